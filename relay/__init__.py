@@ -1,0 +1,21 @@
+"""Sumotext Relay. These names are the plugin API; everything else is the relay's own."""
+
+import pluggy
+
+from relay.event import Event
+from relay.outcome import Delivered, Pause, Reject, Retry
+from relay.sink import Delivery, Options, Sink
+
+hookimpl = pluggy.HookimplMarker("relay")
+
+__all__ = [
+    "Delivered",
+    "Delivery",
+    "Event",
+    "Options",
+    "Pause",
+    "Reject",
+    "Retry",
+    "Sink",
+    "hookimpl",
+]

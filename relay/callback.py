@@ -1,0 +1,22 @@
+"""The callback: a request from Sumotext exactly as it arrived, kept before it is understood."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Callback:
+    """One request, as bytes. `repr` shows no bytes, as they hold the contact's number.
+
+    `received` is microseconds since the epoch; `test` marks callbacks made by `relay send`.
+    """
+
+    source: str
+    method: str
+    query: bytes
+    content_type: str
+    body: bytes
+    received: int
+    test: bool = False
+
+    def __repr__(self) -> str:
+        return f"Callback(source={self.source!r}, method={self.method!r}, …)"

@@ -1,0 +1,57 @@
+"""What a sink says of one delivery: delivered, retry, reject or pause.
+
+`Delivered` is returned; the other three are exceptions, so that `send` can raise them from
+any depth, and values, so that `send_batch` can return one for each delivery.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """The sink has the record.
+
+    `reference`: what the sink calls it, if it says (a record's id, say).
+    """
+
+    reference: str | None = None
+
+
+class NotDelivered(Exception):  # noqa: N818  its children are outcomes before they are errors
+    """The base of the three outcomes that are not a success.
+
+    `reason` is for the operator; `after` seconds to wait; `status` and `answer` what the other
+    side said, where it said something.
+    """
+
+    def __init__(
+        self,
+        reason: str,
+        after: float | None = None,
+        *,
+        status: int | None = None,
+        answer: str | None = None,
+    ) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.after = after
+        self.status = status
+        self.answer = answer
+
+
+class Retry(NotDelivered):
+    """It failed, and may work later. `after` (a `Retry-After`) holds the whole sink."""
+
+
+class Reject(NotDelivered):
+    """This record will never be taken: the delivery is dead."""
+
+
+class Pause(NotDelivered):
+    """Nothing will be taken until somebody acts: the sink pauses, and no attempt is spent.
+
+    `after`: seconds until the first probe; five minutes where it is None.
+    """
+
+
+Outcome = Delivered | Retry | Reject | Pause

@@ -1,0 +1,94 @@
+"""The sink: what a plugin writes to deliver events to one place."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import httpx
+import pydantic
+
+from relay.event import Event
+from relay.outcome import Delivered, NotDelivered, Outcome
+
+
+class Options(pydantic.BaseModel):
+    """The base of a sink's options; unknown keys are refused."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One event on its way to one sink.
+
+    `id` is the event's id and the idempotency key, the same over all attempts and replays.
+    `record` is the outcome of the sink's `map`; without one, the event itself as a dict.
+    `attempt` counts from 1. `replayed` says that it was asked for again. `stale` says that a
+    later event of this contact has already been delivered here.
+    """
+
+    id: str
+    event: Event
+    record: dict[str, Any]
+    attempt: int = 1
+    replayed: bool = False
+    stale: bool = False
+
+    def __repr__(self) -> str:
+        return f"Delivery(id={self.id!r}, attempt={self.attempt})"
+
+
+class Sink:
+    """The base of every sink. Override `send`, or `send_batch` with `max_batch`.
+
+    `name` is the sink's name in relay.yaml; `options` an instance of the class's `Options`;
+    `http` a guarded client with time-outs, counted by `rate`; `log` a logger of its own;
+    `columns` the keys of the sink's `map` in their order, or None without one.
+    """
+
+    Options: ClassVar[type[Options]] = Options
+    max_batch: ClassVar[int] = 1
+
+    def __init__(
+        self,
+        name: str,
+        options: Any,
+        http: httpx.AsyncClient,
+        log: logging.Logger | logging.LoggerAdapter[logging.Logger],
+        columns: tuple[str, ...] | None = None,
+    ) -> None:
+        self.name = name
+        self.options = options
+        self.http = http
+        self.log = log
+        self.columns = columns
+
+    async def open(self) -> None:
+        """Called once, before the first delivery."""
+
+    async def close(self) -> None:
+        """Called once, after the last delivery."""
+
+    async def check(self) -> list[str]:
+        """Problems found without delivering anything; empty when all is well."""
+        return []
+
+    async def send(self, delivery: Delivery) -> Delivered | None:
+        """Deliver one event; return when the other side has it.
+
+        Raises Retry, Reject or Pause. An httpx.HTTPStatusError is classed by its status; any
+        other exception is a retry.
+        """
+        raise NotImplementedError(f"{type(self).__name__} overrides neither send nor send_batch")
+
+    async def send_batch(self, deliveries: Sequence[Delivery]) -> Sequence[Outcome]:
+        """Deliver up to `max_batch` events; one outcome for each, in their order.
+
+        An exception applies to all of them.
+        """
+        (delivery,) = deliveries
+        try:
+            return [await self.send(delivery) or Delivered()]
+        except NotDelivered as outcome:
+            return [outcome]  # type: ignore[list-item]  # one of Retry, Reject, Pause

@@ -1,0 +1,303 @@
+"""The store: what every engine (SQLite today, PostgreSQL later) promises to the rest.
+
+Times are microseconds since the epoch. A `seq` is the store's own order of receipt, and the
+only order that deliveries follow. All methods are coroutines and may raise `StoreFull` (no
+space: nothing was stored, try again later) or `StoreBroken` (the fate of the last commit is
+not known: end the process).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any, Protocol
+
+from relay.callback import Callback
+from relay.event import Event
+
+
+class StoreError(Exception):
+    """The base of what the store raises."""
+
+
+class StoreFull(StoreError):
+    """The disk is full: nothing was stored."""
+
+
+class StoreBroken(StoreError):
+    """A commit failed on I/O, so nobody knows what is on disk: the process must end."""
+
+
+class StoreLocked(StoreError):
+    """Another process owns the store."""
+
+
+class StoreNewer(StoreError):
+    """The file was written by a newer release."""
+
+
+class State(IntEnum):
+    """Where a delivery stands. WAITING: for a retry. BLOCKED: behind an older one of its contact."""
+
+    PENDING = 0
+    IN_FLIGHT = 1
+    WAITING = 2
+    BLOCKED = 3
+    DELIVERED = 4
+    DEAD = 5
+    DISCARDED = 6
+
+
+OPEN_STATES = (State.PENDING, State.IN_FLIGHT, State.WAITING, State.BLOCKED)
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """An event to be stored with its deliveries, in one transaction.
+
+    `kind` is web_form, poll, text_4_info or message. `deliveries` maps each matching sink's
+    name to None, or to the error of a `when` that raised (stored as a dead delivery).
+    `copy_of` is the id of the event that this one repeats (`replay --as-new`).
+    """
+
+    event: Event
+    callback: Callback
+    source: str
+    kind: str
+    deliveries: Mapping[str, str | None]
+    copy_of: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What the sender is told: of the first event, where a `message_id` came again."""
+
+    id: str
+    type: str
+    repeated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A delivery taken by this process, to be settled by it."""
+
+    sink: str
+    seq: int
+    event: Event
+    attempt: int
+    urgent: bool
+    replayed: bool
+    stale: bool
+    opted_out: bool
+    suspect: bool
+    failed_at: float | None
+    """The sink's active clock (seconds) at the first failed attempt; None before it."""
+    contact: int
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """`more` says that a further claim may find deliveries at once."""
+
+    claims: list[Claim]
+    more: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One failed attempt. `duration` in seconds; `answer` at most 2 KiB of text."""
+
+    started: int
+    duration: float
+    error: str
+    status: int | None = None
+    answer: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """How a claim ended.
+
+    `state` is DELIVERED, DEAD, WAITING (with `due`, microseconds) or PENDING (put back: the
+    attempt is not counted). `failed_at` as in Claim.
+    """
+
+    sink: str
+    seq: int
+    state: State
+    due: int = 0
+    failed_at: float | None = None
+    reference: str | None = None
+    error: str | None = None
+    attempt: Attempt | None = None
+
+
+@dataclass(slots=True)
+class SinkState:
+    """What outlives a restart of a sink's worker. `active` is the seconds that it really ran."""
+
+    paused: str | None = None
+    """Why it is paused; None when it is not."""
+    paused_by_operator: bool = False
+    probe_at: int = 0
+    parked_until: int = 0
+    """By the breaker or a Retry-After."""
+    parked: str | None = None
+    breaker_open: bool = False
+    active: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class SinkCounts:
+    pending: int = 0
+    delivered: int = 0
+    dead: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantined:
+    """A callback that was not understood, or refused for its token. `reason` holds no number."""
+
+    id: str
+    received: int
+    source: str
+    status: int
+    reason: str
+    callback: Callback
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryRow:
+    """A delivery as the commands show it."""
+
+    sink: str
+    seq: int
+    event_id: str
+    type: str
+    received: int
+    state: State
+    attempts: int
+    due: int
+    error: str | None
+    reference: str | None
+    settled: int
+
+
+@dataclass(frozen=True, slots=True)
+class EventRow:
+    """An event as the commands show it. `deliveries` and `attempts` only from `event`."""
+
+    seq: int
+    source: str
+    received: int
+    event: Event
+    callback: Callback
+    deliveries: list[DeliveryRow] = field(default_factory=list)
+    attempts: list[tuple[str, int, Attempt]] = field(default_factory=list)
+    """(sink, number of the attempt, attempt)"""
+
+
+@dataclass(frozen=True, slots=True)
+class EventFilter:
+    """Which events; None is no bound. `since` and `until` are microseconds, `until` exclusive."""
+
+    source: str | None = None
+    kind: str | None = None
+    keyword: str | None = None
+    since: int | None = None
+    until: int | None = None
+
+
+Notify = Callable[[Mapping[str, bool]], None]
+"""Called on the event loop after a commit: sinks with new work, True where it is urgent."""
+
+
+class Store(Protocol):
+    """Who opens a store owns it until `close`."""
+
+    def subscribe(self, notify: Notify) -> None:
+        """Have `notify` called after each commit that made work for a sink."""
+
+    async def add(self, arrival: Arrival) -> Receipt:
+        """Store an event and its deliveries; return when they are on disk."""
+
+    async def quarantine(self, callback: Callback, status: int, reason: str) -> str:
+        """Keep a callback that became no event; return its id. Of 401s the last 1,000 stay."""
+
+    async def opted_out(self, source: str, mobile: str) -> bool:
+        """Whether the contact's last word is an opt-out."""
+
+    # deliveries
+    async def claim(
+        self, sink: str, limit: int, *, ordered: bool = True, urgent_only: bool = False
+    ) -> Claimed:
+        """Take due deliveries, the urgent ones first, no contact twice; count the attempt."""
+
+    async def settle(self, settlements: Sequence[Settlement]) -> None:
+        """Write how claims ended; return when it is on disk."""
+
+    async def revive(self, sink: str, seqs: Sequence[int]) -> int:
+        """Put dead deliveries back to pending, with fresh attempts; return how many."""
+
+    async def next_due(self, sink: str) -> int | None:
+        """When the next waiting delivery is due; 0 where one is pending now; None without any."""
+
+    async def sink_states(self) -> dict[str, SinkState]: ...
+
+    async def save_sink_state(self, sink: str, state: SinkState) -> None: ...
+
+    # what the commands need
+    async def event_count(self) -> int: ...
+
+    async def quarantine_count(self) -> int: ...
+
+    async def sink_counts(self) -> dict[str, SinkCounts]:
+        """Every sink that has deliveries, also those that have gone from relay.yaml."""
+
+    async def events(
+        self, where: EventFilter, *, before: int | None = None, limit: int = 50
+    ) -> list[EventRow]:
+        """The newest first, older than the seq `before`."""
+
+    async def events_after(
+        self, where: EventFilter, *, after: int, limit: int = 500
+    ) -> list[EventRow]:
+        """The oldest first, newer than the seq `after` (`tail`, `replay`)."""
+
+    async def event(self, event_id: str) -> EventRow | None: ...
+
+    async def last_seq(self) -> int: ...
+
+    async def deliveries(
+        self,
+        states: Sequence[State],
+        *,
+        sink: str | None = None,
+        before: int | None = None,
+        limit: int = 50,
+    ) -> list[DeliveryRow]:
+        """The newest first, older than the seq `before`."""
+
+    async def discard(self, sink: str, seqs: Sequence[int] | None) -> int:
+        """Give up dead deliveries; with None every dead and open one of the sink."""
+
+    async def replay(self, sink: str, seqs: Sequence[int]) -> int:
+        """Make or renew the deliveries of these events to the sink, marked as replayed."""
+
+    async def rename_sink(self, old: str, new: str) -> int:
+        """Give all deliveries of one sink to another name; return how many."""
+
+    async def quarantined(
+        self, *, before: str | None = None, limit: int = 50
+    ) -> list[Quarantined]: ...
+
+    async def quarantined_one(self, quarantine_id: str) -> Quarantined | None: ...
+
+    async def release(self, quarantine_id: str, arrival: Arrival) -> Receipt:
+        """Store the arrival and drop the quarantined callback in one transaction."""
+
+    async def discard_quarantined(self, ids: Sequence[str] | None) -> int: ...
+
+    async def close(self) -> None:
+        """Finish what was handed over, mark a clean stop, and let go of the file."""
+
+    def statistics(self) -> Mapping[str, Any]: ...
