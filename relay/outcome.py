@@ -17,7 +17,7 @@ class Delivered:
     reference: str | None = None
 
 
-class NotDelivered(Exception):  # noqa: N818  its children are outcomes before they are errors
+class NotDelivered(Exception):
     """The base of the three outcomes that are not a success.
 
     `reason` is for the operator; `after` seconds to wait; `status` and `answer` what the other

@@ -36,7 +36,7 @@ class StoreNewer(StoreError):
 
 
 class State(IntEnum):
-    """Where a delivery stands. WAITING: for a retry. BLOCKED: behind an older one of its contact."""
+    """Where a delivery stands. WAITING for a retry; BLOCKED behind an older one of its contact."""
 
     PENDING = 0
     IN_FLIGHT = 1

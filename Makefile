@@ -1,0 +1,45 @@
+# `make run` and `make test` work from a fresh clone: .venv is made when first needed, and made
+# anew when pyproject.toml or constraints.txt change.
+
+PYTHON ?= python3
+RELAY_CONFIG ?= relay.yaml
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: run test check format bench faults clean
+
+run: $(READY)
+	@exec $(BIN)/relay run --config "$(RELAY_CONFIG)"
+
+test: $(READY)
+	$(BIN)/pytest
+
+check: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(READY)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+# Measures, on a quiet machine with two cores; prints its figures.
+bench: $(READY)
+	$(BIN)/pytest -m bench -s --timeout 3600 tests/bench
+
+# Kills, power cuts and floods; minutes long.
+faults: $(READY)
+	$(BIN)/pytest -m faults -s --timeout 3600 tests/faults
+
+clean:
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo 'Python 3.11 or newer is needed; name it: make PYTHON=python3.12' >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+		{ echo 'Python lacks its venv module here: sudo apt-get install python3-venv' >&2; exit 1; }
+	$(PYTHON) -m venv --clear .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--constraint constraints.txt --editable '.[dev]'
+	@touch $@

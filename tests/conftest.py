@@ -1,0 +1,23 @@
+"""What every test may want: the folders of the project, and a clock that is moved by hand."""
+
+from pathlib import Path
+
+import pytest
+from clock import ManualClock
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The repository's folder."""
+    return Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def plugins_folder(root) -> Path:
+    """The folder of the built-in sinks."""
+    return root / "plugins"
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
