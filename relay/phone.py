@@ -1,0 +1,68 @@
+"""Phone numbers in E.164, and the country that a number belongs to."""
+
+from functools import lru_cache
+
+import phonenumbers
+from phonenumbers import NumberParseException, PhoneNumberFormat, ValidationResult
+
+# The North American numbering plan: calling code 1, ten digits, the first of them 2 to 9.
+_NANP = 1
+_NANP_LENGTH = 10
+_LONGEST = 64
+
+
+def e164(number: str, region: str) -> str | None:
+    """The number as +12125551212; None where no such number can exist.
+
+    `region` is the country (alpha-2) that a number without `+` belongs to.
+    """
+    if is_plain_nanp(number) and _calling_code(region) == _NANP:
+        return "+1" + number
+    if len(number) > _LONGEST:
+        return None
+    if number.startswith(" "):
+        # A `+` that nobody escaped arrives as a space.
+        international = _parse("+" + number[1:], region, valid=True)
+        if international:
+            return international
+    return _parse(number, region)
+
+
+def is_plain_nanp(number: str) -> bool:
+    """Ten plain digits that need no parsing, which costs more than the rest of a callback."""
+    return (
+        len(number) == _NANP_LENGTH and number.isascii() and number.isdigit() and number[0] > "1"
+    )
+
+
+def country(number: str) -> str | None:
+    """The alpha-2 code of an E.164 number's own country, where the number tells."""
+    if len(number) == _NANP_LENGTH + 2 and number.startswith("+1"):
+        # Within calling code 1 the first six digits decide.
+        return _country(number[:8] + "2222")
+    return _country(number)
+
+
+@lru_cache(maxsize=512)
+def _calling_code(region: str) -> int:
+    return phonenumbers.country_code_for_region(region)
+
+
+@lru_cache(maxsize=4096)
+def _parse(number: str, region: str, *, valid: bool = False) -> str | None:
+    try:
+        parsed = phonenumbers.parse(number, region)
+    except NumberParseException:
+        return None
+    possible = phonenumbers.is_possible_number_with_reason(parsed)
+    if possible != ValidationResult.IS_POSSIBLE:
+        return None
+    if valid and not phonenumbers.is_valid_number(parsed):
+        return None
+    return phonenumbers.format_number(parsed, PhoneNumberFormat.E164)
+
+
+@lru_cache(maxsize=16_384)
+def _country(number: str) -> str | None:
+    region = phonenumbers.region_code_for_number(phonenumbers.parse(number))
+    return region if region and region.isalpha() else None
