@@ -64,6 +64,11 @@ class Sink:
         self.log = log
         self.columns = columns
 
+    @classmethod
+    def batch_limit(cls, options: Any) -> int:  # noqa: ARG003  for those whose options matter
+        """The most deliveries that `send_batch` takes with these options."""
+        return cls.max_batch
+
     async def open(self) -> None:
         """Called once, before the first delivery."""
 

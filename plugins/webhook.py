@@ -1,0 +1,286 @@
+"""Send each event to a URL, signed as Standard Webhooks describes.
+
+sinks:
+  hook:
+    plugin: webhook
+    options:
+      url: https://receiver.example/hook
+      method: POST           # or PUT, PATCH
+      headers: {X-Tenant: "7"}
+      secrets: [whsec_…]     # several while one takes the place of another
+      body: structured       # or binary, batch (CloudEvents), record, form (plain)
+      auth: {bearer: …}      # or {basic: {username: …, password: …}}
+
+In CloudEvents the record of a `map` takes the place of `data`. 2xx is delivered, 410 pauses.
+"""
+
+import base64
+import hashlib
+import hmac
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Literal, Self
+from urllib.parse import quote, urlencode
+
+import httpx
+import orjson
+import pydantic
+
+import relay
+from relay.classify import outcome_of
+from relay.http import read_answer
+from relay.outcome import Outcome
+
+HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+HEADER_VALUE = re.compile(r"[\x20-\x7e\t]*")
+OWN_HEADERS = {
+    "content-length",
+    "transfer-encoding",
+    "webhook-id",
+    "webhook-signature",
+    "webhook-timestamp",
+}
+# What stands in a `ce-` header as it is: printable ASCII but the space, the quote and `%`.
+PLAIN = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) not in '"%')
+CONTENT_TYPES = {
+    "structured": "application/cloudevents+json",
+    "binary": "application/json",
+    "batch": "application/cloudevents-batch+json",
+    "record": "application/json",
+    "form": "application/x-www-form-urlencoded",
+}
+LARGEST_BATCH = 1024 * 1024
+
+
+def _signing_secret(secret: pydantic.SecretStr) -> pydantic.SecretStr:
+    if not 24 <= len(_key(secret)) <= 64:
+        raise ValueError("should hold 24 to 64 bytes")
+    return secret
+
+
+def _key(secret: pydantic.SecretStr) -> bytes:
+    prefix, _, encoded = secret.get_secret_value().partition("_")
+    if prefix != "whsec":
+        raise ValueError("should begin with whsec_")
+    padded = encoded + "=" * (-len(encoded) % 4)
+    try:
+        return base64.b64decode(padded, validate=True)
+    except ValueError:
+        raise ValueError("should be base64 after whsec_") from None
+
+
+def _one_line(value: pydantic.SecretStr) -> pydantic.SecretStr:
+    if not HEADER_VALUE.fullmatch(value.get_secret_value()):
+        raise ValueError("should be one line of ASCII")
+    return value
+
+
+SigningSecret = Annotated[pydantic.SecretStr, pydantic.AfterValidator(_signing_secret)]
+HeaderValue = Annotated[pydantic.SecretStr, pydantic.AfterValidator(_one_line)]
+
+
+class Basic(relay.Options):
+    """User name and password (RFC 7617)."""
+
+    username: Annotated[str, pydantic.Field(pattern="^[^:]*$")]
+    password: pydantic.SecretStr
+
+
+class Auth(relay.Options):
+    """What the header Authorization says."""
+
+    basic: Basic | None = None
+    bearer: HeaderValue | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _one_of_them(self) -> Self:
+        if (self.basic is None) == (self.bearer is None):
+            raise ValueError("should have either basic or bearer")
+        return self
+
+    def header(self) -> str:
+        if self.bearer is not None:
+            return f"Bearer {self.bearer.get_secret_value()}"
+        assert self.basic is not None
+        pair = f"{self.basic.username}:{self.basic.password.get_secret_value()}"
+        return f"Basic {base64.b64encode(pair.encode()).decode()}"
+
+
+class Options(relay.Options):
+    """The options of a `webhook` sink."""
+
+    url: str = pydantic.Field(repr=False)  # many a receiver's URL is its secret
+    method: Literal["POST", "PUT", "PATCH"] = "POST"
+    headers: dict[str, HeaderValue] = pydantic.Field(default_factory=dict)
+    secrets: list[SigningSecret] = pydantic.Field(default_factory=list)
+    body: Literal["structured", "binary", "batch", "record", "form"] = "structured"
+    auth: Auth | None = None
+
+    @pydantic.field_validator("url")
+    @classmethod
+    def _plain_url(cls, text: str) -> str:
+        try:
+            url = httpx.URL(text)
+        except httpx.InvalidURL:
+            raise ValueError("should be a URL") from None
+        if url.scheme not in {"http", "https"} or not url.host:
+            raise ValueError("should begin with https:// or http:// and a host")
+        if url.userinfo:
+            raise ValueError("should hold no user name or password: they go to auth")
+        return text
+
+    @pydantic.field_validator("headers")
+    @classmethod
+    def _possible_names(cls, headers: dict[str, Any]) -> dict[str, Any]:
+        for name in headers:
+            if not HEADER_NAME.fullmatch(name):
+                raise ValueError(f"{name!r} cannot be a header's name")
+            if name.lower() in OWN_HEADERS:
+                raise ValueError(f"{name} is set by the sink itself")
+        return headers
+
+
+class Webhook(relay.Sink):
+    """One request an event; with `body: batch`, one for up to a hundred."""
+
+    Options = Options
+    max_batch: ClassVar[int] = 100
+
+    @classmethod
+    def batch_limit(cls, options: Any) -> int:
+        return cls.max_batch if options.body == "batch" else 1
+
+    async def open(self) -> None:
+        """Prepare what is the same for every request."""
+        options = self.options
+        self._url = httpx.URL(options.url)
+        self._keys = [_key(secret) for secret in options.secrets]
+        self._headers = httpx.Headers(self.http.headers)
+        self._headers["content-type"] = CONTENT_TYPES[options.body]
+        if options.auth:
+            self._headers["authorization"] = options.auth.header()
+        for name, value in options.headers.items():
+            self._headers[name] = value.get_secret_value()
+        self._mapped = self.columns is not None
+
+    async def send(self, delivery: relay.Delivery) -> relay.Delivered:
+        attributes = _headers_of(delivery.event) if self.options.body == "binary" else {}
+        return await self._request(delivery.id, self._body(delivery), attributes)
+
+    async def send_batch(self, deliveries: Sequence[relay.Delivery]) -> Sequence[Outcome]:
+        if self.options.body == "batch":
+            return await self._send_together(deliveries)
+        return await super().send_batch(deliveries)
+
+    async def _send_together(self, deliveries: Sequence[relay.Delivery]) -> list[Outcome]:
+        """Where a batch is refused for what it holds, its halves go alone, down to the culprit."""
+        outcome: Outcome
+        try:
+            outcome = await self._request(_batch_id(deliveries), self._batch(deliveries))
+        except Exception as error:  # noqa: BLE001  the outcome of these, not of their neighbours
+            outcome = outcome_of(error, time.time())
+        if len(deliveries) == 1 or not _refused_for_content(outcome):
+            return [outcome] * len(deliveries)
+        middle = len(deliveries) // 2
+        first = await self._send_together(deliveries[:middle])
+        return first + await self._send_together(deliveries[middle:])
+
+    def _batch(self, deliveries: Sequence[relay.Delivery]) -> bytes:
+        body = b"[%b]" % b",".join(map(self._envelope, deliveries))
+        if len(body) > LARGEST_BATCH and len(deliveries) > 1:
+            raise relay.Reject("the batch is larger than 1 MiB")
+        return body
+
+    def _body(self, delivery: relay.Delivery) -> bytes:
+        match self.options.body:
+            case "structured":
+                return self._envelope(delivery)
+            case "binary":
+                return _json(delivery.record if self._mapped else delivery.event.data)
+            case "form":
+                return urlencode(list(_pairs(delivery.record))).encode()
+            case _:
+                return _json(delivery.record)
+
+    def _envelope(self, delivery: relay.Delivery) -> bytes:
+        envelope = delivery.event.to_dict()
+        if self._mapped:
+            envelope["data"] = delivery.record
+        return _json(envelope)
+
+    async def _request(
+        self, message_id: str, body: bytes, attributes: Mapping[str, str] | None = None
+    ) -> relay.Delivered:
+        headers = self._headers.copy()
+        headers.update(attributes)
+        now = int(time.time())
+        headers["webhook-id"] = message_id
+        headers["webhook-timestamp"] = str(now)
+        if self._keys:
+            headers["webhook-signature"] = signature(self._keys, message_id, now, body)
+        request = httpx.Request(self.options.method, self._url, headers=headers, content=body)
+        response = await self.http.send(request, stream=True)
+        answer = await read_answer(response)
+        if not response.is_success:
+            _refuse(request, response, answer)
+        return relay.Delivered(str(response.status_code))
+
+
+def signature(keys: Sequence[bytes], message_id: str, timestamp: int, body: bytes) -> str:
+    """The header webhook-signature: one `v1,…` for each key."""
+    signed = b"%b.%d.%b" % (message_id.encode(), timestamp, body)
+    return " ".join(
+        f"v1,{base64.b64encode(hmac.digest(key, signed, 'sha256')).decode()}" for key in keys
+    )
+
+
+def _refuse(request: httpx.Request, response: httpx.Response, answer: bytes) -> None:
+    status = response.status_code
+    if status == 410:
+        reason = "410 Gone: the receiver wants no more events; correct url, or disable the sink"
+        raise relay.Pause(reason, status=status, answer=answer[:2048].decode(errors="replace"))
+    read = httpx.Response(status, headers=response.headers, content=answer, request=request)
+    raise httpx.HTTPStatusError("not delivered", request=request, response=read)
+
+
+def _refused_for_content(outcome: Outcome) -> bool:
+    return isinstance(outcome, relay.Reject) and outcome.status in {None, 400, 413, 422}
+
+
+def _batch_id(deliveries: Sequence[relay.Delivery]) -> str:
+    """The same for the same events, in a retry too."""
+    ids = "\n".join(delivery.id for delivery in deliveries)
+    return f"batch_{hashlib.sha256(ids.encode()).hexdigest()[:32]}"
+
+
+def _headers_of(event: relay.Event) -> dict[str, str]:
+    """The attributes as CloudEvents' binary mode writes them."""
+    attributes = event.to_dict()
+    del attributes["data"], attributes["datacontenttype"]
+    return {f"ce-{name}": quote(_text(value), safe=PLAIN) for name, value in attributes.items()}
+
+
+def _pairs(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for name, value in record.items():
+        for each in value if isinstance(value, list) else [value]:
+            yield name, _text(each)
+
+
+def _text(value: Any) -> str:
+    """Text as it is, null as nothing, anything else as JSON."""
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else _json(value).decode()
+
+
+def _json(value: Any) -> bytes:
+    try:
+        return orjson.dumps(value)
+    except TypeError as error:
+        raise relay.Reject(f"the record cannot be written as JSON: {error}") from None
+
+
+@relay.hookimpl
+def register_sinks(register: Any) -> None:
+    register("webhook", Webhook)

@@ -1,0 +1,40 @@
+"""A sink's `rate`: so many requests in any stretch of so many seconds."""
+
+import asyncio
+from collections import deque
+from contextvars import ContextVar
+
+from relay.clock import Clock
+from relay.units import Rate
+
+urgent: ContextVar[bool] = ContextVar("urgent", default=False)
+"""True while an opt-out is delivered: its requests do not wait, but count for those to come."""
+
+
+class Limiter:
+    """Lets `rate.count` requests pass in any `rate.per` seconds, in the order they came."""
+
+    def __init__(self, rate: Rate, clock: Clock) -> None:
+        self._per = rate.per
+        self._clock = clock
+        self._passed: deque[float] = deque(maxlen=rate.count)
+        self._turn = asyncio.Lock()
+
+    async def acquire(self) -> None:
+        """Return when one more request may be made."""
+        if not urgent.get():
+            async with self._turn:
+                while (wait := self._wait()) > 0:
+                    await self._clock.sleep(wait)
+                self._pass()
+        else:
+            self._pass()
+
+    def _pass(self) -> None:
+        self._passed.append(self._clock.monotonic())
+
+    def _wait(self) -> float:
+        """How long until the oldest of the last `count` requests is `per` seconds ago."""
+        if len(self._passed) < (self._passed.maxlen or 0):
+            return 0.0
+        return self._passed[0] + self._per - self._clock.monotonic()
