@@ -1,0 +1,91 @@
+"""Append each event as a row to a CSV file, once and on disk.
+
+sinks:
+  archive:
+    plugin: csv
+    options:
+      path: data/events.csv              # a template, data/{{ data.keyword }}.csv say
+      mode: spreadsheet                  # or exact: leave cells that look like formulas alone
+      rotate: {size: 64MiB, every: day}  # default: never; every: hour, day or month
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, tzinfo
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import pydantic
+
+import relay
+from relay.expressions import Template
+from relay.outcome import Outcome
+
+from .archive import Archive
+from .place import Place
+from .rotation import Rotation
+from .table import Table
+
+T = TypeVar("T")
+
+
+class Options(relay.Options):
+    path: Template
+    mode: Literal["spreadsheet", "exact"] = "spreadsheet"
+    rotate: Rotation = Rotation()
+
+    _folder: Path = pydantic.PrivateAttr(default_factory=Path.cwd)
+    _zone: tzinfo = pydantic.PrivateAttr(default=UTC)
+
+    def model_post_init(self, context: Any) -> None:
+        """Keep what relay.yaml says beyond these options: where it lies, and its timezone."""
+        if context:
+            self._folder = context["folder"]
+            self._zone = context["environment"].timezone
+
+    def place(self) -> Place:
+        return Place(self.path, self._folder)
+
+    @property
+    def zone(self) -> tzinfo:
+        return self._zone
+
+
+class Csv(relay.Sink):
+    """Writes in a thread of its own, one batch after the other."""
+
+    Options = Options
+    max_batch = 500
+
+    def __init__(self, *args: Any, **named: Any) -> None:
+        super().__init__(*args, **named)
+        self._archive = Archive(
+            self.options.place(),
+            Table(self.columns, defused=self.options.mode == "spreadsheet"),
+            self.options.rotate,
+            self.options.zone,
+            self.log,
+        )
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix=f"csv-{self.name}")
+
+    async def open(self) -> None:
+        await self._in_thread(self._archive.open)
+
+    async def close(self) -> None:
+        await self._in_thread(self._archive.close)
+        self._writer.shutdown(wait=False)
+
+    async def check(self) -> list[str]:
+        return await asyncio.to_thread(self._archive.problems)
+
+    async def send_batch(self, deliveries: Sequence[relay.Delivery]) -> Sequence[Outcome]:
+        return await self._in_thread(self._archive.write, deliveries)
+
+    async def _in_thread(self, function: Callable[..., T], *args: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._writer, function, *args)
+
+
+@relay.hookimpl
+def register_sinks(register: Callable[[str, type[relay.Sink]], None]) -> None:
+    register("csv", Csv)

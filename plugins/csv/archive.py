@@ -1,0 +1,207 @@
+"""The archive: the CSV files of one sink, and the order of steps that writes each id once."""
+
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import tzinfo
+from pathlib import Path
+
+import relay
+from relay.outcome import Outcome
+
+from .ledger import Append, Ledger
+from .place import Place
+from .rotation import Rotation, put_away
+from .sheet import Sheet, make_folder, pieces, sync_folder
+from .table import Table
+from .trouble import TROUBLE, outcome
+
+LEAST_SPACE = 16 * 1024 * 1024
+
+
+class Archive:
+    """Appends rows and returns when they are on disk. Everything in it blocks.
+
+    An append is announced in the ledger, written, fsynced and then finished in the ledger. A
+    process that ends in between leaves an announcement, and the next one to open the archive
+    looks at what stands behind its offset.
+    """
+
+    def __init__(
+        self,
+        place: Place,
+        table: Table,
+        rotation: Rotation,
+        zone: tzinfo,
+        log: logging.Logger | logging.LoggerAdapter[logging.Logger],
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._place = place
+        self._table = table
+        self._rotation = rotation
+        self._zone = zone
+        self._log = log
+        self._now = now
+        self._ledger: Ledger | None = None
+
+    def open(self) -> None:
+        """Take the ledger, and settle what the last process left. Raises Pause or Retry."""
+        try:
+            self._opened()
+        except TROUBLE as error:
+            raise outcome(error, self._place.ledger) from None
+
+    def close(self) -> None:
+        if self._ledger:
+            self._ledger.close()
+            self._ledger = None
+
+    def write(self, deliveries: Sequence[relay.Delivery]) -> list[Outcome]:
+        """Append the rows that are not there yet; one outcome for each delivery."""
+        try:
+            known = self._opened().known([delivery.id for delivery in deliveries])
+        except TROUBLE as error:
+            self.close()
+            raise outcome(error, self._place.ledger) from None
+        outcomes: dict[str, Outcome] = dict.fromkeys(known, relay.Delivered())
+        for path, group in self._by_file(deliveries, outcomes).items():
+            outcomes |= dict.fromkeys(group, self._append(path, group))
+        return [outcomes[delivery.id] for delivery in deliveries]
+
+    def problems(self) -> list[str]:
+        """What would keep rows from being written. Changes nothing."""
+        folder = self._place.folder
+        while not folder.exists():
+            folder = folder.parent
+        if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+            return [f"{folder}: the relay cannot write here; make it a folder of the relay's user"]
+        problems = []
+        if (free := shutil.disk_usage(folder).free) < LEAST_SPACE:
+            problems.append(f"{folder}: only {free // 1024} KiB left on the disk; make room")
+        file = self._place.fixed
+        if file and file.exists() and not (file.is_file() and os.access(file, os.R_OK | os.W_OK)):
+            problems.append(
+                f"{file}: the relay cannot write to it; make it a plain file of the relay's user"
+            )
+        return problems
+
+    def _opened(self) -> Ledger:
+        if self._ledger is None:
+            make_folder(self._place.folder)
+            ledger = Ledger(self._place.ledger)
+            try:
+                self._settle(ledger)
+            except TROUBLE:
+                ledger.close()
+                raise
+            self._ledger = ledger
+        return self._ledger
+
+    def _settle(self, ledger: Ledger) -> None:
+        append = ledger.pending()
+        if append is None:
+            return
+        kept: set[str] = set()
+        try:
+            with Sheet(self._place.folder / append.path, create=False) as sheet:
+                kept = sheet.settle(append)
+                self._sync_names(sheet.path)
+        except FileNotFoundError:
+            pass
+        ledger.take_back(append, kept)
+        self._log.warning(
+            "the last append was cut short: %d of its %d rows were in the file",
+            len(kept),
+            len(append.ids),
+        )
+
+    def _by_file(
+        self, deliveries: Sequence[relay.Delivery], outcomes: dict[str, Outcome]
+    ) -> dict[Path, dict[str, relay.Delivery]]:
+        files: dict[Path, dict[str, relay.Delivery]] = {}
+        for delivery in deliveries:
+            if delivery.id in outcomes:
+                continue
+            try:
+                path = self._place.path(delivery.event)
+            except relay.Reject as reject:
+                outcomes[delivery.id] = reject
+            else:
+                files.setdefault(path, {})[delivery.id] = delivery
+        return files
+
+    def _append(self, path: Path, group: dict[str, relay.Delivery]) -> Outcome:
+        rows = [(event_id, self._table.row(delivery)) for event_id, delivery in group.items()]
+        try:
+            ledger = self._opened()
+            make_folder(path.parent)
+            with self._sheet(ledger, path, sum(len(row) for _, row in rows)) as sheet:
+                self._write(ledger, sheet, self._lead(sheet) + rows)
+        except TROUBLE as error:
+            return outcome(error, path)
+        return relay.Delivered()
+
+    def _lead(self, sheet: Sheet) -> list[tuple[str, bytes]]:
+        """What must stand between the file as it is and the first new row."""
+        if not sheet.size:
+            return [("", self._table.header)]
+        if not sheet.context(sheet.size).endswith(b"\n"):
+            return [("", b"\r\n")]
+        return []
+
+    def _write(self, ledger: Ledger, sheet: Sheet, rows: list[tuple[str, bytes]]) -> None:
+        name = str(sheet.path.relative_to(self._place.folder))
+        append = Append(name, sheet.size, sheet.context(sheet.size), pieces(rows))
+        try:
+            ledger.announce(append)
+            sheet.write(b"".join(row for _, row in rows), append.offset)
+            if not append.offset:
+                self._sync_names(sheet.path)
+            ledger.finish()
+        except TROUBLE:
+            self._take_back(ledger, sheet, append)
+            raise
+
+    def _take_back(self, ledger: Ledger, sheet: Sheet, append: Append) -> None:
+        try:
+            sheet.cut(append.offset)
+            ledger.take_back(append)
+        except TROUBLE:
+            # Nobody knows what is on disk: the next opening looks.
+            self.close()
+
+    @contextmanager
+    def _sheet(self, ledger: Ledger, path: Path, added: int) -> Iterator[Sheet]:
+        """The file to append to; one that should take no more is put away first."""
+        sheet = Sheet(path)
+        try:
+            if sheet.size and self._is_over(sheet, added):
+                # An announcement must never be left to speak of the file under its old name.
+                ledger.sync()
+                label = self._rotation.label(sheet.changed, self._zone)
+                target = put_away(path, label)
+                sync_folder(path.parent)
+                self._log.info("%s is now %s", path.name, target.name)
+                sheet.close()
+                sheet = Sheet(path)
+            yield sheet
+        finally:
+            sheet.close()
+
+    def _is_over(self, sheet: Sheet, added: int) -> bool:
+        header = self._table.header
+        if not sheet.begins_with(header):
+            return True
+        return sheet.size > len(header) and self._rotation.is_due(
+            sheet.size, added, sheet.changed, self._now(), self._zone
+        )
+
+    def _sync_names(self, path: Path) -> None:
+        """Have a new file's name on disk, and those of the folders that lead to it."""
+        for folder in path.parents:
+            sync_folder(folder)
+            if folder == self._place.folder.parent:
+                break
