@@ -1,0 +1,93 @@
+"""The relay's own Jinja2 filters. Each gives null for a null or blank value.
+
+A list, which is what a repeated field is, counts as its first item.
+"""
+
+import functools
+import re
+from collections.abc import Callable
+from datetime import datetime, tzinfo
+from typing import Any
+
+import phonenumbers
+from jinja2 import Undefined
+
+
+class HelperError(Exception):
+    """A helper cannot use its value. The message never holds the value."""
+
+
+def digits(text: str) -> str | None:
+    """Only the digits: `(212) 555-1212` gives `2125551212`."""
+    return re.sub(r"[^0-9]", "", text) or None
+
+
+def national(text: str) -> str | None:
+    """The national part of an E.164 number: `+12125551212` gives `2125551212`."""
+    return _national_number(text) if text.startswith("+") else digits(text)
+
+
+@functools.lru_cache(maxsize=4096)
+def _national_number(text: str) -> str | None:
+    try:
+        return phonenumbers.national_significant_number(phonenumbers.parse(text))
+    except phonenumbers.NumberParseException:
+        return digits(text)
+
+
+def first_name(text: str) -> str | None:
+    """The first word of a whole name; of `Doe, Jane` what follows the comma."""
+    last, comma, first = text.partition(",")
+    return " ".join(first.split()) or None if comma else last.split()[0]
+
+
+def last_name(text: str) -> str | None:
+    """All but the first word of a whole name; of `Doe, Jane` what precedes the comma."""
+    last, comma, _ = text.partition(",")
+    return " ".join(last.split() if comma else last.split()[1:]) or None
+
+
+def date(timezone: tzinfo) -> Callable[..., str | None]:
+    """The filter `date(from, to)` for one time zone.
+
+    The formats are strptime's and strftime's, or `iso`. A time that says its offset is moved
+    to the time zone; one that does not is taken as it stands.
+    """
+
+    def reformat(text: str, read: str, write: str) -> str:
+        moment = _moment(text.strip(), read)
+        if moment.tzinfo is not None:
+            moment = moment.astimezone(timezone)
+        return moment.isoformat() if write == "iso" else moment.strftime(write)
+
+    return _on_text(reformat)
+
+
+def _moment(text: str, pattern: str) -> datetime:
+    try:
+        if pattern == "iso":
+            return datetime.fromisoformat(text)
+        return datetime.strptime(text, pattern)
+    except (ValueError, re.error):
+        raise HelperError(f"its value is not a date of the form {pattern!r}") from None
+
+
+def _on_text(function: Callable[..., str | None]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def helper(value: Any, *args: str) -> Any:
+        if isinstance(value, list):
+            value = value[0] if value else None
+        if value is None or isinstance(value, Undefined):
+            return value
+        text = str(value)
+        return function(text, *args) if text.strip() else None
+
+    return helper
+
+
+def all_helpers(timezone: tzinfo) -> dict[str, Callable[..., Any]]:
+    """The filters by their names in templates."""
+    return {
+        "date": date(timezone),
+        **{f.__name__: _on_text(f) for f in (digits, first_name, last_name, national)},
+    }

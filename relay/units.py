@@ -1,0 +1,75 @@
+"""Durations, sizes and rates, as relay.yaml writes them: `250ms`, `64KiB`, `100/10s`."""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import pydantic
+from pydantic_core import PydanticCustomError
+
+SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
+BYTES = {"B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3, "TiB": 1024**4}
+
+# Fifteen digits are more than anybody means, and few enough for a float to hold exactly.
+NUMBER = r"[0-9]{1,15}(?:\.[0-9]{1,9})?"
+DURATION = rf"({NUMBER})(ms|s|m|h|d)"
+SIZE = rf"({NUMBER})(B|KiB|MiB|GiB|TiB)"
+RATE = rf"([0-9]{{1,9}})/((?:{NUMBER})?)(ms|s|m|h|d)"
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """At most `count` in any `per` seconds."""
+
+    count: int
+    per: float
+
+
+def duration(text: str) -> float:
+    """`250ms 5s 10m 6h 4d` in seconds."""
+    number, unit = _parts(DURATION, text, "should be a duration such as 250ms, 5s, 10m, 6h or 4d")
+    return round(float(number) * SECONDS[unit], 9)
+
+
+def size(text: str) -> int:
+    """`512B 64KiB 10MiB 1GiB` in bytes."""
+    number, unit = _parts(SIZE, text, "should be a size such as 512B, 64KiB, 10MiB or 1GiB")
+    return int(float(number) * BYTES[unit])
+
+
+def rate(text: str) -> Rate:
+    """`100/10s`, `5/s`: how many in how long."""
+    message = "should be a rate such as 100/10s (100 in any 10 seconds) or 5/s"
+    count, number, unit = _parts(RATE, text, message)
+    parsed = Rate(int(count), round(float(number or 1) * SECONDS[unit], 9))
+    if not parsed.count or not parsed.per:
+        raise ValueError("should be a rate above zero")
+    return parsed
+
+
+def _parts(pattern: str, text: str, message: str) -> tuple[str, ...]:
+    # The message does not repeat the text, as it may have been filled in from a secret.
+    if match := re.fullmatch(pattern, text.strip()):
+        return match.groups()
+    raise ValueError(message)
+
+
+def text_type(parse: Callable[[str], Any], kind: str, json_schema: Mapping[str, Any]) -> Any:
+    """What makes `parse` a pydantic field type that is written as text."""
+
+    def validate(value: Any) -> Any:
+        try:
+            return parse(value if isinstance(value, str) else "")
+        except ValueError as error:
+            raise PydanticCustomError(f"relay_{kind}", "{reason}", {"reason": str(error)}) from None
+
+    return (
+        pydantic.PlainValidator(validate),
+        pydantic.WithJsonSchema({"type": "string", **json_schema}),
+    )
+
+
+Duration = Annotated[float, *text_type(duration, "duration", {"pattern": f"^{DURATION}$"})]
+Size = Annotated[int, *text_type(size, "size", {"pattern": f"^{SIZE}$"})]
+RateLimit = Annotated[Rate, *text_type(rate, "rate", {"pattern": f"^{RATE}$"})]

@@ -1,0 +1,161 @@
+"""relay.yaml as values, with the line of each, and the scalars of YAML 1.2's core schema.
+
+`NO` and `1:30` stay text, `0o17` is fifteen, and a key given twice is a mistake.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import yaml
+
+from relay.mistake import Location, Mistake
+
+PREFIX = "tag:yaml.org,2002:"
+MOST_NODES = 100_000
+"""Aliases can make a short file huge; no honest configuration comes near this."""
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A parsed file. Every key and list item has its line; mappings have text keys only."""
+
+    value: Any = None
+    lines: Mapping[Location, int] = field(default_factory=dict)
+    mistakes: list[Mistake] = field(default_factory=list)
+
+    def line(self, location: Location) -> int:
+        """The line of the value, or of the nearest thing around it that is in the file."""
+        while location and location not in self.lines:
+            location = location[:-1]
+        return self.lines.get(location, 1)
+
+
+def parse(content: bytes) -> Document:
+    """Read one document. Never raises for what the file says: see `Document.mistakes`."""
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        return Document(mistakes=[Mistake((), "is not UTF-8 text", line)])
+    try:
+        root = yaml.compose(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        return Document(mistakes=[_syntax_mistake(error, text)])
+    except RecursionError:
+        return Document(mistakes=[Mistake((), "is nested too deeply", 1)])
+    return _Reader().read(root)
+
+
+class _Loader(yaml.SafeLoader):
+    """Resolves plain scalars by YAML 1.2's core schema, not by PyYAML's YAML 1.1."""
+
+    yaml_implicit_resolvers: dict[str, list[Any]] = {}
+
+
+for _kind, _pattern, _first in [
+    ("null", r"|~|null|Null|NULL", ["", "~", "n", "N"]),
+    ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
+    ("int", r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+", list("-+0123456789")),
+    ("float", r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?", list("-+.0123456789")),
+    ("float", r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)", list("-+.")),
+]:
+    _Loader.add_implicit_resolver(PREFIX + _kind, re.compile(rf"(?:{_pattern})\Z"), _first)
+
+
+class _Reader:
+    """Turns YAML's nodes into values, noting lines and mistakes on the way."""
+
+    def __init__(self) -> None:
+        self.lines: dict[Location, int] = {}
+        self.mistakes: list[Mistake] = []
+        self.open: list[yaml.Node] = []
+        self.nodes = 0
+
+    def read(self, root: yaml.Node | None) -> Document:
+        value = None if root is None else self._value(root, ())
+        return Document(value, self.lines, self.mistakes)
+
+    def _value(self, node: yaml.Node, location: Location) -> Any:
+        self.lines.setdefault(location, node.start_mark.line + 1)
+        self.nodes += 1
+        if self.nodes == MOST_NODES:
+            self._mistake(node, location, "its aliases make it too large")
+        if self.nodes >= MOST_NODES:
+            return None
+        if node in self.open:
+            return self._mistake(node, location, "is an alias of what it stands in")
+        if isinstance(node, yaml.ScalarNode):
+            return self._scalar(node, location)
+        self.open.append(node)
+        try:
+            return self._collection(node, location)
+        finally:
+            self.open.pop()
+
+    def _collection(self, node: yaml.Node, location: Location) -> Any:
+        if isinstance(node, yaml.SequenceNode) and node.tag == PREFIX + "seq":
+            return [self._value(item, (*location, i)) for i, item in enumerate(node.value)]
+        if isinstance(node, yaml.MappingNode) and node.tag == PREFIX + "map":
+            return self._mapping(node, location)
+        return self._unknown_tag(node, location)
+
+    def _mapping(self, node: yaml.MappingNode, location: Location) -> dict[str, Any]:
+        values: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                self._mistake(key_node, location, "a key should be text")
+                continue
+            # The key's own text, so that `NO:` and `84700:` are the names that were written.
+            key = key_node.value
+            here = (*location, key)
+            line = key_node.start_mark.line + 1
+            if key in values:
+                first = self.lines[here]
+                self.mistakes.append(Mistake(here, f"is given twice, first in line {first}", line))
+                continue
+            self.lines[here] = line
+            values[key] = self._value(value_node, here)
+        return values
+
+    def _scalar(self, node: yaml.ScalarNode, location: Location) -> Any:
+        text = node.value
+        match node.tag.removeprefix(PREFIX):
+            case "str":
+                return text
+            case "null":
+                return None
+            case "bool" if text.lower() in ("true", "false"):
+                return text.lower() == "true"
+            case "int" | "float" as kind:
+                try:
+                    return _integer(text) if kind == "int" else _float(text)
+                except ValueError:
+                    return self._mistake(node, location, "is not a number that can be read")
+        return self._unknown_tag(node, location)
+
+    def _unknown_tag(self, node: yaml.Node, location: Location) -> None:
+        tag = node.tag.replace(PREFIX, "!!")
+        self._mistake(node, location, f"the tag {tag} is not known here")
+
+    def _mistake(self, node: yaml.Node, location: Location, message: str) -> None:
+        self.mistakes.append(Mistake(location, message, node.start_mark.line + 1))
+
+
+def _integer(text: str) -> int:
+    return int(text, {"0o": 8, "0x": 16}.get(text[:2], 10))
+
+
+def _float(text: str) -> float:
+    return float(text.replace(".inf", "inf").replace(".nan", "nan")) if "." in text else float(text)
+
+
+def _syntax_mistake(error: yaml.YAMLError, text: str) -> Mistake:
+    if isinstance(error, yaml.MarkedYAMLError):
+        mark = error.problem_mark or error.context_mark
+        # YAML's own words name tokens, never values.
+        words = ", ".join(part for part in (error.context, error.problem) if part)
+        return Mistake((), f"is not YAML: {words}", mark.line + 1 if mark else 1)
+    position = getattr(error, "position", 0)
+    return Mistake((), "has a character that YAML does not allow", text.count("\n", 0, position) + 1)
