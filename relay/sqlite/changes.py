@@ -1,0 +1,125 @@
+"""Changes that people ask for: revive, replay, discard, rename, release."""
+
+from collections.abc import Sequence
+
+import apsw
+
+from relay.sqlite import rows
+from relay.sqlite.arrivals import OPT_OUT, hurry
+from relay.sqlite.memory import Memory
+from relay.store import OPEN_STATES, State
+
+RENEW = (
+    "state = 0, late = 1, replayed = 1, attempts = 0, deaths = 0, failed_at = NULL, error = NULL,"
+    " due = 0, settled = 0"
+)
+
+
+def revive(connection: apsw.Connection, memory: Memory, name: str, seqs: Sequence[int]) -> int:
+    """Put dead deliveries back to pending."""
+    sink = memory.sink(connection, name)
+    revived = rows.every(
+        connection,
+        f"UPDATE deliveries SET {RENEW} WHERE sink = ? AND state = 5"
+        " AND seq IN (SELECT value FROM json_each(?)) RETURNING seq, contact",
+        (sink, rows.array(seqs)),
+    )
+    _renewed(connection, memory, sink, State.DEAD, revived)
+    return len(revived)
+
+
+def replay(connection: apsw.Connection, memory: Memory, name: str, seqs: Sequence[int]) -> int:
+    """Make or renew deliveries; those that are still open are left as they are."""
+    sink = memory.sink(connection, name)
+    wanted = rows.array(seqs)
+    number = 0
+    for state in (State.DELIVERED, State.DEAD, State.DISCARDED):
+        renewed = rows.every(
+            connection,
+            f"UPDATE deliveries SET {RENEW} WHERE sink = ? AND state = ?"
+            " AND seq IN (SELECT value FROM json_each(?)) RETURNING seq, contact",
+            (sink, state, wanted),
+        )
+        _renewed(connection, memory, sink, state, renewed)
+        number += len(renewed)
+    made = rows.every(
+        connection,
+        "INSERT INTO deliveries (sink, seq, contact, late, replayed)"
+        " SELECT ?1, seq, contact, 1, 1 FROM events"
+        " WHERE seq IN (SELECT value FROM json_each(?2))"
+        " ON CONFLICT DO NOTHING RETURNING seq, contact",
+        (sink, wanted),
+    )
+    _renewed(connection, memory, sink, None, made)
+    return number + len(made)
+
+
+def discard(
+    connection: apsw.Connection, memory: Memory, name: str, seqs: Sequence[int] | None
+) -> int:
+    """Give up dead deliveries; with `seqs` None also the open ones that are not in flight."""
+    sink = memory.sink(connection, name)
+    states = [State.DEAD] if seqs is not None else [State.DEAD, *OPEN_STATES]
+    number = 0
+    for state in states:
+        if state == State.IN_FLIGHT:
+            continue
+        sql = "UPDATE deliveries SET state = 6 WHERE sink = ? AND state = ?"
+        bindings: tuple[object, ...] = (sink, state)
+        if seqs is not None:
+            sql += " AND seq IN (SELECT value FROM json_each(?))"
+            bindings += (rows.array(seqs),)
+        gone = rows.every(connection, f"{sql} RETURNING seq, contact", bindings)
+        memory.count(sink, state, State.DISCARDED, len(gone))
+        number += len(gone)
+    return number
+
+
+def rename(connection: apsw.Connection, memory: Memory, old: str, new: str) -> int:
+    """Give a sink's deliveries to another name, which must have none of its own.
+
+    Raises ValueError where the old one is unknown or the new one taken.
+    """
+    if old not in memory.sink_ids:
+        raise ValueError(f"no sink {old} has deliveries")
+    taken = memory.sink_ids.get(new)
+    if taken is not None:
+        used = "SELECT EXISTS (SELECT 1 FROM deliveries WHERE sink = ?)"
+        if rows.value(connection, used, (taken,)):
+            raise ValueError(f"the sink {new} has deliveries of its own")
+        connection.execute("DELETE FROM sinks WHERE id = ?", (taken,))
+    sink = memory.sink_ids.pop(old)
+    memory.sink_ids[new] = sink
+    memory.sink_names[sink] = new
+    connection.execute("UPDATE sinks SET name = ? WHERE id = ?", (new, sink))
+    memory.rouse(sink)
+    return int(rows.value(connection, "SELECT count(*) FROM deliveries WHERE sink = ?", (sink,)))
+
+
+def _renewed(
+    connection: apsw.Connection,
+    memory: Memory,
+    sink: int,
+    old: State | None,
+    renewed: Sequence[tuple[int, int]],
+) -> None:
+    memory.count(sink, old, State.PENDING, len(renewed))
+    if renewed:
+        memory.rouse(sink)
+        _hurry_opt_outs(connection, memory, sink, renewed)
+
+
+def _hurry_opt_outs(
+    connection: apsw.Connection,
+    memory: Memory,
+    sink: int,
+    renewed: Sequence[tuple[int, int]],
+) -> None:
+    """An opt-out that is sent again goes first again."""
+    for contact, seq in rows.fetch(
+        connection,
+        "contact, seq",
+        "FROM consents WHERE word = ? AND seq IN (SELECT value FROM json_each(?))",
+        (OPT_OUT, rows.array([seq for seq, _ in renewed])),
+    ):
+        hurry(connection, memory, sink, contact, seq)

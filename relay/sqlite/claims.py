@@ -1,0 +1,312 @@
+"""Claiming deliveries: which are due, which must wait for an older one of their contact.
+
+Deliveries are looked at in the order of their seq. The first of a contact is taken; a later one,
+found while an older is in flight or waits for a retry, is marked as blocked, so that it is not
+looked at again before the older one has landed. A contact with many deliveries so costs no more
+than others.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import apsw
+
+from relay.event import Event
+from relay.sqlite import rows
+from relay.sqlite.arrivals import events_of
+from relay.sqlite.memory import Memory
+from relay.store import Claim, Claimed, State
+
+LOOK_AT = 4
+"""How many deliveries are looked at for each that is asked for, before giving way to others."""
+
+COLUMNS = "seq, contact, state, urgent, attempts, late, replayed, strikes, failed_at"
+SECOND = 1_000_000
+LONGEST_WAIT = 25 * 3600 * SECOND
+"""No retry is ever put off for longer, so one that is was put off by a clock that jumped."""
+
+
+class Candidate(NamedTuple):
+    """A delivery that is due, as far as its own row says."""
+
+    seq: int
+    contact: int
+    state: int
+    urgent: int
+    attempts: int
+    late: int
+    replayed: int
+    strikes: int
+    failed_at: float | None
+
+
+class Choice(NamedTuple):
+    """What becomes of the candidates."""
+
+    chosen: list[Candidate]
+    blocked: list[Candidate]
+
+
+def claim(
+    connection: apsw.Connection,
+    memory: Memory,
+    name: str,
+    limit: int,
+    now: int,
+    *,
+    ordered: bool,
+    urgent_only: bool,
+) -> Claimed:
+    """Take up to `limit` due deliveries of the sink, and count their attempt."""
+    sink = memory.sink(connection, name)
+    looked_at = limit * LOOK_AT
+    candidates: list[Candidate] = []
+    for urgent in (1,) if urgent_only else (1, 0):
+        candidates += _due(connection, sink, now, urgent, looked_at)
+        candidates += _pending(connection, sink, urgent, looked_at)
+    heads = _heads(connection, memory, sink, candidates)
+    overtaken = _overtaken(heads, candidates, now)
+    chosen, blocked = choose(
+        candidates,
+        limit,
+        heads={contact: seq for contact, (seq, _, _) in heads.items()},
+        passing=overtaken,
+        busy=memory.busy[sink].keys() if ordered else memory.busy_urgent[sink].keys(),
+        all_busy=memory.busy[sink].keys(),
+        ordered=ordered,
+    )
+    _block(connection, memory, sink, blocked)
+    _mark_late(connection, sink, [row for row in chosen if row.seq in overtaken])
+    _take(connection, memory, sink, chosen)
+    more = len(chosen) == limit or len(candidates) >= looked_at
+    return Claimed(_claims(connection, memory, sink, chosen), more)
+
+
+def claim_suspect(
+    connection: apsw.Connection, memory: Memory, name: str, strikes: int
+) -> Claim | None:
+    """Take one delivery that was in flight at this many deaths of the process, or more."""
+    sink = memory.sink(connection, name)
+    suspects = _candidates(
+        connection,
+        "FROM deliveries WHERE sink = ? AND state = 0 AND strikes > 0 AND strikes >= ?"
+        " ORDER BY seq LIMIT 1",
+        (sink, strikes),
+    )
+    _take(connection, memory, sink, suspects)
+    claims = _claims(connection, memory, sink, suspects)
+    return claims[0] if claims else None
+
+
+def choose(
+    candidates: Iterable[Candidate],
+    limit: int,
+    *,
+    heads: dict[int, int],
+    passing: frozenset[int],
+    busy: Iterable[int],
+    all_busy: Iterable[int],
+    ordered: bool,
+) -> Choice:
+    """Choose up to `limit` candidates, no contact twice.
+
+    `heads` gives the oldest held (waiting or blocked) seq of each contact that has any;
+    `passing` the urgent ones that may overtake it; `busy` the contacts that must wait for what
+    is in flight, `all_busy` those that an urgent one waits for in any case.
+    """
+    busy, all_busy = set(busy), set(all_busy)
+    taken: set[int] = set()
+    chosen: list[Candidate] = []
+    blocked: list[Candidate] = []
+    for row in candidates:
+        if len(chosen) == limit:
+            break
+        in_flight = row.contact in (all_busy if row.urgent else busy)
+        behind = (
+            (ordered or row.urgent)
+            and heads.get(row.contact, row.seq) < row.seq
+            and row.seq not in passing
+        )
+        if row.contact in taken and not ordered and not row.urgent:
+            continue  # it goes with the next batch
+        if in_flight or behind or row.contact in taken:
+            blocked.append(row)
+        else:
+            taken.add(row.contact)
+            chosen.append(row)
+    return Choice(chosen, blocked)
+
+
+def _due(
+    connection: apsw.Connection, sink: int, now: int, urgent: int, limit: int
+) -> list[Candidate]:
+    return _candidates(
+        connection,
+        "FROM deliveries WHERE sink = ? AND urgent = ? AND state = 2 AND due <= ?"
+        " ORDER BY due LIMIT ?",
+        (sink, urgent, now, limit),
+    )
+
+
+def _pending(connection: apsw.Connection, sink: int, urgent: int, limit: int) -> list[Candidate]:
+    return _candidates(
+        connection,
+        "FROM deliveries WHERE sink = ? AND urgent = ? AND state = 0 ORDER BY seq LIMIT ?",
+        (sink, urgent, limit),
+    )
+
+
+def _candidates(
+    connection: apsw.Connection, rest: str, bindings: Sequence[object]
+) -> list[Candidate]:
+    return [Candidate(*row) for row in rows.fetch(connection, COLUMNS, rest, bindings)]
+
+
+def _heads(
+    connection: apsw.Connection, memory: Memory, sink: int, candidates: Sequence[Candidate]
+) -> dict[int, tuple[int, int, int]]:
+    """The oldest held delivery of each contact: (seq, state, due)."""
+    if not memory.held[sink]:
+        return {}
+    contacts = sorted({row.contact for row in candidates})
+    found = rows.fetch(
+        connection,
+        "contact, seq, state, due",
+        "FROM deliveries WHERE sink = ? AND state IN (2, 3)"
+        " AND contact IN (SELECT value FROM json_each(?)) ORDER BY contact, seq DESC",
+        (sink, rows.array(contacts)),
+    )
+    return {contact: (seq, state, due) for contact, seq, state, due in found}
+
+
+def _overtaken(
+    heads: dict[int, tuple[int, int, int]],
+    candidates: Iterable[Candidate],
+    now: int,
+) -> frozenset[int]:
+    """The seqs of urgent candidates whose contact's oldest delivery only waits for a retry."""
+    passing = set()
+    for row in candidates:
+        seq, state, due = heads.get(row.contact, (row.seq, State.PENDING, 0))
+        if row.urgent and seq < row.seq and state == State.WAITING and due > now:
+            passing.add(row.seq)
+    return frozenset(passing)
+
+
+def _block(
+    connection: apsw.Connection, memory: Memory, sink: int, blocked: Sequence[Candidate]
+) -> None:
+    if not blocked:
+        return
+    connection.execute(
+        "UPDATE deliveries SET state = 3 WHERE sink = ?"
+        " AND seq IN (SELECT value FROM json_each(?))",
+        (sink, rows.array([row.seq for row in blocked])),
+    )
+    for row in blocked:
+        memory.count(sink, State(row.state), State.BLOCKED)
+
+
+def _mark_late(connection: apsw.Connection, sink: int, urgent: Sequence[Candidate]) -> None:
+    """Remember of what is overtaken that a later event of its contact may land first."""
+    for row in urgent:
+        connection.execute(
+            "UPDATE deliveries SET late = 1 WHERE sink = ? AND contact = ? AND seq < ?"
+            " AND state IN (2, 3)",
+            (sink, row.contact, row.seq),
+        )
+
+
+def _take(
+    connection: apsw.Connection, memory: Memory, sink: int, chosen: Sequence[Candidate]
+) -> None:
+    if not chosen:
+        return
+    connection.execute(
+        "UPDATE deliveries SET state = 1, attempts = attempts + 1 WHERE sink = ?"
+        " AND seq IN (SELECT value FROM json_each(?))",
+        (sink, rows.array([row.seq for row in chosen])),
+    )
+    for row in chosen:
+        memory.count(sink, State(row.state), State.IN_FLIGHT)
+        memory.take_off(sink, row.seq, row.contact, bool(row.urgent))
+
+
+def _claims(
+    connection: apsw.Connection, memory: Memory, sink: int, chosen: Sequence[Candidate]
+) -> list[Claim]:
+    if not chosen:
+        return []
+    events = dict(
+        rows.fetch(
+            connection,
+            "seq, CAST(event AS TEXT)",
+            "FROM events WHERE seq IN (SELECT value FROM json_each(?))",
+            (rows.array([row.seq for row in chosen]),),
+        )
+    )
+    opted_out = _opted_out(connection, memory, chosen)
+    return [
+        Claim(
+            sink=memory.sink_names[sink],
+            seq=row.seq,
+            event=Event.from_json(events[row.seq]),
+            attempt=row.attempts + 1,
+            urgent=bool(row.urgent),
+            replayed=bool(row.replayed),
+            stale=bool(row.late) and _is_stale(connection, memory, sink, row),
+            opted_out=row.contact in opted_out,
+            suspect=row.strikes > 0,
+            failed_at=row.failed_at,
+            contact=row.contact,
+        )
+        for row in chosen
+    ]
+
+
+def next_due(connection: apsw.Connection, name: str, memory: Memory, now: int) -> int | None:
+    """As in Store. A retry put off by a clock that has since jumped back is due at once."""
+    sink = memory.sink(connection, name)
+    connection.execute(
+        "UPDATE deliveries SET due = ?2 WHERE sink = ?1 AND state = 2 AND urgent IN (0, 1)"
+        " AND due > ?3",
+        (sink, now, now + LONGEST_WAIT),
+    )
+    pending = "SELECT 1 FROM deliveries WHERE sink = ?1 AND state = 0 AND urgent IN (0, 1)"
+    if rows.value(connection, f"SELECT EXISTS ({pending})", (sink,)):
+        return 0
+    soonest: int | None = rows.value(
+        connection,
+        "SELECT min(due) FROM (SELECT min(due) AS due FROM deliveries"
+        " WHERE sink = ?1 AND state = 2 AND urgent = 0 UNION ALL SELECT min(due)"
+        " FROM deliveries WHERE sink = ?1 AND state = 2 AND urgent = 1)",
+        (sink,),
+    )
+    return soonest
+
+
+def _opted_out(
+    connection: apsw.Connection, memory: Memory, chosen: Sequence[Candidate]
+) -> set[int]:
+    if not memory.any_consent:
+        return set()
+    found = rows.fetch(
+        connection,
+        "contact",
+        "FROM consents WHERE word = 'opt_out' AND contact IN (SELECT value FROM json_each(?))",
+        (rows.array([row.contact for row in chosen]),),
+    )
+    return {contact for (contact,) in found}
+
+
+def _is_stale(connection: apsw.Connection, memory: Memory, sink: int, row: Candidate) -> bool:
+    """Whether a later event of the contact has been delivered here; asked for late ones only."""
+    later = events_of(connection, row.contact, row.seq + 1, memory.last_seq)
+    return bool(
+        rows.value(
+            connection,
+            "SELECT EXISTS (SELECT 1 FROM deliveries WHERE sink = ? AND landed"
+            " AND seq IN (SELECT value FROM json_each(?)))",
+            (sink, rows.array(later)),
+        )
+    )

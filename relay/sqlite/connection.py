@@ -1,0 +1,107 @@
+"""Opening the file: the lock, the pragmas, the schema."""
+
+import fcntl
+import os
+import secrets
+from importlib import resources
+from pathlib import Path
+from typing import IO
+
+import apsw
+
+from relay.store import StoreError, StoreLocked, StoreNewer
+
+OLDEST_SQLITE = 3_051_003
+"""Older ones can lose commits when a log is reset (sqlite.org/wal.html#walresetbug)."""
+
+WRITER_PRAGMAS = (
+    "journal_mode = WAL",
+    "synchronous = FULL",  # NORMAL can lose commits that were already acknowledged
+    "foreign_keys = OFF",
+    "cache_size = -32768",
+    "journal_size_limit = 67108864",
+    "temp_store = MEMORY",
+)
+READER_PRAGMAS = (
+    "query_only = ON",
+    "wal_autocheckpoint = 0",  # only the writer checkpoints
+    "cache_size = -4096",
+    "busy_timeout = 5000",
+)
+
+
+def lock(path: Path) -> IO[bytes]:
+    """Own the store at `path` until the returned file is closed. Raises StoreLocked."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o750)
+    file = open(f"{path}.lock", "ab", opener=_private)  # noqa: SIM115  held for the store's life
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise StoreLocked(f"{path} is in use by another relay process") from None
+    return file
+
+
+def connect_writer(path: Path, vfs: str | None = None) -> apsw.Connection:
+    """Open the writing connection and bring the schema up to date. Raises StoreError."""
+    if _sqlite_number() < OLDEST_SQLITE:
+        raise StoreError(f"SQLite {apsw.sqlite_lib_version()} has a bug that loses commits")
+    if not path.exists():
+        os.close(_private(str(path), os.O_CREAT | os.O_WRONLY))
+    connection = apsw.Connection(str(path), vfs=vfs)
+    _configure(connection, WRITER_PRAGMAS)
+    migrate(connection)
+    return connection
+
+
+def connect_reader(path: Path, vfs: str | None = None) -> apsw.Connection:
+    """Open a connection that can only read."""
+    connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE, vfs=vfs)
+    _configure(connection, READER_PRAGMAS)
+    return connection
+
+
+def migrate(connection: apsw.Connection) -> None:
+    """Apply the numbered migrations that the file lacks, each in a transaction of its own.
+
+    Raises StoreNewer where the file is ahead of this release.
+    """
+    version = connection.execute("PRAGMA user_version").get
+    scripts = migrations()
+    if version > len(scripts):
+        raise StoreNewer(
+            f"the store has schema {version}, this release knows {len(scripts)}: "
+            "run the newer release, or restore the backup made before its migration"
+        )
+    for number, script in enumerate(scripts[version:], start=version + 1):
+        with connection:
+            connection.execute(script).fetchall()  # read out: statements run lazily
+            if number == 1:
+                connection.execute(
+                    "INSERT INTO meta VALUES ('contact_key', ?)", (secrets.token_bytes(32),)
+                )
+            connection.execute(f"PRAGMA user_version = {number}").fetchall()
+
+
+def migrations() -> list[str]:
+    """The scripts of schema/, in the order of their numbers."""
+    folder = resources.files("relay.sqlite") / "schema"
+    return [
+        file.read_text(encoding="utf-8")
+        for file in sorted(folder.iterdir(), key=lambda file: file.name)
+        if file.name.endswith(".sql")
+    ]
+
+
+def _configure(connection: apsw.Connection, pragmas: tuple[str, ...]) -> None:
+    for pragma in pragmas:
+        connection.execute(f"PRAGMA {pragma}").fetchall()
+
+
+def _sqlite_number() -> int:
+    major, minor, patch = (int(part) for part in apsw.sqlite_lib_version().split(".")[:3])
+    return major * 1_000_000 + minor * 1_000 + patch
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o640)

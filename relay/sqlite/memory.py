@@ -1,0 +1,146 @@
+"""What the writer knows without asking the file, as the only one who changes it."""
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import NamedTuple
+
+import apsw
+
+from relay.sqlite import rows
+from relay.store import OPEN_STATES, State
+
+
+class Flight(NamedTuple):
+    """A delivery in flight."""
+
+    contact: int
+    urgent: bool
+
+
+@dataclass(slots=True)
+class Memory:
+    """A copy of small parts of the file; `load` makes it anew after a rollback."""
+
+    contact_key: bytes = b""
+    last_seq: int = 0
+    any_consent: bool = False
+    sink_ids: dict[str, int] = field(default_factory=dict)
+    sink_names: dict[int, str] = field(default_factory=dict)
+    flying: dict[int, dict[int, Flight]] = field(default_factory=lambda: defaultdict(dict))
+    busy: dict[int, Counter[int]] = field(default_factory=lambda: defaultdict(Counter))
+    """sink -> contact -> how many of its deliveries are in flight"""
+    busy_urgent: dict[int, Counter[int]] = field(default_factory=lambda: defaultdict(Counter))
+    """The same, of the urgent ones."""
+    held: Counter[int] = field(default_factory=Counter)
+    """sink -> deliveries that wait for a retry or are blocked"""
+    changes: dict[int, Counter[str]] = field(default_factory=dict)
+    """sink -> how its counters change with this transaction"""
+    wake: dict[str, bool] = field(default_factory=dict)
+    """sink -> whether the new work of this transaction is urgent"""
+
+    def load(self, connection: apsw.Connection) -> None:
+        """Read everything from the file."""
+        self.contact_key = rows.value(
+            connection, "SELECT value FROM meta WHERE name = 'contact_key'"
+        )
+        self.last_seq = rows.value(
+            connection,
+            "SELECT max(ifnull((SELECT max(seq) FROM events), 0),"
+            " ifnull((SELECT value FROM meta WHERE name = 'last_seq'), 0))",
+        )
+        self.any_consent = bool(rows.value(connection, "SELECT EXISTS (SELECT 1 FROM consents)"))
+        self.sink_ids = dict(rows.every(connection, "SELECT name, id FROM sinks"))
+        self.sink_names = {number: name for name, number in self.sink_ids.items()}
+        self.flying.clear()
+        self.busy.clear()
+        self.busy_urgent.clear()
+        for sink, seq, contact, urgent in rows.every(
+            connection, "SELECT sink, seq, contact, urgent FROM deliveries WHERE state = 1"
+        ):
+            self.take_off(sink, seq, contact, bool(urgent))
+        self.held = Counter(
+            dict(
+                rows.every(
+                    connection,
+                    "SELECT sink, count(*) FROM deliveries WHERE state IN (2, 3) GROUP BY sink",
+                )
+            )
+        )
+        self.changes.clear()
+        self.wake.clear()
+
+    def contact(self, source: str, mobile: str) -> int:
+        """The contact's number in the store: a keyed hash, 63 bits."""
+        digest = blake2b(
+            f"{source}\0{mobile}".encode("utf-8", "surrogatepass"),
+            digest_size=8,
+            key=self.contact_key,
+        ).digest()
+        return int.from_bytes(digest, "big") >> 1
+
+    def sink(self, connection: apsw.Connection, name: str) -> int:
+        """The sink's number, given at its first delivery."""
+        number = self.sink_ids.get(name)
+        if number is None:
+            number = rows.value(
+                connection, "INSERT INTO sinks (name) VALUES (?) RETURNING id", (name,)
+            )
+            self.sink_ids[name] = number
+            self.sink_names[number] = name
+        return number
+
+    def take_off(self, sink: int, seq: int, contact: int, urgent: bool) -> None:
+        """Note that a delivery is in flight."""
+        self.flying[sink][seq] = Flight(contact, urgent)
+        self.busy[sink][contact] += 1
+        if urgent:
+            self.busy_urgent[sink][contact] += 1
+
+    def land(self, sink: int, seq: int) -> Flight | None:
+        """Take a delivery out of flight; None if it was not."""
+        flight = self.flying[sink].pop(seq, None)
+        if flight is not None:
+            _decrement(self.busy[sink], flight.contact)
+            if flight.urgent:
+                _decrement(self.busy_urgent[sink], flight.contact)
+        return flight
+
+    def count(self, sink: int, old: State | None, new: State, number: int = 1) -> None:
+        """Note that deliveries went from one state to another."""
+        change = self.changes.setdefault(sink, Counter())
+        if old is not None:
+            change[_counter(old)] -= number
+        change[_counter(new)] += number
+        self.held[sink] += number * (_is_held(new) - (old is not None and _is_held(old)))
+
+    def rouse(self, sink: int, *, urgent: bool = False) -> None:
+        """Note that the sink has new work."""
+        name = self.sink_names[sink]
+        self.wake[name] = self.wake.get(name, False) or urgent
+
+    def write_counts(self, connection: apsw.Connection) -> None:
+        """Bring the counters in the file up to date; called inside each transaction."""
+        for sink, change in self.changes.items():
+            connection.execute(
+                "UPDATE sinks SET pending = pending + ?, delivered = delivered + ?,"
+                " dead = dead + ? WHERE id = ?",
+                (change["pending"], change["delivered"], change["dead"], sink),
+            )
+        self.changes.clear()
+
+
+def _decrement(counter: Counter[int], key: int) -> None:
+    counter[key] -= 1
+    if not counter[key]:
+        del counter[key]
+
+
+def _counter(state: State) -> str:
+    if state in OPEN_STATES:
+        return "pending"
+    return {State.DELIVERED: "delivered", State.DEAD: "dead"}.get(state, "discarded")
+
+
+def _is_held(state: State) -> bool:
+    return state in (State.WAITING, State.BLOCKED)

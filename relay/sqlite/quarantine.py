@@ -1,0 +1,103 @@
+"""Callbacks that became no event: kept as they came, until released or discarded."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import apsw
+
+from relay.callback import Callback
+from relay.sqlite import rows
+from relay.sqlite.arrivals import add_all, id_bytes
+from relay.sqlite.memory import Memory
+from relay.store import Arrival, Quarantined, Receipt
+
+COLUMNS = (
+    "lower(hex(id)), received, source, status, reason, method, query, content_type, body, test"
+)
+UNAUTHORIZED = 401
+UNAUTHORIZED_KEPT = 1_000
+
+
+def quarantine(
+    connection: apsw.Connection,
+    quarantine_id: str,
+    callback: Callback,
+    status: int,
+    reason: str,
+) -> str:
+    """Keep a callback; of those with a wrong token only the last 1,000."""
+    connection.execute(
+        "INSERT INTO quarantine (id, received, source, status, reason, test, method, query,"
+        " content_type, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            id_bytes(quarantine_id),
+            callback.received,
+            callback.source,
+            status,
+            reason,
+            callback.test,
+            callback.method,
+            callback.query,
+            callback.content_type,
+            callback.body,
+        ),
+    )
+    if status == UNAUTHORIZED:
+        connection.execute(
+            "DELETE FROM quarantine WHERE status = ?1 AND seq <= (SELECT seq FROM quarantine"
+            " WHERE status = ?1 ORDER BY seq DESC LIMIT 1 OFFSET ?2)",
+            (UNAUTHORIZED, UNAUTHORIZED_KEPT),
+        )
+    return quarantine_id
+
+
+def release(
+    connection: apsw.Connection, memory: Memory, quarantine_id: str, arrival: Arrival
+) -> Receipt:
+    """Store what became of the callback, and let go of it. Raises KeyError if it is gone."""
+    if not discard(connection, [quarantine_id]):
+        raise KeyError(quarantine_id)
+    (receipt,) = add_all(connection, memory, [arrival])
+    return receipt
+
+
+def discard(connection: apsw.Connection, ids: Sequence[str] | None) -> int:
+    """Drop the callbacks with these ids, or all."""
+    if ids is None:
+        return len(rows.every(connection, "DELETE FROM quarantine RETURNING seq"))
+    return sum(
+        len(
+            rows.every(
+                connection, "DELETE FROM quarantine WHERE id = ? RETURNING seq", (id_bytes(each),)
+            )
+        )
+        for each in ids
+    )
+
+
+def some(connection: apsw.Connection, before: str | None, limit: int) -> list[Quarantined]:
+    """The newest first, older than the one with the id `before`."""
+    bound = "WHERE seq < (SELECT seq FROM quarantine WHERE id = ?)" if before else ""
+    bindings: tuple[Any, ...] = (id_bytes(before), limit) if before else (limit,)
+    found = rows.every(
+        connection, f"SELECT {COLUMNS} FROM quarantine {bound} ORDER BY seq DESC LIMIT ?", bindings
+    )
+    return [_quarantined(row) for row in found]
+
+
+def one(connection: apsw.Connection, quarantine_id: str) -> Quarantined | None:
+    """The callback with this id."""
+    row = connection.execute(
+        f"SELECT {COLUMNS} FROM quarantine WHERE id = ?", (id_bytes(quarantine_id),)
+    ).fetchone()
+    return _quarantined(row) if row else None
+
+
+def _quarantined(row: Sequence[Any]) -> Quarantined:
+    digits, received, source, status, reason, method, query, content_type, body, test = row
+    callback = Callback(source, method, query, content_type, body, received, bool(test))
+    return Quarantined(_uuid(digits), received, source, status, reason, callback)
+
+
+def _uuid(digits: str) -> str:
+    return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))

@@ -1,0 +1,167 @@
+"""Short reads for the commands, on connections that cannot write."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import apsw
+
+from relay.callback import Callback
+from relay.event import Event
+from relay.sqlite import rows
+from relay.sqlite.arrivals import id_bytes
+from relay.store import (
+    Attempt,
+    DeliveryRow,
+    EventFilter,
+    EventRow,
+    SinkCounts,
+    State,
+)
+
+EVENT = "seq, source, received, event, method, query, content_type, body"
+DELIVERY = (
+    "sinks.name, d.seq, json_extract(e.event, '$.id'), json_extract(e.event, '$.type'),"
+    " e.received, d.state, d.attempts, d.due, d.error, d.reference, d.settled"
+    " FROM deliveries d CROSS JOIN sinks ON sinks.id = d.sink CROSS JOIN events e USING (seq)"
+)
+
+
+def event_count(connection: apsw.Connection) -> int:
+    return _number(connection, "SELECT count(*) FROM events")
+
+
+def quarantine_count(connection: apsw.Connection) -> int:
+    return _number(connection, "SELECT count(*) FROM quarantine")
+
+
+def last_seq(connection: apsw.Connection) -> int:
+    return _number(connection, "SELECT ifnull(max(seq), 0) FROM events")
+
+
+def sink_counts(connection: apsw.Connection) -> dict[str, SinkCounts]:
+    """What the counters say, for every sink that ever had a delivery."""
+    found = rows.every(connection, "SELECT name, pending, delivered, dead FROM sinks")
+    return {name: SinkCounts(*counts) for name, *counts in found}
+
+
+def opted_out(connection: apsw.Connection, contact: int) -> bool:
+    return bool(
+        _number(
+            connection,
+            "SELECT EXISTS (SELECT 1 FROM consents WHERE contact = ? AND word = 'opt_out')",
+            (contact,),
+        )
+    )
+
+
+def events(
+    connection: apsw.Connection, where: EventFilter, *, before: int | None, limit: int
+) -> list[EventRow]:
+    """The newest first."""
+    terms, bindings = _terms(where)
+    if before is not None:
+        terms.append("seq < ?")
+        bindings.append(before)
+    return _events(connection, terms, "seq DESC", [*bindings, limit])
+
+
+def events_after(
+    connection: apsw.Connection, where: EventFilter, *, after: int, limit: int
+) -> list[EventRow]:
+    """The oldest first."""
+    terms, bindings = _terms(where)
+    return _events(connection, [*terms, "seq > ?"], "seq", [*bindings, after, limit])
+
+
+def event(connection: apsw.Connection, event_id: str) -> EventRow | None:
+    """One event with its deliveries and their failed attempts."""
+    row = connection.execute(
+        f"SELECT {EVENT} FROM events WHERE id = ?", (id_bytes(event_id),)
+    ).fetchone()
+    if row is None:
+        return None
+    seq = row[0]
+    deliveries = rows.every(
+        connection,
+        f"SELECT {DELIVERY} WHERE d.seq = ? AND d.sink IN (SELECT id FROM sinks) ORDER BY 1",
+        (seq,),
+    )
+    attempts = rows.every(
+        connection,
+        "SELECT name, number, started, duration, error, status, answer FROM attempts"
+        " JOIN sinks ON sinks.id = sink WHERE sink IN (SELECT id FROM sinks) AND seq = ?"
+        " ORDER BY name, started",
+        (seq,),
+    )
+    return _event_row(
+        row,
+        [_delivery(each) for each in deliveries],
+        [(name, number, Attempt(*rest)) for name, number, *rest in attempts],
+    )
+
+
+def deliveries(
+    connection: apsw.Connection,
+    states: Sequence[State],
+    *,
+    sink: str | None,
+    before: int | None,
+    limit: int,
+) -> list[DeliveryRow]:
+    """The newest first."""
+    terms = [f"d.state IN ({', '.join(str(int(state)) for state in states)})"]
+    bindings: list[Any] = []
+    if sink is not None:
+        terms.append("d.sink = (SELECT id FROM sinks WHERE name = ?)")
+        bindings.append(sink)
+    if before is not None:
+        terms.append("d.seq < ?")
+        bindings.append(before)
+    found = rows.every(
+        connection,
+        f"SELECT {DELIVERY} WHERE {' AND '.join(terms)} ORDER BY d.seq DESC LIMIT ?",
+        [*bindings, limit],
+    )
+    return [_delivery(row) for row in found]
+
+
+def _number(connection: apsw.Connection, sql: str, bindings: Sequence[Any] = ()) -> int:
+    return rows.every(connection, sql, bindings)[0][0]  # type: ignore[no-any-return]
+
+
+def _terms(where: EventFilter) -> tuple[list[str], list[Any]]:
+    wanted = {
+        "source = ?": where.source,
+        "kind = ?": where.kind,
+        "keyword = ? COLLATE NOCASE": where.keyword,
+        "received >= ?": where.since,
+        "received < ?": where.until,
+    }
+    terms = [term for term, value in wanted.items() if value is not None]
+    return terms, [value for value in wanted.values() if value is not None]
+
+
+def _events(
+    connection: apsw.Connection, terms: Sequence[str], order: str, bindings: Sequence[Any]
+) -> list[EventRow]:
+    where = f"WHERE {' AND '.join(terms)}" if terms else ""
+    found = rows.every(
+        connection, f"SELECT {EVENT} FROM events {where} ORDER BY {order} LIMIT ?", bindings
+    )
+    return [_event_row(row, [], []) for row in found]
+
+
+def _event_row(
+    row: Sequence[Any],
+    deliveries: list[DeliveryRow],
+    attempts: list[tuple[str, int, Attempt]],
+) -> EventRow:
+    seq, source, received, text, method, query, content_type, body = row
+    event = Event.from_json(text)
+    callback = Callback(source, method, query, content_type, body, received, event.test)
+    return EventRow(seq, source, received, event, callback, deliveries, attempts)
+
+
+def _delivery(row: Sequence[Any]) -> DeliveryRow:
+    sink, seq, event_id, kind, received, state, *rest = row
+    return DeliveryRow(sink, seq, event_id, kind, received, State(state), *rest)

@@ -1,0 +1,202 @@
+"""Settling claims, and what follows: the next of the contact, the opt-out once more."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+import apsw
+
+from relay.sqlite import rows
+from relay.sqlite.arrivals import OPT_OUT
+from relay.sqlite.memory import Memory
+from relay.store import Settlement, State
+
+DEATHS = 3
+"""How often the process may die while a delivery is alone in flight."""
+
+
+def settle(
+    connection: apsw.Connection, memory: Memory, settlements: Iterable[Settlement], now: int
+) -> None:
+    """Write how claims ended. Those that are not in flight (any more) are passed over."""
+    by_sink: dict[int, list[tuple[Settlement, int]]] = defaultdict(list)
+    for settlement in settlements:
+        sink = memory.sink(connection, settlement.sink)
+        if flight := memory.land(sink, settlement.seq):
+            by_sink[sink].append((settlement, flight.contact))
+    for sink, landed in by_sink.items():
+        delivered = [item for item in landed if item[0].state == State.DELIVERED]
+        _settle_delivered(connection, memory, sink, delivered, now)
+        for settlement, _ in landed:
+            if settlement.state != State.DELIVERED:
+                _settle_other(connection, memory, sink, settlement, now)
+        unblock(connection, memory, sink, [contact for _, contact in landed])
+        if memory.any_consent:
+            _follow_up(connection, memory, sink, delivered, now)
+
+
+def _settle_delivered(
+    connection: apsw.Connection,
+    memory: Memory,
+    sink: int,
+    delivered: Sequence[tuple[Settlement, int]],
+    now: int,
+) -> None:
+    if not delivered:
+        return
+    seqs = [settlement.seq for settlement, _ in delivered]
+    connection.execute(
+        "UPDATE deliveries SET state = 4, landed = 1, settled = ?, strikes = 0, error = NULL"
+        " WHERE sink = ? AND seq IN (SELECT value FROM json_each(?))",
+        (now, sink, rows.array(seqs)),
+    )
+    memory.count(sink, State.IN_FLIGHT, State.DELIVERED, len(seqs))
+    for settlement, _ in delivered:
+        if settlement.reference is not None:
+            connection.execute(
+                "UPDATE deliveries SET reference = ? WHERE sink = ? AND seq = ?",
+                (settlement.reference, sink, settlement.seq),
+            )
+
+
+def _settle_other(
+    connection: apsw.Connection, memory: Memory, sink: int, settlement: Settlement, now: int
+) -> None:
+    put_back = settlement.state == State.PENDING
+    _record_attempt(connection, sink, settlement)
+    connection.execute(
+        "UPDATE deliveries SET state = ?, due = ?, failed_at = ?, error = ?, settled = ?,"
+        " attempts = attempts - ?, strikes = 0 WHERE sink = ? AND seq = ?",
+        (
+            settlement.state,
+            settlement.due,
+            settlement.failed_at,
+            settlement.error,
+            0 if put_back else now,
+            put_back,
+            sink,
+            settlement.seq,
+        ),
+    )
+    memory.count(sink, State.IN_FLIGHT, settlement.state)
+
+
+def _record_attempt(connection: apsw.Connection, sink: int, settlement: Settlement) -> None:
+    attempt = settlement.attempt
+    if attempt is None:
+        return
+    connection.execute(
+        "INSERT OR REPLACE INTO attempts SELECT sink, seq, attempts, ?, ?, ?, ?, ?"
+        " FROM deliveries WHERE sink = ? AND seq = ?",
+        (
+            attempt.started,
+            attempt.duration,
+            attempt.status,
+            attempt.error,
+            attempt.answer,
+            sink,
+            settlement.seq,
+        ),
+    )
+
+
+def unblock(
+    connection: apsw.Connection, memory: Memory, sink: int, contacts: Sequence[int]
+) -> None:
+    """Let the oldest held delivery of each contact go, if it was only blocked."""
+    if not memory.held[sink]:
+        return
+    oldest = {
+        contact: (seq, state)
+        for contact, seq, state in rows.fetch(
+            connection,
+            "contact, seq, state",
+            "FROM deliveries WHERE sink = ? AND state IN (2, 3)"
+            " AND contact IN (SELECT value FROM json_each(?)) ORDER BY contact, seq DESC",
+            (sink, rows.array([c for c in contacts if c not in memory.busy[sink]])),
+        )
+    }
+    free = [seq for seq, state in oldest.values() if state == State.BLOCKED]
+    if free:
+        connection.execute(
+            "UPDATE deliveries SET state = 0 WHERE sink = ?"
+            " AND seq IN (SELECT value FROM json_each(?))",
+            (sink, rows.array(free)),
+        )
+        memory.count(sink, State.BLOCKED, State.PENDING, len(free))
+        memory.rouse(sink)
+
+
+def _follow_up(
+    connection: apsw.Connection,
+    memory: Memory,
+    sink: int,
+    delivered: Sequence[tuple[Settlement, int]],
+    now: int,
+) -> None:
+    """Note which consents arrived; send the opt-out again behind what landed after it."""
+    words = {
+        contact: (word, seq)
+        for contact, word, seq in rows.fetch(
+            connection,
+            "contact, word, seq",
+            "FROM consents WHERE contact IN (SELECT value FROM json_each(?))",
+            (rows.array([contact for _, contact in delivered]),),
+        )
+    }
+    for settlement, contact in delivered:
+        word, seq = words.get(contact, (None, 0))
+        if settlement.seq == seq:
+            connection.execute(
+                "INSERT OR REPLACE INTO consents_accepted VALUES (?, ?, ?, ?)",
+                (contact, sink, seq, now),
+            )
+        elif word == OPT_OUT and _order_of(connection, settlement.seq) < seq:
+            _send_again(connection, memory, sink, seq)
+
+
+def _order_of(connection: apsw.Connection, seq: int) -> int:
+    """The seq of the event, or of the one that it is a copy of."""
+    order: int = rows.value(
+        connection, "SELECT ifnull(copy_of, seq) FROM events WHERE seq = ?", (seq,)
+    )
+    return order
+
+
+def _send_again(connection: apsw.Connection, memory: Memory, sink: int, seq: int) -> None:
+    again = rows.every(
+        connection,
+        "UPDATE deliveries SET state = 0, urgent = 1, replayed = 1, attempts = 0,"
+        " failed_at = NULL, settled = 0 WHERE sink = ? AND seq = ? AND state = 4 RETURNING seq",
+        (sink, seq),
+    )
+    if again:
+        memory.count(sink, State.DELIVERED, State.PENDING)
+        memory.rouse(sink, urgent=True)
+
+
+def put_back_after_death(connection: apsw.Connection, memory: Memory, now: int) -> int:
+    """Deal with what was in flight when the last process died; return how many there were.
+
+    All are suspected of having killed it. One that was alone in flight is accused, and is dead
+    after three such deaths.
+    """
+    suspects = [(sink, seq) for sink, flying in memory.flying.items() for seq in flying]
+    alone = len(suspects) == 1
+    for sink, seq in suspects:
+        memory.land(sink, seq)
+        deaths = rows.value(
+            connection,
+            "UPDATE deliveries SET state = 0, attempts = attempts - 1, strikes = strikes + 1,"
+            " deaths = deaths + ? WHERE sink = ? AND seq = ? RETURNING deaths",
+            (alone, sink, seq),
+        )
+        state = State.PENDING
+        if deaths >= DEATHS:
+            state = State.DEAD
+            connection.execute(
+                "UPDATE deliveries SET state = 5, settled = ?, error = ?, strikes = 0"
+                " WHERE sink = ? AND seq = ?",
+                (now, f"the relay died {DEATHS} times while only this was in flight", sink, seq),
+            )
+        memory.count(sink, State.IN_FLIGHT, state)
+    return len(suspects)

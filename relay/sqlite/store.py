@@ -1,0 +1,349 @@
+"""The store on SQLite: what relay.store.Store promises, handed to the writer and the readers."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import apsw
+import orjson
+from uuid_utils import uuid7
+
+from relay.callback import Callback
+from relay.clock import Clock, SystemClock
+from relay.sqlite import arrivals, changes, claims, quarantine, reads, rows, settlements
+from relay.sqlite.connection import connect_reader, connect_writer, lock
+from relay.sqlite.memory import Memory
+from relay.sqlite.writer import Writer
+from relay.store import (
+    Arrival,
+    Claim,
+    Claimed,
+    DeliveryRow,
+    EventFilter,
+    EventRow,
+    Notify,
+    Quarantined,
+    Receipt,
+    Settlement,
+    SinkCounts,
+    SinkState,
+    State,
+    StoreError,
+)
+
+READERS = 2
+T = TypeVar("T")
+
+
+class SqliteStore:
+    """One file, one process. Made by `open`."""
+
+    def __init__(
+        self, path: Path, clock: Clock, on_broken: Callable[[], None], vfs: str | None
+    ) -> None:
+        self._path = path
+        self._clock = clock
+        self._vfs = vfs
+        self._memory = Memory()
+        self._notify: list[Notify] = []
+        self._adding: list[tuple[Arrival, asyncio.Future[Receipt]]] = []
+        self._loop = asyncio.get_running_loop()
+        self._local = threading.local()
+        self._reading: list[apsw.Connection] = []
+        self._readers = ThreadPoolExecutor(READERS, "store-reader")
+        self._commits = 0
+        self._lock = lock(path)
+        self._writer = Writer(
+            self._connect,
+            before_commit=self._memory.write_counts,
+            after_commit=self._after_commit,
+            after_rollback=self._memory.load,
+            on_broken=on_broken,
+        )
+
+    @classmethod
+    async def open(
+        cls,
+        path: Path,
+        *,
+        clock: Clock | None = None,
+        on_broken: Callable[[], None] = lambda: None,
+        vfs: str | None = None,
+    ) -> Self:
+        """Own the file at `path`, made and migrated as needed.
+
+        `on_broken` is called on the event loop when a commit failed on I/O: the process must
+        end then. Raises StoreLocked, StoreNewer or StoreError.
+        """
+        store = cls(path, clock or SystemClock(), on_broken, vfs)
+        try:
+            await store._writer.start()
+        except apsw.Error as error:
+            store._lock.close()
+            raise StoreError(f"{path} cannot be opened: {error}") from error
+        except BaseException:
+            store._lock.close()
+            raise
+        return store
+
+    async def close(self) -> None:
+        """Finish what was handed over, and let go of the file."""
+        await asyncio.to_thread(self._readers.shutdown)
+        for connection in self._reading:
+            connection.close()
+        await self._writer.stop()
+        self._lock.close()
+
+    def alive(self) -> bool:
+        """Whether the writer still works."""
+        return self._writer.alive()
+
+    def subscribe(self, notify: Notify) -> None:
+        """As in Store."""
+        self._notify.append(notify)
+
+    def statistics(self) -> Mapping[str, Any]:
+        """Figures of this process: commits, and the size of the file and its log in bytes."""
+        return {
+            "commits": self._commits,
+            "bytes": _size(self._path),
+            "wal_bytes": _size(Path(f"{self._path}-wal")),
+        }
+
+    # arrivals
+
+    async def add(self, arrival: Arrival) -> Receipt:
+        """As in Store; what arrives in one turn of the event loop is handed over together."""
+        receipt: asyncio.Future[Receipt] = self._loop.create_future()
+        self._adding.append((arrival, receipt))
+        if len(self._adding) == 1:
+            self._loop.call_soon(self._hand_over)
+        return await receipt
+
+    def _hand_over(self) -> None:
+        batch, self._adding = self._adding, []
+        self._submit(batch)
+
+    def _submit(self, batch: Sequence[tuple[Arrival, asyncio.Future[Receipt]]]) -> None:
+        done = self._writer.submit(
+            partial(arrivals.add_all, memory=self._memory, arrivals=[each for each, _ in batch])
+        )
+        done.add_done_callback(partial(self._added, batch))
+
+    def _added(
+        self,
+        batch: Sequence[tuple[Arrival, asyncio.Future[Receipt]]],
+        done: asyncio.Future[list[Receipt]],
+    ) -> None:
+        error = done.exception()
+        if error is not None and type(error) is StoreError and len(batch) > 1:
+            for each in batch:  # one bad arrival must not take the others with it
+                self._submit([each])
+            return
+        for number, (_, receipt) in enumerate(batch):
+            if receipt.cancelled():
+                continue
+            if error is not None:
+                receipt.set_exception(error)
+            else:
+                receipt.set_result(done.result()[number])
+
+    async def quarantine(self, callback: Callback, status: int, reason: str) -> str:
+        """As in Store."""
+        return await self._write(  # type: ignore[no-any-return]
+            quarantine.quarantine, str(uuid7()), callback, status, reason
+        )
+
+    async def release(self, quarantine_id: str, arrival: Arrival) -> Receipt:
+        """As in Store. Raises KeyError if there is no such callback."""
+        if await self.quarantined_one(quarantine_id) is None:
+            raise KeyError(quarantine_id)
+        return await self._write(  # type: ignore[no-any-return]
+            quarantine.release, self._memory, quarantine_id, arrival
+        )
+
+    async def opted_out(self, source: str, mobile: str) -> bool:
+        """As in Store."""
+        if not self._memory.any_consent:
+            return False
+        return await self._read(reads.opted_out, self._memory.contact(source, mobile))
+
+    # deliveries
+
+    async def claim(
+        self, sink: str, limit: int, *, ordered: bool = True, urgent_only: bool = False
+    ) -> Claimed:
+        """As in Store."""
+        return await self._write(  # type: ignore[no-any-return]
+            partial(claims.claim, ordered=ordered, urgent_only=urgent_only),
+            self._memory,
+            sink,
+            limit,
+            self._now(),
+        )
+
+    async def claim_suspect(self, sink: str, *, accused: bool = False) -> Claim | None:
+        """Take one delivery that was in flight when a process died; None if there is none.
+
+        `accused` asks for those of which that is true at least twice.
+        """
+        return await self._write(  # type: ignore[no-any-return]
+            claims.claim_suspect, self._memory, sink, 2 if accused else 1
+        )
+
+    async def settle(self, settlements_: Sequence[Settlement]) -> None:
+        """As in Store."""
+        await self._write(settlements.settle, self._memory, settlements_, self._now())
+
+    async def revive(self, sink: str, seqs: Sequence[int]) -> int:
+        """As in Store."""
+        return await self._write(changes.revive, self._memory, sink, seqs)  # type: ignore[no-any-return]
+
+    async def replay(self, sink: str, seqs: Sequence[int]) -> int:
+        """As in Store."""
+        return await self._write(changes.replay, self._memory, sink, seqs)  # type: ignore[no-any-return]
+
+    async def discard(self, sink: str, seqs: Sequence[int] | None) -> int:
+        """As in Store."""
+        return await self._write(changes.discard, self._memory, sink, seqs)  # type: ignore[no-any-return]
+
+    async def rename_sink(self, old: str, new: str) -> int:
+        """As in Store. Raises ValueError with the reason it cannot be done."""
+        if old not in self._memory.sink_ids:
+            raise ValueError(f"no sink named {old} has deliveries")
+        if (await self.sink_counts()).get(new, SinkCounts()) != SinkCounts():
+            raise ValueError(f"the sink {new} has deliveries of its own")
+        return await self._write(changes.rename, self._memory, old, new)  # type: ignore[no-any-return]
+
+    async def next_due(self, sink: str) -> int | None:
+        """As in Store."""
+        return await self._write(claims.next_due, sink, self._memory, self._now())  # type: ignore[no-any-return]
+
+    async def sink_states(self) -> dict[str, SinkState]:
+        """As in Store."""
+        return await self._read(_sink_states)
+
+    async def save_sink_state(self, sink: str, state: SinkState) -> None:
+        """As in Store."""
+        await self._write(_save_sink_state, self._memory, sink, state)
+
+    # reads
+
+    async def event_count(self) -> int:
+        """As in Store."""
+        return await self._read(reads.event_count)
+
+    async def quarantine_count(self) -> int:
+        """As in Store."""
+        return await self._read(reads.quarantine_count)
+
+    async def sink_counts(self) -> dict[str, SinkCounts]:
+        """As in Store."""
+        return await self._read(reads.sink_counts)
+
+    async def last_seq(self) -> int:
+        """As in Store."""
+        return await self._read(reads.last_seq)
+
+    async def events(
+        self, where: EventFilter, *, before: int | None = None, limit: int = 50
+    ) -> list[EventRow]:
+        """As in Store."""
+        return await self._read(partial(reads.events, before=before, limit=limit), where)
+
+    async def events_after(
+        self, where: EventFilter, *, after: int, limit: int = 500
+    ) -> list[EventRow]:
+        """As in Store."""
+        return await self._read(partial(reads.events_after, after=after, limit=limit), where)
+
+    async def event(self, event_id: str) -> EventRow | None:
+        """As in Store. Raises ValueError for what is no id."""
+        return await self._read(reads.event, event_id)
+
+    async def deliveries(
+        self,
+        states: Sequence[State],
+        *,
+        sink: str | None = None,
+        before: int | None = None,
+        limit: int = 50,
+    ) -> list[DeliveryRow]:
+        """As in Store."""
+        return await self._read(
+            partial(reads.deliveries, sink=sink, before=before, limit=limit), states
+        )
+
+    async def quarantined(self, *, before: str | None = None, limit: int = 50) -> list[Quarantined]:
+        """As in Store."""
+        return await self._read(quarantine.some, before, limit)
+
+    async def quarantined_one(self, quarantine_id: str) -> Quarantined | None:
+        """As in Store. Raises ValueError for what is no id."""
+        return await self._read(quarantine.one, quarantine_id)
+
+    async def discard_quarantined(self, ids: Sequence[str] | None) -> int:
+        """As in Store."""
+        return await self._write(quarantine.discard, ids)  # type: ignore[no-any-return]
+
+    # the threads
+
+    def _now(self) -> int:
+        return int(self._clock.now() * 1_000_000)
+
+    def _connect(self) -> apsw.Connection:
+        connection = connect_writer(self._path, self._vfs)
+        with connection:
+            self._memory.load(connection)
+            settlements.put_back_after_death(connection, self._memory, self._now())
+            self._memory.write_counts(connection)
+        return connection
+
+    def _write(self, run: Callable[..., Any], *arguments: Any) -> asyncio.Future[Any]:
+        return self._writer.submit(lambda connection: run(connection, *arguments))
+
+    async def _read(self, run: Callable[..., T], *arguments: Any) -> T:
+        return await self._loop.run_in_executor(
+            self._readers, lambda: run(self._reader(), *arguments)
+        )
+
+    def _reader(self) -> apsw.Connection:
+        connection: apsw.Connection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = self._local.connection = connect_reader(self._path, self._vfs)
+            self._reading.append(connection)
+        return connection
+
+    def _after_commit(self) -> None:
+        self._commits += 1
+        if self._memory.wake:
+            wake = dict(self._memory.wake)
+            self._memory.wake.clear()
+            self._loop.call_soon_threadsafe(self._tell, wake)
+
+    def _tell(self, wake: Mapping[str, bool]) -> None:
+        for notify in self._notify:
+            notify(wake)
+
+
+def _sink_states(connection: apsw.Connection) -> dict[str, SinkState]:
+    found = rows.every(connection, "SELECT name, state FROM sinks")
+    return {name: SinkState(**orjson.loads(state)) for name, state in found}
+
+
+def _save_sink_state(
+    connection: apsw.Connection, memory: Memory, sink: str, state: SinkState
+) -> None:
+    connection.execute(
+        "UPDATE sinks SET state = ? WHERE id = ?",
+        (orjson.dumps(asdict(state)).decode(), memory.sink(connection, sink)),
+    )
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0

@@ -1,0 +1,161 @@
+"""The writer: one thread that owns the one writing connection, and commits in groups."""
+
+import asyncio
+import logging
+import queue
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import apsw
+
+from relay.store import StoreBroken, StoreError, StoreFull
+
+log = logging.getLogger("relay.store")
+
+GROUP = 512
+"""The most pieces of work in one transaction: it bounds how long the first of them waits."""
+
+STOP = None
+
+
+@dataclass(slots=True)
+class Work:
+    """Something to do in a transaction, and who waits for its result."""
+
+    run: Callable[[apsw.Connection], Any]
+    done: asyncio.Future[Any]
+
+
+class Writer:
+    """Runs work in the order it was handed over, many pieces in one commit (group commit).
+
+    `before_commit` runs inside each transaction, after its work; `after_commit` on the thread
+    after it; `after_rollback` when what was done since the last commit was undone.
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[], apsw.Connection],
+        *,
+        before_commit: Callable[[apsw.Connection], None],
+        after_commit: Callable[[], None],
+        after_rollback: Callable[[apsw.Connection], None],
+        on_broken: Callable[[], None],
+    ) -> None:
+        self._connect = connect
+        self._before_commit = before_commit
+        self._after_commit = after_commit
+        self._after_rollback = after_rollback
+        self._on_broken = on_broken
+        self._queue: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
+        self._loop = asyncio.get_running_loop()
+        self._broken = False
+        self._thread = threading.Thread(target=self._main, name="store-writer", daemon=True)
+        self._opened: asyncio.Future[None] = self._loop.create_future()
+
+    async def start(self) -> None:
+        """Open the connection on the thread. Raises what opening raised."""
+        self._thread.start()
+        await self._opened
+
+    def submit(self, run: Callable[[apsw.Connection], Any]) -> asyncio.Future[Any]:
+        """Hand over work; the future is done when the work's commit is on disk."""
+        done = self._loop.create_future()
+        if self._broken:
+            done.set_exception(StoreBroken("the store is broken"))
+        else:
+            self._queue.put(Work(run, done))
+        return done
+
+    async def stop(self) -> None:
+        """Finish what was handed over, then close the connection."""
+        self._queue.put(STOP)
+        await asyncio.to_thread(self._thread.join)
+
+    def alive(self) -> bool:
+        return self._thread.is_alive() and not self._broken
+
+    # on the thread
+
+    def _main(self) -> None:
+        try:
+            connection = self._connect()
+        except BaseException as error:  # noqa: BLE001  it belongs to who called start()
+            self._loop.call_soon_threadsafe(self._opened.set_exception, error)
+            return
+        self._loop.call_soon_threadsafe(self._opened.set_result, None)
+        while group := self._next_group():
+            self._commit(connection, group)
+        if not self._broken:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        connection.close()
+
+    def _next_group(self) -> list[Work]:
+        """Wait for work, then take all there is; an empty list ends the thread."""
+        group: list[Work] = []
+        work = self._queue.get()
+        while work is not STOP:
+            group.append(work)
+            if len(group) == GROUP or self._queue.empty():
+                return group
+            work = self._queue.get()
+        if group:
+            self._queue.put(STOP)
+        return group
+
+    def _commit(self, connection: apsw.Connection, group: list[Work]) -> None:
+        if self._broken:
+            self._answer([(work, StoreBroken("the store is broken")) for work in group])
+            return
+        try:
+            results = self._transaction(connection, group)
+        except apsw.FullError:
+            self._rolled_back(connection)
+            self._answer([(work, StoreFull("no space left for the store")) for work in group])
+        except (apsw.IOError, apsw.CorruptError, apsw.NotADBError, apsw.CantOpenError) as error:
+            self._break(error, group)
+        except Exception as error:
+            self._rolled_back(connection)
+            if len(group) > 1:  # one bad piece must not take the others with it
+                for work in group:
+                    self._commit(connection, [work])
+            else:
+                log.exception("the store refused a piece of work")
+                self._answer([(group[0], StoreError(f"the store refused it: {error}"))])
+        else:
+            self._after_commit()
+            self._answer(list(zip(group, results, strict=True)))
+
+    def _transaction(self, connection: apsw.Connection, group: list[Work]) -> list[Any]:
+        connection.execute("BEGIN IMMEDIATE")
+        results = [work.run(connection) for work in group]
+        self._before_commit(connection)
+        connection.execute("COMMIT")
+        return results
+
+    def _rolled_back(self, connection: apsw.Connection) -> None:
+        if connection.in_transaction:  # SQLite has often rolled back by itself
+            connection.execute("ROLLBACK")
+        self._after_rollback(connection)
+
+    def _break(self, error: Exception, group: list[Work]) -> None:
+        """Nobody knows whether the commit is on disk, so nothing may be answered from here on."""
+        log.critical("the store failed, the process ends: %s", error)
+        self._broken = True
+        self._answer([(work, StoreBroken(f"the store failed: {error}")) for work in group])
+        self._loop.call_soon_threadsafe(self._on_broken)
+
+    def _answer(self, results: list[tuple[Work, Any]]) -> None:
+        self._loop.call_soon_threadsafe(_resolve, results)
+
+
+def _resolve(results: list[tuple[Work, Any]]) -> None:
+    for work, result in results:
+        if work.done.cancelled():
+            continue
+        if isinstance(result, Exception):
+            work.done.set_exception(result)
+        else:
+            work.done.set_result(result)

@@ -1,0 +1,432 @@
+"""The store on a real file: what it promises to the rest of the relay."""
+
+import asyncio
+import sqlite3
+
+import pytest
+from arrivals import NOW, arrival, claim_one, delivered, ids, waiting
+
+from relay.sqlite import SqliteStore
+from relay.sqlite.connection import migrations
+from relay.store import (
+    Attempt,
+    EventFilter,
+    Settlement,
+    SinkCounts,
+    SinkState,
+    State,
+    StoreError,
+    StoreLocked,
+    StoreNewer,
+)
+
+SECOND = 1_000_000
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "relay.db"
+
+
+@pytest.fixture
+async def store(path, clock):
+    opened = await SqliteStore.open(path, clock=clock)
+    yield opened
+    await opened.close()
+
+
+async def crash(store: SqliteStore) -> None:
+    """Let go of the file with everything in flight still in flight, as a kill -9 does."""
+    await store.close()
+
+
+async def test_an_added_event_can_be_read_with_its_raw_callback_and_deliveries(store):
+    new = arrival(sinks=("archive", "crm"))
+    receipt = await store.add(new)
+    row = await store.event(receipt.id)
+    assert row.event == new.event
+    assert row.callback == new.callback
+    assert [(each.sink, each.state) for each in row.deliveries] == [
+        ("archive", State.PENDING),
+        ("crm", State.PENDING),
+    ]
+    assert await store.event_count() == 1
+
+
+async def test_many_adds_at_once_share_a_commit_and_keep_their_order(store):
+    new = [arrival() for _ in range(200)]
+    before = store.statistics()["commits"]
+    await asyncio.gather(*(store.add(each) for each in new))
+    assert store.statistics()["commits"] - before < 10
+    rows = await store.events_after(EventFilter(), after=0)
+    assert [row.event.id for row in rows] == [each.event.id for each in new]
+    assert [row.seq for row in rows] == list(range(1, 201))
+
+
+async def test_a_message_id_seen_before_stores_nothing_new(store):
+    first = await store.add(arrival(message_id="abc"))
+    again = await store.add(arrival(message_id="abc"))
+    other = await store.add(arrival(message_id="abc", source="second"))
+    together = await asyncio.gather(*(store.add(arrival(message_id="new")) for _ in range(3)))
+    assert (again.id, again.repeated) == (first.id, True)
+    assert not other.repeated
+    assert len({receipt.id for receipt in together}) == 1
+    assert await store.event_count() == 3
+    assert (await store.sink_counts())["crm"].pending == 3
+
+
+async def test_one_bad_arrival_does_not_take_the_others_with_it(store):
+    good = arrival()
+    results = await asyncio.gather(
+        store.add(good), store.add(good), store.add(arrival()), return_exceptions=True
+    )
+    assert sorted(type(result).__name__ for result in results) == [
+        "Receipt",
+        "Receipt",
+        "StoreError",
+    ]
+    assert await store.event_count() == 2
+    assert (await store.sink_counts())["crm"].pending == 2
+
+
+async def test_claims_follow_the_order_of_receipt(store):
+    new = [arrival() for _ in range(5)]
+    for each in new:
+        await store.add(each)
+    assert await ids(store, limit=3) == [each.event.id for each in new[:3]]
+    assert await ids(store, limit=3) == [each.event.id for each in new[3:]]
+    assert await ids(store) == []
+
+
+async def test_one_contact_is_never_claimed_twice_at_once(store):
+    first, second, third = arrival(7), arrival(7), arrival(7)
+    other = arrival(8)
+    for each in (first, second, third, other):
+        await store.add(each)
+    claimed = (await store.claim("crm", 10)).claims
+    assert [claim.event.id for claim in claimed] == [first.event.id, other.event.id]
+    assert await ids(store) == []
+    await store.settle([delivered(claimed[0])])
+    assert await ids(store) == [second.event.id]
+
+
+async def test_a_contact_waits_for_its_older_delivery_that_is_to_be_retried(store, clock):
+    first, second, other = arrival(7), arrival(7), arrival(8)
+    for each in (first, second, other):
+        await store.add(each)
+    claims = (await store.claim("crm", 10)).claims
+    due = int(clock.now() * SECOND) + 60 * SECOND
+    await store.settle([waiting(claims[0], due), delivered(claims[1])])
+    assert await ids(store) == []
+    assert await store.next_due("crm") == due
+    await clock.advance(61)
+    retried = await claim_one(store)
+    assert (retried.event.id, retried.attempt) == (first.event.id, 2)
+    await store.settle([delivered(retried)])
+    assert await ids(store) == [second.event.id]
+
+
+async def test_without_order_only_a_batch_holds_a_contact_once(store):
+    for _ in range(3):
+        await store.add(arrival(7))
+    first = await claim_one(store, ordered=False)
+    second = await claim_one(store, ordered=False)
+    assert first.seq < second.seq
+
+
+async def test_a_long_run_of_one_contact_is_gone_through_in_order(store):
+    new = [arrival(7) for _ in range(300)]
+    await asyncio.gather(*(store.add(each) for each in new))
+    seen = []
+    while len(seen) < 300:
+        claimed = await store.claim("crm", 10)
+        assert len(claimed.claims) == 1
+        seen.append(claimed.claims[0].event.id)
+        await store.settle([delivered(claimed.claims[0])])
+    assert seen == [each.event.id for each in new]
+
+
+async def test_an_opt_out_passes_everybody_else(store):
+    for _ in range(50):
+        await store.add(arrival())
+    stop = arrival(7, consent="opt_out")
+    await store.add(stop)
+    claim = await claim_one(store, urgent_only=True)
+    assert (claim.event.id, claim.urgent) == (stop.event.id, True)
+
+
+async def test_an_opt_out_takes_its_contacts_older_events_to_the_front_with_it(store):
+    for _ in range(50):
+        await store.add(arrival())
+    older, stop = arrival(7), arrival(7, consent="opt_out")
+    await store.add(older)
+    for _ in range(50):
+        await store.add(arrival())
+    await store.add(stop)
+    first = await claim_one(store, urgent_only=True)
+    assert first.event.id == older.event.id
+    await store.settle([delivered(first)])
+    assert await ids(store, limit=1) == [stop.event.id]
+
+
+async def test_an_opt_out_waits_for_what_is_in_flight_of_its_contact(store):
+    older, stop = arrival(7), arrival(7, consent="opt_out")
+    await store.add(older)
+    claim = await claim_one(store)
+    await store.add(stop)
+    assert await ids(store, urgent_only=True) == []
+    await store.settle([delivered(claim)])
+    assert await ids(store, urgent_only=True) == [stop.event.id]
+
+
+async def test_an_opt_out_overtakes_a_retry_and_follows_it_once_more(store, clock):
+    join, middle = arrival(7, consent="opt_in"), arrival(7)
+    stop = arrival(7, consent="opt_out")
+    for each in (join, middle):
+        await store.add(each)
+    claim = await claim_one(store)
+    await store.settle([waiting(claim, int(clock.now() * SECOND) + 3600 * SECOND)])
+    await store.add(stop)
+    overtaking = await claim_one(store)
+    assert overtaking.event.id == stop.event.id
+    await store.settle([delivered(overtaking)])
+    await clock.advance(3601)
+    landed = []
+    while claims := (await store.claim("crm", 10)).claims:
+        landed += [(each.event.id, each.stale, each.replayed) for each in claims]
+        await store.settle([delivered(each) for each in claims])
+    assert landed == [
+        (join.event.id, True, False),
+        (middle.event.id, True, False),
+        (stop.event.id, False, True),
+    ]
+
+
+async def test_a_replayed_opt_in_is_followed_by_the_opt_out(store):
+    join, stop = arrival(7, consent="opt_in"), arrival(7, consent="opt_out")
+    for each in (join, stop):
+        await store.add(each)
+        await store.settle([delivered(await claim_one(store))])
+    assert await store.replay("crm", [1]) == 1
+    again = await claim_one(store)
+    assert (again.event.id, again.replayed, again.stale) == (join.event.id, True, True)
+    await store.settle([delivered(again)])
+    assert await ids(store) == [stop.event.id]
+
+
+async def test_a_copy_of_an_old_opt_in_is_followed_by_the_opt_out(store):
+    join, stop = arrival(7, consent="opt_in"), arrival(7, consent="opt_out")
+    for each in (join, stop):
+        await store.add(each)
+        await store.settle([delivered(await claim_one(store))])
+    await store.add(arrival(7, consent="opt_in", copy_of=join.event.id))
+    assert await store.opted_out("sumotext", join.event.data["mobile"])
+    copy = await claim_one(store)
+    await store.settle([delivered(copy)])
+    assert await ids(store) == [stop.event.id]
+
+
+async def test_a_later_opt_in_is_the_last_word(store):
+    stop, join = arrival(7, consent="opt_out"), arrival(7, consent="opt_in")
+    older = arrival(7)
+    for each in (older, stop, join):
+        await store.add(each)
+    for _ in range(3):
+        await store.settle([delivered(await claim_one(store))])
+    assert not await store.opted_out("sumotext", join.event.data["mobile"])
+    await store.replay("crm", [1])
+    await store.settle([delivered(await claim_one(store))])
+    assert await ids(store) == []
+
+
+async def test_a_batch_takes_a_due_retry_before_it_takes_fresh_ones(store, clock):
+    await store.add(arrival())
+    retry = await claim_one(store)
+    await store.settle([waiting(retry, int(clock.now() * SECOND) + SECOND)])
+    for _ in range(5):
+        await store.add(arrival())
+    await clock.advance(2)
+    assert await ids(store, limit=1) == [retry.event.id]
+
+
+async def test_put_back_costs_no_attempt(store):
+    await store.add(arrival())
+    claim = await claim_one(store)
+    await store.settle([Settlement("crm", claim.seq, State.PENDING)])
+    assert (await claim_one(store)).attempt == 1
+
+
+async def test_a_settlement_of_what_is_not_in_flight_changes_nothing(store):
+    await store.add(arrival())
+    claim = await claim_one(store)
+    await store.settle([delivered(claim)])
+    await store.settle([Settlement("crm", claim.seq, State.DEAD)])
+    assert (await store.sink_counts())["crm"] == SinkCounts(pending=0, delivered=1, dead=0)
+
+
+async def test_a_failed_attempt_is_recorded(store):
+    new = arrival()
+    await store.add(new)
+    claim = await claim_one(store)
+    attempt = Attempt(NOW, 0.25, "answered 400", 400, "no such field")
+    await store.settle([Settlement("crm", claim.seq, State.DEAD, error="no", attempt=attempt)])
+    row = await store.event(new.event.id)
+    assert row.attempts == [("crm", 1, attempt)]
+    (dead,) = await store.deliveries([State.DEAD])
+    assert (dead.sink, dead.event_id, dead.error) == ("crm", new.event.id, "no")
+
+
+async def test_a_when_that_raised_is_a_dead_delivery(store):
+    await store.add(arrival(errors={"crm": "when: no such name"}))
+    assert (await store.sink_counts())["crm"] == SinkCounts(dead=1)
+    assert await store.revive("crm", [1]) == 1
+    assert (await claim_one(store)).replayed
+
+
+async def test_what_was_in_flight_at_a_crash_comes_again_one_at_a_time(store, path, clock):
+    await store.add(arrival())
+    await store.add(arrival())
+    await store.claim("crm", 10)
+    await crash(store)
+    again = await SqliteStore.open(path, clock=clock)
+    first = await again.claim_suspect("crm")
+    assert (first.seq, first.attempt) == (1, 1)
+    await again.settle([delivered(first)])
+    assert (await again.claim_suspect("crm")).seq == 2
+    assert await again.claim_suspect("crm") is None
+    await again.close()
+
+
+async def test_only_what_was_alone_in_flight_at_three_deaths_is_dead(store, path, clock):
+    await store.add(arrival())
+    await store.add(arrival())
+    for _ in range(4):
+        await store.claim("crm", 10)
+        await crash(store)
+        store = await SqliteStore.open(path, clock=clock)
+    assert (await store.sink_counts())["crm"].dead == 0
+    for alone in (1, 2, 3):
+        assert (await store.claim_suspect("crm", accused=True)).seq == 1, alone
+        await crash(store)
+        store = await SqliteStore.open(path, clock=clock)
+    assert (await store.sink_counts())["crm"] == SinkCounts(pending=1, dead=1)
+    await store.close()
+
+
+async def test_a_retry_put_off_by_a_clock_that_jumped_back_is_due_at_once(store, clock):
+    await store.add(arrival())
+    clock.jump(10 * 365 * 86400)
+    claim = await claim_one(store)
+    await store.settle([waiting(claim, int(clock.now() * SECOND) + SECOND)])
+    clock.jump(-10 * 365 * 86400)
+    assert await store.next_due("crm") <= int(clock.now() * SECOND)
+    assert await ids(store) == [claim.event.id]
+
+
+async def test_subscribers_hear_which_sinks_have_work_and_whether_it_is_urgent(store):
+    heard = []
+    store.subscribe(heard.append)
+    await store.add(arrival(sinks=("a", "b")))
+    await store.add(arrival(sinks=("b",), consent="opt_out"))
+    assert heard == [{"a": False, "b": False}, {"b": True}]
+
+
+async def test_counters_stand_for_what_is_there_after_a_reopening(store, path, clock):
+    for _ in range(5):
+        await store.add(arrival())
+    claims = (await store.claim("crm", 3)).claims
+    await store.settle([delivered(claims[0]), Settlement("crm", claims[1].seq, State.DEAD)])
+    await crash(store)
+    again = await SqliteStore.open(path, clock=clock)
+    assert (await again.sink_counts())["crm"] == SinkCounts(pending=3, delivered=1, dead=1)
+    await again.close()
+
+
+async def test_a_sinks_state_outlives_a_restart(store, path, clock):
+    await store.save_sink_state("crm", SinkState(paused="401", probe_at=5, active=12.5))
+    await store.close()
+    again = await SqliteStore.open(path, clock=clock)
+    assert (await again.sink_states())["crm"] == SinkState(paused="401", probe_at=5, active=12.5)
+    await again.close()
+
+
+async def test_deliveries_of_a_renamed_sink_go_on_under_the_new_name(store):
+    await store.add(arrival(sinks=("old",)))
+    assert await store.rename_sink("old", "new") == 1
+    assert (await claim_one(store, "new")).sink == "new"
+    with pytest.raises(ValueError, match="no sink named old"):
+        await store.rename_sink("old", "other")
+
+
+async def test_discarded_deliveries_are_not_delivered(store):
+    await store.add(arrival())
+    assert await store.discard("crm", None) == 1
+    assert await ids(store) == []
+    assert (await store.sink_counts())["crm"] == SinkCounts()
+
+
+async def test_replay_makes_deliveries_for_a_sink_that_never_had_them(store):
+    await store.add(arrival(sinks=()))
+    assert await store.replay("late", [1]) == 1
+    assert await store.replay("late", [1]) == 0
+    assert (await claim_one(store, "late")).replayed
+
+
+async def test_the_last_thousand_callbacks_with_a_wrong_token_are_kept(store):
+    callback = arrival().callback
+    await asyncio.gather(*(store.quarantine(callback, 401, "token") for _ in range(1_010)))
+    kept = await store.quarantine(callback, 422, "no kind")
+    assert await store.quarantine_count() == 1_001
+    found = await store.quarantined_one(kept)
+    assert (found.status, found.reason, found.callback) == (422, "no kind", callback)
+
+
+async def test_release_turns_a_quarantined_callback_into_an_event(store):
+    new = arrival()
+    kept = await store.quarantine(new.callback, 422, "no kind")
+    receipt = await store.release(kept, new)
+    assert receipt.id == new.event.id
+    assert (await store.quarantine_count(), await store.event_count()) == (0, 1)
+    with pytest.raises(KeyError):
+        await store.release(kept, arrival())
+
+
+async def test_lists_page_from_the_newest(store):
+    new = [arrival(keyword=f"K{number}") for number in range(7)]
+    for each in new:
+        await store.add(each)
+    first = await store.events(EventFilter(), limit=3)
+    second = await store.events(EventFilter(), limit=3, before=first[-1].seq)
+    assert [row.seq for row in first + second] == [7, 6, 5, 4, 3, 2]
+    assert [row.seq for row in await store.events(EventFilter(keyword="k3"))] == [4]
+
+
+async def test_a_second_process_cannot_own_the_file(store, path, clock):
+    with pytest.raises(StoreLocked, match="in use"):
+        await SqliteStore.open(path, clock=clock)
+
+
+async def test_a_newer_schema_is_refused(store, path, clock):
+    await store.close()
+    with sqlite3.connect(path) as connection:
+        connection.execute(f"PRAGMA user_version = {len(migrations()) + 1}")
+    connection.close()
+    with pytest.raises(StoreNewer, match="newer release"):
+        await SqliteStore.open(path, clock=clock)
+
+
+async def test_a_file_that_is_no_database_is_refused(path, clock):
+    path.write_bytes(b"not a database, but long enough to be looked at" * 100)
+    with pytest.raises(StoreError, match=r"relay\.db cannot be opened"):
+        await SqliteStore.open(path, clock=clock)
+
+
+async def test_others_cannot_read_the_file(store, path):
+    await store.add(arrival())
+    assert path.stat().st_mode & 0o007 == 0
+
+
+async def test_nul_and_lone_surrogates_survive(store):
+    new = arrival(keyword="A\0B")
+    await store.add(new)
+    assert (await store.event(new.event.id)).event.data["keyword"] == "A\0B"
