@@ -200,7 +200,9 @@ class Callbacks:
         try:
             await self._store.quarantine(callback, 401, "the token is wrong or missing")
         except StoreFull:
-            log.warning("source %s: the disk is full, the refused callback is not kept", callback.source)
+            log.warning(
+                "source %s: the disk is full, the refused callback is not kept", callback.source
+            )
 
     async def _quarantine(self, callback: Callback, reason: str) -> Refused:
         try:

@@ -167,7 +167,9 @@ def _kind(names: set[str]) -> str:
     for telling, kind in _TELLING:
         if names.issuperset(telling):
             return kind
-    raise NotUnderstood("no parameter tells the kind: smsid, carrierId, reply, lead, or key and msg")
+    raise NotUnderstood(
+        "no parameter tells the kind: smsid, carrierId, reply, lead, or key and msg"
+    )
 
 
 def _mobile(written: list[str], region: str) -> str:

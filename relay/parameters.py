@@ -15,9 +15,7 @@ MAX_PARAMETERS = 1_000
 
 # Windows-1252 leaves five bytes undefined. Browsers read them as Latin-1 does, and so do we:
 # no byte is lost.
-WINDOWS_1252 = "".join(
-    bytes([byte]).decode("cp1252", "ignore") or chr(byte) for byte in range(256)
-)
+WINDOWS_1252 = "".join(bytes([byte]).decode("cp1252", "ignore") or chr(byte) for byte in range(256))
 
 # The parser's own log lines quote the body; nobody is to see them.
 _silent = logging.Logger("multipart", logging.CRITICAL + 1)

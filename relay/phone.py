@@ -30,9 +30,7 @@ def e164(number: str, region: str) -> str | None:
 
 def is_plain_nanp(number: str) -> bool:
     """Ten plain digits that need no parsing, which costs more than the rest of a callback."""
-    return (
-        len(number) == _NANP_LENGTH and number.isascii() and number.isdigit() and number[0] > "1"
-    )
+    return len(number) == _NANP_LENGTH and number.isascii() and number.isdigit() and number[0] > "1"
 
 
 def country(number: str) -> str | None:

@@ -1,0 +1,367 @@
+"""HTTP as the relay takes it: liberal in the request line, strict in size and time.
+
+uvicorn's protocol waits for ever for the rest of a request, takes a header block of any size,
+and refuses what Sumotext's own examples show: spaces and 8-bit bytes in the request line. Here
+a head is collected and tidied before the parser sees it, and the application is called when
+the whole request is there.
+"""
+
+import asyncio
+import math
+import re
+from collections import Counter
+from typing import Any
+from urllib.parse import unquote
+
+import httptools
+import uvicorn.server
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import (
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
+
+from relay.chunked import Chunked
+from relay.problem import CONTENT_TYPE, problem
+
+MAX_HEAD = 16 * 1024
+MAX_BODY = 256 * 1024
+
+_HEAD_END = re.compile(rb"\n\r?\n")
+_PLAIN_LINE = re.compile(rb"[A-Z]+ [!\"$-~]+ HTTP/1\.[01]\r\n")
+# What may not stand in a request target, and `#`, behind which a parser would see no query.
+_UNSAFE = re.compile(rb"[^!\"$-~]")
+_UPGRADE = re.compile(rb"(?im)^upgrade[ \t]*:.*\n")
+_TOKEN_START = re.compile(rb"[!#-'*+\-.0-9A-Z^-z|~]")
+
+
+class ServerState(uvicorn.server.ServerState):
+    """What the connections of one server share."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.draining = False
+        """While True, every answer says that it is the connection's last."""
+        self.refusals: Counter[int] = Counter()
+        """Requests that no application saw, by status."""
+
+
+class Protocol(HttpToolsProtocol):
+    """One connection."""
+
+    receive_timeout = 10.0
+    """Seconds from a request's first byte to its last; also from connecting to the first."""
+    idle_timeout = 30.0
+    """Seconds between an answer and the next request."""
+    linger_timeout = 1.0
+    """Seconds for which a refused sender may go on sending, so that it gets to read why."""
+
+    server_state: ServerState
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self.parser.set_dangerous_leniencies(lenient_optional_cr_before_lf=True)
+        self._buffer = b""
+        self._busy = False
+        """A request is with the application; what follows it waits in the buffer."""
+        self._deaf = False
+        """A request was refused; what follows it is thrown away."""
+        self._receiving = False
+        self._served = False
+        self._left = 0
+        """Bytes of a body of known length still to come."""
+        self._chunked: Chunked | None = None
+        self._wire = 0
+        self._deadline = math.inf
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = math.inf
+
+    # the connection
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._watch(self.receive_timeout)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        if self._timer is not None:
+            self._timer.cancel()
+        self._deaf = True
+        self._buffer = b""
+
+    def eof_received(self) -> bool | None:  # type: ignore[override]
+        """A sender that only half closes still gets its answer."""
+        if self.scheme == "https":
+            return None
+        if self._busy:
+            self.cycle.keep_alive = False
+            return True
+        if self._receiving and not self._deaf:
+            self._refuse(400, "The request is cut short.")
+        return None
+
+    def shutdown(self) -> None:
+        """Close once what has begun is answered."""
+        if self._busy:
+            self.cycle.keep_alive = False
+        elif not self._receiving:
+            self.transport.close()
+
+    # receiving
+
+    def data_received(self, data: bytes) -> None:
+        if self._deaf:
+            return
+        self._buffer = self._buffer + data if self._buffer else data
+        if self._busy:
+            self.flow.pause_reading()
+        else:
+            self._advance()
+
+    def _advance(self) -> None:
+        """Make requests of the buffer, one at a time, until more bytes are needed."""
+        if not self._receiving:
+            self._receiving = True
+            if not self._take_head():
+                self._watch(self.receive_timeout)
+        elif self._left or self._chunked:
+            self._take_body()
+        else:
+            self._take_head()
+
+    def _take_head(self) -> bool:
+        """Parse a head if it is there. False while the request is not whole."""
+        buffer = self._buffer
+        if buffer[0] in b"\r\n":
+            buffer = self._buffer = buffer.lstrip(b"\r\n")
+        found = _HEAD_END.search(buffer)
+        end = found.end() if found else len(buffer)
+        if end > MAX_HEAD:
+            self._refuse_head(buffer)
+        elif found:
+            self._buffer = buffer[end:]
+            self._feed(_tidy(buffer[:end]))
+            if self._left or self._chunked:
+                self._take_body()
+        elif buffer and not _TOKEN_START.match(buffer):
+            self._refuse(400, "This is not HTTP.")
+        return self._busy or self._deaf
+
+    def _take_body(self) -> None:
+        buffer = self._buffer
+        if self._chunked is None:
+            size = min(self._left, len(buffer))
+            self._left -= size
+        else:
+            try:
+                size = self._chunked.extent(buffer)
+            except ValueError:
+                self._refuse(400, "The chunked body is malformed.")
+                return
+            self._wire += size
+            if self._wire > 2 * MAX_BODY:
+                self._refuse_body()
+                return
+        if size:
+            self._buffer = buffer[size:]
+            self._feed(buffer[:size])
+            if self._chunked is not None and self._chunked.ended and not self._busy:
+                self._refuse(400, "The chunked body is malformed.")
+
+    def _feed(self, data: bytes) -> None:
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            pass
+        except httptools.HttpParserError:
+            self._refuse(400, "The request is malformed.")
+
+    # what the parser calls
+
+    def on_message_begin(self) -> None:
+        self.url = b""
+        self.headers = []
+        self.cycle = None  # type: ignore[assignment]
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self.cycle is not None:
+            return  # a trailer
+        name = name.lower()
+        self.headers.append((name, value))
+        if name == b"content-length":
+            self._left = int(value)
+        elif name == b"transfer-encoding":
+            self._chunked = Chunked()
+            self._wire = 0
+
+    def on_headers_complete(self) -> None:
+        raw_path, query = _split(self.url)
+        path = raw_path.decode("ascii")
+        version = self.parser.get_http_version()
+        self.scope = {
+            "type": "http",
+            "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
+            "http_version": version,
+            "server": self.server,
+            "client": self.client,
+            "scheme": self.scheme or "http",
+            "method": self.parser.get_method().decode("ascii"),
+            "root_path": "",
+            "path": unquote(path) if "%" in path else path,
+            "raw_path": raw_path,
+            "query_string": query,
+            "headers": self.headers,
+            "state": self.app_state.copy(),
+        }
+        self.cycle = RequestResponseCycle(
+            scope=self.scope,
+            transport=self.transport,
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=False,
+            default_headers=self.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=False,
+            keep_alive=version == "1.1" and self.parser.should_keep_alive(),
+            on_response=self.on_response_complete,
+        )
+        if self._left > MAX_BODY:
+            self._refuse_body()
+        elif self._left or self._chunked:
+            self._invite()
+
+    def on_body(self, body: bytes) -> None:
+        if self._deaf:
+            return
+        self.cycle.body += body
+        if len(self.cycle.body) > MAX_BODY:
+            self._refuse_body()
+
+    def on_message_complete(self) -> None:
+        if self._deaf:
+            return
+        cycle = self.cycle
+        cycle.more_body = False
+        cycle.message_event.set()
+        if self.server_state.draining:
+            cycle.keep_alive = False
+        self._busy = True
+        self._left, self._chunked = 0, None
+        self._deadline = math.inf
+        self._start_asgi_task(cycle, self.app)
+
+    def on_response_complete(self) -> None:
+        self.server_state.total_requests += 1
+        self._busy = self._receiving = False
+        self._served = True
+        if self.transport.is_closing():
+            return
+        self._watch(self.idle_timeout)
+        self.flow.resume_reading()
+        if self._buffer:
+            self._advance()
+
+    def _invite(self) -> None:
+        """Answer `Expect: 100-continue`."""
+        if (b"expect", b"100-continue") in self.headers:
+            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    # time
+
+    def _watch(self, seconds: float) -> None:
+        """Let the connection's one timer act in so many seconds.
+
+        The timer is set anew only if it would come too late; if it comes too early, it sets
+        itself again. So a busy connection hardly ever touches it.
+        """
+        self._deadline = self.loop.time() + seconds
+        if self._timer_at > self._deadline:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._set_timer()
+
+    def _set_timer(self) -> None:
+        self._timer_at = self._deadline
+        self._timer = self.loop.call_at(self._deadline, self._ring)
+
+    def _ring(self) -> None:
+        self._timer, self._timer_at = None, math.inf
+        if self.loop.time() < self._deadline:
+            if self._deadline < math.inf:
+                self._set_timer()
+        elif self.transport.is_closing():
+            self.transport.abort()
+        elif self._deaf or (self._served and not self._receiving):
+            self._close()
+        else:
+            self._refuse(408, f"The request took longer than {self.receive_timeout:g} s.")
+            self._close()
+
+    def _close(self) -> None:
+        """Close, and do not wait long for the other side to read the rest."""
+        self.transport.close()
+        self._watch(self.linger_timeout)
+
+    # refusing
+
+    def _refuse_head(self, buffer: bytes) -> None:
+        if 0 <= buffer.find(b"\n") < MAX_HEAD:
+            self._refuse(431, f"A header block has at most {MAX_HEAD} bytes.")
+        else:
+            self._refuse(414, f"A request line has at most {MAX_HEAD} bytes.")
+
+    def _refuse_body(self) -> None:
+        self._refuse(413, f"A body has at most {MAX_BODY} bytes.")
+
+    def _refuse(self, status: int, detail: str) -> None:
+        """Answer what no application shall see, and hear nothing more on this connection."""
+        self._deaf = True
+        self._buffer = b""
+        self.server_state.refusals[status] += 1
+        body = problem(status, detail)
+        self.transport.write(
+            b"%scontent-type: %s\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%s"
+            % (STATUS_LINE[status], CONTENT_TYPE, len(body), body)
+        )
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self._watch(self.linger_timeout)
+
+
+def _tidy(head: bytes) -> bytes:
+    """The head with its request line as the standard wants it.
+
+    The last ` HTTP/1.` ends the target, so that it may hold spaces. `Upgrade` goes: the relay
+    answers what it was asked, in the protocol that it was asked in.
+    """
+    if not _PLAIN_LINE.match(head):
+        line, _, rest = head.partition(b"\n")
+        method, _, rest_of_line = line.partition(b" ")
+        target, separator, version = rest_of_line.rpartition(b" HTTP/1.")
+        if separator:
+            target = _UNSAFE.sub(_percent, target.lstrip(b" "))
+            head = b"%s %s HTTP/1.%s\r\n%s" % (method, target, version.rstrip(), rest)
+    if b"upgrade" in head.lower():
+        line, newline, rest = head.partition(b"\n")
+        head = line + newline + _UPGRADE.sub(b"", rest)
+    return head
+
+
+def _percent(byte: re.Match[bytes]) -> bytes:
+    return b"%%%02X" % byte[0][0]
+
+
+def _split(target: bytes) -> tuple[bytes, bytes]:
+    """The path and the query of a request target, which may name scheme and host too."""
+    path, _, query = target.partition(b"?")
+    if not path.startswith(b"/") and b"://" in path:
+        path = b"/" + path.split(b"://", 1)[1].partition(b"/")[2]
+    return path, query

@@ -1,0 +1,108 @@
+"""The server: uvicorn without its signal handlers, and with an end that loses no callback."""
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+from relay.address import Address
+from relay.protocol import Protocol, ServerState
+
+log = logging.getLogger("relay.server")
+
+BACKLOG = 2048
+SETTLE = 0.5
+"""Seconds for bytes on their way to connections that have just been accepted."""
+
+
+class Server(uvicorn.Server):
+    """One listener. Several can run in one event loop; signals are for who starts them."""
+
+    def __init__(self, config: uvicorn.Config, listener: socket.socket) -> None:
+        super().__init__(config)
+        self.server_state: ServerState = ServerState()
+        self._listener = listener
+        self._ticking: asyncio.Task[None] | None = None
+
+    @property
+    def address(self) -> Any:
+        """What the listener is bound to."""
+        return self._listener.getsockname()
+
+    async def start(self) -> None:
+        """Return when callbacks are accepted."""
+        self.config.load()
+        self.lifespan = self.config.lifespan_class(self.config)
+        await self.on_tick(0)
+        await self.startup(sockets=[self._listener])
+        self._ticking = asyncio.create_task(self.main_loop())
+
+    async def drain(self, timeout: float = 5.0) -> None:
+        """Stop accepting, answer everything that has been accepted, and close.
+
+        A request that has not come to its end after `timeout` seconds is cut.
+        """
+        self.server_state.draining = True
+        # Two turns of the loop, for the kernel's queue of connections that nobody accepted yet.
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        for server in self.servers:
+            server.close()
+        await asyncio.sleep(SETTLE)
+        self.should_exit = True
+        try:
+            async with asyncio.timeout(timeout):
+                await self.shutdown(sockets=[self._listener])
+        except TimeoutError:
+            log.warning("%d connections cut", len(self.server_state.connections))
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+        if self._ticking is not None:
+            await self._ticking
+
+
+def make_server(
+    app: Callable[..., Any],
+    listener: socket.socket,
+    *,
+    certificate: Path | None = None,
+    key: Path | None = None,
+    protocol: type[Protocol] = Protocol,
+) -> Server:
+    """A server for an ASGI application on a bound socket."""
+    config = uvicorn.Config(
+        app,
+        http=protocol,
+        ws="none",
+        interface="asgi3",
+        loop="uvloop",
+        lifespan="off",
+        access_log=False,
+        log_config=None,
+        proxy_headers=False,
+        server_header=False,
+        backlog=BACKLOG,
+        ssl_certfile=certificate,
+        ssl_keyfile=key,
+    )
+    return Server(config, listener)
+
+
+def listen(address: Address) -> socket.socket:
+    """A socket bound to the address, not yet listening."""
+    family, kind, protocol, _, place = socket.getaddrinfo(
+        address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(place)
+    except OSError:
+        listener.close()
+        raise
+    listener.setblocking(False)
+    return listener
