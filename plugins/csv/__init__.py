@@ -74,7 +74,6 @@ class Csv(relay.Sink):
 
     async def close(self) -> None:
         await self._in_thread(self._archive.close)
-        self._writer.shutdown(wait=False)
 
     async def check(self) -> list[str]:
         return await asyncio.to_thread(self._archive.problems)

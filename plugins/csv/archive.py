@@ -12,10 +12,11 @@ from pathlib import Path
 import relay
 from relay.outcome import Outcome
 
+from . import folder
 from .ledger import Append, Ledger
 from .place import Place
 from .rotation import Rotation, put_away
-from .sheet import Sheet, make_folder, pieces, sync_folder
+from .sheet import Sheet, pieces
 from .table import Table
 from .trouble import TROUBLE, outcome
 
@@ -73,14 +74,14 @@ class Archive:
 
     def problems(self) -> list[str]:
         """What would keep rows from being written. Changes nothing."""
-        folder = self._place.folder
-        while not folder.exists():
-            folder = folder.parent
-        if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
-            return [f"{folder}: the relay cannot write here; make it a folder of the relay's user"]
+        place = self._place.folder
+        while not place.exists():
+            place = place.parent
+        if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+            return [f"{place}: the relay cannot write here; make it a folder of the relay's user"]
         problems = []
-        if (free := shutil.disk_usage(folder).free) < LEAST_SPACE:
-            problems.append(f"{folder}: only {free // 1024} KiB left on the disk; make room")
+        if (free := shutil.disk_usage(place).free) < LEAST_SPACE:
+            problems.append(f"{place}: only {free // 1024} KiB left on the disk; make room")
         file = self._place.fixed
         if file and file.exists() and not (file.is_file() and os.access(file, os.R_OK | os.W_OK)):
             problems.append(
@@ -90,7 +91,7 @@ class Archive:
 
     def _opened(self) -> Ledger:
         if self._ledger is None:
-            make_folder(self._place.folder)
+            folder.make(self._place.folder)
             ledger = Ledger(self._place.ledger)
             try:
                 self._settle(ledger)
@@ -113,7 +114,7 @@ class Archive:
             pass
         ledger.take_back(append, kept)
         self._log.warning(
-            "the last append was cut short: %d of its %d rows were in the file",
+            "an append was under way when the relay ended: %d of its %d rows are in the file",
             len(kept),
             len(append.ids),
         )
@@ -137,7 +138,7 @@ class Archive:
         rows = [(event_id, self._table.row(delivery)) for event_id, delivery in group.items()]
         try:
             ledger = self._opened()
-            make_folder(path.parent)
+            folder.make(path.parent)
             with self._sheet(ledger, path, sum(len(row) for _, row in rows)) as sheet:
                 self._write(ledger, sheet, self._lead(sheet) + rows)
         except TROUBLE as error:
@@ -161,7 +162,7 @@ class Archive:
             if not append.offset:
                 self._sync_names(sheet.path)
             ledger.finish()
-        except TROUBLE:
+        except BaseException:
             self._take_back(ledger, sheet, append)
             raise
 
@@ -183,7 +184,7 @@ class Archive:
                 ledger.sync()
                 label = self._rotation.label(sheet.changed, self._zone)
                 target = put_away(path, label)
-                sync_folder(path.parent)
+                folder.sync(path.parent)
                 self._log.info("%s is now %s", path.name, target.name)
                 sheet.close()
                 sheet = Sheet(path)
@@ -201,7 +202,7 @@ class Archive:
 
     def _sync_names(self, path: Path) -> None:
         """Have a new file's name on disk, and those of the folders that lead to it."""
-        for folder in path.parents:
-            sync_folder(folder)
-            if folder == self._place.folder.parent:
+        for parent in path.parents:
+            folder.sync(parent)
+            if parent == self._place.folder.parent:
                 break

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import apsw
 
+from . import folder
+
 SCHEMA = """
 CREATE TABLE written (id TEXT PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE pending (path TEXT NOT NULL, offset INTEGER NOT NULL, before BLOB NOT NULL,
@@ -142,3 +144,4 @@ def create(path: Path) -> None:
     """
     with contextlib.suppress(FileExistsError):
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        folder.sync(path.parent)

@@ -2,7 +2,6 @@
 
 import hashlib
 import re
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -53,15 +52,15 @@ def ledger_name(template: str) -> str:
 
 def harmless(event: relay.Event) -> relay.Event:
     """The event with no text from outside that could name another folder."""
-    return replace(event, data=clean(event.data), subject=clean(event.subject))
+    return replace(event, data=clean(dict(event.data)), subject=clean(event.subject))
 
 
 def clean(value: Any) -> Any:
     if isinstance(value, str):
         return UNSAFE.sub("_", value)
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         return {key: clean(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
+    if isinstance(value, list):
         return [clean(each) for each in value]
     return value
 

@@ -1,6 +1,5 @@
 """The sheet: one CSV file, open and locked for one append, and what is needed around it."""
 
-import contextlib
 import fcntl
 import os
 import zlib
@@ -96,21 +95,3 @@ class Sheet:
 
 def pieces(rows: Sequence[tuple[str, bytes]]) -> list[Piece]:
     return [Piece(event_id, len(row), zlib.crc32(row)) for event_id, row in rows]
-
-
-def make_folder(folder: Path) -> None:
-    """Make a folder and those above it, on disk."""
-    if not folder.is_dir():
-        make_folder(folder.parent)
-        folder.mkdir(mode=0o750, exist_ok=True)
-        sync_folder(folder.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Have the names in a folder on disk. One that may not be read cannot be synced either."""
-    with contextlib.suppress(PermissionError):
-        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)

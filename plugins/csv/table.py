@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+from operator import attrgetter
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,6 +23,9 @@ DATA = (
     "consent",
     "fields",
 )
+
+attributes = attrgetter(*ATTRIBUTES)
+as_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 SURROGATE = re.compile("[\ud800-\udfff]")
 PLAIN_NUMBER = re.compile(r"\+[1-9][0-9]{6,14}")
@@ -61,12 +65,12 @@ class Table:
         if self._columns is not None:
             return [delivery.id, *map(delivery.record.get, self._columns)]
         event = delivery.event
-        return [*(getattr(event, name) for name in ATTRIBUTES), *map(event.data.get, DATA)]
+        return [*attributes(event), *map(event.data.get, DATA)]
 
     def _encode(self, values: list[Any]) -> bytes:
         cells = [value if isinstance(value, str) else text(value) for value in values]
         if self._defused:
-            cells = [f"'{cell}" if is_formula(cell) else cell for cell in cells]
+            cells = [f"'{cell}" if cell and is_formula(cell) else cell for cell in cells]
         self._lines.clear()
         self._writer.writerow(cells)
         # A NUL ends the text for many readers, so it goes the way of what UTF-8 cannot say.
@@ -82,7 +86,7 @@ def text(value: Any) -> str:
     if value is None:
         return ""
     try:
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+        return as_json(value)
     except (TypeError, ValueError):
         return str(value)
 

@@ -7,16 +7,15 @@ from pathlib import Path
 import apsw
 
 import relay
-from relay.outcome import NotDelivered
 
 TROUBLE = (OSError, apsw.Error)
 
 NUMBER = re.compile(r"\d{5,}(?=\d{4})")
 
 
-def outcome(error: BaseException, path: Path) -> NotDelivered:
+def outcome(error: BaseException, path: Path) -> relay.Retry | relay.Reject | relay.Pause:
     """Retry what may pass, pause for what somebody must change, reject what never fits."""
-    where = shown(path)
+    where = shown(Path(getattr(error, "filename", None) or path))
     match error:
         case apsw.BusyError():
             return relay.Pause(
