@@ -14,7 +14,7 @@ from relay.outcome import Pause, Reject, Retry
 ANSWER_KEPT = 2048
 LONGEST_REASON = 500
 LATER = frozenset({408, 425, 429})
-URL = re.compile(r"(\w+://)(?:[^\s/?#'\"]*@)?([^\s/?#'\"@]*)[^\s'\"]*")
+URL = re.compile(r"((?:\w+:)?//)(?:[^\s/?#'\"]*@)?([^\s/?#'\"@]*)[^\s'\"]*")
 
 
 def outcome_of(error: BaseException, now: float) -> Retry | Reject | Pause:

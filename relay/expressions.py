@@ -122,6 +122,7 @@ class Environment:
     """Compiles expressions and templates, with their dates in one time zone."""
 
     def __init__(self, timezone: tzinfo = UTC) -> None:
+        self.timezone = timezone
         self._sandbox = Sandbox(timezone)
 
     def condition(self, text: str) -> Condition:

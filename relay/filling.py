@@ -23,13 +23,12 @@ FORMS = "${NAME}, ${NAME:-default}, ${file:PATH} or ${credential:NAME}"
 class Filled:
     """The values with their placeholders filled in.
 
-    `filled` has the places that hold filled-in text, which no message may show; `unfilled`
-    those that still hold a placeholder, as a mistake says.
+    `secrets` are the filled-in texts by their places, which no message may show. Each mistake
+    is a placeholder that still stands in its place.
     """
 
     value: Any = None
-    filled: set[Location] = field(default_factory=set)
-    unfilled: set[Location] = field(default_factory=set)
+    secrets: dict[Location, list[str]] = field(default_factory=dict)
     mistakes: list[Mistake] = field(default_factory=list)
 
 
@@ -65,10 +64,9 @@ class _Filler:
         try:
             text = self._look_up(match["inner"])
         except _Unset as error:
-            self.result.unfilled.add(location)
             self.result.mistakes.append(Mistake(location, f"{match[0]} {error}"))
             return match[0]
-        self.result.filled.add(location)
+        self.result.secrets.setdefault(location, []).append(text)
         return text
 
     def _look_up(self, inner: str) -> str:

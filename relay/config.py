@@ -1,0 +1,254 @@
+"""The configuration: relay.yaml read, filled in and checked, every mistake with its line."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+from zoneinfo import ZoneInfo
+
+from relay.address import Address
+from relay.expressions import Condition, Environment, ExpressionError
+from relay.expressions import Mapping as RecordMap
+from relay.mistake import ConfigError, Location, Mistake, Problem
+from relay.nearest import suggestion
+from relay.plugins import RegisteredSink, Registry, plugin_name
+from relay.plugins import load as load_plugins
+from relay.reading import Reading
+from relay.settings import (
+    DEFAULT_PLUGINS,
+    POSTGRESQL,
+    Admin,
+    Breaker,
+    IPNetwork,
+    Retry,
+    Server,
+    Settings,
+    SinkSettings,
+    SourceConfig,
+    parse_timezone,
+)
+from relay.sink import Options, Sink
+from relay.units import Rate
+
+__all__ = ["Config", "ConfigError", "Problem", "SinkConfig", "SourceConfig", "load"]
+
+S = TypeVar("S")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """`size` deliveries at most go together; one waits `wait` seconds for others."""
+
+    size: int
+    wait: float
+
+
+@dataclass(frozen=True, slots=True)
+class SinkConfig:
+    """A sink as relay.yaml describes it, ready to be made."""
+
+    name: str
+    plugin: str
+    sink_class: type[Sink]
+    enabled: bool
+    when: Condition | None
+    map: RecordMap | None
+    options: Options = field(repr=False)
+    batch: Batch
+    concurrency: int
+    rate: Rate | None
+    timeout: float
+    order: Literal["contact", "none"]
+    retry: Retry
+    breaker: Breaker
+    allow_private: list[IPNetwork]
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """All that relay.yaml says, with absolute paths. `store` is a file or a postgresql:// URL."""
+
+    path: Path
+    folder: Path
+    server: Server
+    admin: Admin
+    store: Path | str = field(repr=False)
+    timezone: ZoneInfo
+    environment: Environment = field(repr=False)
+    sources: dict[str, SourceConfig]
+    sinks: dict[str, SinkConfig]
+    registry: Registry = field(repr=False)
+
+
+def load(path: Path, environ: Mapping[str, str], *, fill: bool = True) -> Config:
+    """Read relay.yaml. Raises one ConfigError for all that is wrong.
+
+    With `fill=False` a placeholder that has nothing to be filled with is left as it stands.
+    """
+    reading = Reading(path, environ, strict=fill)
+    context = {"folder": reading.folder, "strict": fill}
+    settings = reading.validated(Settings, reading.values, context=context)
+    environment = Environment(_timezone(reading.part("timezone")))
+    registry = _registry(reading)
+    _check_listeners(reading)
+    sinks = {
+        name: _SinkReader(reading, name, environment, registry) for name in reading.names("sinks")
+    }
+    if settings is None or reading.mistakes:
+        raise reading.error()
+    return Config(
+        path=path,
+        folder=reading.folder,
+        server=settings.server,
+        admin=settings.admin,
+        store=_place(settings.store, reading.folder),
+        timezone=settings.timezone,
+        environment=environment,
+        sources=settings.sources,
+        sinks={name: sinks[name].config(each) for name, each in settings.sinks.items()},
+        registry=registry,
+    )
+
+
+class _SinkReader:
+    """Checks what the model of all sinks cannot: the plugin, its options, the expressions."""
+
+    def __init__(
+        self, reading: Reading, name: str, environment: Environment, registry: Registry
+    ) -> None:
+        self.reading = reading
+        self.name = name
+        self.environment = environment
+        self.registered = self._registered(registry)
+        self.options = self._options()
+        self.when = self._compiled("when", str, environment.condition)
+        self.map = self._compiled("map", dict, environment.mapping)
+        self.limit = self._limit()
+
+    def config(self, settings: SinkSettings) -> SinkConfig:
+        """The sink, once nothing at all is wrong."""
+        assert self.registered is not None
+        assert self.options is not None
+        return SinkConfig(
+            name=self.name,
+            plugin=settings.plugin,
+            sink_class=self.registered.sink_class,
+            enabled=settings.enabled,
+            when=self.when,
+            map=self.map,
+            options=self.options,
+            batch=Batch(settings.batch.size or self.limit, settings.batch.wait),
+            concurrency=settings.concurrency,
+            rate=settings.rate,
+            timeout=settings.timeout,
+            order=settings.order,
+            retry=settings.retry,
+            breaker=settings.breaker,
+            allow_private=settings.allow_private,
+        )
+
+    def _at(self, *rest: str | int) -> Location:
+        return ("sinks", self.name, *rest)
+
+    def _complain(self, message: str, *rest: str | int) -> None:
+        self.reading.complain([Mistake(self._at(*rest), message)])
+
+    def _registered(self, registry: Registry) -> RegisteredSink | None:
+        plugin = self.reading.part(*self._at("plugin"))
+        if not isinstance(plugin, str):
+            return None
+        broken = {plugin_name(Path(error.path)) for error in registry.errors}
+        if plugin not in registry.sinks and plugin not in broken:
+            hint = suggestion(plugin, registry.sinks)
+            self._complain(f"there is no such plugin{hint}", "plugin")
+        return registry.sinks.get(plugin)
+
+    def _options(self) -> Options | None:
+        options = self.reading.part(*self._at("options")) or {}
+        if self.registered is None or not isinstance(options, dict):
+            return None
+        context = {"environment": self.environment, "folder": self.reading.folder}
+        model = self.registered.sink_class.Options
+        return self.reading.validated(model, options, self._at("options"), context)
+
+    def _compiled(self, key: str, kind: type[S], compiler: Callable[[S], T]) -> T | None:
+        value = self.reading.part(*self._at(key))
+        if key == "when" and isinstance(value, bool):
+            value = str(value).lower()
+        if not isinstance(value, kind):
+            return None
+        try:
+            return compiler(value)
+        except ExpressionError as error:
+            self.reading.complain(
+                Mistake(self._at(key, *each.location), each.message) for each in error.mistakes
+            )
+            return None
+
+    def _limit(self) -> int:
+        """The most that the sink takes at once. Complains of a `batch.size` above it."""
+        if self.registered is None or self.options is None:
+            return 1
+        limit = self.registered.sink_class.batch_limit(self.options)
+        size = self.reading.part(*self._at("batch", "size"))
+        if isinstance(size, int) and size > limit:
+            self._complain(
+                f"should be at most {limit}, which is all that the sink takes at once",
+                "batch",
+                "size",
+            )
+        return limit
+
+
+def _timezone(text: Any) -> ZoneInfo:
+    try:
+        return parse_timezone(text)
+    except (TypeError, ValueError):
+        return ZoneInfo("UTC")
+
+
+def _place(store: str, folder: Path) -> Path | str:
+    return store if store.startswith(POSTGRESQL) else folder / store
+
+
+def _registry(reading: Reading) -> Registry:
+    folders = reading.part("plugins")
+    if not isinstance(folders, list):
+        folders = [DEFAULT_PLUGINS]
+    names = [name for name in folders if isinstance(name, str)]
+    for index, name in enumerate(folders):
+        # The default one need not be there.
+        if (
+            isinstance(name, str)
+            and name != DEFAULT_PLUGINS
+            and not (reading.folder / name).is_dir()
+        ):
+            reading.complain([Mistake(("plugins", index), "there is no such folder")])
+    registry = load_plugins([reading.folder / name for name in names])
+    reading.complain(Mistake(("plugins",), str(error)) for error in registry.errors)
+    return registry
+
+
+def _check_listeners(reading: Reading) -> None:
+    """Beyond this machine, the public listener wants guarded sources, the other one a login."""
+    public = _listen(reading, "server")
+    if public and not public.loopback:
+        for name in reading.names("sources"):
+            source = reading.part("sources", name)
+            if not (
+                isinstance(source, dict) and (source.get("tokens") or source.get("allow_from"))
+            ):
+                message = f"needs tokens or allow_from, as other machines can reach {public}"
+                reading.complain([Mistake(("sources", name), message)])
+    admin = _listen(reading, "admin")
+    if admin and not admin.loopback:
+        message = "should be an address of this machine alone, such as 127.0.0.1:8081: it has no login yet"
+        reading.complain([Mistake(("admin", "listen"), message)])
+
+
+def _listen(reading: Reading, listener: str) -> Address | None:
+    try:
+        return Address.parse(reading.part(listener, "listen"))
+    except (AttributeError, ValueError):
+        return None

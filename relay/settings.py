@@ -1,0 +1,193 @@
+"""The settings: what relay.yaml may say, as pydantic models.
+
+Here stand the keys, their types and their defaults, which the loader and the JSON Schema read.
+Defaults are written as relay.yaml would write them.
+"""
+
+import ipaddress
+import re
+import zoneinfo
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import pydantic
+from pydantic import Field, SecretStr
+from pydantic_core import PydanticCustomError
+
+from relay.address import Listen
+from relay.countries import alpha_2
+from relay.units import Duration, RateLimit, text_type
+
+NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+DEFAULT_PLUGINS = "plugins"
+POSTGRESQL = ("postgresql://", "postgres://")
+
+IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+def _network(text: str) -> IPNetwork:
+    try:
+        return ipaddress.ip_network(text)
+    except ValueError:
+        raise ValueError(
+            "should be a network such as 203.0.113.0/24, with no bit set behind its prefix"
+        ) from None
+
+
+def _country(text: str) -> str:
+    if code := alpha_2(text):
+        return code
+    raise ValueError("should be a country's code such as US")
+
+
+def parse_timezone(text: str) -> zoneinfo.ZoneInfo:
+    try:
+        return zoneinfo.ZoneInfo(text)
+    except (KeyError, ValueError, OSError):
+        raise ValueError("should be the name of a time zone such as America/New_York") from None
+
+
+def _token(text: str) -> SecretStr:
+    # An empty one would let everybody in.
+    if not text.strip():
+        raise ValueError("should be text that is not empty")
+    return SecretStr(text)
+
+
+def _store(text: str) -> str:
+    if not text or ("://" in text and not text.startswith(POSTGRESQL)):
+        raise ValueError("should be the path of a file, or postgresql://…")
+    return text
+
+
+def _name(text: str) -> str:
+    if not NAME.fullmatch(text):
+        raise PydanticCustomError("relay_name", "its name may have letters, digits, _ and - only")
+    return text
+
+
+def _file(text: str, info: pydantic.ValidationInfo) -> Path:
+    context = info.context or {}
+    path = context.get("folder", Path()) / text
+    if context.get("strict") and not path.is_file():
+        raise PydanticCustomError("relay_file", "there is no such file")
+    return path
+
+
+def _truth_is_text(value: Any) -> Any:
+    return str(value).lower() if isinstance(value, bool) else value
+
+
+Name = Annotated[str, pydantic.AfterValidator(_name)]
+Network = Annotated[IPNetwork, *text_type(_network, "network", {})]
+Country = Annotated[str, *text_type(_country, "country", {})]
+Timezone = Annotated[zoneinfo.ZoneInfo, *text_type(parse_timezone, "timezone", {})]
+Token = Annotated[SecretStr, *text_type(_token, "token", {"minLength": 1})]
+StorePlace = Annotated[str, *text_type(_store, "store", {"minLength": 1})]
+File = Annotated[Path, pydantic.PlainValidator(_file, json_schema_input_type=str)]
+Expression = Annotated[str, pydantic.BeforeValidator(_truth_is_text)]
+Positive = Annotated[Duration, Field(gt=0)]
+
+
+class Model(pydantic.BaseModel):
+    """A part of relay.yaml. A key with nothing after it counts as left out."""
+
+    model_config = pydantic.ConfigDict(
+        extra="forbid", frozen=True, hide_input_in_errors=True, validate_default=True
+    )
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _without_nothing(cls, value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: item for key, item in value.items() if item is not None}
+        return value
+
+
+class Tls(Model):
+    """Files of the certificate, with its chain, and of its private key."""
+
+    cert: File
+    key: File
+
+
+class Server(Model):
+    """The public listener, which Sumotext calls."""
+
+    listen: Listen = Field(default="127.0.0.1:8080")
+    tls: Tls | None = None
+
+
+class Admin(Model):
+    """The listener for the operators."""
+
+    listen: Listen = Field(default="127.0.0.1:8081")
+
+
+class SourceConfig(Model):
+    """Somebody who sends callbacks to /callbacks/NAME."""
+
+    country: Country = Field(default="US")
+    kind: Literal["auto", "web_form", "poll", "text_4_info", "message"] = "auto"
+    tokens: list[Token] = Field(default=[])
+    allow_from: list[Network] = Field(default=[])
+    rename: dict[str, str] = Field(default={})
+
+
+class BatchSettings(Model):
+    """How many deliveries go together, and how long one waits for others."""
+
+    size: int | None = Field(default=None, ge=1)
+    wait: Duration = Field(default="0s")
+
+
+class Retry(Model):
+    """How long and how often a delivery is tried again: dead when both ends are reached."""
+
+    initial: Positive = Field(default="5s")
+    max: Positive = Field(default="6h")
+    attempts: int = Field(default=14, ge=1)
+    window: Duration = Field(default="4d")
+
+    @pydantic.model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.initial > self.max:
+            raise ValueError("initial should not be above max")
+        return self
+
+
+class Breaker(Model):
+    """After how many failures in a row a sink rests, and for how long."""
+
+    failures: int = Field(default=10, ge=1)
+    cooldown: Positive = Field(default="60s")
+
+
+class SinkSettings(Model):
+    """Somewhere that events are delivered to."""
+
+    plugin: str
+    enabled: bool = True
+    when: Expression | None = None
+    map: dict[str, Any] | None = None
+    options: dict[str, Any] = Field(default={})
+    batch: BatchSettings = Field(default_factory=BatchSettings)
+    concurrency: int = Field(default=4, ge=1, le=1000)
+    rate: RateLimit | None = None
+    timeout: Positive = Field(default="30s")
+    order: Literal["contact", "none"] = "contact"
+    retry: Retry = Field(default_factory=Retry)
+    breaker: Breaker = Field(default_factory=Breaker)
+    allow_private: list[Network] = Field(default=[])
+
+
+class Settings(Model):
+    """The whole of relay.yaml."""
+
+    server: Server = Field(default_factory=Server)
+    admin: Admin = Field(default_factory=Admin)
+    store: StorePlace = Field(default="data/relay.db")
+    timezone: Timezone = Field(default="UTC")
+    plugins: list[str] = Field(default=[DEFAULT_PLUGINS])
+    sources: dict[Name, SourceConfig] = Field(default={})
+    sinks: dict[Name, SinkSettings] = Field(default={})

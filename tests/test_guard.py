@@ -1,0 +1,118 @@
+"""Which addresses may be dialled: a table. Nothing is dialled here."""
+
+from ipaddress import ip_address, ip_network
+
+import pytest
+
+from relay.guard import allowed, refusal
+
+PUBLIC = """
+1.1.1.1 8.8.8.8 9.255.255.255 11.0.0.0 100.63.255.255 100.128.0.0 126.255.255.255 128.0.0.0
+169.253.255.255 169.255.0.0 172.15.255.255 172.32.0.0 191.255.255.255 192.0.1.0 192.0.3.0
+192.88.98.255 192.88.100.0 192.167.255.255 192.169.0.0 198.17.255.255 198.20.0.0 198.51.99.255
+198.51.101.0 203.0.112.255 203.0.114.0 223.255.255.255 185.199.108.153
+2001:200:: 2001:4860:4860::8888 2606:4700:4700::1111 2a00:1450:4001:80b::200e
+2001:db7:ffff:: 2001:db9:: 2003:: 2400:cb00:: 2c0f:fb50:: 3ffe:ffff:: 3fff:1000::
+::ffff:8.8.8.8 64:ff9b::8.8.8.8 64:ff9b::101:101
+""".split()
+
+CLOSED = {
+    "an unspecified": ":: 0.0.0.0 0.0.0.1 0.255.255.255 ::ffff:0.0.0.0 64:ff9b::",
+    "a private": """10.0.0.0 10.0.0.1 10.255.255.255 172.16.0.0 172.31.255.255 192.168.0.0
+        192.168.1.1 192.168.255.255 fc00:: fd00::1 fdff:ffff:ffff:ffff:ffff:ffff:ffff:ffff
+        ::ffff:10.0.0.1 ::ffff:a00:1 ::ffff:192.168.1.1 ::ffff:172.16.0.1
+        64:ff9b::a00:1 64:ff9b::10.0.0.1 64:ff9b::192.168.0.1 64:ff9b::172.31.255.255
+        fd00:ec2::254""",
+    "a carrier-shared": "100.64.0.0 100.100.100.200 100.127.255.255 ::ffff:100.64.0.1",
+    "a loopback": """127.0.0.0 127.0.0.1 127.1.2.3 127.255.255.255 ::1 0:0:0:0:0:0:0:1
+        ::ffff:127.0.0.1 ::ffff:7f00:1 64:ff9b::127.0.0.1 64:ff9b::7f00:1""",
+    "a link-local": """169.254.0.0 169.254.169.254 169.254.170.2 169.254.255.255 fe80::
+        fe80::1 fe80::1%1 fe80::1%eth0 febf:ffff::1 ::ffff:169.254.169.254 64:ff9b::a9fe:a9fe""",
+    "a protocol-assigned": """192.0.0.0 192.0.0.8 192.0.0.170 192.0.0.192 192.0.0.255 2001:1::1
+        2001:2::1 2001:3::1 2001:10::1 2001:20::1 2001:30::1 2001:1ff::1""",
+    "a documentation": """192.0.2.0 192.0.2.255 198.51.100.1 203.0.113.7 2001:db8::
+        2001:db8:ffff::1 3fff:: 3fff::1 3fff:fff:ffff::1 ::ffff:192.0.2.1""",
+    "a 6to4 relay": "192.88.99.0 192.88.99.1 192.88.99.255",
+    "a benchmark": "198.18.0.0 198.18.0.1 198.19.255.255 64:ff9b::c612:1",
+    "a multicast": "224.0.0.0 224.0.0.1 239.255.255.255 ff00:: ff02::1 ff0e::1 ff02::1%1",
+    "a reserved": """240.0.0.0 254.1.1.1 255.255.255.255 ::ffff:255.255.255.255 64:ff9b::f000:1
+        4000::1 1000::1 64:ff9c::1 64:ff9a:ffff::1 200::1 fe00::1 e000::1 64:ff9b:0:1::1 ::1:0:0:1
+        8000::""",
+    "an IPv4-compatible": "::2 ::7f00:1 ::127.0.0.1 ::10.0.0.1 ::8.8.8.8",
+    "an IPv4-translated": "::ffff:0:127.0.0.1 ::ffff:0:8.8.8.8",
+    "a local NAT64": """64:ff9b:1:: 64:ff9b:1::a00:1 64:ff9b:1::808:808
+        64:ff9b:1:a00:0:100:808:808 64:ff9b:1:ffff::1""",
+    "a discard-only": "100:: 100::1 100::ffff:ffff:ffff:ffff",
+    "a dummy": "100:0:0:1::1",
+    "a Teredo": "2001:: 2001::1 2001:0:7f00:1:: 2001:0:ffff::1",
+    "a 6to4": "2002:: 2002:7f00:1:: 2002:a00:1::1 2002:808:808::1",
+    "a segment-routing": "5f00:: 5f00::1",
+    "a site-local": "fec0:: fec0::1 feff::1 fec0::1%2",
+}
+TABLE = [(address, kind) for kind, addresses in CLOSED.items() for address in addresses.split()]
+
+
+def test_the_table_is_long_enough():
+    assert len({ip_address(address) for address, _ in TABLE}) + len(PUBLIC) >= 160
+
+
+@pytest.mark.parametrize("address", PUBLIC)
+def test_public_addresses_are_dialled(address):
+    assert allowed(address)
+
+
+@pytest.mark.parametrize(("address", "kind"), TABLE)
+def test_closed_addresses_are_refused_by_their_kind(address, kind):
+    assert refusal(address) == (
+        f"refused: {address} is {kind} address; allow_private lets this sink dial it"
+    )
+
+
+@pytest.mark.parametrize(
+    "text", ["", "localhost", "127.1", "0x7f.0.0.1", "2130706433", "10.0.0.1/8", "[::1]", "0177.0.0.1"]
+)
+def test_what_is_no_address_is_refused(text):
+    assert not allowed(text)
+    assert not allowed(text, [ip_network("0.0.0.0/0"), ip_network("::/0")])
+
+
+@pytest.mark.parametrize(
+    ("address", "network"),
+    [
+        ("10.1.2.3", "10.0.0.0/8"),
+        ("127.0.0.1", "127.0.0.1/32"),
+        ("169.254.169.254", "169.254.0.0/16"),
+        ("::1", "::1/128"),
+        ("fd00::1", "fc00::/7"),
+        ("fe80::1%eth0", "fe80::/10"),
+        # A mapped or translated address is the one that it embeds.
+        ("::ffff:10.1.2.3", "10.0.0.0/8"),
+        ("64:ff9b::10.1.2.3", "10.0.0.0/8"),
+        # One named as it stands is let through as well.
+        ("::ffff:10.1.2.3", "::ffff:0:0/96"),
+        ("64:ff9b::10.1.2.3", "64:ff9b::/96"),
+        ("64:ff9b:1::a00:1", "64:ff9b:1::/48"),
+        ("2002:a00:1::1", "2002::/16"),
+    ],
+)
+def test_allow_private_opens_the_network_that_it_names(address, network):
+    assert not allowed(address)
+    assert allowed(address, [ip_network(network)])
+
+
+@pytest.mark.parametrize(
+    ("address", "network"),
+    [
+        ("10.1.2.3", "192.168.0.0/16"),
+        ("127.0.0.1", "::/0"),
+        ("::1", "0.0.0.0/0"),
+        ("::ffff:127.0.0.1", "10.0.0.0/8"),
+        ("64:ff9b::127.0.0.1", "10.0.0.0/8"),
+        ("::127.0.0.1", "127.0.0.0/8"),
+        ("2002:7f00:1::", "127.0.0.0/8"),
+        ("64:ff9b:1::7f00:1", "127.0.0.0/8"),
+        ("2001:0:7f00:1::", "127.0.0.0/8"),
+    ],
+)
+def test_allow_private_opens_nothing_else(address, network):
+    assert not allowed(address, [ip_network(network)])
