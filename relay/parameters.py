@@ -66,22 +66,19 @@ def _check_count(count: int) -> None:
 
 def _form(raw: bytes) -> Pairs:
     """A query string or an urlencoded form; a name without `=` gets an empty value."""
-    pieces = [piece for piece in raw.split(b"&") if piece]
+    # Latin-1 carries any byte, and text splits faster.
+    pieces = [piece for piece in raw.decode("latin-1").split("&") if piece]
     _check_count(len(pieces))
-    pairs = []
-    for piece in pieces:
-        name, _, value = piece.partition(b"=")
-        pairs.append((_unquote(name), _unquote(value)))
-    return pairs
+    split = [piece.partition("=") for piece in pieces]
+    if raw.isascii() and b"%" not in raw and b"+" not in raw:
+        return [(name, value) for name, _, value in split]
+    return [(_unquote(name), _unquote(value)) for name, _, value in split]
 
 
-def _unquote(raw: bytes) -> str:
+def _unquote(text: str) -> str:
     """Percent-decoding that leaves a `%` alone where no two hexadecimal digits follow."""
-    if b"+" in raw:
-        raw = raw.replace(b"+", b" ")
-    if b"%" in raw:
-        raw = unquote_to_bytes(raw)
-    return decode(raw)
+    raw = text.replace("+", " ").encode("latin-1")
+    return decode(unquote_to_bytes(raw) if b"%" in raw else raw)
 
 
 def _body(body: bytes, content_type: str) -> Pairs:

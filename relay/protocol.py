@@ -16,13 +16,10 @@ from urllib.parse import unquote
 import httptools
 import uvicorn.server
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import (
-    STATUS_LINE,
-    HttpToolsProtocol,
-    RequestResponseCycle,
-)
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from relay.chunked import Chunked
+from relay.exchange import Exchange
 from relay.problem import CONTENT_TYPE, problem
 
 MAX_HEAD = 16 * 1024
@@ -68,6 +65,7 @@ class Protocol(HttpToolsProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self.parser.set_dangerous_leniencies(lenient_optional_cr_before_lf=True)
+        self.exchange: Exchange | None = None
         self._buffer = b""
         self._busy = False
         """A request is with the application; what follows it waits in the buffer."""
@@ -89,8 +87,11 @@ class Protocol(HttpToolsProtocol):
         super().connection_made(transport)
         self._watch(self.receive_timeout)
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        super().connection_lost(exc)
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        self.connections.discard(self)
+        self.flow.resume_writing()
+        if self.exchange is not None:
+            self.exchange.disconnected()
         if self._timer is not None:
             self._timer.cancel()
         self._deaf = True
@@ -101,7 +102,7 @@ class Protocol(HttpToolsProtocol):
         if self.scheme == "https":
             return None
         if self._busy:
-            self.cycle.keep_alive = False
+            self._last()
             return True
         if self._receiving and not self._deaf:
             self._refuse(400, "The request is cut short.")
@@ -110,9 +111,14 @@ class Protocol(HttpToolsProtocol):
     def shutdown(self) -> None:
         """Close once what has begun is answered."""
         if self._busy:
-            self.cycle.keep_alive = False
+            self._last()
         elif not self._receiving:
             self.transport.close()
+
+    def _last(self) -> None:
+        """Make the answer that is on its way the last one."""
+        if self.exchange is not None:
+            self.exchange.keep_alive = False
 
     # receiving
 
@@ -188,10 +194,10 @@ class Protocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         self.url = b""
         self.headers = []
-        self.cycle = None  # type: ignore[assignment]
+        self.exchange = None
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self.cycle is not None:
+        if self.exchange is not None:
             return  # a trailer
         name = name.lower()
         self.headers.append((name, value))
@@ -220,18 +226,13 @@ class Protocol(HttpToolsProtocol):
             "headers": self.headers,
             "state": self.app_state.copy(),
         }
-        self.cycle = RequestResponseCycle(
-            scope=self.scope,
-            transport=self.transport,
-            flow=self.flow,
-            logger=self.logger,
-            access_logger=self.access_logger,
-            access_log=False,
-            default_headers=self.server_state.default_headers,
-            message_event=asyncio.Event(),
-            expect_100_continue=False,
+        self.exchange = Exchange(
+            self.scope,
+            self.transport,
+            self.flow,
+            self.server_state.default_headers,
+            self.on_response_complete,
             keep_alive=version == "1.1" and self.parser.should_keep_alive(),
-            on_response=self.on_response_complete,
         )
         if self._left > MAX_BODY:
             self._refuse_body()
@@ -241,22 +242,23 @@ class Protocol(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         if self._deaf:
             return
-        self.cycle.body += body
-        if len(self.cycle.body) > MAX_BODY:
+        assert self.exchange is not None
+        self.exchange.body += body
+        if len(self.exchange.body) > MAX_BODY:
             self._refuse_body()
 
     def on_message_complete(self) -> None:
         if self._deaf:
             return
-        cycle = self.cycle
-        cycle.more_body = False
-        cycle.message_event.set()
+        assert self.exchange is not None
         if self.server_state.draining:
-            cycle.keep_alive = False
+            self.exchange.keep_alive = False
         self._busy = True
         self._left, self._chunked = 0, None
         self._deadline = math.inf
-        self._start_asgi_task(cycle, self.app)
+        task = self.loop.create_task(self.exchange.run(self.app))
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
 
     def on_response_complete(self) -> None:
         self.server_state.total_requests += 1
