@@ -117,14 +117,15 @@ class Attempt:
 class Settlement:
     """How a claim ended.
 
-    `state` is DELIVERED, DEAD, WAITING (with `due`, microseconds) or PENDING (put back: the
-    attempt is not counted). `failed_at` as in Claim.
+    `state` is DELIVERED, DEAD, WAITING (with `due`, microseconds) or PENDING (put back, never
+    counted). `counted` says whether it spends an attempt; `failed_at` as in Claim.
     """
 
     sink: str
     seq: int
     state: State
     due: int = 0
+    counted: bool = True
     failed_at: float | None = None
     reference: str | None = None
     error: str | None = None
@@ -235,8 +236,17 @@ class Store(Protocol):
     async def settle(self, settlements: Sequence[Settlement]) -> None:
         """Write how claims ended; return when it is on disk."""
 
-    async def revive(self, sink: str, seqs: Sequence[int]) -> int:
-        """Put dead deliveries back to pending, with fresh attempts; return how many."""
+    async def claim_suspect(self, sink: str, *, accused: bool = False) -> Claim | None:
+        """Take one delivery that was in flight when a process died; None if there is none.
+
+        `accused` asks for those of which that is true at least twice.
+        """
+
+    async def revive(self, sink: str, seqs: Sequence[int], *, replayed: bool = True) -> int:
+        """Put dead deliveries back to pending, with fresh attempts; return how many.
+
+        `replayed` says that somebody asked for it.
+        """
 
     async def next_due(self, sink: str) -> int | None:
         """When the next waiting delivery is due; 0 where one is pending now; None without any."""
@@ -298,6 +308,9 @@ class Store(Protocol):
     async def discard_quarantined(self, ids: Sequence[str] | None) -> int: ...
 
     async def close(self) -> None:
-        """Finish what was handed over, mark a clean stop, and let go of the file."""
+        """Finish what was handed over, put back what is in flight, and let go of the file."""
+
+    def alive(self) -> bool:
+        """Whether the store can still be written."""
 
     def statistics(self) -> Mapping[str, Any]: ...

@@ -37,7 +37,7 @@ async def store(path, clock):
 
 async def crash(store: SqliteStore) -> None:
     """Let go of the file with everything in flight still in flight, as a kill -9 does."""
-    await store.close()
+    await store.close(clean=False)
 
 
 async def test_an_added_event_can_be_read_with_its_raw_callback_and_deliveries(store):
@@ -294,6 +294,17 @@ async def test_what_was_in_flight_at_a_crash_comes_again_one_at_a_time(store, pa
     await again.settle([delivered(first)])
     assert (await again.claim_suspect("crm")).seq == 2
     assert await again.claim_suspect("crm") is None
+    await again.close()
+
+
+async def test_what_is_in_flight_at_a_clean_stop_is_put_back_without_suspicion(store, path, clock):
+    await store.add(arrival())
+    await store.claim("crm", 10)
+    await store.close()
+    again = await SqliteStore.open(path, clock=clock)
+    assert await again.claim_suspect("crm") is None
+    claim = await claim_one(again)
+    assert (claim.attempt, claim.suspect) == (1, False)
     await again.close()
 
 

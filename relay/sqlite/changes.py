@@ -10,48 +10,54 @@ from relay.sqlite.memory import Memory
 from relay.store import OPEN_STATES, State
 
 RENEW = (
-    "state = 0, late = 1, replayed = 1, attempts = 0, deaths = 0, failed_at = NULL, error = NULL,"
+    "state = 0, late = 1, attempts = 0, deaths = 0, failed_at = NULL, error = NULL,"
     " due = 0, settled = 0"
 )
 
 
-def revive(connection: apsw.Connection, memory: Memory, name: str, seqs: Sequence[int]) -> int:
+def revive(
+    connection: apsw.Connection, memory: Memory, name: str, seqs: Sequence[int], replayed: bool
+) -> int:
     """Put dead deliveries back to pending."""
-    sink = memory.sink(connection, name)
-    revived = rows.every(
-        connection,
-        f"UPDATE deliveries SET {RENEW} WHERE sink = ? AND state = 5"
-        " AND seq IN (SELECT value FROM json_each(?)) RETURNING seq, contact",
-        (sink, rows.array(seqs)),
-    )
-    _renewed(connection, memory, sink, State.DEAD, revived)
-    return len(revived)
+    return _renew(connection, memory, memory.sink(connection, name), State.DEAD, seqs, replayed)
 
 
 def replay(connection: apsw.Connection, memory: Memory, name: str, seqs: Sequence[int]) -> int:
     """Make or renew deliveries; those that are still open are left as they are."""
     sink = memory.sink(connection, name)
-    wanted = rows.array(seqs)
-    number = 0
-    for state in (State.DELIVERED, State.DEAD, State.DISCARDED):
-        renewed = rows.every(
-            connection,
-            f"UPDATE deliveries SET {RENEW} WHERE sink = ? AND state = ?"
-            " AND seq IN (SELECT value FROM json_each(?)) RETURNING seq, contact",
-            (sink, state, wanted),
-        )
-        _renewed(connection, memory, sink, state, renewed)
-        number += len(renewed)
+    number = sum(
+        _renew(connection, memory, sink, state, seqs, True)
+        for state in (State.DELIVERED, State.DEAD, State.DISCARDED)
+    )
     made = rows.every(
         connection,
         "INSERT INTO deliveries (sink, seq, contact, late, replayed)"
         " SELECT ?1, seq, contact, 1, 1 FROM events"
         " WHERE seq IN (SELECT value FROM json_each(?2))"
         " ON CONFLICT DO NOTHING RETURNING seq, contact",
-        (sink, wanted),
+        (sink, rows.array(seqs)),
     )
     _renewed(connection, memory, sink, None, made)
     return number + len(made)
+
+
+def _renew(
+    connection: apsw.Connection,
+    memory: Memory,
+    sink: int,
+    old: State,
+    seqs: Sequence[int],
+    replayed: bool,
+) -> int:
+    """Begin the deliveries that are in the state `old` anew; return how many."""
+    renewed = rows.every(
+        connection,
+        f"UPDATE deliveries SET {RENEW}, replayed = max(replayed, ?) WHERE sink = ?"
+        " AND state = ? AND seq IN (SELECT value FROM json_each(?)) RETURNING seq, contact",
+        (replayed, sink, old, rows.array(seqs)),
+    )
+    _renewed(connection, memory, sink, old, renewed)
+    return len(renewed)
 
 
 def discard(

@@ -64,7 +64,7 @@ def _settle_other(
     put_back = settlement.state == State.PENDING
     _record_attempt(connection, sink, settlement)
     connection.execute(
-        "UPDATE deliveries SET state = ?, due = ?, failed_at = ?, error = ?, settled = ?,"
+        "UPDATE deliveries SET state = ?, due = ?, failed_at = ifnull(?, failed_at), error = ?, settled = ?,"
         " attempts = attempts - ?, strikes = 0 WHERE sink = ? AND seq = ?",
         (
             settlement.state,
@@ -72,7 +72,7 @@ def _settle_other(
             settlement.failed_at,
             settlement.error,
             0 if put_back else now,
-            put_back,
+            put_back or not settlement.counted,
             sink,
             settlement.seq,
         ),
@@ -106,24 +106,25 @@ def unblock(
     if not memory.held[sink]:
         return
     oldest = {
-        contact: (seq, state)
-        for contact, seq, state in rows.fetch(
+        contact: (seq, state, urgent)
+        for contact, seq, state, urgent in rows.fetch(
             connection,
-            "contact, seq, state",
+            "contact, seq, state, urgent",
             "FROM deliveries WHERE sink = ? AND state IN (2, 3)"
             " AND contact IN (SELECT value FROM json_each(?)) ORDER BY contact, seq DESC",
             (sink, rows.array([c for c in contacts if c not in memory.busy[sink]])),
         )
     }
-    free = [seq for seq, state in oldest.values() if state == State.BLOCKED]
+    free = {seq: urgent for seq, state, urgent in oldest.values() if state == State.BLOCKED}
     if free:
-        connection.execute(
+        rows.every(
+            connection,
             "UPDATE deliveries SET state = 0 WHERE sink = ?"
             " AND seq IN (SELECT value FROM json_each(?))",
-            (sink, rows.array(free)),
+            (sink, rows.array(list(free))),
         )
         memory.count(sink, State.BLOCKED, State.PENDING, len(free))
-        memory.rouse(sink)
+        memory.rouse(sink, urgent=any(free.values()))
 
 
 def _follow_up(
@@ -172,6 +173,20 @@ def _send_again(connection: apsw.Connection, memory: Memory, sink: int, seq: int
     if again:
         memory.count(sink, State.DELIVERED, State.PENDING)
         memory.rouse(sink, urgent=True)
+
+
+def put_back_all(connection: apsw.Connection, memory: Memory) -> None:
+    """Put back whatever is in flight: this process stops as it should."""
+    settle(
+        connection,
+        memory,
+        [
+            Settlement(memory.sink_names[sink], seq, State.PENDING)
+            for sink, flying in memory.flying.items()
+            for seq in flying
+        ],
+        0,
+    )
 
 
 def put_back_after_death(connection: apsw.Connection, memory: Memory, now: int) -> int:

@@ -1,6 +1,7 @@
 """The store on SQLite: what relay.store.Store promises, handed to the writer and the readers."""
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -91,8 +92,11 @@ class SqliteStore:
             raise
         return store
 
-    async def close(self) -> None:
-        """Finish what was handed over, and let go of the file."""
+    async def close(self, *, clean: bool = True) -> None:
+        """As in Store. Tests of crashes say that it was not `clean`: then nothing is put back."""
+        if clean and self._writer.alive():
+            with contextlib.suppress(StoreError):
+                await self._write(settlements.put_back_all, self._memory)
         await asyncio.to_thread(self._readers.shutdown)
         for connection in self._reading:
             connection.close()
@@ -200,9 +204,11 @@ class SqliteStore:
         """As in Store."""
         await self._write(settlements.settle, self._memory, settlements_, self._now())
 
-    async def revive(self, sink: str, seqs: Sequence[int]) -> int:
+    async def revive(self, sink: str, seqs: Sequence[int], *, replayed: bool = True) -> int:
         """As in Store."""
-        return await self._write(changes.revive, self._memory, sink, seqs)  # type: ignore[no-any-return]
+        return await self._write(  # type: ignore[no-any-return]
+            changes.revive, self._memory, sink, seqs, replayed
+        )
 
     async def replay(self, sink: str, seqs: Sequence[int]) -> int:
         """As in Store."""

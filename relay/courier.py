@@ -1,0 +1,476 @@
+"""The courier: takes one sink's deliveries from the store, sends them, writes how they ended.
+
+A feeder claims due deliveries into a short queue; `concurrency` workers send them; one more
+worker sees to opt-outs alone. What keeps a sink from being tried stands in its SinkState, which
+the store keeps: paused (somebody must act; a probe every five minutes) or parked (by a
+Retry-After or the breaker). Nothing here sleeps for a retry: its time stands in the store too.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from relay.activeclock import ActiveClock
+from relay.breaker import Breaker, Streak
+from relay.clock import Clock
+from relay.config import SinkConfig
+from relay.dispatch import STREAK, Dispatch, MapFailed, Result
+from relay.outcome import Delivered, NotDelivered, Pause, Reject, Retry
+from relay.retry import LONGEST_HOLD, RetryPolicy
+from relay.sink import Sink
+from relay.store import Attempt, Claim, Claimed, Settlement, SinkState, State, Store, StoreFull
+
+PROBE_EVERY = 300.0
+TRY_AGAIN = 1.0
+"""Seconds between tries of a store that is full."""
+SAVE_ACTIVE_EVERY = 60.0
+FILL_STEPS = 10
+"""How often a batch that waits to fill looks for more."""
+TRIAL_RESTS = 1.5
+"""For how many trial periods a delivery that failed as a trial makes way for others."""
+THROTTLED = 429
+ANSWER_KEPT = 2048
+MICROSECONDS = 1_000_000
+
+
+class Courier:
+    """One sink's worker, from `start` to `stop`."""
+
+    def __init__(
+        self, config: SinkConfig, sink: Sink, store: Store, clock: Clock, state: SinkState
+    ) -> None:
+        self.name = config.name
+        self._config = config
+        self._sink = sink
+        self._store = store
+        self._clock = clock
+        self._state = state
+        self._dispatch = Dispatch(config, sink, clock)
+        self._policy = RetryPolicy(
+            config.retry.initial, config.retry.max, config.retry.attempts, config.retry.window
+        )
+        self._breaker = Breaker(config.breaker.failures)
+        self._streak = Streak(STREAK)
+        self._active = ActiveClock(clock, state.active)
+        self._ready: asyncio.Queue[list[Claim]] = asyncio.Queue(config.concurrency)
+        self._work = asyncio.Event()
+        self._urgent = asyncio.Event()
+        self._changed = asyncio.Event()
+        self._suspects = True
+        self._sending = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._feeders: list[asyncio.Task[None]] = []
+        self._workers: list[asyncio.Task[None]] = []
+        self._log = logging.getLogger(f"relay.sinks.{self.name}")
+
+    # from outside
+
+    def start(self) -> None:
+        """Begin to work, in tasks of its own; `failure` tells when one of them ends."""
+        self._feeders = [
+            asyncio.create_task(self._feed()),
+            asyncio.create_task(self._save_active()),
+        ]
+        self._workers = [asyncio.create_task(self._send_urgent())]
+        self._workers += [
+            asyncio.create_task(self._send_ready()) for _ in range(self._config.concurrency)
+        ]
+
+    async def failure(self) -> None:
+        """Return, or raise what was raised, when any of its tasks ends by itself."""
+        done, _ = await asyncio.wait(
+            [*self._feeders, *self._workers], return_when=asyncio.FIRST_COMPLETED
+        )
+        for task in done:
+            task.result()
+
+    async def stop(self, grace: float) -> None:
+        """Claim no more; what is still being sent after `grace` seconds is put back uncounted."""
+        await _end(self._feeders)
+        await self._empty_ready()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._idle.wait(), grace)
+        await _end(self._workers)
+        await self._empty_ready()
+        self._active.halt()
+        await self._save()
+
+    def wake(self, *, urgent: bool = False) -> None:
+        """There is new work."""
+        self._work.set()
+        if urgent:
+            self._urgent.set()
+
+    def status(self) -> dict[str, Any]:
+        """`state` (running, paused, parked) and, unless it runs, `reason` and `until`."""
+        if self._state.paused is not None:
+            until = None if self._state.paused_by_operator else self._state.probe_at
+            return {"state": "paused", "reason": self._state.paused, "until": until}
+        if self._state.parked is not None:
+            until = self._state.parked_until
+            return {"state": "parked", "reason": self._state.parked, "until": until}
+        return {"state": "running"}
+
+    async def pause(self, reason: str) -> None:
+        """Deliver nothing until `resume`."""
+        await self._pause(reason, by_operator=True)
+
+    async def resume(self) -> None:
+        """Deliver again, whatever kept it from that."""
+        self._state = SinkState(active=self._active.now())
+        self._breaker.success()
+        self._streak.end()
+        await self._hold_changed()
+        self._log.info("resumed")
+
+    async def deliver_accused(self) -> None:
+        """Send, one at a time, what was in flight at several deaths of the process."""
+        if not self._halted_for():
+            await self._deliver_suspects(accused=True)
+
+    # claiming
+
+    async def _feed(self) -> None:
+        """Claim what is due whenever there is room for it, unless the sink is halted."""
+        while True:
+            self._changed.clear()
+            if halted := self._halted_for():
+                await self._wait(self._changed, halted)
+            elif self._state.paused is not None:
+                await self._probe()
+            elif self._state.breaker_open:
+                await self._try_one()
+            elif self._state.parked is not None:
+                await self.resume()
+            else:
+                self._active.go()
+                await self._deliver_suspects(accused=False)
+                await self._claim_some()
+
+    async def _claim_some(self) -> None:
+        """Claim one round of batches into the queue, or wait until there may be some."""
+        self._work.clear()
+        size = self._config.batch.size
+        room = self._ready.maxsize - self._ready.qsize()
+        claimed = await self._claim(max(1, room) * size)
+        claims = claimed.claims
+        if claims and len(claims) < size and self._config.batch.wait:
+            claims = await self._fill(claims)
+        for start in range(0, len(claims), size):
+            await self._ready.put(claims[start : start + size])
+            if self._halted_for():
+                await self._put_back(claims[start + size :])
+                await self._empty_ready()
+                return
+        if not claims and not claimed.more:
+            await self._wait(self._work, await self._until_due())
+
+    async def _claim(self, limit: int, *, urgent_only: bool = False) -> Claimed:
+        while True:
+            try:
+                return await self._store.claim(
+                    self.name,
+                    limit,
+                    ordered=self._config.order == "contact",
+                    urgent_only=urgent_only,
+                )
+            except StoreFull:
+                await self._clock.sleep(TRY_AGAIN)
+
+    async def _fill(self, claims: list[Claim]) -> list[Claim]:
+        """Let a batch grow for `batch.wait`, unless an opt-out is in it or comes."""
+        wait = self._config.batch.wait
+        end = self._clock.monotonic() + wait
+        while len(claims) < self._config.batch.size:
+            left = end - self._clock.monotonic()
+            if left <= 0 or self._urgent.is_set() or any(claim.urgent for claim in claims):
+                break
+            await self._wait(self._urgent, min(left, wait / FILL_STEPS))
+            claims = claims + (await self._claim(self._config.batch.size - len(claims))).claims
+        return claims
+
+    async def _until_due(self) -> float:
+        """Seconds until the next delivery is due; a long time without one."""
+        while True:
+            try:
+                due = await self._store.next_due(self.name)
+            except StoreFull:
+                await self._clock.sleep(TRY_AGAIN)
+            else:
+                return PROBE_EVERY if due is None else self._seconds_until(due)
+
+    # sending
+
+    async def _send_ready(self) -> None:
+        while True:
+            await self._deliver(await self._ready.get())
+
+    async def _send_urgent(self) -> None:
+        """The reserved worker: opt-outs, and what must land before them."""
+        while True:
+            await self._urgent.wait()
+            self._urgent.clear()
+            if self._halted_for() or self._state.breaker_open:
+                continue
+            await self._empty_ready()  # it may hold older deliveries of the contact
+            while claims := (await self._claim(self._config.batch.size, urgent_only=True)).claims:
+                await self._deliver(claims)
+            self._work.set()
+
+    async def _deliver_suspects(self, *, accused: bool) -> None:
+        """What was in flight when a process died goes one at a time."""
+        while self._suspects and (
+            claim := await self._store.claim_suspect(self.name, accused=accused)
+        ):
+            await self._deliver([claim])
+            if self._halted_for():
+                return
+        self._suspects = accused
+
+    async def _deliver(self, claims: list[Claim], *, trial: bool = False) -> list[Result]:
+        """Send a batch and write how it ended."""
+        if self._halted_for() and not trial:
+            await self._put_back(claims)
+            return []
+        self._sending += 1
+        self._idle.clear()
+        try:
+            results = await self._dispatch.send(claims)
+            await self._conclude(results, trial=trial)
+        except asyncio.CancelledError:
+            await self._put_back(claims)
+            raise
+        else:
+            return results
+        finally:
+            self._sending -= 1
+            if not self._sending:
+                self._idle.set()
+
+    # concluding
+
+    async def _conclude(self, results: Sequence[Result], *, trial: bool) -> None:
+        settlements = [self._settlement(result, trial=trial) for result in results]
+        await self._settle(settlements)
+        for result in results:
+            await self._learn(result, trial=trial)
+
+    def _settlement(self, result: Result, *, trial: bool) -> Settlement:
+        claim, outcome = result.claim, result.outcome
+        if isinstance(outcome, Delivered):
+            return Settlement(self.name, claim.seq, State.DELIVERED, reference=outcome.reference)
+        settlement = Settlement(
+            self.name,
+            claim.seq,
+            State.PENDING,
+            failed_at=claim.failed_at,
+            error=outcome.reason,
+            attempt=_attempt(result),
+        )
+        if isinstance(outcome, Pause):
+            return settlement
+        if trial:  # it costs no attempt, and the next trial takes another
+            period = PROBE_EVERY if self._state.paused else self._config.breaker.cooldown
+            due = self._after(TRIAL_RESTS * period)
+            return replace(settlement, state=State.WAITING, due=due, counted=False)
+        if isinstance(outcome, Reject):
+            return replace(settlement, state=State.DEAD)
+        return self._retried(settlement, claim, outcome)
+
+    def _retried(self, settlement: Settlement, claim: Claim, outcome: Retry) -> Settlement:
+        active = self._active.now()
+        failed_at = active if claim.failed_at is None else claim.failed_at
+        wait = self._policy.wait(outcome, claim.attempt, max(0.0, active - failed_at))
+        if wait is None:
+            return replace(settlement, state=State.DEAD, failed_at=failed_at)
+        if outcome.after is not None:
+            wait = min(max(outcome.after, 0.0), LONGEST_HOLD)
+        due = self._after(wait)
+        return replace(settlement, state=State.WAITING, failed_at=failed_at, due=due)
+
+    async def _learn(self, result: Result, *, trial: bool) -> None:
+        """What a result says about the sink itself."""
+        claim, outcome = result.claim, result.outcome
+        match outcome:
+            case Delivered():
+                self._breaker.success()
+                self._streak.end()
+            case Pause():
+                await self._pause(outcome.reason, after=outcome.after)
+            case Retry(after=(float() | int()) as after):
+                await self._park(f"asked to wait: {outcome.reason}", after)
+            case Retry() if outcome.status != THROTTLED and not trial:
+                if self._breaker.failure(claim.contact):
+                    await self._open_breaker(outcome.reason)
+            case Reject() if not trial:
+                await self._learn_from_refusal(claim, outcome)
+            case _:
+                pass
+
+    async def _learn_from_refusal(self, claim: Claim, outcome: Reject) -> None:
+        cause = MapFailed if isinstance(outcome, MapFailed) else outcome.status
+        if cause is None:
+            return
+        if streak := self._streak.refusal(cause, claim.contact, claim.seq):
+            await self._pause(f"{STREAK} contacts in a row were refused: {outcome.reason}")
+            await self._store.revive(self.name, streak, replayed=False)
+
+    async def _settle(self, settlements: Sequence[Settlement]) -> None:
+        """Write until it is written: a full disk must not send anything twice."""
+        while True:
+            try:
+                await self._store.settle(settlements)
+            except StoreFull:
+                await self._clock.sleep(TRY_AGAIN)
+            else:
+                return
+
+    async def _put_back(self, claims: Sequence[Claim]) -> None:
+        if claims:
+            await self._settle(
+                [
+                    Settlement(self.name, claim.seq, State.PENDING, failed_at=claim.failed_at)
+                    for claim in claims
+                ]
+            )
+
+    async def _empty_ready(self) -> None:
+        claims: list[Claim] = []
+        while not self._ready.empty():
+            claims += self._ready.get_nowait()
+        await self._put_back(claims)
+
+    # halting
+
+    def _halted_for(self) -> float:
+        """Seconds for which the sink is not to be tried; 0 when it is."""
+        if self._state.paused is not None:
+            if self._state.paused_by_operator:
+                return float("inf")
+            return self._seconds_until(self._state.probe_at)
+        return self._seconds_until(self._state.parked_until)
+
+    def _seconds_until(self, time: int) -> float:
+        """Never more than a day: a clock that jumps must not halt a sink for years."""
+        return min(max(0.0, time / MICROSECONDS - self._clock.now()), LONGEST_HOLD)
+
+    def _after(self, seconds: float) -> int:
+        return int((self._clock.now() + seconds) * MICROSECONDS)
+
+    async def _pause(
+        self, reason: str, *, after: float | None = None, by_operator: bool = False
+    ) -> None:
+        if self._state.paused_by_operator and not by_operator:
+            return
+        if self._state.paused is None or by_operator:
+            self._log.error("paused: %s", reason)
+        probe_at = self._after(PROBE_EVERY if after is None else after)
+        self._state.paused = reason
+        self._state.paused_by_operator = by_operator
+        self._state.probe_at = probe_at
+        await self._hold_changed()
+
+    async def _park(self, reason: str, seconds: float) -> None:
+        until = self._after(min(max(seconds, 0.0), LONGEST_HOLD))
+        if until > self._state.parked_until or self._state.parked is None:
+            self._log.warning("parked for %g s: %s", seconds, reason)
+            self._state.parked = reason
+            self._state.parked_until = until
+            await self._hold_changed()
+
+    async def _open_breaker(self, reason: str) -> None:
+        if not self._state.breaker_open:
+            self._state.breaker_open = True
+            failures = self._config.breaker.failures
+            reason = f"{failures} contacts failed in a row, the last with: {reason}"
+            await self._park(reason, self._config.breaker.cooldown)
+
+    async def _hold_changed(self) -> None:
+        if self._state.paused is None and self._state.parked is None:
+            self._active.go()
+        else:
+            self._active.halt()
+        self._changed.set()
+        self._work.set()
+        self._urgent.set()
+        await self._save()
+
+    async def _probe(self) -> None:
+        """See whether what paused the sink is over."""
+        if type(self._sink).check is Sink.check:
+            await self._try_one()
+            return
+        try:
+            problems = await asyncio.wait_for(self._sink.check(), self._config.timeout)
+        except Exception as error:  # noqa: BLE001  a check that fails is a problem found
+            problems = [f"{type(error).__name__} in check()"]
+        if problems:
+            await self._pause("; ".join(problems))
+        else:
+            await self.resume()
+
+    async def _try_one(self) -> None:
+        """Try one ordinary delivery; if it lands, the sink is well again."""
+        claims = (await self._claim(1)).claims
+        if not claims:
+            self._work.clear()
+            await self._wait(self._work, await self._until_due())
+            return
+        (result,) = await self._deliver(claims, trial=True)
+        outcome = result.outcome
+        if isinstance(outcome, Delivered):
+            await self.resume()
+        elif self._halted_for():
+            return  # what it learned from the outcome halts it
+        elif self._state.paused is not None:
+            await self._pause(outcome.reason)
+        else:
+            await self._park(outcome.reason, self._config.breaker.cooldown)
+
+    async def _save(self) -> None:
+        self._state.active = self._active.now()
+        with contextlib.suppress(StoreFull):
+            await self._store.save_sink_state(self.name, self._state)
+
+    async def _save_active(self) -> None:
+        while True:
+            await self._clock.sleep(SAVE_ACTIVE_EVERY)
+            await self._save()
+
+    async def _wait(self, event: asyncio.Event, seconds: float) -> None:
+        """Until the event is set, or so many seconds have passed."""
+        if seconds == float("inf"):
+            await event.wait()
+            return
+        tasks = {
+            asyncio.ensure_future(event.wait()),
+            asyncio.ensure_future(self._clock.sleep(seconds)),
+        }
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            await _end(tasks)
+
+
+def _attempt(result: Result) -> Attempt:
+    """The failed attempt as it is recorded."""
+    outcome = result.outcome
+    assert isinstance(outcome, NotDelivered)
+    return Attempt(
+        int(result.started * MICROSECONDS),
+        result.duration,
+        outcome.reason,
+        outcome.status,
+        None if outcome.answer is None else outcome.answer[:ANSWER_KEPT],
+    )
+
+
+async def _end(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    """Cancel the tasks and wait until they are over."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,122 @@
+"""The dispatch: claims go to the sink, and each comes back with an outcome, whatever happens."""
+
+import asyncio
+from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from relay import limiter
+from relay.classify import outcome_of
+from relay.clock import Clock
+from relay.config import SinkConfig
+from relay.expressions import EvaluationError
+from relay.outcome import Delivered, Outcome, Pause, Reject, Retry
+from relay.sink import Delivery, Sink
+from relay.store import Claim
+
+STREAK = 5
+"""So many contacts refused in a row for one cause point to a mistake in the configuration."""
+ABANDON_AFTER = 1.0
+"""Seconds in which a send has to end once it is cancelled."""
+
+
+class MapFailed(Reject):
+    """The sink's `map` raised for this event."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What became of one claim. `started` in seconds since the epoch, `duration` in seconds."""
+
+    claim: Claim
+    outcome: Outcome
+    started: float
+    duration: float
+
+
+class Dispatch:
+    """Sends claims to one sink: renders the records, keeps the time-out, classes what is raised."""
+
+    def __init__(self, config: SinkConfig, sink: Sink, clock: Clock) -> None:
+        self._config = config
+        self._sink = sink
+        self._clock = clock
+
+    async def send(self, claims: Sequence[Claim]) -> list[Result]:
+        """Send the claims together; a result for each. Raises nothing but CancelledError."""
+        started, begun = self._clock.now(), self._clock.monotonic()
+        limiter.urgent.set(any(claim.urgent for claim in claims))
+        deliveries: list[Delivery] = []
+        outcomes: dict[int, Outcome] = {}
+        for claim in claims:
+            try:
+                deliveries.append(self._delivery(claim))
+            except EvaluationError as error:
+                outcomes[claim.seq] = MapFailed(f"map: {error}")
+        sent = [claim for claim in claims if claim.seq not in outcomes]
+        if sent:
+            results = await self._send_or_split(deliveries)
+            outcomes |= {claim.seq: each for claim, each in zip(sent, results, strict=True)}
+        duration = self._clock.monotonic() - begun
+        return [Result(claim, outcomes[claim.seq], started, duration) for claim in claims]
+
+    def _delivery(self, claim: Claim) -> Delivery:
+        mapping = self._config.map
+        event = claim.event
+        record = mapping.record(event, claim.opted_out) if mapping else event.to_dict()
+        return Delivery(event.id, event, record, claim.attempt, claim.replayed, claim.stale)
+
+    async def _send_or_split(self, deliveries: Sequence[Delivery]) -> list[Outcome]:
+        """A batch that is refused as a whole goes again one by one, to find the bad record."""
+        outcomes = await self._send_batch(deliveries)
+        if not isinstance(outcomes, Reject) or len(deliveries) == 1:
+            return outcomes if isinstance(outcomes, list) else [outcomes] * len(deliveries)
+        singly: list[Outcome] = []
+        for delivery in deliveries:
+            if len(singly) == STREAK and all(isinstance(each, Reject) for each in singly):
+                rest = len(deliveries) - STREAK
+                return singly + [Pause(f"each record is refused: {outcomes.reason}")] * rest
+            outcome = await self._send_batch([delivery])
+            singly += outcome if isinstance(outcome, list) else [outcome]
+        return singly
+
+    async def _send_batch(self, deliveries: Sequence[Delivery]) -> list[Outcome] | Outcome:
+        """The outcomes in order, or the one that applies to all."""
+        try:
+            outcomes = await within(self._config.timeout, self._sink.send_batch(deliveries))
+        except TimeoutError:
+            return Retry(f"no end within {self._config.timeout:g} s")
+        except Exception as error:  # noqa: BLE001  whatever a plugin raises is an outcome
+            return outcome_of(error, self._clock.now())
+        return self._checked(outcomes, len(deliveries))
+
+    def _checked(self, outcomes: Any, expected: int) -> list[Outcome] | Outcome:
+        """A plugin may return anything."""
+        try:
+            listed = list(outcomes)
+        except TypeError:
+            listed = [outcomes]
+        if len(listed) != expected:
+            return Retry(f"send_batch returned {len(listed)} outcomes for {expected} deliveries")
+        return [
+            each
+            if isinstance(each, Delivered | Retry | Reject | Pause)
+            else Retry(f"send_batch returned {type(each).__name__}, which is no outcome")
+            for each in listed
+        ]
+
+
+async def within(seconds: float, work: Awaitable[Any]) -> Any:
+    """The result of `work`. Raises TimeoutError, even where the work will not be cancelled."""
+    task = asyncio.ensure_future(work)
+    try:
+        done, _ = await asyncio.wait({task}, timeout=seconds)
+    except asyncio.CancelledError:
+        task.cancel()
+        await asyncio.wait({task}, timeout=ABANDON_AFTER)
+        raise
+    if not done:
+        task.cancel()
+        await asyncio.wait({task}, timeout=ABANDON_AFTER)
+        raise TimeoutError
+    return task.result()
