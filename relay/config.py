@@ -243,7 +243,9 @@ def _check_listeners(reading: Reading) -> None:
                 reading.complain([Mistake(("sources", name), message)])
     admin = _listen(reading, "admin")
     if admin and not admin.loopback:
-        message = "should be an address of this machine alone, such as 127.0.0.1:8081: it has no login yet"
+        message = (
+            "should be reached by this machine alone, as 127.0.0.1:8081 is: it has no login yet"
+        )
         reading.complain([Mistake(("admin", "listen"), message)])
 
 

@@ -10,22 +10,22 @@ from typing import Any, NamedTuple
 
 import pydantic
 from jinja2 import TemplateSyntaxError, UndefinedError, nodes
+from jinja2.exceptions import SecurityError
 from jinja2.meta import find_undeclared_variables
 from jinja2.runtime import Undefined
-from jinja2.sandbox import SecurityError
 from pydantic_core import PydanticCustomError, core_schema
 
 from relay.event import Event
 from relay.helpers import HelperError
-from relay.nearest import nearest, suggestion
 from relay.mistake import Location, Mistake
+from relay.nearest import nearest
 from relay.sandbox import GLOBALS, RESULT, Root, Sandbox, Scope, absent, expression_tree
 
 VARIABLES = ("id", "type", "time", "source", "subject", "test", "data", "opted_out")
 DATA = (
-    "mobile country short_code keyword carrier message message_id reply label consent fields "
-    "parameters"
-).split()
+    *("mobile", "country", "short_code", "keyword", "carrier", "message", "message_id"),
+    *("reply", "label", "consent", "fields", "parameters"),
+)
 NEAR_ENOUGH = 0.75
 """A name this near to a known one is a slip; any other is merely undefined."""
 MAX_TEXT = 1024 * 1024
@@ -165,15 +165,14 @@ class Environment:
         except TemplateSyntaxError as error:
             reason = (error.message or "wrong syntax").rstrip(".")
             raise ExpressionError(f"does not compile: {reason}") from None
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  the text is at fault for whatever it is
             raise ExpressionError(f"does not compile: {type(error).__name__}") from None
 
     def _compile(self, tree: nodes.Template) -> Compiled:
         names = self._check(tree)
         try:
             return Compiled(self._sandbox.compile_tree(tree), "opted_out" in names)
-        except Exception as error:
-            # Whatever Jinja2 and Python's own compiler stumble over, the text is at fault.
+        except Exception as error:  # noqa: BLE001  Python's own compiler has limits too
             raise ExpressionError(f"does not compile: {type(error).__name__}") from None
 
     def _check(self, tree: nodes.Template) -> set[str]:
@@ -211,14 +210,14 @@ class _Building:
         if isinstance(value, list):
             parts = [self.producer(item, (*location, i)) for i, item in enumerate(value)]
             return lambda variables: produce_list(parts, variables)
-        return lambda variables: value
+        return lambda _: value
 
     def _text(self, text: str, location: Location) -> Producer:
         try:
             producer, uses_opted_out = self.environment.value(text)
         except ExpressionError as error:
             self.mistakes.append(Mistake(location, str(error)))
-            return lambda variables: ABSENT
+            return lambda _: ABSENT
         self.uses_opted_out |= uses_opted_out
         return producer
 
@@ -243,7 +242,7 @@ def evaluate(sandbox: Sandbox, root: Root, variables: Variables) -> Any:
     try:
         for _ in root(scope):
             pass
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  an expression can raise anything
         raise EvaluationError(reason_of(error)) from None
     return scope.vars[RESULT]
 
@@ -257,7 +256,7 @@ def render(sandbox: Sandbox, root: Root, variables: Variables) -> str:
             check_length(text)
     except EvaluationError:
         raise
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  an expression can raise anything
         raise EvaluationError(reason_of(error)) from None
     return text
 
@@ -332,14 +331,15 @@ def check_name(kind: str, name: str, known: abc.Iterable[str]) -> None:
 def check_variable(name: str) -> None:
     if name in DATA:
         raise ExpressionError(f'there is no variable "{name}"; did you mean "data.{name}"?')
-    if nearest(name, VARIABLES, NEAR_ENOUGH) and name not in GLOBALS:
-        raise ExpressionError(f'there is no variable "{name}"{suggestion(name, VARIABLES)}')
+    if name not in GLOBALS and (match := nearest(name, VARIABLES, NEAR_ENOUGH)):
+        raise ExpressionError(f'there is no variable "{name}"; did you mean "{match}"?')
 
 
 def check_attribute(node: nodes.Getattr) -> None:
-    of_data = isinstance(node.node, nodes.Name) and node.node.name == "data"
-    if of_data and node.attr not in DATA and nearest(node.attr, DATA, NEAR_ENOUGH):
-        raise ExpressionError(f'there is no "data.{node.attr}"{suggestion(node.attr, DATA)}')
+    if not (isinstance(node.node, nodes.Name) and node.node.name == "data"):
+        return
+    if node.attr not in DATA and (match := nearest(node.attr, DATA, NEAR_ENOUGH)):
+        raise ExpressionError(f'there is no "data.{node.attr}"; did you mean "data.{match}"?')
 
 
 def _template_field(value: Any, info: core_schema.ValidationInfo) -> Template:

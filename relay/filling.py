@@ -66,7 +66,8 @@ class _Filler:
         except _Unset as error:
             self.result.mistakes.append(Mistake(location, f"{match[0]} {error}"))
             return match[0]
-        self.result.secrets.setdefault(location, []).append(text)
+        if not match["inner"].endswith(f":-{text}"):  # a default stands in the file anyway
+            self.result.secrets.setdefault(location, []).append(text)
         return text
 
     def _look_up(self, inner: str) -> str:

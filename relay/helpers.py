@@ -67,7 +67,7 @@ def _moment(text: str, pattern: str) -> datetime:
     try:
         if pattern == "iso":
             return datetime.fromisoformat(text)
-        return datetime.strptime(text, pattern)
+        return datetime.strptime(text, pattern)  # noqa: DTZ007  a birthday has no time zone
     except (ValueError, re.error):
         raise HelperError(f"its value is not a date of the form {pattern!r}") from None
 

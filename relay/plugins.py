@@ -143,7 +143,7 @@ class _Loader:
             self.manager.register(plugin, origin)
         except PluginError as error:
             self.registry.errors.append(error)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  a plugin can raise anything
             self.registry.errors.append(blame(error, origin))
         except SystemExit:
             self.registry.errors.append(PluginError(origin, None, "ends the process when imported"))
@@ -190,7 +190,7 @@ def forget(name: str) -> None:
 
 
 def check_hooks(manager: pluggy.PluginManager, plugin: Any, origin: str) -> None:
-    """pluggy itself is silent about a plugin without hooks, and late about an unknown one."""
+    """Refuse a plugin without hooks, or with an unknown one, which pluggy would not tell of."""
     hooks = [name for name in dir(plugin) if manager.parse_hookimpl_opts(plugin, name) is not None]
     if not hooks:
         raise PluginError(origin, None, f"has no hook; {HOW_TO}")
@@ -214,7 +214,7 @@ def check_name(name: Any) -> None:
 
 def check_sink_class(sink_class: Any) -> None:
     """Refuse what would fail at the first delivery."""
-    if not (isinstance(sink_class, type) and issubclass(sink_class, Sink)):
+    if not is_a(sink_class, Sink):
         raise _Refused("the second argument of register should be a class that is a relay.Sink")
     name = sink_class.__name__
     own = [method for method in ("send", "send_batch") if overrides(sink_class, method)]
@@ -223,12 +223,17 @@ def check_sink_class(sink_class: Any) -> None:
     for method in ("send", "send_batch", "open", "close", "check"):
         if not inspect.iscoroutinefunction(getattr(sink_class, method)):
             raise _Refused(f"{name}.{method} should be an async def")
-    if not (isinstance(sink_class.Options, type) and issubclass(sink_class.Options, Options)):
+    if not is_a(sink_class.Options, Options):
         raise _Refused(f"{name}.Options should be a class that is a relay.Options")
-    if not isinstance(sink_class.max_batch, int) or sink_class.max_batch < 1:
+    most: Any = sink_class.max_batch
+    if not isinstance(most, int) or most < 1:
         raise _Refused(f"{name}.max_batch should be a whole number from 1")
-    if sink_class.max_batch > 1 and "send_batch" not in own:
+    if most > 1 and "send_batch" not in own:
         raise _Refused(f"{name}.max_batch is above 1, so it should override send_batch")
+
+
+def is_a(value: Any, parent: type) -> bool:
+    return isinstance(value, type) and issubclass(value, parent)
 
 
 def overrides(sink_class: type[Sink], method: str) -> bool:

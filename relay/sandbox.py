@@ -9,10 +9,11 @@ from datetime import tzinfo
 from typing import Any
 
 from jinja2 import nodes
+from jinja2.exceptions import SecurityError
 from jinja2.nodes import EvalContext
 from jinja2.parser import Parser
 from jinja2.runtime import ChainableUndefined, Context, Undefined
-from jinja2.sandbox import ImmutableSandboxedEnvironment, SecurityError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from relay.helpers import all_helpers
 
@@ -21,9 +22,10 @@ MAX_ITEMS = 10_000
 MAX_BITS = 1_000
 READING_METHODS = ("get", "items", "keys", "values")
 TEXT_FILTERS = (
-    "capitalize center e escape forceescape format indent lower replace string striptags title "
-    "trim truncate upper urlencode urlize wordcount wordwrap"
-).split()
+    *("capitalize", "center", "e", "escape", "forceescape", "format", "indent", "lower"),
+    *("replace", "string", "striptags", "title", "trim", "truncate", "upper", "urlencode"),
+    *("urlize", "wordcount", "wordwrap"),
+)
 NUMBER_FILTERS = ("float", "int")
 RESULT = "_result"
 
@@ -82,7 +84,8 @@ class Sandbox(ImmutableSandboxedEnvironment):
         """What runs the tree; it wants a Scope."""
         for concatenation in tree.find_all(nodes.Concat):
             concatenation.nodes = [_without_none(part) for part in concatenation.nodes]
-        return self.from_string(tree.set_environment(self)).root_render_func
+        tree.set_environment(self)
+        return self.from_string(tree).root_render_func
 
 
 class Scope(Context):

@@ -68,7 +68,7 @@ def _name(text: str) -> str:
 
 def _file(text: str, info: pydantic.ValidationInfo) -> Path:
     context = info.context or {}
-    path = context.get("folder", Path()) / text
+    path = Path(context.get("folder", ""), text)
     if context.get("strict") and not path.is_file():
         raise PydanticCustomError("relay_file", "there is no such file")
     return path
@@ -87,6 +87,11 @@ StorePlace = Annotated[str, *text_type(_store, "store", {"minLength": 1})]
 File = Annotated[Path, pydantic.PlainValidator(_file, json_schema_input_type=str)]
 Expression = Annotated[str, pydantic.BeforeValidator(_truth_is_text)]
 Positive = Annotated[Duration, Field(gt=0)]
+
+
+def written(text: str) -> Any:
+    """A default as relay.yaml would write it, so that the JSON Schema shows it that way."""
+    return Field(default=text)
 
 
 class Model(pydantic.BaseModel):
@@ -114,20 +119,20 @@ class Tls(Model):
 class Server(Model):
     """The public listener, which Sumotext calls."""
 
-    listen: Listen = Field(default="127.0.0.1:8080")
+    listen: Listen = written("127.0.0.1:8080")
     tls: Tls | None = None
 
 
 class Admin(Model):
     """The listener for the operators."""
 
-    listen: Listen = Field(default="127.0.0.1:8081")
+    listen: Listen = written("127.0.0.1:8081")
 
 
 class SourceConfig(Model):
     """Somebody who sends callbacks to /callbacks/NAME."""
 
-    country: Country = Field(default="US")
+    country: Country = written("US")
     kind: Literal["auto", "web_form", "poll", "text_4_info", "message"] = "auto"
     tokens: list[Token] = Field(default=[])
     allow_from: list[Network] = Field(default=[])
@@ -138,16 +143,16 @@ class BatchSettings(Model):
     """How many deliveries go together, and how long one waits for others."""
 
     size: int | None = Field(default=None, ge=1)
-    wait: Duration = Field(default="0s")
+    wait: Duration = written("0s")
 
 
 class Retry(Model):
     """How long and how often a delivery is tried again: dead when both ends are reached."""
 
-    initial: Positive = Field(default="5s")
-    max: Positive = Field(default="6h")
+    initial: Positive = written("5s")
+    max: Positive = written("6h")
     attempts: int = Field(default=14, ge=1)
-    window: Duration = Field(default="4d")
+    window: Duration = written("4d")
 
     @pydantic.model_validator(mode="after")
     def _in_order(self) -> Self:
@@ -160,7 +165,7 @@ class Breaker(Model):
     """After how many failures in a row a sink rests, and for how long."""
 
     failures: int = Field(default=10, ge=1)
-    cooldown: Positive = Field(default="60s")
+    cooldown: Positive = written("60s")
 
 
 class SinkSettings(Model):
@@ -174,7 +179,7 @@ class SinkSettings(Model):
     batch: BatchSettings = Field(default_factory=BatchSettings)
     concurrency: int = Field(default=4, ge=1, le=1000)
     rate: RateLimit | None = None
-    timeout: Positive = Field(default="30s")
+    timeout: Positive = written("30s")
     order: Literal["contact", "none"] = "contact"
     retry: Retry = Field(default_factory=Retry)
     breaker: Breaker = Field(default_factory=Breaker)
@@ -186,8 +191,8 @@ class Settings(Model):
 
     server: Server = Field(default_factory=Server)
     admin: Admin = Field(default_factory=Admin)
-    store: StorePlace = Field(default="data/relay.db")
-    timezone: Timezone = Field(default="UTC")
+    store: StorePlace = written("data/relay.db")
+    timezone: Timezone = written("UTC")
     plugins: list[str] = Field(default=[DEFAULT_PLUGINS])
     sources: dict[Name, SourceConfig] = Field(default={})
     sinks: dict[Name, SinkSettings] = Field(default={})

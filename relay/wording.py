@@ -1,7 +1,7 @@
 """Wording: pydantic's findings as sentences for the person who edits relay.yaml."""
 
 import types
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Annotated, Any, Union, get_args, get_origin
 
 import pydantic
@@ -55,15 +55,18 @@ def _location(detail: ErrorDetails, value: Any) -> Location:
     """Pydantic's `loc` without what is not in the file: tags of unions, and `[key]`."""
     location: list[str | int] = []
     for part in detail["loc"]:
-        if isinstance(value, dict) and part in value:
-            location.append(part)
-            value = value[part]
-        elif isinstance(value, list) and isinstance(part, int):
+        if part in _keys(value):
             location.append(part)
             value = value[part]
     if detail["type"] == "missing":
         location.append(detail["loc"][-1])
     return tuple(location)
+
+
+def _keys(value: Any) -> Container[str | int]:
+    if isinstance(value, list):
+        return range(len(value))
+    return value if isinstance(value, dict) else ()
 
 
 def _sentence(detail: ErrorDetails, model: type[pydantic.BaseModel], location: Location) -> str:

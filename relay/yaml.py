@@ -12,6 +12,12 @@ import yaml
 
 from relay.mistake import Location, Mistake
 
+PLACEHOLDER = re.compile(r"\$\{(?!\{)[^{}\n]*\}")
+# In [${NAME}] the braces would end the text, and a comma in a default too. They are exchanged
+# for characters of Unicode's private plane while YAML looks on.
+SPECIAL = "{}[],:#"
+HIDDEN = str.maketrans(SPECIAL, "".join(chr(0xF0000 + ord(each)) for each in SPECIAL))
+SHOWN = {hidden: special for special, hidden in HIDDEN.items()}
 PREFIX = "tag:yaml.org,2002:"
 MOST_NODES = 100_000
 """Aliases can make a short file huge; no honest configuration comes near this."""
@@ -39,19 +45,19 @@ def parse(content: bytes) -> Document:
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         return Document(mistakes=[Mistake((), "is not UTF-8 text", line)])
+    text = PLACEHOLDER.sub(lambda match: match[0].translate(HIDDEN), text)
     try:
-        root = yaml.compose(text, Loader=_Loader)
+        return _Reader().read(yaml.compose(text, Loader=_Loader))
     except yaml.YAMLError as error:
         return Document(mistakes=[_syntax_mistake(error, text)])
     except RecursionError:
         return Document(mistakes=[Mistake((), "is nested too deeply", 1)])
-    return _Reader().read(root)
 
 
 class _Loader(yaml.SafeLoader):
     """Resolves plain scalars by YAML 1.2's core schema, not by PyYAML's YAML 1.1."""
 
-    yaml_implicit_resolvers: dict[str, list[Any]] = {}
+    yaml_implicit_resolvers: dict[str, list[Any]] = {}  # noqa: RUF012  as types-PyYAML has it
 
 
 for _kind, _pattern, _first in [
@@ -108,7 +114,7 @@ class _Reader:
                 self._mistake(key_node, location, "a key should be text")
                 continue
             # The key's own text, so that `NO:` and `84700:` are the names that were written.
-            key = key_node.value
+            key = key_node.value.translate(SHOWN)
             here = (*location, key)
             line = key_node.start_mark.line + 1
             if key in values:
@@ -120,7 +126,7 @@ class _Reader:
         return values
 
     def _scalar(self, node: yaml.ScalarNode, location: Location) -> Any:
-        text = node.value
+        text = node.value.translate(SHOWN)
         match node.tag.removeprefix(PREFIX):
             case "str":
                 return text
@@ -158,4 +164,6 @@ def _syntax_mistake(error: yaml.YAMLError, text: str) -> Mistake:
         words = ", ".join(part for part in (error.context, error.problem) if part)
         return Mistake((), f"is not YAML: {words}", mark.line + 1 if mark else 1)
     position = getattr(error, "position", 0)
-    return Mistake((), "has a character that YAML does not allow", text.count("\n", 0, position) + 1)
+    return Mistake(
+        (), "has a character that YAML does not allow", text.count("\n", 0, position) + 1
+    )
