@@ -73,9 +73,7 @@ def test_an_answer_that_was_not_read_is_left_out():
         yield b"x"
 
     unread = httpx.Response(503, content=chunks(), request=httpx.Request("POST", URL))
-    outcome = outcome_of(
-        httpx.HTTPStatusError("x", request=unread.request, response=unread), NOW
-    )
+    outcome = outcome_of(httpx.HTTPStatusError("x", request=unread.request, response=unread), NOW)
     assert type(outcome) is Retry
     assert outcome.answer is None
 

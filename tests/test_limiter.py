@@ -56,7 +56,9 @@ async def test_no_stretch_of_time_has_more_than_the_rate_allows(clock, passed, r
     times = [at for _, at in passed]
     assert len(times) == 60
     assert times == sorted(times)
-    assert all(later - earlier >= 10.0 - 1e-9 for earlier, later in zip(times, times[3:], strict=False))
+    assert all(
+        later - earlier >= 10.0 - 1e-9 for earlier, later in zip(times, times[3:], strict=False)
+    )
 
 
 async def test_urgent_requests_do_not_wait_but_count(clock, passed, request_many):
