@@ -1,0 +1,69 @@
+"""`relay check`: is the configuration right, and do the sinks answer?"""
+
+import asyncio
+import logging
+
+import click
+
+from relay import http
+from relay.cli import client, options
+from relay.cli.output import count, printable
+from relay.config import Config, SinkConfig
+
+TIMEOUT = 30.0
+
+
+@click.command()
+@options.filled_config
+@click.option("--online", is_flag=True, help="Also ask each sink's other side.")
+def check(config: Config, online: bool) -> None:
+    """Look for mistakes in relay.yaml; with --online also for sinks that would fail."""
+    click.echo(
+        f"{config.path} is right: {count(len(config.sources), 'source')}"
+        f" ({', '.join(config.sources)}), {count(len(config.sinks), 'sink')}"
+        f" ({', '.join(config.sinks)})."
+    )
+    _name_orphans(config)
+    if online and not asyncio.run(_all_answer(config)):
+        raise click.exceptions.Exit(1)
+
+
+def _name_orphans(config: Config) -> None:
+    """Sinks that have gone from the file with deliveries left; said only where it can be read."""
+    if not client.has_store(config):
+        return
+    try:
+        sinks = client.ask(config, lambda session: session.get("/sinks"))
+    except click.ClickException as error:
+        click.echo(f"The store was not looked at: {error.message}.", err=True)
+        return
+    for sink in sinks:
+        if sink["state"] == "orphaned":
+            name = sink["name"]
+            click.echo(
+                f"Orphaned: {name}, {sink['pending']} pending and {sink['dead']} dead."
+                f" `relay sinks rename {name} NEW` or `relay sinks discard {name}`."
+            )
+
+
+async def _all_answer(config: Config) -> bool:
+    enabled = [sink for sink in config.sinks.values() if sink.enabled]
+    found = await asyncio.gather(*(_problems(sink) for sink in enabled))
+    for sink, problems in zip(enabled, found, strict=True):
+        for problem in problems or ["well"]:
+            click.echo(f"{sink.name}: {printable(problem)}")
+    return not any(found)
+
+
+async def _problems(sink: SinkConfig) -> list[str]:
+    """What the sink's own `check` finds. Plugins may raise anything."""
+    columns = sink.map.columns if sink.map else None
+    log = logging.getLogger(f"relay.sink.{sink.name}")
+    async with http.client(timeout=sink.timeout, allow_private=sink.allow_private) as outside:
+        try:
+            async with asyncio.timeout(TIMEOUT):
+                return await sink.sink_class(sink.name, sink.options, outside, log, columns).check()
+        except TimeoutError:
+            return [f"no answer within {TIMEOUT:.0f} seconds"]
+        except Exception as error:  # noqa: BLE001  it is the plugin's, whatever it is
+            return [f"{type(error).__name__}: {error}"]

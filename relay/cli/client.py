@@ -1,0 +1,151 @@
+"""The client of control: one way to the store, whether or not the service runs."""
+
+import asyncio
+import contextlib
+import os
+import pwd
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+import httpx
+import orjson
+
+from relay import control, localsocket
+from relay.clock import SystemClock
+from relay.config import Config
+from relay.intake import Intake
+from relay.sqlite import SqliteStore
+from relay.store import StoreLocked
+from relay.workers import NoWorkers
+
+ATTEMPTS = 50
+PAUSE = 0.1
+TIMEOUT = 60.0
+
+T = TypeVar("T")
+
+
+class Client:
+    """Asks control. `live` says that the service answers, and not this process itself."""
+
+    def __init__(self, http: httpx.AsyncClient, *, live: bool) -> None:
+        self._http = http
+        self.live = live
+
+    async def get(self, path: str, **query: Any) -> Any:
+        given = {name: value for name, value in query.items() if value is not None}
+        return await self._answer(self._http.get(path, params=given))
+
+    async def post(self, path: str, **body: Any) -> Any:
+        return await self._answer(self._http.post(path, content=orjson.dumps(body)))
+
+    async def _answer(self, request: Awaitable[httpx.Response]) -> Any:
+        try:
+            response = await request
+        except httpx.TransportError as error:
+            raise click.ClickException("the relay stopped while it was asked") from error
+        if response.is_success:
+            return orjson.loads(response.content)
+        raise click.ClickException(_detail(response))
+
+
+def ask(config: Config, question: Callable[[Client], Awaitable[T]]) -> T:
+    """Connect, ask, and return the answer."""
+
+    async def asked() -> T:
+        async with session(config) as client:
+            return await question(client)
+
+    return asyncio.run(asked())
+
+
+@contextlib.asynccontextmanager
+async def session(config: Config) -> AsyncIterator[Client]:
+    """A client: of the service while it runs, else of this process, which owns the store then."""
+    path = _file(config)
+    become_owner(path)
+    async with contextlib.AsyncExitStack() as stack:
+        yield await _reach(stack, path, config)
+
+
+def has_store(config: Config) -> bool:
+    """Whether there is a store to look at; asking makes one."""
+    return _file(config).exists()
+
+
+def is_running(config: Config) -> bool:
+    """Whether a service answers for the configuration's store."""
+    return _served(_file(config))
+
+
+def become_owner(path: Path) -> None:
+    """Give up root for the owner of the store, so that no file of it ends up as root's."""
+    if os.geteuid() != 0:
+        return
+    owner = _existing(path).stat().st_uid
+    if owner != 0:
+        user = pwd.getpwuid(owner)
+        os.initgroups(user.pw_name, user.pw_gid)
+        os.setegid(user.pw_gid)
+        os.seteuid(owner)
+
+
+def _existing(path: Path) -> Path:
+    return next(each for each in (path, *path.parents) if each.exists())
+
+
+def _file(config: Config) -> Path:
+    if isinstance(config.store, Path):
+        return config.store
+    raise click.ClickException("the commands work on a store in a file, not yet on PostgreSQL")
+
+
+def _served(path: Path) -> bool:
+    try:
+        return localsocket.answers(path)
+    except PermissionError as error:
+        owner = pwd.getpwuid(_existing(path).stat().st_uid).pw_name
+        raise click.ClickException(f"the store belongs to {owner}: sudo -u {owner} …") from error
+
+
+async def _reach(stack: contextlib.AsyncExitStack, path: Path, config: Config) -> Client:
+    for _ in range(ATTEMPTS):
+        if _served(path):
+            return await _through_service(stack, path)
+        with contextlib.suppress(StoreLocked):
+            return await _in_process(stack, path, config)
+        await asyncio.sleep(PAUSE)
+    raise click.ClickException(
+        f"another process holds the store {path}; if that is the relay, it is starting or stopping"
+    )
+
+
+async def _through_service(stack: contextlib.AsyncExitStack, path: Path) -> Client:
+    transport = stack.enter_context(localsocket.transport(path))
+    return await _client(stack, transport, live=True)
+
+
+async def _in_process(stack: contextlib.AsyncExitStack, path: Path, config: Config) -> Client:
+    clock = SystemClock()
+    store = await SqliteStore.open(path, clock=clock)
+    stack.push_async_callback(store.close)
+    app = control.app(Intake(config, store, clock), store, config, NoWorkers(store))
+    return await _client(stack, httpx.ASGITransport(app), live=False)
+
+
+async def _client(
+    stack: contextlib.AsyncExitStack, transport: httpx.AsyncBaseTransport, *, live: bool
+) -> Client:
+    http = httpx.AsyncClient(
+        transport=transport, base_url="http://relay/api/v1", timeout=TIMEOUT, trust_env=False
+    )
+    return Client(await stack.enter_async_context(http), live=live)
+
+
+def _detail(response: httpx.Response) -> str:
+    try:
+        return str(orjson.loads(response.content)["detail"])
+    except (ValueError, KeyError, TypeError):
+        return f"the relay answered {response.status_code}"

@@ -1,0 +1,103 @@
+"""Options that many commands share."""
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from relay.cli.moment import Resolve, moment
+from relay.config import Config, ConfigError, load
+
+F = TypeVar("F", bound=Callable[..., Any])
+Option = Callable[[F], F]
+
+
+class WrongConfiguration(click.ClickException):
+    """relay.yaml has mistakes: each on a line of its own, ready for an editor to jump to."""
+
+    exit_code = 78
+
+    def show(self, file: Any = None) -> None:
+        click.echo(self.message, file=file, err=file is None)
+
+
+def read_config(path: Path, *, fill: bool) -> Config:
+    """What relay.yaml says. With `fill`, an unset `${NAME}` is a mistake."""
+    try:
+        return load(path, os.environ, fill=fill)
+    except ConfigError as error:
+        raise WrongConfiguration(str(error)) from error
+    except FileNotFoundError:
+        raise WrongConfiguration(
+            f"{path}: no such file; name yours with --config or $RELAY_CONFIG"
+        ) from None
+    except OSError as error:
+        raise WrongConfiguration(f"{path}: {error.strerror}") from error
+
+
+def _config(*, fill: bool) -> Option[F]:
+    def read(_: click.Context, __: click.Parameter, path: Path) -> Config:
+        return read_config(path, fill=fill)
+
+    return click.option(
+        "--config",
+        "-c",
+        type=click.Path(dir_okay=False, path_type=Path),
+        envvar="RELAY_CONFIG",
+        default="relay.yaml",
+        show_default=True,
+        show_envvar=True,
+        callback=read,
+        help="The configuration.",
+    )
+
+
+config: Option[Any] = _config(fill=False)
+filled_config: Option[Any] = _config(fill=True)
+as_json: Option[Any] = click.option(
+    "--json", "as_json", is_flag=True, help="Print JSON, with whole numbers."
+)
+limit: Option[Any] = click.option(
+    "--limit", "-n", type=click.IntRange(1, 1000), default=50, show_default=True
+)
+yes: Option[Any] = click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+since: Option[Any] = click.option(
+    "--since", type=moment, metavar="TIME", help="A time, or how long ago: 2h, 3d."
+)
+until: Option[Any] = click.option(
+    "--until", type=moment, metavar="TIME", help="The same; that moment is out."
+)
+
+
+def source_name(config: Config, wanted: str | None) -> str:
+    """The source asked for, else the first of relay.yaml."""
+    known = ", ".join(config.sources) or "none"
+    name = wanted or next(iter(config.sources), "")
+    if name not in config.sources:
+        raise click.UsageError(f"no source {name!r} in relay.yaml (known: {known})")
+    return name
+
+
+def moments(config: Config, since: Resolve | None, until: Resolve | None) -> dict[str, int | None]:
+    """`--since` and `--until` in microseconds, by the time zone of the configuration."""
+    now = time.time()
+    return {
+        "since": since(config.timezone, now) if since else None,
+        "until": until(config.timezone, now) if until else None,
+    }
+
+
+def where(command: F) -> F:
+    """The options that say which events."""
+    for option in (
+        click.option("--keyword", help="Only of this keyword."),
+        click.option("--kind", help="Only of this kind: web_form, poll, …"),
+        click.option("--source", help="Only from this source."),
+        until,
+        since,
+    ):
+        command = option(command)
+    return command

@@ -1,0 +1,97 @@
+"""`relay replay`: deliver events of the past once more, or to a sink that is new."""
+
+from typing import Any
+
+import click
+from rich.progress import Progress
+
+from relay.cli import client, options
+from relay.cli.client import Client
+from relay.cli.moment import Resolve
+from relay.cli.output import count, print_json, printable, progress
+from relay.cli.preview import as_text
+from relay.config import Config
+
+
+@click.command()
+@options.config
+@options.as_json
+@click.option("--sink", required=True, help="The sink to deliver to.")
+@options.where
+@click.option("--as-new", is_flag=True, help="Under new ids: the sink takes them for new events.")
+@click.option("--dry-run", is_flag=True, help="Show what the sink would get; change nothing.")
+def replay(
+    config: Config,
+    as_json: bool,
+    sink: str,
+    since: Resolve | None,
+    until: Resolve | None,
+    as_new: bool,
+    dry_run: bool,
+    **where: Any,
+) -> None:
+    """Deliver events again to a sink, by its `when` and `map` of today.
+
+    Events that are older than the sink count too. The ids stay the same unless --as-new, so
+    that a sink which has an event already does not take it twice.
+    """
+    if since is None and until is None:
+        raise click.UsageError("say which events, with --since or --until (--since 2h)")
+    asked = {"sink": sink, "as_new": as_new, "dry_run": dry_run}
+    asked |= where | options.moments(config, since, until)
+
+    async def question(session: Client) -> dict[str, int]:
+        with progress(None, "replaying") as bar:
+            return await _replayed(session, asked, bar, as_json=as_json)
+
+    total = client.ask(config, question)
+    if not (dry_run and as_json):
+        _report(total, sink, as_json=as_json, dry_run=dry_run)
+
+
+async def _replayed(
+    session: Client, asked: dict[str, Any], bar: Progress, *, as_json: bool
+) -> dict[str, int]:
+    """Ask chunk by chunk, so that the relay is never held for long."""
+    total = {"made": 0, "skipped": 0}
+    records: list[dict[str, Any]] = []
+    position: dict[str, int] = {}
+    start = None
+    while True:
+        answer = await session.post("/replay", **asked, **position)
+        start = start or answer["first"]
+        for name in total:
+            total[name] += answer[name]
+        for error in answer["errors"]:
+            click.echo(f"{error['id']}: {error['error']}", err=True)
+        for record in answer.get("records", ()):
+            records.append(record) if as_json else _print_record(record)
+        if answer["next"] is None:
+            break
+        position = {"after": answer["next"], "through": answer["through"]}
+        bar.update(
+            bar.task_ids[0],
+            completed=answer["next"] - start,
+            total=answer["through"] - start,
+        )
+    if as_json and asked["dry_run"]:
+        print_json(records)
+    return total
+
+
+def _print_record(record: dict[str, Any]) -> None:
+    click.echo(f"{record['id']}" + (f" fails, {record['error']}" if record["error"] else ""))
+    if record["record"] is not None:
+        click.echo(as_text(record["record"], record["mobile"]))
+
+
+def _report(total: dict[str, int], sink: str, *, as_json: bool, dry_run: bool) -> None:
+    if as_json:
+        print_json(total)
+        return
+    verb = "would go" if dry_run else "on the way"
+    click.echo(f"{count(total['made'], 'event')} {verb} to {printable(sink)}.")
+    if total["skipped"]:
+        click.echo(f"{count(total['skipped'], 'event')} left out by its `when`.")
+    if not sum(total.values()):
+        click.echo("No events in that time; `relay events list` shows what there is.")

@@ -1,0 +1,74 @@
+"""`relay sinks`: how the sinks stand, and what an operator does to them."""
+
+import click
+
+from relay.cli import client, options
+from relay.cli.output import count, print_json, print_table
+from relay.config import Config
+
+
+@click.group()
+def sinks() -> None:
+    """Look at the sinks; pause, resume, rename, discard."""
+
+
+@sinks.command("list")
+@options.config
+@options.as_json
+def list_(config: Config, as_json: bool) -> None:
+    """List the sinks."""
+    found = client.ask(config, lambda session: session.get("/sinks"))
+    if as_json:
+        print_json(found)
+    elif found:
+        columns = ("name", "plugin", "state", "pending", "delivered", "dead", "reason")
+        print_table(
+            [column.capitalize() for column in columns],
+            [[sink.get(column) for column in columns] for sink in found],
+        )
+    else:
+        click.echo(
+            "No sinks. Add one under `sinks:` in relay.yaml; `relay plugins list` has kinds."
+        )
+
+
+@sinks.command()
+@click.argument("name")
+@options.config
+@click.option("--reason", help="Shown by `relay status`.")
+def pause(config: Config, name: str, reason: str | None) -> None:
+    """Deliver nothing to a sink until it is resumed; its deliveries queue up."""
+    body = {"reason": reason} if reason else {}
+    client.ask(config, lambda session: session.post(f"/sinks/{name}/pause", **body))
+    click.echo(f"{name} is paused; `relay sinks resume {name}` lets it go on.")
+
+
+@sinks.command()
+@click.argument("name")
+@options.config
+def resume(config: Config, name: str) -> None:
+    """Deliver to a sink again, at once, whatever had stopped it."""
+    client.ask(config, lambda session: session.post(f"/sinks/{name}/resume"))
+    click.echo(f"{name} goes on.")
+
+
+@sinks.command()
+@click.argument("old")
+@click.argument("new")
+@options.config
+def rename(config: Config, old: str, new: str) -> None:
+    """Give the deliveries of a sink that has gone from relay.yaml to another name."""
+    answer = client.ask(config, lambda session: session.post(f"/sinks/{old}/rename", to=new))
+    click.echo(f"{count(answer['renamed'], 'delivery')} of {old} belong to {new} now.")
+
+
+@sinks.command()
+@click.argument("name")
+@options.config
+@options.yes
+def discard(config: Config, name: str, yes: bool) -> None:
+    """Give up what is left of a sink that has gone from relay.yaml; the events stay."""
+    if not yes:
+        click.confirm(f"Give up all deliveries of {name} for good?", abort=True, err=True)
+    answer = client.ask(config, lambda session: session.post(f"/sinks/{name}/discard"))
+    click.echo(f"{count(answer['discarded'], 'delivery')} of {name} discarded.")

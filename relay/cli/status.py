@@ -1,0 +1,59 @@
+"""`relay status`: how all of it stands, at a glance."""
+
+from typing import Any
+
+import click
+
+from relay.cli import client, options
+from relay.cli.client import Client
+from relay.cli.output import count, print_json, print_table
+from relay.config import Config
+
+
+@click.command()
+@options.config
+@options.as_json
+def status(config: Config, as_json: bool) -> None:
+    """Show how many events there are, and how each sink stands."""
+
+    async def question(session: Client) -> tuple[dict[str, Any], bool]:
+        return await session.get("/status"), session.live
+
+    found, live = client.ask(config, question)
+    if as_json:
+        print_json(found)
+        return
+    quarantine = f"{count(found['quarantine'], 'callback')} in quarantine"
+    click.echo(f"{count(found['events'], 'event')}, {quarantine}.")
+    if not live:
+        click.echo("The relay is not running; `relay run` starts it.")
+    print_sinks([{"name": name, **sink} for name, sink in found["sinks"].items()])
+    for line in _hints(found):
+        click.echo(line)
+
+
+def print_sinks(sinks: list[dict[str, Any]]) -> None:
+    """A table of the sinks."""
+    columns = ("sink", "state", "pending", "delivered", "dead", "reason")
+    print_table(
+        [column.capitalize() for column in columns],
+        [[sink.get(column.replace("sink", "name")) for column in columns] for sink in sinks],
+    )
+
+
+def _hints(found: dict[str, Any]) -> list[str]:
+    """What to do next, where something waits for a person."""
+    sinks = found["sinks"].values()
+    states = {sink["state"] for sink in sinks}
+    hints = {
+        "No events yet: `relay send web_form Name=Bill` sends one as Sumotext would.": (
+            not found["events"]
+        ),
+        "`relay quarantine list` shows what was not understood.": found["quarantine"],
+        "`relay dead list` shows what was given up.": any(sink["dead"] for sink in sinks),
+        "`relay sinks resume NAME` when the reason of a pause is mended.": "paused" in states,
+        "`relay sinks rename OLD NEW` or `discard OLD` for a sink that has gone.": (
+            "orphaned" in states
+        ),
+    }
+    return [hint for hint, wanted in hints.items() if wanted]

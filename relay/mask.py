@@ -1,0 +1,41 @@
+"""Numbers of contacts as people may see them: the last four digits."""
+
+import re
+from typing import Any
+
+from relay.helpers import national
+
+SHOWN = 4
+SEPARATORS = r"[\s().\-]*"
+# Seven digits are the shortest number of anybody; that a date is masked with them does no harm.
+LONG = re.compile(r"\+?\d(?:[\s().\-]{0,2}\d){6,}")
+
+
+def mask(number: str) -> str:
+    """`+12125551212` as `…1212`."""
+    return "…" + number[-SHOWN:]
+
+
+def mask_all(text: str) -> str:
+    """The text with whatever may be a number masked; for what was not understood."""
+    return LONG.sub(lambda found: mask(found[0]), text)
+
+
+def mask_in(value: Any, number: str) -> Any:
+    """`value`, and all that is in it, with this E.164 number masked however it is written."""
+    spellings = (SEPARATORS.join(digits) for digits in (number[1:], national(number) or number))
+    return _replaced(value, re.compile(rf"\+?(?:{'|'.join(spellings)})"), mask(number))
+
+
+def _replaced(value: Any, pattern: re.Pattern[str], by: str) -> Any:
+    match value:
+        case str():
+            return pattern.sub(by, value)
+        case dict():
+            return {key: _replaced(item, pattern, by) for key, item in value.items()}
+        case list() | tuple():
+            return [_replaced(item, pattern, by) for item in value]
+        case int() if pattern.fullmatch(str(value)):
+            return by
+        case _:
+            return value

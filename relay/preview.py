@@ -1,0 +1,59 @@
+"""Preview: what a sink would get of an event, by the configuration of today."""
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from relay.config import SinkConfig
+from relay.event import Event
+from relay.expressions import EvaluationError
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """`record` is None where the sink gets nothing.
+
+    That is where it is disabled, its `when` does not match, or there is an `error`.
+    """
+
+    sink: str
+    enabled: bool
+    matches: bool
+    record: dict[str, Any] | None = None
+    error: str | None = None
+
+    @property
+    def verdict(self) -> str:
+        """In a few words, what becomes of the event in this sink."""
+        if self.error:
+            return f"fails, {self.error}"
+        if not self.enabled:
+            return "nothing, as it is disabled"
+        return "gets" if self.matches else "nothing, as `when` does not match"
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def preview_all(sinks: Iterable[SinkConfig], event: Event, opted_out: bool) -> list[Preview]:
+    """What each of the sinks would get."""
+    return [preview(sink, event, opted_out) for sink in sinks]
+
+
+def preview(sink: SinkConfig, event: Event, opted_out: bool) -> Preview:
+    """What the sink would get."""
+    try:
+        if not matches(sink, event, opted_out):
+            return Preview(sink.name, sink.enabled, matches=False)
+    except EvaluationError as error:
+        return Preview(sink.name, sink.enabled, matches=False, error=f"when: {error}")
+    try:
+        record = sink.map.record(event, opted_out) if sink.map else event.to_dict()
+    except EvaluationError as error:
+        return Preview(sink.name, sink.enabled, matches=True, error=f"map: {error}")
+    return Preview(sink.name, sink.enabled, matches=True, record=record if sink.enabled else None)
+
+
+def matches(sink: SinkConfig, event: Event, opted_out: bool) -> bool:
+    """Whether the sink's `when` lets the event through. Raises EvaluationError."""
+    return sink.when is None or sink.when.matches(event, opted_out)

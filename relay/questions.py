@@ -1,0 +1,76 @@
+"""Questions: what the commands may ask of control, checked."""
+
+import pydantic
+
+from relay.store import EventFilter
+
+# What one request may ask for: no more than the event loop can do without anybody waiting.
+CHUNK = 100
+PAGE = 1_000
+
+
+class Body(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="forbid")
+
+
+class Where(Body):
+    source: str | None = None
+    kind: str | None = None
+    keyword: str | None = None
+    since: int | None = None
+    until: int | None = None
+
+    def filter(self) -> EventFilter:
+        return EventFilter(self.source, self.kind, self.keyword, self.since, self.until)
+
+
+class EventsQuery(Where):
+    before: int | None = None
+    after: int | None = None
+    limit: int = pydantic.Field(default=50, ge=1, le=PAGE)
+
+
+class DeadQuery(Body):
+    sink: str | None = None
+    before: int | None = None
+    limit: int = pydantic.Field(default=50, ge=1, le=PAGE)
+
+
+class QuarantineQuery(Body):
+    before: str | None = None
+    limit: int = pydantic.Field(default=50, ge=1, le=PAGE)
+
+
+class Deliveries(Body):
+    sink: str
+    seqs: list[int] = pydantic.Field(max_length=CHUNK)
+
+
+class ReplayBody(Where):
+    """One chunk of a replay. `through` is the last seq when it began, so that it ends."""
+
+    sink: str
+    after: int = 0
+    through: int | None = None
+    limit: int = pydantic.Field(default=CHUNK, ge=1, le=CHUNK)
+    as_new: bool = False
+    dry_run: bool = False
+
+
+class ReleaseBody(Body):
+    ids: list[str] = pydantic.Field(max_length=CHUNK)
+    dry_run: bool = False
+
+
+class DiscardBody(Body):
+    """`ids` None is all of them."""
+
+    ids: list[str] | None = None
+
+
+class PauseBody(Body):
+    reason: str = "paused by hand"
+
+
+class RenameBody(Body):
+    to: str

@@ -1,0 +1,46 @@
+"""The sinks' workers, as far as the commands concern them."""
+
+from typing import Any, Protocol
+
+from relay.store import SinkState, Store
+
+
+class Workers(Protocol):
+    """What the running service offers."""
+
+    async def pause(self, name: str, reason: str) -> None:
+        """Deliver nothing more to the sink until `resume`."""
+
+    async def resume(self, name: str) -> None:
+        """Deliver again, at once."""
+
+    def states(self) -> dict[str, dict[str, Any]]:
+        """For each running worker `state`, and `reason` where there is one."""
+
+    def wake(self, name: str) -> None:
+        """There may be something to deliver."""
+
+
+class NoWorkers:
+    """Stands for the workers where no service runs: pauses are written down for the next."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def pause(self, name: str, reason: str) -> None:
+        state = await self._state(name)
+        state.paused, state.paused_by_operator = reason, True
+        await self._store.save_sink_state(name, state)
+
+    async def resume(self, name: str) -> None:
+        state = await self._state(name)
+        await self._store.save_sink_state(name, SinkState(active=state.active))
+
+    def states(self) -> dict[str, dict[str, Any]]:
+        return {}
+
+    def wake(self, name: str) -> None:
+        """Nobody sleeps."""
+
+    async def _state(self, name: str) -> SinkState:
+        return (await self._store.sink_states()).get(name) or SinkState()
