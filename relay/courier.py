@@ -15,9 +15,10 @@ from typing import Any
 
 from relay.activeclock import ActiveClock
 from relay.breaker import Breaker, Streak
+from relay.classify import outcome_of
 from relay.clock import Clock
 from relay.config import SinkConfig
-from relay.dispatch import STREAK, Dispatch, MapFailed, Result
+from relay.dispatch import STREAK, Dispatch, MapFailed, Result, within
 from relay.outcome import Delivered, NotDelivered, Pause, Reject, Retry
 from relay.retry import LONGEST_HOLD, RetryPolicy
 from relay.sink import Sink
@@ -59,6 +60,8 @@ class Courier:
         self._work = asyncio.Event()
         self._urgent = asyncio.Event()
         self._changed = asyncio.Event()
+        self._opened = False
+        self._open_failed = False
         self._suspects = True
         self._sending = 0
         self._idle = asyncio.Event()
@@ -98,6 +101,8 @@ class Courier:
         await self._empty_ready()
         self._active.halt()
         await self._save()
+        with contextlib.suppress(Exception):  # a plugin may raise anything; there is no next step
+            await within(grace, self._sink.close())
 
     def wake(self, *, urgent: bool = False) -> None:
         """There is new work."""
@@ -130,7 +135,23 @@ class Courier:
     async def deliver_accused(self) -> None:
         """Send, one at a time, what was in flight at several deaths of the process."""
         if not self._halted_for():
+            await self._open()
+        if self._opened:
             await self._deliver_suspects(accused=True)
+
+    async def _open(self) -> None:
+        """Open the sink; one that cannot be opened is paused, and opened at its next probe."""
+        try:
+            await within(self._config.timeout, self._sink.open())
+        except Exception as error:  # noqa: BLE001  a plugin may raise anything
+            self._open_failed = True
+            outcome = outcome_of(error, self._clock.now())
+            await self._pause(f"it cannot be opened: {outcome.reason}", after=outcome.after)
+        else:
+            self._opened = True
+            if self._open_failed:
+                self._open_failed = False
+                await self.resume()
 
     # claiming
 
@@ -140,6 +161,8 @@ class Courier:
             self._changed.clear()
             if halted := self._halted_for():
                 await self._wait(self._changed, halted)
+            elif not self._opened:
+                await self._open()
             elif self._state.paused is not None:
                 await self._probe()
             elif self._state.breaker_open:
@@ -214,7 +237,7 @@ class Courier:
         while True:
             await self._urgent.wait()
             self._urgent.clear()
-            if self._halted_for() or self._state.breaker_open:
+            if self._halted_for() or self._state.breaker_open or not self._opened:
                 continue
             await self._empty_ready()  # it may hold older deliveries of the contact
             while claims := (await self._claim(self._config.batch.size, urgent_only=True)).claims:

@@ -1,0 +1,98 @@
+"""The fleet: every enabled sink with its courier."""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from relay import http
+from relay.clock import Clock
+from relay.config import Config, SinkConfig
+from relay.courier import Courier
+from relay.limiter import Limiter
+from relay.sink import Sink
+from relay.store import SinkState, Store
+
+log = logging.getLogger("relay")
+
+
+class Fleet:
+    """Starts, wakes and stops the couriers; what the commands ask of workers, too."""
+
+    def __init__(self, couriers: Mapping[str, Courier]) -> None:
+        self._couriers = couriers
+
+    @classmethod
+    async def make(cls, config: Config, store: Store, clock: Clock) -> "Fleet":
+        """A courier for each enabled sink, going on from the state that the store kept."""
+        states = await store.sink_states()
+        couriers = {}
+        for name, sink in config.sinks.items():
+            if sink.enabled:
+                state = states.get(name) or SinkState()
+                couriers[name] = Courier(sink, make_sink(sink, clock), store, clock, state)
+        return cls(couriers)
+
+    async def start(self, store: Store) -> None:
+        """Deliver what is suspected of having killed the process alone, then all the rest."""
+        for courier in self._couriers.values():
+            await courier.deliver_accused()
+        store.subscribe(self._wake)
+        for courier in self._couriers.values():
+            courier.start()
+
+    async def failure(self) -> None:
+        """Return or raise when a courier ends by itself, which none should."""
+        if not self._couriers:
+            await asyncio.Event().wait()
+        watches = [asyncio.create_task(each.failure()) for each in self._couriers.values()]
+        try:
+            done, _ = await asyncio.wait(watches, return_when=asyncio.FIRST_COMPLETED)
+            for watch in done:
+                watch.result()
+        finally:
+            for watch in watches:
+                watch.cancel()
+
+    async def stop(self, grace: float) -> None:
+        """Stop all couriers, each with `grace` seconds for what it is sending."""
+        stops = [courier.stop(grace) for courier in self._couriers.values()]
+        for error in await asyncio.gather(*stops, return_exceptions=True):
+            if error is not None:
+                log.error("a sink did not stop as it should: %s", type(error).__name__)
+
+    async def pause(self, name: str, reason: str) -> None:
+        if courier := self._couriers.get(name):
+            await courier.pause(reason)
+
+    async def resume(self, name: str) -> None:
+        if courier := self._couriers.get(name):
+            await courier.resume()
+
+    def states(self) -> dict[str, dict[str, Any]]:
+        return {name: courier.status() for name, courier in self._couriers.items()}
+
+    def wake(self, name: str) -> None:
+        if courier := self._couriers.get(name):
+            courier.wake()
+
+    def _wake(self, work: Mapping[str, bool]) -> None:
+        for name, urgent in work.items():
+            if courier := self._couriers.get(name):
+                courier.wake(urgent=urgent)
+
+
+def make_sink(config: SinkConfig, clock: Clock) -> Sink:
+    """The sink as its plugin made it, with a client of its own."""
+    client = http.client(
+        timeout=config.timeout,
+        allow_private=config.allow_private,
+        limiter=None if config.rate is None else Limiter(config.rate, clock),
+    )
+    return config.sink_class(
+        config.name,
+        config.options,
+        client,
+        logging.getLogger(f"relay.sinks.{config.name}"),
+        None if config.map is None else config.map.columns,
+    )

@@ -1,0 +1,55 @@
+"""The lag watch: notices when something blocks the event loop, and names the line that does."""
+
+import asyncio
+import logging
+import sys
+import threading
+import time
+import traceback
+
+BEAT = 0.1
+LAG = 1.0
+"""Seconds without a beat that are worth a warning."""
+
+log = logging.getLogger("relay.lag")
+
+
+class LagWatch:
+    """A thread that looks at the event loop's thread whenever its heart stops for `lag` seconds."""
+
+    def __init__(self, lag: float = LAG) -> None:
+        self._lag = lag
+        self._beat = time.monotonic()
+        self._stop = threading.Event()
+        self._loop_thread = threading.get_ident()
+        self._thread = threading.Thread(target=self._watch, name="lag-watch", daemon=True)
+        self._heart: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Watch the running event loop."""
+        self._heart = asyncio.create_task(self._beats())
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        if self._heart is not None:
+            self._heart.cancel()
+
+    async def _beats(self) -> None:
+        while True:
+            self._beat = time.monotonic()
+            await asyncio.sleep(BEAT)
+
+    def _watch(self) -> None:
+        named = 0.0
+        while not self._stop.wait(self._lag / 4):
+            beat = self._beat
+            if time.monotonic() - beat > self._lag and beat != named:
+                named = beat
+                log.error("the event loop has stood still for %g s in %s", self._lag, self._where())
+
+    def _where(self) -> str:
+        """The innermost lines of the loop's thread: the last of them blocks it."""
+        frame = sys._current_frames().get(self._loop_thread)  # noqa: SLF001  the documented way
+        stack = traceback.extract_stack(frame)[-3:]
+        return " < ".join(f"{each.filename}:{each.lineno} {each.name}" for each in reversed(stack))
