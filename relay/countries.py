@@ -39,7 +39,7 @@ DOMINICANREPUBLIC DO, JAMAICA JM, BAHAMAS BS, BARBADOS BB, TRINIDADANDTOBAGO TT,
 
 _ALPHA_2 = {code[:3]: code[3:] for code in _CODES.split()}
 _ALPHA_2 |= {code: code for code in _ALPHA_2.values()}
-_ALPHA_2 |= dict(entry.split() for entry in _NAMES.split(","))  # type: ignore[misc]
+_ALPHA_2 |= dict(entry.split() for entry in _NAMES.split(","))
 
 
 @lru_cache(maxsize=1024)

@@ -19,7 +19,7 @@ from relay.config import Config, SourceConfig
 from relay.intake import Intake
 from relay.normalise import NotUnderstood
 from relay.problem import CONTENT_TYPE, Headers, problem, send_problem
-from relay.store import Store, StoreBroken, StoreFull
+from relay.store import Receipt, Store, StoreBroken, StoreFull
 from relay.tokens import Tokens, basic_password
 
 log = logging.getLogger("relay.ingress")
@@ -28,7 +28,7 @@ MAX_BODY = 256 * 1024
 PREFIX = "/callbacks/"
 METHODS = ("GET", "POST")
 
-OnBroken = Callable[[StoreBroken], None]
+OnBroken = Callable[[], None]
 Ready = Callable[[], Sequence[str]]
 
 _JSON = (b"content-type", b"application/json")
@@ -76,7 +76,7 @@ def app(
     return Ingress(Callbacks(intake, store, config, on_broken), ready)
 
 
-async def _healthz(request: Request) -> Response:
+async def _healthz(_: Request) -> Response:
     return JSONResponse({"status": "ok"})
 
 
@@ -86,7 +86,7 @@ async def _readyz(request: Request) -> Response:
     return JSONResponse({"status": "ready"})
 
 
-async def _http_problem(request: Request, error: Exception) -> Response:
+async def _http_problem(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     return Response(
         problem(error.status_code, error.detail),
@@ -122,29 +122,20 @@ class Callbacks:
         self.answers: Counter[tuple[str, int]] = Counter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        name, _, path_token = scope["path"][len(PREFIX) :].partition("/")
-        door = self._doors.get(name)
+        name, _, token = scope["path"][len(PREFIX) :].partition("/")
         try:
-            if door is None:
-                name = ""
-                raise Refused(404, "There is no such source.")
-            if scope["method"] not in METHODS:
-                raise Refused(405, "Callbacks are GET or POST.", _ALLOW)
-            callback = await self._callback(name, scope, receive)
-            if not door.open:
-                await self._knock(door, callback, scope, path_token)
-            receipt = await self._intake.receive(callback)
-        except NotUnderstood as error:
-            refusal = await self._quarantine(callback, error.reason)
-        except Refused as error:
-            refusal = error
-        except StoreFull:
-            refusal = _full(name)
-        except StoreBroken as error:
-            self._on_broken(error)
-            refusal = Refused(503, "The store is broken.")
+            receipt = await self._take(name, token, scope, receive)
+        except Refused as refusal:
+            self.answers[name if name in self._doors else "", refusal.status] += 1
+            await send_problem(
+                send,
+                refusal.status,
+                refusal.detail,
+                headers=refusal.headers,
+                members=refusal.members,
+            )
         except Disconnected:
-            return
+            pass
         else:
             if log.isEnabledFor(logging.DEBUG):
                 log.debug("source %s: %s %s", name, receipt.type, receipt.id)
@@ -153,15 +144,29 @@ class Callbacks:
             length = (b"content-length", b"%d" % len(body))
             await send({"type": "http.response.start", "status": 200, "headers": [_JSON, length]})
             await send({"type": "http.response.body", "body": body})
-            return
-        self.answers[name, refusal.status] += 1
-        await send_problem(
-            send,
-            refusal.status,
-            refusal.detail,
-            headers=refusal.headers,
-            members=refusal.members,
-        )
+
+    async def _take(self, name: str, token: str, scope: Scope, receive: Receive) -> Receipt:
+        """Store the callback, or raise Refused."""
+        door = self._doors.get(name)
+        if door is None:
+            raise Refused(404, "There is no such source.")
+        if scope["method"] not in METHODS:
+            raise Refused(405, "Callbacks are GET or POST.", _ALLOW)
+        callback = await self._callback(name, scope, receive)
+        try:
+            if not door.open:
+                await self._knock(door, callback, scope, token)
+            try:
+                return await self._intake.receive(callback)
+            except NotUnderstood as error:
+                raise await self._quarantined(callback, error.reason) from None
+        except StoreFull:
+            log.error("source %s: refused, the disk is full", name)
+            raise Refused(503, "Nothing can be stored at the moment.", _FULL) from None
+        except StoreBroken:
+            log.critical("source %s: refused, the store is broken", name)
+            self._on_broken()
+            raise Refused(503, "The store is broken.", _FULL) from None
 
     async def _callback(self, name: str, scope: Scope, receive: Receive) -> Callback:
         """The request as it arrived."""
@@ -204,14 +209,8 @@ class Callbacks:
                 "source %s: the disk is full, the refused callback is not kept", callback.source
             )
 
-    async def _quarantine(self, callback: Callback, reason: str) -> Refused:
-        try:
-            quarantine_id = await self._store.quarantine(callback, 422, reason)
-        except StoreFull:
-            return _full(callback.source)
-        except StoreBroken as error:
-            self._on_broken(error)
-            return Refused(503, "The store is broken.")
+    async def _quarantined(self, callback: Callback, reason: str) -> Refused:
+        quarantine_id = await self._store.quarantine(callback, 422, reason)
         log.warning(
             "source %s: not understood, kept as %s: %s", callback.source, quarantine_id, reason
         )
@@ -235,11 +234,6 @@ class _Door:
         address = ip_address(peer[0])
         mapped = getattr(address, "ipv4_mapped", None)
         return any((mapped or address) in network for network in self._networks)
-
-
-def _full(source: str) -> Refused:
-    log.error("source %s: refused, the disk is full", source)
-    return Refused(503, "Nothing can be stored at the moment.", _FULL)
 
 
 def _offered(scope: Scope, path_token: str) -> list[bytes]:

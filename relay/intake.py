@@ -69,16 +69,11 @@ class Intake:
             return reader.read(callback, self._new_id)
         except NotUnderstood:
             raise
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001
             # Ours to mend, not the sender's: the callback stays, and can be released then.
             # The error's text may quote the callback, so it is not logged.
             log.error("source %s: normalisation failed: %s", callback.source, type(error).__name__)
             raise NotUnderstood(f"the relay failed to read it ({type(error).__name__})") from None
-
-    async def would(self, event: Event) -> dict[str, bool | str]:
-        """For each enabled sink whether it would get the event, or why its `when` fails."""
-        opted_out = await self._opted_out(event)
-        return {name: self._verdict(name, event, opted_out) for name in self._names}
 
     async def release(self, quarantine_id: str) -> Receipt | None:
         """Take a quarantined callback in after all; None where there is none of this id.

@@ -185,10 +185,7 @@ def _mobile(written: list[str], region: str) -> str:
 
 def _subject(short_code: str | None, keyword: str | None) -> str | None:
     """CloudEvents allows no control characters in an attribute."""
-    if short_code and keyword:
-        subject = f"{short_code}/{keyword}"
-    else:
-        subject = short_code or keyword or ""
+    subject = "/".join(part for part in (short_code, keyword) if part)
     if not subject.isprintable():
         subject = _CONTROLS.sub("", subject)
     return subject or None

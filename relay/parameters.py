@@ -18,7 +18,8 @@ MAX_PARAMETERS = 1_000
 WINDOWS_1252 = "".join(bytes([byte]).decode("cp1252", "ignore") or chr(byte) for byte in range(256))
 
 # The parser's own log lines quote the body; nobody is to see them.
-_silent = logging.Logger("multipart", logging.CRITICAL + 1)
+_silent = logging.getLogger(f"{__name__}.multipart")
+_silent.disabled = True
 
 Pairs = list[tuple[str, str]]
 

@@ -211,7 +211,7 @@ class Protocol(HttpToolsProtocol):
         raw_path, query = _split(self.url)
         path = raw_path.decode("ascii")
         version = self.parser.get_http_version()
-        self.scope = {
+        scope: dict[str, Any] = {
             "type": "http",
             "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
             "http_version": version,
@@ -227,7 +227,7 @@ class Protocol(HttpToolsProtocol):
             "state": self.app_state.copy(),
         }
         self.exchange = Exchange(
-            self.scope,
+            scope,
             self.transport,
             self.flow,
             self.server_state.default_headers,

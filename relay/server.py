@@ -41,10 +41,10 @@ class Server(uvicorn.Server):
         await self.startup(sockets=[self._listener])
         self._ticking = asyncio.create_task(self.main_loop())
 
-    async def drain(self, timeout: float = 5.0) -> None:
+    async def drain(self, patience: float = 5.0) -> None:
         """Stop accepting, answer everything that has been accepted, and close.
 
-        A request that has not come to its end after `timeout` seconds is cut.
+        A request that has not come to its end after `patience` seconds is cut.
         """
         self.server_state.draining = True
         # Two turns of the loop, for the kernel's queue of connections that nobody accepted yet.
@@ -55,7 +55,7 @@ class Server(uvicorn.Server):
         await asyncio.sleep(SETTLE)
         self.should_exit = True
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(patience):
                 await self.shutdown(sockets=[self._listener])
         except TimeoutError:
             log.warning("%d connections cut", len(self.server_state.connections))
