@@ -19,7 +19,7 @@ import hashlib
 import hmac
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, Self
 from urllib.parse import quote, urlencode
 
@@ -28,7 +28,6 @@ import orjson
 import pydantic
 
 import relay
-from relay.classify import outcome_of
 from relay.http import read_answer
 from relay.outcome import Outcome
 
@@ -156,41 +155,26 @@ class Webhook(relay.Sink):
         options = self.options
         self._url = httpx.URL(options.url)
         self._keys = [_key(secret) for secret in options.secrets]
-        self._headers = httpx.Headers(self.http.headers)
-        self._headers["content-type"] = CONTENT_TYPES[options.body]
+        headers = httpx.Headers(self.http.headers)
+        headers["content-type"] = CONTENT_TYPES[options.body]
         if options.auth:
-            self._headers["authorization"] = options.auth.header()
+            headers["authorization"] = options.auth.header()
         for name, value in options.headers.items():
-            self._headers[name] = value.get_secret_value()
+            headers[name] = value.get_secret_value()
+        self._headers = headers.multi_items()
         self._mapped = self.columns is not None
 
     async def send(self, delivery: relay.Delivery) -> relay.Delivered:
-        attributes = _headers_of(delivery.event) if self.options.body == "binary" else {}
+        attributes = _attributes(delivery.event) if self.options.body == "binary" else ()
         return await self._request(delivery.id, self._body(delivery), attributes)
 
     async def send_batch(self, deliveries: Sequence[relay.Delivery]) -> Sequence[Outcome]:
-        if self.options.body == "batch":
-            return await self._send_together(deliveries)
-        return await super().send_batch(deliveries)
-
-    async def _send_together(self, deliveries: Sequence[relay.Delivery]) -> list[Outcome]:
-        """Where a batch is refused for what it holds, its halves go alone, down to the culprit."""
-        outcome: Outcome
-        try:
-            outcome = await self._request(_batch_id(deliveries), self._batch(deliveries))
-        except Exception as error:  # noqa: BLE001  the outcome of these, not of their neighbours
-            outcome = outcome_of(error, time.time())
-        if len(deliveries) == 1 or not _refused_for_content(outcome):
-            return [outcome] * len(deliveries)
-        middle = len(deliveries) // 2
-        first = await self._send_together(deliveries[:middle])
-        return first + await self._send_together(deliveries[middle:])
-
-    def _batch(self, deliveries: Sequence[relay.Delivery]) -> bytes:
+        if self.options.body != "batch":
+            return await super().send_batch(deliveries)
         body = b"[%b]" % b",".join(map(self._envelope, deliveries))
         if len(body) > LARGEST_BATCH and len(deliveries) > 1:
-            raise relay.Reject("the batch is larger than 1 MiB")
-        return body
+            raise relay.Reject("the batch is larger than 1 MiB")  # they go one by one then
+        return [await self._request(_batch_id(deliveries), body)] * len(deliveries)
 
     def _body(self, delivery: relay.Delivery) -> bytes:
         match self.options.body:
@@ -210,15 +194,17 @@ class Webhook(relay.Sink):
         return _json(envelope)
 
     async def _request(
-        self, message_id: str, body: bytes, attributes: Mapping[str, str] | None = None
+        self, message_id: str, body: bytes, attributes: Iterable[tuple[str, str]] = ()
     ) -> relay.Delivered:
-        headers = self._headers.copy()
-        headers.update(attributes)
         now = int(time.time())
-        headers["webhook-id"] = message_id
-        headers["webhook-timestamp"] = str(now)
+        headers = [
+            *self._headers,
+            *attributes,
+            ("webhook-id", message_id),
+            ("webhook-timestamp", str(now)),
+        ]
         if self._keys:
-            headers["webhook-signature"] = signature(self._keys, message_id, now, body)
+            headers.append(("webhook-signature", signature(self._keys, message_id, now, body)))
         request = httpx.Request(self.options.method, self._url, headers=headers, content=body)
         response = await self.http.send(request, stream=True)
         answer = await read_answer(response)
@@ -244,21 +230,17 @@ def _refuse(request: httpx.Request, response: httpx.Response, answer: bytes) -> 
     raise httpx.HTTPStatusError("not delivered", request=request, response=read)
 
 
-def _refused_for_content(outcome: Outcome) -> bool:
-    return isinstance(outcome, relay.Reject) and outcome.status in {None, 400, 413, 422}
-
-
 def _batch_id(deliveries: Sequence[relay.Delivery]) -> str:
     """The same for the same events, in a retry too."""
     ids = "\n".join(delivery.id for delivery in deliveries)
     return f"batch_{hashlib.sha256(ids.encode()).hexdigest()[:32]}"
 
 
-def _headers_of(event: relay.Event) -> dict[str, str]:
-    """The attributes as CloudEvents' binary mode writes them."""
-    attributes = event.to_dict()
-    del attributes["data"], attributes["datacontenttype"]
-    return {f"ce-{name}": quote(_text(value), safe=PLAIN) for name, value in attributes.items()}
+def _attributes(event: relay.Event) -> Iterator[tuple[str, str]]:
+    """The event's attributes as CloudEvents' binary mode writes them."""
+    for name, value in event.to_dict().items():
+        if name not in {"data", "datacontenttype"}:
+            yield f"ce-{name}", quote(_text(value), safe=PLAIN)
 
 
 def _pairs(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
