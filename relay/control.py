@@ -50,6 +50,7 @@ from relay.workers import Workers
 
 Endpoint = Callable[[Request], Awaitable[Any]]
 B = TypeVar("B", bound=pydantic.BaseModel)
+T = TypeVar("T")
 
 
 class Refused(Exception):
@@ -201,13 +202,7 @@ class Control:
         }
 
     async def _event_row(self, event_id: str) -> EventRow:
-        try:
-            row = await self._store.event(event_id)
-        except ValueError:
-            row = None
-        if row is None:
-            raise Refused(404, f"no event {event_id}")
-        return row
+        return await _found(self._store.event(event_id), f"event {event_id}")
 
     async def _opted_out(self, row: EventRow) -> bool:
         return await self._store.opted_out(row.source, row.event.data["mobile"])
@@ -266,12 +261,11 @@ class Control:
 
     async def quarantine_discard(self, request: Request) -> dict[str, Any]:
         body = await _body(request, DiscardBody)
-        return {"discarded": await self._store.discard_quarantined(body.ids)}
+        ids = None if body.ids is None else [str(each) for each in body.ids]
+        return {"discarded": await self._store.discard_quarantined(ids)}
 
     async def _release(self, quarantine_id: str) -> dict[str, Any]:
-        receipt = await self._intake.release(quarantine_id)
-        if receipt is None:
-            raise Refused(404, f"no callback {quarantine_id} in quarantine")
+        receipt = await _found(self._intake.release(quarantine_id), _callback(quarantine_id))
         return {"id": quarantine_id, "event": receipt.id, "type": receipt.type}
 
     async def _would(self, quarantine_id: str) -> dict[str, Any]:
@@ -292,13 +286,7 @@ class Control:
         }
 
     async def _quarantined_row(self, quarantine_id: str) -> Quarantined:
-        try:
-            row = await self._store.quarantined_one(quarantine_id)
-        except ValueError:
-            row = None
-        if row is None:
-            raise Refused(404, f"no callback {quarantine_id} in quarantine")
-        return row
+        return await _found(self._store.quarantined_one(quarantine_id), _callback(quarantine_id))
 
     # replay
 
@@ -347,6 +335,21 @@ class Control:
     async def _record(self, sink: SinkConfig, row: EventRow) -> dict[str, Any]:
         would = preview(sink, row.event, await self._opted_out(row))
         return {"id": row.event.id, "mobile": row.event.data["mobile"], **would.to_dict()}
+
+
+async def _found(reading: Awaitable[T | None], what: str) -> T:
+    """What is read; refused where it is not there, or its id is none at all."""
+    try:
+        found = await reading
+    except ValueError:
+        found = None
+    if found is None:
+        raise Refused(404, f"no {what}")
+    return found
+
+
+def _callback(quarantine_id: str) -> str:
+    return f"callback {quarantine_id} in quarantine"
 
 
 def _answered(endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:

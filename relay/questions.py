@@ -1,5 +1,7 @@
 """Questions: what the commands may ask of control, checked."""
 
+from uuid import UUID
+
 import pydantic
 
 from relay.store import EventFilter
@@ -65,7 +67,7 @@ class ReleaseBody(Body):
 class DiscardBody(Body):
     """`ids` None is all of them."""
 
-    ids: list[str] | None = None
+    ids: list[UUID] | None = None
 
 
 class PauseBody(Body):

@@ -30,12 +30,6 @@ def read_config(path: Path, *, fill: bool) -> Config:
         return load(path, os.environ, fill=fill)
     except ConfigError as error:
         raise WrongConfiguration(str(error)) from error
-    except FileNotFoundError:
-        raise WrongConfiguration(
-            f"{path}: no such file; name yours with --config or $RELAY_CONFIG"
-        ) from None
-    except OSError as error:
-        raise WrongConfiguration(f"{path}: {error.strerror}") from error
 
 
 def _config(*, fill: bool) -> Option[F]:

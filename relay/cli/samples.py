@@ -14,7 +14,7 @@ from relay.normalise import fold
 EXAMPLE = "2125550123"
 PATIENCE = 2.0
 
-COMMON = {"mobile": "", "shortcode": "84700", "key": "SOMEKEY"}
+COMMON = {"shortcode": "84700", "key": "SOMEKEY", "mobile": ""}
 SAMPLES = {
     "web_form": {"country": "USA", **COMMON, "carrierId": "VERIZONUS"},
     "poll": {"carrier": "VERIZONUS", **COMMON, "key": "FB1", "reply": "A", "label": "Tampa"},

@@ -1,0 +1,151 @@
+"""A real listener on loopback for tests, and a client that sends bytes as they are."""
+
+import asyncio
+import re
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+import orjson
+
+from relay import ingress
+from relay.address import Address
+from relay.clock import SystemClock
+from relay.config import SourceConfig
+from relay.intake import Intake
+from relay.protocol import Protocol
+from relay.server import Server, listen, make_server
+from relay.sqlite.store import SqliteStore
+
+EXAMPLES = [
+    b"/Post.aspx?country=USA&shortcode=84700&key=SOMEKEY&mobile=2125551212&carrierId=VERIZONUS"
+    b"&Name=Bill&DOB=1/1/2000&Zip=10024",
+    b"/sumotext.aspx?mobile=2125551212&carrier=VERIZONUS&shortcode=84700&key=FB1&reply=A"
+    b"&city=Tampa",
+    b"/sumotext.aspx?mobile=2125551212&carrier=VERIZONUS&shortcode=84700&key=FB1&reply=A"
+    b"&label=Tampa",
+    b"/yourpage.aspx?lead=keyword&&mobile=2125551212&msg=ServerMsg",
+    b"/Post.aspx?mobile=2125551212&carrierId=VERIZONUS&key=SOMEKEYWORD&country=USA&shortcode=84700"
+    b"&Name=Mary Jane &Zip=10054&msg=MOBILEUSERSMESSAGE",
+    b"/your-endpoint?mobile=2125551212&carrier=VERIZONUS&smsid=2xgh679okl34x&shortcode=84700"
+    b"&key=SUMOX&msg=have a nice day",
+]
+"""The vendor's examples, byte for byte as printed."""
+QUERIES = [example.partition(b"?")[2] for example in EXAMPLES]
+KINDS = ["web_form", "poll", "poll", "text_4_info", "web_form", "message"]
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    def json(self):
+        return orjson.loads(self.body)
+
+
+def config(sources=None, sinks=()):
+    """What intake and ingress need of a configuration."""
+    return SimpleNamespace(
+        sources=sources or {"sumotext": SourceConfig()},
+        sinks={
+            name: SimpleNamespace(name=name, enabled=True, when=None)
+            if isinstance(name, str)
+            else name
+            for name in sinks
+        },
+    )
+
+
+class Listening:
+    """A running listener with what stands behind it."""
+
+    def __init__(self, server: Server, store: SqliteStore | None, application) -> None:
+        self.server = server
+        self.store = store
+        self.application = application
+        self.port = server.address[1]
+
+    async def open(self):
+        return await asyncio.open_connection("127.0.0.1", self.port)
+
+    async def raw(self, request: bytes, *, half_close: bool = False, timeout: float = 10) -> bytes:
+        """Everything that comes back until the other side closes."""
+        async with asyncio.timeout(timeout):
+            reader, writer = await self.open()
+            try:
+                writer.write(request)
+                if half_close:
+                    writer.write_eof()
+                return await reader.read()
+            finally:
+                writer.close()
+
+    async def ask(
+        self, target: bytes, *, method: bytes = b"GET", headers: bytes = b"", body: bytes = b""
+    ) -> Answer:
+        """One request on a connection of its own."""
+        length = b"Content-Length: %d\r\n" % len(body) if body else b""
+        (answer,) = answers(
+            await self.raw(
+                b"%s %s HTTP/1.1\r\nHost: relay\r\nConnection: close\r\n%s%s\r\n%s"
+                % (method, target, length, headers, body)
+            ),
+            head=method == b"HEAD",
+        )
+        return answer
+
+
+@asynccontextmanager
+async def listening(store, *, sources=None, sinks=(), protocol=Protocol, tls=None):
+    """The ingress over a store, on a port of its own."""
+    configuration = config(sources, sinks)
+    application = ingress.app(
+        Intake(configuration, store, SystemClock()), store, configuration, on_broken=_broken
+    )
+    async with serving(application, store=store, protocol=protocol, tls=tls) as running:
+        yield running
+
+
+@asynccontextmanager
+async def serving(application, *, store=None, protocol=Protocol, tls=None):
+    """Any application, served as the relay serves its own."""
+    certificate, key = tls or (None, None)
+    server = make_server(
+        application,
+        listen(Address("127.0.0.1", 0)),
+        certificate=certificate,
+        key=key,
+        protocol=protocol,
+    )
+    await server.start()
+    try:
+        yield Listening(server, store, application)
+    finally:
+        await server.drain(patience=1)
+
+
+def _broken() -> None:
+    raise AssertionError("the store is broken")
+
+
+_STATUS = re.compile(rb"HTTP/1\.1 (\d{3}) [^\r\n]*\r\n")
+
+
+def answers(data: bytes, *, head: bool = False) -> list[Answer]:
+    """The answers in what came back; fails on anything that is not a whole answer."""
+    found = []
+    while data:
+        lines, end, data = data.partition(b"\r\n\r\n")
+        start = _STATUS.match(lines + b"\r\n")
+        assert start, lines
+        assert end
+        if start[1] == b"100":
+            continue
+        headers = dict(line.split(": ", 1) for line in lines.decode("latin-1").split("\r\n")[1:])
+        length = 0 if head else int(headers["content-length"])
+        assert len(data) >= length
+        found.append(Answer(int(start[1]), headers, data[:length]))
+        data = data[length:]
+    return found

@@ -1,0 +1,331 @@
+"""Control over a real store and a real configuration; no service, no network but a socket."""
+
+import os
+from types import SimpleNamespace
+
+import httpx
+import pytest
+
+from relay import config, control, localsocket
+from relay.callback import Callback
+from relay.cli import client
+from relay.intake import Intake
+from relay.normalise import NotUnderstood
+from relay.server import make_server
+from relay.sqlite import SqliteStore
+from relay.store import Settlement, State
+from relay.workers import NoWorkers
+
+YAML = """
+sources:
+  sumotext: {country: US}
+sinks:
+  archive: {plugin: csv, options: {path: events.csv}}
+  crm:
+    plugin: csv
+    when: type == 'com.sumotext.web_form'
+    map: {Mobile: "{{ data.mobile }}", Name: "{{ data.fields.Name }}"}
+    options: {path: crm.csv}
+  off: {plugin: csv, enabled: false, options: {path: off.csv}}
+"""
+WEB_FORM = b"mobile=2125551212&shortcode=84700&key=JOIN&carrierId=V&Name=Bill"
+POLL = b"mobile=2125551213&shortcode=84700&key=FB1&reply=A&label=Tampa"
+BROKEN = b"mobile=12&shortcode=84700&key=FB1&reply=A"
+
+
+def callback(query, source="sumotext"):
+    return Callback(source, "GET", query, "", b"", 1_800_000_000_000_000)
+
+
+def load(folder, text=YAML):
+    path = folder / "relay.yaml"
+    path.write_text(text)
+    return config.load(path, {})
+
+
+class Workers(NoWorkers):
+    """Workers that remember who woke them."""
+
+    def __init__(self, store):
+        super().__init__(store)
+        self.woken = []
+
+    def wake(self, name):
+        self.woken.append(name)
+
+
+@pytest.fixture
+async def relay(tmp_path, clock):
+    """A store, and control over it, by the configuration above."""
+    loaded = load(tmp_path)
+    store = await SqliteStore.open(loaded.store, clock=clock)
+    intake = Intake(loaded, store, clock)
+    workers = Workers(store)
+
+    def client_of(settings):
+        app = control.app(Intake(settings, store, clock), store, settings, workers)
+        http = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://relay/api/v1")
+        return client.Client(http, live=False)
+
+    yield SimpleNamespace(
+        store=store,
+        intake=intake,
+        workers=workers,
+        ask=client_of(loaded),
+        folder=tmp_path,
+        ask_with=lambda text: client_of(load(tmp_path, text)),
+    )
+    await store.close()
+
+
+async def receive(relay, *queries):
+    return [(await relay.intake.receive(callback(query))).id for query in queries]
+
+
+async def settle_all(relay, sink, state):
+    while claims := (await relay.store.claim(sink, 100)).claims:
+        await relay.store.settle(
+            [Settlement(sink, each.seq, state, error="no such field") for each in claims]
+        )
+
+
+async def refused(question):
+    with pytest.raises(client.click.ClickException) as error:
+        await question
+    return error.value.message
+
+
+async def test_status_counts_events_quarantine_and_each_sink(relay):
+    await receive(relay, WEB_FORM, POLL)
+    await relay.store.quarantine(callback(BROKEN), 422, "no number")
+    await settle_all(relay, "archive", State.DELIVERED)
+    await settle_all(relay, "crm", State.DEAD)
+    assert await relay.ask.get("/status") == {
+        "events": 2,
+        "quarantine": 1,
+        "sinks": {
+            "archive": {"state": "running", "pending": 0, "delivered": 2, "dead": 0},
+            "crm": {"state": "running", "pending": 0, "delivered": 0, "dead": 1},
+            "off": {"state": "disabled", "pending": 0, "delivered": 0, "dead": 0},
+        },
+    }
+
+
+async def test_a_pause_is_written_down_and_shown_until_it_is_resumed(relay):
+    await relay.ask.post("/sinks/crm/pause", reason="the CRM moves house")
+    crm = (await relay.ask.get("/status"))["sinks"]["crm"]
+    assert (crm["state"], crm["reason"]) == ("paused", "the CRM moves house")
+    assert (await relay.store.sink_states())["crm"].paused_by_operator
+    await relay.ask.post("/sinks/crm/resume")
+    assert (await relay.ask.get("/status"))["sinks"]["crm"]["state"] == "running"
+
+
+async def test_a_live_worker_knows_better_than_what_is_written_down(relay):
+    relay.workers.states = lambda: {"crm": {"state": "parked", "reason": "503"}}
+    crm = (await relay.ask.get("/status"))["sinks"]["crm"]
+    assert (crm["state"], crm["reason"]) == ("parked", "503")
+
+
+async def test_unknown_sinks_are_refused_with_the_known_names(relay):
+    message = await refused(relay.ask.post("/sinks/cmr/pause"))
+    assert message == "no sink cmr in relay.yaml (known: archive, crm, off)"
+
+
+async def test_events_are_listed_newest_first_and_filtered(relay):
+    first, second = await receive(relay, WEB_FORM, POLL)
+    assert [each["id"] for each in await relay.ask.get("/events")] == [second, first]
+    assert [each["id"] for each in await relay.ask.get("/events", kind="poll")] == [second]
+    assert [each["id"] for each in await relay.ask.get("/events", keyword="join")] == [first]
+    assert [each["id"] for each in await relay.ask.get("/events", after=1)] == [second]
+
+
+async def test_an_event_is_shown_with_its_deliveries(relay):
+    (event,) = await receive(relay, WEB_FORM)
+    found = await relay.ask.get(f"/events/{event}")
+    assert found["data"]["fields"] == {"Name": "Bill"}
+    assert {each["sink"]: each["state"] for each in found["deliveries"]} == {
+        "archive": "pending",
+        "crm": "pending",
+    }
+    assert found["opted_out"] is False
+
+
+@pytest.mark.parametrize("event", ["x", "01a206d6-43e0-7111-a98e-f631bc8b4efb"])
+async def test_an_unknown_event_is_not_found(relay, event):
+    assert await refused(relay.ask.get(f"/events/{event}")) == f"no event {event}"
+
+
+async def test_a_dead_delivery_goes_again_with_fresh_attempts(relay):
+    await receive(relay, WEB_FORM)
+    await settle_all(relay, "crm", State.DEAD)
+    (dead,) = await relay.ask.get("/dead")
+    assert (dead["sink"], dead["error"]) == ("crm", "no such field")
+    answer = await relay.ask.post("/dead/replay", sink="crm", seqs=[dead["seq"]])
+    assert answer == {"made": 1, "skipped": 0, "errors": []}
+    (claim,) = (await relay.store.claim("crm", 10)).claims
+    assert (claim.attempt, claim.replayed) == (1, True)
+    assert relay.workers.woken == ["crm"]
+
+
+async def test_a_dead_delivery_that_when_no_longer_lets_through_stays_dead(relay):
+    await receive(relay, WEB_FORM)
+    await settle_all(relay, "crm", State.DEAD)
+    ask = relay.ask_with(YAML.replace("web_form'", "poll'"))
+    answer = await ask.post("/dead/replay", sink="crm", seqs=[1])
+    assert answer == {"made": 0, "skipped": 1, "errors": []}
+    assert len(await ask.get("/dead", sink="crm")) == 1
+
+
+async def test_dead_deliveries_are_discarded(relay):
+    await receive(relay, WEB_FORM)
+    await settle_all(relay, "crm", State.DEAD)
+    assert await relay.ask.post("/dead/discard", sink="crm", seqs=[1]) == {"discarded": 1}
+    assert await relay.ask.get("/dead") == []
+
+
+async def test_a_quarantined_callback_is_shown_with_its_parameters(relay):
+    name = await relay.store.quarantine(callback(BROKEN), 422, "no number")
+    found = await relay.ask.get(f"/quarantine/{name}")
+    assert (found["status"], found["reason"]) == (422, "no number")
+    assert found["callback"]["parameters"][3] == ["reply", "A"]
+    assert await refused(relay.ask.get("/quarantine/none")) == ("no callback none in quarantine")
+
+
+async def test_a_callback_is_released_when_todays_configuration_understands_it(relay):
+    unnamed = WEB_FORM.replace(b"mobile", b"handset")
+    with pytest.raises(NotUnderstood):
+        await relay.intake.receive(callback(unnamed))
+    name = await relay.store.quarantine(callback(unnamed), 422, "no number")
+    answer = await relay.ask.post("/quarantine/release", ids=[name])
+    assert answer["released"] == []
+    assert answer["failed"][0]["id"] == name
+
+    ask = relay.ask_with(YAML.replace("US}", "US, rename: {handset: mobile}}"))
+    would = await ask.post("/quarantine/release", ids=[name], dry_run=True)
+    assert would["released"][0]["sinks"][1]["record"] == {"Mobile": "+12125551212", "Name": "Bill"}
+    assert (await ask.get("/status"))["events"] == 0
+
+    answer = await ask.post("/quarantine/release", ids=[name, "none"])
+    event = await ask.get(f"/events/{answer['released'][0]['event']}")
+    assert event["data"]["mobile"] == "+12125551212"
+    assert answer["failed"] == [{"id": "none", "reason": "no callback none in quarantine"}]
+    assert await ask.get("/quarantine") == []
+
+
+async def test_quarantined_callbacks_are_discarded(relay):
+    names = [await relay.store.quarantine(callback(BROKEN), 422, "no") for _ in range(3)]
+    assert await relay.ask.post("/quarantine/discard", ids=names[:1]) == {"discarded": 1}
+    assert await relay.ask.post("/quarantine/discard", ids=None) == {"discarded": 2}
+
+
+async def test_a_replay_goes_in_chunks_through_todays_when(relay):
+    await receive(relay, *[WEB_FORM, POLL] * 3)
+    await settle_all(relay, "crm", State.DELIVERED)
+    position, made, skipped = {}, 0, 0
+    while position is not None:
+        answer = await relay.ask.post("/replay", sink="crm", limit=2, **position)
+        made, skipped = made + answer["made"], skipped + answer["skipped"]
+        following = {"after": answer["next"], "through": answer["through"]}
+        position = following if answer["next"] else None
+    assert (made, skipped) == (3, 3)
+    assert (await relay.ask.get("/status"))["sinks"]["crm"]["pending"] == 3
+
+
+async def test_a_replay_reaches_a_sink_that_is_younger_than_the_events(relay):
+    await receive(relay, WEB_FORM)
+    ask = relay.ask_with(YAML + "  young: {plugin: csv, options: {path: young.csv}}\n")
+    assert (await ask.post("/replay", sink="young"))["made"] == 1
+    (claim,) = (await relay.store.claim("young", 10)).claims
+    assert claim.replayed
+
+
+async def test_a_dry_run_shows_records_and_changes_nothing(relay):
+    await receive(relay, WEB_FORM, POLL)
+    await settle_all(relay, "crm", State.DELIVERED)
+    answer = await relay.ask.post("/replay", sink="crm", dry_run=True)
+    assert [each["record"] for each in answer["records"]] == [
+        {"Mobile": "+12125551212", "Name": "Bill"}
+    ]
+    assert (await relay.ask.get("/status"))["sinks"]["crm"]["pending"] == 0
+
+
+async def test_a_replay_as_new_stores_copies_and_ends(relay):
+    """The copies are events too: a replay that followed them would never end."""
+    ids = await receive(relay, WEB_FORM, WEB_FORM)
+    position, made = {}, 0
+    for _ in range(4):
+        answer = await relay.ask.post("/replay", sink="crm", as_new=True, limit=1, **position)
+        made += answer["made"]
+        if answer["next"] is None:
+            break
+        position = {"after": answer["next"], "through": answer["through"]}
+    assert made == 2
+    events = await relay.ask.get("/events")
+    assert len({each["id"] for each in events}) == 4
+    copy = await relay.ask.get(f"/events/{events[0]['id']}")
+    assert copy["id"] not in ids
+    assert [each["sink"] for each in copy["deliveries"]] == ["crm"]
+
+
+async def test_a_replay_names_the_events_whose_when_fails(relay):
+    (event,) = await receive(relay, WEB_FORM)
+    ask = relay.ask_with(YAML.replace("type == 'com.sumotext.web_form'", "data.keyword > 1"))
+    answer = await ask.post("/replay", sink="crm")
+    assert (answer["made"], answer["errors"][0]["id"]) == (0, event)
+
+
+async def test_a_disabled_sink_takes_no_replay(relay):
+    assert "disabled" in await refused(relay.ask.post("/replay", sink="off"))
+
+
+async def test_what_a_sink_that_has_gone_left_is_renamed_or_discarded(relay):
+    await receive(relay, WEB_FORM, WEB_FORM)
+    assert "still in use" in await refused(relay.ask.post("/sinks/crm/rename", to="archive"))
+    assert "still in use" in await refused(relay.ask.post("/sinks/crm/discard"))
+
+    ask = relay.ask_with(YAML.replace("  crm:", "  sales:"))
+    assert (await ask.get("/status"))["sinks"]["crm"]["state"] == "orphaned"
+    assert "no sink old" in await refused(ask.post("/sinks/old/rename", to="sales"))
+    assert await ask.post("/sinks/crm/rename", to="sales") == {"renamed": 2}
+    sinks = (await ask.get("/status"))["sinks"]
+    assert sinks["sales"]["pending"] == 2
+    assert "crm" not in sinks
+
+    gone = relay.ask_with(YAML.replace("  crm:", "  other:"))
+    assert await gone.post("/sinks/sales/discard") == {"discarded": 2}
+    assert "sales" not in (await gone.get("/status"))["sinks"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/replay", {"sink": "crm", "limit": 0}),
+        ("/replay", {"sink": "crm", "sinse": 1}),
+        ("/dead/replay", {"sink": "crm", "seqs": ["x"]}),
+    ],
+)
+async def test_a_wrong_question_is_refused_and_named(relay, path, body):
+    message = await refused(relay.ask.post(path, **body))
+    assert message.split(":")[0] in {"limit", "sinse", "seqs.0"}
+
+
+async def test_the_socket_is_the_owners_and_its_path_may_be_long(tmp_path, clock):
+    folder = tmp_path / ("deep" * 30)
+    folder.mkdir()
+    loaded = load(folder)
+    path = localsocket.path_of(loaded.store)
+    async with client.session(loaded) as session:
+        assert not session.live
+    store = await SqliteStore.open(loaded.store, clock=clock)
+    app = control.app(Intake(loaded, store, clock), store, loaded, NoWorkers(store))
+    for _ in range(2):  # the second time over what the first has left
+        server = make_server(app, localsocket.listen(loaded.store))
+        await server.start()
+        assert len(os.fsencode(path)) > 108
+        assert path.stat().st_mode & 0o777 == 0o600
+        async with client.session(loaded) as session:
+            assert session.live
+            assert (await session.get("/status"))["events"] == 0
+        await server.drain()
+    await store.close()
+    assert not client.is_running(loaded)
