@@ -99,7 +99,7 @@ class Reader:
             time=timestamp(callback.received),
             data={
                 "mobile": mobile,
-                "country": country or phone.country(mobile),
+                "country": country or phone.country(mobile, self._country),
                 "short_code": short_code,
                 "keyword": keyword,
                 "carrier": values.get("carrier"),

@@ -33,12 +33,15 @@ def is_plain_nanp(number: str) -> bool:
     return len(number) == _NANP_LENGTH and number.isascii() and number.isdigit() and number[0] > "1"
 
 
-def country(number: str) -> str | None:
-    """The alpha-2 code of an E.164 number's own country, where the number tells."""
-    if len(number) == _NANP_LENGTH + 2 and number.startswith("+1"):
-        # Within calling code 1 the first six digits decide.
-        return _country(number[:8] + "2222")
-    return _country(number)
+def country(number: str, region: str) -> str | None:
+    """The alpha-2 code of an E.164 number's own country.
+
+    Where the number does not tell, it is `region`, unless that has another calling code.
+    """
+    # Within calling code 1 the first six digits decide.
+    nanp = len(number) == _NANP_LENGTH + 2 and number.startswith("+1")
+    own = _country(number[:8] + "2222" if nanp else number)
+    return own or (region if number.startswith(f"+{_calling_code(region) or None}") else None)
 
 
 @lru_cache(maxsize=512)

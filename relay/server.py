@@ -15,12 +15,13 @@ from relay.protocol import Protocol, ServerState
 log = logging.getLogger("relay.server")
 
 BACKLOG = 2048
-SETTLE = 0.5
-"""Seconds for bytes on their way to connections that have just been accepted."""
 
 
 class Server(uvicorn.Server):
     """One listener. Several can run in one event loop; signals are for who starts them."""
+
+    settle = 0.5
+    """Seconds for bytes on their way to connections that have just been accepted."""
 
     def __init__(self, config: uvicorn.Config, listener: socket.socket) -> None:
         super().__init__(config)
@@ -52,7 +53,7 @@ class Server(uvicorn.Server):
         await asyncio.sleep(0)
         for server in self.servers:
             server.close()
-        await asyncio.sleep(SETTLE)
+        await asyncio.sleep(self.settle)
         self.should_exit = True
         try:
             async with asyncio.timeout(patience):

@@ -17,20 +17,14 @@ from relay.protocol import Protocol
 from relay.server import Server, listen, make_server
 from relay.sqlite.store import SqliteStore
 
-EXAMPLES = [
-    b"/Post.aspx?country=USA&shortcode=84700&key=SOMEKEY&mobile=2125551212&carrierId=VERIZONUS"
-    b"&Name=Bill&DOB=1/1/2000&Zip=10024",
-    b"/sumotext.aspx?mobile=2125551212&carrier=VERIZONUS&shortcode=84700&key=FB1&reply=A"
-    b"&city=Tampa",
-    b"/sumotext.aspx?mobile=2125551212&carrier=VERIZONUS&shortcode=84700&key=FB1&reply=A"
-    b"&label=Tampa",
-    b"/yourpage.aspx?lead=keyword&&mobile=2125551212&msg=ServerMsg",
-    b"/Post.aspx?mobile=2125551212&carrierId=VERIZONUS&key=SOMEKEYWORD&country=USA&shortcode=84700"
-    b"&Name=Mary Jane &Zip=10054&msg=MOBILEUSERSMESSAGE",
-    b"/your-endpoint?mobile=2125551212&carrier=VERIZONUS&smsid=2xgh679okl34x&shortcode=84700"
-    b"&key=SUMOX&msg=have a nice day",
-]
-"""The vendor's examples, byte for byte as printed."""
+EXAMPLES = rb"""
+/Post.aspx?country=USA&shortcode=84700&key=SOMEKEY&mobile=2125551212&carrierId=VERIZONUS&Name=Bill&DOB=1/1/2000&Zip=10024
+/sumotext.aspx?mobile=2125551212&carrier=VERIZONUS&shortcode=84700&key=FB1&reply=A&city=Tampa
+/sumotext.aspx?mobile=2125551212&carrier=VERIZONUS&shortcode=84700&key=FB1&reply=A&label=Tampa
+/yourpage.aspx?lead=keyword&&mobile=2125551212&msg=ServerMsg
+/Post.aspx?mobile=2125551212&carrierId=VERIZONUS&key=SOMEKEYWORD&country=USA&shortcode=84700&Name=Mary Jane &Zip=10054&msg=MOBILEUSERSMESSAGE
+/your-endpoint?mobile=2125551212&carrier=VERIZONUS&smsid=2xgh679okl34x&shortcode=84700&key=SUMOX&msg=have a nice day
+""".strip().splitlines()  # noqa: E501  byte for byte as printed
 QUERIES = [example.partition(b"?")[2] for example in EXAMPLES]
 KINDS = ["web_form", "poll", "poll", "text_4_info", "web_form", "message"]
 
@@ -119,6 +113,7 @@ async def serving(application, *, store=None, protocol=Protocol, tls=None):
         key=key,
         protocol=protocol,
     )
+    server.settle = 0.01
     await server.start()
     try:
         yield Listening(server, store, application)

@@ -1,0 +1,301 @@
+"""The public listener: what it takes, what it answers, what it keeps, what it never tells."""
+
+import base64
+import logging
+
+import orjson
+import pytest
+from listening import KINDS, QUERIES, listening
+
+from relay.config import SourceConfig
+from relay.sqlite import SqliteStore
+from relay.store import State, StoreBroken, StoreFull
+
+FIRST = b"/callbacks/sumotext?" + QUERIES[0]
+FORM = b"Content-Type: application/x-www-form-urlencoded\r\n"
+
+
+@pytest.fixture
+async def store(tmp_path):
+    opened = await SqliteStore.open(tmp_path / "relay.db")
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+async def relay(store):
+    async with listening(store, sinks=("archive", "crm")) as running:
+        yield running
+
+
+async def stored(relay, answer):
+    """The event that a 200 promised."""
+    assert answer.status == 200, answer
+    row = await relay.store.event(answer.json()["id"])
+    assert answer.json() == {"id": row.event.id, "type": row.event.type}
+    return row
+
+
+async def test_a_callback_is_on_disk_with_a_delivery_for_each_sink(relay):
+    answer = await relay.ask(FIRST)
+    row = await stored(relay, answer)
+    assert row.callback.query == QUERIES[0]
+    assert [(each.sink, each.state) for each in row.deliveries] == [
+        ("archive", State.PENDING),
+        ("crm", State.PENDING),
+    ]
+    assert answer.headers["content-type"] == "application/json"
+    assert "server" not in answer.headers
+
+
+async def test_the_examples_as_printed_are_taken(relay):
+    for query, kind in zip(QUERIES, KINDS, strict=True):
+        row = await stored(relay, await relay.ask(b"/callbacks/sumotext?" + query))
+        assert row.event.type == f"com.sumotext.{kind}"
+        if kind == "poll":
+            assert row.event.data["label"] == "Tampa"
+
+
+@pytest.mark.parametrize("query", QUERIES[:5])
+async def test_get_post_and_any_body_make_the_same_event(relay, query):
+    path = b"/callbacks/sumotext"
+    half = query.index(b"&") + 1
+    form = query.replace(b" ", b"+")
+    plain = [pair.partition("=") for pair in query.decode().split("&") if pair]
+    parts = b"".join(
+        b'--b\r\nContent-Disposition: form-data; name="%s"\r\n\r\n%s\r\n'
+        % (name.encode(), value.encode())
+        for name, _, value in plain
+    )
+    requests = [
+        {"target": path + b"?" + query},
+        {"target": path + b"?" + query, "method": b"POST"},
+        {"target": path, "method": b"POST", "headers": FORM, "body": form},
+        {"target": path, "method": b"POST", "body": form},
+        {"target": path, "body": form},
+        {
+            "target": path + b"?" + query[:half],
+            "method": b"POST",
+            "headers": FORM,
+            "body": form[half:],
+        },
+        {
+            "target": path,
+            "method": b"POST",
+            "headers": b"Content-Type: application/json\r\n",
+            "body": orjson.dumps({name: value for name, _, value in plain}),
+        },
+        {
+            "target": path,
+            "method": b"POST",
+            "headers": b"Content-Type: multipart/form-data; boundary=b\r\n",
+            "body": parts + b"--b--\r\n",
+        },
+    ]
+    events = []
+    for request in requests:
+        row = await stored(relay, await relay.ask(**request))
+        assert row.callback.method == request.get("method", b"GET").decode()
+        assert row.callback.body == request.get("body", b"")
+        events.append((row.event.type, row.event.subject, row.event.data))
+    assert all(event == events[0] for event in events)
+
+
+async def test_a_message_id_seen_before_answers_with_the_first_event(relay):
+    target = b"/callbacks/sumotext?" + QUERIES[5]
+    first, second = await relay.ask(target), await relay.ask(target)
+    assert first.json() == second.json()
+    assert await relay.store.event_count() == 1
+
+
+async def test_two_equal_votes_are_two_events(relay):
+    target = b"/callbacks/sumotext?" + QUERIES[1]
+    first, second = await relay.ask(target), await relay.ask(target)
+    assert first.json() != second.json()
+    assert await relay.store.event_count() == 2
+
+
+async def test_what_is_not_understood_is_kept_and_can_be_found_by_its_id(relay, caplog):
+    answer = await relay.ask(b"/callbacks/sumotext?reply=A&mobile=5551212")
+    assert answer.status == 422
+    assert answer.headers["content-type"] == "application/problem+json"
+    kept = await relay.store.quarantined_one(answer.json()["id"])
+    assert kept.status == 422
+    assert kept.callback.query == b"reply=A&mobile=5551212"
+    assert kept.reason in answer.json()["detail"]
+    assert kept.id in caplog.text
+    assert "1212" not in caplog.text + answer.body.decode()
+
+
+@pytest.mark.parametrize("method", [b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"PATCH"])
+async def test_other_methods_are_refused(relay, method):
+    answer = await relay.ask(FIRST, method=method)
+    assert answer.status == 405
+    assert answer.headers["allow"] == "GET, POST"
+    assert await relay.store.event_count() == 0
+
+
+@pytest.mark.parametrize(
+    "path", [b"/callbacks/other", b"/callbacks/", b"/callbacks", b"/", b"/callbacks/%00", b"/x?a=1"]
+)
+async def test_an_unknown_source_or_path_is_404(relay, path):
+    answer = await relay.ask(path)
+    assert answer.status == 404
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json()["status"] == 404
+
+
+async def test_a_source_without_tokens_ignores_the_rest_of_the_path(relay):
+    await stored(relay, await relay.ask(b"/callbacks/sumotext/?" + QUERIES[0]))
+    await stored(relay, await relay.ask(b"/callbacks/sumotext/Post.aspx?" + QUERIES[0]))
+
+
+async def test_a_test_header_makes_a_test_event(relay):
+    row = await stored(relay, await relay.ask(FIRST, headers=b"X-Relay-Test: true\r\n"))
+    assert row.event.test
+
+
+async def test_health(relay):
+    for path in (b"/healthz", b"/readyz"):
+        assert (await relay.ask(path)).status == 200
+        assert (await relay.ask(path, method=b"POST")).status == 405
+
+
+# tokens
+
+OLD, NEW = "old-ä-token", "new/token"
+TOKENS = {"sumotext": SourceConfig(tokens=[OLD, NEW])}
+
+
+def basic(password: str) -> bytes:
+    return b"Authorization: Basic %s\r\n" % base64.b64encode(f"any:{password}".encode())
+
+
+@pytest.fixture
+async def guarded(store):
+    async with listening(store, sources=TOKENS) as running:
+        yield running
+
+
+@pytest.mark.parametrize(
+    ("path", "headers"),
+    [
+        (b"/old-%C3%A4-token", b""),
+        (b"/new/token", b""),
+        (b"/new%2Ftoken", b""),
+        (b"/wrong", b"X-Relay-Token: new/token\r\n"),
+        (b"", b"X-Relay-Token: old-\xc3\xa4-token\r\n"),
+        (b"", basic(OLD)),
+        (b"", basic(NEW)),
+        (b"", b"authorization: basic " + base64.b64encode(b":new/token") + b"\r\n"),
+    ],
+)
+async def test_a_token_is_taken_from_path_password_or_header(guarded, path, headers):
+    await stored(
+        guarded,
+        await guarded.ask(b"/callbacks/sumotext" + path + b"?" + QUERIES[0], headers=headers),
+    )
+
+
+@pytest.mark.parametrize(
+    ("path", "headers"),
+    [
+        (b"", b""),
+        (b"/", b""),
+        (b"/secret-guess", b""),
+        (b"/%FF%FE", b""),
+        (b"/new/token/", b""),
+        (b"", b"X-Relay-Token: secret-guess\r\n"),
+        (b"", b"X-Relay-Token: \xff\r\n"),
+        (b"", basic("secret-guess")),
+        (b"", b"Authorization: Basic %%%\r\n"),
+        (b"", b"Authorization: Basic\r\n"),
+        (b"", b"Authorization: Bearer new/token\r\n"),
+    ],
+)
+async def test_a_wrong_or_missing_token_is_401_and_kept_without_the_token(
+    guarded, path, headers, caplog
+):
+    caplog.set_level(logging.DEBUG)
+    answer = await guarded.ask(b"/callbacks/sumotext" + path + b"?" + QUERIES[0], headers=headers)
+    assert answer.status == 401
+    assert answer.headers["www-authenticate"].startswith("Basic")
+    (kept,) = await guarded.store.quarantined()
+    assert (kept.status, kept.callback.query) == (401, QUERIES[0])
+    assert "secret-guess" not in caplog.text + str(kept) + answer.body.decode()
+    assert await guarded.store.event_count() == 0
+
+
+async def test_only_the_networks_of_allow_from_may_send(store):
+    sources = {
+        "near": SourceConfig(allow_from=["127.0.0.0/8"]),
+        "far": SourceConfig(allow_from=["203.0.113.0/24", "::/0"]),
+    }
+    async with listening(store, sources=sources) as relay:
+        assert (await relay.ask(b"/callbacks/near?" + QUERIES[0])).status == 200
+        pretending = b"X-Forwarded-For: 203.0.113.1\r\n"
+        answer = await relay.ask(b"/callbacks/far?" + QUERIES[0], headers=pretending)
+        assert answer.status == 403
+        assert relay.application.answers == {("near", 200): 1, ("far", 403): 1}
+
+
+# the store fails
+
+
+class FailingStore:
+    """Raises what it was given."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    async def add(self, arrival):
+        raise self.error
+
+    async def quarantine(self, callback, status, reason):
+        raise self.error
+
+
+@pytest.mark.parametrize("query", [QUERIES[0], b"mobile=1"])
+async def test_a_full_disk_is_503_with_retry_after(query):
+    async with listening(FailingStore(StoreFull())) as relay:
+        answer = await relay.ask(b"/callbacks/sumotext?" + query)
+    assert answer.status == 503
+    assert int(answer.headers["retry-after"]) > 0
+
+
+async def test_a_wrong_token_on_a_full_disk_is_still_401():
+    async with listening(FailingStore(StoreFull()), sources=TOKENS) as relay:
+        assert (await relay.ask(FIRST)).status == 401
+
+
+@pytest.mark.parametrize("query", [QUERIES[0], b"mobile=1"])
+async def test_a_broken_store_is_never_200_and_ends_the_process(query, monkeypatch):
+    ended = []
+    monkeypatch.setattr("listening._broken", lambda: ended.append(True))
+    async with listening(FailingStore(StoreBroken())) as relay:
+        answer = await relay.ask(b"/callbacks/sumotext?" + query)
+    assert answer.status == 503
+    assert ended == [True]
+
+
+async def test_an_unexpected_error_of_ours_keeps_the_callback(relay, monkeypatch, caplog):
+    def fails(*_):
+        raise ZeroDivisionError("2125551212")
+
+    monkeypatch.setattr("relay.normalise.Reader.read", fails)
+    answer = await relay.ask(FIRST)
+    assert answer.status == 422
+    assert (await relay.store.quarantined_one(answer.json()["id"])).callback.query == QUERIES[0]
+    assert "2125551212" not in caplog.text
+
+
+async def test_no_log_line_holds_a_number_or_a_query(relay, caplog):
+    caplog.set_level(logging.DEBUG)
+    for query in QUERIES:
+        await relay.ask(b"/callbacks/sumotext?" + query)
+        await relay.ask(b"/callbacks/nobody?" + query)
+        await relay.ask(b"/callbacks/sumotext?" + query + b"&mobile=2125551213")
+    ours = "\n".join(record.getMessage() for record in caplog.records)
+    assert "source sumotext: com.sumotext.web_form" in ours
+    for secret in ("555121", "84700", "Tampa", "Bill"):
+        assert secret not in ours

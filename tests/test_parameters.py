@@ -1,0 +1,197 @@
+"""Parameters out of queries and bodies, whatever state they are in."""
+
+import contextlib
+from urllib.parse import urlencode
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from relay.callback import Callback
+from relay.parameters import MAX_PARAMETERS, NotUnderstood, parameters
+
+FORM = "application/x-www-form-urlencoded"
+
+
+def callback(query: bytes = b"", body: bytes = b"", content_type: str = "") -> Callback:
+    return Callback("sumotext", "POST" if body else "GET", query, content_type, body, 0)
+
+
+def read(*arguments):
+    return parameters(callback(*arguments))
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        (b"", []),
+        (b"a=1&b=2", [("a", "1"), ("b", "2")]),
+        (b"a=1&&b=2&", [("a", "1"), ("b", "2")]),
+        (b"&&&", []),
+        (b"a", [("a", "")]),
+        (b"a=", [("a", "")]),
+        (b"=1", [("", "1")]),
+        (b"=", [("", "")]),
+        (b"a=1=2", [("a", "1=2")]),
+        (b"a=1;b=2", [("a", "1;b=2")]),
+        (b"b=1&a=2&b=3", [("b", "1"), ("a", "2"), ("b", "3")]),
+        (b"short+code=84700", [("short code", "84700")]),
+        (b"short%20code=84700", [("short code", "84700")]),
+        (b"a=%2B1%26%3D", [("a", "+1&=")]),
+        (b"a=%zz", [("a", "%zz")]),
+        (b"a=100%", [("a", "100%")]),
+        (b"a=%4", [("a", "%4")]),
+        (b"a=%C3%A9", [("a", "é")]),
+        (b"a=%E9", [("a", "é")]),
+        (b"a=\xe9", [("a", "é")]),
+        (b"a=\xc3\xa9", [("a", "é")]),
+        (b"a=%93quoted%94", [("a", "“quoted”")]),
+        (b"a=%81%8D", [("a", "\x81\x8d")]),
+        (b"a=%E9&b=%C3%A9", [("a", "é"), ("b", "é")]),
+        (b"a=%ED%A0%80", [("a", "í\xa0€")]),
+        (b"a=%00%01", [("a", "\x00\x01")]),
+        (b"a=%F0%9F%98%80", [("a", "😀")]),
+        (b"%E9=1", [("é", "1")]),
+        (b"a=%2500", [("a", "%00")]),
+    ],
+)
+def test_a_query_and_a_form_read_the_same(query, expected):
+    assert read(query) == expected
+    assert read(b"", query, FORM) == expected
+    assert read(b"", query, "Application/X-WWW-Form-Urlencoded; charset=utf-8") == expected
+
+
+def test_the_query_comes_before_the_body():
+    assert read(b"a=1", b"a=2&b=3", FORM) == [("a", "1"), ("a", "2"), ("b", "3")]
+
+
+@pytest.mark.parametrize("content_type", ["", "text/plain", "application/octet-stream", "nonsense"])
+def test_an_unknown_type_is_tried_as_a_form(content_type):
+    assert read(b"", b"a=1&b=%E9", content_type) == [("a", "1"), ("b", "é")]
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (b"{}", []),
+        (b'{"a": "1", "b": 2}', [("a", "1"), ("b", "2")]),
+        (b'{"a": null}', [("a", "")]),
+        (b'{"a": true, "b": false}', [("a", "true"), ("b", "false")]),
+        (b'{"a": [1, "2", null]}', [("a", "1"), ("a", "2"), ("a", "")]),
+        (b'{"a": []}', []),
+        (b'{"a": 1, "a": 2}', [("a", "1"), ("a", "2")]),
+        (b'{"a": 1.10, "b": 1e400, "c": -0}', [("a", "1.10"), ("b", "1e400"), ("c", "-0")]),
+        (b'{"a": 12345678901234567890123}', [("a", "12345678901234567890123")]),
+        (b'{"a": {"b": [null, true]}}', [("a", '{"b": [null, true]}')]),
+        (b'{"a": "\\ud83d\\ude00"}', [("a", "😀")]),
+        (b'{"a": "\\ud83d"}', [("a", "\ufffd")]),
+        (b'{"a": "\\u0000"}', [("a", "\0")]),
+        (b'{"a": "\xe9"}', [("a", "é")]),
+        (b'\xef\xbb\xbf{"a": "1"}', [("a", "1")]),
+    ],
+)
+def test_a_json_body_is_an_object_of_scalars_and_lists(body, expected):
+    assert read(b"", body, "application/json; charset=utf-8") == expected
+    assert read(b"", body, "application/vnd.sumotext+json") == expected
+
+
+def test_json_is_known_also_under_a_wrong_type():
+    assert read(b"", b' {"a": "1=2"}', FORM) == [("a", "1=2")]
+    assert read(b"", b"{a=1", FORM) == [("{a", "1")]
+
+
+MULTIPART = "multipart/form-data; boundary=xyz"
+
+
+def part(value: bytes, disposition: bytes = b'form-data; name="a"') -> bytes:
+    return b"--xyz\r\nContent-Disposition: " + disposition + b"\r\n\r\n" + value + b"\r\n"
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (part(b"1") + b"--xyz--\r\n", [("a", "1")]),
+        (part(b"1") + part(b"2") + b"--xyz--", [("a", "1"), ("a", "2")]),
+        (part(b"\xe9") + b"--xyz--\r\n", [("a", "é")]),
+        (part(b"\xc3\xa9\r\n") + b"--xyz--\r\n", [("a", "é\r\n")]),
+        (part(b"") + b"--xyz--\r\n", [("a", "")]),
+        (part(b"1", b'form-data; name="a b"; filename="x"') + b"--xyz--\r\n", [("a b", "1")]),
+        (part(b"1", b"form-data") + b"--xyz--\r\n", []),
+        (b"--xyz--\r\n", []),
+    ],
+)
+def test_a_multipart_form_is_read(body, expected):
+    assert read(b"", body, MULTIPART) == expected
+
+
+BROKEN = [
+    (b"[1]", "application/json"),
+    (b'"a"', "application/json"),
+    (b"{", "application/json"),
+    (b"a=1", "application/json"),
+    (b"{" * 100_000, "application/json"),
+    (b'{"a":' * 50_000 + b"1" + b"}" * 50_000, "application/json"),
+    (b"hello", "text/plain"),
+    (b"\x00\xff", ""),
+    (b"a=1", "multipart/form-data"),
+    (b"a=1", MULTIPART),
+    (part(b"1"), MULTIPART),
+    (part(b"1")[:-10], MULTIPART),
+    (b"--xyz\r\nbad header\r\n\r\n1\r\n--xyz--\r\n", MULTIPART),
+    (part(b"1") + b"--xyz--\r\n", "multipart/form-data; boundary=" + "x" * 500),
+]
+
+
+@pytest.mark.parametrize(("body", "content_type"), BROKEN)
+def test_a_broken_body_is_not_understood(body, content_type, caplog):
+    with pytest.raises(NotUnderstood):
+        read(b"", body, content_type)
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(("body", "content_type"), BROKEN)
+def test_good_query_parameters_suffice_beside_a_broken_body(body, content_type):
+    assert read(b"mobile=1", body, content_type) == [("mobile", "1")]
+
+
+def test_the_number_of_parameters_is_limited():
+    pairs = b"&".join(b"a=%d" % number for number in range(MAX_PARAMETERS))
+    assert len(read(pairs)) == MAX_PARAMETERS
+    assert len(read(b"", b"&&" + pairs, FORM)) == MAX_PARAMETERS
+    for query, body in ((pairs + b"&a", b""), (b"", pairs + b"&a"), (b"b", pairs)):
+        with pytest.raises(NotUnderstood, match="more than 1000 parameters"):
+            read(query, body, FORM)
+
+
+@given(
+    query=st.binary(max_size=200),
+    body=st.binary(max_size=200),
+    content_type=st.sampled_from(
+        ["", FORM, "application/json", MULTIPART, "multipart/form-data", "text/xml; charset=é"]
+    ),
+)
+@example(query=b"%", body=b"{", content_type="")
+def test_nothing_is_raised_but_not_understood_and_all_text_is_utf_8(query, body, content_type):
+    try:
+        found = read(query, body, content_type)
+    except NotUnderstood:
+        return
+    for name, value in found:
+        name.encode()
+        value.encode()
+
+
+@given(st.lists(st.tuples(st.text(min_size=1), st.text()), min_size=1))
+def test_what_a_browser_encodes_comes_out_again(pairs):
+    try:
+        encoded = urlencode(pairs).encode()
+    except UnicodeEncodeError:  # a lone surrogate, which no browser sends
+        return
+    assert read(encoded) == pairs
+    assert read(b"", encoded, FORM) == pairs
+
+
+@given(st.binary(max_size=60))
+def test_multipart_never_raises_anything_else_whatever_the_parts_hold(value):
+    with contextlib.suppress(NotUnderstood):
+        read(b"", part(value) + b"--xyz--\r\n", MULTIPART)
