@@ -1,0 +1,486 @@
+"""The commands: in process where that shows all, as a real process beside a real service."""
+
+import asyncio
+import contextlib
+import csv
+import json
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from io import StringIO
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from click.testing import CliRunner
+
+from relay import config, log
+from relay.callback import Callback
+from relay.cli import client, main
+from relay.cli.moment import moment
+from relay.cli.output import printable
+from relay.clock import SystemClock
+from relay.intake import Intake
+from relay.mask import mask, mask_all, mask_in
+from relay.sqlite import SqliteStore
+from relay.store import Settlement, State
+
+YAML = """
+server: {{listen: 127.0.0.1:{port}}}
+admin: {{listen: 127.0.0.1:0}}
+timezone: America/New_York
+sources:
+  sumotext: {{country: US}}
+  second: {{tokens: [first-token, next-token]}}
+sinks:
+  archive: {{plugin: csv, options: {{path: data/events.csv}}}}
+  crm:
+    plugin: csv
+    when: type == 'com.sumotext.web_form'
+    map: {{Mobile: "{{{{ data.mobile }}}}", Name: "{{{{ data.fields.Name }}}}"}}
+    options: {{path: data/crm.csv}}
+"""
+WEB_FORM = b"mobile=2125551212&shortcode=84700&key=JOIN&carrierId=V&Name=Bill"
+POLL = b"mobile=2125551213&shortcode=84700&key=FB1&reply=A&label=Tampa"
+# The commands as processes find the package also where it is not installed.
+ENVIRONMENT = os.environ | {"COLUMNS": "200", "PYTHONPATH": str(Path(__file__).parent.parent)}
+NUMBERS = ("2125551212", "2125551213", "2125550123")
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A folder with a relay.yaml, which the commands find by themselves."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "relay.yaml").write_text(YAML.format(port=free_port()))
+    return tmp_path
+
+
+def relay(*arguments, stdin="", status=0):
+    """Run a command in this process; return what it printed."""
+    result = CliRunner().invoke(main, arguments, input=stdin, catch_exceptions=False)
+    assert result.exit_code == status, result.output
+    return result
+
+
+def fill(*queries, dead=None, quarantined=()):
+    """Put events into the store, as a service would have."""
+
+    async def filling():
+        loaded = config.load(Path("relay.yaml"), {})
+        store = await SqliteStore.open(loaded.store)
+        intake = Intake(loaded, store, SystemClock())
+        made = [(await intake.receive(callback(query))).id for query in queries]
+        if dead:
+            claims = (await store.claim(dead, 100)).claims
+            await store.settle(
+                [Settlement(dead, each.seq, State.DEAD, error="no field") for each in claims]
+            )
+        kept = [await store.quarantine(callback(query), 422, "no number") for query in quarantined]
+        await store.close()
+        return SimpleNamespace(events=made, quarantined=kept)
+
+    return asyncio.run(filling())
+
+
+def callback(query):
+    return Callback("sumotext", "GET", query, "", b"", time.time_ns() // 1000)
+
+
+def test_check_sums_up_a_configuration_that_is_right(here):
+    assert relay("check").stdout == (
+        "relay.yaml is right: 2 sources (sumotext, second), 2 sinks (archive, crm).\n"
+    )
+    assert not (here / "data").exists()
+
+
+def test_check_prints_every_mistake_with_its_line_and_ends_with_78(here):
+    text = (here / "relay.yaml").read_text()
+    (here / "relay.yaml").write_text(text.replace("plugin: csv", "plugin: cvs"))
+    lines = relay("check", status=78).stderr.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["relay.yaml"] * 2
+    assert all("csv" in line for line in lines)
+
+
+@pytest.mark.parametrize("command", ["run", "check", "status"])
+def test_a_missing_configuration_ends_with_78(tmp_path, command):
+    result = relay(command, "--config", str(tmp_path / "none.yaml"), status=78)
+    assert "none.yaml" in result.stderr
+
+
+def test_the_configuration_may_be_named_by_the_environment(here, monkeypatch, tmp_path_factory):
+    monkeypatch.setenv("RELAY_CONFIG", str(here / "relay.yaml"))
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+    assert "2 sinks" in relay("check").stdout
+
+
+def test_an_unset_name_stops_check_and_leaves_the_others_at_work(here):
+    text = (here / "relay.yaml").read_text()
+    (here / "relay.yaml").write_text(text.replace("first-token", "${UNSET_TOKEN}"))
+    assert "UNSET_TOKEN" in relay("check", status=78).stderr
+    relay("status")
+
+
+def test_check_names_what_a_sink_that_has_gone_left(here):
+    fill(WEB_FORM)
+    text = (here / "relay.yaml").read_text()
+    (here / "relay.yaml").write_text(text.replace("  crm:", "  sales:"))
+    assert "Orphaned: crm, 1 pending and 0 dead." in relay("check").stdout
+    relay("sinks", "rename", "crm", "sales")
+    assert "Orphaned" not in relay("check").stdout
+
+
+def test_check_online_asks_each_sink(here):
+    plugin = """
+import relay
+class Sad(relay.Sink):
+    async def send(self, delivery): ...
+    async def check(self):
+        return ["the token has expired"]
+class Broken(Sad):
+    async def check(self):
+        raise KeyError("x")
+@relay.hookimpl
+def register_sinks(register):
+    register("sad", Sad)
+    register("broken", Broken)
+"""
+    (here / "plugins").mkdir()
+    (here / "plugins" / "sad.py").write_text(plugin)
+    with (here / "relay.yaml").open("a") as file:
+        file.write("  sad: {plugin: sad}\n  broken: {plugin: broken}\n")
+    lines = relay("check", "--online", status=1).stdout.splitlines()[1:]
+    assert lines == [
+        "archive: well",
+        "crm: well",
+        "sad: the token has expired",
+        "broken: KeyError: 'x'",
+    ]
+
+
+def test_status_has_the_shape_that_programs_rely_on(here):
+    fill(WEB_FORM, POLL)
+    assert json.loads(relay("status", "--json").stdout) == {
+        "events": 2,
+        "quarantine": 0,
+        "sinks": {
+            "archive": {"state": "running", "pending": 2, "delivered": 0, "dead": 0},
+            "crm": {"state": "running", "pending": 1, "delivered": 0, "dead": 0},
+        },
+    }
+
+
+def test_empty_states_say_what_to_do_next(here):
+    assert "relay send" in relay("status").stdout
+    assert "relay send" in relay("events", "list").stdout
+    assert "relay status" in relay("dead", "list").stdout
+    assert "understood" in relay("quarantine", "list").stdout
+
+
+def test_events_are_shown_with_the_last_four_digits_only(here):
+    made = fill(WEB_FORM, POLL)
+    texts = [
+        relay("events", "list").stdout,
+        relay("events", "show", made.events[0]).stdout,
+        relay("events", "tail").stdout,
+        relay("preview", "--event", made.events[0]).stdout,
+        relay("replay", "--sink", "crm", "--since", "1h", "--dry-run").stdout,
+    ]
+    for text in texts:
+        assert "…1212" in text
+        assert not any(number in text for number in NUMBERS)
+
+
+def test_json_output_is_an_array_an_object_or_lines(here):
+    made = fill(WEB_FORM, POLL, quarantined=[b"mobile=1"])
+    assert [each["id"] for each in json.loads(relay("events", "list", "--json").stdout)] == (
+        made.events[::-1]
+    )
+    shown = json.loads(relay("events", "show", made.events[0], "--json").stdout)
+    assert shown["data"]["mobile"] == "+12125551212"
+    lines = relay("events", "tail", "--json").stdout.splitlines()
+    assert [json.loads(line)["id"] for line in lines] == made.events
+    (kept,) = json.loads(relay("quarantine", "list", "--json").stdout)
+    assert kept["id"] == made.quarantined[0]
+    shown = json.loads(relay("quarantine", "show", kept["id"], "--json").stdout)
+    assert shown["callback"]["query"] == "mobile=1"
+    assert json.loads(relay("dead", "list", "--json").stdout) == []
+    assert [each["name"] for each in json.loads(relay("sinks", "list", "--json").stdout)] == [
+        "archive",
+        "crm",
+    ]
+    assert "csv" in [each["name"] for each in json.loads(relay("plugins", "list", "--json").stdout)]
+
+
+def test_a_table_does_not_let_a_callback_move_the_cursor(here):
+    fill(WEB_FORM.replace(b"JOIN", b"%1B%5B2J%5Bbold%5D"))
+    text = relay("events", "list").stdout
+    assert "\x1b" not in text
+    assert "[bold]" in text
+
+
+def test_dead_deliveries_are_replayed_by_event_or_all_at_once(here):
+    made = fill(WEB_FORM, WEB_FORM.replace(b"1212", b"1214"), dead="crm")
+    assert "no field" in relay("dead", "list").stdout
+    relay("dead", "replay", status=2)
+    assert "1 delivery on the way" in relay("dead", "replay", made.events[0]).stdout
+    assert "1 delivery on the way" in relay("dead", "replay", "--all").stdout
+    assert "0 deliveries" in relay("dead", "replay", "--all").stdout
+    relay("dead", "replay", made.events[0], status=1)
+
+
+def test_dead_deliveries_are_discarded_after_a_question(here):
+    fill(WEB_FORM, dead="crm")
+    relay("dead", "discard", "--all", stdin="n\n", status=1)
+    assert "1 delivery discarded" in relay("dead", "discard", "--all", "--yes").stdout
+
+
+def test_quarantine_is_shown_masked_and_released_or_kept(here):
+    unnamed = WEB_FORM.replace(b"mobile", b"handset")
+    kept = fill(quarantined=[unnamed, unnamed]).quarantined
+    text = relay("quarantine", "show", kept[0]).stdout
+    assert "…1212" in text
+    assert not any(number in text for number in NUMBERS)
+    assert "0 callbacks released, 2 not" in relay("quarantine", "release", "--all", status=1).stdout
+    text = (here / "relay.yaml").read_text()
+    (here / "relay.yaml").write_text(text.replace("US}", "US, rename: {handset: mobile}}"))
+    dry = relay("quarantine", "release", kept[0], "--dry-run").stdout
+    assert '"Mobile": "…1212"' in dry
+    assert "2 callbacks released, 0 not" in relay("quarantine", "release", "--all").stdout
+    assert json.loads(relay("status", "--json").stdout)["events"] == 2
+
+
+def test_quarantine_is_discarded_after_a_question(here):
+    kept = fill(quarantined=[b"mobile=1", b"mobile=2"]).quarantined
+    relay("quarantine", "discard", "--all", stdin="n\n", status=1)
+    assert "1 callback discarded" in relay("quarantine", "discard", kept[0], "-y").stdout
+    assert "1 callback discarded" in relay("quarantine", "discard", "--all", "-y").stdout
+
+
+def test_replay_makes_deliveries_in_a_time(here):
+    fill(WEB_FORM, POLL)
+    relay("replay", "--sink", "crm", status=2)
+    assert "No events" in relay("replay", "--sink", "crm", "--until", "1h").stdout
+    done = json.loads(relay("replay", "--sink", "crm", "--since", "1h", "--json").stdout)
+    assert done == {"made": 0, "skipped": 1}
+    dry = relay("replay", "--sink", "crm", "--since", "1h", "--dry-run", "--json").stdout
+    assert json.loads(dry)[0]["record"] == {"Mobile": "+12125551212", "Name": "Bill"}
+    new = relay("replay", "--sink", "crm", "--since", "1h", "--as-new").stdout
+    assert "1 event on the way to crm" in new
+    assert json.loads(relay("status", "--json").stdout)["events"] == 3
+
+
+def test_sinks_are_paused_and_resumed(here):
+    relay("sinks", "pause", "crm", "--reason", "house move")
+    text = relay("status").stdout
+    assert "house move" in text
+    assert "relay sinks resume" in text
+    relay("sinks", "resume", "crm")
+    assert "paused" not in relay("sinks", "list").stdout
+    assert "known: archive, crm" in relay("sinks", "pause", "cmr", status=1).stderr
+
+
+def test_preview_shows_what_each_sink_would_get(here):
+    previews = json.loads(relay("preview", "web_form", "Name=Bill", "--json").stdout)["sinks"]
+    assert previews[1]["record"] == {"Mobile": "+12125550123", "Name": "Bill"}
+    url = f"/callbacks/sumotext?{POLL.decode()}"
+    assert "crm: nothing, as `when` does not match" in relay("preview", url).stdout
+    assert not (here / "data").exists()
+    relay("preview", status=2)
+    relay("preview", "nonsense", status=2)
+    assert "quarantine" in relay("preview", "/x?mobile=1", status=1).stderr
+
+
+def test_a_number_is_never_an_argument(here):
+    for command in ("send", "preview"):
+        for name in ("mobile", "Mo bile"):
+            result = relay(command, "web_form", f"{name}=2125551212", status=2)
+            assert "standard input" in result.stderr
+            assert "2125551212" not in result.output
+
+
+def test_send_says_when_nothing_listens(here):
+    assert "is the relay running?" in relay("send", "poll", stdin="\n", status=1).stderr
+
+
+def test_a_plugin_begun_by_the_command_loads(here):
+    relay("plugins", "new", "my_sink")
+    assert "my_sink" in relay("plugins", "list").stdout
+    relay("plugins", "new", "my_sink", status=1)
+    relay("plugins", "new", "My Sink", status=2)
+
+
+def test_schema_is_a_json_schema(here):
+    assert "$schema" in json.loads(relay("schema").stdout)
+
+
+def test_a_store_in_other_hands_is_reported_in_a_sentence(here, monkeypatch):
+    monkeypatch.setattr(client, "PAUSE", 0.0)
+
+    async def held():
+        store = await SqliteStore.open(config.load(Path("relay.yaml"), {}).store)
+        try:
+            return await asyncio.to_thread(relay, "status", status=1)
+        finally:
+            await store.close()
+
+    assert "another process holds the store" in asyncio.run(held()).stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("2h", 1_800_000_000 - 7200),
+        ("2026-11-23", 1795410000),
+        ("2026-11-23T12:00", 1795453200),
+        ("2026-11-23T12:00:00Z", 1795435200),
+    ],
+)
+def test_moments_are_of_the_configured_zone_or_ago(text, expected):
+    zone = config.ZoneInfo("America/New_York")
+    assert moment(text)(zone, 1_800_000_000.0) == expected * 1_000_000
+
+
+def test_a_moment_that_is_none_is_wrong_usage(here):
+    assert "'soon' is neither" in relay("events", "list", "--since", "soon", status=2).stderr
+
+
+def test_numbers_are_masked_however_they_are_written():
+    assert mask("+12125551212") == "…1212"
+    record = {"a": "+12125551212", "b": ["(212) 555-1212", 2125551212, "x"], "c": "1-212-555-1212"}
+    assert mask_in(record, "+12125551212") == {
+        "a": "…1212",
+        "b": ["(…1212", "…1212", "x"],
+        "c": "…1212",
+    }
+    assert mask_all("call 212-555-1212 or 84700") == "call …1212 or 84700"
+
+
+def test_what_is_not_printable_is_replaced():
+    assert printable("a\x1b[2Jb\nc") == "a�[2Jb\nc"
+
+
+def test_logs_are_json_lines_without_what_an_exception_says():
+    stream = StringIO()
+    root = logging.getLogger()
+    before = root.handlers[:], root.level
+    try:
+        log.set_up(stream=stream)
+        try:
+            int("2125551212?")
+        except ValueError:
+            logging.getLogger("relay.test").exception("it failed")
+    finally:
+        root.handlers[:], root.level = before
+    line = json.loads(stream.getvalue())
+    assert (line["level"], line["logger"], line["message"]) == ("error", "relay.test", "it failed")
+    assert line["error"].startswith("ValueError; ")
+    assert "2125551212" not in stream.getvalue()
+
+
+@contextlib.contextmanager
+def service(here):
+    """`relay run` as a process; its standard error is in relay.log."""
+    with (here / "relay.log").open("w") as stderr:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "relay.cli", "run"], stderr=stderr, env=ENVIRONMENT
+        )
+        try:
+            wait_for(lambda: "callbacks are taken" in (here / "relay.log").read_text(), process)
+            yield process
+        finally:
+            process.kill()
+            process.wait()
+
+
+def wait_for(condition, process=None, seconds=15):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert process is None or process.poll() is None, "the service ended"
+        assert time.monotonic() < end, "it did not come"
+        time.sleep(0.05)
+
+
+def command(*arguments, stdin=""):
+    return subprocess.run(
+        [sys.executable, "-m", "relay.cli", *arguments],
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+        env=ENVIRONMENT,
+    )
+
+
+def delivered(sink):
+    return json.loads(command("status", "--json").stdout)["sinks"][sink]["delivered"]
+
+
+def test_the_commands_work_beside_a_running_service(here):
+    with service(here) as process:
+        sent = command("send", "web_form", "Name=Bill", "--json", stdin="2125551212\n")
+        assert sent.returncode == 0, sent.stderr
+        assert json.loads(sent.stdout)["type"] == "com.sumotext.web_form"
+        assert command("send", "poll", "--source", "second", "--post").returncode == 0
+        wait_for(lambda: delivered("archive") == 2)
+        with (here / "data" / "events.csv").open() as file:
+            assert [row["mobile"] for row in csv.DictReader(file)] == [
+                "+12125551212",
+                "+12125550123",
+            ]
+        assert command("sinks", "pause", "crm").returncode == 0
+        done = command("replay", "--sink", "crm", "--since", "1h", "--as-new")
+        assert "1 event on the way" in done.stdout, done.stderr
+        crm = json.loads(command("status", "--json").stdout)["sinks"]["crm"]
+        assert (crm["state"], crm["pending"]) == ("paused", 1)
+        assert command("sinks", "resume", "crm").returncode == 0
+        wait_for(lambda: delivered("crm") == 2)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(15) == 0
+    log_text = (here / "relay.log").read_text()
+    assert not any(number in log_text for number in NUMBERS)
+    assert command("status").stdout.startswith("3 events")
+
+
+def test_events_tail_follows_the_service(here):
+    with service(here):
+        tail = subprocess.Popen(
+            [sys.executable, "-m", "relay.cli", "events", "tail", "--json"],
+            stdout=subprocess.PIPE,
+            text=True,
+            env=ENVIRONMENT,
+        )
+        try:
+            time.sleep(1.5)
+            command("send", "text_4_info")
+            assert json.loads(tail.stdout.readline())["type"] == "com.sumotext.text_4_info"
+            tail.send_signal(signal.SIGINT)
+            assert tail.wait(10) == 0
+        finally:
+            tail.kill()
+            tail.wait()
+            tail.stdout.close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becoming another user is root's")
+def test_root_acts_as_the_owner_of_the_store():
+    # Neither tmp_path, whose parents are closed to other users, nor a whole command, as the
+    # interpreter itself may lie where only root can read.
+    code = "import sys, pathlib; from relay.cli.client import become_owner as b; " + (
+        "path = pathlib.Path(sys.argv[1]); b(path / 'relay.db'); (path / 'made').touch()"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        os.chown(folder, 65534, 65534)
+        subprocess.run([sys.executable, "-c", code, folder], check=True, env=ENVIRONMENT)
+        assert (Path(folder) / "made").stat().st_uid == 65534
