@@ -113,7 +113,11 @@ def plugin_files(folder: Path) -> Iterator[Path]:
 
 def plugin_name(path: Path) -> str:
     """`ntfy` for ntfy.py and for ntfy/__init__.py."""
-    return path.parent.name if path.name == "__init__.py" else path.stem
+    return path.parent.name if is_package(path) else path.stem
+
+
+def is_package(path: Path) -> bool:
+    return path.name == "__init__.py"
 
 
 class _Loader:
@@ -128,14 +132,15 @@ class _Loader:
         self.origin = ""
 
     def load_file(self, path: Path) -> None:
-        folder = path.parent if path.name == "__init__.py" else None
-        self._load(str(path), lambda: import_file(path, folder))
+        self._load(str(path), path, lambda: import_file(path))
 
     def load_entry_point(self, entry_point: EntryPoint) -> None:
         package = entry_point.dist.name if entry_point.dist else entry_point.value
-        self._load(package, entry_point.load)
+        spec = importlib.util.find_spec(entry_point.module.partition(".")[0])
+        path = Path(spec.origin) if spec and spec.origin else None
+        self._load(package, path, entry_point.load)
 
-    def _load(self, origin: str, import_plugin: Callable[[], Any]) -> None:
+    def _load(self, origin: str, path: Path | None, import_plugin: Callable[[], Any]) -> None:
         self.origin = origin
         try:
             plugin = import_plugin()
@@ -144,7 +149,7 @@ class _Loader:
         except PluginError as error:
             self.registry.errors.append(error)
         except Exception as error:  # noqa: BLE001  a plugin can raise anything
-            self.registry.errors.append(blame(error, origin))
+            self.registry.errors.append(blame(error, origin, path))
         except SystemExit:
             self.registry.errors.append(PluginError(origin, None, "ends the process when imported"))
 
@@ -160,7 +165,7 @@ class _Refused(Exception):
     """`register` was called with something that is not a sink; the message says why."""
 
 
-def import_file(path: Path, folder: Path | None) -> ModuleType:
+def import_file(path: Path) -> ModuleType:
     """Import a file under a name of its own, so that it can shadow nothing.
 
     The module is put into sys.modules, where dataclasses and relative imports look for it; its
@@ -169,7 +174,7 @@ def import_file(path: Path, folder: Path | None) -> ModuleType:
     digest = hashlib.sha256(str(path).encode()).hexdigest()[:12]
     name = f"relay_plugin_{digest}_{plugin_name(path)}"
     forget(name)
-    locations = [str(folder)] if folder else None
+    locations = [str(path.parent)] if is_package(path) else None
     spec = importlib.util.spec_from_file_location(name, path, submodule_search_locations=locations)
     assert spec is not None
     assert spec.loader is not None
@@ -240,13 +245,13 @@ def overrides(sink_class: type[Sink], method: str) -> bool:
     return getattr(sink_class, method) is not getattr(Sink, method)
 
 
-def blame(error: Exception, origin: str) -> PluginError:
+def blame(error: Exception, origin: str, path: Path | None) -> PluginError:
     """The error of a plugin, at the line of the plugin that it came from."""
     message = str(error) if isinstance(error, _Refused) else f"{type(error).__name__}: {error}"
     if isinstance(error, SyntaxError) and error.filename:
         return PluginError(error.filename, error.lineno, f"{type(error).__name__}: {error.msg}")
-    own = Path(origin).parent if origin.endswith("__init__.py") else Path(origin)
+    own = path.parent if path and is_package(path) else path
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        if Path(frame.filename).is_relative_to(own):
+        if own and Path(frame.filename).is_relative_to(own):
             return PluginError(frame.filename, frame.lineno, message)
     return PluginError(origin, None, message)

@@ -43,7 +43,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         for name in TEXT_FILTERS:
             self.filters[name] = null_through(self.filters[name])
         for name in NUMBER_FILTERS:
-            self.filters[name] = null_through(self.filters[name], unless_given_more=True)
+            self.filters[name] = number(self.filters[name])
         self.filters["default"] = self.filters["d"] = default
         self.filters[none_is_nothing.__name__] = none_is_nothing
         self.filters.update(all_helpers(timezone))
@@ -138,16 +138,26 @@ def default(value: Any, default_value: Any = "", boolean: bool = False) -> Any:
     return default_value if absent(value) or (boolean and not value) else value
 
 
-def null_through(function: Callable[..., Any], unless_given_more: bool = False) -> Any:
+def null_through(function: Callable[..., Any]) -> Any:
     """A filter that leaves null null and undefined undefined."""
     position = 1 if hasattr(function, "jinja_pass_arg") else 0
 
     @functools.wraps(function)
     def filtered(*args: Any, **kwargs: Any) -> Any:
-        given_more = unless_given_more and (len(args) > position + 1 or kwargs)
-        if absent(args[position]) and not given_more:
-            return args[position]
-        return function(*args, **kwargs)
+        value = args[position]
+        return value if absent(value) else function(*args, **kwargs)
+
+    return filtered
+
+
+def number(function: Callable[..., Any]) -> Any:
+    """Jinja2's `int` or `float`: 0 for what is absent only where the template asks for it."""
+
+    @functools.wraps(function)
+    def filtered(value: Any, *args: Any, **kwargs: Any) -> Any:
+        if not absent(value):
+            return function(value, *args, **kwargs)
+        return function(None, *args, **kwargs) if args or kwargs else value
 
     return filtered
 

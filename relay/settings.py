@@ -66,10 +66,11 @@ def _name(text: str) -> str:
     return text
 
 
-def _file(text: str, info: pydantic.ValidationInfo) -> Path:
-    context = info.context or {}
-    path = Path(context.get("folder", ""), text)
-    if context.get("strict") and not path.is_file():
+def _file(value: Any, info: pydantic.ValidationInfo) -> Any:
+    if not isinstance(value, str) or not info.context:
+        return value
+    path = Path(info.context["folder"], value)
+    if info.context["strict"] and not path.is_file():
         raise PydanticCustomError("relay_file", "there is no such file")
     return path
 
@@ -84,8 +85,10 @@ Country = Annotated[str, *text_type(_country, "country", {})]
 Timezone = Annotated[zoneinfo.ZoneInfo, *text_type(parse_timezone, "timezone", {})]
 Token = Annotated[SecretStr, *text_type(_token, "token", {"minLength": 1})]
 StorePlace = Annotated[str, *text_type(_store, "store", {"minLength": 1})]
-File = Annotated[Path, pydantic.PlainValidator(_file, json_schema_input_type=str)]
-Expression = Annotated[str, pydantic.BeforeValidator(_truth_is_text)]
+File = Annotated[Path, pydantic.BeforeValidator(_file, json_schema_input_type=str)]
+Expression = Annotated[
+    str, pydantic.BeforeValidator(_truth_is_text, json_schema_input_type=str | bool)
+]
 Positive = Annotated[Duration, Field(gt=0)]
 
 
@@ -104,6 +107,8 @@ class Model(pydantic.BaseModel):
     @pydantic.model_validator(mode="before")
     @classmethod
     def _without_nothing(cls, value: Any) -> Any:
+        if value is None:
+            return {}
         if isinstance(value, dict):
             return {key: item for key, item in value.items() if item is not None}
         return value

@@ -25,6 +25,7 @@ SENTENCES = {
     "list_type": LIST,
     "model_attributes_type": MAPPING,
     "model_type": MAPPING,
+    "path_type": TEXT,
     "string_type": TEXT,
 }
 
@@ -73,7 +74,7 @@ def _sentence(detail: ErrorDetails, model: type[pydantic.BaseModel], location: L
     kind, message = detail["type"], detail["msg"]
     if kind == "extra_forbidden":
         return f"is not known{suggestion(str(location[-1]), known_keys(model, location[:-1]))}"
-    if kind == "string_type" and isinstance(detail["input"], bool | int | float):
+    if SENTENCES.get(kind) == TEXT and isinstance(detail["input"], bool | int | float):
         return f"{TEXT}; put it in quotes"
     if kind == "literal_error":
         return _choice(detail)

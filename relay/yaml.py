@@ -154,7 +154,7 @@ def _integer(text: str) -> int:
 
 
 def _float(text: str) -> float:
-    return float(text.replace(".inf", "inf").replace(".nan", "nan")) if "." in text else float(text)
+    return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
 
 
 def _syntax_mistake(error: yaml.YAMLError, text: str) -> Mistake:
