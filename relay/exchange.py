@@ -40,6 +40,8 @@ class Exchange:
         self._chunked = False
         self._over = False
         """The answer is out, or the other side has gone."""
+        self._left = False
+        """The other side sends no more; it may still listen."""
         self._waiting: asyncio.Future[None] | None = None
 
     async def run(self, app: ASGIApp) -> None:
@@ -60,7 +62,7 @@ class Exchange:
         if not self._given:
             self._given = True
             return {"type": "http.request", "body": bytes(self.body), "more_body": False}
-        if not self._over:
+        if not (self._over or self._left):
             self._waiting = self._waiting or asyncio.get_running_loop().create_future()
             await asyncio.shield(self._waiting)
         return {"type": "http.disconnect"}
@@ -78,17 +80,24 @@ class Exchange:
         more: bool = message.get("more_body", False)
         self._transport.write(self._head(body, more) + self._framed(body, more))
         if not more:
+            self._over = True
+            self._leave()
             if not self.keep_alive:
                 self._transport.close()
-            self._end()
             self._on_end()
+
+    def half_closed(self) -> None:
+        """The other side sends no more. It gets its answer, and that is the last."""
+        self.keep_alive = False
+        self._leave()
 
     def disconnected(self) -> None:
         """The other side has gone."""
-        self._end()
-
-    def _end(self) -> None:
         self._over = True
+        self._leave()
+
+    def _leave(self) -> None:
+        self._left = True
         if self._waiting is not None and not self._waiting.done():
             self._waiting.set_result(None)
 
@@ -96,7 +105,6 @@ class Exchange:
         if self._begun:
             return b""
         assert self._start is not None, "an answer starts with its head"
-        self._begun = True
         lines = [STATUS_LINE[self._start["status"]]]
         measured = False
         for name, value in (*self._default_headers, *self._start.get("headers", ())):
@@ -114,6 +122,7 @@ class Exchange:
                 b"transfer-encoding: chunked\r\n" if more else b"content-length: %d\r\n" % len(body)
             )
         lines.append(b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n")
+        self._begun = True
         return b"".join(lines)
 
     def _framed(self, body: bytes, more: bool) -> bytes:

@@ -101,8 +101,8 @@ class Protocol(HttpToolsProtocol):
         """A sender that only half closes still gets its answer."""
         if self.scheme == "https":
             return None
-        if self._busy:
-            self._last()
+        if self._busy and self.exchange is not None:
+            self.exchange.half_closed()
             return True
         if self._receiving and not self._deaf:
             self._refuse(400, "The request is cut short.")
@@ -110,15 +110,10 @@ class Protocol(HttpToolsProtocol):
 
     def shutdown(self) -> None:
         """Close once what has begun is answered."""
-        if self._busy:
-            self._last()
+        if self._busy and self.exchange is not None:
+            self.exchange.keep_alive = False
         elif not self._receiving:
             self.transport.close()
-
-    def _last(self) -> None:
-        """Make the answer that is on its way the last one."""
-        if self.exchange is not None:
-            self.exchange.keep_alive = False
 
     # receiving
 
@@ -273,7 +268,7 @@ class Protocol(HttpToolsProtocol):
 
     def _invite(self) -> None:
         """Answer `Expect: 100-continue`."""
-        if (b"expect", b"100-continue") in self.headers:
+        if any(n == b"expect" and v.lower() == b"100-continue" for n, v in self.headers):
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     # time

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import uvloop
 from clock import ManualClock
 
 
@@ -21,3 +22,8 @@ def plugins_folder(root) -> Path:
 @pytest.fixture
 def clock() -> ManualClock:
     return ManualClock()
+
+
+def pytest_asyncio_loop_factories():
+    """The loop that the relay runs on."""
+    return {"uvloop": uvloop.new_event_loop}

@@ -248,10 +248,10 @@ class FailingStore:
     def __init__(self, error: Exception) -> None:
         self.error = error
 
-    async def add(self, arrival):
+    async def add(self, *_):
         raise self.error
 
-    async def quarantine(self, callback, status, reason):
+    async def quarantine(self, *_):
         raise self.error
 
 
