@@ -38,6 +38,7 @@ UNAVAILABLE: dict[type[nodes.Node], str] = {
     nodes.Block: "block",
     nodes.Macro: "macro",
     nodes.CallBlock: "call",
+    nodes.ScopedEvalContextModifier: "autoescape",
 }
 
 Variables = dict[str, Any]

@@ -119,10 +119,11 @@ def _echoes(message: str, secrets: Iterable[str]) -> bool:
 
 
 def _without(
-    model: type[Model], value: Any, places: list[Location], context: Mapping[str, Any] | None
+    model: type[Model], value: Any, places: Iterable[Location], context: Mapping[str, Any] | None
 ) -> Model:
     """The model without the values that only lack their filling in."""
-    for *parents, last in places:
+    # The last first, so that the numbers of the others in a list still hold.
+    for *parents, last in sorted(filter(None, set(places)), reverse=True):
         inner = value
         for part in parents:
             inner = inner[part]
@@ -130,4 +131,4 @@ def _without(
     try:
         return model.model_validate(value, context=context)
     except pydantic.ValidationError:
-        return model.model_construct(**value)
+        return model.model_construct(**value)  # a required option is among them

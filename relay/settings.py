@@ -50,7 +50,7 @@ def parse_timezone(text: str) -> zoneinfo.ZoneInfo:
 def _token(text: str) -> SecretStr:
     # An empty one would let everybody in.
     if not text.strip():
-        raise ValueError("should be text that is not empty")
+        raise ValueError("should be text that is not empty; a number wants quotes")
     return SecretStr(text)
 
 
@@ -62,7 +62,9 @@ def _store(text: str) -> str:
 
 def _name(text: str) -> str:
     if not NAME.fullmatch(text):
-        raise PydanticCustomError("relay_name", "its name may have letters, digits, _ and - only")
+        raise PydanticCustomError(
+            "relay_name", "its name should be 1 to 64 letters, digits, _ or -"
+        )
     return text
 
 

@@ -339,11 +339,14 @@ def test_unfilled_placeholders_stay_where_the_command_does_not_need_them(read):
 
 
 def test_required_options_that_lack_their_filling_in(read):
+    login = "{user: {a: '${USER}'}, password: '${PASSWORD}'}"
     config = read(
-        "sinks: {a: {plugin: crm, options: {object: x, logins: '${LOGINS}', path: '${P}'}}}",
+        f"sinks: {{a: {{plugin: crm, options: {{object: x, logins: [{login}, {login}]}}}}}}\n"
+        "sources: {a: {allow_from: ['${A}', 10.0.0.0/8, '${B}']}}",
         fill=False,
     )
-    assert config.sinks["a"].options.logins == []
+    assert len(config.sinks["a"].options.logins) == 2
+    assert config.sources["a"].allow_from == [ipaddress.ip_network("10.0.0.0/8")]
 
 
 @pytest.mark.parametrize("place", ["plugin: ${NAME}", "plugin: plain, when: '${NAME}'"])

@@ -223,9 +223,11 @@ def test_conditions_that_do_not_compile(environment, text, message):
     assert str(caught.value) == message
 
 
-@pytest.mark.parametrize("tag", ["include 'x'", "extends 'x'", "macro x()", "import 'x' as x"])
+@pytest.mark.parametrize(
+    "tag", ["include 'x'", "extends 'x'", "macro x()", "import 'x' as x", "autoescape true"]
+)
 def test_templates_have_no_loader_and_no_macros(environment, tag):
-    end = "{% endmacro %}" if "macro" in tag else ""
+    end = {"m": "{% endmacro %}", "a": "{% endautoescape %}"}.get(tag[0], "")
     with pytest.raises(ExpressionError, match="is not available here"):
         environment.template(f"{{% {tag} %}}{end}")
 
