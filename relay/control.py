@@ -45,7 +45,14 @@ from relay.store import (
     StoreError,
     StoreFull,
 )
-from relay.views import callback_view, delivery_view, event_view, quarantined_view, state_view
+from relay.views import (
+    callback_view,
+    delivery_view,
+    event_view,
+    quarantined_view,
+    sink_view,
+    stored_state,
+)
 from relay.workers import Workers
 
 Endpoint = Callable[[Request], Awaitable[Any]]
@@ -118,12 +125,12 @@ class Control:
         ]
 
     async def pause(self, request: Request) -> dict[str, Any]:
-        sink = self._sink(request.path_params["name"])
+        sink = self._enabled(request.path_params["name"])
         await self._workers.pause(sink.name, (await _body(request, PauseBody)).reason)
         return {"paused": sink.name}
 
     async def resume(self, request: Request) -> dict[str, Any]:
-        sink = self._sink(request.path_params["name"])
+        sink = self._enabled(request.path_params["name"])
         await self._workers.resume(sink.name)
         return {"resumed": sink.name}
 
@@ -135,7 +142,10 @@ class Control:
             )
         sink = self._sink(new)
         await self._orphan(old)
-        renamed = await self._store.rename_sink(old, new)
+        try:
+            renamed = await self._store.rename_sink(old, new)
+        except ValueError as error:
+            raise Refused(409, str(error)) from error
         self._workers.wake(sink.name)
         return {"renamed": renamed}
 
@@ -162,12 +172,18 @@ class Control:
         now = self._intake.now()
         views: dict[str, dict[str, Any]] = {}
         for name, sink in self._config.sinks.items():
-            view = live.get(name) or state_view(sink, states.get(name) or SinkState(), now)
-            views[name] = view | asdict(counts.get(name) or SinkCounts())
+            state = live.get(name) or stored_state(sink, states.get(name) or SinkState(), now)
+            views[name] = sink_view(state, counts.get(name) or SinkCounts())
         for name, count in counts.items():
             if name not in views and (count.pending or count.dead):
-                views[name] = {"state": "orphaned", **asdict(count)}
+                views[name] = sink_view({"state": "orphaned"}, count)
         return views
+
+    def _enabled(self, name: str) -> SinkConfig:
+        sink = self._sink(name)
+        if not sink.enabled:
+            raise Refused(409, f"the sink {name} is disabled; enable it in relay.yaml first")
+        return sink
 
     def _sink(self, name: str) -> SinkConfig:
         if sink := self._config.sinks.get(name):
@@ -293,9 +309,7 @@ class Control:
     async def replay(self, request: Request) -> dict[str, Any]:
         """One chunk; `next` is the `after` of the following one, None at the end."""
         body = await _body(request, ReplayBody)
-        sink = self._sink(body.sink)
-        if not sink.enabled:
-            raise Refused(409, f"the sink {sink.name} is disabled; enable it in relay.yaml first")
+        sink = self._enabled(body.sink)
         through = await self._store.last_seq() if body.through is None else body.through
         rows = await self._store.events_after(body.filter(), after=body.after, limit=body.limit)
         more = len(rows) == body.limit and rows[-1].seq < through

@@ -10,8 +10,8 @@ import orjson
 
 from relay.event import timestamp
 
-# They log URLs, and a URL may hold a contact's number or a token.
-TALKATIVE = ("aiohttp", "httpcore", "httpx", "uvicorn.access")
+# They log URLs, which may hold a contact's number or a token; uvicorn repeats what the relay says.
+TALKATIVE = ("aiohttp", "httpcore", "httpx", "uvicorn")
 
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None]
 

@@ -1,22 +1,33 @@
 """Views: the store's rows as the JSON that the commands print."""
 
+from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from relay.config import SinkConfig
 from relay.event import timestamp
 from relay.parameters import NotUnderstood, decode, parameters
-from relay.store import DeliveryRow, EventRow, Quarantined, SinkState
+from relay.store import DeliveryRow, EventRow, Quarantined, SinkCounts, SinkState
 
 
-def state_view(sink: SinkConfig, state: SinkState, now: int) -> dict[str, Any]:
-    """How a sink stands by what is written down."""
+def stored_state(sink: SinkConfig, state: SinkState, now: int) -> dict[str, Any]:
+    """How a sink stands by what is written down; a worker would say it in the same words."""
     if not sink.enabled:
         return {"state": "disabled"}
     if state.paused is not None:
-        return {"state": "paused", "reason": state.paused}
+        until = None if state.paused_by_operator else state.probe_at
+        return {"state": "paused", "reason": state.paused, "until": until}
     if state.parked_until > now:
-        return {"state": "parked", "reason": state.parked}
+        return {"state": "parked", "reason": state.parked, "until": state.parked_until}
     return {"state": "running"}
+
+
+def sink_view(state: Mapping[str, Any], counts: SinkCounts) -> dict[str, Any]:
+    """A sink as `status` shows it; `until` when it is tried again, where that is known."""
+    view = {name: value for name, value in state.items() if value is not None}
+    if "until" in view:
+        view["until"] = timestamp(view["until"])
+    return view | asdict(counts)
 
 
 def event_view(row: EventRow) -> dict[str, Any]:

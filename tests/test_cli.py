@@ -477,8 +477,9 @@ def test_events_tail_follows_the_service(here):
 def test_root_acts_as_the_owner_of_the_store():
     # Neither tmp_path, whose parents are closed to other users, nor a whole command, as the
     # interpreter itself may lie where only root can read.
-    code = "import sys, pathlib; from relay.cli.client import become_owner as b; " + (
-        "path = pathlib.Path(sys.argv[1]); b(path / 'relay.db'); (path / 'made').touch()"
+    code = (
+        "import sys, pathlib; from relay.cli.client import become_owner; path ="
+        " pathlib.Path(sys.argv[1]); become_owner(path / 'relay.db'); (path / 'made').touch()"
     )
     with tempfile.TemporaryDirectory() as folder:
         os.chown(folder, 65534, 65534)

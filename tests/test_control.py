@@ -121,9 +121,15 @@ async def test_a_pause_is_written_down_and_shown_until_it_is_resumed(relay):
 
 
 async def test_a_live_worker_knows_better_than_what_is_written_down(relay):
-    relay.workers.states = lambda: {"crm": {"state": "parked", "reason": "503"}}
+    relay.workers.states = lambda: {"crm": {"state": "parked", "reason": "503", "until": 10**15}}
     crm = (await relay.ask.get("/status"))["sinks"]["crm"]
     assert (crm["state"], crm["reason"]) == ("parked", "503")
+    assert crm["until"] == "2001-09-09T01:46:40.000000Z"
+
+
+async def test_a_disabled_sink_is_neither_paused_nor_resumed(relay):
+    for verb in ("pause", "resume"):
+        assert "disabled" in await refused(relay.ask.post(f"/sinks/off/{verb}"))
 
 
 async def test_unknown_sinks_are_refused_with_the_known_names(relay):
@@ -286,6 +292,7 @@ async def test_what_a_sink_that_has_gone_left_is_renamed_or_discarded(relay):
     ask = relay.ask_with(YAML.replace("  crm:", "  sales:"))
     assert (await ask.get("/status"))["sinks"]["crm"]["state"] == "orphaned"
     assert "no sink old" in await refused(ask.post("/sinks/old/rename", to="sales"))
+    assert "deliveries of its own" in await refused(ask.post("/sinks/crm/rename", to="archive"))
     assert await ask.post("/sinks/crm/rename", to="sales") == {"renamed": 2}
     sinks = (await ask.get("/status"))["sinks"]
     assert sinks["sales"]["pending"] == 2

@@ -1,14 +1,14 @@
 """`relay check`: is the configuration right, and do the sinks answer?"""
 
 import asyncio
-import logging
 
 import click
 
-from relay import http
 from relay.cli import client, options
 from relay.cli.output import count, printable
+from relay.clock import SystemClock
 from relay.config import Config, SinkConfig
+from relay.fleet import make_sink
 
 TIMEOUT = 30.0
 
@@ -57,13 +57,11 @@ async def _all_answer(config: Config) -> bool:
 
 async def _problems(sink: SinkConfig) -> list[str]:
     """What the sink's own `check` finds. Plugins may raise anything."""
-    columns = sink.map.columns if sink.map else None
-    log = logging.getLogger(f"relay.sink.{sink.name}")
-    async with http.client(timeout=sink.timeout, allow_private=sink.allow_private) as outside:
-        try:
-            async with asyncio.timeout(TIMEOUT):
-                return await sink.sink_class(sink.name, sink.options, outside, log, columns).check()
-        except TimeoutError:
-            return [f"no answer within {TIMEOUT:.0f} seconds"]
-        except Exception as error:  # noqa: BLE001  it is the plugin's, whatever it is
-            return [f"{type(error).__name__}: {error}"]
+    try:
+        made = make_sink(sink, SystemClock())
+        async with asyncio.timeout(TIMEOUT), made.http:
+            return await made.check()
+    except TimeoutError:
+        return [f"no answer within {TIMEOUT:.0f} seconds"]
+    except Exception as error:  # noqa: BLE001  it is the plugin's, whatever it is
+        return [f"{type(error).__name__}: {error}"]
