@@ -9,42 +9,36 @@ from datetime import UTC, tzinfo
 from typing import Any, NamedTuple
 
 import pydantic
-from jinja2 import TemplateSyntaxError, UndefinedError, nodes
-from jinja2.exceptions import SecurityError
-from jinja2.meta import find_undeclared_variables
+from jinja2 import TemplateSyntaxError, nodes
 from jinja2.runtime import Undefined
 from pydantic_core import PydanticCustomError, core_schema
 
-from relay.event import Event
-from relay.helpers import HelperError
-from relay.mistake import Location, Mistake
-from relay.nearest import nearest
-from relay.sandbox import GLOBALS, RESULT, Root, Sandbox, Scope, absent, expression_tree
-
-VARIABLES = ("id", "type", "time", "source", "subject", "test", "data", "opted_out")
-DATA = (
-    *("mobile", "country", "short_code", "keyword", "carrier", "message", "message_id"),
-    *("reply", "label", "consent", "fields", "parameters"),
+from relay.evaluation import (
+    ABSENT,
+    EvaluationError,
+    Variables,
+    evaluate,
+    plain,
+    render,
+    variables_of,
 )
-NEAR_ENOUGH = 0.75
-"""A name this near to a known one is a slip; any other is merely undefined."""
-MAX_TEXT = 1024 * 1024
-MARKS = ("{{", "{%", "{#")
-UNAVAILABLE: dict[type[nodes.Node], str] = {
-    nodes.Include: "include",
-    nodes.Import: "import",
-    nodes.FromImport: "from … import",
-    nodes.Extends: "extends",
-    nodes.Block: "block",
-    nodes.Macro: "macro",
-    nodes.CallBlock: "call",
-    nodes.ScopedEvalContextModifier: "autoescape",
-}
+from relay.event import Event
+from relay.mistake import Location, Mistake
+from relay.sandbox import Root, Sandbox, expression_tree
+from relay.slips import Slip, check
 
-Variables = dict[str, Any]
+__all__ = [
+    "Condition",
+    "Environment",
+    "EvaluationError",
+    "ExpressionError",
+    "Mapping",
+    "Template",
+]
+
+MARKS = ("{{", "{%", "{#")
 Producer = abc.Callable[[Variables], Any]
 """Makes one value of a record; ABSENT leaves its key out."""
-ABSENT = Undefined()
 
 
 class ExpressionError(Exception):
@@ -53,10 +47,6 @@ class ExpressionError(Exception):
     def __init__(self, message: str, mistakes: abc.Sequence[Mistake] = ()) -> None:
         super().__init__(message)
         self.mistakes = list(mistakes) or [Mistake((), message)]
-
-
-class EvaluationError(Exception):
-    """It compiles, and fails for this event. The message holds no value of the event."""
 
 
 class Compiled(NamedTuple):
@@ -151,14 +141,13 @@ class Environment:
 
         One `{{ … }}` and nothing else keeps the type of its value.
         """
-        tree = self._tree(lambda: self._sandbox.parse(text.strip()))
         sandbox = self._sandbox
-        match tree.body:
-            case [nodes.Output(nodes=[expression])] if not is_text(expression):
-                root, uses = self._compile(expression_tree(expression))
-                return lambda variables: plain(evaluate(sandbox, root, variables)), uses
-        root, uses = self._compile(self._tree(lambda: self._sandbox.parse(text)))
-        return lambda variables: render(sandbox, root, variables) or ABSENT, uses
+        tree = self._tree(lambda: sandbox.parse(text))
+        if expression := only_expression(tree):
+            root, uses_opted_out = self._compile(expression_tree(expression))
+            return lambda variables: plain(evaluate(sandbox, root, variables)), uses_opted_out
+        root, uses_opted_out = self._compile(tree)
+        return lambda variables: render(sandbox, root, variables) or ABSENT, uses_opted_out
 
     def _tree(self, parse: abc.Callable[[], nodes.Template]) -> nodes.Template:
         try:
@@ -170,28 +159,13 @@ class Environment:
             raise ExpressionError(f"does not compile: {type(error).__name__}") from None
 
     def _compile(self, tree: nodes.Template) -> Compiled:
-        names = self._check(tree)
         try:
+            names = check(tree, self._sandbox)
             return Compiled(self._sandbox.compile_tree(tree), "opted_out" in names)
+        except Slip as slip:
+            raise ExpressionError(str(slip)) from None
         except Exception as error:  # noqa: BLE001  Python's own compiler has limits too
             raise ExpressionError(f"does not compile: {type(error).__name__}") from None
-
-    def _check(self, tree: nodes.Template) -> set[str]:
-        """Find what would only show when an event comes. Returns the variables that it uses."""
-        tree.set_environment(self._sandbox)
-        for kind, tag in UNAVAILABLE.items():
-            if tree.find(kind):
-                raise ExpressionError(f"does not compile: {{% {tag} %}} is not available here")
-        for used in tree.find_all(nodes.Filter):
-            check_name("filter", used.name, self._sandbox.filters)
-        for tested in tree.find_all(nodes.Test):
-            check_name("test", tested.name, self._sandbox.tests)
-        names = find_undeclared_variables(tree)
-        for name in sorted(names - set(VARIABLES)):
-            check_variable(name)
-        for attribute in tree.find_all(nodes.Getattr):
-            check_attribute(attribute)
-        return names
 
 
 class _Building:
@@ -223,43 +197,18 @@ class _Building:
         return producer
 
 
-def variables_of(event: Event, opted_out: bool) -> Variables:
-    return {
-        "id": event.id,
-        "type": event.type,
-        "time": event.time,
-        "source": event.source,
-        "subject": event.subject,
-        "test": event.test,
-        "data": event.data,
-        "opted_out": opted_out,
-        **GLOBALS,
-    }
+def only_expression(tree: nodes.Template) -> nodes.Expr | None:
+    """The one `{{ … }}` of a template that has nothing else but space around it."""
+    if len(tree.body) != 1 or not isinstance(tree.body[0], nodes.Output):
+        return None
+    match [part for part in tree.body[0].nodes if not is_space(part)]:
+        case [expression] if not isinstance(expression, nodes.TemplateData):
+            return expression
+    return None
 
 
-def evaluate(sandbox: Sandbox, root: Root, variables: Variables) -> Any:
-    """The value of an expression."""
-    scope = Scope(sandbox, variables)
-    try:
-        for _ in root(scope):
-            pass
-    except Exception as error:  # noqa: BLE001  an expression can raise anything
-        raise EvaluationError(reason_of(error)) from None
-    return scope.vars[RESULT]
-
-
-def render(sandbox: Sandbox, root: Root, variables: Variables) -> str:
-    """The text of a template."""
-    text = ""
-    try:
-        for piece in root(Scope(sandbox, variables)):
-            text += piece
-            check_length(text)
-    except EvaluationError:
-        raise
-    except Exception as error:  # noqa: BLE001  an expression can raise anything
-        raise EvaluationError(reason_of(error)) from None
-    return text
+def is_space(node: nodes.Node) -> bool:
+    return isinstance(node, nodes.TemplateData) and node.data.isspace()
 
 
 def produce_items(producers: dict[str, Producer], variables: Variables) -> dict[str, Any]:
@@ -277,70 +226,6 @@ def produce_items(producers: dict[str, Producer], variables: Variables) -> dict[
 def produce_list(producers: list[Producer], variables: Variables) -> list[Any]:
     values = (produce(variables) for produce in producers)
     return [value for value in values if not isinstance(value, Undefined)]
-
-
-def plain(value: Any) -> Any:
-    """An expression's value as JSON has it. Null at the top is absent, as undefined is."""
-    return ABSENT if absent(value) else _plain(value)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, str):
-        check_length(value)
-        return str(value)
-    if value is None or isinstance(value, bool | float):
-        return value
-    if isinstance(value, int):
-        if not -(2**63) <= value < 2**64:
-            raise EvaluationError("its number is too large")
-        return value
-    if isinstance(value, dict):
-        items = value.items()
-        return {str(k): _plain(v) for k, v in items if not isinstance(v, Undefined)}
-    if isinstance(value, abc.Iterable):
-        return [_plain(item) for item in value if not isinstance(item, Undefined)]
-    raise EvaluationError(f"it gives a {type(value).__name__}, which JSON does not have")
-
-
-def is_text(node: nodes.Node) -> bool:
-    return isinstance(node, nodes.TemplateData)
-
-
-def check_length(text: str) -> None:
-    if len(text) > MAX_TEXT:
-        raise EvaluationError("its text is longer than a million characters")
-
-
-def reason_of(error: Exception) -> str:
-    """A sentence that shows no value, as Python's and Jinja2's own messages may."""
-    if isinstance(error, HelperError):
-        return str(error)
-    if isinstance(error, UndefinedError):
-        return "it calls or compares something that is undefined or null"
-    if isinstance(error, SecurityError):
-        return "it does what a template may not do, or makes something too large"
-    return f"it raises {type(error).__name__}"
-
-
-def check_name(kind: str, name: str, known: abc.Iterable[str]) -> None:
-    if name not in known:
-        match = nearest(name, known)
-        hint = f'; did you mean "{match}"?' if match else ""
-        raise ExpressionError(f'does not compile: there is no {kind} "{name}"{hint}')
-
-
-def check_variable(name: str) -> None:
-    if name in DATA:
-        raise ExpressionError(f'there is no variable "{name}"; did you mean "data.{name}"?')
-    if name not in GLOBALS and (match := nearest(name, VARIABLES, NEAR_ENOUGH)):
-        raise ExpressionError(f'there is no variable "{name}"; did you mean "{match}"?')
-
-
-def check_attribute(node: nodes.Getattr) -> None:
-    if not (isinstance(node.node, nodes.Name) and node.node.name == "data"):
-        return
-    if node.attr not in DATA and (match := nearest(node.attr, DATA, NEAR_ENOUGH)):
-        raise ExpressionError(f'there is no "data.{node.attr}"; did you mean "data.{match}"?')
 
 
 def _template_field(value: Any, info: core_schema.ValidationInfo) -> Template:

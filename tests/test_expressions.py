@@ -282,6 +282,7 @@ def test_evaluation_errors_hold_no_value(environment, text, message):
         ("{{ 1 / 0 }}", "key: it raises ZeroDivisionError"),
         ({"a": ["x {{ 1 / 0 }}"]}, "key: a: it raises ZeroDivisionError"),
         ("{{ 2 ** 100 }}", "key: its number is too large"),
+        ("{{ ['x'] | map('nothing') }}", "key: it raises TemplateRuntimeError"),
         ("{{ range }}", "key: it gives a function, which JSON does not have"),
         (
             "{% for i in range(10000) %}{{ 'x' * 9999 }}{% endfor %}",
