@@ -8,6 +8,7 @@ import string
 import subprocess
 import sys
 from datetime import datetime
+from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pydantic
@@ -20,6 +21,7 @@ from csvsink import (
     delivery,
     event_id,
     ids,
+    ledger_module,
     options,
     rows,
     sink,
@@ -475,14 +477,13 @@ async def test_a_folder_removed_is_made_anew(opened, tmp_path):
 
 
 @pytest.mark.parametrize("size", [0, 1, 100, 200])
-async def test_a_file_cut_short_by_somebody_stays_readable(opened, tmp_path, size):
+async def test_a_file_cut_short_by_somebody_takes_new_rows(opened, tmp_path, size):
     archive = await opened(tmp_path)
     await archive.send_batch(deliveries(1, 2))
     file = tmp_path / "out/events.csv"
     os.truncate(file, size)
     await archive.send_batch(deliveries(3))
-    assert rows(file)[-1][0] == event_id(3) if size != 200 else True
-    assert event_id(3).encode() in file.read_bytes()
+    assert f"\n{event_id(3)},".encode() in file.read_bytes()
 
 
 async def test_a_last_line_without_an_end_is_ended(opened, tmp_path):
@@ -520,6 +521,80 @@ async def test_a_file_locked_by_another_program_is_tried_again(opened, tmp_path)
     assert "locked" in outcome.reason
     program.communicate(b"\n")
     assert delivered(await archive.send_batch(deliveries(2))) == [True]
+
+
+# an append that was under way when the relay ended
+
+
+@pytest.fixture
+async def unfinished(tmp_path, monkeypatch):
+    """A file with two rows of which the ledger knows the second as announced only."""
+    archive = sink(tmp_path)
+    await archive.send_batch(deliveries(1))
+    with monkeypatch.context() as patch:
+        patch.setattr(ledger_module.Ledger, "finish", lambda _: None)
+        await archive.send_batch(deliveries(2))
+    await archive.close()
+    return tmp_path / "out/events.csv"
+
+
+async def test_a_complete_row_is_kept_and_put_on_disk_again(opened, unfinished, monkeypatch):
+    """After a failed fsync the row may stand in the system's memory alone, and count as clean."""
+    calls = []
+    for name in ("pwrite", "fsync"):
+        real = getattr(os, name)
+
+        def call(*args, name=name, real=real):
+            calls.append((name, Path(f"/proc/self/fd/{args[0]}").readlink(), *args[1:]))
+            return real(*args)
+
+        monkeypatch.setattr(os, name, call)
+    before = unfinished.read_bytes()
+    archive = await opened(unfinished.parent.parent)
+    row = before.splitlines(keepends=True)[2]
+    assert calls[:2] == [
+        ("pwrite", unfinished, row, len(before) - len(row)),
+        ("fsync", unfinished),
+    ]
+    await archive.send_batch(deliveries(2))
+    assert unfinished.read_bytes() == before
+
+
+async def test_a_repair_does_not_make_yesterdays_file_todays(opened, unfinished):
+    os.utime(unfinished, (1_000_000, 1_000_000))
+    await opened(unfinished.parent.parent)
+    assert unfinished.stat().st_mtime == 1_000_000
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda data: data.replace(b"+12125550001", b"+12125550009"),
+        lambda data: data.replace(b"JOIN", b"LEAVE"),
+        lambda data: data[:-20],
+        lambda data: data[: len(data) // 3],
+    ],
+)
+async def test_a_file_edited_since_is_not_cut(opened, unfinished, edit):
+    edited = edit(unfinished.read_bytes()) + b"more and more\r\n" * 100
+    unfinished.write_bytes(edited)
+    archive = await opened(unfinished.parent.parent)
+    assert unfinished.read_bytes() == edited
+    assert delivered(await archive.send_batch(deliveries(2))) == [True]
+
+
+async def test_an_edit_ahead_of_the_append_leaves_the_file_alone(opened, unfinished):
+    edited = unfinished.read_bytes().replace(b"JOIN", b"LEFT").replace(b"poll", b"note")
+    unfinished.write_bytes(edited)
+    await opened(unfinished.parent.parent)
+    assert unfinished.read_bytes() == edited
+
+
+async def test_a_file_gone_since_is_begun_anew(opened, unfinished):
+    unfinished.unlink()
+    archive = await opened(unfinished.parent.parent)
+    assert all(delivered(await archive.send_batch(deliveries(1, 2))))
+    assert [row[0] for row in rows(unfinished)] == [event_id(2)]
 
 
 # what is said
