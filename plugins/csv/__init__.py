@@ -38,6 +38,13 @@ class Options(relay.Options):
     _folder: Path = pydantic.PrivateAttr(default_factory=Path.cwd)
     _zone: tzinfo = pydantic.PrivateAttr(default=UTC)
 
+    @pydantic.field_validator("path")
+    @classmethod
+    def names_a_file(cls, path: Template) -> Template:
+        if not path.text.rpartition("/")[2]:
+            raise ValueError("should name a file, not a folder")
+        return path
+
     def model_post_init(self, context: Any) -> None:
         """Keep what relay.yaml says beyond these options: where it lies, and its timezone."""
         if context:

@@ -18,7 +18,7 @@ from .place import Place
 from .rotation import Rotation, put_away
 from .sheet import Sheet, pieces
 from .table import Table
-from .trouble import TROUBLE, outcome
+from .trouble import TROUBLE, outcome, shown
 
 LEAST_SPACE = 16 * 1024 * 1024
 
@@ -185,7 +185,7 @@ class Archive:
                 label = self._rotation.label(sheet.changed, self._zone)
                 target = put_away(path, label)
                 folder.sync(path.parent)
-                self._log.info("%s is now %s", path.name, target.name)
+                self._log.info("%s is now %s", shown(path), shown(target))
                 sheet.close()
                 sheet = Sheet(path)
             yield sheet

@@ -13,8 +13,8 @@ TROUBLE = (OSError, apsw.Error)
 NUMBER = re.compile(r"\d{5,}(?=\d{4})")
 
 
-def outcome(error: BaseException, path: Path) -> relay.Retry | relay.Reject | relay.Pause:
-    """Retry what may pass, pause for what somebody must change, reject what never fits."""
+def outcome(error: BaseException, path: Path) -> relay.Retry | relay.Pause:
+    """Retry what may pass, and pause for what somebody must change."""
     where = shown(Path(getattr(error, "filename", None) or path))
     match error:
         case apsw.BusyError():
@@ -30,7 +30,7 @@ def outcome(error: BaseException, path: Path) -> relay.Retry | relay.Reject | re
         case OSError(errno=errno.EACCES | errno.EPERM | errno.EROFS):
             return relay.Pause(f"{where}: {error.strerror}; give it to the relay's user")
         case OSError(errno=errno.ENAMETOOLONG):
-            return relay.Reject(f"{where}: the path is too long; shorten options.path")
+            return relay.Pause(f"{where}: the path is too long; shorten options.path")
         case OSError(errno=errno.ENOSPC | errno.EDQUOT):
             return relay.Retry(f"{where}: no space left on the disk; make room")
         case BlockingIOError():

@@ -95,7 +95,7 @@ def test_a_kill_does_damage_without_the_protection(nursery, tmp_path, control):
 
 
 def test_a_power_cut_at_any_step_leaves_each_row_once(nursery, tmp_path):
-    for folder in every_step(nursery, tmp_path, power=True, seeds=2):
+    for folder in every_step(nursery, tmp_path, power=True):
         assert not damage(folder), folder.name
 
 

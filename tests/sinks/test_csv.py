@@ -381,12 +381,12 @@ async def test_no_text_leads_out_of_the_folder(opened, tmp_path, text, template)
         assert rows(file)[0][0] == event_id(1)
 
 
-async def test_a_path_that_is_too_long_is_rejected_for_its_event_alone(opened, tmp_path):
+async def test_a_path_that_is_too_long_is_a_matter_of_configuration(opened, tmp_path):
     long = "/".join(["{{ data.keyword }}"] * 40) + ".csv"
     archive = await opened(tmp_path, path=f"out/{long}")
     bad, good = await archive.send_batch([delivery(1, keyword="k" * 190), delivery(2, keyword="k")])
-    assert isinstance(bad, relay.Reject)
-    assert "too long" in bad.reason
+    assert isinstance(bad, relay.Pause)
+    assert "shorten options.path" in bad.reason
     assert isinstance(good, relay.Delivered)
 
 
@@ -642,7 +642,14 @@ async def test_a_damaged_ledger_pauses_and_is_named(opened, tmp_path):
 
 @pytest.mark.parametrize(
     "values",
-    [{"path": "{{"}, {"mode": "safe"}, {"rotate": {"every": "week"}}, {"rotate": {"size": "64"}}],
+    [
+        {"path": "{{"},
+        {"path": "out/"},
+        {"path": ""},
+        {"mode": "safe"},
+        {"rotate": {"every": "week"}},
+        {"rotate": {"size": "64"}},
+    ],
 )
 def test_wrong_options_are_refused(tmp_path, values):
     with pytest.raises(pydantic.ValidationError):
