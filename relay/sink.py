@@ -9,7 +9,7 @@ import httpx
 import pydantic
 
 from relay.event import Event
-from relay.outcome import Delivered, NotDelivered, Outcome
+from relay.outcome import Delivered, Outcome, Pause, Reject, Retry
 
 
 class Options(pydantic.BaseModel):
@@ -94,6 +94,7 @@ class Sink:
         """
         (delivery,) = deliveries
         try:
-            return [await self.send(delivery) or Delivered()]
-        except NotDelivered as outcome:
-            return [outcome]  # type: ignore[list-item]  # one of Retry, Reject, Pause
+            result = await self.send(delivery)
+        except (Retry, Reject, Pause) as outcome:
+            return [outcome]
+        return [result if isinstance(result, Delivered) else Delivered()]

@@ -1,0 +1,528 @@
+"""Delivery: real store, a sink that is told what to do, a clock that is moved by hand."""
+
+import asyncio
+
+import pytest
+from arrivals import arrival, mobile
+from couriers import (
+    BatchSink,
+    PATIENCE,
+    CheckedSink,
+    ScriptedSink,
+    counts,
+    eventually,
+    fail,
+    reached,
+    running,
+    states,
+    status_error,
+)
+from relay.config import Batch
+from relay.expressions import Environment
+from relay.limiter import urgent
+from relay.outcome import Delivered, Pause, Reject, Retry
+from relay.settings import Breaker
+from relay.settings import Retry as RetrySettings
+from relay.sqlite import SqliteStore
+from relay.store import EventFilter, State
+
+DAY = 86400.0
+NO_WAIT = RetrySettings(initial="1ms", max="1ms")
+NO_BREAKER = Breaker(failures=1000)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "relay.db"
+
+
+@pytest.fixture
+async def store(path, clock):
+    opened = await SqliteStore.open(path, clock=clock)
+    yield opened
+    await opened.close()
+
+
+async def add(store, *arrivals) -> list[str]:
+    return [(await store.add(each)).id for each in arrivals]
+
+
+async def pass_time(clock, seconds: float, condition, *, step: float | None = None) -> None:
+    """Move the clock on, a fiftieth of `seconds` at a time, until the condition holds."""
+    async with asyncio.timeout(PATIENCE):
+        while not condition():
+            await clock.advance(step or seconds / 50)
+            await asyncio.sleep(0.003)
+
+
+async def test_deliveries_arrive_in_order_with_their_record(store, clock):
+    sink = ScriptedSink()
+    async with running(store, clock, sink):
+        ids = await add(store, *(arrival() for _ in range(5)))
+        await reached(store, 0, 5, 0)
+    assert sink.ids == ids
+    assert sink.sent[0].record["data"]["keyword"] == "JOIN"
+    assert (sink.sent[0].attempt, sink.sent[0].replayed, sink.sent[0].stale) == (1, False, False)
+
+
+async def test_others_go_on_while_one_contact_waits(store, clock):
+    gate = asyncio.Event()
+    slow = mobile(7)
+    sink = ScriptedSink(lambda d: gate.wait() if d.event.data["mobile"] == slow else None)
+    async with running(store, clock, sink, concurrency=4):
+        first, second, *others = await add(
+            store, arrival(7), arrival(7), *(arrival() for _ in range(20))
+        )
+        await reached(store, 2, 20, 0)
+        assert second not in sink.ids
+        gate.set()
+        await reached(store, 0, 22, 0)
+    assert sink.ids.index(first) < sink.ids.index(second)
+
+
+async def test_never_more_at_once_than_the_concurrency(store, clock):
+    gate = asyncio.Event()
+    sink = ScriptedSink(lambda _: gate.wait())
+    async with running(store, clock, sink, concurrency=3):
+        await add(store, *(arrival() for _ in range(20)))
+        await eventually(lambda: sink.sending == 3)
+        await asyncio.sleep(0.05)
+        gate.set()
+        await reached(store, 0, 20, 0)
+    assert sink.most == 3
+
+
+async def test_a_failed_attempt_waits_in_the_store_and_is_recorded(store, clock):
+    sink = ScriptedSink(lambda d: fail(status_error(503)) if d.attempt < 3 else None)
+    async with running(store, clock, sink):
+        (event_id,) = await add(store, arrival())
+        await sink.next()
+        await eventually(lambda: states(store))
+        await pass_time(clock, 60, lambda: len(sink.sent) == 3)
+        await reached(store, 0, 1, 0)
+    assert [delivery.attempt for delivery in sink.sent] == [1, 2, 3]
+    row = await store.event(event_id)
+    assert [(number, each.status, each.answer) for _, number, each in row.attempts] == [
+        (1, 503, "the answer"),
+        (2, 503, "the answer"),
+    ]
+
+
+async def test_dead_when_attempts_and_window_are_used_up_across_restarts(path, clock):
+    """A restart in the middle changes neither the count of attempts nor the window."""
+    sink = ScriptedSink(lambda _: Retry("no") and fail(Retry("no")))
+    store = await SqliteStore.open(path, clock=clock)
+    (event_id,) = await add(store, arrival())
+    for _ in range(40):
+        async with running(store, clock, sink):
+            before = len(sink.sent)
+            if (await counts(store))[2]:
+                break
+            await pass_time(clock, 7 * 3600, lambda before=before: len(sink.sent) > before)
+        await store.close()
+        store = await SqliteStore.open(path, clock=clock)
+    assert await counts(store) == (0, 0, 1)
+    attempts = (await store.event(event_id)).attempts
+    assert [number for _, number, _ in attempts] == list(range(1, len(attempts) + 1))
+    assert len(attempts) >= 14
+    assert attempts[-1][2].started - attempts[0][2].started >= 4 * DAY * 1_000_000
+    await store.close()
+
+
+async def test_retry_after_holds_the_whole_sink_and_opt_outs_too(store, clock):
+    def answer(delivery):
+        if len(sink.sent) == 1:
+            fail(status_error(429, **{"retry-after": "3600"}))
+
+    sink = ScriptedSink(answer)
+    async with running(store, clock, sink) as courier:
+        await add(store, arrival())
+        await eventually(lambda: courier.status()["state"] == "parked")
+        await add(store, arrival(), arrival(consent="opt_out"))
+        await pass_time(clock, 3500, lambda: clock.sleeping, step=3500)
+        assert len(sink.sent) == 1
+        await pass_time(clock, 300, lambda: len(sink.sent) > 1)
+        await reached(store, 0, 3, 0)
+    assert sink.sent[1].event.data["consent"] == "opt_out"
+
+
+async def test_a_park_outlives_a_restart(path, clock):
+    sink = ScriptedSink(lambda _: fail(Retry("wait", after=3600)) if len(sink.sent) == 1 else None)
+    store = await SqliteStore.open(path, clock=clock)
+    async with running(store, clock, sink) as courier:
+        await add(store, arrival())
+        await eventually(lambda: courier.status()["state"] == "parked")
+    await store.close()
+    store = await SqliteStore.open(path, clock=clock)
+    async with running(store, clock, sink) as courier:
+        await asyncio.sleep(0.05)
+        assert courier.status()["state"] == "parked"
+        assert len(sink.sent) == 1
+        await pass_time(clock, 3700, lambda: len(sink.sent) == 2)
+        await reached(store, 0, 1, 0)
+    await store.close()
+
+
+async def test_retry_after_is_obeyed_for_a_day_at_the_most(store, clock):
+    sink = ScriptedSink(lambda _: fail(Retry("wait", after=1e9)) if len(sink.sent) == 1 else None)
+    async with running(store, clock, sink) as courier:
+        await add(store, arrival())
+        await eventually(lambda: courier.status()["state"] == "parked")
+        await pass_time(clock, DAY + 60, lambda: len(sink.sent) == 2)
+
+
+async def test_the_breaker_parks_a_sink_that_is_down_and_spends_no_attempts(store, clock):
+    """Down for ten days, longer than the retry window: nothing is dead, all arrives after."""
+    down = True
+    sink = ScriptedSink(lambda _: fail(status_error(503)) if down else None)
+    retry = RetrySettings(attempts=2, window="1h")
+    async with running(store, clock, sink, breaker=Breaker(failures=3), retry=retry) as courier:
+        await add(store, *(arrival() for _ in range(20)))
+        await eventually(lambda: courier.status()["state"] == "parked")
+        assert len(sink.sent) == 3
+        for _ in range(24):
+            await clock.advance(DAY / 2.4)
+            await asyncio.sleep(0.01)
+        assert len(sink.sent) > 10
+        assert await counts(store) == (20, 0, 0)
+        down = False
+        await pass_time(clock, 3600, lambda: courier.status()["state"] == "running")
+        await pass_time(clock, 3600, lambda: len(set(sink.ids)) == 20, step=60)
+        await reached(store, 0, 20, 0)
+
+
+async def test_throttling_does_not_count_for_the_breaker(store, clock):
+    sink = ScriptedSink(lambda _: fail(status_error(429)))
+    async with running(store, clock, sink, breaker=Breaker(failures=3)) as courier:
+        await add(store, *(arrival() for _ in range(10)))
+        await eventually(lambda: len(sink.sent) >= 10)
+        assert courier.status()["state"] == "running"
+
+
+async def test_a_refused_record_is_dead_with_the_reason(store, clock):
+    bad = mobile(7)
+    sink = ScriptedSink(
+        lambda d: fail(status_error(400)) if d.event.data["mobile"] == bad else None
+    )
+    async with running(store, clock, sink):
+        _, event_id, _ = await add(store, arrival(), arrival(7), arrival())
+        await reached(store, 0, 2, 1)
+    (dead,) = await store.deliveries([State.DEAD])
+    assert (dead.event_id, dead.error) == (event_id, "400 Bad Request")
+
+
+async def test_the_same_refusal_for_five_contacts_pauses_and_puts_all_five_back(store, clock):
+    broken = True
+    sink = ScriptedSink(lambda _: fail(status_error(400)) if broken else None)
+    async with running(store, clock, sink) as courier:
+        ids = await add(store, *(arrival() for _ in range(8)))
+        await eventually(lambda: courier.status()["state"] == "paused")
+        assert "400" in courier.status()["reason"]
+        await reached(store, 8, 0, 0)
+        assert len(sink.sent) == 5
+        broken = False
+        await pass_time(clock, 1200, lambda: set(sink.ids[5:]) == set(ids))
+        await reached(store, 0, 8, 0)
+
+
+async def test_a_pause_spends_no_attempt_and_a_probe_ends_it(store, clock):
+    well = False
+    sink = ScriptedSink(lambda _: None if well else fail(Pause("renew the token")))
+    async with running(store, clock, sink) as courier:
+        (event_id,) = await add(store, arrival())
+        await eventually(lambda: courier.status()["state"] == "paused")
+        assert courier.status()["reason"] == "renew the token"
+        for _ in range(5):
+            await clock.advance(301)
+            await asyncio.sleep(0.02)
+        well = True
+        await pass_time(clock, 700, lambda: courier.status()["state"] == "running")
+        await reached(store, 0, 1, 0)
+    assert {delivery.attempt for delivery in sink.sent} == {1}
+    assert len((await store.event(event_id)).attempts) >= 2
+
+
+async def test_a_sinks_own_check_is_the_probe(store, clock):
+    sink = CheckedSink(lambda _: fail(Pause("no")) if len(sink.sent) == 1 else None)
+    sink.problems = ["the field Zip does not exist"]
+    async with running(store, clock, sink) as courier:
+        await add(store, arrival())
+        await eventually(lambda: courier.status()["state"] == "paused")
+        await pass_time(
+            clock, 400, lambda: courier.status().get("reason") == "the field Zip does not exist"
+        )
+        assert len(sink.sent) == 1
+        sink.problems = []
+        await pass_time(clock, 400, lambda: len(sink.sent) == 2)
+        await reached(store, 0, 1, 0)
+
+
+async def test_a_pause_by_the_operator_ends_only_by_hand(store, clock):
+    sink = ScriptedSink()
+    async with running(store, clock, sink) as courier:
+        await courier.pause("maintenance")
+        await add(store, arrival(), arrival(consent="opt_out"))
+        for _ in range(3):
+            await clock.advance(DAY)
+            await asyncio.sleep(0.02)
+        assert sink.sent == []
+        assert courier.status() == {"state": "paused", "reason": "maintenance", "until": None}
+        await courier.resume()
+        await reached(store, 0, 2, 0)
+    assert sink.sent[0].event.data["consent"] == "opt_out"
+
+
+async def test_a_pause_outlives_a_restart(path, clock):
+    sink = ScriptedSink()
+    store = await SqliteStore.open(path, clock=clock)
+    async with running(store, clock, sink) as courier:
+        await add(store, arrival())
+        await reached(store, 0, 1, 0)
+        await courier.pause("maintenance")
+    await store.close()
+    store = await SqliteStore.open(path, clock=clock)
+    async with running(store, clock, sink) as courier:
+        assert courier.status()["reason"] == "maintenance"
+        await add(store, arrival())
+        await asyncio.sleep(0.05)
+        assert len(sink.sent) == 1
+    await store.close()
+
+
+async def test_a_sink_that_hangs_is_cut_off_and_tried_again(store, clock):
+    sink = ScriptedSink(lambda d: asyncio.Event().wait() if d.attempt == 1 else None)
+    async with running(store, clock, sink, timeout=0.05, retry=NO_WAIT):
+        (event_id,) = await add(store, arrival())
+        await pass_time(clock, 10, lambda: len(sink.sent) == 2)
+        await reached(store, 0, 1, 0)
+    assert "no end within 0.05 s" in (await store.event(event_id)).attempts[0][2].error
+
+
+async def test_a_sink_that_will_not_be_cancelled_is_left_behind(store, clock):
+    async def stubborn():
+        while not released.is_set():
+            try:
+                await released.wait()
+            except asyncio.CancelledError:
+                continue
+
+    released = asyncio.Event()
+    sink = ScriptedSink(lambda d: stubborn() if d.attempt == 1 else None)
+    async with running(store, clock, sink, timeout=0.02, retry=NO_WAIT):
+        await add(store, arrival())
+        try:
+            await pass_time(clock, 100, lambda: len(sink.sent) == 2, step=0.1)
+            await reached(store, 0, 1, 0)
+        finally:
+            released.set()
+
+
+async def test_whatever_a_plugin_raises_is_a_retry(store, clock):
+    sink = ScriptedSink(lambda d: fail(KeyError("x")) if d.attempt == 1 else None)
+    async with running(store, clock, sink, retry=NO_WAIT):
+        await add(store, arrival())
+        await pass_time(clock, 10, lambda: len(sink.sent) == 2)
+        await reached(store, 0, 1, 0)
+
+
+async def test_a_map_that_fails_makes_the_delivery_dead(store, clock):
+    mapping = Environment().mapping({"Zip": "{{ data.fields.Zip | int / 0 }}"})
+    sink = ScriptedSink(columns=mapping.columns)
+    async with running(store, clock, sink, map=mapping) as courier:
+        await add(store, arrival(), arrival())
+        await reached(store, 0, 0, 2)
+        assert courier.status()["state"] == "running"
+        await add(store, *(arrival() for _ in range(3)))
+        await eventually(lambda: courier.status()["state"] == "paused")
+        await reached(store, 5, 0, 0)
+    assert sink.sent == []
+
+
+async def test_map_makes_the_record(store, clock):
+    mapping = Environment().mapping({"Name": "{{ data.fields.Name }}", "None": "{{ data.reply }}"})
+    sink = ScriptedSink()
+    async with running(store, clock, sink, map=mapping):
+        await add(store, arrival())
+        await reached(store, 0, 1, 0)
+    assert sink.sent[0].record == {"Name": "Bill"}
+
+
+@pytest.mark.parametrize("queued", [10_000])
+async def test_an_opt_out_behind_ten_thousand_others_goes_next(store, clock, queued):
+    gate = asyncio.Event()
+    sink = ScriptedSink(lambda d: None if d.event.data["consent"] else gate.wait())
+    await asyncio.gather(*(store.add(arrival()) for _ in range(queued)))
+    async with running(store, clock, sink, concurrency=4):
+        await eventually(lambda: sink.sending == 4)
+        (stop,) = await add(store, arrival(consent="opt_out"))
+        await eventually(lambda: stop in sink.ids)
+        assert sink.ids.index(stop) == 4
+        assert sink.most == 5
+        gate.set()
+
+
+async def test_an_opt_out_passes_the_rate_and_does_not_wait_for_a_batch(store, clock):
+    seen = []
+    sink = BatchSink(
+        lambda batch: seen.append((urgent.get(), len(batch))) or [Delivered() for _ in batch]
+    )
+    async with running(store, clock, sink, batch=Batch(100, 3600.0)):
+        await add(store, arrival(7), arrival(8))
+        await asyncio.sleep(0.05)
+        assert seen == []
+        await add(store, arrival(9, consent="opt_out"))
+        await eventually(lambda: (True, 1) in seen)
+
+
+async def test_an_older_opt_in_that_lands_late_is_followed_by_the_opt_out(store, clock):
+    def answer(delivery):
+        if delivery.event.data["consent"] == "opt_in" and delivery.attempt == 1:
+            fail(status_error(503))
+
+    sink = ScriptedSink(answer)
+    async with running(store, clock, sink):
+        (join,) = await add(store, arrival(7, consent="opt_in"))
+        await eventually(lambda: len(sink.sent) == 1)
+        await eventually(lambda: states(store))
+        (stop,) = await add(store, arrival(7, consent="opt_out"))
+        await pass_time(clock, 60, lambda: len(sink.sent) == 4)
+        await reached(store, 0, 2, 0)
+    assert sink.ids == [join, stop, join, stop]
+    assert sink.sent[2].stale
+
+
+async def test_a_batch_fills_while_it_waits(store, clock):
+    sink = BatchSink(lambda batch: [Delivered() for _ in batch])
+    async with running(store, clock, sink, batch=Batch(10, 5.0)):
+        for _ in range(4):
+            await add(store, arrival())
+        await eventually(lambda: clock.sleeping)
+        await pass_time(clock, 6, lambda: sink.sent)
+        await reached(store, 0, 4, 0)
+    assert len(sink.sent) == 1
+
+
+async def test_a_batch_never_holds_a_contact_twice(store, clock):
+    sink = BatchSink(lambda batch: [Delivered() for _ in batch])
+    await add(store, *(arrival(number % 3) for number in range(30)))
+    async with running(store, clock, sink, batch=Batch(10, 0.0), order="none", concurrency=3):
+        await reached(store, 0, 30, 0)
+    for batch in sink.sent:
+        numbers = [delivery.event.data["mobile"] for delivery in batch]
+        assert len(set(numbers)) == len(numbers)
+
+
+async def test_each_delivery_of_a_batch_ends_as_its_own_outcome_says(store, clock):
+    def answer(batch):
+        return [Delivered("ref-1"), Reject("no such field"), Retry("busy")][: len(batch)]
+
+    sink = BatchSink(answer)
+    first, second, third = await add(store, arrival(), arrival(), arrival())
+    async with running(store, clock, sink, batch=Batch(3, 0.0)):
+        await reached(store, 1, 1, 1)
+        rows = {row.event_id: row for row in await store.deliveries(list(State))}
+    assert rows[first].reference == "ref-1"
+    assert (rows[second].state, rows[second].error) == (State.DEAD, "no such field")
+    assert rows[third].state == State.WAITING
+
+
+async def test_a_batch_refused_as_a_whole_is_split_to_find_the_bad_record(store, clock):
+    bad = mobile(7)
+
+    def answer(batch):
+        if any(delivery.event.data["mobile"] == bad for delivery in batch):
+            fail(status_error(400))
+        return [Delivered() for _ in batch]
+
+    await add(store, *(arrival() for _ in range(3)), arrival(7), *(arrival() for _ in range(3)))
+    sink = BatchSink(answer)
+    async with running(store, clock, sink, batch=Batch(10, 0.0)):
+        await reached(store, 0, 6, 1)
+
+
+async def test_a_batch_of_which_every_record_is_refused_pauses_and_loses_none(store, clock):
+    await add(store, *(arrival() for _ in range(50)))
+    sink = BatchSink(lambda _: fail(status_error(400)))
+    async with running(store, clock, sink, batch=Batch(50, 0.0)) as courier:
+        await eventually(lambda: courier.status()["state"] == "paused")
+        await reached(store, 50, 0, 0)
+    assert len(sink.sent) == 6
+
+
+@pytest.mark.parametrize("answer", [None, [], [Delivered()] * 3, ["yes", "yes"], 7])
+async def test_nonsense_from_a_plugin_is_a_retry(store, clock, answer):
+    sink = BatchSink(lambda batch: answer)
+    await add(store, arrival(), arrival())
+    async with running(store, clock, sink, batch=Batch(2, 0.0), breaker=NO_BREAKER):
+        await eventually(lambda: sink.sent)
+        await eventually(lambda: states(store))
+    assert (await counts(store))[1:] == (0, 0)
+
+
+async def test_a_stop_puts_back_what_is_being_sent_and_counts_no_attempt(path, clock):
+    sink = ScriptedSink(lambda _: asyncio.Event().wait())
+    store = await SqliteStore.open(path, clock=clock)
+    async with running(store, clock, sink, grace=0.05, concurrency=2):
+        await add(store, arrival(), arrival(), arrival())
+        await eventually(lambda: sink.sending == 2)
+    await store.close()
+    store = await SqliteStore.open(path, clock=clock)
+    sink = ScriptedSink()
+    async with running(store, clock, sink):
+        await reached(store, 0, 3, 0)
+    assert [delivery.attempt for delivery in sink.sent] == [1, 1, 1]
+    await store.close()
+
+
+async def test_a_stop_lets_what_is_nearly_done_finish(store, clock):
+    gate = asyncio.Event()
+    sink = ScriptedSink(lambda _: gate.wait())
+    async with running(store, clock, sink, grace=5.0):
+        await add(store, arrival())
+        await eventually(lambda: sink.sending == 1)
+        asyncio.get_running_loop().call_later(0.05, gate.set)
+    assert await counts(store) == (0, 1, 0)
+
+
+async def test_a_sink_that_cannot_be_opened_is_paused_and_tried_again(store, clock):
+    sink = ScriptedSink()
+    closed = True
+
+    async def open_():
+        if closed:
+            raise OSError("no such folder")
+
+    sink.open = open_
+    async with running(store, clock, sink) as courier:
+        await add(store, arrival())
+        await eventually(lambda: courier.status()["state"] == "paused")
+        assert "no such folder" in courier.status()["reason"]
+        closed = False
+        await pass_time(clock, 400, lambda: sink.sent)
+        await reached(store, 0, 1, 0)
+
+
+async def test_what_was_in_flight_at_a_crash_goes_one_at_a_time(path, clock):
+    store = await SqliteStore.open(path, clock=clock)
+    await add(store, *(arrival() for _ in range(6)))
+    assert len((await store.claim("crm", 4)).claims) == 4
+    await store.close(clean=False)
+    store = await SqliteStore.open(path, clock=clock)
+    alone = []
+    sink = ScriptedSink(lambda _: alone.append(sink.sending) or asyncio.sleep(0.01))
+    async with running(store, clock, sink, concurrency=4):
+        await reached(store, 0, 6, 0)
+    assert alone[:4] == [1, 1, 1, 1]
+    await store.close()
+
+
+async def test_a_replay_is_marked_as_such(store, clock):
+    sink = ScriptedSink()
+    async with running(store, clock, sink):
+        await add(store, arrival())
+        await reached(store, 0, 1, 0)
+        rows = await store.events(EventFilter())
+        await store.replay("crm", [rows[0].seq])
+        await eventually(lambda: len(sink.sent) == 2)
+        await reached(store, 0, 1, 0)
+    assert sink.sent[1].replayed
