@@ -50,6 +50,7 @@ class Ingress(Starlette):
             routes=[Route("/healthz", _healthz), Route("/readyz", _readyz)],
             exception_handlers={HTTPException: _http_problem},
         )
+        self.router.redirect_slashes = False
         self.state.ready = ready
         self._callbacks = callbacks
         self.answers = callbacks.answers

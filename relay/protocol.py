@@ -320,6 +320,8 @@ class Protocol(HttpToolsProtocol):
 
     def _refuse(self, status: int, detail: str) -> None:
         """Answer what no application shall see, and hear nothing more on this connection."""
+        if self._deaf:
+            return
         self._deaf = True
         self._buffer = b""
         self.server_state.refusals[status] += 1

@@ -60,9 +60,17 @@ class Listening:
         self.store = store
         self.application = application
         self.port = server.address[1]
+        self._writers: list[asyncio.StreamWriter] = []
 
     async def open(self):
-        return await asyncio.open_connection("127.0.0.1", self.port)
+        """A connection; whoever opened it need not close it."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        self._writers.append(writer)
+        return reader, writer
+
+    def close_all(self) -> None:
+        for writer in self._writers:
+            writer.close()
 
     async def raw(self, request: bytes, *, half_close: bool = False, timeout: float = 10) -> bytes:
         """Everything that comes back until the other side closes."""
@@ -115,9 +123,11 @@ async def serving(application, *, store=None, protocol=Protocol, tls=None):
     )
     server.settle = 0.01
     await server.start()
+    running = Listening(server, store, application)
     try:
-        yield Listening(server, store, application)
+        yield running
     finally:
+        running.close_all()
         await server.drain(patience=1)
 
 

@@ -78,7 +78,7 @@ LAST = b" HTTP/1.1\r\nConnection: close\r\n\r\n"
         (b"GET /a?b=\x00\x01\x7f\t", b"/a", b"b=%00%01%7F%09"),
         (b"GET /a?b=\r1", b"/a", b"b=%0D1"),
         (b"GET /a?b=we are #1&c=2", b"/a", b"b=we%20are%20%231&c=2"),
-        (b'GET /a?b="<>\\^`{|}\'', b"/a", b'b="<>\\^`{|}\''),
+        (b"GET /a?b=\"<>\\^`{|}'", b"/a", b"b=\"<>\\^`{|}'"),
         (b"GET /a?b=1?c=2", b"/a", b"b=1?c=2"),
         (b"GET /a b/c?d", b"/a%20b/c", b"d"),
         (b"GET /a?", b"/a", b""),
@@ -150,7 +150,6 @@ async def test_it_does_not_matter_how_the_bytes_are_cut(server, size):
         writer.write(PIPELINE[start : start + size])
         await asyncio.sleep(0)
     assert [answer.body for answer in answers(await reader.read())] == PIPELINED
-    writer.close()
 
 
 async def test_a_connection_serves_many_requests(server):
@@ -159,7 +158,6 @@ async def test_a_connection_serves_many_requests(server):
         writer.write(GET)
         (answer,) = answers(await reader.readuntil(b"|b=1|"))
         assert "connection" not in answer.headers
-    writer.close()
 
 
 async def test_a_sender_that_waits_for_100_is_invited(server):
@@ -169,7 +167,6 @@ async def test_a_sender_that_waits_for_100_is_invited(server):
     writer.write(b"abc")
     (answer,) = answers(await reader.readuntil(b"abc"))
     assert answer.status == 200
-    writer.close()
 
 
 async def test_a_sender_that_half_closes_is_answered(server):
@@ -177,7 +174,11 @@ async def test_a_sender_that_half_closes_is_answered(server):
 
 
 async def test_a_request_cut_short_is_400(server):
-    for cut in (b"GET", b"GET / HTTP/1.1\r\nHost", b"POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\nabc"):
+    for cut in (
+        b"GET",
+        b"GET / HTTP/1.1\r\nHost",
+        b"POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\nabc",
+    ):
         assert await refusal(server, cut, half_close=True) == 400
 
 
@@ -260,7 +261,6 @@ async def test_a_request_that_drips_is_cut_all_the_same(quick):
     assert time.monotonic() - start < 1
     (answer,) = answers(await received)
     assert answer.status == 408
-    writer.close()
 
 
 async def test_an_idle_connection_is_closed_without_a_word(quick):
@@ -279,7 +279,6 @@ async def test_a_late_second_request_has_its_own_time(quick):
     (answer,) = answers(await reader.read())
     assert answer.status == 408
     assert time.monotonic() - start < 0.38
-    writer.close()
 
 
 async def test_a_slow_answer_is_not_cut():
@@ -401,5 +400,3 @@ async def test_nothing_is_logged_of_what_is_refused(server, caplog):
     await server.raw(b"\x16\x03\x01secret\r\n\r\n")
     await server.raw(b"GET /secret\r\n\r\n")
     assert "secret" not in caplog.text
-
-
