@@ -60,6 +60,7 @@ class Courier:
         self._work = asyncio.Event()
         self._urgent = asyncio.Event()
         self._changed = asyncio.Event()
+        self._opt_out_waits = True
         self._opened = False
         self._open_failed = False
         self._suspects = True
@@ -108,6 +109,7 @@ class Courier:
         """There is new work."""
         self._work.set()
         if urgent:
+            self._opt_out_waits = True
             self._urgent.set()
 
     def status(self) -> dict[str, Any]:
@@ -149,6 +151,7 @@ class Courier:
             await self._pause(f"it cannot be opened: {outcome.reason}", after=outcome.after)
         else:
             self._opened = True
+            self._urgent.set()
             if self._open_failed:
                 self._open_failed = False
                 await self.resume()
@@ -179,7 +182,9 @@ class Courier:
         self._work.clear()
         size = self._config.batch.size
         room = self._ready.maxsize - self._ready.qsize()
-        claimed = await self._claim(max(1, room) * size)
+        claimed = await self._claim(max(1, room) * size, urgent=False)
+        if claimed.urgent:
+            self.wake(urgent=True)
         claims = claimed.claims
         if claims and len(claims) < size and self._config.batch.wait:
             claims = await self._fill(claims)
@@ -192,28 +197,29 @@ class Courier:
         if not claims and not claimed.more:
             await self._wait(self._work, await self._until_due())
 
-    async def _claim(self, limit: int, *, urgent_only: bool = False) -> Claimed:
+    async def _claim(self, limit: int, *, urgent: bool | None) -> Claimed:
         while True:
             try:
                 return await self._store.claim(
                     self.name,
                     limit,
                     ordered=self._config.order == "contact",
-                    urgent_only=urgent_only,
+                    urgent=urgent,
                 )
             except StoreFull:
                 await self._clock.sleep(TRY_AGAIN)
 
     async def _fill(self, claims: list[Claim]) -> list[Claim]:
-        """Let a batch grow for `batch.wait`, unless an opt-out is in it or comes."""
+        """Let a batch grow for `batch.wait`, unless an opt-out comes: it may be of its contacts."""
         wait = self._config.batch.wait
         end = self._clock.monotonic() + wait
         while len(claims) < self._config.batch.size:
             left = end - self._clock.monotonic()
-            if left <= 0 or self._urgent.is_set() or any(claim.urgent for claim in claims):
+            if left <= 0 or self._opt_out_waits:
                 break
             await self._wait(self._urgent, min(left, wait / FILL_STEPS))
-            claims = claims + (await self._claim(self._config.batch.size - len(claims))).claims
+            room = self._config.batch.size - len(claims)
+            claims = claims + (await self._claim(room, urgent=False)).claims
         return claims
 
     async def _until_due(self) -> float:
@@ -230,19 +236,27 @@ class Courier:
 
     async def _send_ready(self) -> None:
         while True:
-            await self._deliver(await self._ready.get())
+            claims = await self._ready.get()
+            await self._deliver_urgent()
+            await self._deliver(claims)
 
     async def _send_urgent(self) -> None:
         """The reserved worker: opt-outs, and what must land before them."""
         while True:
             await self._urgent.wait()
             self._urgent.clear()
-            if self._halted_for() or self._state.breaker_open or not self._opened:
-                continue
-            await self._empty_ready()  # it may hold older deliveries of the contact
-            while claims := (await self._claim(self._config.batch.size, urgent_only=True)).claims:
-                await self._deliver(claims)
-            self._work.set()
+            if self._opt_out_waits and self._opened:
+                await self._empty_ready()  # it may hold older deliveries of the contact
+                await self._deliver_urgent()
+                self._work.set()
+
+    async def _deliver_urgent(self) -> None:
+        """Send all that is urgent, unless others already do."""
+        while self._opt_out_waits and not self._halted_for() and not self._state.breaker_open:
+            self._opt_out_waits = False
+            claimed = await self._claim(self._config.batch.size, urgent=True)
+            self._opt_out_waits |= claimed.more
+            await self._deliver(claimed.claims)
 
     async def _deliver_suspects(self, *, accused: bool) -> None:
         """What was in flight when a process died goes one at a time."""
@@ -256,7 +270,7 @@ class Courier:
 
     async def _deliver(self, claims: list[Claim], *, trial: bool = False) -> list[Result]:
         """Send a batch and write how it ended."""
-        if self._halted_for() and not trial:
+        if not claims or (self._halted_for() and not trial):
             await self._put_back(claims)
             return []
         self._sending += 1
@@ -279,6 +293,7 @@ class Courier:
     async def _conclude(self, results: Sequence[Result], *, trial: bool) -> None:
         settlements = [self._settlement(result, trial=trial) for result in results]
         await self._settle(settlements)
+        self._work.set()  # the feeder may have a sooner time to wait for now
         for result in results:
             await self._learn(result, trial=trial)
 
@@ -438,7 +453,7 @@ class Courier:
 
     async def _try_one(self) -> None:
         """Try one ordinary delivery; if it lands, the sink is well again."""
-        claims = (await self._claim(1)).claims
+        claims = (await self._claim(1, urgent=None)).claims
         if not claims:
             self._work.clear()
             await self._wait(self._work, await self._until_due())

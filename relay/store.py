@@ -96,10 +96,11 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """`more` says that a further claim may find deliveries at once."""
+    """`more`: a further claim may find deliveries at once. `urgent`: urgent ones were left out."""
 
     claims: list[Claim]
     more: bool
+    urgent: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,9 +230,13 @@ class Store(Protocol):
 
     # deliveries
     async def claim(
-        self, sink: str, limit: int, *, ordered: bool = True, urgent_only: bool = False
+        self, sink: str, limit: int, *, ordered: bool = True, urgent: bool | None = None
     ) -> Claimed:
-        """Take due deliveries, the urgent ones first, no contact twice; count the attempt."""
+        """Take due deliveries, no contact twice; count the attempt.
+
+        `urgent`: only opt-outs and what must land before them, or only the others; with None
+        both, the urgent ones first.
+        """
 
     async def settle(self, settlements: Sequence[Settlement]) -> None:
         """Write how claims ended; return when it is on disk."""

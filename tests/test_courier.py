@@ -108,12 +108,21 @@ async def test_a_failed_attempt_waits_in_the_store_and_is_recorded(store, clock)
     ]
 
 
+async def test_a_retry_comes_when_it_is_due_and_not_later(store, clock):
+    sink = ScriptedSink(lambda d: fail(Retry("no")) if d.attempt == 1 else None)
+    start = clock.now()
+    async with running(store, clock, sink):
+        await add(store, arrival())
+        await pass_time(clock, 60, lambda: len(sink.sent) == 2, step=0.5)
+    assert clock.now() - start < 10
+
+
 async def test_dead_when_attempts_and_window_are_used_up_across_restarts(path, clock):
     """A restart in the middle changes neither the count of attempts nor the window."""
     sink = ScriptedSink(lambda _: Retry("no") and fail(Retry("no")))
     store = await SqliteStore.open(path, clock=clock)
     (event_id,) = await add(store, arrival())
-    for _ in range(40):
+    for _ in range(120):
         async with running(store, clock, sink):
             before = len(sink.sent)
             if (await counts(store))[2]:

@@ -151,7 +151,7 @@ async def test_an_opt_out_passes_everybody_else(store):
         await store.add(arrival())
     stop = arrival(7, consent="opt_out")
     await store.add(stop)
-    claim = await claim_one(store, urgent_only=True)
+    claim = await claim_one(store, urgent=True)
     assert (claim.event.id, claim.urgent) == (stop.event.id, True)
 
 
@@ -163,7 +163,7 @@ async def test_an_opt_out_takes_its_contacts_older_events_to_the_front_with_it(s
     for _ in range(50):
         await store.add(arrival())
     await store.add(stop)
-    first = await claim_one(store, urgent_only=True)
+    first = await claim_one(store, urgent=True)
     assert first.event.id == older.event.id
     await store.settle([delivered(first)])
     assert await ids(store, limit=1) == [stop.event.id]
@@ -174,9 +174,9 @@ async def test_an_opt_out_waits_for_what_is_in_flight_of_its_contact(store):
     await store.add(older)
     claim = await claim_one(store)
     await store.add(stop)
-    assert await ids(store, urgent_only=True) == []
+    assert await ids(store, urgent=True) == []
     await store.settle([delivered(claim)])
-    assert await ids(store, urgent_only=True) == [stop.event.id]
+    assert await ids(store, urgent=True) == [stop.event.id]
 
 
 async def test_an_opt_out_overtakes_a_retry_and_follows_it_once_more(store, clock):

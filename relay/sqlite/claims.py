@@ -55,15 +55,15 @@ def claim(
     now: int,
     *,
     ordered: bool,
-    urgent_only: bool,
+    urgent: bool | None,
 ) -> Claimed:
     """Take up to `limit` due deliveries of the sink, and count their attempt."""
     sink = memory.sink(connection, name)
     looked_at = limit * LOOK_AT
     candidates: list[Candidate] = []
-    for urgent in (1,) if urgent_only else (1, 0):
-        candidates += _due(connection, sink, now, urgent, looked_at)
-        candidates += _pending(connection, sink, urgent, looked_at)
+    for lane in (1, 0) if urgent is None else (int(urgent),):
+        candidates += _due(connection, sink, now, lane, looked_at)
+        candidates += _pending(connection, sink, lane, looked_at)
     heads = _heads(connection, memory, sink, candidates)
     overtaken = _overtaken(heads, candidates, now)
     chosen, blocked = choose(
@@ -79,7 +79,8 @@ def claim(
     _mark_late(connection, sink, [row for row in chosen if row.seq in overtaken])
     _take(connection, memory, sink, chosen)
     more = len(chosen) == limit or len(candidates) >= looked_at
-    return Claimed(_claims(connection, memory, sink, chosen), more)
+    left_out = urgent is False and _any_urgent(connection, sink, now)
+    return Claimed(_claims(connection, memory, sink, chosen), more, left_out)
 
 
 def claim_suspect(
@@ -154,6 +155,10 @@ def _pending(connection: apsw.Connection, sink: int, urgent: int, limit: int) ->
         "FROM deliveries WHERE sink = ? AND urgent = ? AND state = 0 ORDER BY seq LIMIT ?",
         (sink, urgent, limit),
     )
+
+
+def _any_urgent(connection: apsw.Connection, sink: int, now: int) -> bool:
+    return bool(_due(connection, sink, now, 1, 1) or _pending(connection, sink, 1, 1))
 
 
 def _candidates(

@@ -180,11 +180,11 @@ class SqliteStore:
     # deliveries
 
     async def claim(
-        self, sink: str, limit: int, *, ordered: bool = True, urgent_only: bool = False
+        self, sink: str, limit: int, *, ordered: bool = True, urgent: bool | None = None
     ) -> Claimed:
         """As in Store."""
         return await self._write(  # type: ignore[no-any-return]
-            partial(claims.claim, ordered=ordered, urgent_only=urgent_only),
+            partial(claims.claim, ordered=ordered, urgent=urgent),
             self._memory,
             sink,
             limit,
