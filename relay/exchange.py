@@ -49,7 +49,7 @@ class Exchange:
         try:
             await app(self.scope, self.receive, self.send)
         except Exception as error:
-            # The text of an error may hold what the request held, so only its kind is told.
+            # relay.log writes the frames without the error's text, which may quote the request.
             log.exception("the application failed: %s", type(error).__name__)
             await self._fail()
         else:

@@ -257,6 +257,7 @@ class Protocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         self.server_state.total_requests += 1
+        self.exchange = None
         self._busy = self._receiving = False
         self._served = True
         if self.transport.is_closing():
