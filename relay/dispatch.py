@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from relay import limiter
+from relay.activeclock import ActiveClock
 from relay.classify import outcome_of
-from relay.clock import Clock
+from relay.clock import Clock, SystemClock
 from relay.config import SinkConfig
 from relay.expressions import EvaluationError
 from relay.outcome import Delivered, Outcome, Pause, Reject, Retry
@@ -18,6 +19,7 @@ STREAK = 5
 """So many contacts refused in a row for one cause point to a mistake in the configuration."""
 ABANDON_AFTER = 1.0
 """Seconds in which a send has to end once it is cancelled."""
+SHORTEST_LOOK = 0.01
 
 
 class MapFailed(Reject):
@@ -107,16 +109,21 @@ class Dispatch:
 
 
 async def within(seconds: float, work: Awaitable[Any]) -> Any:
-    """The result of `work`. Raises TimeoutError, even where the work will not be cancelled."""
+    """The result of `work`. Raises TimeoutError, even where the work will not be cancelled.
+
+    What `work` spends waiting for the sink's `rate` does not count.
+    """
+    watch = ActiveClock(SystemClock())
+    watch.go()
+    limiter.stopwatch.set(watch)
     task = asyncio.ensure_future(work)
     try:
-        done, _ = await asyncio.wait({task}, timeout=seconds)
-    except asyncio.CancelledError:
-        task.cancel()
-        await asyncio.wait({task}, timeout=ABANDON_AFTER)
-        raise
-    if not done:
-        task.cancel()
-        await asyncio.wait({task}, timeout=ABANDON_AFTER)
+        while not task.done() and (left := seconds - watch.now()) > 0:
+            await asyncio.wait({task}, timeout=max(left, SHORTEST_LOOK))
+    finally:
+        if not task.done():
+            task.cancel()
+            await asyncio.wait({task}, timeout=ABANDON_AFTER)
+    if task.cancelled() or not task.done():
         raise TimeoutError
     return task.result()

@@ -4,11 +4,15 @@ import asyncio
 from collections import deque
 from contextvars import ContextVar
 
+from relay.activeclock import ActiveClock
 from relay.clock import Clock
 from relay.units import Rate
 
 urgent: ContextVar[bool] = ContextVar("urgent", default=False)
 """True while an opt-out is delivered: its requests do not wait, but count for those to come."""
+
+stopwatch: ContextVar[ActiveClock | None] = ContextVar("stopwatch", default=None)
+"""Times a send; it stands still while the send waits here, which is no fault of the sink."""
 
 
 class Limiter:
@@ -22,13 +26,20 @@ class Limiter:
 
     async def acquire(self) -> None:
         """Return when one more request may be made."""
-        if not urgent.get():
+        if urgent.get():
+            self._pass()
+            return
+        watch = stopwatch.get()
+        if watch is not None:
+            watch.halt()
+        try:
             async with self._turn:
                 while (wait := self._wait()) > 0:
                     await self._clock.sleep(wait)
                 self._pass()
-        else:
-            self._pass()
+        finally:
+            if watch is not None:
+                watch.go()
 
     def _pass(self) -> None:
         self._passed.append(self._clock.monotonic())

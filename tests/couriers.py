@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import httpx
+
 from relay.config import Batch, SinkConfig
 from relay.courier import Courier
 from relay.settings import Breaker, Retry
@@ -21,7 +22,7 @@ class ScriptedSink(Sink):
 
     def __init__(self, answer: Callable | None = None, *, columns=None) -> None:
         super().__init__("crm", None, None, None, columns)
-        self.answer = answer or (lambda delivery: None)
+        self.answer = answer or (lambda _: None)
         self.sent = []
         self.sending = 0
         self.most = 0

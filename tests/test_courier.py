@@ -5,8 +5,8 @@ import asyncio
 import pytest
 from arrivals import arrival, mobile
 from couriers import (
-    BatchSink,
     PATIENCE,
+    BatchSink,
     CheckedSink,
     ScriptedSink,
     counts,
@@ -17,14 +17,16 @@ from couriers import (
     states,
     status_error,
 )
+
 from relay.config import Batch
 from relay.expressions import Environment
-from relay.limiter import urgent
+from relay.limiter import Limiter, urgent
 from relay.outcome import Delivered, Pause, Reject, Retry
 from relay.settings import Breaker
 from relay.settings import Retry as RetrySettings
 from relay.sqlite import SqliteStore
 from relay.store import EventFilter, State
+from relay.units import Rate
 
 DAY = 86400.0
 NO_WAIT = RetrySettings(initial="1ms", max="1ms")
@@ -70,7 +72,7 @@ async def test_others_go_on_while_one_contact_waits(store, clock):
     slow = mobile(7)
     sink = ScriptedSink(lambda d: gate.wait() if d.event.data["mobile"] == slow else None)
     async with running(store, clock, sink, concurrency=4):
-        first, second, *others = await add(
+        first, second, *_ = await add(
             store, arrival(7), arrival(7), *(arrival() for _ in range(20))
         )
         await reached(store, 2, 20, 0)
@@ -326,6 +328,18 @@ async def test_a_sink_that_will_not_be_cancelled_is_left_behind(store, clock):
             released.set()
 
 
+async def test_waiting_for_the_rate_does_not_count_as_a_hang(store, clock):
+    limiter = Limiter(Rate(1, 60.0), clock)
+    sink = ScriptedSink(lambda _: limiter.acquire())
+    async with running(store, clock, sink, timeout=0.05, concurrency=2):
+        first, second = await add(store, arrival(), arrival())
+        await eventually(lambda: clock.sleeping and sink.sending == 1)
+        await asyncio.sleep(0.2)
+        await pass_time(clock, 100, lambda: sink.sending == 0)
+        await reached(store, 0, 2, 0)
+    assert sink.ids == [first, second]
+
+
 async def test_whatever_a_plugin_raises_is_a_retry(store, clock):
     sink = ScriptedSink(lambda d: fail(KeyError("x")) if d.attempt == 1 else None)
     async with running(store, clock, sink, retry=NO_WAIT):
@@ -460,7 +474,7 @@ async def test_a_batch_of_which_every_record_is_refused_pauses_and_loses_none(st
 
 @pytest.mark.parametrize("answer", [None, [], [Delivered()] * 3, ["yes", "yes"], 7])
 async def test_nonsense_from_a_plugin_is_a_retry(store, clock, answer):
-    sink = BatchSink(lambda batch: answer)
+    sink = BatchSink(lambda _: answer)
     await add(store, arrival(), arrival())
     async with running(store, clock, sink, batch=Batch(2, 0.0), breaker=NO_BREAKER):
         await eventually(lambda: sink.sent)

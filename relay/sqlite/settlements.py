@@ -64,8 +64,8 @@ def _settle_other(
     put_back = settlement.state == State.PENDING
     _record_attempt(connection, sink, settlement)
     connection.execute(
-        "UPDATE deliveries SET state = ?, due = ?, failed_at = ifnull(?, failed_at), error = ?, settled = ?,"
-        " attempts = attempts - ?, strikes = 0 WHERE sink = ? AND seq = ?",
+        "UPDATE deliveries SET state = ?, due = ?, failed_at = ifnull(?, failed_at), error = ?,"
+        " settled = ?, attempts = attempts - ?, strikes = 0 WHERE sink = ? AND seq = ?",
         (
             settlement.state,
             settlement.due,
