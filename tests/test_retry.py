@@ -3,6 +3,7 @@
 import random
 
 import pytest
+
 from relay.outcome import Retry
 from relay.retry import RetryPolicy
 
