@@ -28,6 +28,8 @@ PROBE_EVERY = 300.0
 TRY_AGAIN = 1.0
 """Seconds between tries of a store that is full."""
 SAVE_ACTIVE_EVERY = 60.0
+CLAIM = 256
+"""The most deliveries in one claim: callbacks wait for its transaction."""
 FILL_STEPS = 10
 """How often a batch that waits to fill looks for more."""
 TRIAL_RESTS = 1.5
@@ -64,6 +66,7 @@ class Courier:
         self._opened = False
         self._open_failed = False
         self._suspects = True
+        self._stopping = False
         self._sending = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -94,6 +97,7 @@ class Courier:
 
     async def stop(self, grace: float) -> None:
         """Claim no more; what is still being sent after `grace` seconds is put back uncounted."""
+        self._stopping = True
         await _end(self._feeders)
         await self._empty_ready()
         with contextlib.suppress(TimeoutError):
@@ -182,7 +186,7 @@ class Courier:
         self._work.clear()
         size = self._config.batch.size
         room = self._ready.maxsize - self._ready.qsize()
-        claimed = await self._claim(max(1, room) * size, urgent=False)
+        claimed = await self._claim(min(max(1, room) * size, CLAIM), urgent=False)
         if claimed.urgent:
             self.wake(urgent=True)
         claims = claimed.claims
@@ -218,7 +222,7 @@ class Courier:
             if left <= 0 or self._opt_out_waits:
                 break
             await self._wait(self._urgent, min(left, wait / FILL_STEPS))
-            room = self._config.batch.size - len(claims)
+            room = min(self._config.batch.size - len(claims), CLAIM)
             claims = claims + (await self._claim(room, urgent=False)).claims
         return claims
 
@@ -254,7 +258,7 @@ class Courier:
         """Send all that is urgent, unless others already do."""
         while self._opt_out_waits and not self._halted_for() and not self._state.breaker_open:
             self._opt_out_waits = False
-            claimed = await self._claim(self._config.batch.size, urgent=True)
+            claimed = await self._claim(min(self._config.batch.size, CLAIM), urgent=True)
             self._opt_out_waits |= claimed.more
             await self._deliver(claimed.claims)
 
@@ -293,7 +297,8 @@ class Courier:
     async def _conclude(self, results: Sequence[Result], *, trial: bool) -> None:
         settlements = [self._settlement(result, trial=trial) for result in results]
         await self._settle(settlements)
-        self._work.set()  # the feeder may have a sooner time to wait for now
+        if any(settlement.state == State.WAITING for settlement in settlements):
+            self._work.set()  # the feeder has perhaps a sooner time to wait for
         for result in results:
             await self._learn(result, trial=trial)
 
@@ -358,11 +363,16 @@ class Courier:
             await self._store.revive(self.name, streak, replayed=False)
 
     async def _settle(self, settlements: Sequence[Settlement]) -> None:
-        """Write until it is written: a full disk must not send anything twice."""
+        """Write until it is written: a full disk must not send anything twice.
+
+        Only a stop gives up: what is still in flight then comes again after the next start.
+        """
         while True:
             try:
                 await self._store.settle(settlements)
             except StoreFull:
+                if self._stopping:
+                    return
                 await self._clock.sleep(TRY_AGAIN)
             else:
                 return

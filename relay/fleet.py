@@ -21,6 +21,7 @@ class Fleet:
 
     def __init__(self, couriers: Mapping[str, Courier]) -> None:
         self._couriers = couriers
+        self._starting: asyncio.Task[None] | None = None
 
     @classmethod
     async def make(cls, config: Config, store: Store, clock: Clock) -> "Fleet":
@@ -33,16 +34,23 @@ class Fleet:
                 couriers[name] = Courier(sink, make_sink(sink, clock), store, clock, state)
         return cls(couriers)
 
-    async def start(self, store: Store) -> None:
+    def start(self, store: Store) -> None:
+        """Begin to deliver."""
+        store.subscribe(self._wake)
+        self._starting = asyncio.create_task(self._start())
+
+    async def _start(self) -> None:
         """Deliver what is suspected of having killed the process alone, then all the rest."""
         for courier in self._couriers.values():
             await courier.deliver_accused()
-        store.subscribe(self._wake)
         for courier in self._couriers.values():
             courier.start()
 
     async def failure(self) -> None:
         """Return or raise when a courier ends by itself, which none should."""
+        if self._starting is not None:
+            await asyncio.wait({self._starting})
+            self._starting.result()
         if not self._couriers:
             await asyncio.Event().wait()
         watches = [asyncio.create_task(each.failure()) for each in self._couriers.values()]
@@ -56,6 +64,9 @@ class Fleet:
 
     async def stop(self, grace: float) -> None:
         """Stop all couriers, each with `grace` seconds for what it is sending."""
+        if self._starting is not None:
+            self._starting.cancel()
+            await asyncio.wait({self._starting})
         stops = [courier.stop(grace) for courier in self._couriers.values()]
         for error in await asyncio.gather(*stops, return_exceptions=True):
             if error is not None:

@@ -79,9 +79,9 @@ async def started(
         fleet = await Fleet.make(config, store, clock)
         service = Service(store, fleet, broken)
         intake = Intake(config, store, clock)
-        await fleet.start(store)
         try:
             await _listen(config, service, store, fleet, intake, public)
+            fleet.start(store)
             await _name_orphans(config, store)
             yield service
         finally:
