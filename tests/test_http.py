@@ -7,6 +7,7 @@ import logging
 import socket
 import time
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import aiohttp.abc
 import httpx
@@ -323,10 +324,9 @@ async def listener():
         writer.close()
 
     server = await asyncio.start_server(accept, "127.0.0.1", 0)
-    server.accepted = accepted
-    server.port = server.sockets[0].getsockname()[1]
     async with server:
-        yield server
+        port = server.sockets[0].getsockname()[1]
+        yield SimpleNamespace(accepted=accepted, port=port)
     assert accepted == []
 
 
