@@ -25,6 +25,8 @@ class Commands(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
+        except BrokenPipeError:  # `relay events list | head`: click ends without a word
+            raise
         except (StoreError, OSError) as error:
             raise click.ClickException(str(error)) from error
 
