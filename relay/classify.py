@@ -14,7 +14,8 @@ from relay.outcome import Pause, Reject, Retry
 ANSWER_KEPT = 2048
 LONGEST_REASON = 500
 LATER = frozenset({408, 425, 429})
-URL = re.compile(r"((?:\w+:)?//)(?:[^\s/?#'\"]*@)?([^\s/?#'\"@]*)[^\s'\"]*")
+# The boundary keeps it from trying each letter of a long word anew.
+URL = re.compile(r"((?:\b\w+:)?//)(?:[^\s/?#'\"]*@)?([^\s/?#'\"@]*)[^\s'\"]*")
 
 
 def outcome_of(error: BaseException, now: float) -> Retry | Reject | Pause:
