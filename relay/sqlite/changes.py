@@ -9,8 +9,10 @@ from relay.sqlite.arrivals import OPT_OUT, hurry
 from relay.sqlite.memory import Memory
 from relay.store import OPEN_STATES, State
 
+# Renewed deliveries wait, and are due at once: so they are held, and whatever is younger of their
+# contact waits for them. As pending ones they could be passed by a younger retry.
 RENEW = (
-    "state = 0, late = 1, attempts = 0, deaths = 0, failed_at = NULL, error = NULL,"
+    "state = 2, late = 1, attempts = 0, deaths = 0, failed_at = NULL, error = NULL,"
     " due = 0, settled = 0"
 )
 
@@ -31,8 +33,8 @@ def replay(connection: apsw.Connection, memory: Memory, name: str, seqs: Sequenc
     )
     made = rows.every(
         connection,
-        "INSERT INTO deliveries (sink, seq, contact, late, replayed)"
-        " SELECT ?1, seq, contact, 1, 1 FROM events"
+        "INSERT INTO deliveries (sink, seq, contact, state, late, replayed)"
+        " SELECT ?1, seq, contact, 2, 1, 1 FROM events"
         " WHERE seq IN (SELECT value FROM json_each(?2))"
         " ON CONFLICT DO NOTHING RETURNING seq, contact",
         (sink, rows.array(seqs)),
@@ -109,7 +111,7 @@ def _renewed(
     old: State | None,
     renewed: Sequence[tuple[int, int]],
 ) -> None:
-    memory.count(sink, old, State.PENDING, len(renewed))
+    memory.count(sink, old, State.WAITING, len(renewed))
     if renewed:
         memory.rouse(sink)
         _hurry_opt_outs(connection, memory, sink, renewed)
@@ -121,11 +123,13 @@ def _hurry_opt_outs(
     sink: int,
     renewed: Sequence[tuple[int, int]],
 ) -> None:
-    """An opt-out that is sent again goes first again."""
+    """An open opt-out takes what is renewed of its contact to the front with it."""
     for contact, seq in rows.fetch(
         connection,
         "contact, seq",
-        "FROM consents WHERE word = ? AND seq IN (SELECT value FROM json_each(?))",
-        (OPT_OUT, rows.array([seq for seq, _ in renewed])),
+        "FROM consents WHERE word = ?1 AND contact IN (SELECT value FROM json_each(?2))"
+        " AND EXISTS (SELECT 1 FROM deliveries d WHERE d.sink = ?3 AND d.seq = consents.seq"
+        " AND state IN (0, 1, 2, 3))",
+        (OPT_OUT, rows.array([contact for _, contact in renewed]), sink),
     ):
         hurry(connection, memory, sink, contact, seq)

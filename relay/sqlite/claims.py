@@ -7,6 +7,7 @@ than others.
 """
 
 from collections.abc import Iterable, Sequence
+from itertools import zip_longest
 from typing import NamedTuple
 
 import apsw
@@ -61,9 +62,11 @@ def claim(
     sink = memory.sink(connection, name)
     looked_at = limit * LOOK_AT
     candidates: list[Candidate] = []
+    swap = memory.swap(sink)
     for lane in (1, 0) if urgent is None else (int(urgent),):
-        candidates += _due(connection, sink, now, lane, looked_at)
-        candidates += _pending(connection, sink, lane, looked_at)
+        due = _due(connection, sink, now, lane, looked_at)
+        pending = _pending(connection, sink, lane, looked_at)
+        candidates += in_turn(due, pending, swap=swap)
     heads = _heads(connection, memory, sink, candidates)
     overtaken = _overtaken(heads, candidates, now)
     chosen, blocked = choose(
@@ -90,7 +93,7 @@ def claim_suspect(
     sink = memory.sink(connection, name)
     suspects = _candidates(
         connection,
-        "FROM deliveries WHERE sink = ? AND state = 0 AND strikes > 0 AND strikes >= ?"
+        "FROM deliveries WHERE sink = ? AND state = 2 AND strikes > 0 AND strikes >= ?"
         " ORDER BY seq LIMIT 1",
         (sink, strikes),
     )
@@ -138,6 +141,15 @@ def choose(
     return Choice(chosen, blocked)
 
 
+def in_turn(
+    due: Sequence[Candidate], pending: Sequence[Candidate], *, swap: bool
+) -> list[Candidate]:
+    """One of each in turn, so that neither retries nor new events wait for all of the others."""
+    first, second = (pending, due) if swap else (due, pending)
+    both = zip_longest(first, second)
+    return [row for pair in both for row in pair if row is not None]
+
+
 def _due(
     connection: apsw.Connection, sink: int, now: int, urgent: int, limit: int
 ) -> list[Candidate]:
@@ -170,18 +182,28 @@ def _candidates(
 def _heads(
     connection: apsw.Connection, memory: Memory, sink: int, candidates: Sequence[Candidate]
 ) -> dict[int, tuple[int, int, int]]:
-    """The oldest held delivery of each contact: (seq, state, due)."""
-    if not memory.held[sink]:
-        return {}
-    contacts = sorted({row.contact for row in candidates})
-    found = rows.fetch(
+    """The oldest delivery of each contact that others may have to wait for: (seq, state, due).
+
+    That is one that is held, or urgent: the lanes are looked at one by one.
+    """
+    contacts = rows.array(sorted({row.contact for row in candidates}))
+    found: list[tuple[int, int, int, int]] = []
+    if memory.held[sink]:
+        found += rows.fetch(
+            connection,
+            "contact, seq, state, due",
+            "FROM deliveries WHERE sink = ? AND state IN (2, 3)"
+            " AND contact IN (SELECT value FROM json_each(?))",
+            (sink, contacts),
+        )
+    found += rows.fetch(
         connection,
-        "contact, seq, state, due",
-        "FROM deliveries WHERE sink = ? AND state IN (2, 3)"
-        " AND contact IN (SELECT value FROM json_each(?)) ORDER BY contact, seq DESC",
-        (sink, rows.array(contacts)),
+        "contact, seq, 0, 0",
+        "FROM deliveries WHERE sink = ? AND state = 0 AND urgent = 1"
+        " AND contact IN (SELECT value FROM json_each(?))",
+        (sink, contacts),
     )
-    return {contact: (seq, state, due) for contact, seq, state, due in found}
+    return {contact: (seq, state, due) for contact, seq, state, due in sorted(found, reverse=True)}
 
 
 def _overtaken(
@@ -259,7 +281,9 @@ def _claims(
             attempt=row.attempts + 1,
             urgent=bool(row.urgent),
             replayed=bool(row.replayed),
-            stale=bool(row.late) and _is_stale(connection, memory, sink, row),
+            stale=bool(row.late)
+            and opted_out.get(row.contact) != row.seq  # the last word is never out of date
+            and _is_stale(connection, memory, sink, row),
             opted_out=row.contact in opted_out,
             suspect=row.strikes > 0,
             failed_at=row.failed_at,
@@ -292,16 +316,17 @@ def next_due(connection: apsw.Connection, name: str, memory: Memory, now: int) -
 
 def _opted_out(
     connection: apsw.Connection, memory: Memory, chosen: Sequence[Candidate]
-) -> set[int]:
+) -> dict[int, int]:
+    """The contacts whose last word is an opt-out, and the seq of that."""
     if not memory.any_consent:
-        return set()
+        return {}
     found = rows.fetch(
         connection,
-        "contact",
+        "contact, seq",
         "FROM consents WHERE word = 'opt_out' AND contact IN (SELECT value FROM json_each(?))",
         (rows.array([row.contact for row in chosen]),),
     )
-    return {contact for (contact,) in found}
+    return dict(found)
 
 
 def _is_stale(connection: apsw.Connection, memory: Memory, sink: int, row: Candidate) -> bool:

@@ -34,6 +34,8 @@ class Memory:
     """The same, of the urgent ones."""
     held: Counter[int] = field(default_factory=Counter)
     """sink -> deliveries that wait for a retry or are blocked"""
+    swapped: dict[int, bool] = field(default_factory=dict)
+    """sink -> whether retries or new events came first the last time"""
     changes: dict[int, Counter[str]] = field(default_factory=dict)
     """sink -> how its counters change with this transaction"""
     wake: dict[str, bool] = field(default_factory=dict)
@@ -113,6 +115,11 @@ class Memory:
             change[_counter(old)] -= number
         change[_counter(new)] += number
         self.held[sink] += number * (_is_held(new) - (old is not None and _is_held(old)))
+
+    def swap(self, sink: int) -> bool:
+        """True and False in turn."""
+        self.swapped[sink] = not self.swapped.get(sink, True)
+        return self.swapped[sink]
 
     def rouse(self, sink: int, *, urgent: bool = False) -> None:
         """Note that the sink has new work."""

@@ -62,13 +62,15 @@ def _settle_other(
     connection: apsw.Connection, memory: Memory, sink: int, settlement: Settlement, now: int
 ) -> None:
     put_back = settlement.state == State.PENDING
+    # It waits, due at once: as a pending one, others of its contact could pass it.
+    state = State.WAITING if put_back else settlement.state
     _record_attempt(connection, sink, settlement)
     connection.execute(
         "UPDATE deliveries SET state = ?, due = ?, failed_at = ifnull(?, failed_at), error = ?,"
         " settled = ?, attempts = attempts - ?, strikes = 0 WHERE sink = ? AND seq = ?",
         (
-            settlement.state,
-            settlement.due,
+            state,
+            0 if put_back else settlement.due,
             settlement.failed_at,
             settlement.error,
             0 if put_back else now,
@@ -77,7 +79,7 @@ def _settle_other(
             settlement.seq,
         ),
     )
-    memory.count(sink, State.IN_FLIGHT, settlement.state)
+    memory.count(sink, State.IN_FLIGHT, state)
 
 
 def _record_attempt(connection: apsw.Connection, sink: int, settlement: Settlement) -> None:
@@ -201,11 +203,11 @@ def put_back_after_death(connection: apsw.Connection, memory: Memory, now: int) 
         memory.land(sink, seq)
         deaths = rows.value(
             connection,
-            "UPDATE deliveries SET state = 0, attempts = attempts - 1, strikes = strikes + 1,"
-            " deaths = deaths + ? WHERE sink = ? AND seq = ? RETURNING deaths",
+            "UPDATE deliveries SET state = 2, due = 0, attempts = attempts - 1,"
+            " strikes = strikes + 1, deaths = deaths + ? WHERE sink = ? AND seq = ? RETURNING deaths",
             (alone, sink, seq),
         )
-        state = State.PENDING
+        state = State.WAITING
         if deaths >= DEATHS:
             state = State.DEAD
             connection.execute(

@@ -56,11 +56,11 @@ CREATE TABLE deliveries (
     PRIMARY KEY (sink, seq)
 ) STRICT, WITHOUT ROWID;
 
-CREATE INDEX deliveries_pending ON deliveries (sink, urgent, seq) WHERE state = 0;
+CREATE INDEX deliveries_pending ON deliveries (sink, urgent, seq, contact) WHERE state = 0;
 CREATE INDEX deliveries_in_flight ON deliveries (sink, seq) WHERE state = 1;
 CREATE INDEX deliveries_waiting ON deliveries (sink, urgent, due) WHERE state = 2;
 CREATE INDEX deliveries_held ON deliveries (sink, contact, seq) WHERE state IN (2, 3);
-CREATE INDEX deliveries_suspect ON deliveries (sink, seq) WHERE state = 0 AND strikes > 0;
+CREATE INDEX deliveries_suspect ON deliveries (sink, seq) WHERE state = 2 AND strikes > 0;
 CREATE INDEX deliveries_dead ON deliveries (seq, sink) WHERE state = 5;
 
 CREATE TABLE attempts (
