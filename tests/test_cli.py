@@ -309,6 +309,14 @@ def test_a_number_is_never_an_argument(here):
             assert "2125551212" not in result.output
 
 
+def test_send_says_when_it_does_not_know_the_token(here):
+    """The relay has it from its own environment; sent unfilled, it would only be a wrong one."""
+    text = (here / "relay.yaml").read_text()
+    (here / "relay.yaml").write_text(text.replace("first-token, next-token", "'${TOKEN}'"))
+    result = relay("send", "poll", "--source", "second", status=1)
+    assert "${TOKEN} is not known here" in result.stderr
+
+
 def test_send_says_when_nothing_listens(here):
     assert "is the relay running?" in relay("send", "poll", stdin="\n", status=1).stderr
 

@@ -6,6 +6,7 @@ import httpx
 from relay.cli import options, samples
 from relay.cli.output import print_json
 from relay.config import Config
+from relay.filling import PLACEHOLDER
 
 TIMEOUT = 30.0
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
@@ -76,5 +77,12 @@ def _url(config: Config, source: str) -> str:
 
 
 def _token(config: Config, source: str) -> dict[str, str]:
-    tokens = config.sources[source].tokens
-    return {"X-Relay-Token": tokens[0].get_secret_value()} if tokens else {}
+    tokens = [token.get_secret_value() for token in config.sources[source].tokens]
+    for token in tokens:
+        if not PLACEHOLDER.search(token):
+            return {"X-Relay-Token": token}
+    if tokens and (unset := PLACEHOLDER.search(tokens[0])):
+        raise click.ClickException(
+            f"the token {unset[0]} is not known here: set it for this command as for the relay"
+        )
+    return {}
