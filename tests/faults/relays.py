@@ -1,0 +1,296 @@
+"""The real relay as a process of its own, the crowd that sends to it, and its sinks.
+
+async with Receiver() as receiver:
+    relay = Relay(tmp_path, receiver.url)
+    async with crowd(relay) as senders:
+        await relay.start(); relay.kill(); ...
+    await relay.finish(senders)   # a last start, a fresh event, all delivered, a clean stop
+    (await relay.verdict(senders, receiver)).sound()
+"""
+
+import asyncio
+import contextlib
+import itertools
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import httpx
+import orjson
+from oracle import Senders, Verdict, in_csv, in_receiver, in_store, integrity, judge, unfinished
+
+from relay import localsocket
+from relay.sqlite import SqliteStore
+
+ROOT = Path(__file__).parents[2]
+PATIENCE = 30.0
+POLL = 0.02
+CONTROL = "http://relay/api/v1"
+RUN = ("-m", "relay.cli", "run")
+
+CONFIG = """
+server: {{listen: "127.0.0.1:{port}"}}
+admin: {{listen: "127.0.0.1:{admin}"}}
+store: data/relay.db
+plugins: [{plugins}]
+sources: {{sumotext: {{country: US}}}}
+sinks:
+"""
+ARCHIVE = (
+    "  archive: {plugin: csv, options: {path: out/events.csv}, retry: {initial: 50ms, max: 1s}}\n"
+)
+HOOK = """  hook:
+    plugin: webhook
+    options: {{url: "{url}"}}
+    allow_private: [127.0.0.0/8]
+    retry: {{initial: 50ms, max: 1s}}
+    breaker: {{cooldown: 1s}}
+"""
+
+
+class Relay:
+    """`relay run` in a folder of its own, on ports that stay the same over its lives."""
+
+    def __init__(
+        self,
+        folder: Path,
+        url: str | None = None,
+        *,
+        archive: bool = True,
+        sinks: str = "",
+        plugins: str = "",
+        command: Sequence[str] = RUN,
+        under: Sequence[str] = (),
+        descriptors: Sequence[int] = (),
+        port: int | None = None,
+    ) -> None:
+        self.folder = folder
+        self.port = port or free_port()
+        self.config = folder / "relay.yaml"
+        self.store = folder / "data/relay.db"
+        self.csv = folder / "out/events.csv"
+        self.log = folder / "relay.log"
+        self.lives = 0
+        self.up = asyncio.Event()
+        self.process: subprocess.Popen[bytes] | None = None
+        self.command = list(command)
+        self.under = list(under)
+        self._archive = archive
+        self._descriptors = descriptors
+        self._fresh = itertools.count()
+        self.config.write_text(
+            CONFIG.format(port=self.port, admin=free_port(), plugins=plugins)
+            + (ARCHIVE if archive else "")
+            + (HOOK.format(url=url) if url else "")
+            + sinks
+        )
+
+    # its life
+
+    def spawn(self) -> None:
+        """Start it; return at once."""
+        self.lives += 1
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [*self.under, sys.executable, *self.command, "--config", str(self.config)],
+                stdout=log,
+                stderr=log,
+                cwd=self.folder,
+                env=os.environ | {"PYTHONPATH": f"{ROOT}:{Path(__file__).parent}"},
+                pass_fds=self._descriptors,
+            )
+
+    async def start(self) -> None:
+        """Start it; return when it takes callbacks, fail when it ends instead."""
+        self.spawn()
+        await self.answers()
+
+    async def answers(self) -> None:
+        async with asyncio.timeout(PATIENCE):
+            while not self._answers():
+                assert self.process.poll() is None, self.last_words()
+                await asyncio.sleep(POLL)
+        self.up.set()
+
+    def _answers(self) -> bool:
+        return self.store.parent.is_dir() and localsocket.answers(self.store)
+
+    def kill(self) -> None:
+        """The end without a word."""
+        self.up.clear()
+        self.process.kill()
+        self.process.wait()
+
+    async def stop(self) -> int:
+        """The orderly end; its exit status."""
+        self.up.clear()
+        self.process.send_signal(signal.SIGTERM)
+        return await self.ended()
+
+    async def ended(self) -> int:
+        """Wait until it ends by itself; its exit status."""
+        status = await asyncio.to_thread(self.process.wait, PATIENCE)
+        self.up.clear()
+        return status
+
+    def close(self) -> None:
+        """Leave no process behind."""
+        if self.process is not None and self.process.poll() is None:
+            self.kill()
+
+    def last_words(self) -> str:
+        return self.log.read_text()[-2000:]
+
+    # what it says
+
+    async def ask(self, path: str):
+        """What the running relay answers to a command."""
+        with localsocket.transport(self.store) as transport:
+            async with httpx.AsyncClient(transport=transport, base_url=CONTROL) as control:
+                return (await control.get(path)).raise_for_status().json()
+
+    async def sinks(self) -> dict[str, dict]:
+        return (await self.ask("/status"))["sinks"]
+
+    async def delivered(self) -> None:
+        """Wait until no delivery is pending."""
+        async with asyncio.timeout(PATIENCE * 4):
+            while any(sink["pending"] for sink in (await self.sinks()).values()):
+                await asyncio.sleep(POLL)
+
+    async def fresh(self, senders: Senders) -> None:
+        """A fresh event still passes."""
+        number = f"fresh-{next(self._fresh)}"
+        async with asyncio.timeout(PATIENCE), Sender(self.port, senders) as sender:
+            assert await sender.send(number) == 200
+
+    async def finish(self, senders: Senders) -> None:
+        """Start it unless it runs, pass a fresh event, deliver all there is, and stop."""
+        if self.process is None or self.process.poll() is not None:
+            await self.start()
+        await self.fresh(senders)
+        await self.delivered()
+        assert await self.stop() == 0, self.last_words()
+
+    async def verdict(self, senders: Senders, receiver=None) -> Verdict:
+        """The oracle's word on a relay that has stopped."""
+        assert integrity(self.store) == "ok"
+        store = await SqliteStore.open(self.store)
+        try:
+            assert await unfinished(store) == []
+            stored = await in_store(store)
+        finally:
+            await store.close()
+        sinks = {}
+        if self._archive:
+            sinks["archive"] = in_csv(self.csv)
+        if receiver is not None:
+            sinks["hook"] = in_receiver(request.body for request in receiver.requests)
+        return judge(senders, stored, sinks)
+
+
+class Sender:
+    """One keep-alive connection that sends callbacks and takes down what is acknowledged."""
+
+    def __init__(self, port: int, senders: Senders, *, padding: int = 0) -> None:
+        self._port = port
+        self._senders = senders
+        self._padding = "x" * padding
+        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+        self.headers: dict[str, str] = {}
+
+    async def __aenter__(self):
+        return self
+
+    async def __aexit__(self, *error):
+        self.hang_up()
+
+    async def send(self, message: str, contact: int = 0, *, close: bool = False) -> int:
+        """The status of the answer. Raises OSError or EOFError where none comes."""
+        body = (
+            f"mobile={2125550000 + contact}&carrierId=TEST&shortcode=84700&key=JOIN"
+            f"&msg={message}&padding={self._padding}"
+        ).encode()
+        reader, writer = self._streams or await self._connect()
+        self._senders.sent.add(message)
+        try:
+            writer.write(
+                b"POST /callbacks/sumotext HTTP/1.1\r\nHost: relay\r\n%s"
+                b"Content-Type: application/x-www-form-urlencoded\r\nContent-Length: %d\r\n\r\n%s"
+                % (b"Connection: close\r\n" if close else b"", len(body), body)
+            )
+            status, answer = await self._answer(reader)
+        except BaseException:
+            self.hang_up()
+            raise
+        if status == 200:
+            self._senders.acked[orjson.loads(answer)["id"]] = message
+        if close or self.headers.get("connection") == "close":
+            self.hang_up()
+        return status
+
+    async def _connect(self):
+        self._streams = await asyncio.open_connection("127.0.0.1", self._port)
+        return self._streams
+
+    async def _answer(self, reader: asyncio.StreamReader) -> tuple[int, bytes]:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+        pairs = (line.split(": ", 1) for line in head[1:] if line)
+        self.headers = {name.lower(): value for name, value in pairs}
+        return int(head[0].split()[1]), await reader.readexactly(
+            int(self.headers["content-length"])
+        )
+
+    def hang_up(self) -> None:
+        if self._streams is not None:
+            self._streams[1].close()
+            self._streams = None
+
+
+@contextlib.asynccontextmanager
+async def crowd(relay: Relay, *, size: int = 8, pause: float = 0.01, seed: int = 0):
+    """Senders at work while the block runs: each message is sent once, whatever becomes of it.
+
+    Each sender has its own few contacts, and sends again as soon as the relay is up.
+    """
+    senders = Senders()
+    tasks = [
+        asyncio.create_task(_sends(relay, senders, number, pause, random.Random(seed + number)))
+        for number in range(size)
+    ]
+    try:
+        yield senders
+        for task in tasks:
+            assert not task.done(), task
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _sends(
+    relay: Relay, senders: Senders, number: int, pause: float, chance: random.Random
+) -> None:
+    async with Sender(relay.port, senders) as sender:
+        for count in itertools.count():
+            await relay.up.wait()
+            try:
+                async with asyncio.timeout(PATIENCE):
+                    await sender.send(f"{number}-{count}", number * 100 + chance.randrange(50))
+            except (OSError, EOFError):
+                await asyncio.sleep(POLL)  # it is down, or will be noticed as down in a moment
+            await asyncio.sleep(chance.uniform(0, 2 * pause))
+
+
+def free_port() -> int:
+    """A port that nobody listens on now; below those that the system gives to clients."""
+    for _ in range(100):
+        port = random.randrange(20000, 32000)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise AssertionError("no free port")

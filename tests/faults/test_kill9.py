@@ -1,0 +1,70 @@
+"""kill -9 under load, again and again: what was acknowledged is there, once, and nothing else."""
+
+import asyncio
+import random
+import time
+
+import pytest
+from relays import Relay, crowd
+from stubs.receiver import Receiver
+
+DURING_START = 0.15
+"""The share of kills that do not wait until the relay takes callbacks."""
+
+
+async def kill_in_a_loop(folder, cycles, *, seed=0, **options):
+    """The relay, its senders and its receiver, after so many kills and a clean end."""
+    begun = time.monotonic()
+    chance = random.Random(seed)
+    async with Receiver() as receiver:
+        relay = Relay(folder, receiver.url, **options)
+        try:
+            async with crowd(relay) as senders:
+                for _ in range(cycles):
+                    await live(relay, chance)
+                    assert relay.process.poll() is None, relay.last_words()
+                    relay.kill()
+            await relay.finish(senders)
+        finally:
+            relay.close()
+        verdict = await relay.verdict(senders, receiver)
+    print(
+        f"\n{cycles} kills: {len(senders.sent)} sent, {len(senders.acked)} acknowledged,"
+        f" {verdict.found} stored, {verdict.lost()} lost,"
+        f" {len(verdict.invented['store'])} invented,"
+        f" {len(verdict.twice['hook'])} more than once at the receiver,"
+        f" {time.monotonic() - begun:.0f} s"
+    )
+    return senders, verdict
+
+
+async def live(relay, chance):
+    """Some life: mostly under load, now and then too short to get that far."""
+    if chance.random() < DURING_START:
+        relay.spawn()
+        await asyncio.sleep(chance.uniform(0, 1.2))
+    else:
+        await relay.start()
+        await asyncio.sleep(chance.uniform(0.05, 1.0))
+
+
+async def test_three_kills_lose_and_invent_nothing(tmp_path):
+    senders, verdict = await kill_in_a_loop(tmp_path, 3, seed=1)
+    assert len(senders.acked) > 100
+    verdict.sound(once=["archive"])
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(1800)
+async def test_a_hundred_kills_lose_and_invent_nothing(tmp_path):
+    senders, verdict = await kill_in_a_loop(tmp_path, 100, seed=random.randrange(2**32))
+    assert len(senders.acked) > 10_000
+    assert verdict.twice["hook"], "no kill came between a delivery and its settlement"
+    verdict.sound(once=["archive"])
+
+
+async def test_kills_lose_events_that_are_acknowledged_before_the_commit(tmp_path):
+    command = ["-m", "hasty"]
+    senders, verdict = await kill_in_a_loop(tmp_path, 3, seed=1, command=command)
+    assert len(senders.acked) > 100
+    assert verdict.lost()
