@@ -222,6 +222,12 @@ def test_json_output_is_an_array_an_object_or_lines(here):
     assert "csv" in [each["name"] for each in json.loads(relay("plugins", "list", "--json").stdout)]
 
 
+def test_tail_shows_as_many_events_as_there_are_or_were_asked_for(here):
+    fill(*[WEB_FORM] * 7)
+    for asked, shown in ((0, 0), (3, 3), (10, 7)):
+        assert len(relay("events", "tail", "-n", str(asked)).stdout.splitlines()) == shown
+
+
 def test_a_table_does_not_let_a_callback_move_the_cursor(here):
     fill(WEB_FORM.replace(b"JOIN", b"%1B%5B2J%5Bbold%5D"))
     text = relay("events", "list").stdout

@@ -335,4 +335,4 @@ async def test_the_socket_is_the_owners_and_its_path_may_be_long(tmp_path, clock
             assert (await session.get("/status"))["events"] == 0
         await server.drain()
     await store.close()
-    assert not client.is_running(loaded)
+    assert not localsocket.answers(loaded.store)

@@ -75,21 +75,15 @@ def has_store(config: Config) -> bool:
     return _file(config).exists()
 
 
-def is_running(config: Config) -> bool:
-    """Whether a service answers for the configuration's store."""
-    return _served(_file(config))
-
-
 def become_owner(path: Path) -> None:
     """Give up root for the owner of the store, so that no file of it ends up as root's."""
     if os.geteuid() != 0:
         return
-    owner = _existing(path).stat().st_uid
-    if owner != 0:
-        user = pwd.getpwuid(owner)
-        os.initgroups(user.pw_name, user.pw_gid)
-        os.setegid(user.pw_gid)
-        os.seteuid(owner)
+    owner = _existing(path).stat()
+    if owner.st_uid != 0:
+        os.setgroups([])
+        os.setegid(owner.st_gid)
+        os.seteuid(owner.st_uid)
 
 
 def _existing(path: Path) -> Path:
@@ -106,8 +100,16 @@ def _served(path: Path) -> bool:
     try:
         return localsocket.answers(path)
     except PermissionError as error:
-        owner = pwd.getpwuid(_existing(path).stat().st_uid).pw_name
+        owner = _user(_existing(path).stat().st_uid)
         raise click.ClickException(f"the store belongs to {owner}: sudo -u {owner} …") from error
+
+
+def _user(number: int) -> str:
+    """A user as sudo takes it: in a container, not every number has a name."""
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return f"#{number}"
 
 
 async def _reach(stack: contextlib.AsyncExitStack, path: Path, config: Config) -> Client:

@@ -87,7 +87,6 @@ def tail(config: Config, as_json: bool, lines: int) -> None:
 
 
 async def _tail(config: Config, lines: int, *, as_json: bool) -> None:
-    last = 0
     async with client.session(config) as session:
         newest = await session.get("/events", limit=max(lines, 1))
         last = _print_lines(reversed(newest), config, after=0, lines=lines, as_json=as_json)
@@ -103,7 +102,7 @@ def _print_lines(
 ) -> int:
     """Print the last `lines` of those found; return the seq of the newest."""
     rows = list(found)
-    for event in rows[len(rows) - lines :] if lines else []:
+    for event in rows[-lines:] if lines else []:
         if as_json:
             print_json_line(event)
         else:
