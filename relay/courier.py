@@ -108,6 +108,8 @@ class Courier:
         await self._save()
         with contextlib.suppress(Exception):  # a plugin may raise anything; there is no next step
             await within(grace, self._sink.close())
+        with contextlib.suppress(Exception):  # nor here
+            await self._sink.http.aclose()
 
     def wake(self, *, urgent: bool = False) -> None:
         """There is new work."""
