@@ -128,12 +128,18 @@ class Memory:
 
     def write_counts(self, connection: apsw.Connection) -> None:
         """Bring the counters in the file up to date; called inside each transaction."""
-        for sink, change in self.changes.items():
-            connection.execute(
-                "UPDATE sinks SET pending = pending + ?, delivered = delivered + ?,"
-                " dead = dead + ? WHERE id = ?",
-                (change["pending"], change["delivered"], change["dead"], sink),
-            )
+        if not self.changes:
+            return
+        changes = [
+            (sink, change["pending"], change["delivered"], change["dead"])
+            for sink, change in self.changes.items()
+        ]
+        connection.execute(
+            "UPDATE sinks SET pending = pending + (change.value ->> 1),"
+            " delivered = delivered + (change.value ->> 2), dead = dead + (change.value ->> 3)"
+            " FROM json_each(?) AS change WHERE sinks.id = change.value ->> 0",
+            (rows.array(changes),),
+        )
         self.changes.clear()
 
 

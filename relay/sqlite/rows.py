@@ -4,13 +4,15 @@ Each step of a statement lets go of Python's lock and has to win it back from a 
 so rows come and go by the hundred: as one JSON array, or as one statement of many rows.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import apsw
 import orjson
 
-CHUNKS = (64, 16, 4, 1)
+SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
+LARGEST = SIZES[-1]
 
 
 def value(connection: apsw.Connection, sql: str, bindings: Sequence[Any] = ()) -> Any:
@@ -32,25 +34,26 @@ def fetch(
     return found
 
 
-def array(values: Sequence[int]) -> str:
+def array(values: Sequence[Any]) -> str:
     """The values as text for `json_each`."""
     return orjson.dumps(values).decode()
 
 
 def insert(connection: apsw.Connection, table: str, rows: Sequence[Sequence[Any]]) -> None:
-    """Insert the rows, each with a value for every column of the table."""
-    for chunk in _chunks(rows):
-        places = f"({', '.join('?' * len(chunk[0]))})"
-        connection.execute(
-            f"INSERT INTO {table} VALUES {', '.join([places] * len(chunk))}",
-            [each for row in chunk for each in row],
-        )
+    """Insert the rows, each with a value for every column; the first column must not be null."""
+    for start in range(0, len(rows), LARGEST):
+        chunk = rows[start : start + LARGEST]
+        values = [each for row in chunk for each in row]
+        # Few sizes, so that the statements stay prepared; what is too much is null and left out.
+        size = next(size for size in SIZES if size >= len(chunk))
+        values += [None] * (size * len(chunk[0]) - len(values))
+        connection.execute(_insertion(table, len(chunk[0]), size), values)
 
 
-def _chunks(rows: Sequence[Sequence[Any]]) -> Iterator[Sequence[Sequence[Any]]]:
-    """Cut into few sizes, so that the statements stay prepared."""
-    start = 0
-    while start < len(rows):
-        size = next(size for size in CHUNKS if size <= len(rows) - start)
-        yield rows[start : start + size]
-        start += size
+@cache
+def _insertion(table: str, columns: int, rows: int) -> str:
+    places = f"({', '.join('?' * columns)})"
+    values = f"VALUES {', '.join([places] * rows)}"
+    if rows == 1:
+        return f"INSERT INTO {table} {values}"
+    return f"INSERT INTO {table} SELECT * FROM ({values}) WHERE column1 IS NOT NULL"
