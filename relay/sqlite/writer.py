@@ -1,6 +1,7 @@
 """The writer: one thread that owns the one writing connection, and commits in groups."""
 
 import asyncio
+import contextlib
 import logging
 import queue
 import threading
@@ -87,9 +88,13 @@ class Writer:
             return
         self._loop.call_soon_threadsafe(self._opened.set_result, None)
         while group := self._next_group():
-            self._commit(connection, group)
+            try:
+                self._commit(connection, group)
+            except Exception as error:  # noqa: BLE001  a rollback can meet the next bad sector
+                self._break(error, group)
         if not self._broken:
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            with contextlib.suppress(apsw.Error):  # a full disk: the log keeps what it has
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         connection.close()
 
     def _next_group(self) -> list[Work]:
@@ -153,7 +158,7 @@ class Writer:
 
 def _resolve(results: list[tuple[Work, Any]]) -> None:
     for work, result in results:
-        if work.done.cancelled():
+        if work.done.done():  # cancelled, or answered before the rest of its group failed
             continue
         if isinstance(result, Exception):
             work.done.set_exception(result)
