@@ -9,9 +9,10 @@ Retry-After or the breaker). Nothing here sleeps for a retry: its time stands in
 import asyncio
 import contextlib
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from relay.activeclock import ActiveClock
 from relay.breaker import Breaker, Streak
@@ -37,6 +38,7 @@ TRIAL_RESTS = 1.5
 THROTTLED = 429
 ANSWER_KEPT = 2048
 MICROSECONDS = 1_000_000
+T = TypeVar("T")
 
 
 class Courier:
@@ -154,7 +156,10 @@ class Courier:
         except Exception as error:  # noqa: BLE001  a plugin may raise anything
             self._open_failed = True
             outcome = outcome_of(error, self._clock.now())
-            await self._pause(f"it cannot be opened: {outcome.reason}", after=outcome.after)
+            after = outcome.after
+            if after is None and isinstance(outcome, Retry):  # a full disk, say: nobody mends it
+                after = self._config.breaker.cooldown
+            await self._pause(f"it cannot be opened: {outcome.reason}", after=after)
         else:
             self._opened = True
             self._urgent.set()
@@ -204,16 +209,10 @@ class Courier:
             await self._wait(self._work, await self._until_due())
 
     async def _claim(self, limit: int, *, urgent: bool | None) -> Claimed:
-        while True:
-            try:
-                return await self._store.claim(
-                    self.name,
-                    limit,
-                    ordered=self._config.order == "contact",
-                    urgent=urgent,
-                )
-            except StoreFull:
-                await self._clock.sleep(TRY_AGAIN)
+        ordered = self._config.order == "contact"
+        return await self._with_space(
+            lambda: self._store.claim(self.name, limit, ordered=ordered, urgent=urgent)
+        )
 
     async def _fill(self, claims: list[Claim]) -> list[Claim]:
         """Let a batch grow for `batch.wait`, unless an opt-out comes: it may be of its contacts."""
@@ -230,13 +229,16 @@ class Courier:
 
     async def _until_due(self) -> float:
         """Seconds until the next delivery is due; a long time without one."""
+        due = await self._with_space(lambda: self._store.next_due(self.name))
+        return PROBE_EVERY if due is None else self._seconds_until(due)
+
+    async def _with_space(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """What the store answers as soon as its disk is not full."""
         while True:
             try:
-                due = await self._store.next_due(self.name)
+                return await ask()
             except StoreFull:
                 await self._clock.sleep(TRY_AGAIN)
-            else:
-                return PROBE_EVERY if due is None else self._seconds_until(due)
 
     # sending
 
@@ -266,13 +268,19 @@ class Courier:
 
     async def _deliver_suspects(self, *, accused: bool) -> None:
         """What was in flight when a process died goes one at a time."""
-        while self._suspects and (
-            claim := await self._store.claim_suspect(self.name, accused=accused)
-        ):
+        while self._suspects and (claim := await self._suspect(accused=accused)):
             await self._deliver([claim])
             if self._halted_for():
                 return
         self._suspects = accused
+
+    async def _suspect(self, *, accused: bool) -> Claim | None:
+        claim = partial(self._store.claim_suspect, self.name, accused=accused)
+        if not accused:
+            return await self._with_space(claim)
+        with contextlib.suppress(StoreFull):  # the start does not wait: the feeder comes to it
+            return await claim()
+        return None
 
     async def _deliver(self, claims: list[Claim], *, trial: bool = False) -> list[Result]:
         """Send a batch and write how it ended."""
@@ -362,7 +370,7 @@ class Courier:
             return
         if streak := self._streak.refusal(cause, claim.contact, claim.seq):
             await self._pause(f"{STREAK} contacts in a row were refused: {outcome.reason}")
-            await self._store.revive(self.name, streak, replayed=False)
+            await self._with_space(lambda: self._store.revive(self.name, streak, replayed=False))
 
     async def _settle(self, settlements: Sequence[Settlement]) -> None:
         """Write until it is written: a full disk must not send anything twice.
