@@ -41,9 +41,12 @@ plugins: [{plugins}]
 sources: {{sumotext: {{country: US}}}}
 sinks:
 """
-ARCHIVE = (
-    "  archive: {plugin: csv, options: {path: out/events.csv}, retry: {initial: 50ms, max: 1s}}\n"
-)
+ARCHIVE = """  archive:
+    plugin: csv
+    options: {path: out/events.csv}
+    retry: {initial: 50ms, max: 1s}
+    breaker: {cooldown: 1s}
+"""
 HOOK = """  hook:
     plugin: webhook
     options: {{url: "{url}"}}
@@ -78,6 +81,7 @@ class Relay:
         self.lives = 0
         self.up = asyncio.Event()
         self.process: subprocess.Popen[bytes] | None = None
+        self.environment = os.environ | {"PYTHONPATH": f"{ROOT}:{Path(__file__).parent}"}
         self.command = list(command)
         self.under = list(under)
         self._archive = archive
@@ -101,7 +105,7 @@ class Relay:
                 stdout=log,
                 stderr=log,
                 cwd=self.folder,
-                env=os.environ | {"PYTHONPATH": f"{ROOT}:{Path(__file__).parent}"},
+                env=self.environment,
                 pass_fds=self._descriptors,
             )
 
@@ -118,7 +122,12 @@ class Relay:
         self.up.set()
 
     def _answers(self) -> bool:
-        return self.store.parent.is_dir() and localsocket.answers(self.store)
+        """Whether the commands' socket is there, and the public one, which comes last."""
+        if not self.store.parent.is_dir() or not localsocket.answers(self.store):
+            return False
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port)):
+            return True
+        return False
 
     def kill(self) -> None:
         """The end without a word."""
@@ -148,19 +157,24 @@ class Relay:
 
     # what it says
 
-    async def ask(self, path: str):
-        """What the running relay answers to a command."""
+    @contextlib.asynccontextmanager
+    async def control(self):
+        """A client of the running relay's control."""
         with localsocket.transport(self.store) as transport:
-            async with httpx.AsyncClient(transport=transport, base_url=CONTROL) as control:
-                return (await control.get(path)).raise_for_status().json()
+            async with httpx.AsyncClient(transport=transport, base_url=CONTROL) as client:
+                yield client
 
-    async def sinks(self) -> dict[str, dict]:
-        return (await self.ask("/status"))["sinks"]
+    async def status(self) -> dict:
+        async with self.control() as control:
+            return (await control.get("/status")).raise_for_status().json()
 
-    async def delivered(self) -> None:
+    async def delivered(self, patience: float = PATIENCE) -> None:
         """Wait until no delivery is pending."""
-        async with asyncio.timeout(PATIENCE * 4):
-            while any(sink["pending"] for sink in (await self.sinks()).values()):
+        async with asyncio.timeout(patience), self.control() as control:
+            while True:
+                sinks = (await control.get("/status")).raise_for_status().json()["sinks"]
+                if not any(sink["pending"] for sink in sinks.values()):
+                    return
                 await asyncio.sleep(POLL)
 
     async def fresh(self, senders: Senders) -> None:
@@ -169,12 +183,12 @@ class Relay:
         async with asyncio.timeout(PATIENCE), Sender(self.port, senders) as sender:
             assert await sender.send(number) == 200
 
-    async def finish(self, senders: Senders) -> None:
+    async def finish(self, senders: Senders, patience: float = PATIENCE) -> None:
         """Start it unless it runs, pass a fresh event, deliver all there is, and stop."""
         if self.process is None or self.process.poll() is not None:
             await self.start()
         await self.fresh(senders)
-        await self.delivered()
+        await self.delivered(patience)
         assert await self.stop() == 0, self.last_words()
 
     async def verdict(self, senders: Senders, receiver=None) -> Verdict:

@@ -24,7 +24,7 @@ async def kill_in_a_loop(folder, cycles, *, seed=0, **options):
                     await live(relay, chance)
                     assert relay.process.poll() is None, relay.last_words()
                     relay.kill()
-            await relay.finish(senders)
+            await relay.finish(senders, patience=30 + cycles)
         finally:
             relay.close()
         verdict = await relay.verdict(senders, receiver)

@@ -1,0 +1,125 @@
+"""A disk that fills up: refused with 503 as long as it is full, and well again by itself."""
+
+import asyncio
+import subprocess
+import sys
+import time
+
+import pytest
+from oracle import Senders
+from relays import Relay, Sender
+from stubs.receiver import Receiver
+
+HEALS_WITHIN = 5.0
+BIG, SMALL = 20_000, 200
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 8 MiB; call what is returned with it for more."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", folder]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("this needs root, to mount a small file system")
+
+    def grow():
+        subprocess.run(["mount", "-o", "remount,size=64m", folder], check=True)
+
+    yield folder, grow
+    subprocess.run(["umount", folder], check=True)
+
+
+async def fill(relay, senders) -> int:
+    """Send until the disk is full to the last page; how many callbacks were refused."""
+    refused = 0
+    for number in range(2000):
+        padding = SMALL if refused else BIG
+        async with Sender(relay.port, senders, padding=padding) as sender:
+            status = await sender.send(f"fill-{number}", number)
+            if status == 503:
+                assert int(sender.headers["retry-after"]) > 0
+                refused += 1
+            else:
+                assert status == 200
+        if refused > 20:
+            return refused
+    raise AssertionError("the disk never filled up")
+
+
+async def seconds_to_heal(relay, senders) -> float:
+    """Send every now and then until it is accepted."""
+    begun = time.monotonic()
+    async with Sender(relay.port, senders) as sender:
+        for number in range(1000):
+            if await sender.send(f"again-{number}", number) == 200:
+                return time.monotonic() - begun
+            await asyncio.sleep(0.05)
+    raise AssertionError("it never healed")
+
+
+def command(relay, *words) -> str:
+    """What a command prints, run as people do."""
+    return subprocess.run(
+        [sys.executable, "-m", "relay.cli", *words, "--config", relay.config],
+        check=True,
+        capture_output=True,
+        text=True,
+        env=relay.environment,
+    ).stdout
+
+
+async def test_a_full_disk_costs_nothing_that_was_acknowledged(small_disk):
+    folder, grow = small_disk
+    senders = Senders()
+    async with Receiver() as receiver:
+        relay = Relay(folder, receiver.url)
+        relay.log = folder.with_name("relay.log")  # its log is not what this is about
+        try:
+            await relay.start()
+            refused = await fill(relay, senders)
+            acked = len(senders.acked)
+            assert (await relay.status())["events"] >= acked
+            assert "events, 0 callbacks in quarantine" in await asyncio.to_thread(
+                command, relay, "status"
+            )
+            assert relay.process.poll() is None
+            grow()
+            healed = await seconds_to_heal(relay, senders)
+            assert healed < HEALS_WITHIN
+            await relay.finish(senders)
+        finally:
+            relay.close()
+        verdict = await relay.verdict(senders, receiver)
+    print(
+        f"\n{acked} acknowledged before the disk was full, {refused} refused, accepted again after"
+        f" {healed:.2f} s, {verdict.found} stored, {verdict.lost()} lost"
+    )
+    verdict.sound(once=["archive"])
+    assert acked > 20
+    assert "Traceback" not in relay.log.read_text()
+
+
+async def test_a_relay_that_stops_on_a_full_disk_starts_there_again(small_disk):
+    folder, grow = small_disk
+    senders = Senders()
+    async with Receiver() as receiver:
+        relay = Relay(folder, receiver.url)
+        relay.log = folder.with_name("relay.log")  # its log is not what this is about
+        try:
+            await relay.start()
+            await fill(relay, senders)
+            assert await relay.stop() == 0
+            await relay.start()
+            async with Sender(relay.port, senders, padding=BIG) as sender:
+                assert await sender.send("full") == 503
+            relay.kill()
+            await relay.start()
+            assert (await relay.status())["events"] >= len(senders.acked)
+            grow()
+            assert await seconds_to_heal(relay, senders) < HEALS_WITHIN
+            await relay.finish(senders)
+        finally:
+            relay.close()
+        (await relay.verdict(senders, receiver)).sound(once=["archive"])
+    assert "Traceback" not in relay.log.read_text()
