@@ -299,7 +299,10 @@ class Store(Protocol):
         """Make or renew the deliveries of these events to the sink, marked as replayed."""
 
     async def rename_sink(self, old: str, new: str) -> int:
-        """Give all deliveries of one sink to another name; return how many."""
+        """Give the open and dead deliveries of one sink to another; return how many.
+
+        Raises ValueError where the old one is not known.
+        """
 
     async def quarantined(
         self, *, before: str | None = None, limit: int = 50

@@ -4,6 +4,7 @@ import random
 
 import pytest
 from arrivals import arrival, mobile
+
 from relay.sqlite import SqliteStore
 from relay.store import OPEN_STATES, Settlement, State
 

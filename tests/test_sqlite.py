@@ -367,8 +367,19 @@ async def test_deliveries_of_a_renamed_sink_go_on_under_the_new_name(store):
     await store.add(arrival(sinks=("old",)))
     assert await store.rename_sink("old", "new") == 1
     assert (await claim_one(store, "new")).sink == "new"
-    with pytest.raises(ValueError, match="no sink named old"):
-        await store.rename_sink("old", "other")
+    with pytest.raises(ValueError, match="no sink older"):
+        await store.rename_sink("older", "other")
+
+
+async def test_a_sink_takes_over_what_waits_for_another_though_it_has_deliveries(store):
+    older, younger = arrival(7, sinks=("old",)), arrival(7, sinks=("new",))
+    both = arrival(8, sinks=("old", "new"))
+    for each in (older, younger, both):
+        await store.add(each)
+    assert await store.rename_sink("old", "new") == 1
+    counts = await store.sink_counts()
+    assert (counts["old"].pending, counts["new"].pending) == (0, 3)
+    assert set(await ids(store, "new")) == {older.event.id, both.event.id}
 
 
 async def test_discarded_deliveries_are_not_delivered(store):

@@ -84,24 +84,27 @@ def discard(
 
 
 def rename(connection: apsw.Connection, memory: Memory, old: str, new: str) -> int:
-    """Give a sink's deliveries to another name, which must have none of its own.
+    """Give the open and dead deliveries of a sink that has gone to another; return how many.
 
-    Raises ValueError where the old one is unknown or the new one taken.
+    Where the other has one of the same event already, that one is enough.
     """
-    if old not in memory.sink_ids:
-        raise ValueError(f"no sink {old} has deliveries")
-    taken = memory.sink_ids.get(new)
-    if taken is not None:
-        used = "SELECT EXISTS (SELECT 1 FROM deliveries WHERE sink = ?)"
-        if rows.value(connection, used, (taken,)):
-            raise ValueError(f"the sink {new} has deliveries of its own")
-        connection.execute("DELETE FROM sinks WHERE id = ?", (taken,))
-    sink = memory.sink_ids.pop(old)
-    memory.sink_ids[new] = sink
-    memory.sink_names[sink] = new
-    connection.execute("UPDATE sinks SET name = ? WHERE id = ?", (new, sink))
-    memory.rouse(sink)
-    return int(rows.value(connection, "SELECT count(*) FROM deliveries WHERE sink = ?", (sink,)))
+    gone, heir = memory.sink_ids[old], memory.sink(connection, new)
+    moved = 0
+    for state in (*OPEN_STATES, State.DEAD):
+        # As with renewed ones: what is younger of their contacts waits for them.
+        after = State.DEAD if state == State.DEAD else State.WAITING
+        seqs = rows.every(
+            connection,
+            "UPDATE OR IGNORE deliveries SET sink = ?, state = ?, due = 0, late = 1"
+            " WHERE sink = ? AND state = ? RETURNING seq",
+            (heir, after, gone, state),
+        )
+        moved += len(seqs)
+        memory.count(heir, None, after, len(seqs))
+        memory.uncount(gone, state, len(seqs))
+    discard(connection, memory, old, None)
+    memory.rouse(heir)
+    return moved
 
 
 def _renewed(

@@ -116,6 +116,11 @@ class Memory:
         change[_counter(new)] += number
         self.held[sink] += number * (_is_held(new) - (old is not None and _is_held(old)))
 
+    def uncount(self, sink: int, state: State, number: int) -> None:
+        """Note that deliveries are no longer the sink's."""
+        self.changes.setdefault(sink, Counter())[_counter(state)] -= number
+        self.held[sink] -= number * _is_held(state)
+
     def swap(self, sink: int) -> bool:
         """True and False in turn."""
         self.swapped[sink] = not self.swapped.get(sink, True)

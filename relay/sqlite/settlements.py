@@ -204,7 +204,8 @@ def put_back_after_death(connection: apsw.Connection, memory: Memory, now: int) 
         deaths = rows.value(
             connection,
             "UPDATE deliveries SET state = 2, due = 0, attempts = attempts - 1,"
-            " strikes = strikes + 1, deaths = deaths + ? WHERE sink = ? AND seq = ? RETURNING deaths",
+            " strikes = strikes + 1, deaths = deaths + ?"
+            " WHERE sink = ? AND seq = ? RETURNING deaths",
             (alone, sink, seq),
         )
         state = State.WAITING
