@@ -16,6 +16,7 @@ from relay.config import Config
 from relay.fleet import Fleet
 from relay.intake import Intake
 from relay.lag import LagWatch
+from relay.metrics import Readings
 from relay.server import Server, listen, make_server
 from relay.sqlite import SqliteStore
 from relay.store import StoreBroken, StoreError
@@ -35,6 +36,7 @@ class Service:
         self._fleet = fleet
         self._broken = broken
         self.servers: list[Server] = []
+        self.callbacks: ingress.Ingress | None = None
 
     @property
     def address(self) -> Any:
@@ -61,6 +63,17 @@ class Service:
         alive = self._store.alive()
         reasons = [] if alive else ["the store cannot be written"]
         return {"ready": alive, "reasons": reasons, "sinks": self._fleet.states()}
+
+    async def readings(self) -> Readings:
+        """What the metrics show."""
+        assert self.callbacks is not None
+        return Readings(
+            answers=self.callbacks.answers,
+            refusals=self.servers[0].server_state.refusals,
+            sinks=await self._store.sink_counts(),
+            states=self._fleet.states(),
+            statistics=self._store.statistics(),
+        )
 
 
 @contextlib.asynccontextmanager
@@ -100,22 +113,27 @@ async def _listen(
     public: socket.socket | None,
 ) -> None:
     tls = config.server.tls
-    callbacks = ingress.app(
+    service.callbacks = ingress.app(
         intake,
         store,
         config,
         on_broken=lambda: None,  # the store itself tells the service
         ready=lambda: [] if store.alive() else ["store"],
     )
+    with contextlib.ExitStack() as bound:
+        outside = public or bound.enter_context(listen(config.server.listen))
+        inside = bound.enter_context(listen(config.admin.listen))
+        beside = bound.enter_context(localsocket.listen(_file(config)))
+        bound.pop_all()  # all are to be had: from here on they are the servers' to close
     service.servers = [
         make_server(
-            callbacks,
-            public or listen(config.server.listen),
+            service.callbacks,
+            outside,
             certificate=tls.cert if tls else None,
             key=tls.key if tls else None,
         ),
-        make_server(admin.app(service.health), listen(config.admin.listen)),
-        make_server(control.app(intake, store, config, fleet), localsocket.listen(_file(config))),
+        make_server(admin.app(service.health, service.readings), inside),
+        make_server(control.app(intake, store, config, fleet), beside),
     ]
     for server in service.servers:
         await server.start()
