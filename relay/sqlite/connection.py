@@ -1,5 +1,6 @@
 """Opening the file: the lock, the pragmas, the schema."""
 
+import contextlib
 import fcntl
 import os
 import secrets
@@ -32,7 +33,7 @@ READER_PRAGMAS = (
 
 def lock(path: Path) -> IO[bytes]:
     """Own the store at `path` until the returned file is closed. Raises StoreLocked."""
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o750)
+    _make(path.parent)
     file = open(f"{path}.lock", "ab", opener=_private)  # noqa: SIM115  held for the store's life
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -101,6 +102,20 @@ def _configure(connection: apsw.Connection, pragmas: tuple[str, ...]) -> None:
 def _sqlite_number() -> int:
     major, minor, patch = (int(part) for part in apsw.sqlite_lib_version().split(".")[:3])
     return major * 1_000_000 + minor * 1_000 + patch
+
+
+def _make(folder: Path) -> None:
+    """Make a folder and those above it; their names on disk, as SQLite sees to its files' only."""
+    if folder.is_dir():
+        return
+    _make(folder.parent)
+    folder.mkdir(mode=0o750, exist_ok=True)
+    with contextlib.suppress(PermissionError):  # one that may not be read cannot be synced
+        above = os.open(folder.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(above)
+        finally:
+            os.close(above)
 
 
 def _private(path: str, flags: int) -> int:
