@@ -1,10 +1,12 @@
 """Power cuts: the real store on a disk that forgets what was not synced."""
 
 import asyncio
+import os
 import random
 import shutil
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 from arrivals import arrival, delivered
@@ -143,6 +145,18 @@ async def test_power_cuts_lose_nothing_that_was_acknowledged(tmp_path, monkeypat
 async def test_power_cuts_lose_events_without_a_sync_for_each_commit(tmp_path, monkeypatch):
     tally = await many_cuts(tmp_path, monkeypatch, 40, seed=1, synchronous="NORMAL")
     assert tally.lost
+
+
+async def test_the_names_of_new_folders_are_on_disk_too(tmp_path, monkeypatch):
+    synced = []
+
+    def fsync(fd):
+        synced.append(Path(f"/proc/self/fd/{fd}").readlink())
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    store = await SqliteStore.open(tmp_path / "new/data/relay.db")
+    await store.close()
+    assert synced == [tmp_path, tmp_path / "new"]
 
 
 @pytest.mark.faults
