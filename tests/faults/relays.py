@@ -17,6 +17,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -113,6 +114,23 @@ class Relay:
         """Start it; return when it takes callbacks, fail when it ends instead."""
         self.spawn()
         await self.answers()
+
+    async def up_or_ended(self) -> bool:
+        """Start it; whether it got so far as to take callbacks."""
+        self.spawn()
+        try:
+            await self.answers()
+        except AssertionError:
+            return False
+        return True
+
+    async def under_load(self, seconds: float) -> Senders:
+        """Send until the relay ends, or for a while; what the senders know."""
+        async with crowd(self, size=4) as senders:
+            end = time.monotonic() + seconds
+            while self.process.poll() is None and time.monotonic() < end:
+                await asyncio.sleep(POLL)
+        return senders
 
     async def answers(self) -> None:
         async with asyncio.timeout(PATIENCE):

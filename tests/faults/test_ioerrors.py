@@ -1,71 +1,24 @@
-"""A disk that fails at the Nth call, once or from then on: nothing is acknowledged that is lost.
-
-strace puts the errors in at the border of the kernel, so that all of the relay is the real one.
-"""
-
-import asyncio
-import shutil
-import subprocess
-import time
+"""A disk that fails at the Nth call, once or from then on: nothing is acknowledged that is lost."""
 
 import pytest
-from relays import Relay, Sender, crowd
+import tracing
+from relays import Relay, Sender
 from stubs.receiver import Receiver
 
 SYNCS = "fdatasync,fsync"
 WRITES = "pwrite64,write"
-LOAD = 2.0
+LOAD = 1.0
 ENDS_WITHIN = 15.0
 
 
 @pytest.fixture(scope="module", autouse=True)
 def strace():
-    """Skip where there is no strace, or where it may not look into a process."""
-    if shutil.which("strace") is None:
-        pytest.skip("strace is not installed: apt-get install strace")
-    if subprocess.run(["strace", "-o", "/dev/null", "true"], check=False).returncode:
-        pytest.skip("strace may not trace processes here")
+    tracing.needed()
 
 
-def failing(relay, calls, error, when, paths):
-    """Have `calls` on these files fail. -D: the relay stays our own child, strace is aside."""
-    relay.under = ["strace", "-D", "-f", "--seccomp-bpf", "-qq", "-o", str(log_of(relay))]
-    for path in paths:
-        relay.under += ["-P", str(path)]
-    relay.under += ["-e", f"trace={calls}", "-e", f"inject={calls}:error={error}:when={when}"]
-
-
-def failing_store(relay, calls, error, when):
-    failing(relay, calls, error, when, [relay.store, relay.store.with_name("relay.db-wal")])
-
-
-def log_of(relay):
-    return relay.folder / "strace.log"
-
-
-def injected(relay) -> int:
-    return log_of(relay).read_text().count("(INJECTED)") if log_of(relay).exists() else 0
-
-
-async def up_or_ended(relay) -> bool:
-    """Start it; whether it got so far as to take callbacks."""
-    relay.spawn()
-    up = asyncio.create_task(relay.answers())
-    await asyncio.wait([up])
-    if relay.process.poll() is not None:
-        up.exception()
-        return False
-    up.result()
-    return True
-
-
-async def under_load(relay, seconds):
-    """Send until the relay ends, or for a while."""
-    async with crowd(relay, size=4) as senders:
-        end = time.monotonic() + seconds
-        while relay.process.poll() is None and time.monotonic() < end:
-            await asyncio.sleep(0.02)
-    return senders
+def fail_store(relay, calls, error, when):
+    files = [relay.store, relay.store.with_name("relay.db-wal")]
+    tracing.inject(relay, calls, f"error={error}", when, files)
 
 
 async def broken_store(folder, calls, when) -> bool:
@@ -76,14 +29,14 @@ async def broken_store(folder, calls, when) -> bool:
     folder.mkdir()
     async with Receiver() as receiver:
         relay = Relay(folder, receiver.url, archive=False)
-        failing_store(relay, calls, "EIO", when)
+        fail_store(relay, calls, "EIO", when)
         try:
-            loaded = await up_or_ended(relay)
-            senders = await under_load(relay, ENDS_WITHIN)
-            assert injected(relay), "the fault did not fire"
+            loaded = await relay.up_or_ended()
+            senders = await relay.under_load(ENDS_WITHIN)
+            assert tracing.injected(relay), "the fault did not fire"
             assert relay.process.poll() == 1, relay.last_words()
             assert "Traceback" not in relay.last_words(), relay.last_words()
-            relay.under = []
+            tracing.stop_injecting(relay)
             await relay.finish(senders)
         finally:
             relay.close()
@@ -100,18 +53,18 @@ async def full_store(folder, when) -> int:
     folder.mkdir()
     async with Receiver() as receiver:
         relay = Relay(folder, receiver.url, archive=False)
-        failing_store(relay, WRITES, "ENOSPC", when)
+        fail_store(relay, WRITES, "ENOSPC", when)
         try:
-            loaded = await up_or_ended(relay)
-            senders = await under_load(relay, LOAD if loaded else 0)
-            assert injected(relay), "the fault did not fire"
+            loaded = await relay.up_or_ended()
+            senders = await relay.under_load(LOAD if loaded else 0)
+            assert tracing.injected(relay), "the fault did not fire"
             if loaded:
                 await still_answers(relay, senders, lasting=when.endswith("+"))
                 assert await relay.stop() == 0
             else:
                 assert await relay.ended() == 1
             assert "Traceback" not in relay.last_words(), relay.last_words()
-            relay.under = []
+            tracing.stop_injecting(relay)
             await relay.finish(senders)
         finally:
             relay.close()
@@ -141,11 +94,11 @@ async def broken_archive(folder, calls, error, when) -> None:
             await relay.stop()
             (ledger,) = relay.csv.parent.glob(".*.ledger")
             files = [relay.csv, ledger, ledger.with_name(f"{ledger.name}-wal")]
-            failing(relay, calls, error, when, files)
+            tracing.inject(relay, calls, f"error={error}", when, files)
             await relay.start()
-            senders = await under_load(relay, LOAD)
+            senders = await relay.under_load(LOAD)
             await relay.finish(senders)
-            assert injected(relay), "the fault did not fire"
+            assert tracing.injected(relay), "the fault did not fire"
         finally:
             relay.close()
         (await relay.verdict(senders, receiver)).sound(once=["archive"])

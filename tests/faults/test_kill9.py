@@ -1,6 +1,7 @@
 """kill -9 under load, again and again: what was acknowledged is there, once, and nothing else."""
 
 import asyncio
+import json
 import random
 import time
 
@@ -28,6 +29,7 @@ async def kill_in_a_loop(folder, cycles, *, seed=0, **options):
         finally:
             relay.close()
         verdict = await relay.verdict(senders, receiver)
+        assert not out_of_order(receiver.requests)
     print(
         f"\n{cycles} kills: {len(senders.sent)} sent, {len(senders.acked)} acknowledged,"
         f" {verdict.found} stored, {verdict.lost()} lost,"
@@ -36,6 +38,19 @@ async def kill_in_a_loop(folder, cycles, *, seed=0, **options):
         f" {time.monotonic() - begun:.0f} s"
     )
     return senders, verdict
+
+
+def out_of_order(requests) -> list[str]:
+    """Messages that first came after a later one of their contact; senders count theirs up."""
+    latest, seen, wrong = {}, set(), []
+    for data in (json.loads(request.body)["data"] for request in requests):
+        contact, message = data["mobile"], data["message"]
+        count = int(message.partition("-")[2])
+        if message not in seen and count < latest.get(contact, 0):
+            wrong.append(message)
+        latest[contact] = max(count, latest.get(contact, 0))
+        seen.add(message)
+    return wrong
 
 
 async def live(relay, chance):
