@@ -1,7 +1,7 @@
 """Storing arrivals: the event, its deliveries, and what it says of the contact's consent."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import apsw
@@ -19,16 +19,17 @@ def add_all(
     """Store the arrivals in their order; one receipt for each."""
     receipts: list[Receipt] = []
     fresh: list[tuple[int, int, Arrival]] = []
-    seen: dict[tuple[str, str], Receipt] = {}
+    known = _known(connection, arrivals)
     for arrival in arrivals:
-        receipt = _repeat(connection, arrival, seen)
+        key = _message(arrival)
+        receipt = None if key is None else known.get(key)
         if receipt is None:
-            receipt = Receipt(arrival.event.id, arrival.event.type)
-            message_id = arrival.event.data.get("message_id")
-            if message_id is not None and arrival.copy_of is None:
-                seen[arrival.source, message_id] = Receipt(receipt.id, receipt.type, repeated=True)
+            event = arrival.event
+            receipt = Receipt(event.id, event.type)
+            if key is not None:
+                known[key] = Receipt(event.id, event.type, repeated=True)
             memory.last_seq += 1
-            contact = memory.contact(arrival.source, arrival.event.data["mobile"])
+            contact = memory.contact(arrival.source, event.data["mobile"])
             fresh.append((memory.last_seq, contact, arrival))
         receipts.append(receipt)
     rows.insert(connection, "events", [_event_row(connection, *item) for item in fresh])
@@ -39,23 +40,33 @@ def add_all(
     return receipts
 
 
-def _repeat(
-    connection: apsw.Connection, arrival: Arrival, seen: Mapping[tuple[str, str], Receipt]
-) -> Receipt | None:
-    """The receipt of the first event with this message id."""
+def _message(arrival: Arrival) -> tuple[str, str] | None:
+    """What must not come twice: the message of a source. A copy is meant to."""
     message_id = arrival.event.data.get("message_id")
     if message_id is None or arrival.copy_of is not None:
         return None
-    if receipt := seen.get((arrival.source, message_id)):
-        return receipt
-    for event_id, kind in rows.every(
-        connection,
-        "SELECT json_extract(event, '$.id'), json_extract(event, '$.type') FROM events"
-        " WHERE source = ? AND message_id = ?",
-        (arrival.source, message_id),
-    ):
-        return Receipt(event_id, kind, repeated=True)
-    return None
+    return arrival.source, message_id
+
+
+def _known(
+    connection: apsw.Connection, arrivals: Sequence[Arrival]
+) -> dict[tuple[str, str], Receipt]:
+    """The receipts of the messages among these that are stored already."""
+    ids = defaultdict(list)
+    for arrival in arrivals:
+        if key := _message(arrival):
+            ids[key[0]].append(key[1])
+    return {
+        (source, message_id): Receipt(event_id, kind, repeated=True)
+        for source, wanted in ids.items()
+        for message_id, event_id, kind in rows.among(
+            connection,
+            "SELECT message_id, json_extract(event, '$.id'), json_extract(event, '$.type')"
+            " FROM events WHERE source = ? AND message_id IN",
+            [source],
+            wanted,
+        )
+    }
 
 
 def _event_row(
@@ -90,28 +101,24 @@ def _event_row(
 def _insert_deliveries(
     connection: apsw.Connection, memory: Memory, fresh: Sequence[tuple[int, int, Arrival]]
 ) -> None:
-    """One delivery for each event and matching sink, in one statement for each set of sinks."""
-    alike: dict[tuple[frozenset[str], bool], list[int]] = defaultdict(list)
+    """One delivery for each event and matching sink; those of a sink lie side by side."""
+    by_sink: dict[int, list[tuple[int, ...]]] = defaultdict(list)
     for seq, contact, arrival in fresh:
-        names = []
+        copy = arrival.copy_of is not None
         for name, error in arrival.deliveries.items():
+            sink = memory.sink(connection, name)
             if error is None:
-                names.append(name)
+                by_sink[sink].append((sink, seq, contact, copy, copy))
             else:
                 _insert_dead(connection, memory, name, seq, contact, arrival, error)
-        if names:
-            alike[frozenset(names), arrival.copy_of is not None].append(seq)
-    for (matching, copy), seqs in alike.items():
-        sinks = [memory.sink(connection, name) for name in matching]
-        connection.execute(
-            "INSERT INTO deliveries (sink, seq, contact, replayed, late)"
-            " SELECT sinks.value, seq, contact, ?4, ?4 FROM json_each(?1) sinks, events"
-            " WHERE seq IN (SELECT value FROM json_each(?2)) AND seq >= ?3",
-            (rows.array(sinks), rows.array(seqs), seqs[0], copy),
-        )
-        for sink in sinks:
-            memory.count(sink, None, State.PENDING, len(seqs))
-            memory.rouse(sink)
+    for sink, deliveries in by_sink.items():
+        memory.count(sink, None, State.PENDING, len(deliveries))
+        memory.rouse(sink)
+    rows.insert(
+        connection,
+        "deliveries (sink, seq, contact, replayed, late)",
+        [delivery for deliveries in by_sink.values() for delivery in deliveries],
+    )
 
 
 def _insert_dead(

@@ -4,7 +4,7 @@ Each step of a statement lets go of Python's lock and has to win it back from a 
 so rows come and go by the hundred: as one JSON array, or as one statement of many rows.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any
 
@@ -39,15 +39,35 @@ def array(values: Sequence[Any]) -> str:
     return orjson.dumps(values).decode()
 
 
+def among(
+    connection: apsw.Connection, sql: str, bindings: Sequence[Any], wanted: Sequence[Any]
+) -> list[Any]:
+    """The rows of a statement that ends in `IN`, for these values (none of them null)."""
+    found: list[Any] = []
+    for chunk in _chunks(wanted):
+        size = _size(len(chunk))
+        values = [*bindings, *chunk, *[None] * (size - len(chunk))]
+        found += every(connection, f"{sql} ({', '.join('?' * size)})", values)
+    return found
+
+
 def insert(connection: apsw.Connection, table: str, rows: Sequence[Sequence[Any]]) -> None:
-    """Insert the rows, each with a value for every column; the first column must not be null."""
-    for start in range(0, len(rows), LARGEST):
-        chunk = rows[start : start + LARGEST]
+    """Insert the rows, each with a value for every column; the first must not be null."""
+    for chunk in _chunks(rows):
+        columns, size = len(chunk[0]), _size(len(chunk))
         values = [each for row in chunk for each in row]
-        # Few sizes, so that the statements stay prepared; what is too much is null and left out.
-        size = next(size for size in SIZES if size >= len(chunk))
-        values += [None] * (size * len(chunk[0]) - len(values))
-        connection.execute(_insertion(table, len(chunk[0]), size), values)
+        values += [None] * (size * columns - len(values))
+        connection.execute(_insertion(table, columns, size), values)
+
+
+def _chunks(values: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    for start in range(0, len(values), LARGEST):
+        yield values[start : start + LARGEST]
+
+
+def _size(least: int) -> int:
+    """Few sizes, so that the statements stay prepared; the rest is filled up with nulls."""
+    return next(size for size in SIZES if size >= least)
 
 
 @cache
