@@ -7,7 +7,12 @@ import sys
 from relay import service
 from relay.cli import main
 
-if __name__ == "__main__":
+
+def start():
     public = socket.socket(fileno=int(sys.argv[1]))
     service.started = functools.partial(service.started, public=public)
     main(["run", *sys.argv[2:]])
+
+
+if __name__ == "__main__":
+    start()

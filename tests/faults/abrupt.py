@@ -1,0 +1,16 @@
+"""A relay that stops as uvicorn does, as a control: restarts must make requests fail."""
+
+from handed import start
+
+from relay.server import Server
+
+
+async def drain(self, patience=5.0):
+    self.should_exit = True
+    await self.shutdown(sockets=[self._listener])
+    await self._ticking
+
+
+if __name__ == "__main__":
+    Server.drain = drain
+    start()
