@@ -15,6 +15,8 @@ from rich.text import Text
 
 # What is read by a program or kept in a file is not broken to the width of a terminal.
 WIDE = 240
+# What one copies into the next command stays on one line.
+IDS = frozenset({"Id", "Event"})
 
 
 def print_json(value: Any) -> None:
@@ -32,7 +34,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     content = [[_cell(value) for value in row] for row in rows]
     for heading in columns:
-        table.add_column(heading, overflow="fold")
+        table.add_column(heading, overflow="fold", no_wrap=heading in IDS)
     for cells in content:
         table.add_row(*cells)
     Console(width=None if sys.stdout.isatty() else WIDE).print(table)
