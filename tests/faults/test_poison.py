@@ -45,6 +45,7 @@ import relay
 
 class Hanging(relay.Sink):
     async def send(self, delivery):
+        self.log.warning("it hangs")
         await asyncio.sleep(3600)
 
 @relay.hookimpl
@@ -165,3 +166,24 @@ async def test_a_plugin_that_hangs_keeps_nobody_else_waiting(tmp_path, plugin):
             relay.close()
         sent = in_receiver(request.body for request in receiver.requests)
         assert dict(sent) == senders.acked
+
+
+async def test_a_plugin_that_hangs_does_not_hold_up_a_start_after_kills(tmp_path, plugin):
+    """Its delivery is then suspected of having killed the process, and goes alone."""
+    senders = Senders()
+    async with Receiver() as receiver:
+        plugin("hanging", HANGING)
+        relay = with_sink(tmp_path, "hanging", receiver)
+        try:
+            for life, message in enumerate("abc", start=1):
+                await relay.start()
+                async with asyncio.timeout(5):
+                    await send(relay, senders, [message])
+                    while relay.log.read_text().count("it hangs") < life:
+                        await asyncio.sleep(0.02)
+                relay.kill()
+            await relay.start()
+            assert await relay.stop() == 0
+        finally:
+            relay.close()
+    assert len(senders.acked) == 3
