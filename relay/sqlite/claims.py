@@ -164,7 +164,8 @@ def _due(
 def _pending(connection: apsw.Connection, sink: int, urgent: int, limit: int) -> list[Candidate]:
     return _candidates(
         connection,
-        "FROM deliveries WHERE sink = ? AND urgent = ? AND state = 0 ORDER BY seq LIMIT ?",
+        "FROM deliveries INDEXED BY deliveries_pending WHERE sink = ? AND urgent = ?"
+        " AND state = 0 ORDER BY seq LIMIT ?",
         (sink, urgent, limit),
     )
 
