@@ -16,10 +16,11 @@ from typing import Any, TypeVar
 
 from relay.activeclock import ActiveClock
 from relay.breaker import Breaker, Streak
-from relay.classify import outcome_of
+from relay.classify import outcome_of, readable
 from relay.clock import Clock
 from relay.config import SinkConfig
 from relay.dispatch import STREAK, Dispatch, MapFailed, Result, within
+from relay.mask import mask_all
 from relay.outcome import Delivered, NotDelivered, Pause, Reject, Retry
 from relay.retry import LONGEST_HOLD, RetryPolicy
 from relay.sink import Sink
@@ -31,6 +32,8 @@ TRY_AGAIN = 1.0
 SAVE_ACTIVE_EVERY = 60.0
 CLAIM = 256
 """The most deliveries in one claim: callbacks wait for its transaction."""
+LOOK_AGAIN = 0.1
+"""Seconds between looks at what is due, while opt-outs wait for those that are being sent."""
 FILL_STEPS = 10
 """How often a batch that waits to fill looks for more."""
 TRIAL_RESTS = 1.5
@@ -117,8 +120,11 @@ class Courier:
         """There is new work."""
         self._work.set()
         if urgent:
-            self._opt_out_waits = True
-            self._urgent.set()
+            self._rouse_urgent()
+
+    def _rouse_urgent(self) -> None:
+        self._opt_out_waits = True
+        self._urgent.set()
 
     def status(self) -> dict[str, Any]:
         """`state` (running, paused, parked) and, unless it runs, `reason` and `until`."""
@@ -165,7 +171,7 @@ class Courier:
             self._urgent.set()
             if self._open_failed:
                 self._open_failed = False
-                await self.resume()
+                await self._recovered()
 
     # claiming
 
@@ -195,7 +201,7 @@ class Courier:
         room = self._ready.maxsize - self._ready.qsize()
         claimed = await self._claim(min(max(1, room) * size, CLAIM), urgent=False)
         if claimed.urgent:
-            self.wake(urgent=True)
+            self._rouse_urgent()
         claims = claimed.claims
         if claims and len(claims) < size and self._config.batch.wait:
             claims = await self._fill(claims)
@@ -206,7 +212,9 @@ class Courier:
                 await self._empty_ready()
                 return
         if not claims and not claimed.more:
-            await self._wait(self._work, await self._until_due())
+            # What is urgent is due, too, but not for the feeder to claim: it must not spin on it.
+            soonest = LOOK_AGAIN if claimed.urgent else 0.0
+            await self._wait(self._work, max(soonest, await self._until_due()))
 
     async def _claim(self, limit: int, *, urgent: bool | None) -> Claimed:
         ordered = self._config.order == "contact"
@@ -224,7 +232,13 @@ class Courier:
                 break
             await self._wait(self._urgent, min(left, wait / FILL_STEPS))
             room = min(self._config.batch.size - len(claims), CLAIM)
-            claims = claims + (await self._claim(room, urgent=False)).claims
+            found = (await self._claim(room, urgent=False)).claims
+            contacts = {claim.contact for claim in claims}
+            claims = claims + [claim for claim in found if claim.contact not in contacts]
+            # Only without an order can there be any of the same contact: those end the batch.
+            if again := [claim for claim in found if claim.contact in contacts]:
+                await self._put_back(again)
+                break
         return claims
 
     async def _until_due(self) -> float:
@@ -425,7 +439,7 @@ class Courier:
         if self._state.paused_by_operator and not by_operator:
             return
         if self._state.paused is None or by_operator:
-            self._log.error("paused: %s", reason)
+            self._log.error("paused: %s", mask_all(reason))
         probe_at = self._after(PROBE_EVERY if after is None else after)
         self._state.paused = reason
         self._state.paused_by_operator = by_operator
@@ -435,7 +449,7 @@ class Courier:
     async def _park(self, reason: str, seconds: float) -> None:
         until = self._after(min(max(seconds, 0.0), LONGEST_HOLD))
         if until > self._state.parked_until or self._state.parked is None:
-            self._log.warning("parked for %g s: %s", seconds, reason)
+            self._log.warning("parked for %g s: %s", seconds, mask_all(reason))
             self._state.parked = reason
             self._state.parked_until = until
             await self._hold_changed()
@@ -463,13 +477,14 @@ class Courier:
             await self._try_one()
             return
         try:
-            problems = await asyncio.wait_for(self._sink.check(), self._config.timeout)
+            found = await within(self._config.timeout, self._sink.check())
+            problems = [readable(each) for each in found or ()]
         except Exception as error:  # noqa: BLE001  a check that fails is a problem found
             problems = [f"{type(error).__name__} in check()"]
         if problems:
             await self._pause("; ".join(problems))
         else:
-            await self.resume()
+            await self._recovered()
 
     async def _try_one(self) -> None:
         """Try one ordinary delivery; if it lands, the sink is well again."""
@@ -481,13 +496,18 @@ class Courier:
         (result,) = await self._deliver(claims, trial=True)
         outcome = result.outcome
         if isinstance(outcome, Delivered):
-            await self.resume()
+            await self._recovered()
         elif self._halted_for():
             return  # what it learned from the outcome halts it
         elif self._state.paused is not None:
             await self._pause(outcome.reason)
         else:
-            await self._park(outcome.reason, self._config.breaker.cooldown)
+            await self._park(f"still failing: {outcome.reason}", self._config.breaker.cooldown)
+
+    async def _recovered(self) -> None:
+        """Deliver again, unless the operator has paused the sink in the meantime."""
+        if not self._state.paused_by_operator:
+            await self.resume()
 
     async def _save(self) -> None:
         self._state.active = self._active.now()

@@ -10,6 +10,7 @@ import contextlib
 import functools
 import importlib.metadata
 import logging
+import os
 import socket
 import ssl
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -222,10 +223,23 @@ def _as_httpx_errors() -> Iterator[None]:
 
 def _translated(error: Exception) -> httpx.TransportError:
     return next(
-        translation(text or str(error))
+        translation(text or _told(error))
         for kind, translation, text in ERRORS
         if isinstance(error, kind)
     )
+
+
+def _told(error: Exception) -> str:
+    if type(error) is aiohttp.ClientConnectorError:  # those of TLS and DNS say more themselves
+        return f"{error.host}:{error.port} cannot be reached: {_cause(error.os_error)}"
+    return str(error)
+
+
+def _cause(error: OSError) -> str:
+    """The system's own words, without the address that asyncio puts before them."""
+    if error.errno is not None and error.errno > 0:
+        return os.strerror(error.errno)
+    return error.strerror or str(error)
 
 
 def _refuse(address: str, private: Sequence[Network]) -> None:
