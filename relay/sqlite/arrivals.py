@@ -160,7 +160,8 @@ def hurry(connection: apsw.Connection, memory: Memory, sink: int, contact: int, 
     """Move the contact's open deliveries up to `seq` to the front of the sink's queue."""
     first = rows.value(
         connection,
-        "SELECT min(seq) FROM deliveries WHERE sink = ? AND state = 0 AND urgent = 0",
+        "SELECT min(seq) FROM deliveries INDEXED BY deliveries_pending"
+        " WHERE sink = ? AND state = 0 AND urgent = 0",
         (sink,),
     )
     seqs = [] if first is None else events_of(connection, contact, first, seq)
@@ -171,8 +172,8 @@ def hurry(connection: apsw.Connection, memory: Memory, sink: int, contact: int, 
         (sink, rows.array(seqs)),
     )
     connection.execute(
-        "UPDATE deliveries SET urgent = 1 WHERE sink = ? AND contact = ? AND seq <= ?"
-        " AND state IN (2, 3)",
+        "UPDATE deliveries INDEXED BY deliveries_held SET urgent = 1"
+        " WHERE sink = ? AND contact = ? AND seq <= ? AND state IN (2, 3)",
         (sink, contact, seq),
     )
     memory.rouse(sink, urgent=True)

@@ -93,8 +93,8 @@ def claim_suspect(
     sink = memory.sink(connection, name)
     suspects = _candidates(
         connection,
-        "FROM deliveries WHERE sink = ? AND state = 2 AND strikes > 0 AND strikes >= ?"
-        " ORDER BY seq LIMIT 1",
+        "FROM deliveries INDEXED BY deliveries_suspect WHERE sink = ? AND state = 2"
+        " AND strikes > 0 AND strikes >= ? ORDER BY seq LIMIT 1",
         (sink, strikes),
     )
     _take(connection, memory, sink, suspects)
@@ -155,8 +155,8 @@ def _due(
 ) -> list[Candidate]:
     return _candidates(
         connection,
-        "FROM deliveries WHERE sink = ? AND urgent = ? AND state = 2 AND due <= ?"
-        " ORDER BY due LIMIT ?",
+        "FROM deliveries INDEXED BY deliveries_waiting WHERE sink = ? AND urgent = ?"
+        " AND state = 2 AND due <= ? ORDER BY due LIMIT ?",
         (sink, urgent, now, limit),
     )
 
@@ -193,14 +193,15 @@ def _heads(
         found += rows.fetch(
             connection,
             "contact, seq, state, due",
-            "FROM deliveries WHERE sink = ? AND state IN (2, 3)"
+            "FROM deliveries INDEXED BY deliveries_held WHERE sink = ? AND state IN (2, 3)"
             " AND contact IN (SELECT value FROM json_each(?))",
             (sink, contacts),
         )
     found += rows.fetch(
         connection,
         "contact, seq, 0, 0",
-        "FROM deliveries WHERE sink = ? AND state = 0 AND urgent = 1"
+        "FROM deliveries INDEXED BY deliveries_pending"
+        " WHERE sink = ? AND state = 0 AND urgent = 1"
         " AND contact IN (SELECT value FROM json_each(?))",
         (sink, contacts),
     )
@@ -239,8 +240,8 @@ def _mark_late(connection: apsw.Connection, sink: int, urgent: Sequence[Candidat
     """Remember of what is overtaken that a later event of its contact may land first."""
     for row in urgent:
         connection.execute(
-            "UPDATE deliveries SET late = 1 WHERE sink = ? AND contact = ? AND seq < ?"
-            " AND state IN (2, 3)",
+            "UPDATE deliveries INDEXED BY deliveries_held SET late = 1"
+            " WHERE sink = ? AND contact = ? AND seq < ? AND state IN (2, 3)",
             (sink, row.contact, row.seq),
         )
 
@@ -298,8 +299,8 @@ def next_due(connection: apsw.Connection, name: str, memory: Memory, now: int) -
     """As in Store. A retry put off by a clock that has since jumped back is due at once."""
     sink = memory.sink(connection, name)
     connection.execute(
-        "UPDATE deliveries SET due = ?2 WHERE sink = ?1 AND state = 2 AND urgent IN (0, 1)"
-        " AND due > ?3",
+        "UPDATE deliveries INDEXED BY deliveries_waiting SET due = ?2"
+        " WHERE sink = ?1 AND state = 2 AND urgent IN (0, 1) AND due > ?3",
         (sink, now, now + LONGEST_WAIT),
     )
     pending = "SELECT 1 FROM deliveries WHERE sink = ?1 AND state = 0 AND urgent IN (0, 1)"
