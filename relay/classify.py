@@ -3,13 +3,15 @@
 Reasons are read by the operator and kept in the store: of a URL they name the host alone.
 """
 
+import math
 import re
 from http import HTTPStatus
+from typing import Any
 
 import httpx
 
 from relay import retryafter
-from relay.outcome import Pause, Reject, Retry
+from relay.outcome import Delivered, Outcome, Pause, Reject, Retry
 
 ANSWER_KEPT = 2048
 LONGEST_REASON = 500
@@ -29,6 +31,44 @@ def outcome_of(error: BaseException, now: float) -> Retry | Reject | Pause:
             return Reject(f"the request cannot be sent: {_told(error)}")
         case _:
             return Retry(_told(error))
+
+
+def sound(outcome: Outcome) -> Outcome:
+    """The outcome with nothing in it that the store would refuse; plugins put anything there."""
+    if isinstance(outcome, Delivered):
+        known = outcome.reference is None or type(outcome.reference) is str
+        if known and (outcome.reference or "").isascii():
+            return outcome
+        return Delivered(readable(outcome.reference))
+    told = vars(outcome)
+    outcome.reason = readable(told.get("reason"))
+    outcome.after = _seconds(told.get("after"))
+    status, answer = told.get("status"), told.get("answer")
+    outcome.status = status if isinstance(status, int) and 0 < status < 1000 else None
+    outcome.answer = None if answer is None else readable(answer)
+    return outcome
+
+
+def readable(value: Any) -> str:
+    """Whatever it is, as text that the store takes."""
+    if isinstance(value, bytes):
+        value = value[:ANSWER_KEPT].decode(errors="replace")
+    if isinstance(value, BaseException):
+        value = _told(value)
+    try:
+        text = str(value)
+    except Exception:  # noqa: BLE001  a plugin's class may raise anything
+        text = type(value).__name__
+    return text[:ANSWER_KEPT].encode(errors="replace").decode()
+
+
+def _seconds(value: Any) -> float | None:
+    """None for what is no number of seconds."""
+    try:
+        seconds = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return None if math.isnan(seconds) else min(max(seconds, 0.0), retryafter.LONGEST)
 
 
 def _of_status(response: httpx.Response, now: float) -> Retry | Reject | Pause:

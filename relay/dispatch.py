@@ -7,7 +7,7 @@ from typing import Any
 
 from relay import limiter
 from relay.activeclock import ActiveClock
-from relay.classify import outcome_of
+from relay.classify import outcome_of, sound
 from relay.clock import Clock, SystemClock
 from relay.config import SinkConfig
 from relay.expressions import EvaluationError
@@ -58,7 +58,7 @@ class Dispatch:
         sent = [claim for claim in claims if claim.seq not in outcomes]
         if sent:
             results = await self._send_or_split(deliveries)
-            outcomes |= {claim.seq: each for claim, each in zip(sent, results, strict=True)}
+            outcomes |= {claim.seq: sound(each) for claim, each in zip(sent, results, strict=True)}
         duration = self._clock.monotonic() - begun
         return [Result(claim, outcomes[claim.seq], started, duration) for claim in claims]
 

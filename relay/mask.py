@@ -1,6 +1,7 @@
 """Numbers of contacts as people may see them: the last four digits."""
 
 import re
+from ipaddress import ip_address
 from typing import Any
 
 from relay.helpers import national
@@ -17,14 +18,22 @@ def mask(number: str) -> str:
 
 
 def mask_all(text: str) -> str:
-    """The text with whatever may be a number masked; for what was not understood."""
-    return LONG.sub(lambda found: mask(found[0]), text)
+    """The text with whatever may be a number masked; for words that others chose."""
+    return LONG.sub(lambda found: found[0] if _is_ip(found[0]) else mask(found[0]), text)
 
 
 def mask_in(value: Any, number: str) -> Any:
     """`value`, and all that is in it, with this E.164 number masked however it is written."""
     spellings = (SEPARATORS.join(digits) for digits in (number[1:], national(number) or number))
     return _replaced(value, re.compile(rf"\+?(?:{'|'.join(spellings)})"), mask(number))
+
+
+def _is_ip(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _replaced(value: Any, pattern: re.Pattern[str], by: str) -> Any:

@@ -378,6 +378,7 @@ def test_numbers_are_masked_however_they_are_written():
         "c": "…1212",
     }
     assert mask_all("call 212-555-1212 or 84700") == "call …1212 or 84700"
+    assert mask_all("192.168.100.100 refuses 212.555.1212") == "192.168.100.100 refuses …1212"
 
 
 def test_what_is_not_printable_is_replaced():

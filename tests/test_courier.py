@@ -57,6 +57,15 @@ async def pass_time(clock, seconds: float, condition, *, step: float | None = No
             await asyncio.sleep(0.003)
 
 
+async def settled(store) -> None:
+    """Wait until nothing is pending or in flight."""
+
+    async def none() -> bool:
+        return not {State.PENDING, State.IN_FLIGHT} & set(await states(store))
+
+    await eventually(none)
+
+
 async def test_deliveries_arrive_in_order_with_their_record(store, clock):
     sink = ScriptedSink()
     async with running(store, clock, sink):
@@ -283,6 +292,20 @@ async def test_a_pause_by_the_operator_ends_only_by_hand(store, clock):
     assert sink.sent[0].event.data["consent"] == "opt_out"
 
 
+async def test_a_probe_under_way_does_not_end_a_pause_by_the_operator(store, clock):
+    gate = asyncio.Event()
+    sink = ScriptedSink(lambda _: gate.wait() if len(sink.sent) > 1 else fail(Pause("no")))
+    async with running(store, clock, sink) as courier:
+        await add(store, arrival())
+        await eventually(lambda: courier.status()["state"] == "paused")
+        await pass_time(clock, 400, lambda: sink.sending)
+        await courier.pause("maintenance")
+        gate.set()
+        await reached(store, 0, 1, 0)
+        await asyncio.sleep(0.02)
+        assert courier.status()["reason"] == "maintenance"
+
+
 async def test_a_pause_outlives_a_restart(path, clock):
     sink = ScriptedSink()
     store = await SqliteStore.open(path, clock=clock)
@@ -298,6 +321,25 @@ async def test_a_pause_outlives_a_restart(path, clock):
         await asyncio.sleep(0.05)
         assert len(sink.sent) == 1
     await store.close()
+
+
+async def test_nonsense_from_a_check_is_a_problem_found(store, clock):
+    sink = CheckedSink(lambda _: fail(Pause("no")))
+    sink.problems = [ValueError("no such field"), 7]
+    async with running(store, clock, sink) as courier:
+        await add(store, arrival())
+        await eventually(lambda: courier.status()["state"] == "paused")
+        wanted = "ValueError: no such field; 7"
+        await pass_time(clock, 400, lambda: courier.status()["reason"] == wanted)
+
+
+async def test_no_log_line_holds_a_number_that_a_plugin_tells(store, clock, caplog):
+    sink = ScriptedSink(lambda d: fail(ValueError(f"10.0.0.1 refuses {d.event.data['mobile']}")))
+    async with running(store, clock, sink, breaker=Breaker(failures=1)) as courier:
+        await add(store, arrival(1))
+        await eventually(lambda: courier.status()["state"] == "parked")
+    assert "10.0.0.1 refuses …0001" in caplog.text
+    assert mobile(1) not in caplog.text
 
 
 async def test_a_sink_that_hangs_is_cut_off_and_tried_again(store, clock):
@@ -397,6 +439,20 @@ async def test_an_opt_out_passes_the_rate_and_does_not_wait_for_a_batch(store, c
         await eventually(lambda: (True, 1) in seen)
 
 
+async def test_opt_outs_that_wait_for_one_another_keep_nobody_busy(store, clock):
+    gate = asyncio.Event()
+    sink = ScriptedSink(lambda _: gate.wait())
+    async with running(store, clock, sink):
+        await add(store, *(arrival(number, consent="opt_out") for number in range(3)))
+        await sink.next()
+        await asyncio.sleep(0.05)
+        before = store.statistics()["commits"]
+        await asyncio.sleep(0.2)
+        assert store.statistics()["commits"] - before < 10
+        gate.set()
+        await reached(store, 0, 3, 0)
+
+
 async def test_an_older_opt_in_that_lands_late_is_followed_by_the_opt_out(store, clock):
     def answer(delivery):
         if delivery.event.data["consent"] == "opt_in" and delivery.attempt == 1:
@@ -430,6 +486,19 @@ async def test_a_batch_never_holds_a_contact_twice(store, clock):
     await add(store, *(arrival(number % 3) for number in range(30)))
     async with running(store, clock, sink, batch=Batch(10, 0.0), order="none", concurrency=3):
         await reached(store, 0, 30, 0)
+    for batch in sink.sent:
+        numbers = [delivery.event.data["mobile"] for delivery in batch]
+        assert len(set(numbers)) == len(numbers)
+
+
+async def test_a_batch_that_fills_never_holds_a_contact_twice(store, clock):
+    sink = BatchSink(lambda batch: [Delivered() for _ in batch])
+    async with running(store, clock, sink, batch=Batch(10, 5.0), order="none"):
+        await add(store, arrival(1))
+        await eventually(lambda: clock.sleeping)
+        await add(store, arrival(1), arrival(2))
+        await pass_time(clock, 20, lambda: sum(map(len, sink.sent)) == 3)
+        await reached(store, 0, 3, 0)
     for batch in sink.sent:
         numbers = [delivery.event.data["mobile"] for delivery in batch]
         assert len(set(numbers)) == len(numbers)
@@ -480,6 +549,31 @@ async def test_nonsense_from_a_plugin_is_a_retry(store, clock, answer):
         await eventually(lambda: sink.sent)
         await eventually(lambda: states(store))
     assert (await counts(store))[1:] == (0, 0)
+
+
+@pytest.mark.parametrize(
+    "outcome",
+    [
+        Retry(ValueError("no text")),
+        Retry("half a \ud800 pair", after="30", status="503", answer=b"busy"),
+        Pause(None, after=float("inf")),
+        Reject("no", after=float("nan"), status=10**30, answer={"no": "text"}),
+        Delivered({"id": 7}),
+    ],
+    ids=lambda outcome: type(outcome).__name__,
+)
+@pytest.mark.parametrize("raised", [True, False])
+async def test_nonsense_in_an_outcome_does_not_end_the_courier(store, clock, outcome, raised):
+    def answer(batch):
+        return fail(outcome) if raised and isinstance(outcome, Exception) else [outcome]
+
+    await add(store, arrival())
+    async with running(store, clock, BatchSink(answer)) as courier:
+        failure = asyncio.create_task(courier.failure())
+        await eventually(lambda: states(store))
+        await settled(store)
+        assert not failure.done()
+        failure.cancel()
 
 
 async def test_a_stop_puts_back_what_is_being_sent_and_counts_no_attempt(path, clock):
