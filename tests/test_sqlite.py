@@ -40,6 +40,10 @@ async def crash(store: SqliteStore) -> None:
     await store.close(clean=False)
 
 
+def in_an_hour(clock) -> int:
+    return int(clock.now() * SECOND) + 3600 * SECOND
+
+
 async def test_an_added_event_can_be_read_with_its_raw_callback_and_deliveries(store):
     new = arrival(sinks=("archive", "crm"))
     receipt = await store.add(new)
@@ -185,7 +189,7 @@ async def test_an_opt_out_overtakes_a_retry_and_follows_it_once_more(store, cloc
     for each in (join, middle):
         await store.add(each)
     claim = await claim_one(store)
-    await store.settle([waiting(claim, int(clock.now() * SECOND) + 3600 * SECOND)])
+    await store.settle([waiting(claim, in_an_hour(clock))])
     await store.add(stop)
     overtaking = await claim_one(store)
     assert overtaking.event.id == stop.event.id
@@ -200,6 +204,28 @@ async def test_an_opt_out_overtakes_a_retry_and_follows_it_once_more(store, cloc
         (middle.event.id, True, False),
         (stop.event.id, False, True),
     ]
+
+
+async def test_an_opt_out_goes_as_soon_as_the_older_one_in_flight_has_failed(store, clock):
+    """It was blocked behind what was being sent, which now waits an hour for its retry."""
+    await store.add(arrival(1))
+    first = await claim_one(store, urgent=False)
+    opt_out = await store.add(arrival(1, consent="opt_out"))
+    assert await ids(store, urgent=True) == []
+    await store.settle([waiting(first, in_an_hour(clock))])
+    assert await ids(store, urgent=True) == [opt_out.id]
+
+
+async def test_an_opt_out_goes_behind_what_overtook_the_same_retry(store, clock):
+    """Of two that may overtake, the second waits for the first, not for the retry."""
+    await store.add(arrival(1))
+    await store.settle([waiting(await claim_one(store), in_an_hour(clock))])
+    second = await store.add(arrival(1))
+    opt_out = await store.add(arrival(1, consent="opt_out"))
+    claim = await claim_one(store, urgent=True)
+    assert claim.event.id == second.id
+    await store.settle([delivered(claim)])
+    assert await ids(store, urgent=True) == [opt_out.id]
 
 
 async def test_a_replayed_opt_in_is_followed_by_the_opt_out(store):

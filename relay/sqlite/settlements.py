@@ -104,20 +104,25 @@ def _record_attempt(connection: apsw.Connection, sink: int, settlement: Settleme
 def unblock(
     connection: apsw.Connection, memory: Memory, sink: int, contacts: Sequence[int]
 ) -> None:
-    """Let the oldest held delivery of each contact go, if it was only blocked."""
+    """Let the oldest held delivery of each contact go, if it was only blocked.
+
+    Where that one waits for a retry, the oldest urgent one goes, which may overtake it.
+    """
     if not memory.held[sink]:
         return
-    oldest = {
-        contact: (seq, state, urgent)
-        for contact, seq, state, urgent in rows.fetch(
-            connection,
-            "contact, seq, state, urgent",
-            "FROM deliveries WHERE sink = ? AND state IN (2, 3)"
-            " AND contact IN (SELECT value FROM json_each(?)) ORDER BY contact, seq DESC",
-            (sink, rows.array([c for c in contacts if c not in memory.busy[sink]])),
-        )
-    }
-    free = {seq: urgent for seq, state, urgent in oldest.values() if state == State.BLOCKED}
+    oldest: dict[int, int] = {}
+    going: dict[int, tuple[int, bool]] = {}
+    for contact, seq, state, urgent in rows.fetch(
+        connection,
+        "contact, seq, state, urgent",
+        "FROM deliveries INDEXED BY deliveries_held WHERE sink = ? AND state IN (2, 3)"
+        " AND contact IN (SELECT value FROM json_each(?)) ORDER BY contact, seq",
+        (sink, rows.array([c for c in contacts if c not in memory.busy[sink]])),
+    ):
+        first = oldest.setdefault(contact, seq)
+        if state == State.BLOCKED and (seq == first or urgent):
+            going.setdefault(contact, (seq, bool(urgent)))
+    free = dict(going.values())
     if free:
         rows.every(
             connection,
