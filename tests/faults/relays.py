@@ -31,6 +31,8 @@ from relay.sqlite import SqliteStore
 ROOT = Path(__file__).parents[2]
 PATIENCE = 30.0
 POLL = 0.02
+OF_NOBODY_ELSE = 9999
+"""The contact of the fresh events."""
 CONTROL = "http://relay/api/v1"
 RUN = ("-m", "relay.cli", "run")
 
@@ -199,7 +201,7 @@ class Relay:
         """A fresh event still passes."""
         number = f"fresh-{next(self._fresh)}"
         async with asyncio.timeout(PATIENCE), Sender(self.port, senders) as sender:
-            assert await sender.send(number) == 200
+            assert await sender.send(number, OF_NOBODY_ELSE) == 200
 
     async def finish(self, senders: Senders, patience: float = PATIENCE) -> None:
         """Start it unless it runs, pass a fresh event, deliver all there is, and stop."""
