@@ -25,6 +25,9 @@ DRAIN = 3.0
 GRACE = 4.0
 """Together below the 10 s that a stop may take."""
 
+COLLECT = (50_000, 20, 100)
+"""When garbage is looked for: each callback makes some, and hardly any of it in cycles."""
+
 log = logging.getLogger("relay")
 
 
@@ -160,6 +163,7 @@ async def run(config: Config) -> None:
     async with started(config) as service:
         watch.start()
         gc.freeze()  # what is there now stays: the collector need not look at it again
+        gc.set_threshold(*COLLECT)
         log.info("callbacks are taken on %s", _url(config, service))
         ends = [asyncio.create_task(stop.wait()), asyncio.create_task(service.failure())]
         done, _ = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
