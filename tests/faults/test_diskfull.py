@@ -100,6 +100,17 @@ async def test_a_full_disk_costs_nothing_that_was_acknowledged(small_disk):
     assert "Traceback" not in relay.log.read_text()
 
 
+async def refuses_or_says_why(relay, senders) -> bool:
+    """A start needs a page or two: without them it ends at once, and what restarts it heals it."""
+    if await relay.up_or_ended():
+        async with Sender(relay.port, senders, padding=BIG) as sender:
+            assert await sender.send(f"full-{relay.lives}") == 503
+        return True
+    assert await relay.ended() == 1
+    assert "disk is full" in relay.last_words().splitlines()[-1]
+    return False
+
+
 async def test_a_relay_that_stops_on_a_full_disk_starts_there_again(small_disk):
     folder, grow = small_disk
     senders = Senders()
@@ -110,13 +121,13 @@ async def test_a_relay_that_stops_on_a_full_disk_starts_there_again(small_disk):
             await relay.start()
             await fill(relay, senders)
             assert await relay.stop() == 0
-            await relay.start()
-            async with Sender(relay.port, senders, padding=BIG) as sender:
-                assert await sender.send("full") == 503
-            relay.kill()
-            await relay.start()
-            assert (await relay.status())["events"] >= len(senders.acked)
+            if await refuses_or_says_why(relay, senders):
+                relay.kill()
+            up = await refuses_or_says_why(relay, senders)
             grow()
+            if not up:
+                await relay.start()
+            assert (await relay.status())["events"] >= len(senders.acked)
             assert await seconds_to_heal(relay, senders) < HEALS_WITHIN
             await relay.finish(senders)
         finally:
