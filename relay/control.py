@@ -374,8 +374,8 @@ def _answered(endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:
             return _json(200, orjson.dumps(await endpoint(request)))
         except Refused as error:
             return _problem(error.status, str(error))
-        except StoreFull:
-            return _problem(507, "the disk is full: nothing was changed")
+        except StoreFull as error:
+            return _problem(507, f"{error}: nothing was changed")
         except StoreError as error:
             return _problem(503, str(error))
 

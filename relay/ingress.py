@@ -19,7 +19,7 @@ from relay.config import Config, SourceConfig
 from relay.intake import Intake
 from relay.normalise import NotUnderstood
 from relay.problem import CONTENT_TYPE, Headers, problem, send_problem
-from relay.store import Receipt, Store, StoreBroken, StoreFull
+from relay.store import Receipt, Store, StoreBroken, StoreError, StoreFull
 from relay.tokens import Tokens, basic_password
 
 log = logging.getLogger("relay.ingress")
@@ -159,13 +159,16 @@ class Callbacks:
                 return await self._intake.receive(callback)
             except NotUnderstood as error:
                 raise await self._quarantined(callback, error.reason) from None
-        except StoreFull:
-            log.error("source %s: refused, the disk is full", name)
+        except StoreFull as error:
+            log.error("source %s: refused, %s", name, error)
             raise Refused(503, "Nothing can be stored at the moment.", _FULL) from None
         except StoreBroken:
             log.critical("source %s: refused, the store is broken", name)
             self._on_broken()
             raise Refused(503, "The store is broken.", _FULL) from None
+        except StoreError as error:
+            log.error("source %s: refused, %s", name, error)
+            raise Refused(503, "It could not be stored.", _FULL) from None
 
     async def _callback(self, name: str, scope: Scope, receive: Receive) -> Callback:
         """The request as it arrived."""
@@ -203,9 +206,9 @@ class Callbacks:
         log.warning("source %s: refused, the token is wrong or missing", callback.source)
         try:
             await self._store.quarantine(callback, 401, "the token is wrong or missing")
-        except StoreFull:
+        except StoreFull as error:
             log.warning(
-                "source %s: the disk is full, the refused callback is not kept", callback.source
+                "source %s: %s, so the refused callback is not kept", callback.source, error
             )
 
     async def _quarantined(self, callback: Callback, reason: str) -> Refused:

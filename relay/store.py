@@ -1,9 +1,9 @@
 """The store: what every engine (SQLite today, PostgreSQL later) promises to the rest.
 
 Times are microseconds since the epoch. A `seq` is the store's own order of receipt, and the
-only order that deliveries follow. All methods are coroutines and may raise `StoreFull` (no
-space: nothing was stored, try again later) or `StoreBroken` (the fate of the last commit is
-not known: end the process).
+only order that deliveries follow. All methods are coroutines and may raise `StoreFull` (nothing
+was stored, try again later) or `StoreBroken` (the fate of the last commit is not known: end the
+process).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +20,7 @@ class StoreError(Exception):
 
 
 class StoreFull(StoreError):
-    """The disk is full: nothing was stored."""
+    """The disk is full, or another program keeps the store locked: nothing was stored."""
 
 
 class StoreBroken(StoreError):

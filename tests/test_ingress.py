@@ -9,7 +9,7 @@ from listening import KINDS, QUERIES, listening
 
 from relay.config import SourceConfig
 from relay.sqlite import SqliteStore
-from relay.store import State, StoreBroken, StoreFull
+from relay.store import State, StoreBroken, StoreError, StoreFull
 
 FIRST = b"/callbacks/sumotext?" + QUERIES[0]
 FORM = b"Content-Type: application/x-www-form-urlencoded\r\n"
@@ -256,8 +256,9 @@ class FailingStore:
 
 
 @pytest.mark.parametrize("query", [QUERIES[0], b"mobile=1"])
-async def test_a_full_disk_is_503_with_retry_after(query):
-    async with listening(FailingStore(StoreFull())) as relay:
+@pytest.mark.parametrize("error", [StoreFull("the disk is full"), StoreError("a mistake of ours")])
+async def test_what_cannot_be_stored_is_503_with_retry_after(query, error):
+    async with listening(FailingStore(error)) as relay:
         answer = await relay.ask(b"/callbacks/sumotext?" + query)
     assert answer.status == 503
     assert int(answer.headers["retry-after"]) > 0

@@ -1,7 +1,10 @@
 """The store on a real file: what it promises to the rest of the relay."""
 
 import asyncio
+import contextlib
 import sqlite3
+import subprocess
+import sys
 
 import pytest
 from arrivals import NOW, arrival, claim_one, delivered, ids, waiting
@@ -16,6 +19,7 @@ from relay.store import (
     SinkState,
     State,
     StoreError,
+    StoreFull,
     StoreLocked,
     StoreNewer,
 )
@@ -480,3 +484,44 @@ async def test_nul_and_lone_surrogates_survive(store):
     new = arrival(keyword="A\0B")
     await store.add(new)
     assert (await store.event(new.event.id)).event.data["keyword"] == "A\0B"
+
+
+LOCKING = """
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+connection.execute("BEGIN IMMEDIATE")
+print("locked", flush=True)
+sys.stdin.read()
+"""
+
+
+@contextlib.contextmanager
+def locked(path):
+    """Another program holds the write lock, as a backup or a person's sqlite3 may."""
+    command = [sys.executable, "-c", LOCKING, path]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        yield process
+        process.kill()
+
+
+async def test_what_another_program_locks_for_a_moment_is_waited_for(store, path):
+    with locked(path) as process:
+        adding = asyncio.create_task(store.add(arrival()))
+        await asyncio.sleep(0.2)
+        assert not adding.done()
+        process.kill()
+        await adding
+    assert await store.event_count() == 1
+
+
+async def test_what_another_program_locks_for_long_is_tried_again_later(store, path):
+    await store._writer.submit(lambda connection: connection.set_busy_timeout(10))
+    with locked(path), pytest.raises(StoreFull, match="another program"):
+        await store.add(arrival())
+    await store.add(arrival())
+
+
+async def test_what_cannot_be_read_is_an_error_of_the_store(store):
+    with pytest.raises(StoreError, match="cannot be read"):
+        await store._read(lambda connection: connection.execute("SELECT nothing"))

@@ -312,9 +312,12 @@ class SqliteStore:
         return self._writer.submit(lambda connection: run(connection, *arguments))
 
     async def _read(self, run: Callable[..., T], *arguments: Any) -> T:
-        return await self._loop.run_in_executor(
-            self._readers, lambda: run(self._reader(), *arguments)
-        )
+        try:
+            return await self._loop.run_in_executor(
+                self._readers, lambda: run(self._reader(), *arguments)
+            )
+        except apsw.Error as error:
+            raise StoreError(f"the store cannot be read: {error}") from error
 
     def _reader(self) -> apsw.Connection:
         connection: apsw.Connection | None = getattr(self._local, "connection", None)

@@ -116,9 +116,11 @@ class Writer:
             return
         try:
             results = self._transaction(connection, group)
-        except apsw.FullError:
+        except (apsw.FullError, apsw.BusyError) as error:
             self._rolled_back(connection)
-            self._answer([(work, StoreFull("no space left for the store")) for work in group])
+            full = isinstance(error, apsw.FullError)
+            reason = "the disk is full" if full else "another program keeps the store locked"
+            self._answer([(work, StoreFull(reason)) for work in group])
         except (apsw.IOError, apsw.CorruptError, apsw.NotADBError, apsw.CantOpenError) as error:
             self._break(error, group)
         except Exception as error:
