@@ -6,10 +6,15 @@ import sys
 import threading
 import time
 import traceback
+from itertools import takewhile
+from types import FrameType
 
 BEAT = 0.1
 LAG = 1.0
 """Seconds without a beat that are worth a warning."""
+
+SHOWN = 3
+HOSTS = ("asyncio", "relay", "uvloop")
 
 log = logging.getLogger("relay.lag")
 
@@ -49,7 +54,16 @@ class LagWatch:
                 log.error("the event loop has stood still for %g s in %s", self._lag, self._where())
 
     def _where(self) -> str:
-        """The innermost lines of the loop's thread: the last of them blocks it."""
-        frame = sys._current_frames().get(self._loop_thread)  # noqa: SLF001  the documented way
-        stack = traceback.extract_stack(frame)[-3:]
-        return " < ".join(f"{each.filename}:{each.lineno} {each.name}" for each in reversed(stack))
+        """The innermost lines of the loop's thread, and the plugin's where it called them."""
+        innermost = sys._current_frames().get(self._loop_thread)  # noqa: SLF001  documented
+        frames = [frame for frame, _ in traceback.walk_stack(innermost)]
+        guests = list(takewhile(_is_guest, frames))
+        shown = frames[:SHOWN] + guests[SHOWN:][-1:]
+        return " < ".join(
+            f"{each.f_code.co_filename}:{each.f_lineno} {each.f_code.co_name}" for each in shown
+        )
+
+
+def _is_guest(frame: FrameType) -> bool:
+    """Whether the frame is a plugin's, or that of a library it uses."""
+    return frame.f_globals.get("__name__", "").partition(".")[0] not in HOSTS
