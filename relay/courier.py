@@ -30,6 +30,8 @@ PROBE_EVERY = 300.0
 TRY_AGAIN = 1.0
 """Seconds between tries of a store that is full."""
 SAVE_ACTIVE_EVERY = 60.0
+LEAST_TO_CLOSE = 1.0
+"""Seconds that a sink has for its `close`, however long it took to stop."""
 CLAIM = 256
 """The most deliveries in one claim: callbacks wait for its transaction."""
 LOOK_AGAIN = 0.1
@@ -103,6 +105,7 @@ class Courier:
     async def stop(self, grace: float) -> None:
         """Claim no more; what is still being sent after `grace` seconds is put back uncounted."""
         self._stopping = True
+        end = self._clock.monotonic() + grace
         await _end(self._feeders)
         await self._empty_ready()
         with contextlib.suppress(TimeoutError):
@@ -112,7 +115,7 @@ class Courier:
         self._active.halt()
         await self._save()
         with contextlib.suppress(Exception):  # a plugin may raise anything; there is no next step
-            await within(grace, self._sink.close())
+            await within(max(LEAST_TO_CLOSE, end - self._clock.monotonic()), self._sink.close())
         with contextlib.suppress(Exception):  # nor here
             await self._sink.http.aclose()
 
@@ -149,11 +152,17 @@ class Courier:
         self._log.info("resumed")
 
     async def deliver_accused(self) -> None:
-        """Send, one at a time, what was in flight at several deaths of the process."""
-        if not self._halted_for():
-            await self._open()
-        if self._opened:
-            await self._deliver_suspects(accused=True)
+        """Send, one at a time, what was in flight at several deaths of the process.
+
+        Only a sink with any is opened for it: the others wait, and opening may take its time.
+        """
+        while not self._halted_for() and (claim := await self._suspect(accused=True)):
+            if not self._opened:
+                await self._open()
+            if not self._opened:
+                await self._put_back([claim])
+                return
+            await self._deliver([claim])
 
     async def _open(self) -> None:
         """Open the sink; one that cannot be opened is paused, and opened at its next probe."""
@@ -191,7 +200,7 @@ class Courier:
                 await self.resume()
             else:
                 self._active.go()
-                await self._deliver_suspects(accused=False)
+                await self._deliver_suspects()
                 await self._claim_some()
 
     async def _claim_some(self) -> None:
@@ -280,13 +289,13 @@ class Courier:
             self._opt_out_waits |= claimed.more
             await self._deliver(claimed.claims)
 
-    async def _deliver_suspects(self, *, accused: bool) -> None:
+    async def _deliver_suspects(self) -> None:
         """What was in flight when a process died goes one at a time."""
-        while self._suspects and (claim := await self._suspect(accused=accused)):
+        while self._suspects and (claim := await self._suspect(accused=False)):
             await self._deliver([claim])
             if self._halted_for():
                 return
-        self._suspects = accused
+        self._suspects = False
 
     async def _suspect(self, *, accused: bool) -> Claim | None:
         claim = partial(self._store.claim_suspect, self.name, accused=accused)

@@ -117,6 +117,7 @@ async def within(seconds: float, work: Awaitable[Any]) -> Any:
     watch.go()
     limiter.stopwatch.set(watch)
     task = asyncio.ensure_future(work)
+    task.add_done_callback(_heard)
     try:
         while not task.done() and (left := seconds - watch.now()) > 0:
             await asyncio.wait({task}, timeout=max(left, SHORTEST_LOOK))
@@ -127,3 +128,9 @@ async def within(seconds: float, work: Awaitable[Any]) -> Any:
     if task.cancelled() or not task.done():
         raise TimeoutError
     return task.result()
+
+
+def _heard(task: asyncio.Future[Any]) -> None:
+    """See the error of work that was left behind: asyncio would log it, with what it quotes."""
+    if not task.cancelled():
+        task.exception()

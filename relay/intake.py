@@ -113,7 +113,7 @@ class Intake:
         try:
             return when.matches(event, opted_out)
         except EvaluationError as error:
-            return str(error)
+            return f"when: {error}"
 
     async def _opted_out(self, event: Event) -> bool:
         """The contact's last word, which may be this very event."""

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import socket
+import ssl
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,8 +36,14 @@ class Server(uvicorn.Server):
         return self._listener.getsockname()
 
     async def start(self) -> None:
-        """Return when callbacks are accepted."""
-        self.config.load()
+        """Return when callbacks are accepted. Raises OSError where it cannot start."""
+        try:
+            self.config.load()
+        except ssl.SSLError as error:
+            raise OSError(
+                f"{self.config.ssl_certfile} and {self.config.ssl_keyfile} are no certificate"
+                f" with its key: {error.reason or error}"
+            ) from error
         self.lifespan = self.config.lifespan_class(self.config)
         await self.on_tick(0)
         await self.startup(sockets=[self._listener])
@@ -47,6 +54,9 @@ class Server(uvicorn.Server):
 
         A request that has not come to its end after `patience` seconds is cut.
         """
+        if self._ticking is None:  # it never started
+            self._listener.close()
+            return
         self.server_state.draining = True
         # Two turns of the loop, for the kernel's queue of connections that nobody accepted yet.
         await asyncio.sleep(0)
@@ -62,8 +72,7 @@ class Server(uvicorn.Server):
             log.warning("%d connections cut", len(self.server_state.connections))
         for connection in list(self.server_state.connections):
             connection.transport.abort()
-        if self._ticking is not None:
-            await self._ticking
+        await self._ticking
 
 
 def make_server(

@@ -22,8 +22,8 @@ from relay.sqlite import SqliteStore
 from relay.store import StoreBroken, StoreError
 
 DRAIN = 3.0
-GRACE = 4.0
-"""Together below the 10 s that a stop may take."""
+GRACE = 3.0
+"""Together with what comes between and after them below the 10 s that a stop may take."""
 
 COLLECT = (50_000, 20, 100)
 """When garbage is looked for: each callback makes some, and hardly any of it in cycles."""
@@ -101,8 +101,10 @@ async def started(
             await _name_orphans(config, store)
             yield service
         finally:
-            await asyncio.gather(*(server.drain(DRAIN) for server in service.servers))
-            await fleet.stop(GRACE)
+            try:
+                await asyncio.gather(*(server.drain(DRAIN) for server in service.servers))
+            finally:
+                await fleet.stop(GRACE)
     finally:
         await store.close()
 
@@ -157,8 +159,10 @@ async def _name_orphans(config: Config, store: SqliteStore) -> None:
 async def run(config: Config) -> None:
     """Run until SIGTERM or SIGINT. Raises StoreBroken when the store fails."""
     stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(tell_of_error)
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, stop.set)
     watch = LagWatch()
     async with started(config) as service:
         watch.start()
@@ -172,6 +176,12 @@ async def run(config: Config) -> None:
         log.info("stopping")
         watch.stop()
     log.info("stopped; nothing is lost")
+
+
+def tell_of_error(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Log an error that nobody waits for; asyncio would show the values that it came with."""
+    error = context.get("exception")
+    log.error("%s", context["message"].partition(" in callback ")[0], exc_info=error)
 
 
 def _url(config: Config, service: Service) -> str:

@@ -442,6 +442,42 @@ def delivered(sink):
     return json.loads(command("status", "--json").stdout)["sinks"][sink]["delivered"]
 
 
+STUBBORN = """
+import asyncio, time, relay
+
+class Stubborn(relay.Sink):
+    async def send(self, delivery):
+        sleeping = asyncio.to_thread(time.sleep, 60)
+        while True:
+            try:
+                await asyncio.shield(sleeping)
+            except asyncio.CancelledError:
+                sleeping = asyncio.sleep(60)
+
+    async def close(self):
+        await asyncio.sleep(60)
+
+@relay.hookimpl
+def register_sinks(register):
+    register("stubborn", Stubborn)
+"""
+
+
+def test_a_plugin_that_does_not_end_does_not_keep_the_process(here):
+    (here / "plugins").mkdir(exist_ok=True)
+    (here / "plugins" / "stubborn.py").write_text(STUBBORN)
+    with (here / "relay.yaml").open("a") as file:
+        file.write("  stubborn: {plugin: stubborn}\n")
+    with service(here) as process:
+        assert command("send", "poll").returncode == 0
+        wait_for(lambda: delivered("archive") == 1)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(12) == 0
+    assert "nothing is lost" in (here / "relay.log").read_text()
+    pending = json.loads(command("status", "--json").stdout)["sinks"]["stubborn"]["pending"]
+    assert pending == 1
+
+
 def test_the_commands_work_beside_a_running_service(here):
     with service(here) as process:
         sent = command("send", "web_form", "Name=Bill", "--json", stdin="2125551212\n")

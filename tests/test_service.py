@@ -1,13 +1,19 @@
 """The whole relay in this process: started, asked about itself, stopped."""
 
+import asyncio
+import logging
+from io import StringIO
+
 import httpx
+import orjson
 import pytest
 
 from relay.address import Address
 from relay.config import load
 from relay.fleet import Fleet
+from relay.log import JsonLines
 from relay.server import listen
-from relay.service import started
+from relay.service import started, tell_of_error
 from relay.store import StoreLocked
 
 YAML = """
@@ -79,3 +85,62 @@ async def test_a_courier_that_ends_by_itself_ends_the_service(config, monkeypatc
     async with started(config) as service:
         with pytest.raises(RuntimeError, match="a mistake"):
             await service.failure()
+
+
+async def test_a_certificate_that_is_none_is_named_and_nothing_left_open(config, tmp_path):
+    path = tmp_path / "other.yaml"
+    for name in ("cert.pem", "key.pem"):
+        (tmp_path / name).write_text("nonsense")
+    tls = "tls: {cert: cert.pem, key: key.pem}"
+    path.write_text(YAML.replace("server: {", f"server: {{{tls}, "))
+    with pytest.raises(OSError, match=r"cert\.pem and .*key\.pem are no certificate"):
+        async with started(load(path, {})):
+            pytest.fail("it started")
+    async with started(config):
+        pass
+
+
+SLOW_TO_OPEN = """
+import asyncio, relay
+
+class Slow(relay.Sink):
+    async def open(self):
+        await asyncio.sleep(60)
+
+    async def send(self, delivery):
+        pass
+
+@relay.hookimpl
+def register_sinks(register):
+    register("slow", Slow)
+"""
+
+
+async def test_a_sink_that_is_slow_to_open_holds_up_no_other(config, tmp_path):
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins" / "slow.py").write_text(SLOW_TO_OPEN)
+    config.path.write_text(YAML.replace("sinks:", "sinks:\n  aaa: {plugin: slow}"))
+    async with (
+        started(load(config.path, {})) as service,
+        httpx.AsyncClient(trust_env=False) as http,
+    ):
+        await http.get(url(service.servers[0], CALLBACK))
+        async with asyncio.timeout(5):
+            while not (tmp_path / "data" / "events.csv").exists():
+                await asyncio.sleep(0.02)
+
+
+def test_an_error_that_nobody_waits_for_is_logged_without_its_values():
+    stream = StringIO()
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(JsonLines())
+    logging.getLogger("relay").addHandler(handler)
+    try:
+        error = ValueError("+12125551212")
+        tell_of_error(
+            None, {"message": "Exception in callback f('+12125551212')", "exception": error}
+        )
+    finally:
+        logging.getLogger("relay").removeHandler(handler)
+    line = orjson.loads(stream.getvalue())
+    assert (line["message"], line["error"]) == ("Exception", "ValueError")
