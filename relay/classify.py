@@ -3,7 +3,6 @@
 Reasons are read by the operator and kept in the store: of a URL they name the host alone.
 """
 
-import math
 import re
 from http import HTTPStatus
 from typing import Any
@@ -63,12 +62,12 @@ def readable(value: Any) -> str:
 
 
 def _seconds(value: Any) -> float | None:
-    """None for what is no number of seconds."""
+    """None for what is no number of seconds to come: trying again at once would never end."""
     try:
         seconds = float(value)
     except (TypeError, ValueError, OverflowError):
         return None
-    return None if math.isnan(seconds) else min(max(seconds, 0.0), retryafter.LONGEST)
+    return min(seconds, retryafter.LONGEST) if seconds > 0 else None
 
 
 def _of_status(response: httpx.Response, now: float) -> Retry | Reject | Pause:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import csv
+import http.server
 import json
 import logging
 import os
@@ -11,6 +12,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from io import StringIO
 from pathlib import Path
@@ -84,7 +86,10 @@ def fill(*queries, dead=None, quarantined=()):
         if dead:
             claims = (await store.claim(dead, 100)).claims
             await store.settle(
-                [Settlement(dead, each.seq, State.DEAD, error="no field") for each in claims]
+                [
+                    Settlement(dead, each.seq, State.DEAD, error="no field for 212-555-1212")
+                    for each in claims
+                ]
             )
         kept = [await store.quarantine(callback(query), 422, "no number") for query in quarantined]
         await store.close()
@@ -237,7 +242,8 @@ def test_a_table_does_not_let_a_callback_move_the_cursor(here):
 
 def test_dead_deliveries_are_replayed_by_event_or_all_at_once(here):
     made = fill(WEB_FORM, WEB_FORM.replace(b"1212", b"1214"), dead="crm")
-    assert "no field" in relay("dead", "list").stdout
+    assert "no field for …1212" in relay("dead", "list").stdout
+    assert "no field for …1212" in relay("events", "show", made.events[0]).stdout
     relay("dead", "replay", status=2)
     assert "1 delivery on the way" in relay("dead", "replay", made.events[0]).stdout
     assert "1 delivery on the way" in relay("dead", "replay", "--all").stdout
@@ -355,6 +361,7 @@ def test_a_store_in_other_hands_is_reported_in_a_sentence(here, monkeypatch):
     ("text", "expected"),
     [
         ("2h", 1_800_000_000 - 7200),
+        ("999999999999d", 0),
         ("2026-11-23", 1795410000),
         ("2026-11-23T12:00", 1795453200),
         ("2026-11-23T12:00:00Z", 1795435200),
@@ -440,6 +447,22 @@ def command(*arguments, stdin=""):
 
 def delivered(sink):
     return json.loads(command("status", "--json").stdout)["sinks"][sink]["delivered"]
+
+
+def test_send_says_that_what_answers_is_no_relay(here):
+    class Other(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_error(404)
+
+        def log_message(self, *_):
+            pass
+
+    port = config.load(Path("relay.yaml"), {}, fill=False).server.listen.port
+    with http.server.HTTPServer(("127.0.0.1", port), Other) as server:
+        answering = threading.Thread(target=server.handle_request)
+        answering.start()
+        assert "is no relay" in relay("send", "poll", status=1).stderr
+        answering.join()
 
 
 STUBBORN = """

@@ -558,6 +558,7 @@ async def test_nonsense_from_a_plugin_is_a_retry(store, clock, answer):
         Retry("half a \ud800 pair", after="30", status="503", answer=b"busy"),
         Pause(None, after=float("inf")),
         Reject("no", after=float("nan"), status=10**30, answer={"no": "text"}),
+        Retry("at once", after=0),
         Delivered({"id": 7}),
     ],
     ids=lambda outcome: type(outcome).__name__,

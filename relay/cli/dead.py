@@ -9,6 +9,7 @@ from relay.cli import client, options
 from relay.cli.client import Client
 from relay.cli.output import count, kind_of, local_time, print_json, print_table, progress
 from relay.config import Config
+from relay.mask import mask_all
 from relay.questions import CHUNK
 
 
@@ -36,7 +37,7 @@ def list_(config: Config, as_json: bool, limit: int, sink: str | None) -> None:
                     local_time(each["received"], config.timezone),
                     kind_of(each["type"]),
                     each["attempts"],
-                    each["error"],
+                    mask_all(each["error"] or ""),
                     each["id"],
                 ]
                 for each in found

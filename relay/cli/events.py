@@ -70,7 +70,7 @@ def show(config: Config, as_json: bool, event_id: str) -> None:
         + [("time", local_time(found["time"], config.timezone))]
     )
     click.echo(as_text(found["data"], found["data"]["mobile"]))
-    _print_deliveries(found["deliveries"], config)
+    _print_deliveries(found["deliveries"], config, found["data"]["mobile"])
     _print_attempts(found["attempts"], config, found["data"]["mobile"])
 
 
@@ -127,7 +127,7 @@ def row(event: dict[str, Any], config: Config) -> list[Any]:
     ]
 
 
-def _print_deliveries(deliveries: list[dict[str, Any]], config: Config) -> None:
+def _print_deliveries(deliveries: list[dict[str, Any]], config: Config, mobile: str) -> None:
     if not deliveries:
         click.echo("No sink was to get it; `relay preview --event ID` says what each would get.")
         return
@@ -140,7 +140,7 @@ def _print_deliveries(deliveries: list[dict[str, Any]], config: Config) -> None:
                 each["attempts"],
                 local_time(each["due"], config.timezone),
                 local_time(each["settled"], config.timezone),
-                each["error"] or each["reference"],
+                mask_in(each["error"], mobile) or each["reference"],
             ]
             for each in deliveries
         ],
@@ -160,7 +160,7 @@ def _print_attempts(attempts: list[dict[str, Any]], config: Config, mobile: str)
                 local_time(each["started"], config.timezone),
                 f"{each['duration']:.1f}",
                 each["status"],
-                each["error"],
+                mask_in(each["error"], mobile),
                 mask_in(each["answer"] or "", mobile),
             ]
             for each in attempts

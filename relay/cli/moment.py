@@ -19,7 +19,7 @@ def moment(text: str) -> Resolve:
     except ValueError:
         written = _date(text)
         return lambda zone, _: _microseconds(written, zone)
-    return lambda _, now: int((now - ago) * MICROSECONDS)
+    return lambda _, now: int(max(now - ago, 0.0) * MICROSECONDS)
 
 
 def _date(text: str) -> datetime:

@@ -63,7 +63,10 @@ def _sent(
             raise click.ClickException(
                 f"nothing answers at {listen}: is the relay running? (relay run)"
             ) from error
-    answer = response.json()
+    try:
+        answer = response.json()
+    except ValueError:
+        raise click.ClickException(f"what answers at {config.server.listen} is no relay") from None
     if not response.is_success:
         raise click.ClickException(f"refused with {response.status_code}: {answer['detail']}")
     return dict(answer)
