@@ -372,6 +372,16 @@ def test_moments_are_of_the_configured_zone_or_ago(text, expected):
     assert moment(text)(zone, 1_800_000_000.0) == expected * 1_000_000
 
 
+def test_check_does_not_need_the_store(here, monkeypatch):
+    def forbidden(_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(client, "has_store", forbidden)
+    checked = relay("check")
+    assert "is right" in checked.stdout
+    assert "was not looked at" in checked.stderr
+
+
 def test_a_moment_that_is_none_is_wrong_usage(here):
     assert "'soon' is neither" in relay("events", "list", "--since", "soon", status=2).stderr
 

@@ -30,12 +30,13 @@ def check(config: Config, online: bool) -> None:
 
 def _name_orphans(config: Config) -> None:
     """Sinks that have gone from the file with deliveries left; said only where it can be read."""
-    if not client.has_store(config):
-        return
     try:
+        if not client.has_store(config):
+            return
         sinks = client.ask(config, lambda session: session.get("/sinks"))
-    except click.ClickException as error:
-        click.echo(f"The store was not looked at: {error.message}.", err=True)
+    except (click.ClickException, OSError) as error:
+        reason = error.message if isinstance(error, click.ClickException) else error
+        click.echo(f"The store was not looked at: {reason}.", err=True)
         return
     for sink in sinks:
         if sink["state"] == "orphaned":
