@@ -10,23 +10,20 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
-from relay.activeclock import ActiveClock
 from relay.breaker import Breaker, Streak
 from relay.classify import outcome_of, readable
 from relay.clock import Clock
 from relay.config import SinkConfig
 from relay.dispatch import STREAK, Dispatch, MapFailed, Result, within
-from relay.mask import mask_all
-from relay.outcome import Delivered, NotDelivered, Pause, Reject, Retry
-from relay.retry import LONGEST_HOLD, RetryPolicy
+from relay.hold import PROBE_EVERY, Hold
+from relay.outcome import Delivered, Pause, Reject, Retry
 from relay.sink import Sink
-from relay.store import Attempt, Claim, Claimed, Settlement, SinkState, State, Store, StoreFull
+from relay.store import Claim, Claimed, Settlement, SinkState, State, Store, StoreFull
+from relay.verdict import Judge, put_back
 
-PROBE_EVERY = 300.0
 TRY_AGAIN = 1.0
 """Seconds between tries of a store that is full."""
 SAVE_ACTIVE_EVERY = 60.0
@@ -38,11 +35,7 @@ LOOK_AGAIN = 0.1
 """Seconds between looks at what is due, while opt-outs wait for those that are being sent."""
 FILL_STEPS = 10
 """How often a batch that waits to fill looks for more."""
-TRIAL_RESTS = 1.5
-"""For how many trial periods a delivery that failed as a trial makes way for others."""
 THROTTLED = 429
-ANSWER_KEPT = 2048
-MICROSECONDS = 1_000_000
 T = TypeVar("T")
 
 
@@ -57,14 +50,12 @@ class Courier:
         self._sink = sink
         self._store = store
         self._clock = clock
-        self._state = state
+        log = logging.getLogger(f"relay.sinks.{self.name}")
+        self._hold = Hold(state, clock, self._save, self._hold_changed, log)
+        self._judge = Judge(config, self._hold)
         self._dispatch = Dispatch(config, sink, clock)
-        self._policy = RetryPolicy(
-            config.retry.initial, config.retry.max, config.retry.attempts, config.retry.window
-        )
         self._breaker = Breaker(config.breaker.failures)
         self._streak = Streak(STREAK)
-        self._active = ActiveClock(clock, state.active)
         self._ready: asyncio.Queue[list[Claim]] = asyncio.Queue(config.concurrency)
         self._work = asyncio.Event()
         self._urgent = asyncio.Event()
@@ -79,7 +70,6 @@ class Courier:
         self._idle.set()
         self._feeders: list[asyncio.Task[None]] = []
         self._workers: list[asyncio.Task[None]] = []
-        self._log = logging.getLogger(f"relay.sinks.{self.name}")
 
     # from outside
 
@@ -112,8 +102,7 @@ class Courier:
             await asyncio.wait_for(self._idle.wait(), grace)
         await _end(self._workers)
         await self._empty_ready()
-        self._active.halt()
-        await self._save()
+        await self._hold.stop()
         with contextlib.suppress(Exception):  # a plugin may raise anything; there is no next step
             await within(max(LEAST_TO_CLOSE, end - self._clock.monotonic()), self._sink.close())
         with contextlib.suppress(Exception):  # nor here
@@ -131,32 +120,24 @@ class Courier:
 
     def status(self) -> dict[str, Any]:
         """`state` (running, paused, parked) and, unless it runs, `reason` and `until`."""
-        if self._state.paused is not None:
-            until = None if self._state.paused_by_operator else self._state.probe_at
-            return {"state": "paused", "reason": self._state.paused, "until": until}
-        if self._state.parked is not None:
-            until = self._state.parked_until
-            return {"state": "parked", "reason": self._state.parked, "until": until}
-        return {"state": "running"}
+        return self._hold.status()
 
     async def pause(self, reason: str) -> None:
         """Deliver nothing until `resume`."""
-        await self._pause(reason, by_operator=True)
+        await self._hold.pause(reason, by_operator=True)
 
     async def resume(self) -> None:
         """Deliver again, whatever kept it from that."""
-        self._state = SinkState(active=self._active.now())
         self._breaker.success()
         self._streak.end()
-        await self._hold_changed()
-        self._log.info("resumed")
+        await self._hold.lift()
 
     async def deliver_accused(self) -> None:
         """Send, one at a time, what was in flight at several deaths of the process.
 
         Only a sink with any is opened for it: the others wait, and opening may take its time.
         """
-        while not self._halted_for() and (claim := await self._suspect(accused=True)):
+        while not self._hold.left() and (claim := await self._suspect(accused=True)):
             if not self._opened:
                 await self._open()
             if not self._opened:
@@ -174,7 +155,7 @@ class Courier:
             after = outcome.after
             if after is None and isinstance(outcome, Retry):  # a full disk, say: nobody mends it
                 after = self._config.breaker.cooldown
-            await self._pause(f"it cannot be opened: {outcome.reason}", after=after)
+            await self._hold.pause(f"it cannot be opened: {outcome.reason}", after=after)
         else:
             self._opened = True
             self._urgent.set()
@@ -188,18 +169,18 @@ class Courier:
         """Claim what is due whenever there is room for it, unless the sink is halted."""
         while True:
             self._changed.clear()
-            if halted := self._halted_for():
+            if halted := self._hold.left():
                 await self._wait(self._changed, halted)
             elif not self._opened:
                 await self._open()
-            elif self._state.paused is not None:
+            elif self._hold.paused:
                 await self._probe()
-            elif self._state.breaker_open:
+            elif self._hold.breaker_open:
                 await self._try_one()
-            elif self._state.parked is not None:
+            elif self._hold.parked:
                 await self.resume()
             else:
-                self._active.go()
+                self._hold.go()
                 await self._deliver_suspects()
                 await self._claim_some()
 
@@ -216,7 +197,7 @@ class Courier:
             claims = await self._fill(claims)
         for start in range(0, len(claims), size):
             await self._ready.put(claims[start : start + size])
-            if self._halted_for():
+            if self._hold.left():
                 await self._put_back(claims[start + size :])
                 await self._empty_ready()
                 return
@@ -253,7 +234,7 @@ class Courier:
     async def _until_due(self) -> float:
         """Seconds until the next delivery is due; a long time without one."""
         due = await self._with_space(lambda: self._store.next_due(self.name))
-        return PROBE_EVERY if due is None else self._seconds_until(due)
+        return PROBE_EVERY if due is None else self._hold.seconds_until(due)
 
     async def _with_space(self, ask: Callable[[], Awaitable[T]]) -> T:
         """What the store answers as soon as its disk is not full."""
@@ -283,7 +264,7 @@ class Courier:
 
     async def _deliver_urgent(self) -> None:
         """Send all that is urgent, unless others already do."""
-        while self._opt_out_waits and not self._halted_for() and not self._state.breaker_open:
+        while self._opt_out_waits and not self._hold.left() and not self._hold.breaker_open:
             self._opt_out_waits = False
             claimed = await self._claim(min(self._config.batch.size, CLAIM), urgent=True)
             self._opt_out_waits |= claimed.more
@@ -293,7 +274,7 @@ class Courier:
         """What was in flight when a process died goes one at a time."""
         while self._suspects and (claim := await self._suspect(accused=False)):
             await self._deliver([claim])
-            if self._halted_for():
+            if self._hold.left():
                 return
         self._suspects = False
 
@@ -307,7 +288,7 @@ class Courier:
 
     async def _deliver(self, claims: list[Claim], *, trial: bool = False) -> list[Result]:
         """Send a batch and write how it ended."""
-        if not claims or (self._halted_for() and not trial):
+        if not claims or (self._hold.left() and not trial):
             await self._put_back(claims)
             return []
         self._sending += 1
@@ -328,45 +309,12 @@ class Courier:
     # concluding
 
     async def _conclude(self, results: Sequence[Result], *, trial: bool) -> None:
-        settlements = [self._settlement(result, trial=trial) for result in results]
+        settlements = [self._judge.settlement(result, trial=trial) for result in results]
         await self._settle(settlements)
         if any(settlement.state == State.WAITING for settlement in settlements):
             self._work.set()  # the feeder has perhaps a sooner time to wait for
         for result in results:
             await self._learn(result, trial=trial)
-
-    def _settlement(self, result: Result, *, trial: bool) -> Settlement:
-        claim, outcome = result.claim, result.outcome
-        if isinstance(outcome, Delivered):
-            return Settlement(self.name, claim.seq, State.DELIVERED, reference=outcome.reference)
-        settlement = Settlement(
-            self.name,
-            claim.seq,
-            State.PENDING,
-            failed_at=claim.failed_at,
-            error=outcome.reason,
-            attempt=_attempt(result),
-        )
-        if isinstance(outcome, Pause):
-            return settlement
-        if trial:  # it costs no attempt, and the next trial takes another
-            period = PROBE_EVERY if self._state.paused else self._config.breaker.cooldown
-            due = self._after(TRIAL_RESTS * period)
-            return replace(settlement, state=State.WAITING, due=due, counted=False)
-        if isinstance(outcome, Reject):
-            return replace(settlement, state=State.DEAD)
-        return self._retried(settlement, claim, outcome)
-
-    def _retried(self, settlement: Settlement, claim: Claim, outcome: Retry) -> Settlement:
-        active = self._active.now()
-        failed_at = active if claim.failed_at is None else claim.failed_at
-        wait = self._policy.wait(outcome, claim.attempt, max(0.0, active - failed_at))
-        if wait is None:
-            return replace(settlement, state=State.DEAD, failed_at=failed_at)
-        if outcome.after is not None:
-            wait = min(max(outcome.after, 0.0), LONGEST_HOLD)
-        due = self._after(wait)
-        return replace(settlement, state=State.WAITING, failed_at=failed_at, due=due)
 
     async def _learn(self, result: Result, *, trial: bool) -> None:
         """What a result says about the sink itself."""
@@ -376,12 +324,15 @@ class Courier:
                 self._breaker.success()
                 self._streak.end()
             case Pause():
-                await self._pause(outcome.reason, after=outcome.after)
+                await self._hold.pause(outcome.reason, after=outcome.after)
             case Retry(after=(float() | int()) as after):
-                await self._park(f"asked to wait: {outcome.reason}", after)
+                await self._hold.park(f"asked to wait: {outcome.reason}", after)
             case Retry() if outcome.status != THROTTLED and not trial:
                 if self._breaker.failure(claim.contact):
-                    await self._open_breaker(outcome.reason)
+                    reason = f"{self._config.breaker.failures} contacts failed in a row"
+                    await self._hold.open_breaker(
+                        f"{reason}, the last with: {outcome.reason}", self._config.breaker.cooldown
+                    )
             case Reject() if not trial:
                 await self._learn_from_refusal(claim, outcome)
             case _:
@@ -392,7 +343,7 @@ class Courier:
         if cause is None:
             return
         if streak := self._streak.refusal(cause, claim.contact, claim.seq):
-            await self._pause(f"{STREAK} contacts in a row were refused: {outcome.reason}")
+            await self._hold.pause(f"{STREAK} contacts in a row were refused: {outcome.reason}")
             await self._with_space(lambda: self._store.revive(self.name, streak, replayed=False))
 
     async def _settle(self, settlements: Sequence[Settlement]) -> None:
@@ -412,12 +363,7 @@ class Courier:
 
     async def _put_back(self, claims: Sequence[Claim]) -> None:
         if claims:
-            await self._settle(
-                [
-                    Settlement(self.name, claim.seq, State.PENDING, failed_at=claim.failed_at)
-                    for claim in claims
-                ]
-            )
+            await self._settle([put_back(claim) for claim in claims])
 
     async def _empty_ready(self) -> None:
         claims: list[Claim] = []
@@ -427,58 +373,19 @@ class Courier:
 
     # halting
 
-    def _halted_for(self) -> float:
-        """Seconds for which the sink is not to be tried; 0 when it is."""
-        if self._state.paused is not None:
-            if self._state.paused_by_operator:
-                return float("inf")
-            return self._seconds_until(self._state.probe_at)
-        return self._seconds_until(self._state.parked_until)
-
-    def _seconds_until(self, time: int) -> float:
-        """Never more than a day: a clock that jumps must not halt a sink for years."""
-        return min(max(0.0, time / MICROSECONDS - self._clock.now()), LONGEST_HOLD)
-
-    def _after(self, seconds: float) -> int:
-        return int((self._clock.now() + seconds) * MICROSECONDS)
-
-    async def _pause(
-        self, reason: str, *, after: float | None = None, by_operator: bool = False
-    ) -> None:
-        if self._state.paused_by_operator and not by_operator:
-            return
-        if self._state.paused is None or by_operator:
-            self._log.error("paused: %s", mask_all(reason))
-        probe_at = self._after(PROBE_EVERY if after is None else after)
-        self._state.paused = reason
-        self._state.paused_by_operator = by_operator
-        self._state.probe_at = probe_at
-        await self._hold_changed()
-
-    async def _park(self, reason: str, seconds: float) -> None:
-        until = self._after(min(max(seconds, 0.0), LONGEST_HOLD))
-        if until > self._state.parked_until or self._state.parked is None:
-            self._log.warning("parked for %g s: %s", seconds, mask_all(reason))
-            self._state.parked = reason
-            self._state.parked_until = until
-            await self._hold_changed()
-
-    async def _open_breaker(self, reason: str) -> None:
-        if not self._state.breaker_open:
-            self._state.breaker_open = True
-            failures = self._config.breaker.failures
-            reason = f"{failures} contacts failed in a row, the last with: {reason}"
-            await self._park(reason, self._config.breaker.cooldown)
-
-    async def _hold_changed(self) -> None:
-        if self._state.paused is None and self._state.parked is None:
-            self._active.go()
-        else:
-            self._active.halt()
+    def _hold_changed(self) -> None:
         self._changed.set()
         self._work.set()
         self._urgent.set()
-        await self._save()
+
+    async def _save(self, state: SinkState) -> None:
+        with contextlib.suppress(StoreFull):
+            await self._store.save_sink_state(self.name, state)
+
+    async def _save_active(self) -> None:
+        while True:
+            await self._clock.sleep(SAVE_ACTIVE_EVERY)
+            await self._hold.save()
 
     async def _probe(self) -> None:
         """See whether what paused the sink is over."""
@@ -491,7 +398,7 @@ class Courier:
         except Exception as error:  # noqa: BLE001  a check that fails is a problem found
             problems = [f"{type(error).__name__} in check()"]
         if problems:
-            await self._pause("; ".join(problems))
+            await self._hold.pause("; ".join(problems))
         else:
             await self._recovered()
 
@@ -506,27 +413,17 @@ class Courier:
         outcome = result.outcome
         if isinstance(outcome, Delivered):
             await self._recovered()
-        elif self._halted_for():
+        elif self._hold.left():
             return  # what it learned from the outcome halts it
-        elif self._state.paused is not None:
-            await self._pause(outcome.reason)
+        elif self._hold.paused:
+            await self._hold.pause(outcome.reason)
         else:
-            await self._park(f"still failing: {outcome.reason}", self._config.breaker.cooldown)
+            await self._hold.park(f"still failing: {outcome.reason}", self._config.breaker.cooldown)
 
     async def _recovered(self) -> None:
         """Deliver again, unless the operator has paused the sink in the meantime."""
-        if not self._state.paused_by_operator:
+        if not self._hold.paused_by_operator:
             await self.resume()
-
-    async def _save(self) -> None:
-        self._state.active = self._active.now()
-        with contextlib.suppress(StoreFull):
-            await self._store.save_sink_state(self.name, self._state)
-
-    async def _save_active(self) -> None:
-        while True:
-            await self._clock.sleep(SAVE_ACTIVE_EVERY)
-            await self._save()
 
     async def _wait(self, event: asyncio.Event, seconds: float) -> None:
         """Until the event is set, or so many seconds have passed."""
@@ -541,19 +438,6 @@ class Courier:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
             await _end(tasks)
-
-
-def _attempt(result: Result) -> Attempt:
-    """The failed attempt as it is recorded."""
-    outcome = result.outcome
-    assert isinstance(outcome, NotDelivered)
-    return Attempt(
-        int(result.started * MICROSECONDS),
-        result.duration,
-        outcome.reason,
-        outcome.status,
-        None if outcome.answer is None else outcome.answer[:ANSWER_KEPT],
-    )
 
 
 async def _end(tasks: Iterable[asyncio.Task[Any]]) -> None:

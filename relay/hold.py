@@ -1,0 +1,142 @@
+"""The hold: what keeps a sink from being tried, kept in the store over restarts.
+
+A sink is paused (somebody must act; a probe sees whether they have) or parked (by a Retry-After
+or by the breaker). The time for which it is either does not count for any delivery.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from relay.activeclock import ActiveClock
+from relay.clock import Clock
+from relay.mask import mask_all
+from relay.retry import LONGEST_HOLD
+from relay.store import SinkState
+
+PROBE_EVERY = 300.0
+MICROSECONDS = 1_000_000
+
+Save = Callable[[SinkState], Awaitable[None]]
+
+
+class Hold:
+    """One sink's hold. `changed` is called, and the state saved, whenever it changes."""
+
+    def __init__(
+        self,
+        state: SinkState,
+        clock: Clock,
+        save: Save,
+        changed: Callable[[], None],
+        log: logging.Logger,
+    ) -> None:
+        self._state = state
+        self._clock = clock
+        self._save = save
+        self._changed = changed
+        self._log = log
+        self._active = ActiveClock(clock, state.active)
+
+    @property
+    def paused(self) -> bool:
+        return self._state.paused is not None
+
+    @property
+    def paused_by_operator(self) -> bool:
+        return self._state.paused_by_operator
+
+    @property
+    def parked(self) -> bool:
+        return self._state.parked is not None
+
+    @property
+    def breaker_open(self) -> bool:
+        return self._state.breaker_open
+
+    def left(self) -> float:
+        """Seconds for which the sink is not to be tried; 0 when it is."""
+        if self._state.paused is None:
+            return self.seconds_until(self._state.parked_until)
+        if self._state.paused_by_operator:
+            return float("inf")
+        return self.seconds_until(self._state.probe_at)
+
+    def seconds_until(self, time: int) -> float:
+        """Never more than a day: a clock that jumps must not halt a sink for years."""
+        return min(max(0.0, time / MICROSECONDS - self._clock.now()), LONGEST_HOLD)
+
+    def after(self, seconds: float) -> int:
+        """The time so many seconds from now, in microseconds since the epoch."""
+        return int((self._clock.now() + seconds) * MICROSECONDS)
+
+    def active(self) -> float:
+        """Seconds that the sink was neither paused nor parked, over all restarts."""
+        return self._active.now()
+
+    def go(self) -> None:
+        """From now on the sink is tried."""
+        self._active.go()
+
+    def status(self) -> dict[str, Any]:
+        """`state` (running, paused, parked) and, unless it runs, `reason` and `until`."""
+        if self._state.paused is not None:
+            until = None if self._state.paused_by_operator else self._state.probe_at
+            return {"state": "paused", "reason": self._state.paused, "until": until}
+        if self._state.parked is not None:
+            until = self._state.parked_until
+            return {"state": "parked", "reason": self._state.parked, "until": until}
+        return {"state": "running"}
+
+    async def pause(
+        self, reason: str, *, after: float | None = None, by_operator: bool = False
+    ) -> None:
+        """Halt it until a probe, in `after` seconds, finds it well; the operator's: for good."""
+        if self._state.paused_by_operator and not by_operator:
+            return
+        if self._state.paused is None or by_operator:
+            self._log.error("paused: %s", mask_all(reason))
+        self._state.paused = reason
+        self._state.paused_by_operator = by_operator
+        self._state.probe_at = self.after(PROBE_EVERY if after is None else after)
+        await self._halt()
+
+    async def park(self, reason: str, seconds: float) -> None:
+        """Halt it for so many seconds, a day at the most."""
+        until = self.after(min(max(seconds, 0.0), LONGEST_HOLD))
+        if until > self._state.parked_until or self._state.parked is None:
+            self._log.warning("parked for %g s: %s", seconds, mask_all(reason))
+            self._state.parked = reason
+            self._state.parked_until = until
+            await self._halt()
+
+    async def open_breaker(self, reason: str, cooldown: float) -> None:
+        """Park it; the next delivery is a trial."""
+        if not self._state.breaker_open:
+            self._state.breaker_open = True
+            await self.park(reason, cooldown)
+
+    async def lift(self) -> None:
+        """Nothing keeps it any more."""
+        self._state = SinkState(active=self.active())
+        self._active.go()
+        self._log.info("resumed")
+        await self._tell()
+
+    async def stop(self) -> None:
+        """The time that follows does not count either."""
+        self._active.halt()
+        await self.save()
+
+    async def save(self) -> None:
+        """Write it down, with the seconds that have passed."""
+        self._state.active = self.active()
+        await self._save(self._state)
+
+    async def _halt(self) -> None:
+        self._active.halt()
+        await self._tell()
+
+    async def _tell(self) -> None:
+        self._changed()
+        await self.save()
