@@ -3,7 +3,12 @@
 from functools import lru_cache
 
 import phonenumbers
-from phonenumbers import NumberParseException, PhoneNumberFormat, ValidationResult
+from phonenumbers import (
+    NumberParseException,
+    PhoneNumber,
+    PhoneNumberFormat,
+    ValidationResult,
+)
 
 # The North American numbering plan: calling code 1, ten digits, the first of them 2 to 9.
 _NANP = 1
@@ -38,9 +43,10 @@ def country(number: str, region: str) -> str | None:
 
     Where the number does not tell, it is `region`, unless that has another calling code.
     """
-    # Within calling code 1 the first six digits decide.
-    nanp = len(number) == _NANP_LENGTH + 2 and number.startswith("+1")
-    own = _country(number[:8] + "2222" if nanp else number)
+    if number.startswith("+1") and is_plain_nanp(number[2:]):
+        own = _nanp_country(number[2:8])
+    else:
+        own = _country(number)
     return own or (region if number.startswith(f"+{_calling_code(region) or None}") else None)
 
 
@@ -64,6 +70,16 @@ def _parse(number: str, region: str, *, valid: bool = False) -> str | None:
 
 
 @lru_cache(maxsize=16_384)
+def _nanp_country(prefix: str) -> str | None:
+    """Within calling code 1 the first six digits decide."""
+    return _known(PhoneNumber(_NANP, int(f"{prefix}2222")))
+
+
+@lru_cache(maxsize=4096)
 def _country(number: str) -> str | None:
-    region = phonenumbers.region_code_for_number(phonenumbers.parse(number))
+    return _known(phonenumbers.parse(number))
+
+
+def _known(number: PhoneNumber) -> str | None:
+    region = phonenumbers.region_code_for_number(number)
     return region if region and region.isalpha() else None
