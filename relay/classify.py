@@ -87,7 +87,10 @@ def _of_status(response: httpx.Response, now: float) -> Retry | Reject | Pause:
 
 def _told(error: BaseException) -> str:
     """The error's type and text, without what a URL in it may give away."""
-    text = URL.sub(r"\1\2", str(error))[:LONGEST_REASON]
+    try:
+        text = URL.sub(r"\1\2", str(error))[:LONGEST_REASON]
+    except Exception:  # noqa: BLE001  a plugin's class may raise anything
+        text = ""
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 

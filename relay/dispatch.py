@@ -22,6 +22,10 @@ ABANDON_AFTER = 1.0
 SHORTEST_LOOK = 0.01
 
 
+class Unruly(Exception):
+    """A plugin raised what is meant to end a process; it ends the one delivery."""
+
+
 class MapFailed(Reject):
     """The sink's `map` raised for this event."""
 
@@ -116,7 +120,7 @@ async def within(seconds: float, work: Awaitable[Any]) -> Any:
     watch = ActiveClock(SystemClock())
     watch.go()
     limiter.stopwatch.set(watch)
-    task = asyncio.ensure_future(work)
+    task = asyncio.ensure_future(_contained(work))
     task.add_done_callback(_heard)
     try:
         while not task.done() and (left := seconds - watch.now()) > 0:
@@ -127,6 +131,22 @@ async def within(seconds: float, work: Awaitable[Any]) -> Any:
             await asyncio.wait({task}, timeout=ABANDON_AFTER)
     if task.cancelled() or not task.done():
         raise TimeoutError
+    return _result(task)
+
+
+async def _contained(work: Awaitable[Any]) -> Any:
+    """The result of `work`. asyncio would hand these two past its task, to the whole relay."""
+    try:
+        return await work
+    except (SystemExit, KeyboardInterrupt) as error:
+        raise Unruly(type(error).__name__) from None
+
+
+def _result(task: asyncio.Future[Any]) -> Any:
+    """The task's result. Libraries in Rust, for one, raise what is no Exception when they fail."""
+    error = task.exception()
+    if error is not None and not isinstance(error, Exception):
+        raise Unruly(type(error).__name__)
     return task.result()
 
 

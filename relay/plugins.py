@@ -148,10 +148,10 @@ class _Loader:
             self.manager.register(plugin, origin)
         except PluginError as error:
             self.registry.errors.append(error)
-        except Exception as error:  # noqa: BLE001  a plugin can raise anything
+        except KeyboardInterrupt:  # Ctrl-C, while it is imported
+            raise
+        except BaseException as error:  # noqa: BLE001  a plugin can raise anything
             self.registry.errors.append(blame(error, origin, path))
-        except SystemExit:
-            self.registry.errors.append(PluginError(origin, None, "ends the process when imported"))
 
     def _register(self, name: str, sink_class: type[Sink]) -> None:
         check_name(name)
@@ -245,9 +245,9 @@ def overrides(sink_class: type[Sink], method: str) -> bool:
     return getattr(sink_class, method) is not getattr(Sink, method)
 
 
-def blame(error: Exception, origin: str, path: Path | None) -> PluginError:
+def blame(error: BaseException, origin: str, path: Path | None) -> PluginError:
     """The error of a plugin, at the line of the plugin that it came from."""
-    message = str(error) if isinstance(error, _Refused) else f"{type(error).__name__}: {error}"
+    message = _told(error)
     if isinstance(error, SyntaxError) and error.filename:
         return PluginError(error.filename, error.lineno, f"{type(error).__name__}: {error.msg}")
     own = path.parent if path and is_package(path) else path
@@ -255,3 +255,11 @@ def blame(error: Exception, origin: str, path: Path | None) -> PluginError:
         if own and Path(frame.filename).is_relative_to(own):
             return PluginError(frame.filename, frame.lineno, message)
     return PluginError(origin, None, message)
+
+
+def _told(error: BaseException) -> str:
+    if isinstance(error, _Refused):
+        return str(error)
+    if isinstance(error, SystemExit):
+        return "ends the process when imported"
+    return f"{type(error).__name__}: {error}"

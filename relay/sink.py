@@ -9,7 +9,7 @@ import httpx
 import pydantic
 
 from relay.event import Event
-from relay.outcome import Delivered, Outcome, Pause, Reject, Retry
+from relay.outcome import Delivered, NotDelivered, Outcome, Pause, Reject, Retry
 
 
 class Options(pydantic.BaseModel):
@@ -97,4 +97,6 @@ class Sink:
             result = await self.send(delivery)
         except (Retry, Reject, Pause) as outcome:
             return [outcome]
+        if isinstance(result, NotDelivered):  # returned in place of raised: surely no success
+            return [result]
         return [result if isinstance(result, Delivered) else Delivered()]

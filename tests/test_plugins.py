@@ -143,7 +143,8 @@ BROKEN = [
     ("x = 1\n\ny = x / 0", "a.py:3: ZeroDivisionError: division by zero"),
     ("x = 1\ny = (", "a.py:2: SyntaxError: '(' was never closed"),
     ("import json\njson.loads('[')", "a.py:2: JSONDecodeError: Expecting value: line 1 column 2"),
-    ("raise SystemExit(3)", "a.py: ends the process when imported"),
+    ("raise SystemExit(3)", "a.py:1: ends the process when imported"),
+    ("x = 1\nraise BaseException(x)", "a.py:2: BaseException: 1"),
     ("x = 1", "a.py: has no hook; write: @relay.hookimpl"),
     (
         "import relay\n\n@relay.hookimpl\ndef register_sink(register): ...",
