@@ -13,13 +13,16 @@ SINKS = [f"sink{number}" for number in range(4)]
 def measure(report: Report, folder: Path, runs: int, seconds: float, count: int) -> None:
     """`count` callbacks go the whole way."""
     base = report.add(Row("bare Starlette route", "answers/s"))
+    busy = report.add(Row("load generator at that, share of its core", "", most=0.9))
     parked = report.add(Row("ingress, four sinks parked", "callbacks/s", base, least=0.6))
     mixed = report.add(Row("the same, all four kinds of callbacks", "callbacks/s", base))
     delivering = report.add(Row("ingress, four sinks delivering", "callbacks/s", base))
     whole = report.add(Row("callback to all four sinks, sustained", "callbacks/s", base))
     for run in range(runs):
         report.progress(f"ingress, run {run + 1} of {runs}")
-        base.taken.append(_bare(seconds))
+        answered = _bare(seconds)
+        base.taken.append(answered["rate"])
+        busy.taken.append(answered["busy"])
         for row, figure in zip((parked, mixed), _parked(folder / f"p{run}", seconds), strict=True):
             row.taken.append(figure)
         for row, figure in zip(
@@ -28,9 +31,9 @@ def measure(report: Report, folder: Path, runs: int, seconds: float, count: int)
             row.taken.append(figure)
 
 
-def _bare(seconds: float) -> float:
+def _bare(seconds: float) -> dict:
     with bare() as port:
-        return load(port, seconds=seconds)["rate"]
+        return load(port, seconds=seconds)
 
 
 def _parked(folder: Path, seconds: float) -> tuple[float, float]:

@@ -18,7 +18,7 @@ TROUBLES = {
     "400": "answers 400",
 }
 CONTROL = "healthy too"
-RATE = 300
+RATE = 200
 CONNECTIONS = 32
 SETTLE = 1.0
 

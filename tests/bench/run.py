@@ -39,15 +39,23 @@ def measure(report: Report, part: str, folder: Path, quick: bool) -> None:
     runs = 1 if quick else 5
     match part:
         case "ingress":
-            ingress.measure(report, folder, runs, seconds=3, count=10_000)
+            ingress.measure(
+                report, folder, runs, seconds=1.5 if quick else 3, count=4_000 if quick else 10_000
+            )
         case "claims":
             delivery.measure_claims(
                 report, folder, runs, backlog=100_000 if quick else 1_000_000, count=10_000
             )
         case "webhook":
-            delivery.measure_webhook(report, folder, runs, singly=8_000, batched=40_000)
+            delivery.measure_webhook(
+                report,
+                folder,
+                runs,
+                singly=4_000 if quick else 8_000,
+                batched=20_000 if quick else 40_000,
+            )
         case "isolation":
-            isolation.measure(report, folder, runs, seconds=3 if quick else 5)
+            isolation.measure(report, folder, runs, seconds=2 if quick else 5)
 
 
 if __name__ == "__main__":
