@@ -445,6 +445,29 @@ async def test_release_turns_a_quarantined_callback_into_an_event(store):
         await store.release(kept, arrival())
 
 
+async def test_an_opt_in_released_after_a_later_opt_out_does_not_undo_it(store):
+    join = arrival(7, consent="opt_in", received=NOW)
+    stop = arrival(7, consent="opt_out", received=NOW + SECOND)
+    kept = await store.quarantine(join.callback, 422, "no kind")
+    await store.add(stop)
+    await store.settle([delivered(await claim_one(store))])
+    await store.release(kept, join)
+    assert await store.opted_out("sumotext", join.event.data["mobile"])
+    late = await claim_one(store)
+    assert late.event.id == join.event.id
+    await store.settle([delivered(late)])
+    assert await ids(store) == [stop.event.id]
+
+
+async def test_an_opt_in_released_after_an_earlier_opt_out_is_the_last_word(store):
+    stop = arrival(7, consent="opt_out", received=NOW)
+    join = arrival(7, consent="opt_in", received=NOW + SECOND)
+    kept = await store.quarantine(join.callback, 422, "no kind")
+    await store.add(stop)
+    await store.release(kept, join)
+    assert not await store.opted_out("sumotext", join.event.data["mobile"])
+
+
 async def test_lists_page_from_the_newest(store):
     new = [arrival(keyword=f"K{number}") for number in range(7)]
     for each in new:

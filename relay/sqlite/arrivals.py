@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import apsw
 
@@ -13,12 +13,28 @@ from relay.store import Arrival, Receipt, State
 OPT_OUT = "opt_out"
 
 
+class Fresh(NamedTuple):
+    """An arrival that is not a repeat. `rank` as in the table."""
+
+    seq: int
+    contact: int
+    rank: int | None
+    arrival: Arrival
+
+
 def add_all(
-    connection: apsw.Connection, memory: Memory, arrivals: Sequence[Arrival]
+    connection: apsw.Connection,
+    memory: Memory,
+    arrivals: Sequence[Arrival],
+    *,
+    released: bool = False,
 ) -> list[Receipt]:
-    """Store the arrivals in their order; one receipt for each."""
+    """Store the arrivals in their order; one receipt for each.
+
+    `released` from quarantine, they may be older than what their contacts have said since.
+    """
     receipts: list[Receipt] = []
-    fresh: list[tuple[int, int, Arrival]] = []
+    fresh: list[Fresh] = []
     known = _known(connection, arrivals)
     for arrival in arrivals:
         key = _message(arrival)
@@ -30,13 +46,14 @@ def add_all(
                 known[key] = Receipt(event.id, event.type, repeated=True)
             memory.last_seq += 1
             contact = memory.contact(arrival.source, event.data["mobile"])
-            fresh.append((memory.last_seq, contact, arrival))
+            rank = _rank(connection, contact, arrival, released=released)
+            fresh.append(Fresh(memory.last_seq, contact, rank, arrival))
         receipts.append(receipt)
-    rows.insert(connection, "events", [_event_row(connection, *item) for item in fresh])
+    rows.insert(connection, "events", [_event_row(each) for each in fresh])
     _insert_deliveries(connection, memory, fresh)
-    for seq, contact, arrival in fresh:
-        if arrival.event.data.get("consent") is not None and arrival.copy_of is None:
-            _note_consent(connection, memory, seq, contact, arrival)
+    for each in fresh:
+        if each.arrival.event.data.get("consent") is not None and each.rank is None:
+            _note_consent(connection, memory, each)
     return receipts
 
 
@@ -69,27 +86,36 @@ def _known(
     }
 
 
-def _event_row(
-    connection: apsw.Connection, seq: int, contact: int, arrival: Arrival
-) -> tuple[Any, ...]:
-    event, callback = arrival.event, arrival.callback
-    copy_of = None
+def _rank(
+    connection: apsw.Connection, contact: int, arrival: Arrival, *, released: bool
+) -> int | None:
     if arrival.copy_of is not None:
-        copy_of = rows.value(
+        first = "SELECT ifnull(rank, seq) FROM events WHERE id = ?"
+        rank: int = rows.value(connection, first, (id_bytes(arrival.copy_of),))
+        return rank
+    if released:
+        before: int | None = rows.value(
             connection,
-            "SELECT ifnull(copy_of, seq) FROM events WHERE id = ?",
-            (id_bytes(arrival.copy_of),),
+            "SELECT seq - 1 FROM consents WHERE contact = ? AND word = ? AND received > ?",
+            (contact, OPT_OUT, arrival.callback.received),
         )
+        return before
+    return None
+
+
+def _event_row(fresh: Fresh) -> tuple[Any, ...]:
+    arrival = fresh.arrival
+    event, callback = arrival.event, arrival.callback
     return (
-        seq,
+        fresh.seq,
         id_bytes(event.id),
         arrival.source,
         arrival.kind,
         event.data.get("keyword"),
         callback.received,
-        contact,
+        fresh.contact,
         None if arrival.copy_of is not None else event.data.get("message_id"),
-        copy_of,
+        fresh.rank,
         event.to_json(),
         callback.method,
         callback.query,
@@ -98,17 +124,15 @@ def _event_row(
     )
 
 
-def _insert_deliveries(
-    connection: apsw.Connection, memory: Memory, fresh: Sequence[tuple[int, int, Arrival]]
-) -> None:
+def _insert_deliveries(connection: apsw.Connection, memory: Memory, fresh: Sequence[Fresh]) -> None:
     """One delivery for each event and matching sink; those of a sink lie side by side."""
     by_sink: dict[int, list[tuple[int, ...]]] = defaultdict(list)
-    for seq, contact, arrival in fresh:
-        copy = arrival.copy_of is not None
+    for seq, contact, rank, arrival in fresh:
+        copy, late = arrival.copy_of is not None, rank is not None
         for name, error in arrival.deliveries.items():
             sink = memory.sink(connection, name)
             if error is None:
-                by_sink[sink].append((sink, seq, contact, copy, copy))
+                by_sink[sink].append((sink, seq, contact, copy, late))
             else:
                 _insert_dead(connection, memory, name, seq, contact, arrival, error)
     for sink, deliveries in by_sink.items():
@@ -140,9 +164,8 @@ def _insert_dead(
     memory.count(sink, None, State.DEAD)
 
 
-def _note_consent(
-    connection: apsw.Connection, memory: Memory, seq: int, contact: int, arrival: Arrival
-) -> None:
+def _note_consent(connection: apsw.Connection, memory: Memory, fresh: Fresh) -> None:
+    seq, contact, _, arrival = fresh
     word = arrival.event.data["consent"]
     connection.execute(
         "INSERT INTO consents (contact, source, word, seq, received) VALUES (?, ?, ?, ?, ?)"

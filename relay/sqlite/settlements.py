@@ -163,9 +163,9 @@ def _follow_up(
 
 
 def _order_of(connection: apsw.Connection, seq: int) -> int:
-    """The seq of the event, or of the one that it is a copy of."""
+    """Where the event stands among those of its contact."""
     order: int = rows.value(
-        connection, "SELECT ifnull(copy_of, seq) FROM events WHERE seq = ?", (seq,)
+        connection, "SELECT ifnull(rank, seq) FROM events WHERE seq = ?", (seq,)
     )
     return order
 

@@ -1,6 +1,8 @@
 -- What is constant over the life of a file: the key of the contact hashes, the highest seq given.
 CREATE TABLE meta (name TEXT PRIMARY KEY, value ANY) STRICT, WITHOUT ROWID;
 
+-- rank: where the event stands in its contact's order, where that is not its seq: a copy stands
+-- where the first one does, a callback released after a later opt-out just before that.
 CREATE TABLE events (
     seq          INTEGER PRIMARY KEY,
     id           BLOB NOT NULL UNIQUE,
@@ -10,7 +12,7 @@ CREATE TABLE events (
     received     INTEGER NOT NULL,
     contact      INTEGER NOT NULL,
     message_id   TEXT,
-    copy_of      INTEGER,
+    rank         INTEGER,
     event        BLOB NOT NULL,
     method       TEXT NOT NULL,
     query        BLOB NOT NULL,
