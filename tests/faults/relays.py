@@ -181,7 +181,9 @@ class Relay:
     async def control(self):
         """A client of the running relay's control."""
         with localsocket.transport(self.store) as transport:
-            async with httpx.AsyncClient(transport=transport, base_url=CONTROL) as client:
+            async with httpx.AsyncClient(
+                transport=transport, base_url=CONTROL, timeout=PATIENCE
+            ) as client:
                 yield client
 
     async def status(self) -> dict:

@@ -33,7 +33,7 @@ import relay
 
 class Blocking(relay.Sink):
     async def send(self, delivery):
-        time.sleep(3)
+        time.sleep(1.6)
 
 @relay.hookimpl
 def register_sinks(register):
