@@ -170,7 +170,11 @@ class _SinkReader:
             return None
         context = {"environment": self.environment, "folder": self.reading.folder}
         model = self.registered.sink_class.Options
-        return self.reading.validated(model, options, self._at("options"), context)
+        try:
+            return self.reading.validated(model, options, self._at("options"), context)
+        except Exception as error:  # noqa: BLE001  a plugin's validator can raise anything
+            self._complain(f"the plugin fails to check them: {type(error).__name__}", "options")
+            return None
 
     def _compiled(self, key: str, kind: type[S], compiler: Callable[[S], T]) -> T | None:
         value = self.reading.part(*self._at(key))
@@ -190,7 +194,11 @@ class _SinkReader:
         """The most that the sink takes at once. Complains of a `batch.size` above it."""
         if self.registered is None or self.options is None:
             return 1
-        limit = self.registered.sink_class.batch_limit(self.options)
+        try:
+            limit = self.registered.sink_class.batch_limit(self.options)
+        except Exception as error:  # noqa: BLE001  it is the plugin's
+            self._complain(f"the plugin's batch_limit fails: {type(error).__name__}", "options")
+            return 1
         size = self.reading.part(*self._at("batch", "size"))
         if isinstance(size, int) and size > limit:
             self._complain(

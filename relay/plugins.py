@@ -18,6 +18,7 @@ from types import ModuleType
 from typing import Any
 
 import pluggy
+from pydantic.errors import PydanticUndefinedAnnotation
 
 from relay.nearest import nearest
 from relay.sink import Options, Sink
@@ -230,6 +231,12 @@ def check_sink_class(sink_class: Any) -> None:
             raise _Refused(f"{name}.{method} should be an async def")
     if not is_a(sink_class.Options, Options):
         raise _Refused(f"{name}.Options should be a class that is a relay.Options")
+    try:
+        sink_class.Options.model_rebuild()
+    except PydanticUndefinedAnnotation as error:
+        raise _Refused(
+            f'{name}.Options names the type "{error.name}", which is not there'
+        ) from None
     most: Any = sink_class.max_batch
     if not isinstance(most, int) or most < 1:
         raise _Refused(f"{name}.max_batch should be a whole number from 1")

@@ -418,3 +418,45 @@ def test_the_full_configuration_shows_the_defaults(root, read):
             assert getattr(sink, part) == getattr(bare.sinks[name], part), part
         options, other = sink.options.model_dump(), bare.sinks[name].options.model_dump()
         assert options | {"path": None} == other | {"path": None}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [("{code: 1}", "the plugin fails to check them: ZeroDivisionError"), ("{}", "KeyError")],
+)
+def test_a_plugin_that_fails_over_its_options_is_a_mistake_like_any_other(
+    problems_of, folder, options, message
+):
+    (folder / "plugins/frail.py").write_text(
+        dedent(
+            """
+            import pydantic, relay
+
+            class Options(relay.Options):
+                code: int = 0
+
+                @pydantic.field_validator("code")
+                @classmethod
+                def _checked(cls, code):
+                    return code / 0
+
+            class Frail(relay.Sink):
+                Options = Options
+
+                async def send(self, delivery): ...
+
+                @classmethod
+                def batch_limit(cls, options):
+                    raise KeyError(options)
+
+            @relay.hookimpl
+            def register_sinks(register):
+                register("frail", Frail)
+            """
+        )
+    )
+    (problem,) = problems_of(
+        f"plugins: [plugins]\nsinks: {{a: {{plugin: frail, options: {options}}}}}"
+    )
+    assert problem.startswith("relay.yaml:2: sinks.a.options: the plugin")
+    assert problem.endswith(message)

@@ -179,6 +179,10 @@ REFUSED = [
         "'a', sink(send=good, Options=dict)",
         "Mine.Options should be a class that is a relay.Options",
     ),
+    (
+        "'a', sink(send=good, Options=type('', (relay.Options,), {'__annotations__': {'x': 'Y'}}))",
+        'Mine.Options names the type "Y", which is not there',
+    ),
     ("'a', sink(send=good, max_batch=0)", "Mine.max_batch should be a whole number from 1"),
     ("'a', sink(send=good, max_batch=2)", "Mine.max_batch is above 1, so it should override"),
     ("'a'", "TypeError: "),
