@@ -157,11 +157,11 @@ async def _name_orphans(config: Config, store: SqliteStore) -> None:
 
 
 async def run(config: Config) -> None:
-    """Run until SIGTERM or SIGINT. Raises StoreBroken when the store fails."""
+    """Run until SIGTERM, SIGINT or SIGHUP. Raises StoreBroken when the store fails."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(tell_of_error)
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in _stopping():
         loop.add_signal_handler(number, stop.set)
     watch = LagWatch()
     async with started(config) as service:
@@ -182,6 +182,14 @@ def tell_of_error(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None
     """Log an error that nobody waits for; asyncio would show the values that it came with."""
     error = context.get("exception")
     log.error("%s", context["message"].partition(" in callback ")[0], exc_info=error)
+
+
+def _stopping() -> list[signal.Signals]:
+    """The signals that stop it. A terminal that closes sends SIGHUP, which nohup has ignored."""
+    stopping = [signal.SIGTERM, signal.SIGINT]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        stopping.append(signal.SIGHUP)
+    return stopping
 
 
 def _url(config: Config, service: Service) -> str:
