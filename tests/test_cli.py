@@ -311,6 +311,7 @@ def test_preview_shows_what_each_sink_would_get(here):
     relay("preview", status=2)
     relay("preview", "nonsense", status=2)
     assert "quarantine" in relay("preview", "/x?mobile=1", status=1).stderr
+    assert "no URL" in relay("preview", "http://[x/?mobile=1", status=2).stderr
 
 
 def test_a_number_is_never_an_argument(here):
@@ -494,6 +495,25 @@ class Stubborn(relay.Sink):
 def register_sinks(register):
     register("stubborn", Stubborn)
 """
+
+
+@pytest.mark.parametrize("name", ["../status", "a/b", "a?b=c#d", "a\nb", "%2e%2e/sinks"])
+def test_what_is_typed_for_a_name_leads_nowhere_else(here, name):
+    for command in (
+        ("events", "show"),
+        ("quarantine", "show"),
+        ("preview", "--event"),
+        ("sinks", "pause"),
+        ("dead", "replay"),
+    ):
+        assert "Error: " in relay(*command, name, status=1).stderr
+
+
+def test_a_terminal_that_closes_stops_the_relay_in_an_orderly_way(here):
+    with service(here) as process:
+        process.send_signal(signal.SIGHUP)
+        assert process.wait(12) == 0
+    assert "nothing is lost" in (here / "relay.log").read_text()
 
 
 def test_a_plugin_that_does_not_end_does_not_keep_the_process(here):

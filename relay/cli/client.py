@@ -7,6 +7,7 @@ import pwd
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import click
 import httpx
@@ -68,6 +69,11 @@ async def session(config: Config) -> AsyncIterator[Client]:
     become_owner(path)
     async with contextlib.AsyncExitStack() as stack:
         yield await _reach(stack, path, config)
+
+
+def part(text: str) -> str:
+    """What somebody typed, as one part of a path, whatever is in it."""
+    return quote(text, safe="")
 
 
 def has_store(config: Config) -> bool:

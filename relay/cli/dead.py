@@ -130,7 +130,7 @@ async def _chunks(
 ) -> AsyncIterator[tuple[str, list[int]]]:
     """The dead deliveries of these sinks, of these events or of all, a chunk of a sink a time."""
     for event in events:
-        for each in (await session.get(f"/events/{event}"))["deliveries"]:
+        for each in (await session.get(f"/events/{client.part(event)}"))["deliveries"]:
             if each["state"] == "dead" and each["sink"] in sinks:
                 yield each["sink"], [each["seq"]]
     for name in [] if events else sinks:

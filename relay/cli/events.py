@@ -60,7 +60,7 @@ def list_(
 @options.as_json
 def show(config: Config, as_json: bool, event_id: str) -> None:
     """Show one event, its deliveries, and what failed on the way."""
-    found = client.ask(config, lambda session: session.get(f"/events/{event_id}"))
+    found = client.ask(config, lambda session: session.get(f"/events/{client.part(event_id)}"))
     if as_json:
         print_json(found)
         return

@@ -54,7 +54,7 @@ def preview(
 
 
 def _stored(config: Config, event_id: str) -> tuple[Event, bool]:
-    found = client.ask(config, lambda session: session.get(f"/events/{event_id}"))
+    found = client.ask(config, lambda session: session.get(f"/events/{client.part(event_id)}"))
     return Event.from_json(orjson.dumps(found)), found["opted_out"]
 
 
@@ -71,7 +71,10 @@ def _callback(
     if what in samples.SAMPLES:
         query = samples.encoded(samples.callback_of(what, pairs, samples.EXAMPLE))
     elif "?" in what and not pairs:
-        url = urlsplit(what)
+        try:
+            url = urlsplit(what)
+        except ValueError as error:
+            raise click.UsageError("what was given is no URL") from error
         query = url.query
         if source is None and url.path.startswith(CALLBACKS):
             source = url.path.removeprefix(CALLBACKS).partition("/")[0]

@@ -62,7 +62,9 @@ def list_(config: Config, as_json: bool, limit: int) -> None:
 @options.as_json
 def show(config: Config, as_json: bool, quarantine_id: str) -> None:
     """Show one callback as it came."""
-    found = client.ask(config, lambda session: session.get(f"/quarantine/{quarantine_id}"))
+    found = client.ask(
+        config, lambda session: session.get(f"/quarantine/{client.part(quarantine_id)}")
+    )
     if as_json:
         print_json(found)
         return

@@ -39,7 +39,7 @@ def list_(config: Config, as_json: bool) -> None:
 def pause(config: Config, name: str, reason: str | None) -> None:
     """Deliver nothing to a sink until it is resumed; its deliveries queue up."""
     body = {"reason": reason} if reason else {}
-    client.ask(config, lambda session: session.post(f"/sinks/{name}/pause", **body))
+    client.ask(config, lambda session: session.post(f"/sinks/{client.part(name)}/pause", **body))
     click.echo(f"{name} is paused; `relay sinks resume {name}` lets it go on.")
 
 
@@ -48,7 +48,7 @@ def pause(config: Config, name: str, reason: str | None) -> None:
 @options.config
 def resume(config: Config, name: str) -> None:
     """Deliver to a sink again, at once, whatever had stopped it."""
-    client.ask(config, lambda session: session.post(f"/sinks/{name}/resume"))
+    client.ask(config, lambda session: session.post(f"/sinks/{client.part(name)}/resume"))
     click.echo(f"{name} goes on.")
 
 
@@ -58,7 +58,9 @@ def resume(config: Config, name: str) -> None:
 @options.config
 def rename(config: Config, old: str, new: str) -> None:
     """Give the deliveries of a sink that has gone from relay.yaml to another name."""
-    answer = client.ask(config, lambda session: session.post(f"/sinks/{old}/rename", to=new))
+    answer = client.ask(
+        config, lambda session: session.post(f"/sinks/{client.part(old)}/rename", to=new)
+    )
     click.echo(f"{count(answer['renamed'], 'delivery')} of {old} belong to {new} now.")
 
 
@@ -70,5 +72,5 @@ def discard(config: Config, name: str, yes: bool) -> None:
     """Give up what is left of a sink that has gone from relay.yaml; the events stay."""
     if not yes:
         click.confirm(f"Give up all deliveries of {name} for good?", abort=True, err=True)
-    answer = client.ask(config, lambda session: session.post(f"/sinks/{name}/discard"))
+    answer = client.ask(config, lambda session: session.post(f"/sinks/{client.part(name)}/discard"))
     click.echo(f"{count(answer['discarded'], 'delivery')} of {name} discarded.")
