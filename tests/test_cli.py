@@ -155,21 +155,32 @@ class Sad(relay.Sink):
 class Broken(Sad):
     async def check(self):
         raise KeyError("x")
+class Leaving(Sad):
+    async def check(self):
+        raise SystemExit(0)
+class Vague(Sad):
+    async def check(self):
+        return None
 @relay.hookimpl
 def register_sinks(register):
     register("sad", Sad)
     register("broken", Broken)
+    register("leaving", Leaving)
+    register("vague", Vague)
 """
     (here / "plugins").mkdir()
     (here / "plugins" / "sad.py").write_text(plugin)
     with (here / "relay.yaml").open("a") as file:
-        file.write("  sad: {plugin: sad}\n  broken: {plugin: broken}\n")
+        for name in ("sad", "broken", "leaving", "vague"):
+            file.write(f"  {name}: {{plugin: {name}}}\n")
     lines = relay("check", "--online", status=1).stdout.splitlines()[1:]
     assert lines == [
         "archive: well",
         "crm: well",
         "sad: the token has expired",
         "broken: KeyError: 'x'",
+        "leaving: Unruly: SystemExit",
+        "vague: well",
     ]
 
 

@@ -4,10 +4,12 @@ import asyncio
 
 import click
 
+from relay.classify import readable
 from relay.cli import client, options
 from relay.cli.output import count, printable
 from relay.clock import SystemClock
 from relay.config import Config, SinkConfig
+from relay.dispatch import within
 from relay.fleet import make_sink
 
 TIMEOUT = 30.0
@@ -60,8 +62,9 @@ async def _problems(sink: SinkConfig) -> list[str]:
     """What the sink's own `check` finds. Plugins may raise anything."""
     try:
         made = make_sink(sink, SystemClock())
-        async with asyncio.timeout(TIMEOUT), made.http:
-            return await made.check()
+        async with made.http:
+            found = await within(TIMEOUT, made.check())
+            return [readable(each) for each in found or ()]
     except TimeoutError:
         return [f"no answer within {TIMEOUT:.0f} seconds"]
     except Exception as error:  # noqa: BLE001  it is the plugin's, whatever it is
