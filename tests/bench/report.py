@@ -4,18 +4,23 @@ import sys
 from dataclasses import dataclass, field
 from statistics import median
 
+NOISE = 0.1
 HEADS = ["", "median", "", "ratio", "its range", "goal"]
 
 
 @dataclass
 class Row:
-    """One figure. `base` is what it is a ratio to; a goal is about the ratio where there is one."""
+    """One figure. `base` is what it is a ratio to; a goal is about the ratio where there is one.
+
+    `control` is a ratio of like to like: unless that is close to one, nothing can be told.
+    """
 
     name: str
     unit: str
     base: "Row | None" = None
     least: float | None = None
     most: float | None = None
+    control: "Row | None" = None
     taken: list[float] = field(default_factory=list)
     """A figure for each run."""
 
@@ -25,6 +30,9 @@ class Row:
 
     def value(self) -> float:
         return median(self.ratios() if self.base else self.taken)
+
+    def unclear(self) -> bool:
+        return self.control is not None and abs(self.control.value() - 1) > NOISE
 
     def missed(self) -> bool:
         too_low = self.least is not None and self.value() < self.least
@@ -41,6 +49,8 @@ class Row:
         if self.least is None and self.most is None:
             return ""
         bound = f">= {self.least:g}" if self.least is not None else f"<= {self.most:g}"
+        if self.unclear():
+            return f"{bound}, UNCLEAR: A/A differs as much"
         return f"{bound}, {'MISSED' if self.missed() else 'met'}"
 
 
@@ -58,7 +68,7 @@ class Report:
         print(f"… {step}", file=sys.stderr, flush=True)
 
     def missed(self) -> bool:
-        return any(row.missed() for row in self.rows)
+        return any(row.missed() or row.unclear() for row in self.rows)
 
     def __str__(self) -> str:
         lines = [HEADS, *(row.cells() for row in self.rows if row.taken)]

@@ -2,7 +2,7 @@
 
 The server has one core and all that loads it the other. A run measures everything once, the
 baselines among the rest; ratios are within a run, and the table gives medians over the runs.
-Ends with 1 where a goal is missed.
+Ends with 1 where a goal is missed, or the machine too busy to tell.
 """
 
 import argparse
