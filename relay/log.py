@@ -9,6 +9,7 @@ from typing import TextIO
 import orjson
 
 from relay.event import timestamp
+from relay.mask import mask_e164
 
 # They log URLs, which may hold a contact's number or a token; uvicorn repeats what the relay says.
 TALKATIVE = ("aiohttp", "httpcore", "httpx", "uvicorn")
@@ -21,11 +22,18 @@ def set_up(level: int = logging.INFO, stream: TextIO | None = None) -> None:
     stream = stream or sys.stderr
     handler = logging.StreamHandler(stream)
     handler.setFormatter(Lines() if stream.isatty() else JsonLines())
+    handler.addFilter(_without_numbers)
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
     for name in TALKATIVE:
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _without_numbers(record: logging.LogRecord) -> bool:
+    """A plugin may log what it likes; no contact's number gets through."""
+    record.msg, record.args = mask_e164(record.getMessage()), ()
+    return True
 
 
 class Lines(logging.Formatter):

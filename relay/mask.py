@@ -9,6 +9,7 @@ from relay.helpers import national
 SHOWN = 4
 SEPARATORS = r"[\s().\-]*"
 # Seven digits are the shortest number of anybody; that a date is masked with them does no harm.
+E164 = re.compile(r"\+[1-9]\d{6,14}(?!\d)")
 LONG = re.compile(r"\+?\d(?:[\s().\-]{0,2}\d){6,}")
 
 
@@ -20,6 +21,11 @@ def mask(number: str) -> str:
 def mask_all(text: str) -> str:
     """The text with whatever may be a number masked; for words that others chose."""
     return LONG.sub(lambda found: found[0] if _is_ip(found[0]) else mask(found[0]), text)
+
+
+def mask_e164(text: str) -> str:
+    """The text with the numbers masked that stand in it as events have them; ids stay whole."""
+    return E164.sub(lambda found: mask(found[0]), text)
 
 
 def mask_in(value: Any, number: str) -> Any:
