@@ -202,6 +202,3 @@ def _file(config: Config) -> Path:
     if isinstance(config.store, Path):
         return config.store
     raise StoreError("PostgreSQL is not supported yet: name a file as the store")
-
-
-__all__ = ["Service", "StoreBroken", "run", "started"]

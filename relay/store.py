@@ -88,7 +88,6 @@ class Claim:
     replayed: bool
     stale: bool
     opted_out: bool
-    suspect: bool
     failed_at: float | None
     """The sink's active clock (seconds) at the first failed attempt; None before it."""
     contact: int

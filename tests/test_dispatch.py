@@ -50,7 +50,6 @@ async def outcome_of(send):
         replayed=False,
         stale=False,
         opted_out=False,
-        suspect=False,
         failed_at=None,
         contact=1,
     )

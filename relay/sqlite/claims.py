@@ -287,7 +287,6 @@ def _claims(
             and opted_out.get(row.contact) != row.seq  # the last word is never out of date
             and _is_stale(connection, memory, sink, row),
             opted_out=row.contact in opted_out,
-            suspect=row.strikes > 0,
             failed_at=row.failed_at,
             contact=row.contact,
         )
