@@ -5,7 +5,7 @@ import random
 import pytest
 from arrivals import arrival, mobile
 
-from relay.sqlite import SqliteStore
+from relay.sqlite import SqliteStore, claims
 from relay.store import OPEN_STATES, Settlement, State
 
 SECOND = 1_000_000
@@ -21,6 +21,7 @@ class History:
         self.store = store
         self.clock = clock
         self.random = random.Random(seed)
+        self.added = 0
         self.events: dict[int, tuple[int, str | None]] = {}
         self.open: dict[int, tuple[State, int]] = {}
         self.flying: dict[int, object] = {}
@@ -29,16 +30,22 @@ class History:
 
     async def step(self) -> None:
         actions = [self.add, self.add, self.claim, self.claim, self.settle, self.settle, self.wait]
-        actions += [self.replay, self.crash]
-        await self.random.choices(actions, [5, 5, 6, 6, 8, 8, 3, 1, 1])[0]()
+        actions += [self.replay, self.crash, self.pass_by]
+        await self.random.choices(actions, [5, 5, 6, 6, 8, 8, 3, 1, 1, 4])[0]()
 
     async def add(self) -> None:
         contact = self.random.randrange(CONTACTS)
         consent = self.random.choice([None, None, None, "opt_in", "opt_out"])
         await self.store.add(arrival(contact, consent=consent))
-        seq = len(self.events) + 1
-        self.events[seq] = (contact, consent)
-        self.open[seq] = (State.PENDING, 0)
+        self.added += 1
+        self.events[self.added] = (contact, consent)
+        self.open[self.added] = (State.PENDING, 0)
+
+    async def pass_by(self) -> None:
+        """Events that do not go to the sink."""
+        for _ in range(self.random.randint(1, 5)):
+            self.added += 1
+            await self.store.add(arrival(CONTACTS, sinks=["other"]))
 
     async def claim(self) -> None:
         urgent = self.random.choice([None, True, False])
@@ -98,7 +105,7 @@ class History:
 
     async def replay(self) -> None:
         if self.events:
-            seq = self.random.randint(1, len(self.events))
+            seq = self.random.choice(list(self.events))
             if await self.store.replay("crm", [seq]):
                 self.open[seq] = (State.WAITING, 0)
                 self.dead.discard(seq)
@@ -131,8 +138,20 @@ class History:
 
 
 @pytest.mark.parametrize("seed", range(60))
-async def test_random_histories_keep_the_order(tmp_path, clock, seed):
-    store = await SqliteStore.open(tmp_path / "relay.db", clock=clock)
+async def test_random_histories_keep_the_order(tmp_path, clock, seed, monkeypatch):
+    monkeypatch.setattr(claims, "SCAN", (1, 3, claims.SCAN)[seed % 3])
+    await live(tmp_path / "relay.db", clock, seed)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("seed", range(60, 1060))
+async def test_a_thousand_random_histories(tmp_path, clock, seed, monkeypatch):
+    await test_random_histories_keep_the_order(tmp_path, clock, seed, monkeypatch)
+
+
+async def live(path, clock, seed: int) -> None:
+    """One history, to its end."""
+    store = await SqliteStore.open(path, clock=clock)
     history = History(store, clock, seed)
     for _ in range(STEPS):
         await history.step()

@@ -9,7 +9,7 @@ import sys
 import pytest
 from arrivals import NOW, arrival, claim_one, delivered, ids, waiting
 
-from relay.sqlite import SqliteStore
+from relay.sqlite import SqliteStore, claims
 from relay.sqlite.connection import migrations
 from relay.store import (
     Attempt,
@@ -42,6 +42,10 @@ async def store(path, clock):
 async def crash(store: SqliteStore) -> None:
     """Let go of the file with everything in flight still in flight, as a kill -9 does."""
     await store.close(clean=False)
+
+
+def seqs(claimed) -> list[int]:
+    return [claim.seq for claim in claimed.claims]
 
 
 def in_an_hour(clock) -> int:
@@ -269,6 +273,17 @@ async def test_a_later_opt_in_is_the_last_word(store):
     assert await ids(store) == []
 
 
+async def test_what_is_replayed_goes_before_a_younger_retry(store):
+    await store.add(arrival(7))
+    await store.settle([delivered(await claim_one(store))])
+    await store.add(arrival(7))
+    (younger,) = (await store.claim("crm", 1)).claims
+    await store.replay("crm", [1])
+    assert not (await store.claim("crm", 5)).claims
+    await store.settle([Settlement("crm", younger.seq, State.WAITING, due=NOW)])
+    assert seqs(await store.claim("crm", 5)) == [1]
+
+
 async def test_retries_and_new_events_take_turns(store, clock):
     await store.add(arrival())
     retry = await claim_one(store)
@@ -327,6 +342,20 @@ async def test_what_was_in_flight_at_a_crash_comes_again_one_at_a_time(store, pa
     assert (await again.claim_suspect("crm")).seq == 2
     assert await again.claim_suspect("crm") is None
     await again.close()
+
+
+async def test_no_contact_is_stuck_behind_what_a_crash_put_back(store, path, clock):
+    await store.add(arrival(7))
+    (first,) = (await store.claim("crm", 1)).claims
+    await store.settle([Settlement("crm", first.seq, State.WAITING, due=NOW + 10 * SECOND)])
+    await store.add(arrival(7, consent="opt_out"))
+    assert seqs(await store.claim("crm", 5)) == [2]
+    await clock.advance(20)
+    assert not (await store.claim("crm", 5)).claims  # the first waits for the opt-out now
+    await crash(store)
+    store = await SqliteStore.open(path, clock=clock)
+    assert seqs(await store.claim("crm", 5)) == [1]
+    await store.close()
 
 
 async def test_what_is_in_flight_at_a_clean_stop_is_put_back_without_suspicion(store, path, clock):
@@ -424,6 +453,55 @@ async def test_replay_makes_deliveries_for_a_sink_that_never_had_them(store):
     assert await store.replay("late", [1]) == 1
     assert await store.replay("late", [1]) == 0
     assert (await claim_one(store, "late")).replayed
+
+
+async def test_a_delivery_that_was_never_claimed_is_shown_as_pending(store):
+    receipt = await store.add(arrival(sinks=("crm", "archive")))
+    await store.claim("archive", 1)
+    row = await store.event(receipt.id)
+    states = {each.sink: each.state for each in row.deliveries}
+    assert states == {"archive": State.IN_FLIGHT, "crm": State.PENDING}
+    (pending,) = await store.deliveries([State.PENDING])
+    assert (pending.sink, pending.event_id, pending.attempts) == ("crm", receipt.id, 0)
+
+
+async def test_a_sink_gets_only_what_goes_to_it(store, monkeypatch):
+    monkeypatch.setattr(claims, "SCAN", 2)
+    for number in range(20):
+        await store.add(arrival(sinks=("rare", "crm") if number == 15 else ("crm",)))
+    found = []
+    for _ in range(10):
+        claimed = await store.claim("rare", 5)
+        found += seqs(claimed)
+        if not claimed.more:
+            break
+    assert found == [16]
+    assert await store.next_due("rare") is None
+
+
+async def test_a_sink_that_comes_later_gets_nothing_of_before(store):
+    await store.add(arrival())
+    await store.add(arrival(sinks=("crm", "new")))
+    assert seqs(await store.claim("new", 5)) == [2]
+
+
+async def test_replay_leaves_alone_what_is_still_to_come(store):
+    await store.add(arrival())
+    assert await store.replay("crm", [1]) == 0
+    assert (await store.sink_counts())["crm"].pending == 1
+    (claim,) = (await store.claim("crm", 5)).claims
+    assert not claim.replayed
+
+
+async def test_everything_of_a_sink_can_be_discarded_claimed_or_not(store):
+    for _ in range(3):
+        await store.add(arrival())
+    (claim,) = (await store.claim("crm", 1)).claims
+    assert await store.discard("crm", None) == 2
+    await store.settle([delivered(claim)])
+    counts = (await store.sink_counts())["crm"]
+    assert (counts.pending, counts.delivered) == (0, 1)
+    assert not (await store.claim("crm", 5)).claims
 
 
 async def test_the_last_thousand_callbacks_with_a_wrong_token_are_kept(store):

@@ -1,6 +1,6 @@
 """Storing arrivals: the event, its deliveries, and what it says of the contact's consent."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -49,8 +49,11 @@ def add_all(
             rank = _rank(connection, contact, arrival, released=released)
             fresh.append(Fresh(memory.last_seq, contact, rank, arrival))
         receipts.append(receipt)
-    rows.insert(connection, "events", [_event_row(each) for each in fresh])
-    _insert_deliveries(connection, memory, fresh)
+    routes = [_route(connection, memory, each) for each in fresh]
+    rows.insert(connection, "events", list(map(_event_row, fresh, routes)))
+    _announce(memory, routes)
+    for each in fresh:
+        _insert_special(connection, memory, each)
     for each in fresh:
         if each.arrival.event.data.get("consent") is not None and each.rank is None:
             _note_consent(connection, memory, each)
@@ -103,7 +106,15 @@ def _rank(
     return None
 
 
-def _event_row(fresh: Fresh) -> tuple[Any, ...]:
+def _route(connection: apsw.Connection, memory: Memory, fresh: Fresh) -> int:
+    """Which sinks it goes to in its turn; others have a row of their own from the start."""
+    if fresh.rank is not None:
+        return memory.route(connection, ())
+    deliveries = fresh.arrival.deliveries
+    return memory.route(connection, tuple(name for name in deliveries if deliveries[name] is None))
+
+
+def _event_row(fresh: Fresh, route: int) -> tuple[Any, ...]:
     arrival = fresh.arrival
     event, callback = arrival.event, arrival.callback
     return (
@@ -114,6 +125,7 @@ def _event_row(fresh: Fresh) -> tuple[Any, ...]:
         event.data.get("keyword"),
         callback.received,
         fresh.contact,
+        route,
         None if arrival.copy_of is not None else event.data.get("message_id"),
         fresh.rank,
         event.to_json(),
@@ -124,25 +136,29 @@ def _event_row(fresh: Fresh) -> tuple[Any, ...]:
     )
 
 
-def _insert_deliveries(connection: apsw.Connection, memory: Memory, fresh: Sequence[Fresh]) -> None:
-    """One delivery for each event and matching sink; those of a sink lie side by side."""
-    by_sink: dict[int, list[tuple[int, ...]]] = defaultdict(list)
-    for seq, contact, rank, arrival in fresh:
-        copy, late = arrival.copy_of is not None, rank is not None
-        for name, error in arrival.deliveries.items():
+def _announce(memory: Memory, routes: Sequence[int]) -> None:
+    """Count the new deliveries, and wake their sinks."""
+    for route, number in Counter(routes).items():
+        for sink in memory.routes[route]:
+            memory.count(sink, None, State.PENDING, number)
+            memory.rouse(sink)
+
+
+def _insert_special(connection: apsw.Connection, memory: Memory, fresh: Fresh) -> None:
+    """The deliveries that are not simply the next ones of their sinks."""
+    seq, contact, rank, arrival = fresh
+    for name, error in arrival.deliveries.items():
+        if error is not None:
+            _insert_dead(connection, memory, name, seq, contact, arrival, error)
+        elif rank is not None:
             sink = memory.sink(connection, name)
-            if error is None:
-                by_sink[sink].append((sink, seq, contact, copy, late))
-            else:
-                _insert_dead(connection, memory, name, seq, contact, arrival, error)
-    for sink, deliveries in by_sink.items():
-        memory.count(sink, None, State.PENDING, len(deliveries))
-        memory.rouse(sink)
-    rows.insert(
-        connection,
-        "deliveries (sink, seq, contact, replayed, late)",
-        [delivery for deliveries in by_sink.values() for delivery in deliveries],
-    )
+            connection.execute(
+                "INSERT INTO deliveries (sink, seq, contact, replayed, late)"
+                " VALUES (?, ?, ?, ?, 1)",
+                (sink, seq, contact, arrival.copy_of is not None),
+            )
+            memory.count(sink, None, State.PENDING)
+            memory.rouse(sink)
 
 
 def _insert_dead(
@@ -183,11 +199,17 @@ def hurry(connection: apsw.Connection, memory: Memory, sink: int, contact: int, 
     """Move the contact's open deliveries up to `seq` to the front of the sink's queue."""
     first = rows.value(
         connection,
-        "SELECT min(seq) FROM deliveries INDEXED BY deliveries_pending"
-        " WHERE sink = ? AND state = 0 AND urgent = 0",
-        (sink,),
+        "SELECT min(ifnull(min(seq), ?2), ?2) FROM deliveries INDEXED BY deliveries_pending"
+        " WHERE sink = ?1 AND state = 0 AND urgent = 0",
+        (sink, memory.cursors[sink] + 1),
     )
-    seqs = [] if first is None else events_of(connection, contact, first, seq)
+    seqs = events_of(connection, contact, first, seq)
+    connection.execute(
+        "INSERT OR IGNORE INTO deliveries (sink, seq, contact) SELECT ?1, seq, contact FROM events"
+        " WHERE seq > ?2 AND seq IN (SELECT value FROM json_each(?3))"
+        " AND route IN (SELECT route FROM routes WHERE sink = ?1)",
+        (sink, memory.cursors[sink], rows.array(seqs)),
+    )
     seqs += [other for other, flight in memory.flying[sink].items() if flight.contact == contact]
     connection.execute(
         "UPDATE deliveries SET urgent = 1 WHERE sink = ?1 AND state IN (0, 1)"
@@ -209,9 +231,9 @@ def events_of(connection: apsw.Connection, contact: int, first: int, last: int) 
         for row in rows.fetch(
             connection,
             "seq",
-            "FROM (WITH RECURSIVE chunks (chunk) AS (SELECT ?2 >> 12 UNION ALL"
-            " SELECT chunk + 1 FROM chunks WHERE chunk < ?3 >> 12) SELECT chunk FROM chunks)"
-            " CROSS JOIN events INDEXED BY events_contact WHERE seq >> 12 = chunk"
+            "FROM (WITH RECURSIVE chunks (chunk) AS (SELECT ?2 >> 10 UNION ALL"
+            " SELECT chunk + 1 FROM chunks WHERE chunk < ?3 >> 10) SELECT chunk FROM chunks)"
+            " CROSS JOIN events INDEXED BY events_contact WHERE seq >> 10 = chunk"
             " AND contact = ?1 AND seq BETWEEN ?2 AND ?3 ORDER BY seq",
             (contact, first, last),
         )

@@ -24,6 +24,16 @@ def revive(
     return _renew(connection, memory, memory.sink(connection, name), State.DEAD, seqs, replayed)
 
 
+def catch_up(connection: apsw.Connection, memory: Memory, sink: int) -> None:
+    """Give every delivery of the sink its row."""
+    connection.execute(
+        "INSERT INTO deliveries (sink, seq, contact) SELECT sink, seq, contact FROM fresh"
+        " WHERE sink = ? AND seq > ?",  # the file's cursor may be behind
+        (sink, memory.cursors[sink]),
+    )
+    memory.cursors[sink] = memory.last_seq
+
+
 def replay(connection: apsw.Connection, memory: Memory, name: str, seqs: Sequence[int]) -> int:
     """Make or renew deliveries; those that are still open are left as they are."""
     sink = memory.sink(connection, name)
@@ -36,8 +46,9 @@ def replay(connection: apsw.Connection, memory: Memory, name: str, seqs: Sequenc
         "INSERT INTO deliveries (sink, seq, contact, state, late, replayed)"
         " SELECT ?1, seq, contact, 2, 1, 1 FROM events"
         " WHERE seq IN (SELECT value FROM json_each(?2))"
+        " AND NOT (seq > ?3 AND route IN (SELECT route FROM routes WHERE sink = ?1))"
         " ON CONFLICT DO NOTHING RETURNING seq, contact",
-        (sink, rows.array(seqs)),
+        (sink, rows.array(seqs), memory.cursors[sink]),
     )
     _renewed(connection, memory, sink, None, made)
     return number + len(made)
@@ -68,6 +79,8 @@ def discard(
     """Give up dead deliveries; with `seqs` None also the open ones that are not in flight."""
     sink = memory.sink(connection, name)
     states = [State.DEAD] if seqs is not None else [State.DEAD, *OPEN_STATES]
+    if seqs is None:
+        catch_up(connection, memory, sink)
     number = 0
     for state in states:
         if state == State.IN_FLIGHT:
@@ -90,6 +103,8 @@ def rename(connection: apsw.Connection, memory: Memory, old: str, new: str) -> i
     """
     gone, heir = memory.sink_ids[old], memory.sink(connection, new)
     moved = 0
+    catch_up(connection, memory, gone)
+    catch_up(connection, memory, heir)
     for state in (*OPEN_STATES, State.DEAD):
         # As with renewed ones: what is younger of their contacts waits for them.
         after = State.DEAD if state == State.DEAD else State.WAITING

@@ -18,8 +18,10 @@ from relay.sqlite.arrivals import events_of
 from relay.sqlite.memory import Memory
 from relay.store import Claim, Claimed, State
 
-LOOK_AT = 4
-"""How many deliveries are looked at for each that is asked for, before giving way to others."""
+MOST_BLOCKED = 1024
+"""So many deliveries that must wait are looked at in one claim, before giving way to others."""
+SCAN = 4096
+"""So many events are gone through in one claim, in search of those that go to the sink."""
 
 COLUMNS = "seq, contact, state, urgent, attempts, late, replayed, strikes, failed_at"
 SECOND = 1_000_000
@@ -48,6 +50,18 @@ class Choice(NamedTuple):
     blocked: list[Candidate]
 
 
+class Fresh(NamedTuple):
+    """Deliveries that have no row yet: all there are up to the seq `end`."""
+
+    candidates: list[Candidate]
+    end: int
+
+    def passed(self, seen_to: Iterable[Candidate]) -> int:
+        """The seq up to which there are none any more, when these have got one."""
+        left = {row.seq for row in self.candidates} - {row.seq for row in seen_to}
+        return min(left) - 1 if left else self.end
+
+
 def claim(
     connection: apsw.Connection,
     memory: Memory,
@@ -60,12 +74,18 @@ def claim(
 ) -> Claimed:
     """Take up to `limit` due deliveries of the sink, and count their attempt."""
     sink = memory.sink(connection, name)
-    looked_at = limit * LOOK_AT
+    # Where many were blocked the last time, as behind a contact's long queue, more are looked at.
+    looked_at = limit + min(2 * memory.blocked[sink], MOST_BLOCKED)
     candidates: list[Candidate] = []
+    fresh = Fresh([], memory.cursors[sink])
     swap = memory.swap(sink)
     for lane in (1, 0) if urgent is None else (int(urgent),):
         due = _due(connection, sink, now, lane, looked_at)
         pending = _pending(connection, sink, lane, looked_at)
+        if lane == 0:
+            fresh = _fresh(connection, memory, sink, looked_at)
+            known = [row for row in pending if row.seq <= fresh.end]
+            pending = sorted(known + fresh.candidates)[:looked_at]
         candidates += in_turn(due, pending, swap=swap)
     heads = _heads(connection, memory, sink, candidates)
     overtaken = _overtaken(heads, candidates, now)
@@ -81,7 +101,13 @@ def claim(
     _block(connection, memory, sink, blocked)
     _mark_late(connection, sink, [row for row in chosen if row.seq in overtaken])
     _take(connection, memory, sink, chosen)
-    more = len(chosen) == limit or len(candidates) >= looked_at
+    memory.blocked[sink] = len(blocked)
+    memory.cursors[sink] = fresh.passed(chosen + blocked)
+    more = (
+        len(chosen) == limit
+        or len(candidates) >= looked_at
+        or (urgent is not True and memory.cursors[sink] < memory.last_seq)
+    )
     left_out = urgent is False and _any_urgent(connection, sink, now)
     return Claimed(_claims(connection, memory, sink, chosen), more, left_out)
 
@@ -94,11 +120,12 @@ def claim_suspect(
     suspects = _candidates(
         connection,
         "FROM deliveries INDEXED BY deliveries_suspect WHERE sink = ? AND state = 2"
-        " AND strikes > 0 AND strikes >= ? ORDER BY seq LIMIT 1",
+        " AND strikes > 0 AND strikes >= ? ORDER BY seq",
         (sink, strikes),
     )
-    _take(connection, memory, sink, suspects)
-    claims = _claims(connection, memory, sink, suspects)
+    chosen = [row for row in suspects if row.contact not in memory.busy[sink]][:1]
+    _take(connection, memory, sink, chosen)
+    claims = _claims(connection, memory, sink, chosen)
     return claims[0] if claims else None
 
 
@@ -170,6 +197,26 @@ def _pending(connection: apsw.Connection, sink: int, urgent: int, limit: int) ->
     )
 
 
+def _fresh(connection: apsw.Connection, memory: Memory, sink: int, limit: int) -> Fresh:
+    start = memory.cursors[sink]
+    end = min(start + SCAN, memory.last_seq)
+    found = rows.fetch(
+        connection,
+        "seq, contact",
+        "FROM events WHERE seq > ?2 AND seq <= ?3"
+        " AND route IN (SELECT route FROM routes WHERE sink = ?1)"
+        " AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.sink = ?1 AND d.seq = events.seq)"
+        " ORDER BY seq LIMIT ?4",
+        (sink, start, end, limit),
+    )
+    if len(found) == limit:
+        end = found[-1][0]
+    candidates = [
+        Candidate(seq, contact, State.PENDING, 0, 0, 0, 0, 0, None) for seq, contact in found
+    ]
+    return Fresh(candidates, end)
+
+
 def _any_urgent(connection: apsw.Connection, sink: int, now: int) -> bool:
     return bool(_due(connection, sink, now, 1, 1) or _pending(connection, sink, 1, 1))
 
@@ -228,9 +275,10 @@ def _block(
     if not blocked:
         return
     connection.execute(
-        "UPDATE deliveries SET state = 3 WHERE sink = ?"
-        " AND seq IN (SELECT value FROM json_each(?))",
-        (sink, rows.array([row.seq for row in blocked])),
+        "INSERT INTO deliveries (sink, seq, contact, state)"
+        " SELECT ?, value ->> 0, value ->> 1, 3 FROM json_each(?) WHERE true"
+        " ON CONFLICT DO UPDATE SET state = 3",
+        (sink, rows.array([(row.seq, row.contact) for row in blocked])),
     )
     for row in blocked:
         memory.count(sink, State(row.state), State.BLOCKED)
@@ -252,9 +300,10 @@ def _take(
     if not chosen:
         return
     connection.execute(
-        "UPDATE deliveries SET state = 1, attempts = attempts + 1 WHERE sink = ?"
-        " AND seq IN (SELECT value FROM json_each(?))",
-        (sink, rows.array([row.seq for row in chosen])),
+        "INSERT INTO deliveries (sink, seq, contact, state, attempts)"
+        " SELECT ?, value ->> 0, value ->> 1, 1, 1 FROM json_each(?) WHERE true"
+        " ON CONFLICT DO UPDATE SET state = 1, attempts = attempts + 1",
+        (sink, rows.array([(row.seq, row.contact) for row in chosen])),
     )
     for row in chosen:
         memory.count(sink, State(row.state), State.IN_FLIGHT)
@@ -304,6 +353,8 @@ def next_due(connection: apsw.Connection, name: str, memory: Memory, now: int) -
     )
     pending = "SELECT 1 FROM deliveries WHERE sink = ?1 AND state = 0 AND urgent IN (0, 1)"
     if rows.value(connection, f"SELECT EXISTS ({pending})", (sink,)):
+        return 0
+    if memory.cursors[sink] < memory.last_seq and _fresh(connection, memory, sink, 1).candidates:
         return 0
     soonest: int | None = rows.value(
         connection,

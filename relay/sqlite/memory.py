@@ -27,6 +27,11 @@ class Memory:
     any_consent: bool = False
     sink_ids: dict[str, int] = field(default_factory=dict)
     sink_names: dict[int, str] = field(default_factory=dict)
+    cursors: dict[int, int] = field(default_factory=dict)
+    """sink -> the seq up to which each of its deliveries has a row; may be ahead of the file's"""
+    routes: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    """route -> the sinks on it"""
+    known_routes: dict[tuple[str, ...], int] = field(default_factory=dict)
     flying: dict[int, dict[int, Flight]] = field(default_factory=lambda: defaultdict(dict))
     busy: dict[int, Counter[int]] = field(default_factory=lambda: defaultdict(Counter))
     """sink -> contact -> how many of its deliveries are in flight"""
@@ -34,6 +39,8 @@ class Memory:
     """The same, of the urgent ones."""
     held: Counter[int] = field(default_factory=Counter)
     """sink -> deliveries that wait for a retry or are blocked"""
+    blocked: Counter[int] = field(default_factory=Counter)
+    """sink -> how many deliveries its last claim found blocked"""
     swapped: dict[int, bool] = field(default_factory=dict)
     """sink -> whether retries or new events came first the last time"""
     changes: dict[int, Counter[str]] = field(default_factory=dict)
@@ -52,8 +59,11 @@ class Memory:
             " ifnull((SELECT value FROM meta WHERE name = 'last_seq'), 0))",
         )
         self.any_consent = bool(rows.value(connection, "SELECT EXISTS (SELECT 1 FROM consents)"))
-        self.sink_ids = dict(rows.every(connection, "SELECT name, id FROM sinks"))
-        self.sink_names = {number: name for name, number in self.sink_ids.items()}
+        found = rows.every(connection, "SELECT name, id, cursor FROM sinks")
+        self.sink_ids = {name: number for name, number, _ in found}
+        self.sink_names = {number: name for name, number, _ in found}
+        self.cursors = {number: cursor for _, number, cursor in found}
+        self._load_routes(connection)
         self.flying.clear()
         self.busy.clear()
         self.busy_urgent.clear()
@@ -85,12 +95,39 @@ class Memory:
         """The sink's number, given at its first delivery."""
         number = self.sink_ids.get(name)
         if number is None:
-            number = rows.value(
-                connection, "INSERT INTO sinks (name) VALUES (?) RETURNING id", (name,)
-            )
+            number, cursor = rows.every(
+                connection,
+                "INSERT INTO sinks (name, cursor) SELECT ?, ifnull(max(seq), 0) FROM events"
+                " RETURNING id, cursor",
+                (name,),
+            )[0]
             self.sink_ids[name] = number
             self.sink_names[number] = name
+            self.cursors[number] = cursor
         return number
+
+    def route(self, connection: apsw.Connection, names: tuple[str, ...]) -> int:
+        """The number of a set of sinks, given when it first occurs."""
+        route = self.known_routes.get(names)
+        if route is None:
+            sinks = tuple(sorted(self.sink(connection, name) for name in names))
+            known = [route for route, others in self.routes.items() if others == sinks]
+            route = known[0] if known else self._new_route(connection, sinks)
+            self.known_routes[names] = route
+        return route
+
+    def _new_route(self, connection: apsw.Connection, sinks: tuple[int, ...]) -> int:
+        route = max(self.routes) + 1
+        for sink in sinks:
+            connection.execute("INSERT INTO routes VALUES (?, ?)", (route, sink))
+        self.routes[route] = sinks
+        return route
+
+    def _load_routes(self, connection: apsw.Connection) -> None:
+        self.known_routes.clear()
+        self.routes = {0: ()}
+        for route, sink in rows.every(connection, "SELECT route, sink FROM routes ORDER BY 1, 2"):
+            self.routes[route] = (*self.routes.get(route, ()), sink)
 
     def take_off(self, sink: int, seq: int, contact: int, urgent: bool) -> None:
         """Note that a delivery is in flight."""
@@ -136,12 +173,13 @@ class Memory:
         if not self.changes:
             return
         changes = [
-            (sink, change["pending"], change["delivered"], change["dead"])
+            (sink, change["pending"], change["delivered"], change["dead"], self.cursors[sink])
             for sink, change in self.changes.items()
         ]
         connection.execute(
             "UPDATE sinks SET pending = pending + (change.value ->> 1),"
-            " delivered = delivered + (change.value ->> 2), dead = dead + (change.value ->> 3)"
+            " delivered = delivered + (change.value ->> 2), dead = dead + (change.value ->> 3),"
+            " cursor = change.value ->> 4"
             " FROM json_each(?) AS change WHERE sinks.id = change.value ->> 0",
             (rows.array(changes),),
         )

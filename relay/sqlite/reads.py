@@ -22,7 +22,7 @@ EVENT = "seq, source, received, event, method, query, content_type, body"
 DELIVERY = (
     "sinks.name, d.seq, json_extract(e.event, '$.id'), json_extract(e.event, '$.type'),"
     " e.received, d.state, d.attempts, d.due, d.error, d.reference, d.settled"
-    " FROM deliveries d CROSS JOIN sinks ON sinks.id = d.sink CROSS JOIN events e USING (seq)"
+    " FROM {} d CROSS JOIN sinks ON sinks.id = d.sink CROSS JOIN events e USING (seq)"
 )
 
 
@@ -83,7 +83,8 @@ def event(connection: apsw.Connection, event_id: str) -> EventRow | None:
     seq = row[0]
     deliveries = rows.every(
         connection,
-        f"SELECT {DELIVERY} WHERE d.seq = ? AND d.sink IN (SELECT id FROM sinks) ORDER BY 1",
+        f"SELECT {DELIVERY.format('all_deliveries')}"
+        " WHERE d.seq = ? AND d.sink IN (SELECT id FROM sinks) ORDER BY 1",
         (seq,),
     )
     attempts = rows.every(
@@ -109,7 +110,9 @@ def deliveries(
     limit: int,
 ) -> list[DeliveryRow]:
     """The newest first."""
-    terms = [f"d.state IN ({', '.join(str(int(state)) for state in states)})"]
+    table = "all_deliveries" if State.PENDING in states else "deliveries"
+    # An index of one state is only used for a comparison with that state.
+    terms = [f"({' OR '.join(f'd.state = {int(state)}' for state in states)})"]
     bindings: list[Any] = []
     if sink is not None:
         terms.append("d.sink = (SELECT id FROM sinks WHERE name = ?)")
@@ -119,7 +122,7 @@ def deliveries(
         bindings.append(before)
     found = rows.every(
         connection,
-        f"SELECT {DELIVERY} WHERE {' AND '.join(terms)} ORDER BY d.seq DESC LIMIT ?",
+        f"SELECT {DELIVERY.format(table)} WHERE {' AND '.join(terms)} ORDER BY d.seq DESC LIMIT ?",
         [*bindings, limit],
     )
     return [_delivery(row) for row in found]

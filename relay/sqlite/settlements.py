@@ -106,7 +106,8 @@ def unblock(
 ) -> None:
     """Let the oldest held delivery of each contact go, if it was only blocked.
 
-    Where that one waits for a retry, the oldest urgent one goes, which may overtake it.
+    Where that one waits for a retry, the oldest urgent one goes, which may overtake it. What
+    goes is due at once, but still held: as a pending one, a younger retry could pass it.
     """
     if not memory.held[sink]:
         return
@@ -126,11 +127,11 @@ def unblock(
     if free:
         rows.every(
             connection,
-            "UPDATE deliveries SET state = 0 WHERE sink = ?"
+            "UPDATE deliveries SET state = 2, due = 0 WHERE sink = ?"
             " AND seq IN (SELECT value FROM json_each(?))",
             (sink, rows.array(list(free))),
         )
-        memory.count(sink, State.BLOCKED, State.PENDING, len(free))
+        memory.count(sink, State.BLOCKED, State.WAITING, len(free))
         memory.rouse(sink, urgent=any(free.values()))
 
 
@@ -202,9 +203,13 @@ def put_back_after_death(connection: apsw.Connection, memory: Memory, now: int) 
     All are suspected of having killed it. One that was alone in flight is accused, and is dead
     after three such deaths.
     """
-    suspects = [(sink, seq) for sink, flying in memory.flying.items() for seq in flying]
+    suspects = [
+        (sink, seq, flight.contact)
+        for sink, flying in memory.flying.items()
+        for seq, flight in flying.items()
+    ]
     alone = len(suspects) == 1
-    for sink, seq in suspects:
+    for sink, seq, _ in suspects:
         memory.land(sink, seq)
         deaths = rows.value(
             connection,
@@ -222,4 +227,6 @@ def put_back_after_death(connection: apsw.Connection, memory: Memory, now: int) 
                 (now, f"the relay died {DEATHS} times while only this was in flight", sink, seq),
             )
         memory.count(sink, State.IN_FLIGHT, state)
+    for sink, _, contact in suspects:
+        unblock(connection, memory, sink, [contact])
     return len(suspects)

@@ -2,15 +2,16 @@
 
 from pathlib import Path
 
-from processes import bare, load, receiver, stats
+from processes import bare, load, receiver, stats, take_turns
 from relayed import batches, closed, relay
 from report import Report, Row
 
 CLOSED_PORT = 1
+TURN = 0.5
 SINKS = [f"sink{number}" for number in range(4)]
 
 
-def measure(report: Report, folder: Path, runs: int, seconds: float, count: int) -> None:
+def measure(report: Report, folder: Path, runs: int, turns: int, count: int) -> None:
     """`count` callbacks go the whole way."""
     base = report.add(Row("bare Starlette route", "answers/s"))
     busy = report.add(Row("load generator at that, share of its core", "", most=0.9))
@@ -20,29 +21,28 @@ def measure(report: Report, folder: Path, runs: int, seconds: float, count: int)
     whole = report.add(Row("callback to all four sinks, sustained", "callbacks/s", base))
     for run in range(runs):
         report.progress(f"ingress, run {run + 1} of {runs}")
-        answered = _bare(seconds)
-        base.taken.append(answered["rate"])
-        busy.taken.append(answered["busy"])
-        for row, figure in zip((parked, mixed), _parked(folder / f"p{run}", seconds), strict=True):
-            row.taken.append(figure)
+        measured = _parked(folder / f"p{run}", turns)
+        busy.taken.append(measured[0]["busy"])
+        for row, figures in zip((base, parked, mixed), measured, strict=True):
+            row.taken.append(figures["rate"])
         for row, figure in zip(
             (delivering, whole), _delivering(folder / f"d{run}", count), strict=True
         ):
             row.taken.append(figure)
 
 
-def _bare(seconds: float) -> dict:
-    with bare() as port:
-        return load(port, seconds=seconds)
-
-
-def _parked(folder: Path, seconds: float) -> tuple[float, float]:
-    with relay(folder, dict.fromkeys(SINKS, closed(CLOSED_PORT))) as running:
+def _parked(folder: Path, turns: int) -> list[dict]:
+    """Of the bare route, of web forms, and of all kinds, by turns."""
+    with bare() as port, relay(folder, dict.fromkeys(SINKS, closed(CLOSED_PORT))) as running:
         load(running.port, count=1, connections=1)
         running.wait_until_parked()
-        return (
-            load(running.port, seconds=seconds)["rate"],
-            load(running.port, seconds=seconds, mixed=True)["rate"],
+        return take_turns(
+            [
+                {"port": port, "seconds": TURN},
+                {"port": running.port, "seconds": TURN},
+                {"port": running.port, "seconds": TURN, "mixed": True},
+            ],
+            turns,
         )
 
 

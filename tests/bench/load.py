@@ -1,19 +1,23 @@
 """The load: callbacks over keep-alive connections, each of another contact.
 
-`python load.py PORT '{"connections": 64, "seconds": 5}'` prints what it measured as JSON. It
-sends as fast as it is answered, or `rate` a second, whatever the answers do; then a callback
+`python load.py '[{"port": 8080, "seconds": 5}]' 1` prints what it measured as JSON, for each plan.
+Several plans take turns, as often as said: a machine that is faster now than then is so for all.
+It sends as fast as it is answered, or `rate` a second, whatever the answers do; then a callback
 that has to wait for a free connection counts from when it was due.
 """
 
 import asyncio
 import gc
+import itertools
 import json
 import random
 import re
 import sys
 import time
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from statistics import fmean
 
 import uvloop
 
@@ -43,7 +47,7 @@ class Plan:
     """What to send. With `count` it ends after so many callbacks, else after `seconds`."""
 
     port: int
-    connections: int = 64
+    connections: int = 128
     seconds: float = 5.0
     rate: float | None = None
     count: int | None = None
@@ -65,16 +69,17 @@ def callbacks(plan: Plan) -> "Callbacks":
 class Callbacks:
     """Makes requests; no number comes twice."""
 
+    numbers = random.sample(range(8_000_000), 2_000_000)  # exchanges 200 to 999
+    made = itertools.count()
+
     def __init__(self, templates) -> None:
         self._templates = [REQUEST % (template,) for template in templates]
-        self._numbers = random.sample(range(8_000_000), 2_000_000)  # exchanges 200 to 999
-        self._made = 0
 
     def next(self) -> bytes:
-        number = self._numbers[self._made % len(self._numbers)]
-        area = AREAS[self._made % len(AREAS)]
-        self._made += 1
-        template = self._templates[self._made % len(self._templates)]
+        made = next(self.made)
+        number = self.numbers[made % len(self.numbers)]
+        area = AREAS[made % len(AREAS)]
+        template = self._templates[made % len(self._templates)]
         return template % (b"%d%07d" % (area, number + 2_000_000), b"%d" % time.time_ns())
 
 
@@ -92,6 +97,9 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, _) -> None:
         self._on_lost()
+
+    def close(self) -> None:
+        self._transport.abort()
 
     def ask(self, request: bytes, begun: float) -> None:
         self.begun = begun
@@ -113,6 +121,7 @@ class Load:
         self._measured = Measured()
         self._loop = asyncio.get_running_loop()
         self._over = self._loop.create_future()
+        self._connections: list[Connection] = []
         self._idle: deque[Connection] = deque()
         self._overdue: deque[float] = deque()
         self._left = plan.count if plan.count is not None else sys.maxsize
@@ -123,7 +132,8 @@ class Load:
             _, connection = await self._loop.create_connection(
                 lambda: Connection(self._answered, self._lost), "127.0.0.1", plan.port
             )
-            self._idle.append(connection)
+            self._connections.append(connection)
+        self._idle.extend(self._connections)
         self._start = time.perf_counter()
         spent = time.process_time()
         if plan.count is None:
@@ -131,12 +141,15 @@ class Load:
         if plan.rate:
             ticking = asyncio.create_task(self._tick())
         else:
-            for connection in list(self._idle):
+            for connection in self._connections:
                 self._ask(connection, time.perf_counter())
         await self._over
         busy = (time.process_time() - spent) / (time.perf_counter() - self._start)
         if plan.rate:
             ticking.cancel()
+        self._left = 0
+        for connection in self._connections:
+            connection.close()
         return self._report(busy)
 
     def _finish(self) -> None:
@@ -197,10 +210,22 @@ class Load:
         }
 
 
-async def main(port: int, options: dict) -> None:
+async def take_turns(plans: list[Plan], turns: int) -> list[dict]:
+    taken = [[await Load(plan).run() for plan in plans] for _ in range(turns)]
+    return [_together(reports) for reports in zip(*taken, strict=True)]
+
+
+def _together(reports: Sequence[dict]) -> dict:
+    """The means, but of what was counted the sums; `first` of the first."""
+    means = {name: fmean(report[name] for report in reports) for name in reports[0]}
+    sums = {name: sum(report[name] for report in reports) for name in ("answered", "failed")}
+    return means | sums | {"first": reports[0]["first"]}
+
+
+async def main(plans: list[dict], turns: int) -> None:
     gc.disable()
-    print(json.dumps(await Load(Plan(port, **options)).run()), flush=True)
+    print(json.dumps(await take_turns([Plan(**plan) for plan in plans], turns)), flush=True)
 
 
 if __name__ == "__main__":
-    uvloop.run(main(int(sys.argv[1]), json.loads(sys.argv[2])))
+    uvloop.run(main(json.loads(sys.argv[1]), int(sys.argv[2])))

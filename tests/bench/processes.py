@@ -75,12 +75,17 @@ def bare() -> Iterator[int]:
 
 def load(port: int, **plan) -> dict:
     """Load the server with callbacks; what was measured."""
-    process = start(OTHER, HERE / "load.py", port, json.dumps(plan), stdout=subprocess.PIPE)
+    return take_turns([{"port": port} | plan], 1)[0]
+
+
+def take_turns(plans: list[dict], turns: int) -> list[dict]:
+    """Load several servers by turns; what was measured of each plan."""
+    process = start(OTHER, HERE / "load.py", json.dumps(plans), turns, stdout=subprocess.PIPE)
     output, _ = process.communicate()
     if process.returncode:
         raise RuntimeError("the load failed")
     measured = json.loads(output)
-    assert not measured["failed"], f"{measured['failed']} callbacks were refused"
+    assert not any(each["failed"] for each in measured), "callbacks were refused"
     return measured
 
 

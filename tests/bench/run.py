@@ -40,7 +40,7 @@ def measure(report: Report, part: str, folder: Path, quick: bool) -> None:
     match part:
         case "ingress":
             ingress.measure(
-                report, folder, runs, seconds=1.5 if quick else 3, count=4_000 if quick else 10_000
+                report, folder, runs, turns=4 if quick else 12, count=4_000 if quick else 10_000
             )
         case "claims":
             delivery.measure_claims(

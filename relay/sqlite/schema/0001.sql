@@ -11,6 +11,7 @@ CREATE TABLE events (
     keyword      TEXT,
     received     INTEGER NOT NULL,
     contact      INTEGER NOT NULL,
+    route        INTEGER NOT NULL,
     message_id   TEXT,
     rank         INTEGER,
     event        BLOB NOT NULL,
@@ -20,21 +21,33 @@ CREATE TABLE events (
     body         BLOB NOT NULL
 ) STRICT;
 
--- A contact's events, in chunks of 4,096: a plain index on the contact would put every event on
+-- A contact's events, in chunks of 1,024: a plain index on the contact would put every event on
 -- a page of its own, and each of those pages into the log of each commit. A search seeks once
--- for each chunk, 250 times for a million events.
-CREATE INDEX events_contact ON events (seq >> 12, contact);
+-- for each chunk, 1,000 times for a million events.
+CREATE INDEX events_contact ON events (seq >> 10, contact);
 CREATE UNIQUE INDEX events_message ON events (source, message_id) WHERE message_id IS NOT NULL;
 
+-- Which sinks an event goes to: the sets that occurred, each with a number. The empty one is 0.
+CREATE TABLE routes (
+    route INTEGER NOT NULL,
+    sink  INTEGER NOT NULL,
+    PRIMARY KEY (route, sink)
+) STRICT, WITHOUT ROWID;
+
+-- cursor: of the events up to this seq, every one that goes to the sink has a row in deliveries.
 CREATE TABLE sinks (
     id        INTEGER PRIMARY KEY,
     name      TEXT NOT NULL UNIQUE,
+    cursor    INTEGER NOT NULL,
     state     TEXT NOT NULL DEFAULT '{}',
     pending   INTEGER NOT NULL DEFAULT 0,
     delivered INTEGER NOT NULL DEFAULT 0,
     dead      INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 
+-- A delivery gets its row when it is first claimed, or hurried; until then the event's route and the
+-- sink's cursor say that it is due (see the view "fresh"). So a callback costs one row, however many
+-- sinks it goes to.
 -- state: 0 pending, 1 in flight, 2 waiting for a retry, 3 blocked behind an older delivery of its
 -- contact, 4 delivered, 5 dead, 6 discarded. late: a later event of the contact may have been
 -- delivered before. landed: it was delivered once, whatever became of it since.
@@ -64,6 +77,16 @@ CREATE INDEX deliveries_waiting ON deliveries (sink, urgent, due) WHERE state = 
 CREATE INDEX deliveries_held ON deliveries (sink, contact, seq) WHERE state IN (2, 3);
 CREATE INDEX deliveries_suspect ON deliveries (sink, seq) WHERE state = 2 AND strikes > 0;
 CREATE INDEX deliveries_dead ON deliveries (seq, sink) WHERE state = 5;
+
+CREATE VIEW fresh AS
+SELECT sinks.id AS sink, events.seq, events.contact
+FROM sinks CROSS JOIN events ON events.seq > sinks.cursor
+WHERE events.route IN (SELECT route FROM routes WHERE routes.sink = sinks.id)
+AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.sink = sinks.id AND d.seq = events.seq);
+
+CREATE VIEW all_deliveries AS
+SELECT sink, seq, state, attempts, due, error, reference, settled FROM deliveries
+UNION ALL SELECT sink, seq, 0, 0, 0, NULL, NULL, 0 FROM fresh;
 
 CREATE TABLE attempts (
     sink     INTEGER NOT NULL,
