@@ -32,7 +32,7 @@ bench-quick: $(READY)
 
 # Kills, power cuts and floods; minutes long.
 faults: $(READY)
-	$(BIN)/pytest -m faults -s --timeout 3600 -o faulthandler_timeout=0 tests/faults
+	$(BIN)/pytest -m faults -s --timeout 3600 -o faulthandler_timeout=0
 
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache
