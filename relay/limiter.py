@@ -1,7 +1,9 @@
 """A sink's `rate`: so many requests in any stretch of so many seconds."""
 
 import asyncio
+import contextlib
 from collections import deque
+from collections.abc import Iterator
 from contextvars import ContextVar
 
 from relay.activeclock import ActiveClock
@@ -13,6 +15,20 @@ urgent: ContextVar[bool] = ContextVar("urgent", default=False)
 
 stopwatch: ContextVar[ActiveClock | None] = ContextVar("stopwatch", default=None)
 """Times a send; it stands still while the send waits here, which is no fault of the sink."""
+
+
+@contextlib.contextmanager
+def unmeasured() -> Iterator[None]:
+    """What is waited for in here does not count against the sink's time-out."""
+    watch = stopwatch.get()
+    if watch is None:
+        yield
+        return
+    watch.halt()
+    try:
+        yield
+    finally:
+        watch.go()
 
 
 class Limiter:
@@ -29,17 +45,11 @@ class Limiter:
         if urgent.get():
             self._pass()
             return
-        watch = stopwatch.get()
-        if watch is not None:
-            watch.halt()
-        try:
+        with unmeasured():
             async with self._turn:
                 while (wait := self._wait()) > 0:
                     await self._clock.sleep(wait)
                 self._pass()
-        finally:
-            if watch is not None:
-                watch.go()
 
     def _pass(self) -> None:
         self._passed.append(self._clock.monotonic())

@@ -1,0 +1,117 @@
+"""A sink's quota: how much of what the vendor allows is used, and what is kept for opt-outs."""
+
+from typing import Any
+
+from relay.clock import Clock, SystemClock
+from relay.limiter import Limiter, unmeasured, urgent
+from relay.units import Rate
+
+LOOK_AGAIN = 900.0
+"""Seconds after which one ordinary call may see whether the day's quota has room again."""
+ANSWER_WITHIN = 60.0
+"""Seconds in which that call's answer should tell; else another one looks."""
+DAY = 24 * 3600.0
+MICROSECONDS = 1_000_000
+
+
+class Quota:
+    """What the vendor lets us use: ordinary deliveries get `share` of it, opt-outs all of it.
+
+    A sink makes one in its `__init__`, awaits `acquire` before each call, and tells with `daily`,
+    `burst` and `exhausted` what the answers say. Where they say nothing, `daily` (calls a day,
+    then counted here, from nought at each start) and `burst` take their place.
+    """
+
+    def __init__(
+        self,
+        clock: Clock = SystemClock(),  # noqa: B008  it holds nothing that could be shared
+        *,
+        share: float = 0.9,
+        daily: int | None = None,
+        burst: Rate | None = None,
+    ) -> None:
+        self._clock = clock
+        self._share = share
+        self._used: int | None = None
+        self._most = daily
+        self._counts = daily is not None
+        self._day_ends = 0.0
+        self._bulk_at: float | None = None
+        self._burst_at = 0.0
+        self._limiter = None if burst is None else Limiter(burst, clock)
+
+    def daily(self, used: int, most: int) -> None:
+        """So many of the day's calls are used, an answer says."""
+        self._counts = False
+        self._used, self._most = used, most
+        if self._spent(used, most):
+            self._hold(LOOK_AGAIN)
+        else:
+            self._bulk_at = None
+
+    def burst(self, left: int, most: int, per: float) -> None:
+        """So many calls are left, an answer says, of those allowed in any `per` seconds."""
+        if self._spent(most - left, most):
+            self._burst_at = self._clock.monotonic() + per
+
+    def exhausted(self, seconds: float) -> None:
+        """The vendor takes no more calls for so many seconds, an answer says."""
+        self._hold(seconds)
+
+    async def acquire(self) -> None:
+        """Return when a call may be made; for an opt-out, at once."""
+        if not urgent.get():
+            self._look()
+            await self._burst_over()
+        if self._limiter is not None:
+            await self._limiter.acquire()
+        if self._counts:
+            self._count()
+
+    def bulk_wait(self) -> float:
+        """Seconds for which only opt-outs go; 0.0: all.
+
+        It ends after a quarter of an hour even if nothing is heard. The first ordinary call then
+        starts it anew, for as long as its answer may take to come.
+        """
+        if self._bulk_at is None:
+            return 0.0
+        return max(0.0, self._bulk_at - self._clock.monotonic())
+
+    def status(self) -> dict[str, Any]:
+        """`used` of `most` calls of the day, the `share`, and `until` when only opt-outs go.
+
+        `until` in microseconds since the epoch, None while all go. Empty while nothing is known.
+        """
+        wait = self.bulk_wait()
+        if self._used is None and not wait:
+            return {}
+        until = int((self._clock.now() + wait) * MICROSECONDS) if wait else None
+        return {"used": self._used, "most": self._most, "share": self._share, "until": until}
+
+    def _spent(self, used: int, most: int) -> bool:
+        return used >= self._share * most
+
+    def _hold(self, seconds: float) -> None:
+        end = self._clock.monotonic() + seconds
+        self._bulk_at = end if self._bulk_at is None else max(end, self._bulk_at)
+
+    def _look(self) -> None:
+        """Once the wait is over, this call goes to look and the others wait for what it finds."""
+        if self._bulk_at is not None and not self.bulk_wait():
+            self._hold(ANSWER_WITHIN)
+
+    async def _burst_over(self) -> None:
+        with unmeasured():
+            while (wait := self._burst_at - self._clock.monotonic()) > 0:
+                await self._clock.sleep(wait)
+
+    def _count(self) -> None:
+        """Count a call, where the vendor does not."""
+        assert self._most is not None
+        now = self._clock.monotonic()
+        if self._used is None or now >= self._day_ends:
+            self._used, self._day_ends, self._bulk_at = 0, now + DAY, None
+        self._used += 1
+        if self._spent(self._used, self._most):
+            self._hold(self._day_ends - now)
