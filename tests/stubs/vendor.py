@@ -78,7 +78,9 @@ class Planned:
 class Stub:
     """The base of a vendor's stub: `app` is to be served, the rest is for the test.
 
-    `answers` holds the faults that are an answer; `hang`, `drop` and `garbage` are known to all.
+    `answers` holds the faults that are an answer, `inside` those that the stub makes happen
+    itself while it handles the request (it counts them in `fired` when they do); `hang`, `drop`
+    and `garbage` are known to all.
     `chance` is asked for a fault where none is planned, for storms of them. `switches` are the
     methods that can be called by hand.
     """
@@ -87,6 +89,7 @@ class Stub:
         self.calls: list[Call] = []
         self.fired: Counter[str] = Counter()
         self.answers: dict[str, Callable[[], Response]] = {}
+        self.inside: dict[str, Callable[[], object]] = {}
         self.switches: dict[str, Callable[[], object]] = {}
         self.chance: Callable[[str, str], str | None] = lambda _method, _path: None
         self._inner = inner
@@ -123,7 +126,9 @@ class Stub:
             )
             return
         fault = self._next(scope["method"], path)
-        if fault:
+        if fault in self.inside:
+            self.inside[fault]()
+        elif fault:
             self.fired[fault] += 1
         gone = await self._serve(scope | {"path": path}, body, send, fault)
         if gone:
@@ -132,7 +137,7 @@ class Stub:
     async def _serve(self, scope: Scope, body: bytes, send: Send, fault: str | None) -> bool:
         """Whether the client was left without an answer."""
         messages: list[Message] = []
-        if fault is None or fault.endswith(AFTER):
+        if fault is None or fault in self.inside or fault.endswith(AFTER):
             messages = await _answer(self._inner, scope, body)
         name = (fault or "").removesuffix(AFTER)
         if name in self.answers:
@@ -168,9 +173,10 @@ class Stub:
         return name
 
     def _known(self, name: str) -> None:
-        names = {*self.answers, *self._cuts}
-        if name.removesuffix(AFTER) not in names:
-            raise ValueError(f"{name} is no fault of this stub: {', '.join(sorted(names))}")
+        cut = {*self.answers, *self._cuts}
+        if name not in self.inside and name.removesuffix(AFTER) not in cut:
+            names = ", ".join(sorted({*cut, *self.inside}))
+            raise ValueError(f"{name} is no fault of this stub: {names}")
 
     def _control(self, method: str, path: str, query: str) -> Response:
         """What is asked by hand, with curl say."""
