@@ -1,0 +1,134 @@
+"""HubSpot's CRM search: groups of filters, any of which may fit, all of whose filters must.
+
+Limits are those of its search guide: 5 groups, 6 filters in each, 18 in all, pages of 200, 10,000
+results, a query of 3,000 characters.
+"""
+
+from typing import Any
+
+from stubs.hubspot_errors import Refusal, malformed
+from stubs.hubspot_schema import Field
+from stubs.hubspot_shelf import Record
+
+KEYS = {"filterGroups", "filters", "sorts", "query", "properties", "limit", "after"}
+FILTER = {"propertyName", "operator", "value", "values", "highValue"}
+COMPARES = {
+    "EQ": lambda have, want: have == want,
+    "LT": lambda have, want: have < want,
+    "LTE": lambda have, want: have <= want,
+    "GT": lambda have, want: have > want,
+    "GTE": lambda have, want: have >= want,
+}
+NEEDS = {"value": {*COMPARES, "NEQ", "CONTAINS_TOKEN", "NOT_CONTAINS_TOKEN", "BETWEEN"}}
+NEEDS["values"] = {"IN", "NOT_IN"}
+NEEDS["highValue"] = {"BETWEEN"}
+OPERATORS = {*NEEDS["value"], *NEEDS["values"], "HAS_PROPERTY", "NOT_HAS_PROPERTY"}
+
+
+def found(
+    records: list[Record], body: dict[str, Any], fields: dict[str, Field]
+) -> tuple[list[Record], int, str | None]:
+    """A page of what fits, how many there are in all, and where the next page starts."""
+    _check(body, fields)
+    fitting = [record for record in records if _fits(record, body, fields)]
+    for sort in reversed(body.get("sorts") or []):
+        fitting = _sorted(fitting, sort, fields)
+    start, size = int(body.get("after") or 0), int(body.get("limit") or 10)
+    if start + size > 10_000:
+        raise Refusal(400, "VALIDATION_ERROR", "paging through more than 10000 results")
+    end = start + size
+    return fitting[start:end], len(fitting), str(end) if end < len(fitting) else None
+
+
+def _check(body: dict[str, Any], fields: dict[str, Field]) -> None:
+    for key in body.keys() - KEYS:
+        raise malformed(f'Unrecognized field "{key}"')
+    limit = body.get("limit", 10)
+    if not isinstance(limit, int) or not 0 <= limit <= 200:
+        raise Refusal(400, "VALIDATION_ERROR", "limit must be a number up to 200")
+    if len(body.get("query") or "") > 3000:
+        raise Refusal(400, "VALIDATION_ERROR", "query must not exceed 3000 characters")
+    groups = _groups(body)
+    if len(groups) > 5 or any(len(group) > 6 for group in groups) or sum(map(len, groups)) > 18:
+        raise Refusal(400, "VALIDATION_ERROR", "too many filters")
+    for group in groups:
+        for one in group:
+            _check_filter(one, fields)
+
+
+def _check_filter(one: dict[str, Any], fields: dict[str, Field]) -> None:
+    for key in one.keys() - FILTER:
+        raise malformed(f'Unrecognized field "{key}"')
+    operator = one.get("operator")
+    if operator not in OPERATORS:
+        raise malformed(f"operator {operator} is none")
+    if one.get("propertyName") not in fields:
+        text = f"There was a problem with the request: no property {one.get('propertyName')}"
+        raise Refusal(400, "VALIDATION_ERROR", text)
+    for key, operators in NEEDS.items():
+        if (operator in operators) != (one.get(key) is not None):
+            raise Refusal(400, "VALIDATION_ERROR", f"{key} and operator {operator} do not fit")
+    for value in [one.get("value", ""), one.get("highValue", ""), *one.get("values", [])]:
+        if not isinstance(value, str):
+            raise malformed("values must be strings")
+
+
+def _groups(body: dict[str, Any]) -> list[list[dict[str, Any]]]:
+    groups = [group.get("filters") or [] for group in body.get("filterGroups") or []]
+    return groups or ([body["filters"]] if body.get("filters") else [])
+
+
+def _fits(record: Record, body: dict[str, Any], fields: dict[str, Field]) -> bool:
+    have = record.all()
+    groups = _groups(body)
+    query = (body.get("query") or "").lower()
+    if query and not any(query in value.lower() for value in have.values()):
+        return False
+    return not groups or any(all(_holds(have, one, fields) for one in group) for group in groups)
+
+
+def _holds(have: dict[str, str], one: dict[str, Any], fields: dict[str, Field]) -> bool:
+    operator, name = one["operator"], one["propertyName"]
+    value = have.get(name)
+    if operator in {"HAS_PROPERTY", "NOT_HAS_PROPERTY"}:
+        return (value is not None) == (operator == "HAS_PROPERTY")
+    if operator in {"NEQ", "NOT_IN", "NOT_CONTAINS_TOKEN"}:
+        return not _positive(operator.replace("NEQ", "EQ").removeprefix("NOT_"), value, one, fields)
+    return _positive(operator, value, one, fields)
+
+
+def _positive(
+    operator: str, value: str | None, one: dict[str, Any], fields: dict[str, Field]
+) -> bool:
+    if value is None:
+        return False
+    field = fields[one["propertyName"]]
+    if operator == "IN":
+        return value.lower() in [each.lower() for each in one["values"]]
+    if operator == "CONTAINS_TOKEN":
+        return one["value"].strip("*").lower() in value.lower()
+    if operator == "BETWEEN":
+        low, high = _rank(one["value"], field), _rank(one["highValue"], field)
+        return low <= _rank(value, field) <= high
+    return COMPARES[operator](_rank(value, field), _rank(one["value"], field))
+
+
+def _rank(value: str, field: Field) -> Any:
+    if field.type == "number":
+        try:
+            return float(value)
+        except ValueError as error:
+            raise Refusal(400, "VALIDATION_ERROR", f"{value} is no number") from error
+    return value.lower()
+
+
+def _sorted(records: list[Record], sort: Any, fields: dict[str, Field]) -> list[Record]:
+    """By one property; those without it come last."""
+    name = sort if isinstance(sort, str) else sort.get("propertyName")
+    if name not in fields:
+        raise Refusal(400, "VALIDATION_ERROR", f"cannot sort by {name}")
+    down = isinstance(sort, dict) and sort.get("direction") == "DESCENDING"
+    having = [record for record in records if name in record.all()]
+    without = [record for record in records if name not in record.all()]
+    having.sort(key=lambda record: _rank(record.all()[name], fields[name]), reverse=down)
+    return having + without

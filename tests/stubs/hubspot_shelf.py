@@ -1,0 +1,119 @@
+"""The records of one type of object, found by id or by the value of a property."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from itertools import count
+
+import phonenumbers
+
+
+@dataclass(frozen=True)
+class Record:
+    """A record is replaced, never changed; times are seconds since 1970."""
+
+    id: str
+    properties: dict[str, str]
+    created: float
+    updated: float
+
+    def all(self) -> dict[str, str]:
+        """With what HubSpot calculates."""
+        return self.properties | _calculated(self)
+
+
+class Shelf:
+    """Records of one type; `ordered` gives them by their ids."""
+
+    def __init__(self, ids: Iterator[int] | None = None) -> None:
+        self.records: dict[str, Record] = {}
+        self._ids = ids or count(501)
+        self._by: dict[str, dict[str, str]] = {}
+        self._undo: list[tuple[str, Record | None]] = []
+
+    def ordered(self) -> list[Record]:
+        return sorted(self.records.values(), key=lambda record: int(record.id))
+
+    def add(self, properties: dict[str, str], now: float) -> Record:
+        return self._put(Record(str(next(self._ids)), _filled(properties), now, now))
+
+    def change(self, record: Record, properties: dict[str, str], now: float) -> Record:
+        changed = _filled(record.properties | properties)
+        return self._put(replace(record, properties=changed, updated=now))
+
+    def find(self, name: str, value: str) -> Record | None:
+        """The record with this value of a unique property, or with this id."""
+        if name == "hs_object_id":
+            return self.records.get(value)
+        if name not in self._by:
+            self._by[name] = {
+                record.properties[name]: record.id
+                for record in self.records.values()
+                if name in record.properties
+            }
+        key = value.strip().lower() if name == "email" else value
+        return self.records.get(self._by[name].get(key, ""))
+
+    @contextmanager
+    def all_or_nothing(self) -> Iterator[Callable[[], None]]:
+        """Gives a function that takes back what was written since."""
+        self._undo.clear()
+        yield self._take_back
+        self._undo.clear()
+
+    def _take_back(self) -> None:
+        for id_, before in reversed(self._undo):
+            self._forget(id_)
+            if before:
+                self._place(before)
+        self._undo.clear()
+
+    def _put(self, record: Record) -> Record:
+        self._undo.append((record.id, self.records.get(record.id)))
+        self._forget(record.id)
+        return self._place(record)
+
+    def _place(self, record: Record) -> Record:
+        self.records[record.id] = record
+        for name, index in self._by.items():
+            if name in record.properties:
+                index[record.properties[name]] = record.id
+        return record
+
+    def _forget(self, id_: str) -> None:
+        record = self.records.pop(id_, None)
+        for name, index in self._by.items():
+            if record and index.get(record.properties.get(name, "")) == id_:
+                del index[record.properties[name]]
+
+
+def _filled(properties: dict[str, str]) -> dict[str, str]:
+    """An empty value is none."""
+    return {name: value for name, value in properties.items() if value}
+
+
+def iso(moment: float) -> str:
+    return datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
+
+
+def _calculated(record: Record) -> dict[str, str]:
+    found = {"hs_object_id": record.id}
+    found |= {name: iso(record.created) for name in ("createdate", "hs_createdate")}
+    found |= {name: iso(record.updated) for name in ("lastmodifieddate", "hs_lastmodifieddate")}
+    return found | _phones(record.properties)
+
+
+def _phones(properties: dict[str, str]) -> dict[str, str]:
+    """Area code and local number, without the country's; a number without one is American."""
+    found = {}
+    for name, short in (("phone", "phone"), ("mobilephone", "mobile")):
+        try:
+            number = phonenumbers.parse(properties.get(name, ""), "US")
+        except phonenumbers.NumberParseException:
+            continue
+        national = phonenumbers.national_significant_number(number)
+        found[f"hs_searchable_calculated_{short}_number"] = national
+        international = f"{number.country_code}{national}"
+        found[f"hs_searchable_calculated_international_{short}_number"] = international
+    return found
