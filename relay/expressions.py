@@ -23,7 +23,7 @@ from relay.evaluation import (
     variables_of,
 )
 from relay.event import Event
-from relay.mistake import Location, Mistake
+from relay.mistake import Location, Mistake, dotted
 from relay.sandbox import Root, Sandbox, expression_tree
 from relay.slips import Slip, check
 
@@ -69,7 +69,10 @@ class Condition:
 
 
 class Mapping:
-    """A `map`: what the record is made of. `columns` are its keys."""
+    """A `map`: what the record is made of. `columns` are its keys.
+
+    In a sink's options it is a pydantic field type.
+    """
 
     def __init__(self, producers: dict[str, Producer], uses_opted_out: bool) -> None:
         self._producers = producers
@@ -79,6 +82,29 @@ class Mapping:
     def record(self, event: Event, opted_out: bool = False) -> dict[str, Any]:
         """The record for the event, as JSON has it. Raises EvaluationError."""
         return produce_items(self._producers, variables_of(event, opted_out))
+
+    def __repr__(self) -> str:
+        return f"Mapping({', '.join(self.columns)})"
+
+    @classmethod
+    def __get_pydantic_core_schema__(
+        cls, source: Any, handler: pydantic.GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
+        # Value by value, so that each mistake is told at its own line.
+        values = core_schema.with_info_plain_validator_function(_producer_field)
+        made = core_schema.no_info_after_validator_function(
+            lambda producers: cls(producers, uses_opted_out=False),
+            core_schema.dict_schema(core_schema.str_schema(), values),
+        )
+        return core_schema.no_info_wrap_validator_function(
+            lambda value, make: value if isinstance(value, cls) else make(value), made
+        )
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, schema: core_schema.CoreSchema, handler: pydantic.GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        return {"type": "object"}
 
 
 class Template:
@@ -233,9 +259,25 @@ def _template_field(value: Any, info: core_schema.ValidationInfo) -> Template:
         return value
     if not isinstance(value, str):
         raise PydanticCustomError("relay_text", "should be text")
-    environment = (info.context or {}).get("environment") or Environment()
     try:
-        template: Template = environment.template(value)
+        return _environment(info).template(value)
     except ExpressionError as error:
-        raise PydanticCustomError("relay_expression", "{e}", {"e": str(error)}) from None
-    return template
+        raise _field_error(str(error)) from None
+
+
+def _producer_field(value: Any, info: core_schema.ValidationInfo) -> Producer:
+    building = _Building(_environment(info))
+    producer = building.producer(value, ())
+    for mistake in building.mistakes:
+        raise _field_error(": ".join(filter(None, (dotted(mistake.location), mistake.message))))
+    if building.uses_opted_out:
+        raise _field_error("`opted_out` is known to the sink's own `when` and `map` alone")
+    return producer
+
+
+def _environment(info: core_schema.ValidationInfo) -> Environment:
+    return (info.context or {}).get("environment") or Environment()
+
+
+def _field_error(message: str) -> PydanticCustomError:
+    return PydanticCustomError("relay_expression", "{e}", {"e": message})

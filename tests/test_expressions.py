@@ -8,7 +8,7 @@ import pydantic
 import pytest
 
 from relay.event import Event
-from relay.expressions import Environment, EvaluationError, ExpressionError, Template
+from relay.expressions import Environment, EvaluationError, ExpressionError, Mapping, Template
 
 FIELDS = {
     "Name": " Mary  Jane Watson ",
@@ -312,3 +312,39 @@ def test_a_template_is_a_field_type():
         Options.model_validate({"path": "{{"})
     with pytest.raises(pydantic.ValidationError, match="should be text"):
         Options.model_validate({"path": 1})
+
+
+class Activity(pydantic.BaseModel):
+    """Options with a `map` of their own."""
+
+    map: Mapping
+
+
+def test_a_mapping_is_a_field_type():
+    activity = Activity.model_validate(
+        {"map": {"Day": "{{ time | date('iso', '%d') }}", "Raw": ["{{ data.label }}", None]}},
+        context={"environment": Environment(UTC)},
+    )
+    assert activity.map.record(EVENT) == {"Day": "23", "Raw": [None]}
+    assert activity.map.columns == ("Day", "Raw")
+    assert Activity(map=activity.map).map is activity.map
+    assert Activity.model_json_schema()["properties"]["map"]["type"] == "object"
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("{{", "does not compile"),
+        ({"in": ["ok", "{{"]}, r"in\[1\]: does not compile"),
+        ("{{ opted_out }}", "`opted_out` is known to the sink's own `when` and `map` alone"),
+    ],
+)
+def test_a_mistake_in_a_field_is_told_at_its_key(value, message):
+    with pytest.raises(pydantic.ValidationError, match=message) as caught:
+        Activity.model_validate({"map": {"Good": "{{ id }}", "Bad": value}})
+    assert [each["loc"] for each in caught.value.errors()] == [("map", "Bad")]
+
+
+def test_a_mapping_should_be_one():
+    with pytest.raises(pydantic.ValidationError, match="valid dictionary"):
+        Activity.model_validate({"map": "{{ id }}"})
