@@ -4,6 +4,7 @@ import pluggy
 
 from relay.event import Event
 from relay.outcome import Delivered, Pause, Reject, Retry
+from relay.quota import Quota
 from relay.sink import Delivery, Options, Sink
 
 hookimpl = pluggy.HookimplMarker("relay")
@@ -14,6 +15,7 @@ __all__ = [
     "Event",
     "Options",
     "Pause",
+    "Quota",
     "Reject",
     "Retry",
     "Sink",

@@ -20,6 +20,7 @@ from relay.config import SinkConfig
 from relay.dispatch import STREAK, Dispatch, MapFailed, Result, within
 from relay.hold import PROBE_EVERY, Hold
 from relay.outcome import Delivered, Pause, Reject, Retry
+from relay.quota import Quota
 from relay.sink import Sink
 from relay.store import Claim, Claimed, Settlement, SinkState, State, Store, StoreFull
 from relay.verdict import Judge, put_back
@@ -33,9 +34,12 @@ CLAIM = 256
 """The most deliveries in one claim: callbacks wait for its transaction."""
 LOOK_AGAIN = 0.1
 """Seconds between looks at what is due, while opt-outs wait for those that are being sent."""
+LOOK_FOR_OPT_OUTS = 5.0
+"""Seconds between looks for opt-outs that are due again, while only those may go."""
 FILL_STEPS = 10
 """How often a batch that waits to fill looks for more."""
 THROTTLED = 429
+NO_QUOTA = Quota()
 T = TypeVar("T")
 
 
@@ -119,8 +123,11 @@ class Courier:
         self._urgent.set()
 
     def status(self) -> dict[str, Any]:
-        """`state` (running, paused, parked) and, unless it runs, `reason` and `until`."""
-        return self._hold.status()
+        """`state` (running, paused, parked), and `reason` and `until` unless it takes all.
+
+        With a quota of which something is known, `quota` as well.
+        """
+        return _quota_view(self._quota.status()) | self._hold.status()
 
     async def pause(self, reason: str) -> None:
         """Deliver nothing until `resume`."""
@@ -182,26 +189,54 @@ class Courier:
             else:
                 self._hold.go()
                 await self._deliver_suspects()
-                await self._claim_some()
+                await self._claim_by_quota()
+
+    @property
+    def _quota(self) -> Quota:
+        """The sink's; a plugin may put anything there, at any time."""
+        quota = self._sink.quota
+        return quota if isinstance(quota, Quota) else NO_QUOTA
+
+    def _ordinary_halted(self) -> bool:
+        return self._hold.left() > 0 or self._quota.bulk_wait() > 0
+
+    async def _claim_by_quota(self) -> None:
+        """What is left of the quota may be for opt-outs, which the urgent worker sees to."""
+        if seconds := self._quota.bulk_wait():
+            self._rouse_urgent()
+            await self._wait(self._changed, min(seconds, LOOK_FOR_OPT_OUTS))
+        elif self._quota.tight:
+            await self._claim_one()
+        else:
+            await self._claim_some()
+
+    async def _claim_one(self) -> None:
+        """Deliver one by itself: its answer tells whether the quota has room again."""
+        self._work.clear()
+        claimed = await self._claim_ordinary(1)
+        await self._deliver(claimed.claims)
+        await self._until_more(claimed)
 
     async def _claim_some(self) -> None:
         """Claim one round of batches into the queue, or wait until there may be some."""
         self._work.clear()
         size = self._config.batch.size
         room = self._ready.maxsize - self._ready.qsize()
-        claimed = await self._claim(min(max(1, room) * size, CLAIM), urgent=False)
-        if claimed.urgent:
-            self._rouse_urgent()
+        claimed = await self._claim_ordinary(min(max(1, room) * size, CLAIM))
         claims = claimed.claims
         if claims and len(claims) < size and self._config.batch.wait:
             claims = await self._fill(claims)
         for start in range(0, len(claims), size):
             await self._ready.put(claims[start : start + size])
-            if self._hold.left():
+            if self._ordinary_halted():
                 await self._put_back(claims[start + size :])
                 await self._empty_ready()
                 return
-        if not claims and not claimed.more:
+        await self._until_more(claimed)
+
+    async def _until_more(self, claimed: Claimed) -> None:
+        """After a claim that found nothing, wait until there may be something."""
+        if not claimed.claims and not claimed.more:
             # What is urgent is due, too, but not for the feeder to claim: it must not spin on it.
             soonest = LOOK_AGAIN if claimed.urgent else 0.0
             await self._wait(self._work, max(soonest, await self._until_due()))
@@ -211,6 +246,13 @@ class Courier:
         return await self._with_space(
             lambda: self._store.claim(self.name, limit, ordered=ordered, urgent=urgent)
         )
+
+    async def _claim_ordinary(self, limit: int) -> Claimed:
+        """All but the urgent, whose worker is told if there are any."""
+        claimed = await self._claim(limit, urgent=False)
+        if claimed.urgent:
+            self._rouse_urgent()
+        return claimed
 
     async def _fill(self, claims: list[Claim]) -> list[Claim]:
         """Let a batch grow for `batch.wait`, unless an opt-out comes: it may be of its contacts."""
@@ -274,7 +316,7 @@ class Courier:
         """What was in flight when a process died goes one at a time."""
         while self._suspects and (claim := await self._suspect(accused=False)):
             await self._deliver([claim])
-            if self._hold.left():
+            if self._ordinary_halted():
                 return
         self._suspects = False
 
@@ -438,6 +480,18 @@ class Courier:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
             await _end(tasks)
+
+
+def _quota_view(quota: dict[str, Any]) -> dict[str, Any]:
+    """As `status` shows it: with a reason while it keeps ordinary deliveries back."""
+    if not quota:
+        return {}
+    used, most, until = quota["used"], quota["most"], quota.pop("until")
+    if until is None:
+        return {"quota": quota}
+    much = "all" if most is None else f"{used} of {most}"
+    reason = f"quota: {much} calls of the day used; only opt-outs go"
+    return {"quota": quota, "reason": reason, "until": until}
 
 
 async def _end(tasks: Iterable[asyncio.Task[Any]]) -> None:

@@ -76,6 +76,17 @@ def _families(readings: Readings) -> Iterator[Metric]:
             states.add_metric([sink, state], float(report["state"] == state))
     yield states
 
+    quotas = GaugeMetricFamily(
+        "relay_sink_quota_used_ratio",
+        "How much of the calls that the vendor allows in a day is used.",
+        labels=["sink"],
+    )
+    for sink, report in readings.states.items():
+        quota = report.get("quota") or {}
+        if quota.get("most"):
+            quotas.add_metric([sink], quota["used"] / quota["most"])
+    yield quotas
+
     commits = CounterMetricFamily("relay_store_commits", "Commits, each of which is one fsync.")
     commits.add_metric([], readings.statistics["commits"])
     yield commits

@@ -7,9 +7,7 @@ from relay.limiter import Limiter, unmeasured, urgent
 from relay.units import Rate
 
 LOOK_AGAIN = 900.0
-"""Seconds after which one ordinary call may see whether the day's quota has room again."""
-ANSWER_WITHIN = 60.0
-"""Seconds in which that call's answer should tell; else another one looks."""
+"""Seconds after which an ordinary delivery may see whether the day's quota has room again."""
 DAY = 24 * 3600.0
 MICROSECONDS = 1_000_000
 
@@ -36,47 +34,49 @@ class Quota:
         self._most = daily
         self._counts = daily is not None
         self._day_ends = 0.0
-        self._bulk_at: float | None = None
-        self._burst_at = 0.0
+        self._look_at = 0.0
+        self._exhausted_until = 0.0
+        self._burst_over = 0.0
         self._limiter = None if burst is None else Limiter(burst, clock)
 
     def daily(self, used: int, most: int) -> None:
         """So many of the day's calls are used, an answer says."""
         self._counts = False
         self._used, self._most = used, most
-        if self._spent(used, most):
-            self._hold(LOOK_AGAIN)
-        else:
-            self._bulk_at = None
+        self._look_at = self._clock.monotonic() + (LOOK_AGAIN if self.tight else 0.0)
 
     def burst(self, left: int, most: int, per: float) -> None:
         """So many calls are left, an answer says, of those allowed in any `per` seconds."""
         if self._spent(most - left, most):
-            self._burst_at = self._clock.monotonic() + per
+            self._burst_over = self._clock.monotonic() + per
 
     def exhausted(self, seconds: float) -> None:
         """The vendor takes no more calls for so many seconds, an answer says."""
-        self._hold(seconds)
+        self._exhausted_until = self._clock.monotonic() + seconds
 
     async def acquire(self) -> None:
         """Return when a call may be made; for an opt-out, at once."""
         if not urgent.get():
-            self._look()
-            await self._burst_over()
+            await self._wait_for_burst()
         if self._limiter is not None:
             await self._limiter.acquire()
         if self._counts:
             self._count()
 
-    def bulk_wait(self) -> float:
-        """Seconds for which only opt-outs go; 0.0: all.
+    @property
+    def tight(self) -> bool:
+        """Whether, by the last that was heard, what is left of the day is for opt-outs."""
+        if self._used is None or self._most is None:
+            return False
+        return self._spent(self._used, self._most)
 
-        It ends after a quarter of an hour even if nothing is heard. The first ordinary call then
-        starts it anew, for as long as its answer may take to come.
+    def bulk_wait(self) -> float:
+        """Seconds for which only opt-outs go; 0.0: others, too.
+
+        It ends after a quarter of an hour, even if nothing is heard. While the quota is still
+        `tight` then, the others go one by one, until an answer says that there is room.
         """
-        if self._bulk_at is None:
-            return 0.0
-        return max(0.0, self._bulk_at - self._clock.monotonic())
+        return max(0.0, max(self._look_at, self._exhausted_until) - self._clock.monotonic())
 
     def status(self) -> dict[str, Any]:
         """`used` of `most` calls of the day, the `share`, and `until` when only opt-outs go.
@@ -92,26 +92,16 @@ class Quota:
     def _spent(self, used: int, most: int) -> bool:
         return used >= self._share * most
 
-    def _hold(self, seconds: float) -> None:
-        end = self._clock.monotonic() + seconds
-        self._bulk_at = end if self._bulk_at is None else max(end, self._bulk_at)
-
-    def _look(self) -> None:
-        """Once the wait is over, this call goes to look and the others wait for what it finds."""
-        if self._bulk_at is not None and not self.bulk_wait():
-            self._hold(ANSWER_WITHIN)
-
-    async def _burst_over(self) -> None:
+    async def _wait_for_burst(self) -> None:
         with unmeasured():
-            while (wait := self._burst_at - self._clock.monotonic()) > 0:
+            while (wait := self._burst_over - self._clock.monotonic()) > 0:
                 await self._clock.sleep(wait)
 
     def _count(self) -> None:
         """Count a call, where the vendor does not."""
-        assert self._most is not None
         now = self._clock.monotonic()
         if self._used is None or now >= self._day_ends:
-            self._used, self._day_ends, self._bulk_at = 0, now + DAY, None
+            self._used, self._day_ends, self._look_at = 0, now + DAY, now
         self._used += 1
-        if self._spent(self._used, self._most):
-            self._hold(self._day_ends - now)
+        if self.tight:
+            self._look_at = self._day_ends

@@ -1,7 +1,7 @@
 """The sink: what a plugin writes to deliver events to one place."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -10,6 +10,7 @@ import pydantic
 
 from relay.event import Event
 from relay.outcome import Delivered, NotDelivered, Outcome, Pause, Reject, Retry
+from relay.quota import Quota
 
 
 class Options(pydantic.BaseModel):
@@ -39,16 +40,26 @@ class Delivery:
         return f"Delivery(id={self.id!r}, attempt={self.attempt})"
 
 
+Progress = Callable[[int, int | None], None]
+"""Told how many are done, and of how many, or None."""
+
+
+def _in_silence(done: int, total: int | None) -> None:
+    """Nobody looks on."""
+
+
 class Sink:
     """The base of every sink. Override `send`, or `send_batch` with `max_batch`.
 
     `name` is the sink's name in relay.yaml; `options` an instance of the class's `Options`;
     `http` a guarded client with time-outs, counted by `rate`; `log` a logger of its own;
-    `columns` the keys of the sink's `map` in their order, or None without one.
+    `columns` the keys of the sink's `map` in their order, or None without one. A sink whose
+    vendor allows only so many calls sets a `quota`, for the last of them to be kept for opt-outs.
     """
 
     Options: ClassVar[type[Options]] = Options
     max_batch: ClassVar[int] = 1
+    quota: Quota | None = None
 
     def __init__(
         self,
@@ -76,8 +87,26 @@ class Sink:
         """Called once, after the last delivery."""
 
     async def check(self) -> list[str]:
-        """Problems found without delivering anything; empty when all is well."""
+        """Problems found without delivering anything; empty when all is well.
+
+        While the sink is paused it is asked every five minutes, and ends the pause.
+        """
         return []
+
+    async def setup(
+        self,
+        *,
+        backfill: bool = False,  # noqa: ARG002  for those who have something to fill
+        progress: Progress = _in_silence,  # noqa: ARG002  the same
+    ) -> list[str]:
+        """Make on the other side what deliveries need there: fields, say, and indexes.
+
+        Returns what was made, and what is left for a person to do, a line each. It may be asked
+        for again at any time, and then makes only what is missing. `backfill` asks to also give
+        the records that are there already the key by which events find them; `progress` is told
+        how many are done, of how many where that is known. Raises what `send` raises.
+        """
+        return ["nothing to set up"]
 
     async def send(self, delivery: Delivery) -> Delivered | None:
         """Deliver one event; return when the other side has it.

@@ -22,6 +22,7 @@ from relay.config import Batch
 from relay.expressions import Environment
 from relay.limiter import Limiter, urgent
 from relay.outcome import Delivered, Pause, Reject, Retry
+from relay.quota import LOOK_AGAIN, Quota
 from relay.settings import Breaker
 from relay.settings import Retry as RetrySettings
 from relay.sqlite import SqliteStore
@@ -29,6 +30,7 @@ from relay.store import EventFilter, State
 from relay.units import Rate
 
 DAY = 86400.0
+LOOK = 1.1 * LOOK_AGAIN
 NO_WAIT = RetrySettings(initial="1ms", max="1ms")
 NO_BREAKER = Breaker(failures=1000)
 
@@ -644,3 +646,111 @@ async def test_a_replay_is_marked_as_such(store, clock):
         await eventually(lambda: len(sink.sent) == 2)
         await reached(store, 0, 1, 0)
     assert sink.sent[1].replayed
+
+
+class MeteredSink(ScriptedSink):
+    """One whose vendor allows so many calls a day, and says so with every answer."""
+
+    def __init__(self, clock, used, most, answer=None):
+        super().__init__(answer)
+        self.quota = Quota(clock)
+        self.used, self.most = used, most
+
+    async def send(self, delivery):
+        await self.quota.acquire()
+        self.used += 1
+        self.quota.daily(self.used, self.most)
+        return await super().send(delivery)
+
+
+async def test_the_last_of_the_quota_is_for_opt_outs(store, clock):
+    sink = MeteredSink(clock, 85, 100)
+    async with running(store, clock, sink, concurrency=2) as courier:
+        await add(store, *(arrival() for _ in range(20)))
+        await eventually(lambda: "reason" in courier.status())
+        await settled_down(sink)
+        sent = len(sink.sent)
+        assert 5 <= sent <= 6, "what is being sent goes on"
+        status = courier.status()
+        assert status["state"] == "running"
+        assert (
+            status["reason"] == f"quota: {sink.used} of 100 calls of the day used; only opt-outs go"
+        )
+        assert status["quota"] == {"used": sink.used, "most": 100, "share": 0.9}
+        (opt_out,) = await add(store, arrival(consent="opt_out"))
+        await reached(store, 20 - sent, sent + 1, 0)
+    assert sink.ids[-1] == opt_out
+
+
+async def settled_down(sink) -> None:
+    """Wait until nothing is being sent any more."""
+    await eventually(lambda: not sink.sending)
+    await asyncio.sleep(0.05)
+
+
+async def test_a_failed_opt_out_is_tried_again_while_only_opt_outs_go(store, clock):
+    sink = MeteredSink(clock, 95, 100, lambda d: fail(Retry("no")) if d.attempt == 1 else None)
+    sink.quota.daily(95, 100)
+    async with running(store, clock, sink):
+        await add(store, arrival(), arrival(consent="opt_out"))
+        await sink.next()
+        await pass_time(clock, 60, lambda: len(sink.sent) == 2)
+        await reached(store, 1, 1, 0)
+
+
+async def test_now_and_then_one_delivery_looks_and_all_go_on_when_there_is_room(store, clock):
+    sink = MeteredSink(clock, 95, 100)
+    sink.quota.daily(95, 100)
+    async with running(store, clock, sink, concurrency=4) as courier:
+        await add(store, *(arrival() for _ in range(10)))
+        await pass_time(clock, LOOK, lambda: len(sink.sent) == 1)
+        await pass_time(clock, LOOK, lambda: len(sink.sent) == 2)
+        assert courier.status()["quota"]["used"] == 97
+        sink.used = 0  # the day is over
+        await pass_time(clock, LOOK, lambda: len(sink.sent) == 10)
+        await reached(store, 0, 10, 0)
+        assert "reason" not in courier.status()
+
+
+async def test_one_after_the_other_looks_where_no_answer_comes(store, clock):
+    sink = ScriptedSink(lambda d: fail(Retry("no answer")) if d.attempt == 1 else None)
+    sink.quota = Quota(clock)
+    sink.quota.daily(95, 100)
+    async with running(store, clock, sink, concurrency=4, breaker=NO_BREAKER):
+        await add(store, *(arrival() for _ in range(5)))
+        await pass_time(clock, LOOK, lambda: len(sink.sent) == 10)
+        await reached(store, 0, 5, 0)
+    assert sink.most == 1
+
+
+async def test_all_go_on_after_the_wait_that_the_vendor_asks_for(store, clock):
+    gate = asyncio.Event()
+    sink = ScriptedSink(lambda _: gate.wait())
+    sink.quota = Quota(clock)
+    sink.quota.exhausted(60.0)
+    async with running(store, clock, sink, concurrency=4) as courier:
+        await add(store, *(arrival() for _ in range(5)))
+        await eventually(lambda: clock.sleeping)
+        assert courier.status()["reason"].startswith("quota: all calls of the day used")
+        await pass_time(clock, 60, lambda: sink.sending == 4)
+        gate.set()
+        await reached(store, 0, 5, 0)
+
+
+async def test_a_pause_is_told_before_the_quota(store, clock):
+    sink = MeteredSink(clock, 95, 100)
+    sink.quota.daily(95, 100)
+    async with running(store, clock, sink) as courier:
+        await courier.pause("the CRM moves house")
+        status = courier.status()
+        assert (status["state"], status["reason"]) == ("paused", "the CRM moves house")
+        assert status["quota"]["used"] == 95
+
+
+async def test_nonsense_in_place_of_a_quota_is_none(store, clock):
+    sink = ScriptedSink()
+    sink.quota = 100
+    async with running(store, clock, sink) as courier:
+        await add(store, arrival())
+        await reached(store, 0, 1, 0)
+        assert courier.status() == {"state": "running"}

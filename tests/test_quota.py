@@ -7,7 +7,7 @@ from clock import settle
 
 from relay import limiter
 from relay.activeclock import ActiveClock
-from relay.quota import ANSWER_WITHIN, DAY, LOOK_AGAIN, Quota
+from relay.quota import DAY, LOOK_AGAIN, Quota
 from relay.units import Rate
 
 
@@ -68,41 +68,30 @@ def test_an_answer_that_tells_of_room_ends_it_at_once(quota):
     assert quota.bulk_wait() == 0.0
 
 
-async def test_one_call_then_looks_while_the_others_wait_for_its_answer(quota, clock):
+async def test_after_it_the_quota_stays_tight_until_an_answer_tells_of_room(quota, clock):
     quota.daily(90, 100)
     await clock.advance(LOOK_AGAIN)
-    assert quota.bulk_wait() == 0.0
-    await quota.acquire()
-    assert quota.bulk_wait() == ANSWER_WITHIN
+    assert (quota.tight, quota.bulk_wait()) == (True, 0.0)
     quota.daily(91, 100)
-    assert quota.bulk_wait() == LOOK_AGAIN
+    assert (quota.tight, quota.bulk_wait()) == (True, LOOK_AGAIN)
+    quota.daily(89, 100)
+    assert (quota.tight, quota.bulk_wait()) == (False, 0.0)
 
 
-async def test_another_one_looks_where_no_answer_came(quota, clock):
-    quota.daily(90, 100)
-    await clock.advance(LOOK_AGAIN)
-    await quota.acquire()
-    await clock.advance(ANSWER_WITHIN)
-    assert quota.bulk_wait() == 0.0
-
-
-async def test_an_opt_out_is_not_the_one_that_looks(quota, clock, opt_out):
-    quota.daily(90, 100)
-    await clock.advance(LOOK_AGAIN)
-    await quota.acquire()
-    assert quota.bulk_wait() == 0.0
-
-
-async def test_what_the_vendor_says_of_the_wait_is_kept_even_when_it_is_long(quota, clock):
+@pytest.mark.parametrize("used", [50, 100])
+async def test_a_wait_that_the_vendor_asks_for_is_kept_whatever_the_count_is(quota, clock, used):
     quota.exhausted(3600.0)
-    quota.daily(100, 100)
+    quota.daily(used, 100)
     assert quota.bulk_wait() == 3600.0
     assert quota.status()["until"] == int((clock.now() + 3600.0) * 1_000_000)
 
 
-def test_exhausted_before_any_count_was_heard(quota):
+async def test_after_it_all_go_again_where_no_count_was_heard(quota, clock):
     quota.exhausted(60.0)
     assert quota.status() | {"until": 0} == {"used": None, "most": None, "share": 0.9, "until": 0}
+    await clock.advance(60.0)
+    assert (quota.tight, quota.bulk_wait()) == (False, 0.0)
+    assert quota.status() == {}
 
 
 async def test_the_wall_clock_has_no_say(quota, clock):
@@ -115,6 +104,7 @@ async def test_the_wall_clock_has_no_say(quota, clock):
 async def test_a_burst_that_is_nearly_used_is_waited_for(quota, clock, start):
     quota.burst(10, 100, 10.0)
     passed = start(quota)
+    await settle()
     await clock.advance(9.9)
     assert passed == []
     await clock.advance(0.1)
@@ -135,10 +125,12 @@ async def test_the_wait_is_no_fault_of_the_sink(quota, clock, start):
     watch = ActiveClock(clock)
     watch.go()
     limiter.stopwatch.set(watch)
+    await clock.advance(2.0)
     quota.burst(0, 100, 10.0)
     passed = start(quota)
-    await clock.advance(12.0)
-    assert passed == [10.0]
+    await settle()
+    await clock.advance(10.0)
+    assert passed == [12.0]
     assert watch.now() == 2.0
 
 

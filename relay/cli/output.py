@@ -1,7 +1,7 @@
 """Output: tables and progress bars for people, JSON for programs."""
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, tzinfo
 from typing import Any
 
@@ -72,6 +72,14 @@ def local_time(written: str | None, zone: tzinfo) -> str:
     if written is None:
         return ""
     return f"{datetime.fromisoformat(written).astimezone(zone):%Y-%m-%d %H:%M:%S}"
+
+
+def reason_of(sink: Mapping[str, Any], zone: tzinfo) -> str | None:
+    """Why a sink does not take all, and until when, where nobody has to do anything."""
+    reason: str | None = sink.get("reason")
+    if reason and sink["state"] == "running":
+        return f"{reason}, until {local_time(sink.get('until'), zone)}"
+    return reason
 
 
 def kind_of(event_type: str) -> str:

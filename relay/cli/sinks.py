@@ -3,7 +3,7 @@
 import click
 
 from relay.cli import client, options
-from relay.cli.output import count, print_json, print_table
+from relay.cli.output import count, print_json, print_table, reason_of
 from relay.config import Config
 
 
@@ -22,9 +22,10 @@ def list_(config: Config, as_json: bool) -> None:
         print_json(found)
     elif found:
         columns = ("name", "plugin", "state", "pending", "delivered", "dead", "reason")
+        shown = [{**sink, "reason": reason_of(sink, config.timezone)} for sink in found]
         print_table(
             [column.capitalize() for column in columns],
-            [[sink.get(column) for column in columns] for sink in found],
+            [[sink.get(column) for column in columns] for sink in shown],
         )
     else:
         click.echo(

@@ -1,12 +1,13 @@
 """`relay status`: how all of it stands, at a glance."""
 
+from datetime import tzinfo
 from typing import Any
 
 import click
 
 from relay.cli import client, options
 from relay.cli.client import Client
-from relay.cli.output import count, print_json, print_table
+from relay.cli.output import count, print_json, print_table, reason_of
 from relay.config import Config
 
 
@@ -27,17 +28,18 @@ def status(config: Config, as_json: bool) -> None:
     click.echo(f"{count(found['events'], 'event')}, {quarantine}.")
     if not live:
         click.echo("The relay is not running; `relay run` starts it.")
-    print_sinks([{"name": name, **sink} for name, sink in found["sinks"].items()])
+    print_sinks([{"name": name, **sink} for name, sink in found["sinks"].items()], config.timezone)
     for line in _hints(found):
         click.echo(line)
 
 
-def print_sinks(sinks: list[dict[str, Any]]) -> None:
+def print_sinks(sinks: list[dict[str, Any]], zone: tzinfo) -> None:
     """A table of the sinks."""
     columns = ("sink", "state", "pending", "delivered", "dead", "reason")
+    shown = [{**sink, "sink": sink["name"], "reason": reason_of(sink, zone)} for sink in sinks]
     print_table(
         [column.capitalize() for column in columns],
-        [[sink.get(column.replace("sink", "name")) for column in columns] for sink in sinks],
+        [[sink.get(column) for column in columns] for sink in shown],
     )
 
 
