@@ -215,6 +215,25 @@ async def test_the_example_plugin_delivers_and_its_refusals_are_classed(folder):
     assert first.headers["priority"] == "4"
 
 
+async def test_the_example_of_a_sink_with_a_quota_does_what_the_text_says():
+    code = {}
+    exec(next(block for block in blocks("python") if "relay.Quota" in block), code)
+    asked = []
+
+    def answer(request):
+        asked.append(f"{request.method} {request.url.path}")
+        return httpx.Response(200, json=["mobile"], headers={"x-calls-used": "9000"})
+
+    async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as client:
+        crm = code["Crm"]("crm", None, client, None)
+        assert await crm.check() == []
+        assert "made the field mobile" in await crm.setup(backfill=False, progress=print)
+        event = an_event()
+        await crm.send(relay.Delivery(event.id, event, event.to_dict()))
+    assert asked == ["GET /fields", "PUT /fields/mobile", "POST /people"]
+    assert crm.quota.bulk_wait() > 0
+
+
 async def call(address, query):
     async with httpx.AsyncClient(trust_env=False) as client:
         url = f"http://127.0.0.1:{address[1]}/callbacks/sumotext?{query}"

@@ -14,6 +14,7 @@ from relay.cli.replay import replay
 from relay.cli.run import run
 from relay.cli.schema import schema
 from relay.cli.send import send
+from relay.cli.setup import setup
 from relay.cli.sinks import sinks
 from relay.cli.status import status
 from relay.store import StoreError
@@ -43,6 +44,7 @@ def main() -> None:
 for command in (
     run,
     check,
+    setup,
     send,
     preview,
     status,

@@ -1,0 +1,60 @@
+"""`relay setup`: make on a sink's other side what its deliveries need there."""
+
+import asyncio
+import time
+
+import click
+
+from relay.classify import outcome_of, readable
+from relay.cli import options
+from relay.cli.output import printable, progress
+from relay.clock import SystemClock
+from relay.config import Config, SinkConfig
+from relay.dispatch import within
+from relay.fleet import make_sink
+
+LONGEST = 24 * 3600.0
+"""Seconds; to fill the keys of a million people takes hours."""
+
+
+@click.command()
+@click.argument("name", metavar="SINK")
+@options.filled_config
+@click.option(
+    "--backfill-keys",
+    is_flag=True,
+    help="Also give the people who are there already the key by which events find them.",
+)
+def setup(config: Config, name: str, backfill_keys: bool) -> None:
+    """Make what a sink needs on its other side, such as the fields that it fills.
+
+    It says what it made, and what is left for you to do there. Run it again whenever you like: it
+    makes only what is missing.
+    """
+    lines = asyncio.run(_set_up(_sink(config, name), backfill=backfill_keys))
+    for line in lines or ["nothing to set up"]:
+        click.echo(printable(line))
+
+
+def _sink(config: Config, name: str) -> SinkConfig:
+    if name not in config.sinks:
+        known = ", ".join(config.sinks) or "none"
+        raise click.UsageError(f"no sink {name!r} in relay.yaml (known: {known})")
+    return config.sinks[name]
+
+
+async def _set_up(config: SinkConfig, *, backfill: bool) -> list[str]:
+    """What the sink's own `setup` did. Plugins may raise anything."""
+    try:
+        sink = make_sink(config, SystemClock())
+        with progress(None, "setting up") as bar:
+
+            def show(done: int, total: int | None) -> None:
+                bar.update(bar.task_ids[0], completed=done, total=total)
+
+            async with sink.http:
+                found = await within(LONGEST, sink.setup(backfill=backfill, progress=show))
+        return [readable(each) for each in found or ()]
+    except Exception as error:  # it is the plugin's, whatever it is
+        reason = outcome_of(error, time.time()).reason
+        raise click.ClickException(f"{config.name}: {printable(readable(reason))}") from error
