@@ -14,6 +14,7 @@ import os
 import socket
 import ssl
 from collections.abc import AsyncIterator, Iterator, Sequence
+from typing import Any
 
 import aiohttp
 import aiohttp.abc
@@ -86,7 +87,13 @@ async def read_answer(response: httpx.Response, limit: int = ANSWER_READ) -> byt
                         break
     finally:
         await response.aclose()
+        _untie(response)
     return bytes(answer[:limit])
+
+
+def _untie(response: httpx.Response) -> None:
+    """Undo the circle of a response and its stream: httpx leaves it to the garbage collector."""
+    response.stream = httpx.ByteStream(b"")
 
 
 class Transport(httpx.AsyncBaseTransport):
@@ -208,6 +215,12 @@ class _NoCookies(httpx.Cookies):
 
 
 class _Client(httpx.AsyncClient):
+    async def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
+        response = await super().send(request, **options)
+        if response.is_closed:
+            _untie(response)
+        return response
+
     @functools.cached_property
     def cookies(self) -> httpx.Cookies:
         return _NoCookies()

@@ -1,11 +1,13 @@
 """The way out, against a real server on loopback. Nothing else is ever dialled."""
 
 import asyncio
+import gc
 import gzip
 import ipaddress
 import logging
 import socket
 import time
+import weakref
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 
@@ -302,6 +304,21 @@ async def test_the_beginning_of_an_answer_can_be_read(client, receiver, answer, 
     assert 0 < len(beginning) <= 1000
     assert response.is_closed
     assert (await client.post(receiver.url)).status_code == 200
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_answer_leaves_nothing_to_the_garbage_collector(client, receiver, stream):
+    gc.disable()
+    try:
+        request = client.build_request("POST", f"{receiver.url}/", content=b"x")
+        response = await client.send(request, stream=stream)
+        if stream:
+            await relay.http.read_answer(response)
+        left = weakref.ref(response)
+        del request, response
+        assert left() is None
+    finally:
+        gc.enable()
 
 
 async def test_urls_are_not_logged(client, receiver, caplog):

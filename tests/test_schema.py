@@ -2,12 +2,11 @@
 
 import json
 
+import jsonschema
 import pytest
 import yaml
 
 from relay import plugins, schema
-
-jsonschema = pytest.importorskip("jsonschema")
 
 
 @pytest.fixture(scope="module")

@@ -323,6 +323,16 @@ async def test_a_failed_attempt_is_recorded(store):
     assert (dead.sink, dead.event_id, dead.error) == ("crm", new.event.id, "no")
 
 
+async def test_of_very_many_attempts_the_first_and_the_last_are_kept(store):
+    receipt = await store.add(arrival())
+    for number in range(1, 61):
+        claim = await claim_one(store)
+        attempt = Attempt(number, 0.1, "429 Too Many Requests", 429)
+        await store.settle([Settlement("crm", claim.seq, State.WAITING, attempt=attempt)])
+    row = await store.event(receipt.id)
+    assert [number for _, number, _ in row.attempts] == [*range(1, 21), *range(41, 61)]
+
+
 async def test_a_when_that_raised_is_a_dead_delivery(store):
     await store.add(arrival(errors={"crm": "when: no such name"}))
     assert (await store.sink_counts())["crm"] == SinkCounts(dead=1)

@@ -10,6 +10,9 @@ from relay.sqlite.arrivals import OPT_OUT
 from relay.sqlite.memory import Memory
 from relay.store import Settlement, State
 
+ATTEMPTS_KEPT = 20
+"""Of the failed attempts of a delivery the first and the last so many are kept: one whose
+receiver asks for a second more for ever would fill the disk with them."""
 DEATHS = 3
 """How often the process may die while a delivery is alone in flight."""
 
@@ -98,6 +101,11 @@ def _record_attempt(connection: apsw.Connection, sink: int, settlement: Settleme
             sink,
             settlement.seq,
         ),
+    )
+    connection.execute(
+        "DELETE FROM attempts WHERE sink = ?1 AND seq = ?2 AND number > ?3 AND number <="
+        " (SELECT attempts FROM deliveries WHERE sink = ?1 AND seq = ?2) - ?3",
+        (sink, settlement.seq, ATTEMPTS_KEPT),
     )
 
 

@@ -199,13 +199,14 @@ class Load:
             first, span = self._start, measured.ends[-1] - self._start
         pairs = zip(measured.ends, measured.waits, strict=True)
         waits = sorted(wait for end, wait in pairs if end >= first)
+        slowest = waits or [span]  # a disk may stand still for the whole of a short turn
         return {
             "first": self._start,
             "rate": len(waits) / span,
             "answered": len(measured.ends),
             "failed": measured.failed,
-            "p50": waits[len(waits) // 2],
-            "p99": waits[len(waits) * 99 // 100],
+            "p50": slowest[len(slowest) // 2],
+            "p99": slowest[len(slowest) * 99 // 100],
             "busy": busy,
         }
 
