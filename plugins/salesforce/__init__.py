@@ -1,0 +1,190 @@
+"""Write each event to Salesforce: one contact, and one activity for each event.
+
+sinks:
+  crm:
+    plugin: salesforce
+    map: {FirstName: "{{ data.fields.Name | first_name }}", MobilePhone: "{{ data.mobile }}"}
+    options:
+      login_url: https://acme.my.salesforce.com  # My Domain; a sandbox's is …--NAME.sandbox.my…
+      client_id: ${SF_CLIENT_ID}                 # of an External Client App
+      client_secret: ${SF_CLIENT_SECRET}         # client credentials flow; or the JWT bearer flow:
+      jwt: {username: relay@acme.example, key: "${credential:sf-key}",
+            audience: https://login.salesforce.com}  # https://test.salesforce.com: a sandbox
+      api_version: v66.0
+      object: Contact                 # or Lead, or any other
+      external_id: SMS_Key__c         # its field "External ID" and "Unique": `relay setup crm`
+      key: "{{ data.mobile | digits }}"  # what goes into it; "{{ id }}": one record an event
+      match: [key]                    # [key, phone]: people without a key are found by number
+      phone_fields: [MobilePhone, Phone]
+      country: US                     # that numbers without + in Salesforce belong to
+      duplicates: fail                # a duplicate rule objects: fail (dead), allow_save (against
+                                      # a rule that allows it), use_match (update the one it found)
+      assignment_rules: false
+      on_invalid: dead                # drop: leave an invalid value out; truncate: cut what is too
+                                      # long, leave out what is invalid otherwise; both are logged
+      defaults: {LastName: Unknown}   # only where Salesforce says that a required field is missing
+      only_if_empty: [LeadSource]     # never overwritten; one read more for each batch
+      campaign: {id: 701000000000001, status: Responded}
+      test_events: skip               # send: callbacks of `relay send` go there, too
+      quota: {share: 0.9}             # opt-outs alone have the rest of the org's calls of 24 hours
+      activity:                       # none by default
+        object: SMS_Event__c
+        external_id: Event_Id__c      # "External ID" and "Unique", filled with the event's id
+        contact: Contact__r           # the lookup's relationship name
+        map: {Name: "{{ type }}", Message__c: "{{ data.message }}"}
+        on_invalid: truncate
+        defaults: {}
+
+200 records go in one call, one more each for activities, campaign members and `only_if_empty`;
+`match` with phone makes two for numbers that were not seen before. Nothing is tried twice here
+but after a token has ended, or once after a record was mended by the options above.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import relay
+from relay.expressions import EvaluationError
+from relay.outcome import Outcome
+from relay.quota import Quota
+
+from .mending import Mender
+from .options import PERSONS, Activity, Campaign, Options
+from .people import Known, People
+from .row import MOST_ROWS, Row, fields_of
+from .session import Session
+from .writer import Target, Writer
+from .writing import Writing
+
+NO_MAP = "the sink has no map: add one that names the fields of Salesforce to write"
+MEMBER = "CampaignMember"
+
+
+class Salesforce(relay.Sink):
+    """Contacts first; of those that were taken, the campaign members and the activities."""
+
+    Options = Options
+    max_batch: ClassVar[int] = MOST_ROWS
+
+    def __init__(self, *args: Any, **named: Any) -> None:
+        super().__init__(*args, **named)
+        options: Options = self.options
+        self.quota = Quota(share=options.quota.share)
+        self._session = Session(options, self.http, self.quota)
+        self._people = People(self._session, options, self.log)
+        self._contacts = self._writer(
+            options,
+            options.object,
+            options.external_id,
+            use_match=options.duplicates == "use_match",
+        )
+        activity = options.activity
+        self._activities = activity and self._writer(
+            activity, activity.object, activity.external_id
+        )
+        self._members = Writer(self._session, Target(MEMBER), None, self.log)
+        self._joined = Known()
+
+    async def open(self) -> None:
+        if self.columns is None:
+            raise relay.Pause(NO_MAP)
+
+    async def send_batch(self, deliveries: Sequence[relay.Delivery]) -> Sequence[Outcome]:
+        batch = [Writing(delivery) for delivery in deliveries]
+        for each in batch:
+            self._prepare(each)
+        await self._write_contacts([each.contact for each in batch if each.contact])
+        if self.options.campaign:
+            await self._join([each for each in batch if each.is_written()], self.options.campaign)
+        if self._activities:
+            written = [each for each in batch if each.is_ready()]
+            await self._activities.write([each.activity for each in written if each.activity])
+        return [each.outcome() for each in batch]
+
+    def _prepare(self, writing: Writing) -> None:
+        """Make the rows, or say at once how the delivery ends."""
+        delivery = writing.delivery
+        if delivery.event.test and self.options.test_events == "skip":
+            writing.ended = relay.Delivered("a test event: not sent (test_events: skip)")
+            return
+        try:
+            self._make_rows(writing)
+        except EvaluationError as error:
+            writing.ended = relay.Reject(f"options: {error}")
+        except relay.Reject as outcome:
+            writing.ended = outcome
+
+    def _make_rows(self, writing: Writing) -> None:
+        delivery = writing.delivery
+        options: Options = self.options
+        key = options.key.render(delivery.event).strip()
+        if not key:
+            raise relay.Reject("the key is empty: see options.key")
+        if options.activity:
+            writing.activity = _activity(delivery, key, options.activity, options.external_id)
+        if delivery.stale and self._is_of_contact(delivery.event, key):
+            if not options.activity:
+                writing.ended = relay.Delivered("stale: a later event of the contact is there")
+            return
+        fields = fields_of(delivery.record, options.external_id)
+        writing.contact = Row(delivery, key, fields)
+
+    def _is_of_contact(self, event: relay.Event, key: str) -> bool:
+        """Whether all events of the contact have this key; where not, each has its own record."""
+        data = {name: event.data.get(name) for name in ("mobile", "country")}
+        bare = relay.Event(id="", source=event.source, type="", subject=None, time="", data=data)
+        try:
+            return bool(self.options.key.render(bare).strip() == key)
+        except EvaluationError:
+            return False
+
+    async def _write_contacts(self, rows: Sequence[Row]) -> None:
+        if not rows:
+            return
+        await self._people.find(rows)
+        await self._contacts.write(rows)
+        for row in rows:
+            if isinstance(row.outcome, relay.Delivered):
+                self._people.known.add(row.key)
+
+    async def _join(self, batch: Sequence[Writing], campaign: Campaign) -> None:
+        """Make members of those who are not known to be; whoever is one stays it."""
+        for each in batch:
+            person = each.reference()
+            if person and person not in self._joined:
+                each.member = Row(each.delivery, person, self._member(person, campaign))
+        await self._members.write([each.member for each in batch if each.member])
+        for each in batch:
+            if each.member and isinstance(each.member.outcome, relay.Delivered):
+                self._joined.add(each.member.key)
+
+    def _member(self, person: str, campaign: Campaign) -> dict[str, Any]:
+        status = {"Status": campaign.status} if campaign.status else {}
+        return {"CampaignId": campaign.id, PERSONS[self.options.object]: person, **status}
+
+    def _writer(
+        self, options: Any, name: str, external_id: str, *, use_match: bool = False
+    ) -> Writer:
+        mender = Mender(options, self.log, use_match=use_match)
+        target = Target(name, external_id)
+        return Writer(self._session, target, mender, self.log, _headers(self.options))
+
+
+def _activity(delivery: relay.Delivery, key: str, activity: Activity, external_id: str) -> Row:
+    fields = fields_of(activity.map.record(delivery.event), activity.external_id)
+    return Row(delivery, delivery.id, fields | {activity.contact: {external_id: key}})
+
+
+def _headers(options: Options) -> Mapping[str, str]:
+    """Duplicate rules and assignment rules ("Headers", REST guide)."""
+    headers = {}
+    if options.duplicates == "allow_save":
+        headers["Sforce-Duplicate-Rule-Header"] = "allowSave=true"
+    if not options.assignment_rules:
+        headers["Sforce-Auto-Assign"] = "FALSE"
+    return headers
+
+
+@relay.hookimpl
+def register_sinks(register: Callable[[str, type[relay.Sink]], None]) -> None:
+    register("salesforce", Salesforce)

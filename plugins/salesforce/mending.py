@@ -1,0 +1,118 @@
+"""Mending: what the options allow to change in a record that was refused, once in each way."""
+
+import logging
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from .errors import GONE, INVALID, Refusal
+from .options import Mending
+from .row import Row
+
+NAMED = re.compile(r"\[([^\[\]]*)\]")
+LONGEST = re.compile(r"max length=(\d+)")
+Log = logging.Logger | logging.LoggerAdapter[logging.Logger]
+
+
+class Mender:
+    """Mends rows of one object."""
+
+    def __init__(self, options: Mending, log: Log, *, use_match: bool = False) -> None:
+        self._options = options
+        self._log = log
+        self.use_match = use_match
+        self._ways = {
+            "REQUIRED_FIELD_MISSING": ("defaults", self._fill),
+            "STRING_TOO_LONG": ("on_invalid", self._shorten),
+            **dict.fromkeys(INVALID, ("on_invalid", self._drop)),
+            **dict.fromkeys(GONE, ("id", self._forget)),
+        }
+        if self.use_match:
+            self._ways["DUPLICATES_DETECTED"] = ("duplicates", self._match)
+
+    def mend(self, row: Row) -> bool:
+        """Whether all that was refused is mended, so that the row may go once more."""
+        ways = [self._ways.get(refusal.code) for refusal in row.refusals]
+        names = {way[0] for way in ways if way}
+        if not ways or None in ways or names & row.mended:
+            return False
+        row.mended |= names
+        mended = [
+            way[1](row, refusal) for way, refusal in zip(ways, row.refusals, strict=True) if way
+        ]
+        return all(mended)
+
+    def _fill(self, row: Row, refusal: Refusal) -> bool:
+        """The default of each field that is missing."""
+        missing = _named(refusal)
+        defaults = self._options.defaults
+        if not missing or not defaults.keys() >= set(missing):
+            return False
+        row.fields |= {name: defaults[name] for name in missing}
+        return True
+
+    def _shorten(self, row: Row, refusal: Refusal) -> bool:
+        longest = LONGEST.search(refusal.message)
+        if self._options.on_invalid != "truncate" or longest is None:
+            return self._drop(row, refusal)
+        fields = self._invalid(row, refusal)
+        for name in fields:
+            row.fields[name] = cut(str(row.fields[name]), int(longest[1]))
+            self._log.warning("%s: %s is too long and was cut", row.delivery.id, name)
+        return bool(fields)
+
+    def _drop(self, row: Row, refusal: Refusal) -> bool:
+        """Leave the field out, or give it its default."""
+        if self._options.on_invalid == "dead":
+            return False
+        fields = self._invalid(row, refusal)
+        for name in fields:
+            del row.fields[name]
+            if name in self._options.defaults:
+                row.fields[name] = self._options.defaults[name]
+            self._log.warning(
+                "%s: %s is not valid (%s), left out", row.delivery.id, name, refusal.code
+            )
+        return bool(fields)
+
+    def _invalid(self, row: Row, refusal: Refusal) -> Sequence[str]:
+        """The fields at fault; none where one of them is not the map's: nothing is to be done."""
+        if all(name in row.fields for name in refusal.fields):
+            return refusal.fields
+        return ()
+
+    def _match(self, row: Row, refusal: Refusal) -> bool:
+        """Update the one record that the duplicate rule found, which gets the key."""
+        if row.id is not None or len(refusal.matches) != 1:
+            return False
+        row.id = refusal.matches[0]
+        return True
+
+    def _forget(self, row: Row, _refusal: Refusal) -> bool:
+        """A record that was found, and is no more."""
+        if row.id is None:
+            return False
+        row.id = None
+        return True
+
+
+def cut(text: str, length: int) -> str:
+    """The text with so many UTF-16 units at the most, which is what Salesforce counts."""
+    return text.encode("utf-16-le")[: 2 * length].decode("utf-16-le", errors="ignore")
+
+
+def _named(refusal: Refusal) -> list[str]:
+    """The missing fields: listed, or in the message alone, `Required … missing: [LastName]`."""
+    if refusal.fields:
+        return list(refusal.fields)
+    found = NAMED.search(refusal.message)
+    return [name.strip() for name in found[1].split(",")] if found else []
+
+
+def values(fields: dict[str, Any]) -> list[Any]:
+    """What a message must not quote."""
+    return [
+        each
+        for value in fields.values()
+        for each in (value.values() if isinstance(value, dict) else [value])
+    ]

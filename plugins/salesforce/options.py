@@ -1,0 +1,143 @@
+"""The options of a `salesforce` sink."""
+
+from ipaddress import ip_address
+from typing import Annotated, Any, Literal, Self
+
+import httpx
+import pydantic
+
+import relay
+from relay.countries import alpha_2
+from relay.expressions import Mapping, Template
+
+NAME = r"^[A-Za-z][A-Za-z0-9_]*$"
+SHARED_LOGINS = ("login.salesforce.com", "test.salesforce.com")
+PERSONS = {"Contact": "ContactId", "Lead": "LeadId"}
+"""What can be a member of a campaign, and by which field."""
+
+
+def written(text: str) -> Any:
+    """A default as relay.yaml would write it."""
+    return pydantic.Field(default=text, validate_default=True)
+
+
+Name = Annotated[str, pydantic.Field(pattern=NAME)]
+"""The API name of an object or field."""
+RecordId = Annotated[str, pydantic.Field(pattern="^[A-Za-z0-9]{15}([A-Za-z0-9]{3})?$")]
+OnInvalid = Literal["dead", "drop", "truncate"]
+
+
+def _login_url(text: str) -> str:
+    try:
+        url = httpx.URL(text)
+    except httpx.InvalidURL:
+        raise ValueError("should be a URL") from None
+    if url.scheme not in {"https", "http"} or not url.host or url.path not in {"", "/"}:
+        raise ValueError("should be https:// and a host, and nothing behind it")
+    if url.scheme == "http" and not is_loopback(url.host):
+        raise ValueError("should begin with https://")
+    if url.userinfo or url.query or url.fragment:
+        raise ValueError("should hold no more than https:// and a host")
+    return text.rstrip("/")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether it is this machine, where a stub may be asked without TLS."""
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _country(text: str) -> str:
+    if code := alpha_2(text):
+        return code
+    raise ValueError("should be a country's code such as US")
+
+
+LoginUrl = Annotated[str, pydantic.AfterValidator(_login_url)]
+Country = Annotated[str, pydantic.AfterValidator(_country)]
+
+
+class Jwt(relay.Options):
+    """The JWT bearer flow: `key` is the private key (PEM) to the app's certificate."""
+
+    username: str
+    key: pydantic.SecretStr
+    audience: str = "https://login.salesforce.com"
+
+
+class Share(relay.Options):
+    """Ordinary deliveries stop at this share of the org's calls of 24 hours; opt-outs go on."""
+
+    share: float = pydantic.Field(default=0.9, gt=0, le=1)
+
+
+class Campaign(relay.Options):
+    """Each person becomes a member of it; who is one already stays as they are."""
+
+    id: RecordId
+    status: str | None = None
+
+
+class Mending(relay.Options):
+    """What is done for a record that Salesforce refuses."""
+
+    on_invalid: OnInvalid = "dead"
+    defaults: dict[Name, Any] = pydantic.Field(default={})
+
+
+class Activity(Mending):
+    """A second record for each event, which points to the contact."""
+
+    object: Name
+    external_id: Name
+    contact: Name
+    map: Mapping
+
+
+class Options(Mending):
+    """The options of a `salesforce` sink; see the plugin's own text."""
+
+    login_url: LoginUrl
+    client_id: str = pydantic.Field(min_length=1)
+    client_secret: pydantic.SecretStr | None = None
+    jwt: Jwt | None = None
+    api_version: str = pydantic.Field(default="v66.0", pattern=r"^v[1-9][0-9]{1,2}\.0$")
+    object: Name = "Contact"
+    external_id: Name = "SMS_Key__c"
+    key: Template = written("{{ data.mobile | digits }}")
+    match: list[Literal["key", "phone"]] = pydantic.Field(default=["key"])
+    phone_fields: list[Name] = pydantic.Field(default=["MobilePhone", "Phone"])
+    country: Country = "US"
+    duplicates: Literal["fail", "allow_save", "use_match"] = "fail"
+    assignment_rules: bool = False
+    only_if_empty: list[Name] = pydantic.Field(default=[])
+    campaign: Campaign | None = None
+    test_events: Literal["skip", "send"] = "skip"
+    quota: Share = Share()
+    activity: Activity | None = None
+
+    @pydantic.field_validator("match")
+    @classmethod
+    def _key_first(cls, match: list[str]) -> list[str]:
+        if match not in (["key"], ["key", "phone"]):
+            raise ValueError("should be [key] or [key, phone]")
+        return match
+
+    @pydantic.model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if (self.client_secret is None) == (self.jwt is None):
+            raise ValueError("should have either client_secret or jwt")
+        if self.jwt is None and httpx.URL(self.login_url).host in SHARED_LOGINS:
+            raise ValueError(
+                "login_url should be your My Domain, https://NAME.my.salesforce.com: a client"
+                " secret is not taken elsewhere"
+            )
+        if self.campaign and self.object not in PERSONS:
+            raise ValueError("campaign needs the object Contact or Lead")
+        if "phone" in self.match and not self.phone_fields:
+            raise ValueError("phone_fields should name one at least, as match has phone")
+        return self

@@ -1,0 +1,162 @@
+"""The people who are there already: found by key, and those without one by their number."""
+
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+from urllib.parse import quote
+
+from relay.helpers import national
+from relay.phone import e164
+
+from .mending import Log
+from .options import Options
+from .row import Row
+from .session import Session
+
+KNOWN_KEYS = 50_000
+LONGEST_QUERY = 12_000
+"""Characters of an encoded query: URL and headers may have 16 KiB."""
+LONGEST_SEARCH = 3500
+"""Characters of a search; from 4,000 on SOSL leaves its ORs out."""
+
+
+class Known:
+    """Keys that are in the org, the last ones used."""
+
+    def __init__(self, most: int = KNOWN_KEYS) -> None:
+        self._most = most
+        self._keys: OrderedDict[str, None] = OrderedDict()
+
+    def __contains__(self, key: str) -> bool:
+        return key.casefold() in self._keys
+
+    def add(self, key: str) -> None:
+        self._keys[key.casefold()] = None
+        self._keys.move_to_end(key.casefold())
+        if len(self._keys) > self._most:
+            self._keys.popitem(last=False)
+
+
+class People:
+    """Looks rows up before they are written, where the options need that."""
+
+    def __init__(self, session: Session, options: Options, log: Log) -> None:
+        self._session = session
+        self._object = options.object
+        self._external_id = options.external_id
+        self._by_phone = "phone" in options.match
+        self._phones = options.phone_fields if self._by_phone else []
+        self._country = options.country
+        self._only_if_empty = options.only_if_empty
+        self._log = log
+        self.known = Known()
+
+    async def find(self, rows: Sequence[Row]) -> None:
+        """Give rows the id of who is there without a key, and take out what is there already.
+
+        Raises Retry or Pause.
+        """
+        asked = [row for row in rows if self._is_asked(row)]
+        if not asked:
+            return
+        there = await self._with_keys(asked)
+        for row in asked:
+            if record := there.get(row.key.casefold()):
+                self.known.add(row.key)
+                self._keep(row, record)
+        if self._by_phone:
+            await self._match([row for row in asked if row.key.casefold() not in there])
+
+    def _is_asked(self, row: Row) -> bool:
+        if any(name in row.fields for name in self._only_if_empty):
+            return True
+        return self._by_phone and row.key not in self.known
+
+    async def _with_keys(self, rows: Sequence[Row]) -> dict[str, Mapping[str, Any]]:
+        """The records that have the rows' keys, by key."""
+        columns = ", ".join(dict.fromkeys(["Id", self._external_id, *self._only_if_empty]))
+        head = f"SELECT {columns} FROM {self._object} WHERE {self._external_id} IN "  # noqa: S608  names of the options; keys are quoted
+        there: dict[str, Mapping[str, Any]] = {}
+        keys = dict.fromkeys(row.key for row in rows)
+        for part in parts([literal(key) for key in keys], LONGEST_QUERY - len(quote(head))):
+            found = await self._session.get("query", q=f"{head}({','.join(part)})")
+            for record in found["records"]:
+                there[str(record[self._external_id]).casefold()] = record
+        return there
+
+    async def _match(self, rows: Sequence[Row]) -> None:
+        numbers: dict[str, list[Row]] = {}
+        for row in rows:
+            if mobile := row.delivery.event.data.get("mobile"):
+                numbers.setdefault(mobile, []).append(row)
+        if not numbers:
+            return
+        found = await self._with_numbers(numbers)
+        for number, people in found.items():
+            for row in numbers.get(number, ()):
+                self._take(row, people)
+
+    def _take(self, row: Row, people: Sequence[Mapping[str, Any]]) -> None:
+        if len(people) > 1:
+            self._log.warning(
+                "%s: %d people of %s have its number and no %s: none is taken for it, and a new"
+                " record is made",
+                row.delivery.id,
+                len(people),
+                self._object,
+                self._external_id,
+            )
+            return
+        row.id = people[0]["Id"]
+        self._keep(row, people[0])
+
+    async def _with_numbers(self, numbers: Iterable[str]) -> dict[str, list[Mapping[str, Any]]]:
+        """The people without a key, by number. The search overlooks how a number is written."""
+        columns = dict.fromkeys(["Id", self._external_id, *self._phones, *self._only_if_empty])
+        returning = f" IN PHONE FIELDS RETURNING {self._object}({', '.join(columns)})"
+        terms = [" OR ".join(spellings(number)) for number in numbers]
+        found: dict[str, dict[str, Mapping[str, Any]]] = {}
+        for part in parts(terms, LONGEST_SEARCH, joint=4):
+            answer = await self._session.get("search", q=f"FIND {{{' OR '.join(part)}}}{returning}")
+            for record in answer["searchRecords"]:
+                if not record.get(self._external_id):
+                    for number in self._numbers(record):
+                        found.setdefault(number, {})[record["Id"]] = record
+        return {number: list(people.values()) for number, people in found.items()}
+
+    def _numbers(self, record: Mapping[str, Any]) -> set[str]:
+        written = [str(record[name]) for name in self._phones if record.get(name)]
+        return {number for each in written if (number := e164(each, self._country))}
+
+    def _keep(self, row: Row, record: Mapping[str, Any]) -> None:
+        """Leave out what is only for empty fields, where they are not."""
+        for name in self._only_if_empty:
+            if record.get(name) not in (None, ""):
+                row.fields.pop(name, None)
+
+
+def literal(text: str) -> str:
+    """The text in a SOQL query ("Quoted String Escape Sequences")."""
+    escaped = text.replace("\\", "\\\\").replace("'", "\\'")
+    return "'" + escaped.replace("\n", "\\n").replace("\r", "\\r") + "'"
+
+
+def spellings(number: str) -> list[str]:
+    """An E.164 number as a search finds it: with and without its country."""
+    whole = number.removeprefix("+")
+    return list(dict.fromkeys(filter(None, (national(number), whole))))
+
+
+def parts(items: Iterable[str], longest: int, joint: int = 3) -> Iterator[list[str]]:
+    """The items in groups, each with so many characters at the most when it stands in a URL."""
+    group: list[str] = []
+    size = 0
+    for item in items:
+        length = len(quote(item)) + joint
+        if group and size + length > longest:
+            yield group
+            group, size = [], 0
+        group.append(item)
+        size += length
+    if group:
+        yield group

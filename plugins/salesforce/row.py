@@ -1,0 +1,92 @@
+"""The row: one record on its way into one object."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+import relay
+from relay.outcome import Outcome
+
+from .errors import Refusal
+
+MOST_ROWS = 200
+MOST_BYTES = 1024 * 1024
+OPENING = b'{"allOrNone":false,"records":['
+CLOSING = b"]}"
+
+
+@dataclass(slots=True, eq=False)
+class Row:
+    """One record, and how it ended.
+
+    `id` is that of a record which is there already and is to be updated. `refusals` are the
+    errors of the last try, `mended` the ways in which it has been mended so far.
+    """
+
+    delivery: relay.Delivery
+    key: str
+    fields: dict[str, Any]
+    id: str | None = None
+    refusals: list[Refusal] = field(default_factory=list)
+    mended: set[str] = field(default_factory=set)
+    outcome: Outcome | None = None
+
+    def identity(self) -> str:
+        """Rows of the same one never go together. The case of an external id tells nothing."""
+        return self.id or self.key.casefold()
+
+
+def fields_of(record: Mapping[str, Any], external_id: str) -> dict[str, Any]:
+    """The record as Salesforce takes it: its key is ours to write, a list is `a;b` (picklists)."""
+    own = {"id", "attributes", external_id.casefold()}
+    return {name: _plain(value) for name, value in record.items() if name.casefold() not in own}
+
+
+def waves(rows: Sequence[Row]) -> Iterator[list[Row]]:
+    """The rows in as few groups as it takes for none to hold a record twice, in their order."""
+    groups: list[dict[str, Row]] = []
+    seen: dict[str, int] = {}
+    for row in rows:
+        turn = seen.get(row.identity(), 0)
+        seen[row.identity()] = turn + 1
+        if turn == len(groups):
+            groups.append({})
+        groups[turn][row.identity()] = row
+    return (list(group.values()) for group in groups)
+
+
+def packed(rows: Sequence[tuple[Row, bytes]], most: int) -> Iterator[list[tuple[Row, bytes]]]:
+    """Requests of `most` rows and 1 MiB at the most each."""
+    request: list[tuple[Row, bytes]] = []
+    size = 0
+    for row, encoded in rows:
+        if request and (len(request) == most or size + len(encoded) > MOST_BYTES):
+            yield request
+            request, size = [], 0
+        request.append((row, encoded))
+        size += len(encoded) + 1
+    if request:
+        yield request
+
+
+def body(encoded: Sequence[bytes]) -> bytes:
+    return OPENING + b",".join(encoded) + CLOSING
+
+
+def encoded(record: dict[str, Any]) -> bytes:
+    """The record's JSON. Raises Reject for one that has none, or too much of it."""
+    try:
+        written = orjson.dumps(record)
+    except TypeError as error:
+        raise relay.Reject(f"the record cannot be written as JSON: {error}") from None
+    if len(written) + len(OPENING + CLOSING) > MOST_BYTES:
+        raise relay.Reject("the record is larger than 1 MiB")
+    return written
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, list):
+        return ";".join(str(each) for each in value)
+    return value

@@ -1,0 +1,213 @@
+"""The session: signs in, keeps the token, and asks with it.
+
+A token has no known end ("Session Settings" of the org, two hours by default, or whenever
+somebody revokes it), so it is used until an answer says 401, and then renewed once, however many
+requests meet that 401 together.
+"""
+
+import asyncio
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import httpx
+import jwt
+
+import relay
+from relay.quota import Quota
+from relay.taxonomy import Action, find
+
+from .errors import QUARTER, RULES, SIGN_IN_RULES, gravest, judged, read_json, refusals
+from .options import Options, is_loopback
+
+TOKEN_PATH = "/services/oauth2/token"  # noqa: S105  a path
+CLIENT_CREDENTIALS = "client_credentials"
+JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
+ASSERTION_LASTS = 120
+USAGE = re.compile(r"(?:^|;)\s*api-usage=(\d+)/(\d+)")
+LIMIT_INFO = "sforce-limit-info"
+JSON = {"content-type": "application/json; charset=UTF-8", "accept": "application/json"}
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """What a sign-in gave. `url` is the org's instance: that of the last answer, always."""
+
+    text: str
+    url: str
+
+    def __repr__(self) -> str:
+        return "Token(…)"
+
+
+class Session:
+    """Requests to one org. Everything raises httpx's transport errors as they are."""
+
+    def __init__(self, options: Options, http: httpx.AsyncClient, quota: Quota) -> None:
+        self._http = http
+        self._quota = quota
+        self._grant = _grant(options)
+        self._login_url = options.login_url
+        self._base = f"/services/data/{options.api_version}/"
+        self._token: Token | None = None
+        self._failure: relay.Retry | relay.Reject | relay.Pause | None = None
+        self._tries = 0
+        self._turn = asyncio.Lock()
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        content: bytes | None = None,
+        params: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> httpx.Response:
+        """The answer, whatever it says but 401: then the token is renewed and it is asked again.
+
+        `path` stands behind /services/data/VERSION/, or begins with a `/` of its own. Raises
+        Pause or Retry when nobody can be signed in, and Pause when a new token is refused.
+        """
+        token = self._token or await self._renewed(None)
+        response = await self._ask(token, method, path, content, params, headers)
+        if self._is_stale(response):
+            token = await self._renewed(token)
+            response = await self._ask(token, method, path, content, params, headers)
+            if self._is_stale(response):
+                raise judged(refusals(response), RULES)  # type: ignore[misc]  # a Pause, by the rules
+        return response
+
+    async def get(self, path: str, **params: str) -> Any:
+        """The JSON of an answer to a GET. Raises Retry, or Pause for any other refusal."""
+        response = await self.request("GET", path, params=params or None)
+        if not response.is_success:
+            raise as_of_all(response)
+        body = read_json(response)
+        if body is None:
+            raise relay.Retry(f"answered {response.status_code} without JSON")
+        return body
+
+    async def sign_in(self) -> None:
+        """See whether it works, if nobody is signed in. Raises Pause or Retry."""
+        if self._token is None:
+            await self._renewed(None)
+
+    async def _ask(
+        self,
+        token: Token,
+        method: str,
+        path: str,
+        content: bytes | None,
+        params: Mapping[str, str] | None,
+        headers: Mapping[str, str] | None,
+    ) -> httpx.Response:
+        await self._quota.acquire()
+        response = await self._http.request(
+            method,
+            token.url + (path if path.startswith("/") else self._base + path),
+            content=content,
+            params=params,
+            headers={**JSON, **(headers or {}), "authorization": f"Bearer {token.text}"},
+        )
+        if used := USAGE.search(response.headers.get(LIMIT_INFO, "")):
+            self._quota.daily(int(used[1]), int(used[2]))
+        if response.status_code == 403 and is_exhausted(response):
+            self._quota.exhausted(QUARTER)
+        return response
+
+    def _is_stale(self, response: httpx.Response) -> bool:
+        if response.status_code != 401:
+            return False
+        told = refusals(response)[0]
+        return find(RULES, 401, told.code, told.message).action is Action.REFRESH
+
+    async def _renewed(self, stale: Token | None) -> Token:
+        """A token that is not the stale one: of those who ask together, one signs in for all."""
+        tries = self._tries
+        async with self._turn:
+            if self._token is not None and self._token is not stale:
+                return self._token
+            if self._failure is not None and self._tries != tries:
+                raise self._failure
+            self._token = self._failure = None
+            self._tries += 1
+            try:
+                self._token = await self._signed_in()
+            except (relay.Retry, relay.Pause) as failure:
+                self._failure = failure
+                raise
+            return self._token
+
+    async def _signed_in(self) -> Token:
+        response = await self._http.post(
+            self._login_url + TOKEN_PATH, data=self._grant(), headers={"accept": JSON["accept"]}
+        )
+        if not response.is_success:
+            raise self._not_signed_in(response)
+        body = read_json(response)
+        if not isinstance(body, dict) or not isinstance(body.get("access_token"), str):
+            raise relay.Retry("sign-in: answered without a token")
+        return Token(body["access_token"], self._instance(body.get("instance_url")))
+
+    def _not_signed_in(self, response: httpx.Response) -> relay.Retry | relay.Pause:
+        outcome = judged(refusals(response), SIGN_IN_RULES)
+        assert isinstance(outcome, relay.Retry | relay.Pause)  # by the rules
+        outcome.reason = f"sign-in: {outcome.reason}"
+        return outcome
+
+    def _instance(self, url: Any) -> str:
+        """Where the org lives; the token goes nowhere without TLS."""
+        if not isinstance(url, str):
+            return self._login_url
+        parsed = httpx.URL(url)
+        if parsed.scheme == "https" or (parsed.scheme == "http" and is_loopback(parsed.host)):
+            return url.rstrip("/")
+        raise relay.Pause("sign-in: instance_url does not begin with https://; correct login_url")
+
+
+class _Grant(Protocol):
+    def __call__(self) -> dict[str, str]: ...
+
+
+def _grant(options: Options) -> _Grant:
+    """What a sign-in posts ("OAuth 2.0 Client Credentials Flow", "… JWT Bearer Flow")."""
+    secret, bearer = options.client_secret, options.jwt
+    if bearer is None:
+        assert secret is not None
+        return lambda: {
+            "grant_type": CLIENT_CREDENTIALS,
+            "client_id": options.client_id,
+            "client_secret": secret.get_secret_value(),
+        }
+
+    def assertion() -> dict[str, str]:
+        claims = {
+            "iss": options.client_id,
+            "sub": bearer.username,
+            "aud": bearer.audience,
+            "exp": int(time.time()) + ASSERTION_LASTS,
+        }
+        try:
+            signed = jwt.encode(claims, bearer.key.get_secret_value(), algorithm="RS256")
+        except (ValueError, TypeError, jwt.PyJWTError):
+            raise relay.Pause("jwt.key is no private RSA key in PEM; correct it") from None
+        return {"grant_type": JWT_BEARER, "assertion": signed}
+
+    return assertion
+
+
+def is_exhausted(response: httpx.Response) -> bool:
+    """Whether the org's calls of the day are used up."""
+    rule, _ = gravest(refusals(response), RULES)
+    return rule.action is Action.PAUSE and rule.after == QUARTER
+
+
+def as_of_all(response: httpx.Response) -> relay.Retry | relay.Pause:
+    """A refusal that is about no record: whatever cannot be retried wants the operator."""
+    outcome = judged(refusals(response), RULES)
+    if isinstance(outcome, relay.Retry | relay.Pause):
+        return outcome
+    reason = outcome.reason if isinstance(outcome, relay.Reject) else "refused"
+    return relay.Pause(reason, status=response.status_code)

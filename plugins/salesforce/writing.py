@@ -1,0 +1,37 @@
+"""The writing: one delivery, with the rows that it is made of."""
+
+import relay
+from relay.outcome import NotDelivered, Outcome
+
+from .row import Row  # noqa: TC001  one way to import
+
+
+class Writing:
+    """One delivery with the rows that it is made of."""
+
+    def __init__(self, delivery: relay.Delivery) -> None:
+        self.delivery = delivery
+        self.ended: Outcome | None = None
+        self.contact: Row | None = None
+        self.member: Row | None = None
+        self.activity: Row | None = None
+
+    def is_written(self) -> bool:
+        return self.contact is not None and isinstance(self.contact.outcome, relay.Delivered)
+
+    def is_ready(self) -> bool:
+        """Whether the contact is there for the activity to point to."""
+        return self.ended is None and (self.contact is None or self.is_written())
+
+    def reference(self) -> str | None:
+        """The contact's record id."""
+        outcome = self.contact.outcome if self.contact else None
+        return outcome.reference if isinstance(outcome, relay.Delivered) else None
+
+    def outcome(self) -> Outcome:
+        """The first of its rows that did not land; else the contact's."""
+        if self.ended:
+            return self.ended
+        ends = [row.outcome for row in (self.contact, self.member, self.activity) if row]
+        failed = (end for end in ends if isinstance(end, NotDelivered))
+        return next(failed, ends[0]) or relay.Retry("nothing was said about this record")
