@@ -1,0 +1,145 @@
+"""The mender: makes a refused record acceptable, as far as the options allow; each way once."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import relay
+from relay.outcome import Outcome
+from relay.taxonomy import Action
+
+from .errors import ALREADY_SET, EXISTING_ID, GONE, MISSING, TOO_LONG, UNKNOWN, UNSET
+from .options import OnInvalid
+from .problem import Fault, Problem
+from .record import Record
+from .tokens import Log
+
+LONGEST_TEXT = 65_536
+"""Characters of a text property (HubSpot's Properties guide)."""
+LIMIT = re.compile(r"(?:max\w*|up to|than)\D{0,30}?(\d[\d,]*)", re.IGNORECASE)
+REMEMBERED = 200
+
+
+@dataclass(slots=True)
+class Mender:
+    """The ways for one kind of record.
+
+    `adopts` says whether a record that already has one of our unique values (an e-mail address)
+    is the same person. `unknown` are the properties that HubSpot is known not to have.
+    """
+
+    id_property: str
+    log: Log
+    on_invalid: OnInvalid = "dead"
+    drop_unknown: bool = False
+    defaults: dict[str, str] = field(default_factory=dict)
+    adopts: bool = False
+    unknown: set[str] = field(default_factory=set)
+
+    def prepare(self, record: Record) -> None:
+        """Leave out what HubSpot has said that it does not have."""
+        for name in self.unknown & record.properties.keys():
+            del record.properties[name]
+
+    def mend(self, record: Record, problem: Problem) -> Outcome | None:
+        """None: it is to be sent once more. Else the record's end."""
+        end = problem.outcome(record.properties.values())
+        if problem.rule.action is not Action.FIX:
+            return end
+        if any(each.code in UNKNOWN for each in problem.faults) and not self.drop_unknown:
+            return relay.Pause(problem.reason(record.properties.values()), status=problem.status)
+        ways = [(_way(fault, problem), fault) for fault in problem.faults or (_whole(problem),)]
+        tried = {way for way, _ in ways} & record.mended
+        if tried or not all(self._apply(way, record, fault, problem) for way, fault in ways):
+            return end
+        record.mended |= {way for way, _ in ways}
+        return None
+
+    def without_taken(self, record: Record, problem: Problem) -> Outcome | None:
+        """Another record keeps the value that ours was to have: go without it, or end."""
+        names = [name for fault in problem.faults for name in fault.properties] or ["email"]
+        record.target = None
+        if self._drop(record, names):
+            return None
+        return relay.Reject(
+            f"{problem.reason(record.properties.values())} (record {problem.other_record}, which "
+            "has another key): merge the two in HubSpot, or set on_invalid: drop",
+            status=problem.status or 400,
+        )
+
+    def _apply(self, way: str, record: Record, fault: Fault, problem: Problem) -> bool:
+        match way:
+            case "unknown":
+                return self._forget(record, fault.properties)
+            case "missing":
+                return self._fill(record, fault.properties)
+            case "taken":
+                return self._take(record, fault, problem)
+            case "gone":
+                record.target = None
+                return True
+            case _:
+                return self._correct(record, fault)
+
+    def _forget(self, record: Record, names: Iterable[str]) -> bool:
+        names = [name for name in names if name != self.id_property]
+        for name in names:
+            record.properties.pop(name, None)
+            if name not in self.unknown and len(self.unknown) < REMEMBERED:
+                self.unknown.add(name)
+                self.log.warning("HubSpot has no property %s: it is left out (see check)", name)
+        return bool(names)
+
+    def _fill(self, record: Record, names: Iterable[str]) -> bool:
+        names = list(names)
+        if not names or any(name not in self.defaults for name in names):
+            return False
+        record.properties |= {name: self.defaults[name] for name in names}
+        return True
+
+    def _take(self, record: Record, fault: Fault, problem: Problem) -> bool:
+        """Whose the value is has to be looked at; where people are not matched by it: drop it."""
+        existing = EXISTING_ID.casefold() in problem.message.casefold()
+        if problem.other_record and record.target is None and (self.adopts or existing):
+            record.taken = problem
+            return True
+        return self._drop(record, fault.properties)
+
+    def _correct(self, record: Record, fault: Fault) -> bool:
+        if self.on_invalid == "truncate":
+            return fault.code in TOO_LONG and self._cut(record, fault)
+        return self._drop(record, fault.properties)
+
+    def _drop(self, record: Record, names: Iterable[str]) -> bool:
+        names = [name for name in names if name in record.properties and name != self.id_property]
+        if self.on_invalid != "drop" or not names:
+            return False
+        for name in names:
+            del record.properties[name]
+        self.log.warning("sent without %s, which HubSpot refused", ", ".join(names))
+        return True
+
+    def _cut(self, record: Record, fault: Fault) -> bool:
+        found = LIMIT.search(fault.message)
+        limit = int(found[1].replace(",", "")) if found else LONGEST_TEXT
+        names = [name for name in fault.properties if len(record.properties.get(name, "")) > limit]
+        for name in names:
+            record.properties[name] = record.properties[name][:limit]
+            self.log.warning("%s is cut to %d characters", name, limit)
+        return bool(names)
+
+
+def _way(fault: Fault, problem: Problem) -> str:
+    said = f"{problem.message} {fault.message}".casefold()
+    if fault.code in UNKNOWN:
+        return "unknown"
+    if fault.code in MISSING or UNSET.casefold() in said:
+        return "missing"
+    if EXISTING_ID.casefold() in said or ALREADY_SET.casefold() in said:
+        return "taken"
+    return "gone" if fault.code in GONE else "invalid"
+
+
+def _whole(problem: Problem) -> Fault:
+    """An error that names no property, as a fault."""
+    return Fault(problem.code, problem.message, ())

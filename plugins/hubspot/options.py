@@ -1,0 +1,121 @@
+"""The options of a `hubspot` sink; what they do stands in the package's own docstring."""
+
+import ipaddress
+from typing import Annotated, Any, Literal, Self
+
+import httpx
+import pydantic
+from pydantic import Field
+
+import relay
+from relay.countries import alpha_2
+from relay.expressions import Template
+
+from .record import text
+
+CREATED_BY_DEFAULT = "{{ data.mobile | digits }}"
+EVENT = r"^[A-Za-z0-9_.-]+$"
+PROPERTY = r"^[A-Za-z0-9_-]+$"
+VERSION = r"^(v3|20\d\d-(03|09))$"
+
+OnInvalid = Literal["dead", "drop", "truncate"]
+PropertyName = Annotated[str, Field(pattern=PROPERTY)]
+Kind = Annotated[str, Field(pattern=PROPERTY)]
+
+
+def _token(secret: pydantic.SecretStr) -> pydantic.SecretStr:
+    value = secret.get_secret_value()
+    if not value or not all(0x21 <= ord(letter) <= 0x7E for letter in value):
+        raise ValueError("should be a key without spaces")
+    return secret
+
+
+def _country(code: str) -> str:
+    if found := alpha_2(code):
+        return found
+    raise ValueError("should be a country's code such as US")
+
+
+Token = Annotated[pydantic.SecretStr, pydantic.AfterValidator(_token)]
+Country = Annotated[str, pydantic.AfterValidator(_country)]
+
+
+class OAuth(relay.Options):
+    """An app of its own, connected to the account."""
+
+    client_id: str
+    client_secret: pydantic.SecretStr
+    refresh_token: pydantic.SecretStr
+
+
+class QuotaShare(relay.Options):
+    """How much of what HubSpot allows this sink may use; opt-outs may use all of it."""
+
+    share: float = Field(default=0.9, gt=0, le=1)
+
+
+class Options(relay.Options):
+    """The options of a `hubspot` sink."""
+
+    base_url: str = "https://api.hubapi.com"
+    token: Token | None = None
+    oauth: OAuth | None = None
+    api_version: Annotated[str, Field(pattern=VERSION)] = "2026-09"
+    object: Kind = "contacts"
+    id_property: PropertyName = "sms_key"
+    key: Template = Field(default=CREATED_BY_DEFAULT, validate_default=True)
+    match: list[Literal["key", "phone", "email"]] = Field(default=["key"])
+    country: Country = "US"
+    on_invalid: OnInvalid = "dead"
+    unknown_property: Literal["pause", "drop"] = "pause"
+    defaults: dict[PropertyName, str] = Field(default_factory=dict)
+    only_if_empty: list[PropertyName] = Field(default_factory=list)
+    test_events: Literal["skip", "send"] = "skip"
+    quota: QuotaShare = QuotaShare()
+
+    @pydantic.field_validator("base_url")
+    @classmethod
+    def _safe_url(cls, address: str) -> str:
+        try:
+            url = httpx.URL(address)
+        except httpx.InvalidURL:
+            raise ValueError("should be a URL") from None
+        if url.scheme != "https" and not (url.scheme == "http" and _is_loopback(url.host)):
+            raise ValueError("should begin with https://: the key goes with every request")
+        if url.userinfo or url.query or url.fragment:
+            raise ValueError("should be nothing but https:// and a host")
+        return address.rstrip("/")
+
+    @pydantic.field_validator("match")
+    @classmethod
+    def _key_first(cls, match: list[str]) -> list[str]:
+        if match[:1] != ["key"] or len(set(match)) != len(match):
+            raise ValueError("should begin with key, and name each once")
+        return match
+
+    @pydantic.field_validator("defaults", mode="before")
+    @classmethod
+    def _as_text(cls, defaults: Any) -> Any:
+        if not isinstance(defaults, dict):
+            return defaults
+        return {name: text(value) for name, value in defaults.items()}
+
+    @pydantic.field_validator("id_property")
+    @classmethod
+    def _not_hubspots_own(cls, name: str) -> str:
+        if name in {"hs_object_id", "email"}:
+            raise ValueError("should be a property of your own: HubSpot cannot upsert by this one")
+        return name
+
+    @pydantic.model_validator(mode="after")
+    def _one_way_in(self) -> Self:
+        if (self.token is None) == (self.oauth is None):
+            raise ValueError("should have either token or oauth")
+        return self
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,42 @@
+"""Where things are: HubSpot's paths by the version of its API (a date, or v3)."""
+
+from dataclasses import dataclass
+
+LEGACY = "v3"
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """`kind` is an object type: `contacts`, `communications`, `2-123`."""
+
+    version: str
+
+    def objects(self, kind: str, action: str = "") -> str:
+        """The records of a kind; `action` as in `batch/upsert`."""
+        head = self._crm("objects", kind)
+        return f"{head}/{action}" if action else head
+
+    def properties(self, kind: str, rest: str = "") -> str:
+        return self._crm("properties", kind) + rest
+
+    def associations(self, kind: str, other: str) -> str:
+        """Where records of one kind are tied to those of another."""
+        version = "v4" if self._legacy else self.version
+        head = f"/crm/{version}/associations" if self._legacy else f"/crm/associations/{version}"
+        return f"{head}/{kind}/{other}/batch/create"
+
+    def events(self) -> str:
+        """Where custom events are sent."""
+        return (
+            "/events/v3/send/batch" if self._legacy else f"/events/custom/{self.version}/send/batch"
+        )
+
+    def token(self) -> str:
+        return "/oauth/v1/token" if self._legacy else f"/oauth/{self.version}/token"
+
+    @property
+    def _legacy(self) -> bool:
+        return self.version == LEGACY
+
+    def _crm(self, what: str, kind: str) -> str:
+        return f"/crm/v3/{what}/{kind}" if self._legacy else f"/crm/{what}/{self.version}/{kind}"

@@ -1,0 +1,54 @@
+"""A record on its way to HubSpot, and its values as HubSpot wants them: all of them text."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from relay.outcome import Outcome
+
+from .problem import Problem
+
+
+@dataclass(slots=True, eq=False)
+class Record:
+    """`trace` is the event's id; `key` the value of the id property.
+
+    `target` is the id of the record in HubSpot where it is to be written by that: a person
+    found by other means, who has no key yet. `mended` says what was tried to make it acceptable,
+    `taken` that another record may have a value that ours was to have. `outcome` is its end.
+    """
+
+    trace: str
+    key: str
+    properties: dict[str, str]
+    target: str | None = None
+    taken: Problem | None = None
+    mended: set[str] = field(default_factory=set)
+    outcome: Outcome | None = None
+
+    def __repr__(self) -> str:
+        return f"Record(trace={self.trace!r})"
+
+
+def properties(values: Mapping[str, Any]) -> dict[str, str]:
+    """What `map` gave, as HubSpot's properties."""
+    return {name: text(value) for name, value in values.items()}
+
+
+def text(value: Any) -> str:
+    """Null clears the property; several values are joined as HubSpot's enumerations have them."""
+    match value:
+        case None:
+            return ""
+        case str():
+            return value
+        case bool():
+            return "true" if value else "false"
+        case list() | tuple():
+            return ";".join(text(each) for each in value)
+        case dict():
+            return orjson.dumps(value).decode()
+        case _:
+            return str(value)

@@ -1,0 +1,185 @@
+"""The session: every request to HubSpot goes through here, signed in and within the quota."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import orjson
+
+import relay
+from relay import retryafter
+from relay.classify import outcome_of
+from relay.clock import Clock, SystemClock
+from relay.limiter import stopwatch
+from relay.outcome import NotDelivered
+from relay.quota import Quota
+from relay.taxonomy import Action
+
+from . import problem as problems
+from .options import Options
+from .paths import Paths
+from .problem import Problem
+from .tokens import FixedKey, Log, NoToken, OAuthTokens, Tokens
+
+PREFIX = "x-hubspot-ratelimit-"
+DEFAULT_INTERVAL = 10.0
+PATIENCE = 0.5
+"""The part of the sink's timeout after which a refused batch is not searched any further."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """`problem` is None for 2xx. `body` is {} where the answer has none or is no JSON."""
+
+    body: dict[str, Any]
+    problem: Problem | None = None
+
+    def is_expired(self) -> bool:
+        """Whether another token would do."""
+        return self.problem is not None and self.problem.rule.action is Action.REFRESH
+
+    def list(self, name: str) -> list[dict[str, Any]]:
+        """The objects under this name."""
+        found = self.body.get(name)
+        return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
+
+
+class Session:
+    """Raises nothing but relay.Pause, where the guard lets no address be dialled."""
+
+    def __init__(
+        self,
+        http: httpx.AsyncClient,
+        options: Options,
+        quota: Quota,
+        log: Log,
+        clock: Clock = SystemClock(),  # noqa: B008  it holds nothing that could be shared
+    ) -> None:
+        self._http = http
+        self._base = options.base_url
+        self.paths = Paths(options.api_version)
+        self._quota = quota
+        self._clock = clock
+        self._tokens = self._make_tokens(options, log)
+
+    async def post(self, path: str, content: Any) -> Answer:
+        return await self._call("POST", path, content=content)
+
+    async def get(self, path: str, **parameters: Any) -> Answer:
+        return await self._call("GET", path, parameters=parameters)
+
+    def spent(self) -> bool:
+        """Whether so much of the sink's time is over that what can wait should."""
+        watch = stopwatch.get()
+        limit = self._http.timeout.read
+        return watch is not None and limit is not None and watch.now() > PATIENCE * limit
+
+    async def _call(self, method: str, path: str, **request: Any) -> Answer:
+        """Once; and once more where the token has expired and there is another."""
+        answer, token = await self._signed(method, path, **request)
+        if answer.is_expired() and self._tokens.refused(token):
+            answer, _ = await self._signed(method, path, **request)
+        return answer
+
+    async def _signed(self, method: str, path: str, **request: Any) -> tuple[Answer, str]:
+        try:
+            token = await self._tokens.current()
+        except NoToken as error:
+            return Answer({}, error.problem), ""
+        headers = {"authorization": f"Bearer {token}"}
+        return await self._send(method, path, headers, **request), token
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        headers: dict[str, str],
+        content: Any = None,
+        parameters: Mapping[str, Any] | None = None,
+    ) -> Answer:
+        body = None
+        if content is not None:
+            headers["content-type"] = "application/json"
+            body = orjson.dumps(content)
+        await self._quota.acquire()
+        try:
+            response = await self._http.request(
+                method, self._base + path, headers=headers, content=body, params=parameters or None
+            )
+        except httpx.TransportError as error:
+            return Answer({}, problems.no_answer(_told(error)))
+        return self._read(response)
+
+    def _read(self, response: httpx.Response) -> Answer:
+        self._tell_quota(response)
+        body = _json(response.content)
+        if response.is_success:
+            return Answer(body)
+        after = retryafter.parse(response.headers.get("retry-after"), self._clock.now())
+        problem = problems.read(response.status_code, body, after)
+        if response.status_code == 429:
+            self._throttled(problem)
+        return Answer(body, problem)
+
+    # signing in
+
+    def _make_tokens(self, options: Options, log: Log) -> Tokens:
+        if options.oauth is not None:
+            return OAuthTokens(options.oauth, self._grant, self._clock, log)
+        assert options.token is not None
+        return FixedKey(options.token.get_secret_value())
+
+    async def _grant(self, form: dict[str, str]) -> dict[str, Any]:
+        """Ask for a token (OAuth 2.0, refresh_token). Raises NoToken."""
+        try:
+            response = await self._http.post(self._base + self.paths.token(), data=form)
+        except httpx.TransportError as error:
+            raise NoToken(problems.no_answer(_told(error))) from None
+        answer = self._read(response)
+        if answer.problem is None and not isinstance(answer.body.get("access_token"), str):
+            raise NoToken(problems.no_word())
+        if answer.problem is not None:
+            raise NoToken(answer.problem)
+        return answer.body
+
+    # the quota
+
+    def _tell_quota(self, response: httpx.Response) -> None:
+        numbers = _numbers(response.headers)
+        if "daily" in numbers and "daily-remaining" in numbers:
+            most = numbers["daily"]
+            self._quota.daily(most - numbers["daily-remaining"], most)
+        if "max" in numbers and "remaining" in numbers:
+            seconds = numbers.get("interval-milliseconds", 0) / 1000 or DEFAULT_INTERVAL
+            self._quota.burst(numbers["remaining"], numbers["max"], seconds)
+
+    def _throttled(self, problem: Problem) -> None:
+        """The other workers' requests wait, too."""
+        wait = problem.outcome()
+        assert isinstance(wait, NotDelivered)
+        if isinstance(wait, relay.Pause):
+            self._quota.exhausted(wait.after or 0.0)
+        else:
+            self._quota.burst(0, 1, wait.after or DEFAULT_INTERVAL)
+
+
+def _told(error: httpx.TransportError) -> str:
+    outcome = outcome_of(error, 0.0)
+    return outcome.reason
+
+
+def _json(content: bytes) -> dict[str, Any]:
+    try:
+        body = orjson.loads(content)
+    except orjson.JSONDecodeError:
+        return {}
+    return body if isinstance(body, dict) else {}
+
+
+def _numbers(headers: httpx.Headers) -> dict[str, int]:
+    return {
+        name.removeprefix(PREFIX): int(value)
+        for name, value in headers.items()
+        if name.startswith(PREFIX) and value.isdecimal()
+    }

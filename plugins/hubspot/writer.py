@@ -1,0 +1,213 @@
+"""The writer: puts records of one kind into HubSpot by batch upsert, each to an end of its own.
+
+A batch that is refused as a whole is halved until the bad record stands alone; where the error
+names a property or quotes a value, those who have it are the first half. A record that is named
+in an answer is mended or ended; one that is in neither list is tried again, and never taken for
+written.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import relay
+from relay.outcome import Outcome, Pause
+
+from . import problem as problems
+from .errors import UNKNOWN
+from .mender import Mender
+from .problem import Problem
+from .record import Record
+from .session import Answer, Session
+
+MOST = 100
+"""Inputs in a batch (HubSpot's contacts guide)."""
+QUOTED = 3
+"""Characters that a value needs to be looked for in a message."""
+TOO_SLOW = "a refused batch was not searched to its end in time"
+
+
+class Writer:
+    """Writes records of one kind."""
+
+    def __init__(self, session: Session, kind: str, mender: Mender) -> None:
+        self._session = session
+        self._kind = kind
+        self._mender = mender
+        self._id_property = mender.id_property
+
+    async def write(self, records: Sequence[Record]) -> None:
+        """Each record has an outcome afterwards. No two have the same key."""
+        waiting = [record for record in records if record.outcome is None]
+        while waiting:
+            for record in waiting:
+                self._mender.prepare(record)
+            await self._send("batch/upsert", [each for each in waiting if each.target is None])
+            await self._send("batch/update", [each for each in waiting if each.target])
+            waiting = [record for record in waiting if record.outcome is None]
+            await self._adopt([record for record in waiting if record.taken])
+
+    async def read(
+        self, ids: Sequence[str], properties: Sequence[str], id_property: str | None = None
+    ) -> tuple[list[dict[str, Any]], Problem | None]:
+        """Those of the records that are there, by id or by a unique property."""
+        found: list[dict[str, Any]] = []
+        for start in range(0, len(ids), MOST):
+            content: dict[str, Any] = {
+                "inputs": [{"id": each} for each in ids[start : start + MOST]],
+                "properties": list(properties),
+                "propertiesWithHistory": [],
+            }
+            if id_property:
+                content["idProperty"] = id_property
+            answer = await self._session.post(self._path("batch/read"), content)
+            if answer.problem:
+                return found, answer.problem
+            found += answer.list("results")
+        return found, None
+
+    def _path(self, action: str) -> str:
+        return self._session.paths.objects(self._kind, action)
+
+    async def _send(self, action: str, records: Sequence[Record]) -> None:
+        """Send them together; in parts, where that is refused. Each is ended or mended."""
+        parts = deque(records[start : start + MOST] for start in range(0, len(records), MOST))
+        while parts:
+            part = parts.popleft()
+            content = {"inputs": [self._input(record) for record in part]}
+            answer = await self._session.post(self._path(action), content)
+            parts.extendleft(reversed(self._conclude(part, answer)))
+            if parts and (stop := self._stop(part, answer)):
+                end([record for rest in parts for record in rest], stop)
+                return
+
+    def _stop(self, part: Sequence[Record], answer: Answer) -> Outcome | None:
+        """What keeps the other parts from being sent."""
+        if answer.problem and answer.problem.holds_all():
+            return answer.problem.outcome()
+        if pause := next((each.outcome for each in part if isinstance(each.outcome, Pause)), None):
+            return pause
+        return relay.Retry(TOO_SLOW) if self._session.spent() else None
+
+    def _input(self, record: Record) -> dict[str, Any]:
+        values = record.properties | {self._id_property: record.key}
+        common = {"objectWriteTraceId": record.trace, "properties": values}
+        if record.target:
+            return {"id": record.target, **common}
+        return {"id": record.key, "idProperty": self._id_property, **common}
+
+    # what the answer says
+
+    def _conclude(self, part: Sequence[Record], answer: Answer) -> list[Sequence[Record]]:
+        """End or mend those of whom it says something; gives the parts to be sent anew."""
+        if answer.problem is None:
+            return self._read(part, answer)
+        problem = _of_all(answer.problem) if len(part) > 1 else answer.problem
+        if problem is None:
+            return _halves(part, answer.problem)
+        for record in part:
+            self._refuse(record, problem)
+        return []
+
+    def _read(self, part: Sequence[Record], answer: Answer) -> list[Sequence[Record]]:
+        """A 200 or a 207."""
+        self._accept(part, answer.list("results"))
+        unsaid = [record for record in part if record.outcome is None]
+        nameless: list[Problem] = []
+        for problem in (problems.read(None, error) for error in answer.list("errors")):
+            blamed = [record for record in unsaid if _is_named(record, problem)]
+            for record in blamed:
+                self._refuse(record, problem)
+            unsaid = [record for record in unsaid if record not in blamed]
+            nameless += [] if problem.named else [problem]
+        if nameless and len(unsaid) > 1:
+            return _halves(unsaid, nameless[0])
+        for record in unsaid:
+            self._refuse(record, nameless[0] if nameless else problems.no_word())
+        return []
+
+    def _accept(self, part: Sequence[Record], results: Iterable[Mapping[str, Any]]) -> None:
+        """The order is not theirs: matched by trace id, else by key, else by the record's id."""
+        by_trace = {record.trace: record for record in part}
+        by_key = {record.key.casefold(): record for record in part}
+        by_target = {record.target: record for record in part if record.target}
+        for result in results:
+            properties = result.get("properties") or {}
+            key = str(properties.get(self._id_property) or "").casefold()
+            record = (
+                by_trace.get(str(result.get("objectWriteTraceId")))
+                or by_key.get(key)
+                or by_target.get(str(result.get("id")))
+            )
+            if record and result.get("id"):
+                record.outcome = relay.Delivered(str(result["id"]))
+
+    def _refuse(self, record: Record, problem: Problem) -> None:
+        record.outcome = self._mender.mend(record, problem)
+
+    # another record has it
+
+    async def _adopt(self, records: Sequence[Record]) -> None:
+        """Write to the record that has the value already, unless that is somebody else's."""
+        if not records:
+            return
+        others = {record.taken.other_record for record in records if record.taken}
+        found, problem = await self.read(sorted(filter(None, others)), [self._id_property])
+        if problem:
+            end(records, problem.outcome())
+            return
+        free = {str(each.get("id")) for each in found if not value(each, self._id_property)}
+        for record in records:
+            self._settle(record, free)
+
+    def _settle(self, record: Record, free: set[str]) -> None:
+        """A record without a key is the same person; it gets only one key."""
+        refusal, record.taken = record.taken, None
+        assert refusal is not None
+        if refusal.other_record in free:
+            free.discard(str(refusal.other_record))
+            record.target = refusal.other_record
+        else:
+            record.outcome = self._mender.without_taken(record, refusal)
+
+
+def end(records: Iterable[Record], outcome: Outcome) -> None:
+    """The same end for all that have none."""
+    for record in records:
+        record.outcome = record.outcome or outcome
+
+
+def value(result: Mapping[str, Any], name: str) -> str:
+    """A property of a record as HubSpot gives it; empty where it has none."""
+    found = (result.get("properties") or {}).get(name)
+    return "" if found is None else str(found)
+
+
+def _of_all(problem: Problem) -> Problem | None:
+    """What of a refusal applies to every record of the batch."""
+    if problem.holds_all():
+        return problem
+    unknown = tuple(fault for fault in problem.faults if fault.code in UNKNOWN)
+    return replace(problem, faults=unknown) if unknown else None
+
+
+def _halves(part: Sequence[Record], problem: Problem) -> list[Sequence[Record]]:
+    """The innocent and the suspects, where the refusal gives a hint; else two halves."""
+    suspects = [record for record in part if _is_suspect(record, problem)]
+    if 0 < len(suspects) < len(part):
+        return [[record for record in part if record not in suspects], suspects]
+    middle = len(part) // 2
+    return [part[:middle], part[middle:]]
+
+
+def _is_suspect(record: Record, problem: Problem) -> bool:
+    return _is_named(record, problem) or any(
+        len(record.properties.get(name, "")) >= QUOTED and record.properties[name] in fault.message
+        for fault in problem.faults
+        for name in fault.properties
+    )
+
+
+def _is_named(record: Record, problem: Problem) -> bool:
+    return not problem.named.isdisjoint({record.trace, record.key, record.target})
