@@ -224,7 +224,8 @@ class Courier:
         room = self._ready.maxsize - self._ready.qsize()
         claimed = await self._claim_ordinary(min(max(1, room) * size, CLAIM))
         claims = claimed.claims
-        if claims and len(claims) < size and self._config.batch.wait:
+        filling = bool(claims) and len(claims) < size and self._config.batch.wait > 0
+        if filling:
             claims = await self._fill(claims)
         for start in range(0, len(claims), size):
             await self._ready.put(claims[start : start + size])
@@ -232,14 +233,15 @@ class Courier:
                 await self._put_back(claims[start + size :])
                 await self._empty_ready()
                 return
-        await self._until_more(claimed)
+        if not filling:  # what is due has changed since
+            await self._until_more(claimed)
 
     async def _until_more(self, claimed: Claimed) -> None:
-        """After a claim that found nothing, wait until there may be something."""
-        if not claimed.claims and not claimed.more:
+        """After a claim that took all there was, wait until there may be something."""
+        if not claimed.more:
             # What is urgent is due, too, but not for the feeder to claim: it must not spin on it.
             soonest = LOOK_AGAIN if claimed.urgent else 0.0
-            await self._wait(self._work, max(soonest, await self._until_due()))
+            await self._wait(self._work, max(soonest, self._until_due(claimed)))
 
     async def _claim(self, limit: int, *, urgent: bool | None) -> Claimed:
         ordered = self._config.order == "contact"
@@ -273,10 +275,9 @@ class Courier:
                 break
         return claims
 
-    async def _until_due(self) -> float:
+    def _until_due(self, claimed: Claimed) -> float:
         """Seconds until the next delivery is due; a long time without one."""
-        due = await self._with_space(lambda: self._store.next_due(self.name))
-        return PROBE_EVERY if due is None else self._hold.seconds_until(due)
+        return PROBE_EVERY if claimed.due is None else self._hold.seconds_until(claimed.due)
 
     async def _with_space(self, ask: Callable[[], Awaitable[T]]) -> T:
         """What the store answers as soon as its disk is not full."""
@@ -446,12 +447,12 @@ class Courier:
 
     async def _try_one(self) -> None:
         """Try one ordinary delivery; if it lands, the sink is well again."""
-        claims = (await self._claim(1, urgent=None)).claims
-        if not claims:
-            self._work.clear()
-            await self._wait(self._work, await self._until_due())
+        self._work.clear()
+        claimed = await self._claim(1, urgent=None)
+        if not claimed.claims:
+            await self._until_more(claimed)
             return
-        (result,) = await self._deliver(claims, trial=True)
+        (result,) = await self._deliver(claimed.claims, trial=True)
         outcome = result.outcome
         if isinstance(outcome, Delivered):
             await self._recovered()

@@ -95,11 +95,15 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """`more`: a further claim may find deliveries at once. `urgent`: urgent ones were left out."""
+    """`more`: a further claim may find deliveries at once. `urgent`: urgent ones were left out.
+
+    `due`: where there are no more, when the next one is due (microseconds); None without any.
+    """
 
     claims: list[Claim]
     more: bool
     urgent: bool = False
+    due: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,9 +255,6 @@ class Store(Protocol):
 
         `replayed` says that somebody asked for it.
         """
-
-    async def next_due(self, sink: str) -> int | None:
-        """When the next waiting delivery is due; 0 where one is pending now; None without any."""
 
     async def sink_states(self) -> dict[str, SinkState]: ...
 

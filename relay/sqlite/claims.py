@@ -108,8 +108,9 @@ def claim(
         or len(candidates) >= looked_at
         or (urgent is not True and memory.cursors[sink] < memory.last_seq)
     )
+    soonest = None if more or urgent else _next_due(connection, memory, sink, now)
     left_out = urgent is False and _any_urgent(connection, sink, now)
-    return Claimed(_claims(connection, memory, sink, chosen), more, left_out)
+    return Claimed(_claims(connection, memory, sink, chosen), more, left_out, soonest)
 
 
 def claim_suspect(
@@ -343,9 +344,11 @@ def _claims(
     ]
 
 
-def next_due(connection: apsw.Connection, name: str, memory: Memory, now: int) -> int | None:
-    """As in Store. A retry put off by a clock that has since jumped back is due at once."""
-    sink = memory.sink(connection, name)
+def _next_due(connection: apsw.Connection, memory: Memory, sink: int, now: int) -> int | None:
+    """When the next one is due: 0 where one is pending now; None without any.
+
+    A retry put off by a clock that has since jumped back is due at once.
+    """
     connection.execute(
         "UPDATE deliveries INDEXED BY deliveries_waiting SET due = ?2"
         " WHERE sink = ?1 AND state = 2 AND urgent IN (0, 1) AND due > ?3",
@@ -354,7 +357,7 @@ def next_due(connection: apsw.Connection, name: str, memory: Memory, now: int) -
     pending = "SELECT 1 FROM deliveries WHERE sink = ?1 AND state = 0 AND urgent IN (0, 1)"
     if rows.value(connection, f"SELECT EXISTS ({pending})", (sink,)):
         return 0
-    if memory.cursors[sink] < memory.last_seq and _fresh(connection, memory, sink, 1).candidates:
+    if memory.cursors[sink] < memory.last_seq:
         return 0
     soonest: int | None = rows.value(
         connection,

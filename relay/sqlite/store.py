@@ -224,10 +224,6 @@ class SqliteStore:
             raise ValueError(f"no sink {old} ever had a delivery")
         return await self._write(changes.rename, self._memory, old, new)  # type: ignore[no-any-return]
 
-    async def next_due(self, sink: str) -> int | None:
-        """As in Store."""
-        return await self._write(claims.next_due, sink, self._memory, self._now())  # type: ignore[no-any-return]
-
     async def sink_states(self) -> dict[str, SinkState]:
         """As in Store."""
         return await self._read(_sink_states)
