@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from stubs.sobjects import comparable
+from stubs.salesforce_org import comparable
 
 Row = Mapping[str, Any]
 Test = Callable[[Row], bool]

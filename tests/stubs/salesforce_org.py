@@ -164,6 +164,8 @@ class Org:
         self.rows: dict[str, dict[str, dict[str, Any]]] = {}
         self.rules: list[DuplicateRule] = []
         self.deleted: set[str] = set()
+        # By object, field and whether capitals count: the ids of each value, in their order.
+        self._indexes: dict[tuple[str, str, bool], dict[Any, dict[str, None]]] = {}
         self._numbers = itertools.count(1)
         self._prefixes = dict(PREFIXES)
 
@@ -189,10 +191,22 @@ class Org:
     def matches(self, kind: str, name: str, value: Any) -> list[dict[str, Any]]:
         """The rows with this value; capitals count only where the field says so."""
         told = self.field(kind, name).case_sensitive
-        wanted = comparable(value, told)
-        return [
-            row for row in self.table(kind).values() if comparable(row.get(name), told) == wanted
-        ]
+        place = kind, name, told
+        if place not in self._indexes:
+            self._indexes[place] = {}
+            for row in self.table(kind).values():
+                self._indexed(place, row)
+        ids = self._indexes[place].get(comparable(value, told), {})
+        return [self.table(kind)[known] for known in ids]
+
+    def _indexed(self, place: tuple[str, str, bool], row: Mapping[str, Any]) -> None:
+        _, name, told = place
+        value = comparable(row.get(name), told)
+        self._indexes[place].setdefault(value, {})[row["Id"]] = None
+
+    def _unindexed(self, place: tuple[str, str, bool], row: Mapping[str, Any]) -> None:
+        _, name, told = place
+        self._indexes[place][comparable(row.get(name), told)].pop(row["Id"])
 
     def row(self, kind: str, text: Any) -> dict[str, Any]:
         """The row of an id. Raises Refused."""
@@ -219,7 +233,6 @@ class Org:
         now = _now()
         row = {"Id": made, "CreatedDate": now, "LastModifiedDate": now, "SystemModstamp": now}
         row |= {name: False for name, c in self.fields[kind].items() if c.type == "boolean"}
-        self.table(kind)[made] = row
         self._put(kind, row, changes)
         return made
 
@@ -237,6 +250,7 @@ class Org:
 
     def delete(self, kind: str, known: str) -> None:
         del self.table(kind)[known]
+        self._indexes.clear()
         self.deleted.add(known)
 
     def saved(self) -> Any:
@@ -245,8 +259,13 @@ class Org:
 
     def restore(self, saved: Any) -> None:
         self.rows = saved
+        self._indexes.clear()
 
     def _put(self, kind: str, row: dict[str, Any], changes: Mapping[str, Any]) -> None:
+        places = [place for place in self._indexes if place[0] == kind]
+        for place in places if row["Id"] in self.table(kind) else ():
+            self._unindexed(place, row)
+        self.table(kind)[row["Id"]] = row
         for name, value in changes.items():
             if value is None:
                 row.pop(name, None)
@@ -254,6 +273,8 @@ class Org:
                 row[name] = value
         if "LastName" in self.fields[kind]:
             row["Name"] = " ".join(filter(None, (row.get("FirstName"), row.get("LastName"))))
+        for place in places:
+            self._indexed(place, row)
 
     def _converted(self, kind: str, values: Mapping[str, Any]) -> dict[str, Any]:
         """By the org's own names, parents found, types checked."""
