@@ -293,7 +293,10 @@ class Courier:
         while True:
             claims = await self._ready.get()
             await self._deliver_urgent()
-            await self._deliver(claims)
+            if self._ordinary_halted():
+                await self._put_back(claims)
+            else:
+                await self._deliver(claims)
 
     async def _send_urgent(self) -> None:
         """The reserved worker: opt-outs, and what must land before them."""
