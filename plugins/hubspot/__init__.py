@@ -38,6 +38,7 @@ from relay.quota import Quota
 
 from .mender import Mender
 from .options import Options
+from .people import People
 from .record import Record, properties
 from .session import Session
 from .writer import MOST, Writer
@@ -64,7 +65,8 @@ class HubSpot(relay.Sink):
             defaults=options.defaults,
             adopts="email" in options.match,
         )
-        self._writer = Writer(self._session, options.object, mender)
+        self._writer = Writer(self._session, options.object, mender, options.only_if_empty)
+        self._people = People(self._session, self._writer, options, self.log)
 
     async def send_batch(self, deliveries: Sequence[relay.Delivery]) -> Sequence[Outcome]:
         if self.columns is None:
@@ -78,7 +80,9 @@ class HubSpot(relay.Sink):
             else:
                 outcomes[delivery.id] = made
         for together in rounds(records):
+            await self._people.look(together)
             await self._writer.write(together)
+            self._people.remember(together)
         outcomes |= {record.trace: record.outcome for record in records if record.outcome}
         return [outcomes[delivery.id] for delivery in deliveries]
 
@@ -94,7 +98,8 @@ class HubSpot(relay.Sink):
             return relay.Reject("key: is empty for this event")
         if delivery.stale and key != delivery.id:  # with a record for each event, none is stale
             return relay.Delivered("stale: HubSpot has had later news of this contact")
-        return Record(delivery.id, key, properties(delivery.record))
+        mobile = str(delivery.event.data.get("mobile") or "")
+        return Record(delivery.id, key, properties(delivery.record), mobile)
 
 
 def rounds(records: Sequence[Record]) -> list[list[Record]]:

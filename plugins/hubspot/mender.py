@@ -18,6 +18,8 @@ LONGEST_TEXT = 65_536
 """Characters of a text property (HubSpot's Properties guide)."""
 LIMIT = re.compile(r"(?:max\w*|up to|than)\D{0,30}?(\d[\d,]*)", re.IGNORECASE)
 REMEMBERED = 200
+EMAIL = "email"
+"""The one property of HubSpot's own that no two contacts may share."""
 
 
 @dataclass(slots=True)
@@ -48,6 +50,8 @@ class Mender:
             return end
         if any(each.code in UNKNOWN for each in problem.faults) and not self.drop_unknown:
             return relay.Pause(problem.reason(record.properties.values()), status=problem.status)
+        if record.target and any(self.id_property in each.properties for each in problem.faults):
+            return self._without_target(record, problem)
         ways = [(_way(fault, problem), fault) for fault in problem.faults or (_whole(problem),)]
         tried = {way for way, _ in ways} & record.mended
         if tried or not all(self._apply(way, record, fault, problem) for way, fault in ways):
@@ -57,15 +61,19 @@ class Mender:
 
     def without_taken(self, record: Record, problem: Problem) -> Outcome | None:
         """Another record keeps the value that ours was to have: go without it, or end."""
-        names = [name for fault in problem.faults for name in fault.properties] or ["email"]
-        record.target = None
-        if self._drop(record, names):
+        names = [name for fault in problem.faults for name in fault.properties] or [EMAIL]
+        if self._drop(record, [EMAIL if name == self.id_property else name for name in names]):
             return None
         return relay.Reject(
-            f"{problem.reason(record.properties.values())} (record {problem.other_record}, which "
-            "has another key): merge the two in HubSpot, or set on_invalid: drop",
+            f"{problem.reason(record.properties.values())} (record {problem.other_record}): "
+            "merge the two in HubSpot, or set on_invalid: drop",
             status=problem.status or 400,
         )
+
+    def _without_target(self, record: Record, problem: Problem) -> Outcome | None:
+        """Our key is another record's, so that one is written and not the one found."""
+        record.target = None
+        return self.without_taken(record, problem) if "taken" in record.mended else None
 
     def _apply(self, way: str, record: Record, fault: Fault, problem: Problem) -> bool:
         match way:

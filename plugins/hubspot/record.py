@@ -1,6 +1,6 @@
 """A record on its way to HubSpot, and its values as HubSpot wants them: all of them text."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,12 +17,14 @@ class Record:
 
     `target` is the id of the record in HubSpot where it is to be written by that: a person
     found by other means, who has no key yet. `mended` says what was tried to make it acceptable,
-    `taken` that another record may have a value that ours was to have. `outcome` is its end.
+    `taken` that another record may have a value that ours was to have. `mobile` is the number
+    in E.164, of a person. `outcome` is its end.
     """
 
     trace: str
     key: str
     properties: dict[str, str]
+    mobile: str = ""
     target: str | None = None
     taken: Problem | None = None
     mended: set[str] = field(default_factory=set)
@@ -35,6 +37,19 @@ class Record:
 def properties(values: Mapping[str, Any]) -> dict[str, str]:
     """What `map` gave, as HubSpot's properties."""
     return {name: text(value) for name, value in values.items()}
+
+
+def value(result: Mapping[str, Any], name: str) -> str:
+    """A property of a record as HubSpot gives it; empty where it has none."""
+    found = (result.get("properties") or {}).get(name)
+    return "" if found is None else str(found)
+
+
+def keep_filled(record: Record, result: Mapping[str, Any], names: Iterable[str]) -> None:
+    """Leave out those of these properties that have a value in HubSpot."""
+    for name in names:
+        if value(result, name):
+            record.properties.pop(name, None)
 
 
 def text(value: Any) -> str:

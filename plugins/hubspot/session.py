@@ -44,6 +44,13 @@ class Answer:
         found = self.body.get(name)
         return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
 
+    def next_page(self) -> str | None:
+        """What `after` is to be for the next page; None after the last."""
+        paging = self.body.get("paging")
+        following = paging.get("next") if isinstance(paging, dict) else None
+        after = following.get("after") if isinstance(following, dict) else None
+        return None if after is None else str(after)
+
 
 class Session:
     """Raises nothing but relay.Pause, where the guard lets no address be dialled."""

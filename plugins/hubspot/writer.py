@@ -18,7 +18,7 @@ from . import problem as problems
 from .errors import UNKNOWN
 from .mender import Mender
 from .problem import Problem
-from .record import Record
+from .record import Record, keep_filled, value
 from .session import Answer, Session
 
 MOST = 100
@@ -31,10 +31,13 @@ TOO_SLOW = "a refused batch was not searched to its end in time"
 class Writer:
     """Writes records of one kind."""
 
-    def __init__(self, session: Session, kind: str, mender: Mender) -> None:
+    def __init__(
+        self, session: Session, kind: str, mender: Mender, only_if_empty: Sequence[str] = ()
+    ) -> None:
         self._session = session
         self._kind = kind
         self._mender = mender
+        self._only_if_empty = only_if_empty
         self._id_property = mender.id_property
 
     async def write(self, records: Sequence[Record]) -> None:
@@ -153,21 +156,22 @@ class Writer:
         if not records:
             return
         others = {record.taken.other_record for record in records if record.taken}
-        found, problem = await self.read(sorted(filter(None, others)), [self._id_property])
+        wanted = [self._id_property, *self._only_if_empty]
+        found, problem = await self.read(sorted(filter(None, others)), wanted)
         if problem:
-            end(records, problem.outcome())
+            end(records, blocked(problem))
             return
-        free = {str(each.get("id")) for each in found if not value(each, self._id_property)}
+        free = {str(each.get("id")): each for each in found if not value(each, self._id_property)}
         for record in records:
             self._settle(record, free)
 
-    def _settle(self, record: Record, free: set[str]) -> None:
+    def _settle(self, record: Record, free: dict[str, dict[str, Any]]) -> None:
         """A record without a key is the same person; it gets only one key."""
         refusal, record.taken = record.taken, None
         assert refusal is not None
-        if refusal.other_record in free:
-            free.discard(str(refusal.other_record))
+        if result := free.pop(refusal.other_record or "", None):
             record.target = refusal.other_record
+            keep_filled(record, result, self._only_if_empty)
         else:
             record.outcome = self._mender.without_taken(record, refusal)
 
@@ -178,10 +182,12 @@ def end(records: Iterable[Record], outcome: Outcome) -> None:
         record.outcome = record.outcome or outcome
 
 
-def value(result: Mapping[str, Any], name: str) -> str:
-    """A property of a record as HubSpot gives it; empty where it has none."""
-    found = (result.get("properties") or {}).get(name)
-    return "" if found is None else str(found)
+def blocked(problem: Problem) -> Outcome:
+    """Reading failed: it is no record's fault, so none is dead for it."""
+    outcome = problem.outcome()
+    if isinstance(outcome, relay.Retry | Pause):
+        return outcome
+    return Pause(problem.reason(), status=problem.status)
 
 
 def _of_all(problem: Problem) -> Problem | None:

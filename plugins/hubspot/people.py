@@ -1,0 +1,179 @@
+"""The people: who of them is in HubSpot already, with a key or without.
+
+By key they are read, which is exact. Only who is new by key is looked for by phone, in HubSpot's
+search (which lags behind by some moments, so nobody is told twice from it), and then by e-mail
+address. Whoever is found without a key gets it with the write that follows.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+from relay.clock import SystemClock
+from relay.helpers import national
+from relay.limiter import Limiter
+from relay.mask import mask
+from relay.outcome import Delivered
+from relay.phone import e164
+from relay.units import Rate
+
+from .known import Known
+from .options import Options
+from .record import Record, keep_filled, value
+from .session import Session
+from .tokens import Log
+from .writer import Writer, blocked, end
+
+SEARCHES = Rate(4, 1.0)
+"""HubSpot allows five a second to all of an account's apps together, older texts say four."""
+PAGE = 200
+PHONES = {
+    "phone": "hs_searchable_calculated_phone_number",
+    "mobilephone": "hs_searchable_calculated_mobile_number",
+}
+Result = dict[str, Any]
+
+
+class People:
+    """Finds the contacts that records are about."""
+
+    def __init__(self, session: Session, writer: Writer, options: Options, log: Log) -> None:
+        self._session = session
+        self._writer = writer
+        self._options = options
+        self._log = log
+        self._known = Known()
+        self._searches = Limiter(SEARCHES, SystemClock())
+
+    async def look(self, records: Sequence[Record]) -> None:
+        """Learn of the records what their writing depends on; ends those that cannot be."""
+        new = await self._by_key([record for record in records if self._is_read(record)])
+        if "phone" in self._options.match:
+            new = await self._by_phone(new)
+        if "email" in self._options.match:
+            await self._by_email(new)
+
+    def remember(self, records: Sequence[Record]) -> None:
+        """Those that are written are known."""
+        for record in records:
+            if isinstance(record.outcome, Delivered) and record.outcome.reference:
+                self._known.learn(record.key, record.outcome.reference)
+
+    async def ids(self, records: Sequence[Record]) -> dict[str, str]:
+        """The ids in HubSpot by the keys of the records; ends those that cannot be asked for."""
+        found = {each.key: known for each in records if (known := self._known.get(each.key))}
+        asked = [record for record in records if record.key not in found]
+        await self._by_key(asked)
+        return found | {each.key: known for each in asked if (known := self._known.get(each.key))}
+
+    def forget(self, key: str) -> None:
+        self._known.forget(key)
+
+    def _is_read(self, record: Record) -> bool:
+        """Whether something has to be known of it beforehand."""
+        if not record.properties.keys().isdisjoint(self._options.only_if_empty):
+            return True
+        return len(self._options.match) > 1 and self._known.get(record.key) is None
+
+    @property
+    def _wanted(self) -> list[str]:
+        return [self._options.id_property, *self._options.only_if_empty]
+
+    async def _by_key(self, records: Sequence[Record]) -> list[Record]:
+        """Gives those that are not there."""
+        if not records:
+            return []
+        by_key = {record.key.casefold(): record for record in records}
+        keys = [record.key for record in records]
+        found, problem = await self._writer.read(keys, self._wanted, self._options.id_property)
+        if problem:
+            end(records, blocked(problem))
+            return []
+        for result in found:
+            key = value(result, self._options.id_property).casefold()
+            if record := by_key.pop(key, None):
+                self._known.learn(record.key, str(result["id"]))
+                keep_filled(record, result, self._options.only_if_empty)
+        return list(by_key.values())
+
+    # by phone
+
+    async def _by_phone(self, records: Sequence[Record]) -> list[Record]:
+        """Gives those that nobody was found for."""
+        asked = [record for record in records if record.mobile]
+        if not asked:
+            return list(records)
+        found = await self._search(asked)
+        if found is None:
+            return []
+        for record in asked:
+            self._choose(record, found[record.mobile])
+        return [record for record in records if record.target is None]
+
+    def _choose(self, record: Record, candidates: dict[str, Result]) -> None:
+        """One that has no key: it is this person. Several, or another key: nobody can tell."""
+        match list(candidates.values()):
+            case [] | ():
+                return
+            case [one] if not value(one, self._options.id_property):
+                self._take(record, one)
+                candidates.clear()  # for the next of this batch with the same number
+            case several:
+                self._log.warning(
+                    "%d contacts have the number %s, none of which can be told to be the one: "
+                    "a new contact is made; merge them in HubSpot",
+                    len(several),
+                    mask(record.mobile),
+                )
+
+    def _take(self, record: Record, result: Result) -> None:
+        record.target = str(result["id"])
+        keep_filled(record, result, self._options.only_if_empty)
+
+    async def _search(self, records: Sequence[Record]) -> dict[str, dict[str, Result]] | None:
+        """The contacts by number, and by id; None where it failed and the records are ended."""
+        mobiles = {record.mobile for record in records}
+        found: dict[str, dict[str, Result]] = defaultdict(dict)
+        content = self._question(sorted({national(mobile) or mobile for mobile in mobiles}))
+        while True:
+            await self._searches.acquire()
+            path = self._session.paths.objects(self._options.object, "search")
+            answer = await self._session.post(path, content)
+            if answer.problem:
+                end(records, blocked(answer.problem))
+                return None
+            for result in answer.list("results"):
+                for mobile in self._numbers(result) & mobiles:
+                    found[mobile][str(result["id"])] = result
+            after = answer.next_page()
+            if after is None:
+                return found
+            content["after"] = after
+
+    def _question(self, numbers: list[str]) -> dict[str, Any]:
+        groups = [
+            {"filters": [{"propertyName": name, "operator": "IN", "values": numbers}]}
+            for name in PHONES.values()
+        ]
+        return {"filterGroups": groups, "properties": [*self._wanted, *PHONES], "limit": PAGE}
+
+    def _numbers(self, result: Result) -> set[str]:
+        """Its numbers in E.164: what the search compares has no country."""
+        numbers = (e164(value(result, name), self._options.country) for name in PHONES)
+        return {number for number in numbers if number}
+
+    # by e-mail address
+
+    async def _by_email(self, records: Sequence[Record]) -> None:
+        asked = {record.properties.get("email", "").strip().lower(): record for record in records}
+        asked.pop("", None)
+        if not asked:
+            return
+        found, problem = await self._writer.read(list(asked), [*self._wanted, "email"], "email")
+        if problem:
+            end(asked.values(), blocked(problem))
+            return
+        for result in found:
+            record = asked.pop(value(result, "email").lower(), None)
+            if record and not value(result, self._options.id_property):
+                self._take(record, result)

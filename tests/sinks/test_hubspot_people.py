@@ -1,0 +1,180 @@
+"""Whom the hubspot sink finds in HubSpot, and how many calls it takes."""
+
+import pytest
+from hubspotsink import delivery, key, kinds, mobile, module, opened
+from stubs.hubspot import HubSpotStub
+from stubs.vendor import serving
+
+import relay
+
+ALL = ["key", "phone", "email"]
+
+
+@pytest.fixture
+async def stub():
+    stub = HubSpotStub()
+    async with serving(stub.app) as stub.url:
+        yield stub
+
+
+def keys(stub):
+    """The keys by the contacts' ids."""
+    return {each["id"]: each.get("sms_key") for each in stub.records("contacts")}
+
+
+def calls(stub):
+    return [call.path.rsplit("contacts/", 1)[1] for call in stub.calls]
+
+
+def spoken(number):
+    """As somebody may have typed it."""
+    digits = mobile(number)[2:]
+    return f"({digits[:3]}) {digits[3:6]}-{digits[6:]}"
+
+
+@pytest.mark.parametrize("name", ["phone", "mobilephone"])
+@pytest.mark.parametrize("write", [mobile, spoken])
+async def test_a_person_without_a_key_is_found_by_phone_and_gets_it(stub, name, write):
+    old = stub.seed("contacts", {name: write(1), "city": "Tampa"})
+    async with opened(stub.url, match=["key", "phone"]) as sink:
+        outcomes = await sink.send_batch([delivery(1)])
+    assert outcomes == [relay.Delivered(old)]
+    assert keys(stub) == {old: key(1)}
+    assert stub.records("contacts")[0]["city"] == "Tampa"
+
+
+async def test_a_hundred_are_looked_for_with_one_question_each(stub):
+    for number in range(50, 100):
+        stub.seed("contacts", {"phone": spoken(number)})
+    batch = [delivery(number) for number in range(100)]
+    async with opened(stub.url, match=["key", "phone"]) as sink:
+        assert set(kinds(await sink.send_batch(batch))) == {"Delivered"}
+    assert calls(stub) == ["batch/read", "search", "batch/upsert", "batch/update"]
+    assert len(stub.records("contacts")) == 100
+    assert sorted(keys(stub).values()) == sorted(key(number) for number in range(100))
+
+
+async def test_nobody_is_looked_for_twice(stub):
+    async with opened(stub.url, match=ALL) as sink:
+        for _ in range(3):
+            await sink.send_batch([delivery(1), delivery(2)])
+    assert calls(stub) == ["batch/read", "search", *["batch/upsert"] * 3]
+
+
+async def test_who_is_there_by_key_is_not_looked_for_by_phone(stub):
+    stub.seed("contacts", {"sms_key": key(1)})
+    stub.seed("contacts", {"phone": mobile(1)})
+    async with opened(stub.url, match=ALL) as sink:
+        await sink.send_batch([delivery(1)])
+    assert calls(stub) == ["batch/read", "batch/upsert"]
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        [{"phone": spoken(1)}, {"mobilephone": mobile(1)}],
+        [{"phone": mobile(1), "sms_key": "another"}],
+    ],
+)
+async def test_where_nobody_can_tell_who_it_is_a_new_contact_is_made_and_told(stub, others, caplog):
+    for other in others:
+        stub.seed("contacts", other)
+    async with opened(stub.url, match=["key", "phone"]) as sink:
+        assert kinds(await sink.send_batch([delivery(1)])) == ["Delivered"]
+    assert len(stub.records("contacts")) == len(others) + 1
+    (told,) = caplog.messages
+    assert "merge" in told
+    assert mobile(1) not in told
+
+
+async def test_the_same_digits_in_another_country_are_another_number(stub):
+    other = stub.seed("contacts", {"phone": "+44 2125 550001"})
+    async with opened(stub.url, match=["key", "phone"]) as sink:
+        await sink.send_batch([delivery(1)])
+    assert keys(stub)[other] is None
+    assert len(stub.records("contacts")) == 2
+
+
+async def test_a_number_without_its_country_is_of_the_country_in_the_options(stub):
+    old = stub.seed("contacts", {"phone": "+447400123456"})
+    async with opened(stub.url, match=["key", "phone"], country="GB") as sink:
+        outcomes = await sink.send_batch([delivery(1, mobile="+447400123456")])
+    assert outcomes == [relay.Delivered(old)]
+
+
+async def test_more_answers_than_a_page_holds_are_all_read(stub):
+    for _ in range(150):
+        stub.seed("contacts", {"phone": mobile(1)})
+        stub.seed("contacts", {"phone": mobile(2)})
+    last = stub.seed("contacts", {"phone": mobile(3)})
+    async with opened(stub.url, match=["key", "phone"]) as sink:
+        outcomes = await sink.send_batch([delivery(1), delivery(2), delivery(3)])
+    assert outcomes[2] == relay.Delivered(last)
+    assert calls(stub).count("search") == 2
+
+
+async def test_one_contact_gets_one_key_even_if_two_of_a_batch_have_its_number(stub):
+    stub.seed("contacts", {"phone": mobile(1)})
+    options = {"match": ["key", "phone"], "key": "{{ data.keyword }}"}
+    batch = [delivery(1, keyword="A"), delivery(1, keyword="B")]
+    async with opened(stub.url, **options) as sink:
+        assert kinds(await sink.send_batch(batch)) == ["Delivered"] * 2
+    assert sorted(keys(stub).values()) == ["A", "B"]
+
+
+async def test_a_person_is_found_by_address(stub):
+    old = stub.seed("contacts", {"email": "ann@home.example"})
+    sent = delivery(1, {"email": "Ann@Home.example"})
+    async with opened(stub.url, match=ALL) as sink:
+        assert await sink.send_batch([sent]) == [relay.Delivered(old)]
+    assert calls(stub) == ["batch/read", "search", "batch/read", "batch/update"]
+    assert keys(stub) == {old: key(1)}
+
+
+async def test_what_a_person_found_has_already_is_left_alone(stub):
+    stub.seed("contacts", {"phone": mobile(1), "lifecyclestage": "customer"})
+    options = {"match": ["key", "phone"], "only_if_empty": ["lifecyclestage"]}
+    async with opened(stub.url, **options) as sink:
+        await sink.send_batch([delivery(1, {"lifecyclestage": "lead"})])
+    (kept,) = stub.records("contacts")
+    assert (kept["lifecyclestage"], kept["sms_key"]) == ("customer", key(1))
+
+
+async def test_a_person_found_who_vanishes_is_made_anew(stub):
+    stub.seed("contacts", {"phone": mobile(1)})
+    stub.fault_row("OBJECT_NOT_FOUND")
+    async with opened(stub.url, match=["key", "phone"]) as sink:
+        assert kinds(await sink.send_batch([delivery(1)])) == ["Delivered"]
+    assert calls(stub) == ["batch/read", "search", "batch/update", "batch/upsert"]
+
+
+async def test_a_key_that_came_into_the_world_meanwhile_is_used(stub):
+    stub.seed("contacts", {"phone": mobile(1)})
+    stub.fault("empty", on="batch/read")
+    stub.seed("contacts", {"sms_key": key(1)})
+    async with opened(stub.url, match=["key", "phone"]) as sink:
+        assert await sink.send_batch([delivery(1)]) == [relay.Delivered("502")]
+    assert len(stub.records("contacts")) == 2
+
+
+@pytest.mark.parametrize("path", ["batch/read", "search"])
+@pytest.mark.parametrize(
+    ("fault", "kind"),
+    [("drop", "Retry"), ("secondly", "Retry"), ("401", "Pause"), ("non_unique", "Pause")],
+)
+async def test_who_cannot_be_looked_for_is_not_written(stub, path, fault, kind):
+    stub.fault(fault, on=path)
+    async with opened(stub.url, match=ALL) as sink:
+        assert kinds(await sink.send_batch([delivery(1), delivery(2)])) == [kind] * 2
+    assert not stub.records("contacts")
+
+
+def test_the_longest_unused_key_is_forgotten_first():
+    known = module("known").Known(most=2)
+    known.learn("a", "1")
+    known.learn("b", "2")
+    assert known.get("a") == "1"
+    known.learn("c", "3")
+    assert [known.get(each) for each in "abc"] == ["1", None, "3"]
+    known.forget("a")
+    assert known.get("a") is None
