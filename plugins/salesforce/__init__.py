@@ -43,21 +43,28 @@ but after a token has ended, or once after a record was mended by the options ab
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
+import httpx
+
 import relay
+from relay.classify import outcome_of
 from relay.expressions import EvaluationError
-from relay.outcome import Outcome
+from relay.outcome import NotDelivered, Outcome
 from relay.quota import Quota
 
+from .backfill import Backfill, Progress
+from .key import is_of_contact
 from .mending import Mender
 from .options import PERSONS, Activity, Campaign, Options
 from .people import Known, People
 from .row import MOST_ROWS, Row, fields_of
+from .schema import MEMBER, lacks
 from .session import Session
 from .writer import Target, Writer
 from .writing import Writing
 
 NO_MAP = "the sink has no map: add one that names the fields of Salesforce to write"
-MEMBER = "CampaignMember"
+ALLOW_SAVE = {"Sforce-Duplicate-Rule-Header": "allowSave=true"}
+NOTHING_TO_DO = "nothing is missing in the org"
 
 
 class Salesforce(relay.Sink):
@@ -69,8 +76,8 @@ class Salesforce(relay.Sink):
     def __init__(self, *args: Any, **named: Any) -> None:
         super().__init__(*args, **named)
         options: Options = self.options
-        self.quota = Quota(share=options.quota.share)
-        self._session = Session(options, self.http, self.quota)
+        self.quota = self._quota = Quota(share=options.quota.share)
+        self._session = Session(options, self.http, self._quota)
         self._people = People(self._session, options, self.log)
         self._contacts = self._writer(
             options,
@@ -88,6 +95,32 @@ class Salesforce(relay.Sink):
     async def open(self) -> None:
         if self.columns is None:
             raise relay.Pause(NO_MAP)
+
+    async def check(self) -> list[str]:
+        """Sign in, and hold the options against what the org describes."""
+        missing = [NO_MAP] if self.columns is None else []
+        try:
+            found = await lacks(self._session, self.options, self.columns)
+        except (httpx.HTTPError, NotDelivered) as error:
+            return [*missing, outcome_of(error, 0.0).reason]
+        return [*missing, *map(str, found)]
+
+    async def setup(
+        self, *, backfill: bool = False, progress: Progress = lambda _done, _total: None
+    ) -> list[str]:
+        """Say where to click for what is missing; give people their keys.
+
+        Raises Retry or Pause.
+        """
+        found = await lacks(self._session, self.options, self.columns)
+        told = [lack.remedy for lack in found] or [NOTHING_TO_DO]
+        if not backfill:
+            return told
+        if found:
+            return [*told, "then run it again with --backfill-keys"]
+        target = Target(self.options.object, self.options.external_id)
+        writer = Writer(self._session, target, None, self.log, ALLOW_SAVE)
+        return await Backfill(self._session, self.options, writer, self._quota, progress).run()
 
     async def send_batch(self, deliveries: Sequence[relay.Delivery]) -> Sequence[Outcome]:
         batch = [Writing(delivery) for delivery in deliveries]
@@ -122,21 +155,12 @@ class Salesforce(relay.Sink):
             raise relay.Reject("the key is empty: see options.key")
         if options.activity:
             writing.activity = _activity(delivery, key, options.activity, options.external_id)
-        if delivery.stale and self._is_of_contact(delivery.event, key):
+        if delivery.stale and is_of_contact(options.key, delivery.event):
             if not options.activity:
                 writing.ended = relay.Delivered("stale: a later event of the contact is there")
             return
         fields = fields_of(delivery.record, options.external_id)
         writing.contact = Row(delivery, key, fields)
-
-    def _is_of_contact(self, event: relay.Event, key: str) -> bool:
-        """Whether all events of the contact have this key; where not, each has its own record."""
-        data = {name: event.data.get(name) for name in ("mobile", "country")}
-        bare = relay.Event(id="", source=event.source, type="", subject=None, time="", data=data)
-        try:
-            return bool(self.options.key.render(bare).strip() == key)
-        except EvaluationError:
-            return False
 
     async def _write_contacts(self, rows: Sequence[Row]) -> None:
         if not rows:
@@ -177,9 +201,9 @@ def _activity(delivery: relay.Delivery, key: str, activity: Activity, external_i
 
 def _headers(options: Options) -> Mapping[str, str]:
     """Duplicate rules and assignment rules ("Headers", REST guide)."""
-    headers = {}
+    headers: dict[str, str] = {}
     if options.duplicates == "allow_save":
-        headers["Sforce-Duplicate-Rule-Header"] = "allowSave=true"
+        headers |= ALLOW_SAVE
     if not options.assignment_rules:
         headers["Sforce-Auto-Assign"] = "FALSE"
     return headers

@@ -1,0 +1,123 @@
+"""The backfill: gives the people who are there already the key by which their events find them."""
+
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping
+from itertools import islice
+from typing import Any
+
+import relay
+from relay.phone import country, e164
+from relay.quota import Quota
+
+from .key import of_number
+from .options import Options
+from .row import MOST_ROWS, Row
+from .session import Session
+from .writer import Writer
+
+Progress = Callable[[int, int | None], None]
+NO_EVENT = relay.Event(id="", source="", type="", subject=None, time="", data={})
+NOT_OF_NUMBER = "no keys are filled in: they are made of more than the number (options.key)"
+
+
+class Backfill:
+    """One run. A later one goes on where it stopped: whoever has a key is not looked at."""
+
+    def __init__(
+        self,
+        session: Session,
+        options: Options,
+        writer: Writer,
+        quota: Quota,
+        progress: Progress,
+    ) -> None:
+        self._session = session
+        self._options = options
+        self._writer = writer
+        self._quota = quota
+        self._progress = progress
+        self._total = 0
+        self._done = 0
+        self._counts: Counter[str] = Counter()
+
+    async def run(self) -> list[str]:
+        """What was done, a line each. Raises Retry or Pause."""
+        if not of_number(self._options.key, "+12125550123", "US"):
+            return [NOT_OF_NUMBER]
+        people = await self._people()
+        while people:
+            if self._quota.bulk_wait():
+                self._counts["left for later, as the day's API calls are used: run it again"] += (
+                    len(people)
+                )
+                break
+            await self._write(dict(islice(people.items(), MOST_ROWS)))
+            for key in list(islice(people, MOST_ROWS)):
+                del people[key]
+        told = [f"{count} {what}" for what, count in self._counts.items()]
+        return told or ["every person with a number has a key"]
+
+    async def _people(self) -> dict[str, str]:
+        """The id of the one person for each key; a number that several have is nobody's."""
+        people: dict[str, str] = {}
+        shared: Counter[str] = Counter()
+        async for record in self._records():
+            keys = self._keys(record)
+            if not keys:
+                self._count("people without a possible number")
+            for key in keys:
+                if key in people or key in shared:
+                    shared[key] += 2 if people.pop(key, None) else 1
+                else:
+                    people[key] = record["Id"]
+        for count in shared.values():
+            self._count("people who share a number: give one of them the key, or merge", count)
+        return people
+
+    async def _records(self) -> AsyncIterator[Mapping[str, Any]]:
+        options = self._options
+        phones = options.phone_fields
+        numbered = " OR ".join(f"{name} != null" for name in phones)
+        query = (
+            f"SELECT Id, {', '.join(phones)} FROM {options.object}"  # noqa: S608  names only
+            f" WHERE {options.external_id} = null AND ({numbered}) ORDER BY Id"
+        )
+        page = await self._session.get("query", q=query)
+        self._total = page["totalSize"]
+        self._progress(0, self._total)
+        while True:
+            for record in page["records"]:
+                yield record
+            if page["done"]:
+                return
+            page = await self._session.get(page["nextRecordsUrl"])
+
+    def _keys(self, record: Mapping[str, Any]) -> list[str]:
+        """The key of the first field that has a number."""
+        for name in self._options.phone_fields:
+            number = e164(str(record.get(name) or ""), self._options.country)
+            if number:
+                own = country(number, self._options.country)
+                key = of_number(self._options.key, number, own)
+                return [key] if key else []
+        return []
+
+    async def _write(self, people: Mapping[str, str]) -> None:
+        rows = [
+            Row(relay.Delivery(record, NO_EVENT, {}), key, {}, id=record)
+            for key, record in people.items()
+        ]
+        await self._writer.write(rows)
+        for row in rows:
+            match row.outcome:
+                case relay.Delivered():
+                    self._count("people have got their key")
+                case relay.Pause() as pause:
+                    raise pause
+                case relay.Retry(reason=reason) | relay.Reject(reason=reason):
+                    self._count(f"people could not be given a key: {reason}")
+
+    def _count(self, what: str, count: int = 1) -> None:
+        self._counts[what] += count
+        self._done += count
+        self._progress(self._done, self._total)

@@ -1,0 +1,235 @@
+"""The org's schema: what the options need there and it lacks ("sObject Describe", REST guide)."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import relay
+from relay.expressions import Template
+from relay.nearest import nearest
+
+from .key import EVENT_ID, example
+from .options import PERSONS, Mending, Options
+from .session import Session
+
+MEMBER = "CampaignMember"
+CLICK = "Setup > Object Manager"
+GRANT = (
+    "Setup > Permission Sets > that of the integration user > Object Settings > {object} > Edit:"
+    " {what}"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Lack:
+    """Something that is not as it should be, and how a person mends it."""
+
+    what: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.what}; {self.remedy}"
+
+
+class Table:
+    """An object as the org describes it. The case of a name tells nothing."""
+
+    def __init__(self, description: Mapping[str, Any]) -> None:
+        self.name: str = description["name"]
+        fields = description["fields"]
+        self._fields = {field["name"].casefold(): field for field in fields}
+        self._relations = {
+            field["relationshipName"].casefold(): field
+            for field in fields
+            if field.get("relationshipName")
+        }
+
+    def field(self, name: str) -> Mapping[str, Any] | None:
+        return self._fields.get(name.casefold())
+
+    def relation(self, name: str) -> Mapping[str, Any] | None:
+        return self._relations.get(name.casefold())
+
+    def required(self) -> Iterator[str]:
+        """What a new record must say."""
+        for field in self._fields.values():
+            left_out = field["nillable"] or field["defaultedOnCreate"]
+            if not left_out and field["createable"]:
+                yield field["name"]
+
+    def unknown(self, where: str, name: str) -> Lack:
+        """There is no such field, or none that may be seen."""
+        near = nearest(name, [field["name"] for field in self._fields.values()])
+        hint = f" (is it {near}?)" if near else ""
+        what = f"{where}: {self.name} has no field {name}{hint}"
+        if name.casefold().endswith("__c"):
+            return Lack(what, f"make it: {made_at(self.name, name)}")
+        return Lack(what, "correct its name, or let the integration user see it")
+
+
+async def lacks(session: Session, options: Options, columns: Iterable[str] | None) -> list[Lack]:
+    """All that keeps deliveries from being written. Raises Retry or Pause."""
+    found: list[Lack] = []
+    table = await _described(session, "object", options.object, found)
+    if table:
+        found += _of_contacts(table, options, columns or ())
+    if options.activity:
+        events = await _described(session, "activity.object", options.activity.object, found)
+        if events:
+            found += _of_activities(events, options)
+    if options.campaign:
+        members = await _described(session, "campaign", MEMBER, found)
+        if members:
+            found += _of_members(members, PERSONS[options.object])
+    return found
+
+
+async def _described(session: Session, where: str, name: str, found: list[Lack]) -> Table | None:
+    try:
+        return Table(await session.get(f"sobjects/{name}/describe"))
+    except relay.Pause as refused:
+        if refused.status != 404:
+            raise
+    what = f"{where}: there is no object {name} for the integration user in this api_version"
+    grant = GRANT.format(object=name, what="Read, Create, Edit, and Read on what it points to")
+    made = f"{CLICK} > Create > Custom Object, if it is not there, and " if "__" in name else ""
+    found.append(Lack(what, made + grant))
+    return None
+
+
+def _of_contacts(table: Table, options: Options, columns: Iterable[str]) -> Iterator[Lack]:
+    names = [name for name in columns if name.casefold() != options.external_id.casefold()]
+    yield from _of_key(table, "external_id", options.external_id, longest_key(options.key))
+    yield from _of_fields(table, "map", names)
+    yield from _of_defaults(table, "", options)
+    yield from _of_required(table, "", options, [*names, options.external_id])
+    for where in ("only_if_empty", *(["phone_fields"] if "phone" in options.match else [])):
+        for name in getattr(options, where):
+            if not table.field(name):
+                yield table.unknown(where, name)
+
+
+def _of_activities(table: Table, options: Options) -> Iterator[Lack]:
+    activity = options.activity
+    assert activity is not None
+    names = activity.map.columns
+    yield from _of_key(table, "activity.external_id", activity.external_id, len(EVENT_ID))
+    yield from _of_fields(table, "activity.map", names)
+    yield from _of_defaults(table, "activity.", activity)
+    lookup = table.relation(activity.contact)
+    if lookup is None:
+        what = f"activity.contact: {table.name} has no relationship {activity.contact}"
+        yield Lack(what, f"make it: {looked_up_at(table.name, activity.contact, options.object)}")
+        return
+    yield from _of_lookup(table, lookup, options.object)
+    known = [*names, activity.external_id, lookup["name"]]
+    yield from _of_required(table, "activity.", activity, known)
+
+
+def _of_members(table: Table, person: str) -> Iterator[Lack]:
+    for name in ("CampaignId", person):
+        field = table.field(name)
+        if not field or not field["createable"]:
+            grant = GRANT.format(object="Campaigns", what="Read, Create and Edit")
+            yield Lack(f"campaign: {MEMBER}.{name} cannot be written", grant)
+
+
+def _of_key(table: Table, where: str, name: str, longest: int) -> Iterator[Lack]:
+    field = table.field(name)
+    if field is None:
+        yield Lack(
+            f"{where}: {table.name} has no field {name}",
+            f"make it: {made_at(table.name, name, longest=longest, unique=True)}",
+        )
+        return
+    edit = f"{CLICK} > {table.name} > Fields & Relationships > {name} > Edit"
+    if not field["externalId"]:
+        yield Lack(f"{where}: {table.name}.{name} is no external id", f'{edit}: "External ID"')
+    if not field["unique"]:
+        yield Lack(f"{where}: {table.name}.{name} is not unique", f'{edit}: "Unique"')
+    if not (field["createable"] and field["updateable"]):
+        yield _not_writable(table, where, name)
+    if 0 < field["length"] < longest:
+        what = f"{where}: {table.name}.{name} takes {field['length']} characters, keys have up to"
+        yield Lack(f"{what} {longest}", f"{edit}: Length")
+
+
+def _of_fields(table: Table, where: str, names: Iterable[str]) -> Iterator[Lack]:
+    for name in names:
+        field = table.field(name) or table.relation(name)
+        if field is None:
+            yield table.unknown(f"{where}.{name}", name)
+        elif not (field["createable"] and field["updateable"]):
+            yield _not_writable(table, f"{where}.{name}", name)
+
+
+def _of_defaults(table: Table, prefix: str, options: Mending) -> Iterator[Lack]:
+    for name, value in options.defaults.items():
+        where = f"{prefix}defaults.{name}"
+        field = table.field(name)
+        if field is None:
+            yield table.unknown(where, name)
+            continue
+        if not field["createable"]:
+            yield _not_writable(table, where, name)
+        if isinstance(value, str) and 0 < field["length"] < len(value):
+            what = f"{where}: longer than the {field['length']} characters of {table.name}.{name}"
+            yield Lack(what, "shorten it")
+        if field["restrictedPicklist"] and value not in _choices(field):
+            what = f"{where}: no value of the picklist {table.name}.{name}"
+            yield Lack(what, f"take one of {', '.join(_choices(field))}")
+
+
+def _of_required(
+    table: Table, prefix: str, options: Mending, names: Iterable[str]
+) -> Iterator[Lack]:
+    given = {name.casefold() for name in (*names, *options.defaults)}
+    for name in table.required():
+        if name.casefold() not in given:
+            what = f"{prefix}map: a new {table.name} must have {name}"
+            yield Lack(what, f"map it, or give it a value in {prefix}defaults")
+
+
+def _of_lookup(table: Table, lookup: Mapping[str, Any], to: str) -> Iterator[Lack]:
+    name = lookup["name"]
+    if to.casefold() not in (each.casefold() for each in lookup["referenceTo"]):
+        what = f"activity.contact: {table.name}.{name} does not point to {to}"
+        yield Lack(what, "name the relationship of a lookup that does")
+    elif not (lookup["createable"] and lookup["updateable"]):
+        yield _not_writable(table, "activity.contact", name)
+
+
+def _choices(field: Mapping[str, Any]) -> list[str]:
+    return [each["value"] for each in field["picklistValues"] if each["active"]]
+
+
+def _not_writable(table: Table, where: str, name: str) -> Lack:
+    what = f"{where}: {table.name}.{name} cannot be written"
+    grant = GRANT.format(object=table.name, what=f"Edit Access of {name}")
+    return Lack(what, f"{grant}; formulas and the like are never writable")
+
+
+def longest_key(key: Template) -> int:
+    """How long the keys get; 0 where that takes a real event to tell."""
+    return len(example(key))
+
+
+def made_at(table: str, name: str, *, longest: int = 255, unique: bool = False) -> str:
+    """Where to click for a new custom field."""
+    plain = name.removesuffix("__c")
+    kind = f"Text, Length {max(longest, 40)}" if unique else "its type"
+    ticks = ', tick "Unique" and "External ID"' if unique else ""
+    label = plain.replace("_", " ")
+    return (
+        f"{CLICK} > {table} > Fields & Relationships > New > {kind}, Field Label {label},"
+        f" Field Name {plain}{ticks}, and Edit Access for the integration user's permission set"
+    )
+
+
+def looked_up_at(table: str, relation: str, to: str) -> str:
+    """Where to click for a lookup."""
+    plain = relation.removesuffix("__r")
+    return (
+        f"{CLICK} > {table} > Fields & Relationships > New > Lookup Relationship to {to},"
+        f" Field Name {plain}"
+    )
