@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from relay import http
+from relay.classify import readable
 from relay.clock import Clock
 from relay.config import Config, SinkConfig
 from relay.courier import Courier
 from relay.limiter import Limiter
+from relay.plugins import PluginError
 from relay.sink import Sink
 from relay.store import SinkState, Store
 
@@ -94,16 +96,23 @@ class Fleet:
 
 
 def make_sink(config: SinkConfig, clock: Clock) -> Sink:
-    """The sink as its plugin made it, with a client of its own."""
+    """The sink as its plugin made it, with a client of its own.
+
+    Raises PluginError where the plugin's own code fails.
+    """
     client = http.client(
         timeout=config.timeout,
         allow_private=config.allow_private,
         limiter=None if config.rate is None else Limiter(config.rate, clock),
     )
-    return config.sink_class(
-        config.name,
-        config.options,
-        client,
-        logging.getLogger(f"relay.sinks.{config.name}"),
-        None if config.map is None else config.map.columns,
-    )
+    try:
+        return config.sink_class(
+            config.name,
+            config.options,
+            client,
+            logging.getLogger(f"relay.sinks.{config.name}"),
+            None if config.map is None else config.map.columns,
+        )
+    except Exception as error:
+        message = f"the plugin {config.plugin} cannot make it: {readable(error)}"
+        raise PluginError(f"sinks.{config.name}", None, message) from error

@@ -200,6 +200,7 @@ def test_empty_states_say_what_to_do_next(here):
     assert "relay send" in relay("status").stdout
     assert "relay send" in relay("events", "list").stdout
     assert "relay status" in relay("dead", "list").stdout
+    assert "no sink nope" in relay("dead", "list", "--sink", "nope", status=1).stderr
     assert "understood" in relay("quarantine", "list").stdout
 
 
@@ -487,6 +488,22 @@ def test_send_says_that_what_answers_is_no_relay(here):
         answering.join()
 
 
+UNMADE = """
+import relay
+
+
+class Unmade(relay.Sink):
+    def __init__(self, *args, **named):
+        raise ValueError("no luck")
+
+    async def send(self, delivery):
+        pass
+
+
+@relay.hookimpl
+def register_sinks(register):
+    register("unmade", Unmade)
+"""
 STUBBORN = """
 import asyncio, time, relay
 
@@ -540,6 +557,20 @@ def test_a_plugin_that_does_not_end_does_not_keep_the_process(here):
     assert "nothing is lost" in (here / "relay.log").read_text()
     pending = json.loads(command("status", "--json").stdout)["sinks"]["stubborn"]["pending"]
     assert pending == 1
+
+
+def test_a_plugin_whose_sink_cannot_be_made_is_named(here):
+    (here / "plugins").mkdir(exist_ok=True)
+    (here / "plugins" / "unmade.py").write_text(UNMADE)
+    with (here / "relay.yaml").open("a") as file:
+        file.write("  unmade: {plugin: unmade}\n")
+    for arguments in (("run",), ("check", "--online")):
+        failed = command(*arguments)
+        assert failed.returncode == 1
+        assert "the plugin unmade cannot make it: ValueError: no luck" in (
+            failed.stderr + failed.stdout
+        )
+        assert "Traceback" not in failed.stderr
 
 
 def test_the_commands_work_beside_a_running_service(here):

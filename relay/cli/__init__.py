@@ -17,6 +17,7 @@ from relay.cli.send import send
 from relay.cli.setup import setup
 from relay.cli.sinks import sinks
 from relay.cli.status import status
+from relay.plugins import PluginError
 from relay.store import StoreError
 
 
@@ -28,7 +29,7 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except BrokenPipeError:  # `relay events list | head`: click ends without a word
             raise
-        except (StoreError, OSError) as error:
+        except (StoreError, PluginError, OSError) as error:
             raise click.ClickException(str(error)) from error
 
 
