@@ -295,6 +295,7 @@ class Courier:
             await self._deliver_urgent()
             if self._ordinary_halted():
                 await self._put_back(claims)
+                self._work.set()
             else:
                 await self._deliver(claims)
 

@@ -758,3 +758,18 @@ async def test_nonsense_in_place_of_a_quota_is_none(store, clock):
         await add(store, arrival())
         await reached(store, 0, 1, 0)
         assert courier.status() == {"state": "running"}
+
+
+async def test_what_was_put_back_goes_as_soon_as_the_wait_is_over(store, clock):
+    gate = asyncio.Event()
+    sink = ScriptedSink(lambda _: gate.wait())
+    sink.quota = Quota(clock)
+    start = clock.now()
+    async with running(store, clock, sink):
+        await add(store, arrival(), arrival())
+        await eventually(lambda: clock.sleeping == 2)  # the feeder has claimed both, and waits
+        sink.quota.exhausted(60.0)
+        gate.set()
+        await reached(store, 1, 1, 0)
+        await pass_time(clock, 600, lambda: len(sink.sent) == 2, step=1.0)
+    assert 60 <= clock.now() - start < 70
