@@ -42,7 +42,7 @@ def errors_of(folder):
 def test_the_built_in_sinks_are_there_without_any_folder(plugins_folder):
     registry = load([])
     assert not registry.errors
-    assert set(registry.sinks) == {"csv", "webhook"}
+    assert set(registry.sinks) == {"csv", "hubspot", "salesforce", "webhook"}
     assert builtin_folder() == plugins_folder
 
 
@@ -50,7 +50,7 @@ def test_the_built_in_folder_given_again_loads_once(plugins_folder, folder):
     (folder.parent / "link").symlink_to(plugins_folder)
     registry = load([plugins_folder, folder.parent / "link", plugins_folder / "../plugins"])
     assert not registry.errors
-    assert set(registry.sinks) == {"csv", "webhook"}
+    assert set(registry.sinks) == {"csv", "hubspot", "salesforce", "webhook"}
 
 
 def test_a_file_and_a_package_folder(folder):
