@@ -27,7 +27,6 @@ By hand: `POST /_stub/fault/NAME?count=3&on=PATCH`, `GET /_stub/records/OBJECT`,
 """
 
 import asyncio
-import contextlib
 import socket
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
@@ -264,13 +263,6 @@ class Protocol(HttpToolsProtocol):
         self.scope["transport"] = self.transport
 
 
-class _Server(uvicorn.Server):
-    @contextlib.contextmanager
-    def capture_signals(self):
-        """Signals are for who runs the server."""
-        yield
-
-
 @asynccontextmanager
 async def serving(app: ASGIApp, port: int = 0) -> AsyncIterator[str]:
     """A real server on 127.0.0.1; gives its address. At the end what still hangs is cut."""
@@ -278,16 +270,22 @@ async def serving(app: ASGIApp, port: int = 0) -> AsyncIterator[str]:
     config = uvicorn.Config(
         app, interface="asgi3", http=Protocol, lifespan="off", log_config=None, access_log=False
     )
-    server = _Server(config)
-    running = asyncio.create_task(server.serve(sockets=[listener]))
-    while not server.started:
-        await asyncio.sleep(0.005)
+    config.load()
+    server = uvicorn.Server(config)
+    server.lifespan = config.lifespan_class(config)
+    # Not `serve`: it would take the signals, and its loop looks only every 100 ms whether to end.
+    await server.on_tick(0)
+    await server.startup(sockets=[listener])
     try:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     finally:
-        server.should_exit = server.force_exit = True
         for connection in list(server.server_state.connections):
             connection.transport.abort()
-        for task in list(server.server_state.tasks):
+        tasks = list(server.server_state.tasks)
+        for task in tasks:
             task.cancel()
-        await running
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for running in server.servers:
+            running.close()
+            await running.wait_closed()
+        listener.close()
