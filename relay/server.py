@@ -37,13 +37,7 @@ class Server(uvicorn.Server):
 
     async def start(self) -> None:
         """Return when callbacks are accepted. Raises OSError where it cannot start."""
-        try:
-            self.config.load()
-        except ssl.SSLError as error:
-            raise OSError(
-                f"{self.config.ssl_certfile} and {self.config.ssl_keyfile} are no certificate"
-                f" with its key: {error.reason or error}"
-            ) from error
+        self.config.load()
         self.lifespan = self.config.lifespan_class(self.config)
         await self.on_tick(0)
         await self.startup(sockets=[self._listener])
@@ -100,6 +94,16 @@ def make_server(
         ssl_keyfile=key,
     )
     return Server(config, listener)
+
+
+def try_certificate(certificate: Path, key: Path) -> None:
+    """Raise OSError unless the two files are a certificate with its key."""
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
+    except ssl.SSLError as error:
+        raise OSError(
+            f"{certificate} and {key} are no certificate with its key: {error.reason or error}"
+        ) from error
 
 
 def listen(address: Address) -> socket.socket:

@@ -17,7 +17,7 @@ from relay.fleet import Fleet
 from relay.intake import Intake
 from relay.lag import LagWatch
 from relay.metrics import Readings
-from relay.server import Server, listen, make_server
+from relay.server import Server, listen, make_server, try_certificate
 from relay.sqlite import SqliteStore
 from relay.store import StoreBroken, StoreError
 
@@ -118,7 +118,8 @@ async def _listen(
     intake: Intake,
     public: socket.socket | None,
 ) -> None:
-    tls = config.server.tls
+    if tls := config.server.tls:
+        try_certificate(tls.cert, tls.key)
     service.callbacks = ingress.app(
         intake,
         store,

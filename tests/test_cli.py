@@ -559,6 +559,20 @@ def test_a_plugin_that_does_not_end_does_not_keep_the_process(here):
     assert pending == 1
 
 
+def test_what_is_no_certificate_is_said_before_a_start(here):
+    for name in ("cert.pem", "key.pem"):
+        (here / name).write_text("nothing of the kind")
+    yaml = (here / "relay.yaml").read_text()
+    (here / "relay.yaml").write_text(
+        yaml.replace("server: {", "server: {tls: {cert: cert.pem, key: key.pem}, ")
+    )
+    for subcommand in ("check", "run"):
+        failed = command(subcommand)
+        assert failed.returncode == 1
+        assert "are no certificate with its key" in failed.stderr
+        assert "Traceback" not in failed.stderr
+
+
 def test_a_plugin_whose_sink_cannot_be_made_is_named(here):
     (here / "plugins").mkdir(exist_ok=True)
     (here / "plugins" / "unmade.py").write_text(UNMADE)

@@ -11,6 +11,7 @@ from relay.clock import SystemClock
 from relay.config import Config, SinkConfig
 from relay.dispatch import within
 from relay.fleet import make_sink
+from relay.server import try_certificate
 
 TIMEOUT = 30.0
 
@@ -20,6 +21,8 @@ TIMEOUT = 30.0
 @click.option("--online", is_flag=True, help="Also ask each sink's other side.")
 def check(config: Config, online: bool) -> None:
     """Look for mistakes in relay.yaml; with --online also for sinks that would fail."""
+    if tls := config.server.tls:
+        try_certificate(tls.cert, tls.key)
     click.echo(
         f"{config.path} is right: {count(len(config.sources), 'source')}"
         f" ({', '.join(config.sources)}), {count(len(config.sinks), 'sink')}"
