@@ -227,6 +227,8 @@ class Control:
 
     async def dead(self, request: Request) -> list[dict[str, Any]]:
         query = _query(request, DeadQuery)
+        if query.sink is not None and query.sink not in self._config.sinks:
+            await self._orphan(query.sink)
         rows = await self._store.deliveries(
             [State.DEAD], sink=query.sink, before=query.before, limit=query.limit
         )
