@@ -34,6 +34,8 @@ CREATE TABLE routes (
     PRIMARY KEY (route, sink)
 ) STRICT, WITHOUT ROWID;
 
+CREATE INDEX routes_sink ON routes (sink, route);
+
 -- cursor: of the events up to this seq, every one that goes to the sink has a row in deliveries.
 CREATE TABLE sinks (
     id        INTEGER PRIMARY KEY,
