@@ -53,7 +53,7 @@ class Session:
         self._base = f"/services/data/{options.api_version}/"
         self._token: Token | None = None
         self._failure: relay.Retry | relay.Reject | relay.Pause | None = None
-        self._tries = 0
+        self._ended = 0
         self._turn = asyncio.Lock()
 
     async def request(
@@ -125,19 +125,20 @@ class Session:
 
     async def _renewed(self, stale: Token | None) -> Token:
         """A token that is not the stale one: of those who ask together, one signs in for all."""
-        tries = self._tries
+        ended = self._ended
         async with self._turn:
             if self._token is not None and self._token is not stale:
                 return self._token
-            if self._failure is not None and self._tries != tries:
+            if self._failure is not None and self._ended != ended:
                 raise self._failure
             self._token = self._failure = None
-            self._tries += 1
             try:
                 self._token = await self._signed_in()
             except (relay.Retry, relay.Pause) as failure:
                 self._failure = failure
                 raise
+            finally:
+                self._ended += 1
             return self._token
 
     async def _signed_in(self) -> Token:

@@ -248,4 +248,4 @@ class Writer:
 
 def _end(rows: Sequence[Row], outcome: Outcome) -> None:
     for row in rows:
-        row.outcome = outcome
+        row.refusals, row.outcome = [], outcome

@@ -1,0 +1,228 @@
+"""Who is there already: found by key and by number, kept where they have a value, made members."""
+
+import pytest
+from salesforcesink import (
+    ACTIVITY,
+    connected,
+    data_calls,
+    delivered,
+    deliveries,
+    delivery,
+    key,
+    row,
+)
+from salesforcesink import (
+    people as people_module,
+)
+
+import relay
+
+UPSERT = "PATCH composite/sobjects/Contact/SMS_Key__c"
+UPDATE = "PATCH composite/sobjects"
+QUERY = "GET query"
+SEARCH = "GET search"
+PHONE = {"match": ["key", "phone"]}
+
+
+async def test_without_phone_nobody_is_looked_up():
+    async with connected() as (stub, sink):
+        stub.seed("Contact", {"LastName": "Doe", "MobilePhone": "(212) 555-0001"})
+        await sink.send_batch([delivery(1)])
+    assert data_calls(stub) == [UPSERT]
+    assert len(stub.records("Contact")) == 2
+
+
+@pytest.mark.parametrize(
+    "written", ["(212) 555-0001", "+1 212 555 0001", "2125550001", "1-212-555-0001"]
+)
+@pytest.mark.parametrize("name", ["MobilePhone", "Phone"])
+async def test_a_person_without_a_key_is_found_by_number_and_gets_it(written, name):
+    async with connected(**PHONE, activity=ACTIVITY) as (stub, sink):
+        old = stub.seed("Contact", {"LastName": "Doe", name: written})
+        (outcome,) = await sink.send_batch([delivery(1, {"LastName": ...})])
+        assert data_calls(stub)[:3] == [QUERY, SEARCH, UPDATE]
+        (contact,) = stub.records("Contact")
+        (activity,) = stub.records("SMS_Event__c")
+    assert outcome == relay.Delivered(old)
+    assert contact["SMS_Key__c"] == key(1)
+    assert (contact["FirstName"], contact["LastName"]) == ("First1", "Doe")
+    assert activity["Contact__c"] == old
+
+
+async def test_a_key_is_looked_up_once():
+    async with connected(**PHONE) as (stub, sink):
+        await sink.send_batch([delivery(1)])
+        await sink.send_batch([delivery(1)])
+    assert data_calls(stub) == [QUERY, SEARCH, UPSERT, UPSERT]
+
+
+async def test_whoever_has_the_key_is_not_searched_for():
+    async with connected(**PHONE) as (stub, sink):
+        stub.seed("Contact", {"LastName": "Doe", "SMS_Key__c": key(1)})
+        await sink.send_batch([delivery(1)])
+    assert data_calls(stub) == [QUERY, UPSERT]
+
+
+async def test_of_several_people_with_the_number_none_is_taken(caplog):
+    async with connected(**PHONE) as (stub, sink):
+        for name in ("Doe", "Roe"):
+            stub.seed("Contact", {"LastName": name, "MobilePhone": "2125550001"})
+        assert delivered(await sink.send_batch([delivery(1)])) == [True]
+        contacts = stub.records("Contact")
+    assert [each.get("SMS_Key__c") for each in contacts] == [None, None, key(1)]
+    assert "2 people" in caplog.text
+    assert "5550001" not in caplog.text
+
+
+async def test_whoever_has_another_key_is_somebody_else():
+    async with connected(**PHONE) as (stub, sink):
+        seeded = {"LastName": "Doe", "MobilePhone": "2125550001", "SMS_Key__c": "other"}
+        stub.seed("Contact", seeded)
+        await sink.send_batch([delivery(1)])
+    assert [each["SMS_Key__c"] for each in stub.records("Contact")] == ["other", key(1)]
+
+
+async def test_a_number_that_only_ends_alike_is_another():
+    async with connected(**PHONE) as (stub, sink):
+        stub.seed("Contact", {"LastName": "Doe", "MobilePhone": "+44 7212 555 0001"})
+        await sink.send_batch([delivery(1)])
+    assert len(stub.records("Contact")) == 2
+
+
+async def test_a_person_who_goes_meanwhile_is_made_anew():
+    async with connected(**PHONE) as (stub, sink):
+        stub.seed("Contact", {"LastName": "Doe", "MobilePhone": "2125550001"})
+        stub.fault_row("ENTITY_IS_DELETED")
+        assert delivered(await sink.send_batch([delivery(1)])) == [True]
+    assert data_calls(stub) == [QUERY, SEARCH, UPDATE, UPSERT]
+
+
+async def test_a_whole_batch_of_new_people_is_looked_up_in_few_calls():
+    async with connected(**PHONE) as (stub, sink):
+        for number in range(0, 200, 2):
+            stub.seed("Contact", {"LastName": "Doe", "MobilePhone": f"(212) 555-{number:04}"})
+        assert all(delivered(await sink.send_batch(deliveries(*range(200)))))
+        calls = data_calls(stub)
+    assert len(stub.records("Contact")) == 200
+    assert calls.count(QUERY) == 1
+    assert calls.count(SEARCH) <= 3
+    assert (calls.count(UPDATE), calls.count(UPSERT)) == (1, 1)
+
+
+@pytest.mark.parametrize("on", ["/query", "/search"])
+async def test_nothing_is_written_while_nobody_can_be_looked_up(on):
+    async with connected(**PHONE) as (stub, sink):
+        stub.fault("503", on=on)
+        with pytest.raises(relay.Retry):
+            await sink.send_batch([delivery(1)])
+        assert stub.records("Contact") == []
+
+
+async def test_a_query_that_is_refused_pauses_and_kills_nothing():
+    async with connected(**PHONE, phone_fields=["Unheard__c"]) as (_, sink):
+        with pytest.raises(relay.Pause, match="Unheard__c"):
+            await sink.send_batch([delivery(1)])
+
+
+async def test_only_an_empty_field_is_filled():
+    batch = deliveries(1, 2, 3, record={"LeadSource": "SMS"})
+    async with connected(only_if_empty=["LeadSource"]) as (stub, sink):
+        stub.seed("Contact", {"LastName": "A", "SMS_Key__c": key(1), "LeadSource": "Web"})
+        stub.seed("Contact", {"LastName": "B", "SMS_Key__c": key(2)})
+        assert all(delivered(await sink.send_batch(batch)))
+        assert data_calls(stub) == [QUERY, UPSERT]
+    assert [each["LeadSource"] for each in stub.records("Contact")] == ["Web", "SMS", "SMS"]
+
+
+async def test_a_person_found_by_number_keeps_what_they_have():
+    async with connected(**PHONE, only_if_empty=["LeadSource"]) as (stub, sink):
+        stub.seed("Contact", {"LastName": "A", "Phone": "2125550001", "LeadSource": "Web"})
+        await sink.send_batch([delivery(1, {"LeadSource": "SMS"})])
+        assert data_calls(stub) == [QUERY, SEARCH, UPDATE]
+    assert [each["LeadSource"] for each in stub.records("Contact")] == ["Web"]
+
+
+async def test_a_record_that_says_nothing_of_the_field_is_not_looked_up():
+    async with connected(only_if_empty=["LeadSource"]) as (stub, sink):
+        await sink.send_batch([delivery(1)])
+    assert data_calls(stub) == [UPSERT]
+
+
+# Campaigns
+
+MEMBERS = "POST composite/sobjects"
+
+
+async def test_people_become_members_of_the_campaign_once():
+    stub_campaign = {"Name": "Autumn"}
+    async with connected() as (stub, _):
+        campaign = stub.seed("Campaign", stub_campaign)
+    options = {"campaign": {"id": campaign, "status": "Responded"}}
+    async with connected(stub, **options) as (_, sink):
+        assert all(delivered(await sink.send_batch(deliveries(1, 2))))
+        assert all(delivered(await sink.send_batch(deliveries(2, 3))))
+        assert all(delivered(await sink.send_batch(deliveries(1, 2, 3))))
+    assert data_calls(stub) == [UPSERT, MEMBERS, UPSERT, MEMBERS, UPSERT]
+    members = stub.records("CampaignMember")
+    assert {each["ContactId"] for each in members} == {
+        each["Id"] for each in stub.records("Contact")
+    }
+    assert [each["Status"] for each in members] == ["Responded"] * 3
+
+
+async def test_whoever_is_a_member_already_is_delivered():
+    async with connected() as (stub, _):
+        campaign = stub.seed("Campaign", {"Name": "Autumn"})
+    for _ in range(2):  # the second sink remembers nothing
+        async with connected(stub, campaign={"id": campaign}) as (_, sink):
+            assert all(delivered(await sink.send_batch(deliveries(1, 2))))
+    assert len(stub.records("CampaignMember")) == 2
+
+
+async def test_a_lead_is_a_member_by_another_field():
+    async with connected() as (stub, _):
+        campaign = stub.seed("Campaign", {"Name": "Autumn"})
+    options = {"object": "Lead", "campaign": {"id": campaign}, "defaults": {"Company": "n/a"}}
+    async with connected(stub, **options) as (_, sink):
+        assert all(delivered(await sink.send_batch([delivery(1)])))
+    assert stub.records("CampaignMember")[0]["LeadId"] == stub.records("Lead")[0]["Id"]
+
+
+async def test_a_campaign_that_is_not_there_ends_no_contact_in_silence():
+    async with connected(campaign={"id": "701000000000001"}) as (stub, sink):
+        (outcome,) = await sink.send_batch([delivery(1)])
+    assert not isinstance(outcome, relay.Delivered)
+    assert len(stub.records("Contact")) == 1
+
+
+# Parts
+
+
+def test_a_key_is_quoted_in_a_query():
+    assert people_module.literal("O'Neil\\\n") == r"'O\'Neil\\\n'"
+
+
+def test_queries_stay_as_short_as_an_address_may_be():
+    keys = [people_module.literal("k" * 200 + str(n)) for n in range(200)]
+    groups = list(people_module.parts(keys, people_module.LONGEST_QUERY))
+    assert [each for group in groups for each in group] == keys
+    assert len(groups) > 1
+    assert all(len(",".join(group)) <= people_module.LONGEST_QUERY for group in groups)
+
+
+def test_known_keys_are_few_and_the_last_used():
+    known = people_module.Known(2)
+    for each in ("a", "b", "A", "c"):
+        known.add(each)
+    assert "a" in known
+    assert "b" not in known
+    assert "C" in known
+
+
+def test_rows_of_one_key_never_go_together():
+    rows = [row.Row(delivery(1), each, {}) for each in ("a", "b", "A", "a", "c")]
+    assert [[each.key for each in wave] for wave in row.waves(rows)] == [
+        ["a", "b", "c"],
+        ["A"],
+        ["a"],
+    ]

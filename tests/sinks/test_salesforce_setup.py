@@ -1,0 +1,200 @@
+"""What check says that the org lacks, where setup says to click, and whom the backfill finds."""
+
+from dataclasses import replace
+
+import pytest
+from salesforcesink import ACTIVITY, connected, data_calls, delivery, key
+from stubs.salesforce import SalesforceStub
+
+NO_LAST_NAME = ("FirstName", "MobilePhone")
+FULL = {
+    "activity": ACTIVITY,
+    "defaults": {"LastName": "Unknown"},
+    "only_if_empty": ["LeadSource"],
+    "match": ["key", "phone"],
+}
+
+
+def change(stub, name, kind="Contact", **changes):
+    stub.fields[kind][name] = replace(stub.fields[kind][name], **changes)
+
+
+async def problems(change_stub=lambda _: None, **options):
+    stub = SalesforceStub()
+    change_stub(stub)
+    async with connected(stub, **options) as (_, sink):
+        return await sink.check()
+
+
+async def test_where_all_is_well_check_says_nothing_in_few_calls():
+    async with connected(**FULL) as (stub, sink):
+        assert await sink.check() == []
+        assert data_calls(stub) == [
+            "GET sobjects/Contact/describe",
+            "GET sobjects/SMS_Event__c/describe",
+        ]
+        assert await sink.setup() == ["nothing is missing in the org"]
+
+
+async def test_check_says_all_problems_at_once():
+    def spoil(stub):
+        change(stub, "SMS_Key__c", external_id=False, unique=False)
+        change(stub, "FirstName", writable=False)
+        change(stub, "Event_Id__c", kind="SMS_Event__c", length=20)
+        del stub.fields["SMS_Event__c"]["Message__c"]
+
+    found = await problems(
+        spoil,
+        activity=ACTIVITY,
+        columns=("FirstName", "MobilPhone", "Unheard__c"),
+        defaults={"Title": "x" * 200, "Nothing": 1, "SMS_Status__c": "Odd"},
+        only_if_empty=["Nowhere"],
+    )
+    expected = [
+        "SMS_Key__c is no external id",
+        "SMS_Key__c is not unique",
+        "Contact.FirstName cannot be written",
+        "no field MobilPhone (is it MobilePhone?)",
+        "no field Unheard__c",
+        "longer than the 128 characters of Contact.Title",
+        "no field Nothing",
+        "no value of the picklist Contact.SMS_Status__c",
+        "a new Contact must have LastName",
+        "no field Nowhere",
+        "Event_Id__c takes 20 characters",
+        "SMS_Event__c has no field Message__c",
+    ]
+    for each in expected:
+        assert any(each in problem for problem in found), each
+    assert len(found) == len(expected)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"external_id": "Nothing__c"}, "no field Nothing__c"),
+        ({"object": "Person__c"}, "there is no object Person__c"),
+        ({"activity": ACTIVITY | {"object": "No__c"}}, "there is no object No__c"),
+        ({"activity": ACTIVITY | {"contact": "Person__r"}}, "no relationship Person__r"),
+        ({"activity": ACTIVITY | {"contact": "Lead__r"}}, "does not point to Contact"),
+        ({"match": ["key", "phone"], "phone_fields": ["Fax"]}, "no field Fax"),
+        ({"api_version": "v99.0"}, "api_version"),
+        ({"key": "{{ data.mobile | digits }}-" + "x" * 40}, "takes 40 characters"),
+    ],
+)
+async def test_each_kind_of_problem_is_found(options, expected):
+    found = await problems(**options)
+    assert any(expected in problem for problem in found), found
+
+
+async def test_campaign_members_that_cannot_be_made_are_found():
+    campaign = {"campaign": {"id": "701000000000001"}}
+    assert await problems(**campaign) == []
+    found = await problems(
+        lambda stub: change(stub, "ContactId", "CampaignMember", writable=False), **campaign
+    )
+    assert "CampaignMember.ContactId" in found[0]
+
+
+async def test_without_a_map_check_says_so():
+    async with connected() as (_, sink):
+        sink.columns = None
+        assert any("no map" in problem for problem in await sink.check())
+
+
+async def test_a_sign_in_that_fails_is_what_check_says():
+    (found,) = await problems(client_secret="wrong")
+    assert "client_secret" in found
+
+
+async def test_an_org_that_is_away_is_what_check_says():
+    async with connected() as (stub, sink):
+        stub.fault("hang", on="/oauth2/")
+        sink.http.timeout = 0.1
+        (found,) = await sink.check()
+    assert "ReadTimeout" in found
+
+
+async def test_setup_says_where_to_click():
+    def bare(stub):
+        del stub.fields["Contact"]["SMS_Key__c"]
+        del stub.fields["SMS_Event__c"]
+
+    stub = SalesforceStub()
+    bare(stub)
+    async with connected(stub, activity=ACTIVITY) as (_, sink):
+        told = await sink.setup(backfill=True)
+    assert any(
+        "Setup > Object Manager > Contact > Fields & Relationships > New > Text" in line
+        and 'tick "Unique" and "External ID"' in line
+        and "Field Name SMS_Key" in line
+        for line in told
+    )
+    assert any("Custom Object" in line for line in told)
+    assert "--backfill-keys" in told[-1]
+    assert stub.records("Contact") == []
+
+
+def people(stub, *numbers, **more):
+    for number in numbers:
+        stub.seed("Contact", {"LastName": "Doe", "MobilePhone": f"(212) 555-{number:04}"} | more)
+
+
+async def test_the_backfill_gives_people_their_keys():
+    stub = SalesforceStub()
+    stub.page_size = 100
+    people(stub, *range(450))
+    people(stub, 7)  # shared
+    stub.seed("Contact", {"LastName": "None"})
+    stub.seed("Contact", {"LastName": "Short", "Phone": "123"})
+    stub.seed("Contact", {"LastName": "Has", "SMS_Key__c": key(900), "Phone": "2125550900"})
+    steps = []
+    async with connected(stub) as (_, sink):
+        told = await sink.setup(
+            backfill=True, progress=lambda done, most: steps.append((done, most))
+        )
+        calls = data_calls(stub)
+        again = await sink.setup(backfill=True)
+        await sink.send_batch([delivery(3)])
+    assert told == [
+        "1 people without a possible number",
+        "2 people who share a number: give one of them the key, or merge",
+        "449 people have got their key",
+    ]
+    assert steps[0] == (0, 452)
+    assert steps[-1] == (452, 452)
+    assert calls.count("PATCH composite/sobjects") == 3
+    keys = [each.get("SMS_Key__c") for each in stub.records("Contact")]
+    assert keys[:9] == [key(n) if n != 7 else None for n in range(9)]
+    assert len(keys) == 454
+    assert again[-1].startswith("2 people who share")
+
+
+async def test_a_key_that_somebody_has_already_is_told():
+    stub = SalesforceStub()
+    people(stub, 1)
+    stub.seed("Contact", {"LastName": "Has", "SMS_Key__c": key(1)})
+    async with connected(stub) as (_, sink):
+        (told,) = await sink.setup(backfill=True)
+    assert "could not be given a key" in told
+    assert "5550001" not in told
+
+
+@pytest.mark.parametrize("template", ["{{ id }}", "{{ source }}-{{ data.mobile }}"])
+async def test_keys_that_are_more_than_a_number_cannot_be_filled_in(template):
+    stub = SalesforceStub()
+    change(stub, "SMS_Key__c", length=200)
+    people(stub, 1)
+    async with connected(stub, key=template) as (_, sink):
+        (told,) = await sink.setup(backfill=True)
+    assert "options.key" in told
+    assert "SMS_Key__c" not in stub.records("Contact")[0]
+
+
+async def test_the_backfill_stops_at_the_share_of_the_quota():
+    stub = SalesforceStub()
+    stub.api_used = 95_000
+    people(stub, *range(300))
+    async with connected(stub) as (_, sink):
+        (told,) = await sink.setup(backfill=True)
+    assert told.startswith("300 left for later")
