@@ -123,10 +123,6 @@ def unscoped(scopes: list[str]) -> Refusal:
     )
 
 
-def forbidden() -> Refusal:
-    return Refusal(403, "BANNED", "You do not have permissions to make this call.")
-
-
 def limited(policy: str, *, old: bool = False) -> Refusal:
     """`policy` is TEN_SECONDLY_ROLLING, SECONDLY or DAILY; `old` the envelope with a category."""
     told = {"errorType": "RATE_LIMIT", "policyName": policy}
@@ -248,4 +244,59 @@ ROWS: dict[str, Callable[[str], Refusal]] = {
     "RATE_LIMITS": lambda _: limited("TEN_SECONDLY_ROLLING", old=True),
     "INTERNAL_ERROR": lambda _: Refusal(500, "INTERNAL_ERROR", "internal error"),
     "UNHEARD_OF": lambda name: invalid([Problem("UNHEARD_OF", name, "never seen before")]),
+}
+
+
+def _grant(status: str, error: str, message: str) -> Callable[[], Refusal]:
+    told = {"status": status, "error": error, "error_description": message}
+    return lambda: Refusal(400, "", message, extra=told)
+
+
+# What the token endpoint alone says; its envelope has a status of its own.
+GRANTS: dict[str, Callable[[], Refusal]] = {
+    "bad_refresh_token": _grant(
+        "BAD_REFRESH_TOKEN", "invalid_grant", "refresh token is invalid, expired or revoked"
+    ),
+    "bad_hub": _grant("BAD_HUB", "access_denied", "the hub is deleted or disconnected"),
+    "bad_client_id": _grant("BAD_CLIENT_ID", "invalid_client", "missing or unknown client id"),
+    "bad_client_secret": _grant(
+        "BAD_CLIENT_SECRET", "invalid_client", "missing or invalid client secret"
+    ),
+    "bad_grant_type": _grant("BAD_GRANT_TYPE", "unsupported_grant_type", "unknown grant_type"),
+    "oauth_throttle": lambda: Refusal(429, "RATE_LIMITS", "You have reached your rate limit."),
+}
+
+
+def _bare(code: int) -> Callable[[], Refusal]:
+    categories = {403: "FORBIDDEN", 404: "OBJECT_NOT_FOUND", 409: "CONFLICT"}
+    return lambda: Refusal(code, categories.get(code, ""), f"HTTP {code}")
+
+
+BARE = (403, 404, 405, 408, 409, 414, 415, 500, 502, 503, 504, 521, 522, 523, 524, 525, 526)
+
+# Answers to a whole request, by the name that `stub.fault` takes.
+REFUSALS: dict[str, Callable[[], Refusal]] = {
+    **{str(code): _bare(code) for code in BARE},
+    "401": unauthenticated,
+    "expired": lambda: expired("12 second(s)", "2026-11-23T00:00:00Z"),
+    "malformed_token": lambda: expired("20543 day(s)", "1970-01-01T00:00:00Z"),
+    "scopes": lambda: unscoped(["crm.objects.contacts.write"]),
+    "path_not_found": no_such_path,
+    "object_not_found": not_found,
+    "no_such_type": lambda: no_such_type("sms"),
+    "conflict": lambda: conflict("501"),
+    "exists": lambda: exists("sms_key"),
+    "bad_batch": lambda: ROWS["INVALID_EMAIL"]("email"),
+    "unknown_property": lambda: ROWS["PROPERTY_DOESNT_EXIST"]("gone"),
+    "non_unique": lambda: not_unique("sms_key", "0-1"),
+    "duplicate_ids": lambda: doubled(["14155550123"]),
+    "423": locked,
+    "lock_row": locked,
+    "477": migrating,
+    "429": lambda: limited("TEN_SECONDLY_ROLLING"),
+    "throttle": lambda: limited("TEN_SECONDLY_ROLLING"),
+    "throttle_old": lambda: limited("TEN_SECONDLY_ROLLING", old=True),
+    "secondly": lambda: limited("SECONDLY"),
+    "daily": lambda: limited("DAILY"),
+    **GRANTS,
 }

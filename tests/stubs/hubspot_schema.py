@@ -18,7 +18,8 @@ class Field:
     """One property.
 
     `required` is asked for when a record is made, `required_when` (property, value) is an
-    administrator's rule, and `writable` is false for what HubSpot calculates.
+    administrator's rule, `writable` is false for what HubSpot calculates, and `stamp` true for
+    what it tells unasked. Type phone_number takes E.164 alone, as an account does that validates.
     """
 
     type: str = "string"
@@ -30,7 +31,8 @@ class Field:
     writable: bool = True
     options: list[str] | None = None
     label: str = ""
-    group: str = "contactinformation"
+    group: str = ""
+    stamp: bool = False
 
     def told(self, name: str) -> dict[str, Any]:
         """What the properties endpoint says of it."""
@@ -76,6 +78,13 @@ KINDS = (
     Kind("2-123", "2-123", "SMS_EVENT", "custom", ("2-123", f"p{PORTAL}_sms_event", "p_sms_event")),
 )
 
+GROUPS = {
+    "contacts": {"contactinformation": "Contact information"},
+    "communications": {"communicationinformation": "Communication information"},
+    "notes": {"noteinformation": "Note information"},
+    "2-123": {"sms_event_information": "SMS event information"},
+}
+
 # (from, to) and the types of association between them; "Associations" guide, and one of our own.
 ASSOCIATIONS = {
     ("communications", "contacts"): {81: "HUBSPOT_DEFINED"},
@@ -106,8 +115,11 @@ def _kept(kind: str) -> dict[str, Field]:
     """What HubSpot writes itself."""
     modified = "lastmodifieddate" if kind == "contacts" else "hs_lastmodifieddate"
     created = "createdate" if kind == "contacts" else "hs_createdate"
-    stamp = {name: Field("datetime", "date", writable=False) for name in (created, modified)}
-    return stamp | {"hs_object_id": Field("number", "number", writable=False, unique=True)}
+    moments = {
+        name: Field("datetime", "date", writable=False, stamp=True) for name in (created, modified)
+    }
+    own = Field("number", "number", writable=False, unique=True, stamp=True)
+    return moments | {"hs_object_id": own}
 
 
 def _searched() -> dict[str, Field]:
@@ -155,12 +167,16 @@ def portal() -> dict[str, dict[str, Field]]:
         "occurred_at": Field("datetime", "date"),
     }
     events |= _texts("name", "event_type", "keyword", "short_code", "message", "mobile", "carrier")
-    return {
+    fields = {
         "contacts": contacts | _kept("contacts") | _searched(),
         "communications": communications | _kept("communications"),
         "notes": notes | _kept("notes"),
         "2-123": events | _kept("2-123"),
     }
+    for name, known in fields.items():
+        for field in known.values():
+            field.group = next(iter(GROUPS[name]))
+    return fields
 
 
 def problem(name: str, field: Field | None, value: str) -> Problem | None:
@@ -196,6 +212,11 @@ def _string(name: str, field: Field, value: str) -> Problem | None:
     if name in {"firstname", "lastname"} and re.search(r"://|[<>{}]", value):
         return _wrong("INVALID_NAME", name, value)
     return None
+
+
+def _phone(name: str, _field: Field, value: str) -> Problem | None:
+    good = re.fullmatch(r"\+[1-9]\d{6,14}", value)
+    return None if good else _wrong("INVALID_PHONE_NUMBER", name, value)
 
 
 def _number(name: str, _field: Field, value: str) -> Problem | None:
@@ -248,7 +269,7 @@ def _no_option(name: str, value: str, options: list[str]) -> Problem:
 
 CHECKS: dict[str, Callable[[str, Field, str], Problem | None]] = {
     "string": _string,
-    "phone_number": _string,
+    "phone_number": _phone,
     "number": _number,
     "date": _date,
     "datetime": _datetime,

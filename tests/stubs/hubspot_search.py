@@ -6,11 +6,14 @@ results, a query of 3,000 characters.
 
 from typing import Any
 
-from stubs.hubspot_errors import Refusal, malformed
+from stubs.hubspot_account import refuse
+from stubs.hubspot_ask import fits, typed
+from stubs.hubspot_errors import malformed
 from stubs.hubspot_schema import Field
 from stubs.hubspot_shelf import Record
 
 KEYS = {"filterGroups", "filters", "sorts", "query", "properties", "limit", "after"}
+SORT = {"direction"}
 FILTER = {"propertyName", "operator", "value", "values", "highValue"}
 COMPARES = {
     "EQ": lambda have, want: have == want,
@@ -33,49 +36,52 @@ def found(
     fitting = [record for record in records if _fits(record, body, fields)]
     for sort in reversed(body.get("sorts") or []):
         fitting = _sorted(fitting, sort, fields)
-    start, size = int(body.get("after") or 0), int(body.get("limit") or 10)
+    start, size = int(body.get("after") or 0), body.get("limit", 10)
     if start + size > 10_000:
-        raise Refusal(400, "VALIDATION_ERROR", "paging through more than 10000 results")
+        raise refuse("paging through more than 10000 results")
     end = start + size
     return fitting[start:end], len(fitting), str(end) if end < len(fitting) else None
 
 
 def _check(body: dict[str, Any], fields: dict[str, Field]) -> None:
-    for key in body.keys() - KEYS:
-        raise malformed(f'Unrecognized field "{key}"')
-    limit = body.get("limit", 10)
-    if not isinstance(limit, int) or not 0 <= limit <= 200:
-        raise Refusal(400, "VALIDATION_ERROR", "limit must be a number up to 200")
-    if len(body.get("query") or "") > 3000:
-        raise Refusal(400, "VALIDATION_ERROR", "query must not exceed 3000 characters")
+    fits(body, set(), KEYS)
+    if not 0 <= typed(body.get("limit", 10), int, "limit") <= 200:
+        raise refuse("limit must not be more than 200")
+    if not str(body.get("after") or 0).isdecimal():
+        raise refuse("after must be a number")
+    if len(typed(body.get("query") or "", str, "query")) > 3000:
+        raise refuse("query must not exceed 3000 characters")
+    for name in typed(body.get("properties") or [], list, "properties"):
+        typed(name, str, "properties")
+    typed(body.get("sorts") or [], list, "sorts")
     groups = _groups(body)
     if len(groups) > 5 or any(len(group) > 6 for group in groups) or sum(map(len, groups)) > 18:
-        raise Refusal(400, "VALIDATION_ERROR", "too many filters")
+        raise refuse("too many filters")
     for group in groups:
         for one in group:
             _check_filter(one, fields)
 
 
-def _check_filter(one: dict[str, Any], fields: dict[str, Field]) -> None:
-    for key in one.keys() - FILTER:
-        raise malformed(f'Unrecognized field "{key}"')
-    operator = one.get("operator")
+def _check_filter(one: Any, fields: dict[str, Field]) -> None:
+    fits(one, {"propertyName", "operator"}, FILTER)
+    operator, name = one["operator"], one["propertyName"]
     if operator not in OPERATORS:
         raise malformed(f"operator {operator} is none")
-    if one.get("propertyName") not in fields:
-        text = f"There was a problem with the request: no property {one.get('propertyName')}"
-        raise Refusal(400, "VALIDATION_ERROR", text)
+    if name not in fields:
+        raise refuse(f"There was a problem with the request: no property {name}")
     for key, operators in NEEDS.items():
         if (operator in operators) != (one.get(key) is not None):
-            raise Refusal(400, "VALIDATION_ERROR", f"{key} and operator {operator} do not fit")
-    for value in [one.get("value", ""), one.get("highValue", ""), *one.get("values", [])]:
-        if not isinstance(value, str):
-            raise malformed("values must be strings")
+            raise refuse(f"{key} and operator {operator} do not fit")
+    values = typed(one.get("values") or [], list, "values")
+    for value in [one.get("value", ""), one.get("highValue", ""), *values]:
+        typed(value, str, "value")
 
 
-def _groups(body: dict[str, Any]) -> list[list[dict[str, Any]]]:
-    groups = [group.get("filters") or [] for group in body.get("filterGroups") or []]
-    return groups or ([body["filters"]] if body.get("filters") else [])
+def _groups(body: dict[str, Any]) -> list[list[Any]]:
+    """Filters may stand by themselves, too."""
+    given = typed(body.get("filterGroups") or [], list, "filterGroups")
+    alone = [{"filters": body["filters"]}] if body.get("filters") and not given else []
+    return [typed(fits(group, {"filters"})["filters"], list, "filters") for group in given or alone]
 
 
 def _fits(record: Record, body: dict[str, Any], fields: dict[str, Field]) -> bool:
@@ -118,15 +124,15 @@ def _rank(value: str, field: Field) -> Any:
         try:
             return float(value)
         except ValueError as error:
-            raise Refusal(400, "VALIDATION_ERROR", f"{value} is no number") from error
+            raise refuse(f"{value} is no number") from error
     return value.lower()
 
 
 def _sorted(records: list[Record], sort: Any, fields: dict[str, Field]) -> list[Record]:
     """By one property; those without it come last."""
-    name = sort if isinstance(sort, str) else sort.get("propertyName")
+    name = sort if isinstance(sort, str) else fits(sort, {"propertyName"}, SORT)["propertyName"]
     if name not in fields:
-        raise Refusal(400, "VALIDATION_ERROR", f"cannot sort by {name}")
+        raise refuse(f"cannot sort by {name}")
     down = isinstance(sort, dict) and sort.get("direction") == "DESCENDING"
     having = [record for record in records if name in record.all()]
     without = [record for record in records if name not in record.all()]

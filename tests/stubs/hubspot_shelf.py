@@ -48,15 +48,17 @@ class Shelf:
             return self.records.get(value)
         if name not in self._by:
             self._by[name] = {
-                record.properties[name]: record.id
+                _key(name, record.properties[name]): record.id
                 for record in self.records.values()
                 if name in record.properties
             }
-        key = value.strip().lower() if name == "email" else value
-        return self.records.get(self._by[name].get(key, ""))
+        return self.records.get(self._by[name].get(_key(name, value), ""))
+
+    def remove(self, id_: str) -> None:
+        self._forget(id_)
 
     @contextmanager
-    def all_or_nothing(self) -> Iterator[Callable[[], None]]:
+    def undoing(self) -> Iterator[Callable[[], None]]:
         """Gives a function that takes back what was written since."""
         self._undo.clear()
         yield self._take_back
@@ -78,14 +80,20 @@ class Shelf:
         self.records[record.id] = record
         for name, index in self._by.items():
             if name in record.properties:
-                index[record.properties[name]] = record.id
+                index[_key(name, record.properties[name])] = record.id
         return record
 
     def _forget(self, id_: str) -> None:
         record = self.records.pop(id_, None)
         for name, index in self._by.items():
-            if record and index.get(record.properties.get(name, "")) == id_:
-                del index[record.properties[name]]
+            key = _key(name, record.properties.get(name, "")) if record else ""
+            if index.get(key) == id_:
+                del index[key]
+
+
+def _key(name: str, value: str) -> str:
+    """Addresses are compared as HubSpot keeps them."""
+    return value.strip().lower() if name == "email" else value
 
 
 def _filled(properties: dict[str, str]) -> dict[str, str]:

@@ -278,3 +278,675 @@ async def test_an_unknown_fault_is_a_mistake_of_the_test(stub):
 
 def test_fields_can_be_made_by_hand():
     assert Field(unique=True).told("x")["hasUniqueValue"]
+
+
+# Who may call, and how often.
+
+
+@pytest.mark.parametrize(
+    ("bearer", "category", "words"),
+    [
+        (None, "INVALID_AUTHENTICATION", "credentials not found"),
+        ("Basic eHg=", "INVALID_AUTHENTICATION", "credentials not found"),
+        ("Bearer pat-na1-other", "INVALID_AUTHENTICATION", "credentials not found"),
+        ("Bearer ${HUBSPOT_TOKEN}", "EXPIRED_AUTHENTICATION", "expired 20833 day(s) ago"),
+    ],
+)
+async def test_a_call_without_a_good_token_is_refused(api, stub, bearer, category, words):
+    headers = {"authorization": bearer} if bearer else {}
+    del api.headers["authorization"]
+    refused = await api.post(UPSERT, json={"inputs": [row("1")]}, headers=headers)
+    assert (refused.status_code, refused.json()["category"]) == (401, category)
+    assert words in refused.json()["message"]
+    assert stub.records("contacts") == []
+
+
+async def test_a_revoked_token_is_dead(api, stub):
+    stub.revoke_all()
+    assert (await upsert(api, row("1"))).json()["category"] == "INVALID_AUTHENTICATION"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "scope"),
+    [
+        ("POST", UPSERT, "crm.objects.contacts.write"),
+        ("POST", "/crm/objects/2026-09/communications", "crm.objects.contacts.write"),
+        ("POST", "/crm/objects/2026-09/contacts/batch/read", "crm.objects.contacts.read"),
+        ("GET", "/crm/objects/2026-09/contacts/1", "crm.objects.contacts.read"),
+        ("POST", "/crm/objects/2026-09/contacts/search", "crm.objects.contacts.read"),
+        ("POST", "/crm/objects/2026-09/2-123/batch/upsert", "crm.objects.custom.write"),
+        ("POST", "/crm/properties/2026-09/contacts", "crm.schemas.contacts.write"),
+        ("POST", "/crm/properties/2026-09/2-123", "crm.schemas.custom.write"),
+        ("POST", "/events/custom/2026-09/send", "analytics.behavioral_events.send"),
+        ("GET", "/crm-object-schemas/2026-09/schemas", "crm.schemas.custom.read"),
+    ],
+)
+async def test_every_path_has_its_scope(api, stub, method, path, scope):
+    stub.scopes = {"oauth"}
+    body = {} if method == "POST" else None
+    refused = await api.request(method, path, json=body)
+    assert (refused.status_code, refused.json()["category"]) == (403, "MISSING_SCOPES")
+    assert scope in refused.json()["errors"][0]["context"]["requiredGranularScopes"]
+    assert refused.json()["links"]["scopes"]
+
+
+async def test_ten_seconds_slide(api, stub, clock):
+    stub.burst_most = 3
+    left = []
+    for _ in range(3):
+        left.append((await upsert(api, row("1"))).headers["x-hubspot-ratelimit-remaining"])
+        await clock.advance(3)
+    assert left == ["2", "1", "0"]
+    refused = await upsert(api, row("1"))
+    assert refused.status_code == 429
+    assert refused.json()["policyName"] == "TEN_SECONDLY_ROLLING"
+    assert refused.json()["errorType"] == "RATE_LIMIT"
+    assert "retry-after" not in refused.headers
+    await clock.advance(1)
+    assert (await upsert(api, row("1"))).status_code == 200
+    assert (await upsert(api, row("1"))).status_code == 429
+
+
+async def test_a_429_may_say_when_to_come_back(api, stub):
+    stub.burst_most, stub.retry_after = 0, 7
+    assert (await upsert(api, row("1"))).headers["retry-after"] == "7"
+
+
+async def test_the_day_ends_at_midnight_and_not_before(api, stub, clock):
+    stub.api_used, stub.api_most = 9, 10
+    last = await upsert(api, row("1"))
+    assert last.headers["x-hubspot-ratelimit-daily"] == "10"
+    assert last.headers["x-hubspot-ratelimit-daily-remaining"] == "0"
+    await clock.advance(3600)
+    assert (await upsert(api, row("1"))).json()["policyName"] == "DAILY"
+    stub.new_day()
+    assert (await upsert(api, row("1"))).status_code == 200
+
+
+async def test_a_search_has_a_limit_of_its_own_and_no_headers(api, stub, clock):
+    path = "/crm/objects/2026-09/contacts/search"
+    answers = [await api.post(path, json={}) for _ in range(6)]
+    assert [each.status_code for each in answers] == [200] * 5 + [429]
+    assert answers[5].json()["policyName"] == "SECONDLY"
+    assert not [name for name in answers[0].headers if name.startswith("x-hubspot-ratelimit")]
+    assert (await upsert(api, row("1"))).headers["x-hubspot-ratelimit-remaining"] == "189"
+    await clock.advance(1)
+    assert (await api.post(path, json={})).status_code == 200
+
+
+# OAuth.
+
+
+async def refresh(api, **changed: str) -> httpx.Response:
+    form = {"grant_type": "refresh_token", "client_id": "client", "client_secret": "secret"}
+    return await api.post(
+        "/oauth/2026-09/token", data=form | {"refresh_token": "refresh-1"} | changed
+    )
+
+
+async def test_a_token_lives_for_half_an_hour_and_its_calls_have_no_day(api, clock):
+    issued = (await refresh(api)).json()
+    assert (issued["expires_in"], issued["token_type"], issued["hub_id"]) == (1800, "bearer", 123)
+    api.headers["authorization"] = f"Bearer {issued['access_token']}"
+    good = await upsert(api, row("1"))
+    assert good.headers["x-hubspot-ratelimit-max"] == "110"
+    assert "x-hubspot-ratelimit-daily" not in good.headers
+    await clock.advance(1812)
+    refused = (await upsert(api, row("1"))).json()
+    assert refused["category"] == "EXPIRED_AUTHENTICATION"
+    assert "expired 12 second(s) ago" in refused["message"]
+
+
+async def test_a_refresh_token_works_once(api):
+    first = await refresh(api)
+    assert (await refresh(api)).json()["status"] == "BAD_REFRESH_TOKEN"
+    again = await refresh(api, refresh_token=first.json()["refresh_token"])
+    assert again.status_code == 200
+
+
+async def test_a_refresh_token_may_last(api, stub):
+    stub.rotate = False
+    assert (await refresh(api)).json()["refresh_token"] == "refresh-1"
+    assert (await refresh(api)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("changed", "status"),
+    [
+        ({"client_id": "x"}, "BAD_CLIENT_ID"),
+        ({"client_secret": "x"}, "BAD_CLIENT_SECRET"),
+        ({"refresh_token": "x"}, "BAD_REFRESH_TOKEN"),
+        ({"grant_type": "client_credentials"}, "BAD_GRANT_TYPE"),
+    ],
+)
+async def test_a_bad_grant_says_what_is_bad(api, changed, status):
+    refused = await refresh(api, **changed)
+    assert (refused.status_code, refused.json()["status"]) == (400, status)
+
+
+async def test_the_token_endpoint_wants_a_form_and_throttles(api, stub):
+    assert (await api.post("/oauth/v1/token", json={})).status_code == 415
+    stub.oauth_most = 1
+    throttled = await refresh(api)
+    assert throttled.status_code == 429
+    assert throttled.json()["message"] == "You have reached your rate limit."
+
+
+async def test_faults_of_the_token_endpoint_wait_for_it(api, stub):
+    stub.fault("bad_hub")
+    assert (await upsert(api, row("1"))).status_code == 200
+    assert (await refresh(api)).json()["status"] == "BAD_HUB"
+
+
+async def test_expired_tokens_expire_and_static_ones_do_not(api, stub):
+    issued = (await refresh(api)).json()
+    stub.expire_tokens()
+    assert (await upsert(api, row("1"))).status_code == 200
+    api.headers["authorization"] = f"Bearer {issued['access_token']}"
+    assert (await upsert(api, row("1"))).status_code == 401
+
+
+# Faults.
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "words"),
+    [
+        ("throttle", 429, "TEN_SECONDLY_ROLLING"),
+        ("throttle_old", 429, "RATE_LIMITS"),
+        ("secondly", 429, "SECONDLY"),
+        ("daily", 429, "DAILY"),
+        ("423", 423, "locked"),
+        ("477", 477, "moved"),
+        ("502", 502, "502"),
+        ("524", 524, "524"),
+        ("html", 502, "<html>"),
+        ("expired", 401, "EXPIRED_AUTHENTICATION"),
+        ("malformed_token", 401, "20543 day(s)"),
+        ("scopes", 403, "MISSING_SCOPES"),
+        ("conflict", 409, "Existing ID: 501"),
+        ("bad_batch", 400, "INVALID_EMAIL"),
+        ("non_unique", 400, "non-unique 0-1 property"),
+        ("duplicate_ids", 400, "Duplicate IDs"),
+    ],
+)
+async def test_a_fault_answers_and_writes_nothing(api, stub, name, status, words):
+    stub.fault(name)
+    told = await upsert(api, row("1", "t"))
+    assert told.status_code == status
+    assert words in told.text
+    assert (stub.records("contacts"), stub.fired) == ([], {name: 1})
+    assert (await upsert(api, row("1", "t"))).status_code == 200
+
+
+async def test_a_migration_says_for_how_long(api, stub):
+    stub.fault("477")
+    assert (await upsert(api, row("1"))).headers["retry-after"] == "3600"
+
+
+async def test_empty_is_a_success_that_wrote_nothing(api, stub):
+    stub.fault("empty")
+    told = await upsert(api, row("1", "t"))
+    assert (told.status_code, told.json()["results"]) == (200, [])
+    assert stub.records("contacts") == []
+
+
+@pytest.mark.parametrize(("name", "kept"), [("drop", 0), ("drop_after_commit", 1)])
+async def test_a_dropped_call_may_be_written_or_not(api, stub, name, kept):
+    stub.fault(name)
+    with pytest.raises(httpx.RemoteProtocolError):
+        await upsert(api, row("1", "t"))
+    assert len(stub.records("contacts")) == kept
+    assert stub.calls[0].status is None
+    await upsert(api, row("1", "t"))
+    assert len(stub.records("contacts")) == 1
+
+
+async def test_a_hung_call_ends_with_the_client_patience(api, stub):
+    stub.fault("hang")
+    with pytest.raises(httpx.ReadTimeout):
+        await api.post(UPSERT, json={"inputs": [row("1")]}, timeout=0.2)
+    assert stub.records("contacts") == []
+
+
+async def test_any_other_answer_can_be_ordered(api, stub):
+    stub.fault_answer(418, "TEAPOT", "short and stout", subCategory="x")
+    told = await upsert(api, row("1"))
+    assert (told.status_code, told.json()["subCategory"]) == (418, "x")
+
+
+async def test_faults_are_for_records_unless_they_say_otherwise(api, stub):
+    stub.fault("503")
+    assert (await api.get("/crm/properties/2026-09/contacts")).status_code == 200
+    assert (await upsert(api, row("1"))).status_code == 503
+    stub.fault("503", on="/properties/")
+    assert (await upsert(api, row("1"))).status_code == 200
+    assert (await api.get("/crm/properties/2026-09/contacts")).status_code == 503
+
+
+# Records, one by one.
+
+
+async def test_a_create_that_finds_its_address_taken_names_the_other(api, stub):
+    path = "/crm/objects/2026-09/contacts"
+    made = await api.post(path, json={"properties": {"email": "ann@example.com"}})
+    assert made.status_code == 201
+    again = await api.post(path, json={"properties": {"email": "Ann@example.com"}})
+    assert (again.status_code, again.json()["category"]) == (409, "CONFLICT")
+    assert again.json()["message"].endswith(f"Existing ID: {made.json()['id']}")
+    assert len(stub.records("contacts")) == 1
+
+
+async def test_a_patch_finds_by_id_or_by_a_unique_property(api, stub):
+    id_ = stub.seed("contacts", {"sms_key": "+1/415"})
+    path = "/crm/objects/2026-09/contacts/"
+    body = {"properties": {"city": "Oslo"}}
+    by_key = await api.patch(path + "%2B1%2F415?idProperty=sms_key", json=body)
+    assert (by_key.status_code, by_key.json()["id"]) == (200, id_)
+    assert (await api.patch(path + id_, json=body)).status_code == 200
+    absent = await api.patch(path + "999", json=body)
+    assert (absent.status_code, absent.json()["category"]) == (404, "OBJECT_NOT_FOUND")
+    assert (await api.patch(path + "1?idProperty=phone", json=body)).status_code == 400
+    stub.delete("contacts", id_)
+    assert (await api.patch(path + id_, json=body)).status_code == 404
+
+
+async def test_a_read_tells_what_was_asked_for(api, stub):
+    id_ = stub.seed("contacts", {"sms_key": "1", "city": "Oslo", "firstname": "Ann"})
+    path = f"/crm/objects/2026-09/contacts/{id_}"
+    usual = (await api.get(path)).json()["properties"]
+    assert (usual["firstname"], usual["hs_object_id"], "city" in usual) == ("Ann", id_, False)
+    asked = (await api.get(path + "?properties=city,nope,zip")).json()["properties"]
+    assert (asked["city"], asked["zip"], "nope" in asked) == ("Oslo", None, False)
+
+
+async def test_a_batch_read_names_what_is_not_there(api, stub):
+    stub.seed("contacts", {"sms_key": "1", "city": "Oslo"})
+    path = "/crm/objects/2026-09/contacts/batch/read"
+    body = {"idProperty": "sms_key", "properties": ["city"], "inputs": [{"id": "1"}]}
+    one = await api.post(path, json=body)
+    assert one.status_code == 200
+    assert one.json()["results"][0]["properties"]["city"] == "Oslo"
+    two = await api.post(path, json=body | {"inputs": [{"id": "1"}, {"id": "2"}]})
+    assert two.status_code == 207
+    assert len(two.json()["results"]) == 1
+    assert two.json()["errors"][0]["context"]["ids"] == ["2"]
+    assert (await api.post(path, json=body | {"idProperty": "phone"})).status_code == 400
+    many = [{"id": str(number)} for number in range(101)]
+    assert (await api.post(path, json=body | {"inputs": many})).status_code == 400
+
+
+async def test_a_batch_update_by_address_changes_nothing(api, stub):
+    id_ = stub.seed("contacts", {"email": "ann@example.com", "city": "Rome"})
+    path = "/crm/objects/2026-09/contacts/batch/update"
+    each = {"id": "ann@example.com", "idProperty": "email", "properties": {"city": "Oslo"}}
+    assert (await api.post(path, json={"inputs": [each]})).json()["results"] == []
+    assert stub.records("contacts")[0]["city"] == "Rome"
+    each = {"id": id_, "properties": {"city": "Oslo"}}
+    assert (await api.post(path, json={"inputs": [each]})).status_code == 200
+    assert stub.records("contacts")[0]["city"] == "Oslo"
+
+
+async def test_all_records_come_page_by_page(api, stub):
+    ids = [stub.seed("contacts", {"sms_key": str(number)}) for number in range(5)]
+    path, after, seen = "/crm/objects/2026-09/contacts?limit=2", "", []
+    while True:
+        page = (await api.get(path + after)).json()
+        seen += [each["id"] for each in page["results"]]
+        if "paging" not in page:
+            break
+        after = "&after=" + page["paging"]["next"]["after"]
+    assert seen == ids
+    assert (await api.get("/crm/objects/2026-09/contacts?limit=101")).status_code == 400
+
+
+# Search.
+
+
+async def search(api, *filters: dict, **more) -> httpx.Response:
+    body = {"filterGroups": [{"filters": list(filters)}]} | more
+    return await api.post("/crm/objects/2026-09/contacts/search", json=body)
+
+
+def a_filter(name: str, operator: str, **values) -> dict:
+    return {"propertyName": name, "operator": operator} | values
+
+
+@pytest.mark.parametrize(
+    "phone", ["+14155550123", "(415) 555-0123", "415-555-0123", "1 415 555 0123"]
+)
+async def test_phones_are_found_by_their_national_digits_alone(api, stub, phone):
+    id_ = stub.seed("contacts", {"mobilephone": phone})
+    name = "hs_searchable_calculated_mobile_number"
+    good = await search(api, a_filter(name, "EQ", value="4155550123"))
+    assert [each["id"] for each in good.json()["results"]] == [id_]
+    for bad in ("+14155550123", "14155550123"):
+        assert (await search(api, a_filter(name, "EQ", value=bad))).json()["total"] == 0
+
+
+async def test_a_search_pages_sorts_and_asks_for_what_is_missing(api, stub):
+    for number in range(3):
+        stub.seed("contacts", {"phone": f"+1415555012{number}", "sms_count": str(10 - number)})
+    stub.seed("contacts", {"phone": "+14155550129", "sms_key": "14155550129"})
+    wanted = [a_filter("phone", "HAS_PROPERTY"), a_filter("sms_key", "NOT_HAS_PROPERTY")]
+    first = (await search(api, *wanted, limit=2, sorts=["sms_count"], properties=["phone"])).json()
+    assert first["total"] == 3
+    phones = [each["properties"]["phone"] for each in first["results"]]
+    assert phones == ["+14155550122", "+14155550121"]
+    after = first["paging"]["next"]["after"]
+    last = (await search(api, *wanted, limit=2, sorts=["sms_count"], after=after)).json()
+    assert (len(last["results"]), "paging" in last) == (1, False)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"limit": 201},
+        {"limit": "10"},
+        {"after": "9995", "limit": 10},
+        {"query": "x" * 3001},
+        {"filterGroups": [{"filters": []}] * 6},
+        {"filterGroups": [{"filters": [a_filter("phone", "HAS_PROPERTY")] * 7}]},
+        {"filterGroups": [{"filters": [a_filter("phone", "HAS_PROPERTY")] * 5}] * 4},
+        {"filterGroups": [{"filters": [a_filter("nope", "HAS_PROPERTY")]}]},
+        {"filterGroups": [{"filters": [a_filter("phone", "LIKE", value="1")]}]},
+        {"filterGroups": [{"filters": [a_filter("phone", "EQ")]}]},
+        {"filterGroups": [{"filters": [a_filter("phone", "EQ", value=1)]}]},
+        {"filterGroups": [{"filters": [a_filter("phone", "NOT_HAS_PROPERTY", value="")]}]},
+        {"filterGroups": [{"filters": [a_filter("phone", "IN", value="1")]}]},
+        {"filterGroups": {}, "filter": []},
+        {"sorts": ["nope"]},
+    ],
+)
+async def test_a_search_beyond_the_limits_is_refused(api, body):
+    refused = await api.post("/crm/objects/2026-09/contacts/search", json=body)
+    assert (refused.status_code, refused.json()["category"]) == (400, "VALIDATION_ERROR")
+
+
+async def test_the_index_lags(api, stub, clock):
+    stub.search_lag = 5.0
+    await upsert(api, row("1"))
+    found = a_filter("sms_key", "EQ", value="1")
+    assert (await search(api, found)).json()["total"] == 0
+    await clock.advance(5)
+    assert (await search(api, found)).json()["total"] == 1
+
+
+@pytest.mark.parametrize(
+    ("one", "total"),
+    [
+        (a_filter("city", "EQ", value="OSLO"), 1),
+        (a_filter("city", "NEQ", value="oslo"), 1),
+        (a_filter("city", "IN", values=["oslo", "rome"]), 2),
+        (a_filter("city", "NOT_IN", values=["oslo", "rome"]), 0),
+        (a_filter("city", "CONTAINS_TOKEN", value="os*"), 1),
+        (a_filter("sms_count", "GT", value="9"), 1),
+        (a_filter("sms_count", "BETWEEN", value="9", highValue="10"), 2),
+    ],
+)
+async def test_the_operators(api, stub, one, total):
+    stub.seed("contacts", {"city": "Oslo", "sms_count": "9"})
+    stub.seed("contacts", {"city": "Rome", "sms_count": "10"})
+    assert (await search(api, one)).json()["total"] == total
+
+
+# Properties and schemas.
+
+
+def a_property(**changed) -> dict:
+    told = {"name": "sms_id", "label": "SMS id", "type": "string", "fieldType": "text"}
+    return told | {"groupName": "contactinformation"} | changed
+
+
+PROPERTIES = "/crm/properties/2026-09/contacts"
+
+
+async def test_a_property_is_unique_from_its_making_or_never(api):
+    made = await api.post(PROPERTIES, json=a_property(hasUniqueValue=True))
+    assert (made.status_code, made.json()["hasUniqueValue"]) == (201, True)
+    plain = a_property(name="plain")
+    assert (await api.post(PROPERTIES, json=plain)).status_code == 201
+    changed = await api.patch(PROPERTIES + "/plain", json={"hasUniqueValue": True, "label": "L"})
+    assert (changed.json()["label"], changed.json()["hasUniqueValue"]) == ("L", False)
+    assert (await upsert(api, row("1", sms_id="x"))).status_code == 200
+    assert "already has that value" in (await upsert(api, row("2", sms_id="x"))).text
+
+
+async def test_a_property_that_is_there_conflicts(api):
+    refused = await api.post(PROPERTIES, json=a_property(name="sms_key"))
+    assert (refused.status_code, refused.json()["category"]) == (409, "OBJECT_ALREADY_EXISTS")
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"name": "SMS-Id"},
+        {"type": "text"},
+        {"fieldType": "number"},
+        {"groupName": "nope"},
+        {"label": None},
+        {"type": "enumeration", "fieldType": "select"},
+        {"type": "bool", "fieldType": "booleancheckbox", "hasUniqueValue": True},
+        {"hasUniqueValue": "true"},
+        {"unique": True},
+    ],
+)
+async def test_a_property_that_makes_no_sense_is_refused(api, changed):
+    assert (await api.post(PROPERTIES, json=a_property(**changed))).status_code == 400
+
+
+async def test_ten_unique_properties_are_enough(api):
+    for number in range(9):
+        body = a_property(name=f"id_{number}", hasUniqueValue=True)
+        assert (await api.post(PROPERTIES, json=body)).status_code == 201
+    body = a_property(name="one_more", hasUniqueValue=True)
+    assert (await api.post(PROPERTIES, json=body)).status_code == 400
+
+
+async def test_properties_say_what_can_be_done_with_them(api):
+    listed = (await api.get(PROPERTIES)).json()["results"]
+    by_name = {each["name"]: each for each in listed}
+    assert by_name["sms_key"]["hasUniqueValue"]
+    assert by_name["createdate"]["modificationMetadata"]["readOnlyValue"]
+    assert (await api.get(PROPERTIES + "/nope")).status_code == 404
+    group = {"name": "sms", "label": "SMS"}
+    assert (await api.post(PROPERTIES + "/groups", json=group)).status_code == 201
+    assert (await api.post(PROPERTIES + "/groups", json=group)).status_code == 409
+    many = {"inputs": [a_property(name="a", groupName="sms"), a_property(name="b")]}
+    assert (await api.post(PROPERTIES + "/batch/create", json=many)).status_code == 200
+
+
+async def test_a_custom_object_describes_itself(api):
+    (schema,) = (await api.get("/crm-object-schemas/2026-09/schemas")).json()["results"]
+    assert (schema["objectTypeId"], schema["requiredProperties"]) == ("2-123", ["event_id"])
+    assert "17" in [each["id"] for each in schema["associations"]]
+    assert (await api.get("/crm/v3/schemas/p123_sms_event")).json()["objectTypeId"] == "2-123"
+    unknown = await api.get("/crm/properties/2026-09/2-999")
+    assert "Unable to infer object type from: 2-999" in unknown.json()["message"]
+
+
+# Activities.
+
+
+def link(type_id: int, to: str, category: str = "HUBSPOT_DEFINED") -> dict:
+    types = [{"associationCategory": category, "associationTypeId": type_id}]
+    return {"to": {"id": to}, "types": types}
+
+
+def communication(**changed: str) -> dict:
+    return {
+        "hs_communication_channel_type": "SMS",
+        "hs_communication_logged_from": "CRM",
+        "hs_communication_body": "hello",
+        "hs_timestamp": "2026-11-23T08:00:00Z",
+    } | changed
+
+
+async def test_communications_are_made_with_their_contacts(api, stub):
+    who = stub.seed("contacts", {"sms_key": "1"})
+    path = "/crm/objects/2026-09/communications/batch/create"
+    good = {"properties": communication(), "associations": [link(81, who)]}
+    told = await api.post(path, json={"inputs": [good | {"objectWriteTraceId": "t"}]})
+    assert told.status_code == 201
+    (made,) = told.json()["results"]
+    assert stub.records("associations") == [
+        {"fromType": "communications", "toType": "contacts", "type": "81", "to": who}
+        | {"from": made["id"]}
+    ]
+    for bad in (link(82, who), link(81, "999"), link(81, who, "USER_DEFINED")):
+        refused = await api.post(path, json={"inputs": [good, good | {"associations": [bad]}]})
+        assert refused.status_code in {400, 404}
+    assert len(stub.records("communications")) == len(stub.records("associations")) == 1
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"hs_communication_channel_type": "sms"},
+        {"hs_communication_logged_from": "relay"},
+        {"hs_timestamp": ""},
+        {"hs_timestamp": "yesterday"},
+        {"hs_communication_direction": "INBOUND"},
+    ],
+)
+async def test_a_communication_is_checked_like_any_record(api, changed):
+    path = "/crm/objects/2026-09/communications"
+    assert (await api.post(path, json={"properties": communication(**changed)})).status_code == 400
+
+
+async def test_communications_are_upserted_only_by_a_unique_property(api, stub):
+    path = "/crm/objects/2026-09/communications/batch/upsert"
+    each = {"id": "e1", "idProperty": "event_id", "properties": communication(event_id="e1")}
+    assert (await upsert(api, each, path=path)).status_code == 400
+    stub.fields["communications"]["event_id"] = Field(unique=True)
+    for _ in range(2):
+        assert (await upsert(api, each, path=path)).status_code == 200
+    assert len(stub.records("communications")) == 1
+
+
+ASSOCIATE = "/crm/associations/2026-09/2-123/contacts/batch/create"
+
+
+async def test_associations_are_kept_once(api, stub):
+    who, what = stub.seed("contacts", {}), stub.seed("2-123", {"event_id": "e1"})
+    pair = {"from": {"id": what}} | link(17, who, "USER_DEFINED")
+    for _ in range(2):
+        told = await api.post(ASSOCIATE, json={"inputs": [pair]})
+        assert (told.status_code, len(told.json()["results"])) == (200, 1)
+    assert len(stub.records("associations")) == 1
+    v4 = ASSOCIATE.replace("/crm/associations/2026-09", "/crm/v4/associations")
+    assert (await api.post(v4, json={"inputs": [pair]})).status_code == 201
+    labels = await api.get("/crm/associations/2026-09/2-123/contacts/labels")
+    assert labels.json()["results"][0]["typeId"] == 17
+
+
+async def test_associations_need_both_ends_and_a_known_type(api, stub):
+    who, what = stub.seed("contacts", {}), stub.seed("2-123", {"event_id": "e1"})
+    good = {"from": {"id": what}} | link(17, who, "USER_DEFINED")
+    absent = {"from": {"id": what}} | link(17, "999", "USER_DEFINED")
+    told = await api.post(ASSOCIATE, json={"inputs": [good, absent]})
+    assert (told.status_code, told.json()["numErrors"]) == (207, 1)
+    for bad in (link(17, who), link(19, who, "USER_DEFINED"), {"to": {"id": who}, "types": {}}):
+        wrong = {"from": {"id": what}} | bad
+        assert (await api.post(ASSOCIATE, json={"inputs": [wrong]})).status_code == 400
+    assert (await api.post(ASSOCIATE, json={"inputs": [good] * 2001})).status_code == 400
+
+
+async def test_a_custom_object_keeps_one_record_for_each_event(api, stub):
+    path = "/crm/objects/2026-09/2-123/batch/upsert"
+    each = {"id": "e1", "idProperty": "event_id", "properties": {"message": "hi"}}
+    for _ in range(2):
+        assert (await upsert(api, each, path=path)).status_code == 200
+    assert stub.records("2-123") == [{"id": "501", "event_id": "e1", "message": "hi"}]
+
+
+# Custom events.
+
+SEND = "/events/custom/2026-09/send"
+
+
+def occurrence(who: str, **changed) -> dict:
+    told = {"eventName": "pe123_sms", "objectId": who, "uuid": "u1", "properties": {"type": "x"}}
+    return told | changed
+
+
+async def test_a_repeated_event_is_taken_and_not_kept(api, stub):
+    who = stub.seed("contacts", {})
+    for path in (SEND, "/events/2026-09/send", "/events/v3/send"):
+        told = await api.post(path, json=occurrence(who))
+        assert (told.status_code, told.content) == (204, b"")
+    batch = {"inputs": [occurrence(who), occurrence(who, uuid="u2")]}
+    assert (await api.post(SEND + "/batch", json=batch)).status_code == 204
+    assert [each["uuid"] for each in stub.records("events")] == ["u1", "u2"]
+    assert stub.lost["uuid"] == 3
+
+
+async def test_an_event_of_nobody_is_lost_without_a_word(api, stub):
+    assert (await api.post(SEND, json=occurrence("999"))).status_code == 204
+    assert (stub.records("events"), stub.lost["contact"]) == ([], 1)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"eventName": "pe123_nope"},
+        {"properties": {"type": 1}},
+        {"properties": {"type": "x" * 257}},
+        {"properties": {str(number): "x" for number in range(51)}},
+        {"occurredAt": 1795392000000},
+        {"occurredAt": "2026-11-23"},
+        {"objectId": 501},
+        {"time": "x"},
+    ],
+)
+async def test_a_malformed_event_refuses_its_batch(api, stub, changed):
+    who = stub.seed("contacts", {})
+    batch = {"inputs": [occurrence(who), occurrence(who, uuid="u2") | changed]}
+    assert (await api.post(SEND + "/batch", json=batch)).status_code == 400
+    assert stub.records("events") == []
+
+
+async def test_events_are_exempt_from_the_limits(api, stub):
+    who = stub.seed("contacts", {})
+    stub.burst_most = stub.api_most = 0
+    told = await api.post(SEND, json=occurrence(who))
+    assert told.status_code == 204
+    assert not [name for name in told.headers if "ratelimit" in name]
+    many = {"inputs": [occurrence(who)] * 501}
+    assert (await api.post(SEND + "/batch", json=many)).status_code == 400
+
+
+# What no client should send.
+
+
+@pytest.mark.parametrize(
+    "junk", [[], "x", True, 1, {"inputs": {}}, {"inputs": []}, {"inputs": [1]}]
+)
+@pytest.mark.parametrize(
+    "path",
+    [
+        UPSERT,
+        "/crm/objects/2026-09/contacts/batch/read",
+        "/crm/objects/2026-09/contacts/batch/create",
+        ASSOCIATE,
+        SEND + "/batch",
+        PROPERTIES + "/batch/create",
+    ],
+)
+async def test_junk_is_refused_in_the_usual_envelope(api, path, junk):
+    refused = await api.post(path, json=junk)
+    assert (refused.status_code, refused.json()["category"]) == (400, "VALIDATION_ERROR")
+
+
+async def test_media_type_method_and_json_are_checked(api):
+    form = await api.post(UPSERT, data={"inputs": "x"})
+    put = await api.put(UPSERT, json={})
+    broken = await api.post(UPSERT, content=b"{", headers={"content-type": "application/json"})
+    assert [form.status_code, put.status_code, broken.status_code] == [415, 405, 400]
+
+
+async def test_a_hundred_thousand_contacts_are_no_burden(api, stub):
+    for number in range(100_000):
+        stub.seed("contacts", {"sms_key": str(number)})
+    told = await upsert(api, *[row(str(99_950 + number)) for number in range(100)])
+    assert sum(each["new"] for each in told.json()["results"]) == 50
