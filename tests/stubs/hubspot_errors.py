@@ -123,6 +123,11 @@ def unscoped(scopes: list[str]) -> Refusal:
     )
 
 
+def forbidden() -> Refusal:
+    """Any other 403."""
+    return Refusal(403, "FORBIDDEN", "You do not have permissions to make this call.")
+
+
 def limited(policy: str, *, old: bool = False) -> Refusal:
     """`policy` is TEN_SECONDLY_ROLLING, SECONDLY or DAILY; `old` the envelope with a category."""
     told = {"errorType": "RATE_LIMIT", "policyName": policy}
@@ -281,6 +286,7 @@ REFUSALS: dict[str, Callable[[], Refusal]] = {
     "expired": lambda: expired("12 second(s)", "2026-11-23T00:00:00Z"),
     "malformed_token": lambda: expired("20543 day(s)", "1970-01-01T00:00:00Z"),
     "scopes": lambda: unscoped(["crm.objects.contacts.write"]),
+    "forbidden": forbidden,
     "path_not_found": no_such_path,
     "object_not_found": not_found,
     "no_such_type": lambda: no_such_type("sms"),

@@ -464,6 +464,7 @@ async def test_expired_tokens_expire_and_static_ones_do_not(api, stub):
         ("expired", 401, "EXPIRED_AUTHENTICATION"),
         ("malformed_token", 401, "20543 day(s)"),
         ("scopes", 403, "MISSING_SCOPES"),
+        ("forbidden", 403, "permissions"),
         ("conflict", 409, "Existing ID: 501"),
         ("bad_batch", 400, "INVALID_EMAIL"),
         ("non_unique", 400, "non-unique 0-1 property"),
