@@ -143,6 +143,15 @@ async def states(store) -> list[State]:
     return [row.state for row in reversed(rows)]
 
 
+async def landed(store) -> None:
+    """Wait until nothing is in flight."""
+
+    async def none() -> bool:
+        return State.IN_FLIGHT not in await states(store)
+
+    await eventually(none)
+
+
 def status_error(status: int, **headers: str) -> httpx.HTTPStatusError:
     """What `raise_for_status` raises."""
     request = httpx.Request("POST", "http://sink.example/")

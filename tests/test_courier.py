@@ -12,6 +12,7 @@ from couriers import (
     counts,
     eventually,
     fail,
+    landed,
     reached,
     running,
     states,
@@ -662,15 +663,6 @@ class MeteredSink(ScriptedSink):
         self.used += 1
         self.quota.daily(self.used, self.most)
         return await super().send(delivery)
-
-
-async def landed(store) -> None:
-    """Wait until nothing is in flight."""
-
-    async def none() -> bool:
-        return State.IN_FLIGHT not in await states(store)
-
-    await eventually(none)
 
 
 async def test_the_last_of_the_quota_is_for_opt_outs(store, clock):
