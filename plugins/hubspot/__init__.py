@@ -23,12 +23,31 @@ sinks:
       only_if_empty: [lifecyclestage]        # set, but never overwritten
       test_events: skip                      # or send
       quota: {share: 0.9}                    # of the account's calls; opt-outs may use all
+      activity:                              # none by default; one of the three:
+        event:                               # a custom event (an Enterprise account)
+          name: pe123_sms
+          map: {message: "{{ data.message }}"}
+        object:                              # a custom object (an Enterprise account)
+          type: 2-123
+          id_property: event_id              # made unique; `relay setup crm` makes it
+          association: 17                    # the number of its association with contacts
+          map: {message: "{{ data.message }}"}
+        communication:                       # HubSpot's log of text messages
+          body: "{{ data.keyword }}: {{ data.message }}"
+          id_property: null                  # a unique property of communications: see below
+        on_invalid: dead
+        defaults: {}
 
 A record is written by `id_property`, so that whatever is sent twice, after a crash or a replay,
 changes the same contact again. `relay check --online` names every property that is missing.
+
+An activity is written once its contact is, and once an event, by the event's id. Only
+communications without an `id_property` are written at least once: after a connection that broke
+there may be two.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import relay
@@ -36,6 +55,8 @@ from relay.evaluation import EvaluationError
 from relay.outcome import Outcome
 from relay.quota import Quota
 
+from . import activity
+from .activity import Activity, Entry
 from .mender import Mender
 from .options import Options
 from .people import People
@@ -44,6 +65,8 @@ from .session import Session
 from .writer import MOST, Writer
 
 NO_MAP = "map is missing: it says which properties of HubSpot are to be written"
+STALE = "stale: HubSpot has had later news of this contact"
+GONE = "its contact is no longer in HubSpot, and it is too old to make it anew"
 
 
 class HubSpot(relay.Sink):
@@ -66,40 +89,79 @@ class HubSpot(relay.Sink):
             adopts="email" in options.match,
         )
         self._writer = Writer(self._session, options.object, mender, options.only_if_empty)
+        self._activity = activity.make(self._session, options, self.log)
         self._people = People(self._session, self._writer, options, self.log)
 
     async def send_batch(self, deliveries: Sequence[relay.Delivery]) -> Sequence[Outcome]:
         if self.columns is None:
             raise relay.Pause(NO_MAP)
-        outcomes: dict[str, Outcome] = {}
-        records = []
-        for delivery in deliveries:
-            made = self._made(delivery)
-            if isinstance(made, Record):
-                records.append(made)
-            else:
-                outcomes[delivery.id] = made
+        sent = [self._begun(delivery) for delivery in deliveries]
+        await self._write([each.record for each in sent if each.record and not each.is_stale])
+        await self._find([each.record for each in sent if each.record and each.is_stale])
+        if self._activity:
+            await self._log_events(self._activity, [each for each in sent if each.contact])
+        return [each.end() for each in sent]
+
+    def _begun(self, delivery: relay.Delivery) -> "Sent":
+        """With the record to write, or with the reason why there is none."""
+        if delivery.event.test and self.options.test_events == "skip":
+            return Sent(delivery, outcome=relay.Delivered("a test event, not sent"))
+        try:
+            key = self.options.key.render(delivery.event).strip()
+        except EvaluationError as error:
+            return Sent(delivery, outcome=relay.Reject(f"key: {error}"))
+        if not key:
+            return Sent(delivery, outcome=relay.Reject("key: is empty for this event"))
+        stale = delivery.stale and key != delivery.id  # with a record for each event, none is
+        if stale and not self._activity:
+            return Sent(delivery, outcome=relay.Delivered(STALE))
+        mobile = str(delivery.event.data.get("mobile") or "")
+        record = Record(delivery.id, key, properties(delivery.record), mobile)
+        return Sent(delivery, record, is_stale=stale)
+
+    async def _write(self, records: Sequence[Record]) -> None:
+        """The contacts; those with the same key one after the other."""
         for together in rounds(records):
             await self._people.look(together)
             await self._writer.write(together)
             self._people.remember(together)
-        outcomes |= {record.trace: record.outcome for record in records if record.outcome}
-        return [outcomes[delivery.id] for delivery in deliveries]
 
-    def _made(self, delivery: relay.Delivery) -> Record | Outcome:
-        """The record to write, or why there is none."""
-        if delivery.event.test and self.options.test_events == "skip":
-            return relay.Delivered("a test event, not sent")
-        try:
-            key = self.options.key.render(delivery.event).strip()
-        except EvaluationError as error:
-            return relay.Reject(f"key: {error}")
-        if not key:
-            return relay.Reject("key: is empty for this event")
-        if delivery.stale and key != delivery.id:  # with a record for each event, none is stale
-            return relay.Delivered("stale: HubSpot has had later news of this contact")
-        mobile = str(delivery.event.data.get("mobile") or "")
-        return Record(delivery.id, key, properties(delivery.record), mobile)
+    async def _find(self, records: Sequence[Record]) -> None:
+        """The contacts of events that are too old to change them."""
+        ids = await self._people.ids(records)
+        for record in records:
+            found = ids.get(record.key)
+            end = relay.Delivered(found) if found else relay.Reject(GONE)
+            record.outcome = record.outcome or end
+
+    async def _log_events(self, timeline: Activity, sent: Sequence["Sent"]) -> None:
+        """What stands on the timelines of contacts that are written."""
+        entries = [(each, Entry(each.delivery, each.contact or "")) for each in sent]
+        await timeline.write([entry for _, entry in entries])
+        for each, entry in entries:
+            if not isinstance(entry.outcome, relay.Delivered):
+                each.outcome = entry.outcome
+
+
+@dataclass(slots=True)
+class Sent:
+    """A delivery on its way: with the record to write, or with its end."""
+
+    delivery: relay.Delivery
+    record: Record | None = None
+    outcome: Outcome | None = None
+    is_stale: bool = False
+
+    @property
+    def contact(self) -> str | None:
+        """The id of the contact, once that is known."""
+        done = self.record.outcome if self.record else None
+        return done.reference if isinstance(done, relay.Delivered) else None
+
+    def end(self) -> Outcome:
+        """What became of it: of its activity, if that failed, else of its contact."""
+        outcome = self.outcome or (self.record and self.record.outcome)
+        return outcome or relay.Retry("nothing was learned of it")
 
 
 def rounds(records: Sequence[Record]) -> list[list[Record]]:

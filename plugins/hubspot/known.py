@@ -22,6 +22,3 @@ class Known:
         self._ids.move_to_end(key)
         if len(self._ids) > self._most:
             self._ids.popitem(last=False)
-
-    def forget(self, key: str) -> None:
-        self._ids.pop(key, None)

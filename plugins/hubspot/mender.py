@@ -30,7 +30,7 @@ class Mender:
     is the same person. `unknown` are the properties that HubSpot is known not to have.
     """
 
-    id_property: str
+    id_property: str | None
     log: Log
     on_invalid: OnInvalid = "dead"
     drop_unknown: bool = False
@@ -114,13 +114,12 @@ class Mender:
         return self._drop(record, fault.properties)
 
     def _correct(self, record: Record, fault: Fault) -> bool:
-        if self.on_invalid == "truncate":
-            return fault.code in TOO_LONG and self._cut(record, fault)
-        return self._drop(record, fault.properties)
+        cut = self.on_invalid == "truncate" and fault.code in TOO_LONG
+        return (cut and self._cut(record, fault)) or self._drop(record, fault.properties)
 
     def _drop(self, record: Record, names: Iterable[str]) -> bool:
         names = [name for name in names if name in record.properties and name != self.id_property]
-        if self.on_invalid != "drop" or not names:
+        if self.on_invalid == "dead" or not names:
             return False
         for name in names:
             del record.properties[name]

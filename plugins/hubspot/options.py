@@ -9,7 +9,7 @@ from pydantic import Field
 
 import relay
 from relay.countries import alpha_2
-from relay.expressions import Template
+from relay.expressions import Mapping, Template
 
 from .record import text
 
@@ -36,6 +36,13 @@ def _country(code: str) -> str:
     raise ValueError("should be a country's code such as US")
 
 
+def _as_text(defaults: Any) -> Any:
+    if not isinstance(defaults, dict):
+        return defaults
+    return {name: text(value) for name, value in defaults.items()}
+
+
+Defaults = Annotated[dict[PropertyName, str], pydantic.BeforeValidator(_as_text)]
 Token = Annotated[pydantic.SecretStr, pydantic.AfterValidator(_token)]
 Country = Annotated[str, pydantic.AfterValidator(_country)]
 
@@ -54,6 +61,46 @@ class QuotaShare(relay.Options):
     share: float = Field(default=0.9, gt=0, le=1)
 
 
+class CustomEvent(relay.Options):
+    """An occurrence of a custom event; `name` is its full name, as in pe123_sms."""
+
+    name: Annotated[str, Field(pattern=EVENT)]
+    map: Mapping
+
+
+class CustomObject(relay.Options):
+    """A record of a custom object; `type` as in 2-123, `association` its type to the contact."""
+
+    type: Kind
+    id_property: PropertyName = "event_id"
+    association: int = Field(ge=1)
+    category: Literal["USER_DEFINED", "HUBSPOT_DEFINED", "INTEGRATOR_DEFINED"] = "USER_DEFINED"
+    map: Mapping
+
+
+class Communication(relay.Options):
+    """An entry of HubSpot's own log of text messages."""
+
+    body: Template
+    id_property: PropertyName | None = None
+
+
+class ActivityOptions(relay.Options):
+    """What stands on the timeline for each event."""
+
+    event: CustomEvent | None = None
+    object: CustomObject | None = None
+    communication: Communication | None = None
+    on_invalid: OnInvalid = "dead"
+    defaults: Defaults = Field(default_factory=dict)
+
+    @pydantic.model_validator(mode="after")
+    def _one_of_them(self) -> Self:
+        if [self.event, self.object, self.communication].count(None) != 2:
+            raise ValueError("should have one of event, object and communication")
+        return self
+
+
 class Options(relay.Options):
     """The options of a `hubspot` sink."""
 
@@ -68,10 +115,11 @@ class Options(relay.Options):
     country: Country = "US"
     on_invalid: OnInvalid = "dead"
     unknown_property: Literal["pause", "drop"] = "pause"
-    defaults: dict[PropertyName, str] = Field(default_factory=dict)
+    defaults: Defaults = Field(default_factory=dict)
     only_if_empty: list[PropertyName] = Field(default_factory=list)
     test_events: Literal["skip", "send"] = "skip"
     quota: QuotaShare = QuotaShare()
+    activity: ActivityOptions | None = None
 
     @pydantic.field_validator("base_url")
     @classmethod
@@ -92,13 +140,6 @@ class Options(relay.Options):
         if match[:1] != ["key"] or len(set(match)) != len(match):
             raise ValueError("should begin with key, and name each once")
         return match
-
-    @pydantic.field_validator("defaults", mode="before")
-    @classmethod
-    def _as_text(cls, defaults: Any) -> Any:
-        if not isinstance(defaults, dict):
-            return defaults
-        return {name: text(value) for name, value in defaults.items()}
 
     @pydantic.field_validator("id_property")
     @classmethod

@@ -60,14 +60,12 @@ class People:
                 self._known.learn(record.key, record.outcome.reference)
 
     async def ids(self, records: Sequence[Record]) -> dict[str, str]:
-        """The ids in HubSpot by the keys of the records; ends those that cannot be asked for."""
-        found = {each.key: known for each in records if (known := self._known.get(each.key))}
-        asked = [record for record in records if record.key not in found]
-        await self._by_key(asked)
-        return found | {each.key: known for each in asked if (known := self._known.get(each.key))}
-
-    def forget(self, key: str) -> None:
-        self._known.forget(key)
+        """Who of them is there now: ids by key. Ends those that cannot be asked for."""
+        if not records:
+            return {}
+        absent = {record.key for record in await self._by_key(records)}
+        asked = [each for each in records if each.outcome is None and each.key not in absent]
+        return {each.key: known for each in asked if (known := self._known.get(each.key))}
 
     def _is_read(self, record: Record) -> bool:
         """Whether something has to be known of it beforehand."""

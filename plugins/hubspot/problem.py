@@ -24,7 +24,7 @@ NAMED_PROPERTY = re.compile(r"propertyName=([\w-]+)|[Pp]roperty \"([\w-]+)\"")
 OTHER_RECORD = re.compile(r"Existing ID: (\d+)|(\d+) already has that value")
 PROPERTY_NAMES = ("propertyName", "propertyNames", "properties", "name", "missingProperties")
 SCOPE_NAMES = ("requiredGranularScopes", "requiredScopes")
-RECORD_NAMES = ("objectWriteTraceId", "ids", "id")
+RECORD_NAMES = ("objectWriteTraceId", "ids", "id", "fromObjectId", "toObjectId")
 LONGEST = 300
 SHORTEST_VALUE = 3
 THROTTLED = 429

@@ -18,13 +18,14 @@ class Record:
     `target` is the id of the record in HubSpot where it is to be written by that: a person
     found by other means, who has no key yet. `mended` says what was tried to make it acceptable,
     `taken` that another record may have a value that ours was to have. `mobile` is the number
-    in E.164, of a person. `outcome` is its end.
+    in E.164, of a person; `links` are the associations that it is made with. `outcome` is its end.
     """
 
     trace: str
     key: str
     properties: dict[str, str]
     mobile: str = ""
+    links: list[dict[str, Any]] = field(default_factory=list)
     target: str | None = None
     taken: Problem | None = None
     mended: set[str] = field(default_factory=set)

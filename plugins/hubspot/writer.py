@@ -9,7 +9,7 @@ written.
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import relay
 from relay.outcome import Outcome, Pause
@@ -25,6 +25,7 @@ MOST = 100
 """Inputs in a batch (HubSpot's contacts guide)."""
 QUOTED = 3
 """Characters that a value needs to be looked for in a message."""
+T = TypeVar("T")
 TOO_SLOW = "a refused batch was not searched to its end in time"
 
 
@@ -39,6 +40,7 @@ class Writer:
         self._mender = mender
         self._only_if_empty = only_if_empty
         self._id_property = mender.id_property
+        self._action = "batch/upsert" if mender.id_property else "batch/create"
 
     async def write(self, records: Sequence[Record]) -> None:
         """Each record has an outcome afterwards. No two have the same key."""
@@ -46,7 +48,7 @@ class Writer:
         while waiting:
             for record in waiting:
                 self._mender.prepare(record)
-            await self._send("batch/upsert", [each for each in waiting if each.target is None])
+            await self._send(self._action, [each for each in waiting if each.target is None])
             await self._send("batch/update", [each for each in waiting if each.target])
             waiting = [record for record in waiting if record.outcome is None]
             await self._adopt([record for record in waiting if record.taken])
@@ -94,11 +96,18 @@ class Writer:
         return relay.Retry(TOO_SLOW) if self._session.spent() else None
 
     def _input(self, record: Record) -> dict[str, Any]:
-        values = record.properties | {self._id_property: record.key}
-        common = {"objectWriteTraceId": record.trace, "properties": values}
-        if record.target:
-            return {"id": record.target, **common}
-        return {"id": record.key, "idProperty": self._id_property, **common}
+        made: dict[str, Any] = {
+            "objectWriteTraceId": record.trace,
+            "properties": dict(record.properties),
+        }
+        if record.links:
+            made["associations"] = record.links
+        if self._id_property:
+            made["id"] = record.target or record.key
+            made["properties"][self._id_property] = record.key
+        if self._id_property and not record.target:
+            made["idProperty"] = self._id_property
+        return made
 
     # what the answer says
 
@@ -108,24 +117,28 @@ class Writer:
             return self._read(part, answer)
         problem = _of_all(answer.problem) if len(part) > 1 else answer.problem
         if problem is None:
-            return _halves(part, answer.problem)
+            return _split(part, answer.problem)
         for record in part:
             self._refuse(record, problem)
         return []
 
     def _read(self, part: Sequence[Record], answer: Answer) -> list[Sequence[Record]]:
         """A 200 or a 207."""
-        self._accept(part, answer.list("results"))
+        results, errors = answer.list("results"), answer.list("errors")
+        self._accept(part, results)
         unsaid = [record for record in part if record.outcome is None]
+        if not errors and not self._id_property and len(results) == len(part):
+            end(unsaid, relay.Delivered())  # nothing tells them apart, and none is missing
+            return []
         nameless: list[Problem] = []
-        for problem in (problems.read(None, error) for error in answer.list("errors")):
+        for problem in (problems.read(None, error) for error in errors):
             blamed = [record for record in unsaid if _is_named(record, problem)]
             for record in blamed:
                 self._refuse(record, problem)
             unsaid = [record for record in unsaid if record not in blamed]
             nameless += [] if problem.named else [problem]
         if nameless and len(unsaid) > 1:
-            return _halves(unsaid, nameless[0])
+            return _split(unsaid, nameless[0])
         for record in unsaid:
             self._refuse(record, nameless[0] if nameless else problems.no_word())
         return []
@@ -136,15 +149,16 @@ class Writer:
         by_key = {record.key.casefold(): record for record in part}
         by_target = {record.target: record for record in part if record.target}
         for result in results:
-            properties = result.get("properties") or {}
-            key = str(properties.get(self._id_property) or "").casefold()
             record = (
                 by_trace.get(str(result.get("objectWriteTraceId")))
-                or by_key.get(key)
+                or by_key.get(self._key(result))
                 or by_target.get(str(result.get("id")))
             )
             if record and result.get("id"):
                 record.outcome = relay.Delivered(str(result["id"]))
+
+    def _key(self, result: Mapping[str, Any]) -> str:
+        return value(result, self._id_property).casefold() if self._id_property else ""
 
     def _refuse(self, record: Record, problem: Problem) -> None:
         record.outcome = self._mender.mend(record, problem)
@@ -156,12 +170,13 @@ class Writer:
         if not records:
             return
         others = {record.taken.other_record for record in records if record.taken}
+        assert self._id_property
         wanted = [self._id_property, *self._only_if_empty]
         found, problem = await self.read(sorted(filter(None, others)), wanted)
         if problem:
             end(records, blocked(problem))
             return
-        free = {str(each.get("id")): each for each in found if not value(each, self._id_property)}
+        free = {str(each.get("id")): each for each in found if not self._key(each)}
         for record in records:
             self._settle(record, free)
 
@@ -198,11 +213,15 @@ def _of_all(problem: Problem) -> Problem | None:
     return replace(problem, faults=unknown) if unknown else None
 
 
-def _halves(part: Sequence[Record], problem: Problem) -> list[Sequence[Record]]:
+def _split(part: Sequence[Record], problem: Problem) -> list[Sequence[Record]]:
     """The innocent and the suspects, where the refusal gives a hint; else two halves."""
     suspects = [record for record in part if _is_suspect(record, problem)]
     if 0 < len(suspects) < len(part):
         return [[record for record in part if record not in suspects], suspects]
+    return halves(part)
+
+
+def halves(part: Sequence[T]) -> list[Sequence[T]]:
     middle = len(part) // 2
     return [part[:middle], part[middle:]]
 

@@ -218,7 +218,7 @@ async def test_one_error_for_several_records_is_of_each(stub):
         assert kinds(await sink.send_batch(batch)) == ["Delivered", "Reject", "Reject"]
 
 
-@pytest.mark.parametrize("fault", ["401", "malformed_token", "expired", "scopes", "forbidden"])
+@pytest.mark.parametrize("fault", ["401", "malformed_token", "expired", "scopes", "403"])
 async def test_a_refused_key_pauses_with_what_to_do(stub, fault):
     stub.fault(fault)
     async with opened(stub.url) as sink:

@@ -1,0 +1,259 @@
+"""What the hubspot sink writes on the timelines: one activity an event, however often sent."""
+
+import pytest
+from hubspotsink import delivery, key, kinds, opened
+from stubs.hubspot import HubSpotStub
+from stubs.vendor import serving
+
+import relay
+
+MESSAGE = {"message": "{{ data.message }}"}
+EVENT = {"event": {"name": "pe123_sms", "map": MESSAGE}}
+OBJECT = {"object": {"type": "2-123", "id_property": "event_id", "association": 17, "map": MESSAGE}}
+LOG = {"communication": {"body": "{{ data.keyword }}: {{ data.message }}"}}
+KNOWN_LOG = {"communication": {"body": "{{ data.message }}", "id_property": "sms_event_id"}}
+ALL = {"event": EVENT, "object": OBJECT, "log": LOG, "known log": KNOWN_LOG}
+# Those that are written once, whatever happens.
+ONCE = {name: ALL[name] for name in ("event", "object", "known log")}
+TIMELINES = {"event": "events", "object": "2-123", "log": "communications"}
+
+
+@pytest.fixture
+async def stub():
+    stub = HubSpotStub()
+    stub.fields["communications"]["sms_event_id"] = type(stub.fields["contacts"]["email"])(
+        unique=True
+    )
+    async with serving(stub.app) as stub.url:
+        yield stub
+
+
+def calls(stub):
+    return [call.path for call in stub.calls]
+
+
+def timeline(stub, name):
+    """What stands on the timelines: of each the contact's id and the text."""
+    if name == "event":
+        return sorted((each["objectId"], each["properties"]["message"]) for each in stub.events)
+    shelf = TIMELINES.get(name, "communications")
+    texts = {
+        each["id"]: each.get("message") or each.get("hs_communication_body")
+        for each in stub.records(shelf)
+    }
+    tied = [(each["to"], texts.pop(each["from"])) for each in stub.associations]
+    assert not texts, "what is tied to nobody"
+    return sorted(tied)
+
+
+def batch(*numbers, **options):
+    return [delivery(number, message=f"text {number}", **options) for number in numbers]
+
+
+@pytest.mark.parametrize("version", ["v3", "2026-09"])
+@pytest.mark.parametrize("name", ALL)
+async def test_each_event_stands_on_its_contacts_timeline(stub, name, version):
+    async with opened(stub.url, activity=ALL[name], api_version=version) as sink:
+        outcomes = await sink.send_batch(batch(1, 2, 3))
+    assert outcomes == [relay.Delivered(each) for each in ("501", "502", "503")]
+    prefix = "JOIN: " if name == "log" else ""
+    assert timeline(stub, name) == [(f"50{n}", f"{prefix}text {n}") for n in (1, 2, 3)]
+    assert all(version in path or "v4" in path for path in calls(stub))
+
+
+@pytest.mark.parametrize(
+    ("name", "most"), [("event", 2), ("object", 3), ("log", 2), ("known log", 3)]
+)
+async def test_a_hundred_cost_few_calls(stub, name, most):
+    async with opened(stub.url, activity=ALL[name]) as sink:
+        await sink.send_batch(batch(*range(100)))
+    assert len(stub.calls) == most
+    assert len(timeline(stub, name)) == 100
+
+
+@pytest.mark.parametrize("name", ONCE)
+async def test_a_replay_leaves_not_one_record_more(stub, name):
+    sent = batch(*range(20))
+    async with opened(stub.url, activity=ONCE[name]) as sink:
+        for _ in range(3):
+            assert set(kinds(await sink.send_batch(sent))) == {"Delivered"}
+    assert len(timeline(stub, name)) == 20
+    assert len(stub.records("contacts")) == 20
+
+
+@pytest.mark.parametrize("name", ONCE)
+@pytest.mark.parametrize("at", [1, 2, 3])
+async def test_a_connection_that_breaks_after_the_write_makes_no_second_record(stub, name, at):
+    sent = batch(1, 2)
+    where = {1: "contacts/batch/upsert", 2: "send/batch" if name == "event" else "batch/upsert"}
+    stub.fault("drop_after_commit", on=where.get(at, "associations"))
+    async with opened(stub.url, activity=ONCE[name]) as sink:
+        first = await sink.send_batch(sent)
+        second = await sink.send_batch(sent)
+    if stub.fired["drop_after_commit"]:
+        assert kinds(first) == ["Retry"] * 2
+    assert kinds(second) == ["Delivered"] * 2
+    assert len(timeline(stub, name)) == 2
+    assert len(stub.records("contacts")) == 2
+
+
+async def test_a_log_without_a_property_of_its_own_is_written_at_least_once(stub):
+    sent = batch(1)
+    stub.fault("drop_after_commit", on="communications/batch/create")
+    async with opened(stub.url, activity=LOG) as sink:
+        assert kinds(await sink.send_batch(sent)) == ["Retry"]
+        assert kinds(await sink.send_batch(sent)) == ["Delivered"]
+    assert len(timeline(stub, "log")) == 2
+
+
+@pytest.mark.parametrize("name", ALL)
+async def test_where_the_contact_is_refused_no_activity_is_written(stub, name):
+    sent = [delivery(1), delivery(2, {"email": "no address"})]
+    async with opened(stub.url, activity=ALL[name]) as sink:
+        assert kinds(await sink.send_batch(sent)) == ["Delivered", "Reject"]
+    assert [contact for contact, _ in timeline(stub, name)] == ["501"]
+
+
+@pytest.mark.parametrize("name", ALL)
+async def test_what_is_stale_changes_no_contact_but_is_on_its_timeline(stub, name):
+    async with opened(stub.url, activity=ALL[name]) as sink:
+        await sink.send_batch(batch(1))
+        (outcome,) = await sink.send_batch(
+            [delivery(1, {"firstname": "Old"}, stale=True, message="text 0")]
+        )
+    assert outcome == relay.Delivered("501")
+    assert [text.rpartition(": ")[2] for _, text in timeline(stub, name)] == ["text 0", "text 1"]
+    assert stub.records("contacts")[0]["firstname"] == "Ann 1"
+
+
+async def test_what_is_stale_and_without_a_contact_is_told(stub):
+    async with opened(stub.url, activity=EVENT) as sink:
+        (outcome,) = await sink.send_batch([delivery(1, stale=True)])
+    assert isinstance(outcome, relay.Reject)
+    assert "no longer in HubSpot" in outcome.reason
+    assert not stub.records("contacts")
+
+
+@pytest.mark.parametrize(("fault", "kind"), [("503", "Retry"), ("scopes", "Pause")])
+@pytest.mark.parametrize("name", ALL)
+async def test_what_befalls_the_activity_is_what_befalls_the_delivery(stub, name, fault, kind):
+    where = (
+        "/send/batch" if name == "event" else "2-123/" if name == "object" else "communications/"
+    )
+    stub.fault(fault, on=where)
+    async with opened(stub.url, activity=ALL[name]) as sink:
+        assert kinds(await sink.send_batch(batch(1, 2))) == [kind] * 2
+    assert len(stub.records("contacts")) == 2
+
+
+async def test_results_without_traces_are_counted_where_nothing_tells_them_apart(stub):
+    stub.echo_traces = False
+    async with opened(stub.url, activity=LOG) as sink:
+        assert kinds(await sink.send_batch(batch(1, 2))) == ["Delivered"] * 2
+    assert len(timeline(stub, "log")) == 2
+
+
+@pytest.mark.parametrize("name", ["object", "log", "known log"])
+@pytest.mark.parametrize("multi_status", [True, False])
+async def test_one_bad_activity_harms_no_other(stub, name, multi_status):
+    stub.multi_status = multi_status
+    sent = batch(*range(10))
+    stub.fault_row("INVALID_DATE", id="JOIN: text 3" if name == "log" else "text 3", count=20)
+    async with opened(stub.url, activity=ALL[name]) as sink:
+        outcomes = await sink.send_batch(sent)
+    assert len(timeline(stub, name)) == 9
+    assert kinds(outcomes) == ["Delivered"] * 3 + ["Reject"] + ["Delivered"] * 6
+
+
+async def test_a_bad_custom_event_harms_no_other(stub):
+    activity = {"event": {"name": "pe123_sms", "map": {"message": "{{ data.message }}"}}}
+    sent = batch(*range(10))
+    sent[3] = delivery(3, message="x" * 257)
+    async with opened(stub.url, activity=activity) as sink:
+        outcomes = await sink.send_batch(sent)
+    assert kinds(outcomes) == ["Delivered"] * 3 + ["Reject"] + ["Delivered"] * 6
+    assert "256" in outcomes[3].reason
+    assert len(timeline(stub, "event")) == 9
+
+
+@pytest.mark.parametrize(("on_invalid", "kept"), [("truncate", "x" * 256), ("drop", None)])
+async def test_a_long_text_in_a_custom_event_is_cut_or_left_out(stub, on_invalid, kept):
+    async with opened(stub.url, activity=EVENT | {"on_invalid": on_invalid}) as sink:
+        outcomes = await sink.send_batch([delivery(1, message="x" * 257)])
+    assert kinds(outcomes) == ["Delivered"]
+    assert stub.events[0]["properties"].get("message") == kept
+
+
+async def test_a_custom_event_that_is_not_defined_is_told(stub):
+    activity = {"event": {"name": "pe123_typo", "map": MESSAGE}}
+    async with opened(stub.url, activity=activity) as sink:
+        outcomes = await sink.send_batch(batch(1, 2, 3))
+    assert set(kinds(outcomes)) <= {"Reject", "Pause"}
+    assert "pe123_typo" in outcomes[0].reason
+
+
+async def test_a_custom_event_says_what_happened_when(stub):
+    sent = delivery(1, time="2026-11-23T04:34:00.123456Z")
+    async with opened(stub.url, activity=EVENT) as sink:
+        await sink.send_batch([sent])
+    (event,) = stub.events
+    assert (event["uuid"], event["occurredAt"]) == (sent.id, "2026-11-23T04:34:00.123Z")
+
+
+async def test_a_wrong_association_pauses_and_is_named(stub):
+    wrong = {"object": OBJECT["object"] | {"association": 99}}
+    async with opened(stub.url, activity=wrong) as sink:
+        outcomes = await sink.send_batch(batch(1, 2))
+    assert kinds(outcomes) == ["Pause"] * 2
+    assert "association" in outcomes[0].reason
+
+
+async def test_a_wrong_association_is_found_out_in_a_few_calls(stub):
+    wrong = {"object": OBJECT["object"] | {"association": 99}}
+    async with opened(stub.url, activity=wrong) as sink:
+        assert set(kinds(await sink.send_batch(batch(*range(100))))) == {"Pause"}
+    assert len(stub.calls) <= 10
+
+
+async def test_one_contact_that_is_gone_meanwhile_is_tried_again(stub):
+    async with opened(stub.url, activity=OBJECT) as sink:
+        records = sink._activity
+        write = records._writer.write
+
+        async def write_and_lose_one(made):
+            await write(made)
+            stub.shelves["contacts"].records.pop("502")
+
+        records._writer.write = write_and_lose_one
+        outcomes = await sink.send_batch(batch(1, 2, 3))
+    assert kinds(outcomes) == ["Delivered", "Retry", "Delivered"]
+
+
+async def test_an_activity_that_nothing_is_said_of_is_tried_again(stub):
+    stub.fault("empty", on="associations")
+    async with opened(stub.url, activity=OBJECT) as sink:
+        assert kinds(await sink.send_batch(batch(1))) == ["Retry"]
+
+
+async def test_a_template_that_fails_is_told(stub):
+    activity = {"communication": {"body": "{{ data.message | date('%Y', '%d') }}"}}
+    async with opened(stub.url, activity=activity) as sink:
+        (outcome,) = await sink.send_batch(batch(1))
+    assert isinstance(outcome, relay.Reject)
+    assert outcome.reason.startswith("activity: ")
+
+
+async def test_a_second_event_of_one_key_has_an_activity_of_its_own(stub):
+    async with opened(stub.url, key="{{ data.keyword }}", activity=OBJECT) as sink:
+        await sink.send_batch(batch(1, 2))
+    assert timeline(stub, "object") == [("501", "text 1"), ("501", "text 2")]
+    assert stub.records("contacts")[0]["sms_key"] == "JOIN"
+    assert key(1) not in str(stub.records("contacts")[0]["sms_key"])
+
+
+@pytest.mark.parametrize("activity", [{}, EVENT | LOG])
+def test_one_kind_of_activity_is_named(activity):
+    from hubspotsink import options
+
+    with pytest.raises(ValueError, match="one of event, object and communication"):
+        options(activity=activity)
