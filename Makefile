@@ -6,7 +6,7 @@ RELAY_CONFIG ?= relay.yaml
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: run test check format bench bench-quick faults clean
+.PHONY: run test check format bench bench-quick faults stubs clean
 
 run: $(READY)
 	@exec $(BIN)/relay run --config "$(RELAY_CONFIG)"
@@ -33,6 +33,10 @@ bench-quick: $(READY)
 # Kills, power cuts and floods; minutes long.
 faults: $(READY)
 	$(BIN)/pytest -m faults -s --timeout 3600 -o faulthandler_timeout=0
+
+# A Salesforce org and a HubSpot account on loopback, and what to put into relay.yaml for them.
+stubs: $(READY)
+	@exec env PYTHONPATH=tests $(BIN)/python -m stubs
 
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache
