@@ -28,13 +28,14 @@ from starlette.responses import Response
 from starlette.routing import Route
 from stubs.hubspot_access import Access
 from stubs.hubspot_account import Account
-from stubs.hubspot_ask import DATED, Ask, read
-from stubs.hubspot_errors import GRANTS, REFUSALS, Refusal, no_such_path
+from stubs.hubspot_ask import DATED, Ask, read, written
+from stubs.hubspot_errors import GRANTS, REFUSALS, ROWS, Refusal, no_such_path
 from stubs.hubspot_events import Events
 from stubs.hubspot_links import Links
+from stubs.hubspot_locks import Locks
 from stubs.hubspot_objects import Objects
 from stubs.hubspot_properties import Properties
-from stubs.hubspot_rows import Planned, RowFault
+from stubs.hubspot_rows import SILENT, Planned, RowFault
 from stubs.vendor import Stub, answer
 
 OBJECTS = {"/crm/objects/2026-09/{kind}": DATED, "/crm/v3/objects/{kind}": "v3"}
@@ -77,12 +78,14 @@ class HubSpotStub(Account, Stub):
         router = Starlette(exception_handlers=strange)
         Stub.__init__(self, router)
         self._rows = Planned(self, self.fired)
+        self._locks = Locks(self.fired)
         router.routes.extend(self._routes())
         self.answers |= {name: self._refusing(make) for name, make in REFUSALS.items()}
         self.answers |= {
             "empty": lambda: self.access.told(200, self.batch([]), None, "burst"),
             "html": lambda: Response("<html>Bad Gateway</html>", 502, media_type="text/html"),
         }
+        self.inside |= {f"row_{code.lower()}": self._row(code) for code in (*ROWS, *SILENT)}
         self.switches = {
             "revoke_all": self.revoke_all,
             "expire_tokens": self.expire_tokens,
@@ -110,7 +113,9 @@ class HubSpotStub(Account, Stub):
 
         `code` is one of hubspot_errors.ROWS, or: SILENT (in neither list, not written),
         SILENT_AFTER_COMMIT (written), NAMELESS (an error that does not say whose it is). `name`
-        is the property that the error speaks of. Raises ValueError for another code.
+        is the property that the error speaks of. Raises ValueError for another code. For storms,
+        `fault` and `chance` take them as `row_invalid_email` and so on, and `row_chance` is asked
+        for a code for each row.
         """
         self._rows.add(RowFault(code, id, name, count))
 
@@ -199,17 +204,22 @@ class HubSpotStub(Account, Stub):
 
         async def endpoint(request: Request) -> Response:
             raw = await request.body()
-            await asyncio.sleep(self.latency)
+            async with self._locks.held(written(request, raw)) as busy:
+                await asyncio.sleep(self.latency)
             grant = None
             try:
                 grant = self.access.grant(request)
                 self.access.count(policy, grant)
+                self._locks.check(busy)
                 status, content = handler(read(request, raw, version, self.scopes))
             except Refusal as refusal:
                 status, content = refusal.status, refusal.body()
             return self.access.told(status, content, grant, policy)
 
         return endpoint
+
+    def _row(self, code: str) -> Callable[[], None]:
+        return lambda: self.fault_row(code)
 
     def _refusing(self, make: Callable[[], Refusal]) -> Callable[[], Response]:
         def refuse() -> Response:

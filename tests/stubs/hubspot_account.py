@@ -2,6 +2,7 @@
 
 import random
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 from stubs.hubspot_errors import Refusal, no_such_type, unscoped
@@ -9,6 +10,8 @@ from stubs.hubspot_schema import ASSOCIATIONS, EVENTS, GROUPS, KINDS, Kind, port
 from stubs.hubspot_shelf import Shelf, iso
 
 from relay.clock import SystemClock
+
+RowChance = Callable[[dict[str, Any]], str | None]
 
 
 class Account:
@@ -23,6 +26,7 @@ class Account:
     `multi_status`: False, and no 207 comes, as the 2026-09 specification has it.
     `merge_errors`: rows with the same error share an entry. `error_codes`: False, and
     `errors[].code` is absent. `echo_traces`: False, and results do not say their trace id.
+    `row_chance` is asked for the code of a row's failure, None for none.
     `rotate`: a refresh token works once. `lost`: custom events that got 204 and were not kept, by
     what was wrong with them.
     """
@@ -42,6 +46,7 @@ class Account:
         self.latency = self.search_lag = 0.0
         self.multi_status = self.error_codes = self.echo_traces = self.rotate = True
         self.merge_errors = False
+        self.row_chance: RowChance = lambda _row: None
         self.shelves = {kind.name: Shelf() for kind in KINDS}
         self.events: list[dict[str, Any]] = []
         self.associations: list[dict[str, str]] = []

@@ -55,6 +55,19 @@ def read(request: Request, raw: bytes, version: str, scopes: frozenset[str]) -> 
     return Ask(version, path, query, _body(request, raw), scopes)
 
 
+def written(request: Request, raw: bytes) -> frozenset[str]:
+    """The records that a request is going to change, as far as it says so."""
+    path = request.url.path
+    if request.method == "PATCH" and "/objects/" in path:
+        return frozenset({path})
+    if "/objects/" not in path or not path.endswith(("/batch/upsert", "/batch/update")):
+        return frozenset()
+    try:
+        return frozenset(f"{path} {each['id']}" for each in orjson.loads(raw)["inputs"])
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return frozenset()
+
+
 def _body(request: Request, raw: bytes) -> Any:
     if request.method == "GET":
         return None

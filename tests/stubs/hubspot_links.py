@@ -26,7 +26,7 @@ class Links:
             ask.may(f"crm.objects.{end.scope}.write")
         results, errors = [], []
         for each in inputs(ask.body, {"from", "to", "types"}, most=2000):
-            specs = [fits(spec, SPEC) for spec in typed(each["types"], list, "types")]
+            specs = _specs(each["types"])
             links = [self._typed(*ends, spec) for spec in specs]
             try:
                 ids = [self._there(end, each[name]) for end, name in zip(ends, _ENDS, strict=True)]
@@ -71,8 +71,7 @@ class Links:
 
     def _given(self, kind: Kind, each: Any) -> list[Link]:
         fits(each, {"to", "types"})
-        specs = [fits(spec, SPEC) for spec in typed(each["types"], list, "types")]
-        return [self._to(kind, each["to"], spec) for spec in specs]
+        return [self._to(kind, each["to"], spec) for spec in _specs(each["types"])]
 
     def _to(self, kind: Kind, end: Any, spec: dict[str, Any]) -> Link:
         """The type says what is at the other end."""
@@ -91,7 +90,7 @@ class Links:
     def _typed(self, one: Kind, other: Kind, spec: dict[str, Any]) -> Link:
         known = self._account.associations_known.get((one.name, other.name), {})
         type_id, category = spec["associationTypeId"], spec["associationCategory"]
-        if known.get(typed(type_id, int, "associationTypeId")) != category:
+        if known.get(type_id) != category:
             pair = f"{one.type_id} and {other.type_id}"
             raise refuse(f"{category} {type_id} is not valid between {pair}")
         return {"fromType": one.name, "toType": other.name, "type": str(type_id)}
@@ -101,6 +100,17 @@ class Links:
         if mark not in self._seen:
             self._seen.add(mark)
             self._account.associations.append(link)
+
+
+def _specs(types: Any) -> list[dict[str, Any]]:
+    """At least one type, each with a category."""
+    for spec in typed(types, list, "types"):
+        fits(spec, SPEC)
+        typed(spec["associationTypeId"], int, "associationTypeId")
+        typed(spec["associationCategory"], str, "associationCategory")
+    if not types:
+        raise refuse("types may not be empty")
+    return types
 
 
 _ENDS = ("from", "to")

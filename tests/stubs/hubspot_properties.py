@@ -70,6 +70,7 @@ class Properties:
     def create_group(self, ask: Ask) -> Answer:
         groups = self._account.groups[_writable(ask).name]
         body = fits(ask.body, {"name", "label"}, {"displayOrder"})
+        typed(body["name"], str, "name")
         if body["name"] in groups:
             text = f"Property group {body['name']} already exists"
             raise Refusal(409, "OBJECT_ALREADY_EXISTS", text)

@@ -77,9 +77,13 @@ class Planned:
                 fault.left -= 1
                 if not fault.left:
                     self._faults.remove(fault)
-                self._fired[fault.code] += 1
-                return fault
-        return None
+                return self._counted(fault)
+        code = self._account.row_chance(each)
+        return self._counted(RowFault(code, None, None, 1)) if code else None
+
+    def _counted(self, fault: RowFault) -> RowFault:
+        self._fired[fault.code] += 1
+        return fault
 
     def _trace(self, each: dict[str, Any]) -> dict[str, str]:
         trace = each.get("objectWriteTraceId")

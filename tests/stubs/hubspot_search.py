@@ -64,7 +64,7 @@ def _check(body: dict[str, Any], fields: dict[str, Field]) -> None:
 
 def _check_filter(one: Any, fields: dict[str, Field]) -> None:
     fits(one, {"propertyName", "operator"}, FILTER)
-    operator, name = one["operator"], one["propertyName"]
+    operator, name = (typed(one[key], str, key) for key in ("operator", "propertyName"))
     if operator not in OPERATORS:
         raise malformed(f"operator {operator} is none")
     if name not in fields:
@@ -131,7 +131,7 @@ def _rank(value: str, field: Field) -> Any:
 def _sorted(records: list[Record], sort: Any, fields: dict[str, Field]) -> list[Record]:
     """By one property; those without it come last."""
     name = sort if isinstance(sort, str) else fits(sort, {"propertyName"}, SORT)["propertyName"]
-    if name not in fields:
+    if typed(name, str, "sorts") not in fields:
         raise refuse(f"cannot sort by {name}")
     down = isinstance(sort, dict) and sort.get("direction") == "DESCENDING"
     having = [record for record in records if name in record.all()]

@@ -1,5 +1,7 @@
 """The HubSpot stub is as strict as its docstrings say, and every fault can be had."""
 
+import asyncio
+
 import httpx
 import orjson
 import pytest
@@ -523,6 +525,29 @@ async def test_faults_are_for_records_unless_they_say_otherwise(api, stub):
     stub.fault("503", on="/properties/")
     assert (await upsert(api, row("1"))).status_code == 200
     assert (await api.get("/crm/properties/2026-09/contacts")).status_code == 503
+
+
+async def test_two_writes_of_a_record_at_once_lock_each_other_out(api, stub):
+    stub.latency = 0.2
+    answers = await asyncio.gather(
+        upsert(api, row("1", "a"), row("2", "b")),
+        upsert(api, row("2", "c"), row("3", "d")),
+        upsert(api, row("4", "e")),
+    )
+    assert sorted(each.status_code for each in answers) == [200, 200, 423]
+    assert stub.fired == {"locked": 1}
+    stub.latency = 0.0
+    assert (await upsert(api, row("2", "c"))).status_code == 200
+
+
+async def test_rows_may_fail_by_chance(api, stub):
+    stub.row_chance = lambda each: "LOCKED" if each["id"] == "2" else None
+    told = (await upsert(api, row("1", "a"), row("2", "b"))).json()
+    assert [each["category"] for each in told["errors"]] == ["LOCKED"]
+    stub.fault("row_rate_limits")
+    told = (await upsert(api, row("1", "a"))).json()
+    assert [each["category"] for each in told["errors"]] == ["RATE_LIMITS"]
+    assert stub.fired == {"LOCKED": 1, "RATE_LIMITS": 1}
 
 
 # Records, one by one.
