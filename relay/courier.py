@@ -222,7 +222,8 @@ class Courier:
         self._work.clear()
         size = self._config.batch.size
         room = self._ready.maxsize - self._ready.qsize()
-        claimed = await self._claim_ordinary(min(max(1, room) * size, CLAIM))
+        whole = CLAIM - CLAIM % size or CLAIM  # what is over would go as a small batch
+        claimed = await self._claim_ordinary(min(max(1, room) * size, whole))
         claims = claimed.claims
         filling = bool(claims) and len(claims) < size and self._config.batch.wait > 0
         if filling:
@@ -319,11 +320,11 @@ class Courier:
 
     async def _deliver_suspects(self) -> None:
         """What was in flight when a process died goes one at a time."""
-        while self._suspects and (claim := await self._suspect(accused=False)):
-            await self._deliver([claim])
-            if self._ordinary_halted():
-                return
-        self._suspects = False
+        while self._suspects and not self._ordinary_halted():
+            if claim := await self._suspect(accused=False):
+                await self._deliver([claim])
+            else:
+                self._suspects = False
 
     async def _suspect(self, *, accused: bool) -> Claim | None:
         claim = partial(self._store.claim_suspect, self.name, accused=accused)

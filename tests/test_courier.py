@@ -687,11 +687,13 @@ async def test_the_last_of_the_quota_is_for_opt_outs(store, clock):
 async def test_a_failed_opt_out_is_tried_again_while_only_opt_outs_go(store, clock):
     sink = MeteredSink(clock, 95, 100, lambda d: fail(Retry("no")) if d.attempt == 1 else None)
     sink.quota.daily(95, 100)
+    start = clock.now()
     async with running(store, clock, sink):
         await add(store, arrival(), arrival(consent="opt_out"))
         await sink.next()
         await pass_time(clock, 60, lambda: len(sink.sent) == 2)
         await reached(store, 1, 1, 0)
+    assert clock.now() - start < 20
 
 
 async def test_now_and_then_one_delivery_looks_and_all_go_on_when_there_is_room(store, clock):
@@ -765,3 +767,18 @@ async def test_what_was_put_back_goes_as_soon_as_the_wait_is_over(store, clock):
         await reached(store, 1, 1, 0)
         await pass_time(clock, 600, lambda: len(sink.sent) == 2, step=1.0)
     assert 60 <= clock.now() - start < 70
+
+
+async def test_after_a_crash_too_only_opt_outs_go_once_the_quota_is_short(path, clock):
+    store = await SqliteStore.open(path, clock=clock)
+    *_, opt_out = await add(store, *(arrival() for _ in range(4)), arrival(consent="opt_out"))
+    assert len((await store.claim("crm", 5)).claims) == 5
+    await store.close(clean=False)
+    store = await SqliteStore.open(path, clock=clock)
+    sink = MeteredSink(clock, 89, 100)
+    async with running(store, clock, sink):
+        await reached(store, 3, 2, 0)
+        await clock.advance(LOOK_AGAIN / 2)
+        assert opt_out in sink.ids
+        assert await counts(store) == (3, 2, 0)
+    await store.close()
