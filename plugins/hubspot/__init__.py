@@ -54,12 +54,16 @@ import relay
 from relay.evaluation import EvaluationError
 from relay.outcome import Outcome
 from relay.quota import Quota
+from relay.sink import Progress
 
 from . import activity
 from .activity import Activity, Entry
+from .backfill import Backfill
+from .inspection import Inspection
 from .mender import Mender
 from .options import Options
 from .people import People
+from .preparation import Preparation
 from .record import Record, properties
 from .session import Session
 from .writer import MOST, Writer
@@ -89,8 +93,21 @@ class HubSpot(relay.Sink):
             adopts="email" in options.match,
         )
         self._writer = Writer(self._session, options.object, mender, options.only_if_empty)
+        self._inspection = Inspection(self._session, self.name, options, self.columns)
         self._activity = activity.make(self._session, options, self.log)
         self._people = People(self._session, self._writer, options, self.log)
+
+    async def check(self) -> list[str]:
+        found = [] if self.columns else [NO_MAP]
+        return found + await self._inspection.problems()
+
+    async def setup(
+        self, *, backfill: bool = False, progress: Progress = lambda _done, _total: None
+    ) -> list[str]:
+        made = await Preparation(self._session, self._inspection, self.options, self.columns).run()
+        if not backfill:
+            return made
+        return made + await Backfill(self._session, self._writer, self.options).run(progress)
 
     async def send_batch(self, deliveries: Sequence[relay.Delivery]) -> Sequence[Outcome]:
         if self.columns is None:

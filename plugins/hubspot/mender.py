@@ -1,7 +1,8 @@
 """The mender: makes a refused record acceptable, as far as the options allow; each way once."""
 
 import re
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import relay
@@ -18,6 +19,7 @@ LONGEST_TEXT = 65_536
 """Characters of a text property (HubSpot's Properties guide)."""
 LIMIT = re.compile(r"(?:max\w*|up to|than)\D{0,30}?(\d[\d,]*)", re.IGNORECASE)
 REMEMBERED = 200
+ASK_AGAIN = 3600.0
 EMAIL = "email"
 """The one property of HubSpot's own that no two contacts may share."""
 
@@ -27,7 +29,7 @@ class Mender:
     """The ways for one kind of record.
 
     `adopts` says whether a record that already has one of our unique values (an e-mail address)
-    is the same person. `unknown` are the properties that HubSpot is known not to have.
+    is the same person. `unknown` are the properties that HubSpot did not have, and when it said so.
     """
 
     id_property: str | None
@@ -36,12 +38,14 @@ class Mender:
     drop_unknown: bool = False
     defaults: dict[str, str] = field(default_factory=dict)
     adopts: bool = False
-    unknown: set[str] = field(default_factory=set)
+    unknown: dict[str, float] = field(default_factory=dict)
+    monotonic: Callable[[], float] = time.monotonic
 
     def prepare(self, record: Record) -> None:
         """Leave out what HubSpot has said that it does not have."""
-        for name in self.unknown & record.properties.keys():
-            del record.properties[name]
+        for name in self.unknown.keys() & record.properties.keys():
+            if self.monotonic() - self.unknown[name] < ASK_AGAIN:
+                del record.properties[name]
 
     def mend(self, record: Record, problem: Problem) -> Outcome | None:
         """None: it is to be sent once more. Else the record's end."""
@@ -73,6 +77,8 @@ class Mender:
     def _without_target(self, record: Record, problem: Problem) -> Outcome | None:
         """Our key is another record's, so that one is written and not the one found."""
         record.target = None
+        if record.is_bound:
+            return problem.outcome()
         return self.without_taken(record, problem) if "taken" in record.mended else None
 
     def _apply(self, way: str, record: Record, fault: Fault, problem: Problem) -> bool:
@@ -85,7 +91,7 @@ class Mender:
                 return self._take(record, fault, problem)
             case "gone":
                 record.target = None
-                return True
+                return not record.is_bound
             case _:
                 return self._correct(record, fault)
 
@@ -93,10 +99,15 @@ class Mender:
         names = [name for name in names if name != self.id_property]
         for name in names:
             record.properties.pop(name, None)
-            if name not in self.unknown and len(self.unknown) < REMEMBERED:
-                self.unknown.add(name)
-                self.log.warning("HubSpot has no property %s: it is left out (see check)", name)
+            if len(self.unknown) < REMEMBERED:
+                self._learn(name)
         return bool(names)
+
+    def _learn(self, name: str) -> None:
+        """Told once; sent again now and then, as somebody may have made it."""
+        if name not in self.unknown:
+            self.log.warning("HubSpot has no property %s: it is left out (see check)", name)
+        self.unknown[name] = self.monotonic()
 
     def _fill(self, record: Record, names: Iterable[str]) -> bool:
         names = list(names)

@@ -130,7 +130,7 @@ class Options(relay.Options):
             raise ValueError("should be a URL") from None
         if url.scheme != "https" and not (url.scheme == "http" and _is_loopback(url.host)):
             raise ValueError("should begin with https://: the key goes with every request")
-        if url.userinfo or url.query or url.fragment:
+        if not url.host or url.userinfo or url.query or url.fragment:
             raise ValueError("should be nothing but https:// and a host")
         return address.rstrip("/")
 

@@ -21,9 +21,11 @@ class Paths:
 
     def associations(self, kind: str, other: str) -> str:
         """Where records of one kind are tied to those of another."""
-        version = "v4" if self._legacy else self.version
-        head = f"/crm/{version}/associations" if self._legacy else f"/crm/associations/{version}"
-        return f"{head}/{kind}/{other}/batch/create"
+        return f"{self._pair(kind, other)}/batch/create"
+
+    def labels(self, kind: str, other: str) -> str:
+        """The types of association between two kinds."""
+        return f"{self._pair(kind, other)}/labels"
 
     def events(self) -> str:
         """Where custom events are sent."""
@@ -31,12 +33,21 @@ class Paths:
             "/events/v3/send/batch" if self._legacy else f"/events/custom/{self.version}/send/batch"
         )
 
+    def definition(self, name: str) -> str:
+        """What a custom event is defined as."""
+        head = "/events/v3" if self._legacy else f"/events/custom/{self.version}"
+        return f"{head}/event-definitions/{name}"
+
     def token(self) -> str:
         return "/oauth/v1/token" if self._legacy else f"/oauth/{self.version}/token"
 
     @property
     def _legacy(self) -> bool:
         return self.version == LEGACY
+
+    def _pair(self, kind: str, other: str) -> str:
+        head = "/crm/v4/associations" if self._legacy else f"/crm/associations/{self.version}"
+        return f"{head}/{kind}/{other}"
 
     def _crm(self, what: str, kind: str) -> str:
         return f"/crm/v3/{what}/{kind}" if self._legacy else f"/crm/{what}/{self.version}/{kind}"

@@ -16,7 +16,8 @@ class Record:
     """`trace` is the event's id; `key` the value of the id property.
 
     `target` is the id of the record in HubSpot where it is to be written by that: a person
-    found by other means, who has no key yet. `mended` says what was tried to make it acceptable,
+    found by other means, who has no key yet; where it `is_bound` to that, no other is written or
+    made. `mended` says what was tried to make it acceptable,
     `taken` that another record may have a value that ours was to have. `mobile` is the number
     in E.164, of a person; `links` are the associations that it is made with. `outcome` is its end.
     """
@@ -27,6 +28,7 @@ class Record:
     mobile: str = ""
     links: list[dict[str, Any]] = field(default_factory=list)
     target: str | None = None
+    is_bound: bool = False
     taken: Problem | None = None
     mended: set[str] = field(default_factory=set)
     outcome: Outcome | None = None

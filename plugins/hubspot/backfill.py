@@ -1,0 +1,166 @@
+"""The backfill: gives people who are in HubSpot already the key by which events find them.
+
+All of them are read before the first is written, for a number that stands with several people is
+nobody's: they are told of, and none of them gets the key.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from relay.evaluation import EvaluationError
+from relay.event import Event
+from relay.outcome import Delivered, Retry
+from relay.phone import country, e164
+from relay.sink import Progress
+
+from .options import Options
+from .record import Record, value
+from .session import Answer, Session
+from .writer import MOST, Writer
+
+PAGE = 100
+PHONES = ("mobilephone", "phone")
+SHOWN = 20
+TRIES = 5
+PAUSE = 10.0
+
+Sleep = Callable[[float], Awaitable[None]]
+
+
+class Backfill:
+    """Reads all people, and writes the keys of those who have none."""
+
+    def __init__(
+        self, session: Session, writer: Writer, options: Options, sleep: Sleep = asyncio.sleep
+    ) -> None:
+        self._session = session
+        self._writer = writer
+        self._options = options
+        self._sleep = sleep
+        self._taken: set[str] = set()
+        self._people: dict[str, list[str]] = {}
+        self._unreadable = 0
+
+    async def run(self, progress: Progress) -> list[str]:
+        """What was done, in lines. Raises Retry, Reject or Pause."""
+        if not self._is_of_number():
+            return ["keys: options.key is not made of the mobile number alone, so none were given"]
+        await self._read_all(progress)
+        alone = {
+            key: ids[0]
+            for key, ids in self._people.items()
+            if len(ids) == 1 and key not in self._taken
+        }
+        records = [
+            Record(f"backfill-{target}", key, {}, target=target, is_bound=True)
+            for key, target in alone.items()
+        ]
+        await self._write(records, progress)
+        return [*self._told(records)]
+
+    def _is_of_number(self) -> bool:
+        """Whether two different events of one person have the same key."""
+        first = self._event("+12125550100", "com.sumotext.message", "1")
+        second = self._event("+12125550100", "com.sumotext.poll", "2")
+        try:
+            keys = {self._options.key.render(event).strip() for event in (first, second)}
+        except EvaluationError:
+            return False
+        return len(keys) == 1 and "" not in keys
+
+    def _event(self, mobile: str, kind: str, mark: str) -> Event:
+        data: dict[str, Any] = {
+            "mobile": mobile,
+            "country": country(mobile, self._options.country),
+            "keyword": mark,
+            "message": mark,
+            "message_id": mark,
+            "fields": {},
+            "parameters": [],
+        }
+        return Event(mark, f"/callbacks/{mark}", kind, mark, "2026-01-01T00:00:00.000000Z", data)
+
+    # reading
+
+    async def _read_all(self, progress: Progress) -> None:
+        path = self._session.paths.objects(self._options.object)
+        asked = {"limit": PAGE, "properties": ",".join([*PHONES, self._options.id_property])}
+        read = 0
+        while True:
+            answer = await self._patiently(self._session.get, path, **asked)
+            for result in answer.list("results"):
+                self._note(result)
+            read += len(answer.list("results"))
+            progress(read, None)
+            after = answer.next_page()
+            if after is None:
+                return
+            asked["after"] = after
+
+    async def _patiently(
+        self, ask: Callable[..., Awaitable[Answer]], *args: Any, **named: Any
+    ) -> Answer:
+        """Nothing else is waiting, so neither a limit nor a broken connection ends it."""
+        for tried in range(TRIES):
+            answer = await ask(*args, **named)
+            if answer.problem is None:
+                return answer
+            outcome = answer.problem.outcome()
+            if not isinstance(outcome, Retry) or tried == TRIES - 1:
+                break
+            await self._sleep(outcome.after or PAUSE)
+        assert isinstance(outcome, Exception)
+        raise outcome
+
+    def _note(self, result: dict[str, Any]) -> None:
+        if key := value(result, self._options.id_property):
+            self._taken.add(key)
+            return
+        numbers = [number for name in PHONES if (number := value(result, name))]
+        mobiles = (e164(number, self._options.country) for number in numbers)
+        mobile = next((each for each in mobiles if each), None)
+        if mobile:
+            key = self._options.key.render(self._event(mobile, "com.sumotext.message", "1")).strip()
+            self._people.setdefault(key, []).append(str(result["id"]))
+        elif numbers:
+            self._unreadable += 1
+
+    # writing
+
+    async def _write(self, records: Sequence[Record], progress: Progress) -> None:
+        for start in range(0, len(records), MOST):
+            part = records[start : start + MOST]
+            for _ in range(TRIES):
+                await self._writer.write(part)
+                failed = [record for record in part if isinstance(record.outcome, Retry)]
+                if not failed:
+                    break
+                await self._sleep(max(_wait(record) for record in failed))
+                for record in failed:
+                    record.outcome = None
+            await self._writer.write(part)
+            progress(start + len(part), len(records))
+
+    def _told(self, records: Sequence[Record]) -> list[str]:
+        given = sum(isinstance(record.outcome, Delivered) for record in records)
+        lines = [f"keys: {given} people were given theirs, {len(self._taken)} had one"]
+        several = [ids for ids in self._people.values() if len(ids) > 1]
+        if several:
+            shown = "; ".join(", ".join(ids) for ids in several[:SHOWN])
+            lines.append(
+                f"left to do: {len(several)} numbers stand with several people, who were given "
+                f"no key; merge them in HubSpot: {shown}"
+            )
+        owned = sum(key in self._taken for key in self._people)
+        if owned:
+            lines.append(f"left to do: the keys of {owned} people are other people's; merge them")
+        if self._unreadable:
+            lines.append(f"{self._unreadable} people have no number that can be read")
+        failed = {str(each.outcome) for each in records if not isinstance(each.outcome, Delivered)}
+        return [*lines, *sorted(failed)]
+
+
+def _wait(record: Record) -> float:
+    """Seconds before it is tried again."""
+    return (isinstance(record.outcome, Retry) and record.outcome.after) or PAUSE

@@ -1,0 +1,195 @@
+"""The inspection: what stands between the options and what HubSpot has, all of it at once.
+
+It takes a call or two, so that a paused sink can ask every few minutes whether it may go on.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from relay.nearest import nearest
+from relay.outcome import NotDelivered
+
+from .errors import GONE
+from .options import CustomEvent, CustomObject, Options
+from .people import PHONES
+from .problem import Problem
+from .session import Session
+
+COMMUNICATIONS = "communications"
+Properties = Mapping[str, Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is asked of the properties of one kind of record.
+
+    `id_property` and those under `where` have to be there; `where` says for each the place in
+    relay.yaml that names it. `values` are what is written into some.
+    """
+
+    kind: str
+    id_property: str | None
+    where: Mapping[str, str]
+    id_place: str
+    values: Mapping[str, str]
+    optional: bool = False
+
+
+def wanted(options: Options, columns: Sequence[str] | None) -> list[Wanted]:
+    """What the options ask of each kind of record."""
+    where = {name: f"map.{name}" for name in columns or ()}
+    where |= {name: f"options.only_if_empty: {name}" for name in options.only_if_empty}
+    where |= {name: f"options.defaults.{name}" for name in options.defaults}
+    found = [
+        Wanted(
+            options.object,
+            options.id_property,
+            where,
+            "options.id_property",
+            options.defaults,
+            optional=options.unknown_property == "drop",
+        )
+    ]
+    activity = options.activity
+    if activity and activity.object:
+        place = "options.activity.object"
+        where = {name: f"{place}.map.{name}" for name in activity.object.map.columns}
+        kind, id_property = activity.object.type, activity.object.id_property
+        found.append(Wanted(kind, id_property, where, f"{place}.id_property", activity.defaults))
+    if activity and activity.communication and activity.communication.id_property:
+        place = "options.activity.communication.id_property"
+        id_property = activity.communication.id_property
+        found.append(Wanted(COMMUNICATIONS, id_property, {}, place, activity.defaults))
+    return found
+
+
+class Inspection:
+    """Asks HubSpot; finds problems, a line each."""
+
+    def __init__(
+        self, session: Session, name: str, options: Options, columns: Sequence[str] | None
+    ) -> None:
+        self._session = session
+        self._name = name
+        self._options = options
+        self._columns = columns
+
+    async def problems(self) -> list[str]:
+        """Empty when all is well. A refused key is one problem, and the only one told."""
+        found: list[str] = []
+        for each in wanted(self._options, self._columns):
+            try:
+                there = await self.properties(each.kind)
+            except NotDelivered as error:
+                return [*found, error.reason]
+            found += self._missing(each, there)
+        activity = self._options.activity
+        if activity and activity.object:
+            found += await self._association(activity.object)
+        if activity and activity.event:
+            found += await self._event(activity.event)
+        return found
+
+    async def properties(self, kind: str) -> Properties:
+        """A kind's properties by name. Raises Retry, Reject or Pause."""
+        answer = await self._session.get(self._session.paths.properties(kind))
+        if answer.problem:
+            raise _raised(answer.problem)
+        return {str(each.get("name")): each for each in answer.list("results")}
+
+    def _missing(self, asked: Wanted, there: Properties) -> Iterator[str]:
+        if asked.id_property:
+            yield from self._key_problem(asked, asked.id_property, there)
+        for name, place in asked.where.items():
+            if name not in there and not asked.optional and name != asked.id_property:
+                yield (
+                    f"{place}: {asked.kind} have no such property"
+                    f"{_meant(name, there)}; relay setup {self._name} makes it"
+                )
+            elif place.startswith("map.") and is_read_only(there.get(name, {})):
+                yield f"{place}: HubSpot fills it by itself, it cannot be written; take it out"
+        for name, value in asked.values.items():
+            choices = _choices(there.get(name, {}))
+            if choices and value not in choices:
+                yield f"{asked.where[name]}: {value!r} is none of {', '.join(choices)}"
+        if asked.kind == self._options.object and "phone" in self._options.match:
+            for name in set(PHONES.values()) - there.keys():
+                yield f"options.match: {asked.kind} have no {name}, by which phones are found"
+
+    def _key_problem(self, asked: Wanted, name: str, there: Properties) -> Iterator[str]:
+        if name not in there:
+            yield (
+                f"{asked.id_place}: {asked.kind} have no property {name}; "
+                f"relay setup {self._name} makes it"
+            )
+        elif not there[name].get("hasUniqueValue"):
+            yield f"{asked.id_place}: {not_unique(asked.kind, name)}"
+
+    async def _association(self, wanted_object: CustomObject) -> list[str]:
+        path = self._session.paths.labels(wanted_object.type, self._options.object)
+        answer = await self._session.get(path)
+        if answer.problem:
+            return [_raised(answer.problem).reason]
+        types = {each.get("typeId"): each.get("category") for each in answer.list("results")}
+        if types.get(wanted_object.association) == wanted_object.category:
+            return []
+        known = ", ".join(f"{number} ({category})" for number, category in types.items())
+        wrong = (
+            f"options.activity.object.association: {wanted_object.category} "
+            f"{wanted_object.association} does not tie {wanted_object.type} to "
+            f"{self._options.object}; those that do: {known or 'none'}"
+        )
+        return [wrong]
+
+    async def _event(self, event: CustomEvent) -> list[str]:
+        """Not every key may read definitions: then nothing is known, and nothing said."""
+        answer = await self._session.get(self._session.paths.definition(event.name))
+        if answer.problem:
+            missing = answer.problem.code in GONE
+            return [f"options.activity.event.name: {undefined(event)}"] if missing else []
+        there = [str(each.get("name")) for each in answer.list("properties")]
+        return [
+            f"options.activity.event.map.{name}: the event {event.name} has no such "
+            f"property{_meant(name, there)}; HubSpot would leave it out"
+            for name in event.map.columns
+            if name not in there
+        ]
+
+
+def not_unique(kind: str, name: str) -> str:
+    return (
+        f"the property {name} of {kind} is not unique, and HubSpot makes one unique only when "
+        "it is made; name another that relay setup can make, or delete this one first"
+    )
+
+
+def undefined(event: CustomEvent) -> str:
+    return (
+        f"there is no custom event {event.name}; define it in HubSpot (Data Management > Event "
+        f"Management) with the properties {', '.join(event.map.columns)}"
+    )
+
+
+def is_read_only(known: Mapping[str, Any]) -> bool:
+    metadata = known.get("modificationMetadata")
+    return isinstance(metadata, Mapping) and metadata.get("readOnlyValue") is True
+
+
+def _meant(name: str, there: Iterable[str]) -> str:
+    """Only where one is near: an account has hundreds."""
+    match = nearest(name, there)
+    return f'; did you mean "{match}"?' if match else ""
+
+
+def _choices(known: Mapping[str, Any]) -> list[str]:
+    if known.get("type") not in {"enumeration", "bool"}:
+        return []
+    options: Iterable[Any] = known.get("options") or []
+    return [str(each.get("value")) for each in options if isinstance(each, Mapping)]
+
+
+def _raised(problem: Problem) -> NotDelivered:
+    outcome = problem.outcome()
+    assert isinstance(outcome, NotDelivered)
+    return outcome

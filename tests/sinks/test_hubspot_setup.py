@@ -1,0 +1,244 @@
+"""What the hubspot sink finds wrong with an account, and what it makes there."""
+
+import pytest
+from hubspotsink import MAP, delivery, key, kinds, mobile, module, opened
+from stubs.hubspot import HubSpotStub
+from stubs.vendor import serving
+
+import relay
+
+OBJECT = {
+    "object": {
+        "type": "2-123",
+        "id_property": "event_id",
+        "association": 17,
+        "map": {"message": "{{ data.message }}"},
+    }
+}
+EVENT = {"event": {"name": "pe123_sms", "map": {"message": "{{ data.message }}"}}}
+LOG = {"communication": {"body": "{{ data.message }}", "id_property": "sms_event_id"}}
+
+
+@pytest.fixture
+async def stub():
+    stub = HubSpotStub()
+    async with serving(stub.app) as stub.url:
+        yield stub
+
+
+async def problems(stub, columns=tuple(MAP), **values):
+    async with opened(stub.url, columns=columns, **values) as sink:
+        return await sink.check()
+
+
+# check
+
+
+@pytest.mark.parametrize("version", ["v3", "2026-09"])
+@pytest.mark.parametrize("activity", [None, OBJECT, EVENT])
+async def test_nothing_is_found_where_all_is_well(stub, activity, version):
+    values = {"activity": activity, "api_version": version, "match": ["key", "phone", "email"]}
+    assert await problems(stub, **values) == []
+    assert len(stub.calls) <= 3
+
+
+async def test_every_problem_is_told_at_once_and_where_it_stands(stub):
+    found = await problems(
+        stub,
+        columns=("frstname", "createdate", "city"),
+        id_property="zip",
+        only_if_empty=["stage"],
+        defaults={"lifecyclestage": "fan", "nickname": "x"},
+        activity={"object": OBJECT["object"] | {"id_property": "name", "association": 99}},
+    )
+    told = "\n".join(found)
+    for words in (
+        "options.id_property: the property zip of contacts is not unique",
+        'map.frstname: contacts have no such property; did you mean "firstname"?',
+        "map.createdate: HubSpot fills it by itself",
+        "options.only_if_empty: stage: contacts have no such property",
+        "options.defaults.nickname: contacts have no such property",
+        "options.defaults.lifecyclestage: 'fan' is none of subscriber, lead",
+        "options.activity.object.id_property: the property name of 2-123 is not unique",
+        "options.activity.object.association: USER_DEFINED 99 does not tie 2-123 to contacts",
+        "those that do: 17 (USER_DEFINED)",
+    ):
+        assert words in told
+    assert len(found) == 8
+    assert "relay setup crm" in told
+
+
+async def test_a_missing_id_property_is_told(stub):
+    (found,) = await problems(stub, id_property="relay_key")
+    assert found == (
+        "options.id_property: contacts have no property relay_key; relay setup crm makes it"
+    )
+
+
+async def test_an_unknown_property_is_no_problem_where_it_is_dropped(stub):
+    assert await problems(stub, columns=("nickname",), unknown_property="drop") == []
+
+
+async def test_a_missing_map_is_told(stub):
+    assert "map is missing" in (await problems(stub, columns=None))[0]
+
+
+async def test_a_custom_event_that_is_not_there_is_told(stub):
+    wrong = {"event": {"name": "pe123_other", "map": {"message": "x"}}}
+    (found,) = await problems(stub, activity=wrong)
+    assert "there is no custom event pe123_other" in found
+    wrong = {"event": {"name": "pe123_sms", "map": {"mesage": "x"}}}
+    (found,) = await problems(stub, activity=wrong)
+    assert 'did you mean "message"?' in found
+
+
+async def test_a_key_that_may_not_read_definitions_is_well_all_the_same(stub):
+    stub.scopes = stub.scopes - {"behavioral_events.event_definitions.read_write"}
+    assert await problems(stub, activity=EVENT) == []
+
+
+async def test_a_refused_key_is_the_one_problem(stub):
+    stub.revoke_all()
+    (found,) = await problems(stub, activity=OBJECT)
+    assert "put a working key" in found
+
+
+async def test_no_answer_is_a_problem(stub):
+    stub.fault("drop", count=2, on="/properties/")  # the first time is asked again by itself
+    (found,) = await problems(stub)
+    assert "without an answer" in found
+
+
+# setup
+
+
+@pytest.mark.parametrize("version", ["v3", "2026-09"])
+async def test_what_is_missing_is_made_and_works(stub, version):
+    del stub.fields["contacts"]["sms_key"]
+    values = {
+        "columns": (*MAP, "sms_city"),
+        "api_version": version,
+        "only_if_empty": ["sms_first"],
+        "activity": LOG,
+    }
+    async with opened(stub.url, **values) as sink:
+        assert await sink.check()
+        lines = await sink.setup()
+        assert await sink.check() == []
+        assert kinds(await sink.send_batch([delivery(1, {"sms_city": "Tampa"})])) == ["Delivered"]
+        again = await sink.setup()
+    assert lines == [
+        "contacts: made the property sms_key (unique text)",
+        "contacts: made the property sms_city (text)",
+        "contacts: made the property sms_first (text)",
+        "communications: made the property sms_event_id (unique text)",
+    ]
+    assert stub.fields["contacts"]["sms_key"].unique
+    assert again == ["contacts: every property is there", "communications: every property is there"]
+
+
+async def test_what_setup_cannot_do_is_left_to_do(stub):
+    wrong = {"event": {"name": "pe123_other", "map": {"message": "x"}}}
+    async with opened(stub.url, id_property="zip", activity=wrong) as sink:
+        lines = await sink.setup()
+    assert [line.partition(":")[0] for line in lines] == ["left to do"] * 2
+    assert "not unique" in lines[0]
+    assert "pe123_other" in lines[1]
+
+
+async def test_a_property_made_by_somebody_else_meanwhile_does_no_harm(stub):
+    del stub.fields["contacts"]["sms_key"]
+    stub.fault("exists_after_commit", count=2, on="POST /crm/properties/2026-09/contacts")
+    async with opened(stub.url) as sink:
+        assert "made the property sms_key" in (await sink.setup())[0]
+
+
+async def test_a_key_without_the_scope_is_told(stub):
+    del stub.fields["contacts"]["sms_key"]
+    stub.scopes = stub.scopes - {"crm.schemas.contacts.write"}
+    async with opened(stub.url) as sink:
+        with pytest.raises(relay.Pause, match=r"crm\.schemas\.contacts\.write"):
+            await sink.setup()
+
+
+# backfill
+
+
+def people(stub, count):
+    for number in range(count):
+        stub.seed("contacts", {"phone" if number % 2 else "mobilephone": mobile(number)})
+
+
+async def filled(stub, progress=lambda _done, _total: None, **values):
+    async with opened(stub.url, **values) as sink:
+        return await sink.setup(backfill=True, progress=progress)
+
+
+async def test_people_without_a_key_are_given_theirs(stub):
+    people(stub, 250)
+    stub.seed("contacts", {"sms_key": "77", "phone": mobile(300)})
+    stub.seed("contacts", {"firstname": "nobody"})
+    seen = []
+    lines = await filled(stub, lambda done, total: seen.append((done, total)))
+    assert lines[1:] == ["keys: 250 people were given theirs, 1 had one"]
+    keys = [each.get("sms_key") for each in stub.records("contacts")]
+    assert keys == [*(key(number) for number in range(250)), "77", None]
+    assert seen == [(100, None), (200, None), (252, None), (100, 250), (200, 250), (250, 250)]
+
+
+async def test_a_second_backfill_changes_nothing(stub):
+    people(stub, 10)
+    await filled(stub)
+    assert (await filled(stub))[1:] == ["keys: 0 people were given theirs, 10 had one"]
+
+
+async def test_a_number_of_several_people_is_given_to_none(stub):
+    people(stub, 3)
+    stub.seed("contacts", {"phone": "(212) 555-0001"})
+    stub.seed("contacts", {"phone": mobile(9)})
+    stub.seed("contacts", {"sms_key": key(9)})
+    stub.seed("contacts", {"phone": "call me"})
+    told = "\n".join(await filled(stub))
+    assert "2 people were given theirs" in told
+    assert "1 numbers stand with several people" in told
+    assert "502, 504" in told
+    assert "the keys of 1 people are other people's" in told
+    assert "1 people have no number that can be read" in told
+    assert mobile(1) not in told
+
+
+async def test_keys_that_are_not_made_of_the_number_are_given_to_nobody(stub):
+    people(stub, 3)
+    for template in ("{{ id }}", "{{ data.message_id }}", "{{ data.fields.x }}"):
+        assert "not made of the mobile number alone" in (await filled(stub, key=template))[-1]
+    assert not any("sms_key" in each for each in stub.records("contacts"))
+
+
+async def test_a_broken_connection_does_not_end_it_and_a_person_who_vanishes_is_not_made(stub):
+    people(stub, 5)
+    stub.fault_row("OBJECT_NOT_FOUND", id="503")
+    stub.fault_row("LOCKED", id="504")
+    stub.fault("503", on="batch/update")
+    stub.fault("throttle", on="GET")
+    slept = []
+
+    async def sleep(seconds):
+        slept.append(seconds)
+
+    async with opened(stub.url) as sink:
+        sink._session._quota = module("session").Quota()
+        sink._session._throttled = lambda _problem: None
+        fill = module("backfill").Backfill(sink._session, sink._writer, sink.options, sleep)
+        lines = await fill.run(lambda _done, _total: None)
+    assert lines[0] == "keys: 4 people were given theirs, 0 had one"
+    assert "OBJECT_NOT_FOUND" in lines[1]
+    assert len(stub.records("contacts")) == 5
+    assert len(slept) == 3
+
+
+async def test_people_who_are_given_keys_are_found_by_their_events(stub):
+    people(stub, 3)
+    await filled(stub)
+    async with opened(stub.url) as sink:
+        await sink.send_batch([delivery(number) for number in range(3)])
+    assert len(stub.records("contacts")) == 3
