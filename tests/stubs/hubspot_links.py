@@ -29,7 +29,7 @@ class Links:
             specs = _specs(each["types"])
             links = [self._typed(*ends, spec) for spec in specs]
             try:
-                ids = [self._there(end, each[name]) for end, name in zip(ends, _ENDS, strict=True)]
+                ids = [self._there(ends[0], each["from"], "from"), self._there(ends[1], each["to"])]
             except Refusal as refusal:
                 errors.append(refusal.row([]))
                 continue
@@ -81,10 +81,10 @@ class Links:
                 return self._typed(kind, kind_of(other), spec) | {"to": id_}
         raise refuse(f"{spec['associationTypeId']} is not a valid association type")
 
-    def _there(self, kind: Kind, end: Any) -> str:
+    def _there(self, kind: Kind, end: Any, side: str = "to") -> str:
         id_ = typed(fits(end, {"id"})["id"], str, "id")
         if id_ not in self._account.shelves[kind.name].records:
-            raise Refusal(404, "OBJECT_NOT_FOUND", not_found().message, {"objectId": [id_]})
+            raise Refusal(404, "OBJECT_NOT_FOUND", not_found().message, {f"{side}ObjectId": [id_]})
         return id_
 
     def _typed(self, one: Kind, other: Kind, spec: dict[str, Any]) -> Link:
@@ -111,9 +111,6 @@ def _specs(types: Any) -> list[dict[str, Any]]:
     if not types:
         raise refuse("types may not be empty")
     return types
-
-
-_ENDS = ("from", "to")
 
 
 def _told(ends: tuple[Kind, Kind], ids: list[str]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import lru_cache
 from itertools import count
 
 import phonenumbers
@@ -113,15 +114,21 @@ def _calculated(record: Record) -> dict[str, str]:
 
 
 def _phones(properties: dict[str, str]) -> dict[str, str]:
-    """Area code and local number, without the country's; a number without one is American."""
+    """Area code and local number, without the country's."""
     found = {}
     for name, short in (("phone", "phone"), ("mobilephone", "mobile")):
-        try:
-            number = phonenumbers.parse(properties.get(name, ""), "US")
-        except phonenumbers.NumberParseException:
-            continue
-        national = phonenumbers.national_significant_number(number)
-        found[f"hs_searchable_calculated_{short}_number"] = national
-        international = f"{number.country_code}{national}"
-        found[f"hs_searchable_calculated_international_{short}_number"] = international
+        country, national = _parts(properties[name]) if name in properties else ("", "")
+        if national:
+            found[f"hs_searchable_calculated_{short}_number"] = national
+            found[f"hs_searchable_calculated_international_{short}_number"] = country + national
     return found
+
+
+@lru_cache(maxsize=100_000)
+def _parts(text: str) -> tuple[str, str]:
+    """Of a number; one without a country's code is American, and what is none has none."""
+    try:
+        number = phonenumbers.parse(text, "US")
+    except phonenumbers.NumberParseException:
+        return "", ""
+    return str(number.country_code), phonenumbers.national_significant_number(number)

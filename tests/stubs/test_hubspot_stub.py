@@ -650,6 +650,20 @@ async def test_phones_are_found_by_their_national_digits_alone(api, stub, phone)
         assert (await search(api, a_filter(name, "EQ", value=bad))).json()["total"] == 0
 
 
+async def test_what_is_no_phone_number_is_found_as_it_stands(api, stub):
+    stub.seed("contacts", {"phone": "ask Ann"})
+    assert (await search(api, a_filter("phone", "EQ", value="ask ann"))).json()["total"] == 1
+    name = "hs_searchable_calculated_phone_number"
+    assert (await search(api, a_filter(name, "HAS_PROPERTY"))).json()["total"] == 0
+
+
+async def test_an_account_that_validates_phones_takes_e164_alone(api, stub):
+    stub.fields["contacts"]["mobilephone"].type = "phone_number"
+    told = await upsert(api, row("1", "a", mobilephone="4155550123"))
+    assert told.json()["errors"][0]["errors"][0]["code"] == "INVALID_PHONE_NUMBER"
+    assert (await upsert(api, row("1", "a", mobilephone="+14155550123"))).status_code == 200
+
+
 async def test_a_search_pages_sorts_and_asks_for_what_is_missing(api, stub):
     for number in range(3):
         stub.seed("contacts", {"phone": f"+1415555012{number}", "sms_count": str(10 - number)})
@@ -872,6 +886,7 @@ async def test_associations_need_both_ends_and_a_known_type(api, stub):
     absent = {"from": {"id": what}} | link(17, "999", "USER_DEFINED")
     told = await api.post(ASSOCIATE, json={"inputs": [good, absent]})
     assert (told.status_code, told.json()["numErrors"]) == (207, 1)
+    assert told.json()["errors"][0]["context"] == {"toObjectId": ["999"]}
     for bad in (link(17, who), link(19, who, "USER_DEFINED"), {"to": {"id": who}, "types": {}}):
         wrong = {"from": {"id": what}} | bad
         assert (await api.post(ASSOCIATE, json={"inputs": [wrong]})).status_code == 400
