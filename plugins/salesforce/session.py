@@ -19,7 +19,7 @@ import relay
 from relay.quota import Quota
 from relay.taxonomy import Action, find
 
-from .errors import QUARTER, RULES, SIGN_IN_RULES, gravest, judged, read_json, refusals
+from .errors import RULES, SIGN_IN_RULES, judged, read_json, refusals
 from .options import Options, is_loopback
 
 TOKEN_PATH = "/services/oauth2/token"  # noqa: S105  a path
@@ -113,8 +113,6 @@ class Session:
         )
         if used := USAGE.search(response.headers.get(LIMIT_INFO, "")):
             self._quota.daily(int(used[1]), int(used[2]))
-        if response.status_code == 403 and is_exhausted(response):
-            self._quota.exhausted(QUARTER)
         return response
 
     def _is_stale(self, response: httpx.Response) -> bool:
@@ -197,12 +195,6 @@ def _grant(options: Options) -> _Grant:
         return {"grant_type": JWT_BEARER, "assertion": signed}
 
     return assertion
-
-
-def is_exhausted(response: httpx.Response) -> bool:
-    """Whether the org's calls of the day are used up."""
-    rule, _ = gravest(refusals(response), RULES)
-    return rule.action is Action.PAUSE and rule.after == QUARTER
 
 
 def as_of_all(response: httpx.Response) -> relay.Retry | relay.Pause:
