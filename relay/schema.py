@@ -60,7 +60,8 @@ def _with_placeholders(node: Any) -> Any:
     inner = {
         key: _with_placeholders(item) for key, item in node.items() if not _is_title(key, item)
     }
-    if node.get("type") not in {"boolean", "integer", "number"} and not _is_limited_text(node):
+    # A tuple: where a property is called type, its value here is a mapping, which has no hash.
+    if node.get("type") not in ("boolean", "integer", "number") and not _is_limited_text(node):
         return inner
     outer = {key: inner.pop(key) for key in KEPT_OUTSIDE if key in inner}
     return {"anyOf": [inner, {"$ref": "#/$defs/Placeholder"}], **outer}
