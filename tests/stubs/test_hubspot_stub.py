@@ -7,7 +7,7 @@ import orjson
 import pytest
 from clock import ManualClock
 from stubs.hubspot import HubSpotStub
-from stubs.hubspot_errors import ROWS
+from stubs.hubspot_errors import GRANTS, REFUSALS, ROWS
 from stubs.hubspot_schema import Field
 from stubs.vendor import serving
 
@@ -185,6 +185,8 @@ async def test_good_values_of_every_type_are_kept(api, stub):
     assert (await upsert(api, row("1", hobbies=";running"))).status_code == 200
     (record,) = stub.records("contacts")
     assert record["hobbies"] == "golf;chess;running"
+    assert (await upsert(api, row("1", sms_joined="1795392000000"))).status_code == 200
+    assert stub.records("contacts")[0]["sms_joined"] == "2026-11-23"
     assert record["email"] == "ann@example.com"
     assert "city" not in record
 
@@ -482,6 +484,22 @@ async def test_a_fault_answers_and_writes_nothing(api, stub, name, status, words
     assert (await upsert(api, row("1", "t"))).status_code == 200
 
 
+@pytest.mark.parametrize("name", [name for name in REFUSALS if name not in GRANTS])
+async def test_every_refusal_by_name_is_one_in_the_usual_envelope(api, stub, name):
+    stub.fault(name)
+    told = await upsert(api, row("1", "t"))
+    assert told.status_code >= 400
+    assert told.json().keys() >= {"status", "message", "correlationId"}
+    assert stub.records("contacts") == []
+
+
+@pytest.mark.parametrize("name", GRANTS)
+async def test_every_refusal_of_a_grant_is_had_at_the_token_endpoint(api, stub, name):
+    stub.fault(name)
+    assert (await refresh(api)).status_code in {400, 429}
+    assert (await refresh(api)).status_code == 200
+
+
 async def test_a_migration_says_for_how_long(api, stub):
     stub.fault("477")
     assert (await upsert(api, row("1"))).headers["retry-after"] == "3600"
@@ -703,6 +721,16 @@ async def test_a_search_beyond_the_limits_is_refused(api, body):
     assert (refused.status_code, refused.json()["category"]) == (400, "VALIDATION_ERROR")
 
 
+async def test_a_search_takes_words_and_filters_without_groups(api, stub):
+    stub.seed("contacts", {"firstname": "Ann", "sms_count": "3"})
+    path = "/crm/objects/2026-09/contacts/search"
+    assert (await api.post(path, json={"query": "ann"})).json()["total"] == 1
+    assert (await api.post(path, json={"query": "bob"})).json()["total"] == 0
+    alone = {"filters": [a_filter("firstname", "EQ", value="Bob")]}
+    assert (await api.post(path, json=alone)).json()["total"] == 0
+    assert (await search(api, a_filter("sms_count", "GT", value="few"))).status_code == 400
+
+
 async def test_the_index_lags(api, stub, clock):
     stub.search_lag = 5.0
     await upsert(api, row("1"))
@@ -788,10 +816,17 @@ async def test_properties_say_what_can_be_done_with_them(api):
     by_name = {each["name"]: each for each in listed}
     assert by_name["sms_key"]["hasUniqueValue"]
     assert by_name["createdate"]["modificationMetadata"]["readOnlyValue"]
+    assert (await api.get(PROPERTIES + "/sms_key")).json() == by_name["sms_key"]
     assert (await api.get(PROPERTIES + "/nope")).status_code == 404
+    assert (await api.patch(PROPERTIES + "/nope", json={})).status_code == 404
+    more = {"options": [{"label": "New", "value": "new"}]}
+    assert (await api.patch(PROPERTIES + "/lifecyclestage", json=more)).status_code == 200
+    assert (await upsert(api, row("1", lifecyclestage="new"))).status_code == 200
     group = {"name": "sms", "label": "SMS"}
     assert (await api.post(PROPERTIES + "/groups", json=group)).status_code == 201
     assert (await api.post(PROPERTIES + "/groups", json=group)).status_code == 409
+    groups = (await api.get(PROPERTIES + "/groups")).json()["results"]
+    assert [each["name"] for each in groups] == ["contactinformation", "sms"]
     many = {"inputs": [a_property(name="a", groupName="sms"), a_property(name="b")]}
     assert (await api.post(PROPERTIES + "/batch/create", json=many)).status_code == 200
 
@@ -920,6 +955,22 @@ async def test_a_repeated_event_is_taken_and_not_kept(api, stub):
     assert (await api.post(SEND + "/batch", json=batch)).status_code == 204
     assert [each["uuid"] for each in stub.records("events")] == ["u1", "u2"]
     assert stub.lost["uuid"] == 3
+
+
+async def test_an_event_keeps_the_properties_it_is_defined_with(api, stub):
+    definition = (await api.get("/events/v3/event-definitions/pe123_sms")).json()
+    assert "keyword" in [each["name"] for each in definition["properties"]]
+    assert (await api.get("/events/v3/event-definitions/pe123_x")).status_code == 404
+    stub.seed("contacts", {"email": "Ann@example.com"})
+    one = occurrence("", email="ann@example.com", properties={"type": "x", "nope": "y"})
+    assert (await api.post(SEND, json=one)).status_code == 204
+    assert stub.records("events")[0]["properties"] == {"type": "x"}
+    assert stub.lost["property"] == 1
+
+
+async def test_an_event_is_somebodys(api):
+    nobody = {"eventName": "pe123_sms", "properties": {}}
+    assert (await api.post(SEND, json=nobody)).status_code == 400
 
 
 async def test_an_event_of_nobody_is_lost_without_a_word(api, stub):
