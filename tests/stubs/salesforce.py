@@ -16,6 +16,7 @@ What a client must never do is refused, also where the vendor would let it pass:
 collection, credentials in a URL, text where a number belongs.
 """
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -108,7 +109,7 @@ class SalesforceStub(Stub, Login, Writing):
     ) -> None:
         """The next `count` requests are answered with this error; `fired` has `STATUS CODE`."""
         name = f"{status} {code}"
-        self.answers[name] = lambda: self._limited(errors(status, code, message))
+        self.answers[name] = lambda: self.limited(errors(status, code, message))
         self.fault(name, count, on)
 
     async def limits(self, _request: Request) -> Response:
@@ -119,6 +120,8 @@ class SalesforceStub(Stub, Login, Writing):
         async def guarded(request: Request) -> Response:
             try:
                 self._admit(request)
+                if request.method == "GET":
+                    await asyncio.sleep(self.latency)
                 response = await handler(request)
             except Fault as fault:
                 response = fault.answer
@@ -126,7 +129,7 @@ class SalesforceStub(Stub, Login, Writing):
                 response = alone(refused, self.duplicate_key)
             except Malformed as malformed:
                 response = errors(400, malformed.code, str(malformed))
-            return self._limited(response)
+            return self.limited(response)
 
         return guarded
 
@@ -144,13 +147,13 @@ class SalesforceStub(Stub, Login, Writing):
             raise Fault(403, "REQUEST_LIMIT_EXCEEDED")
         self.api_used += 1
 
-    def _limited(self, response: Response) -> Response:
+    def limited(self, response: Response) -> Response:
         response.headers["sforce-limit-info"] = f"api-usage={self.api_used}/{self.api_most}"
         return response
 
     def _whole_faults(self) -> dict[str, Callable[[], Response]]:
         def told(status: int, code: str, message: str | None = None) -> Callable[[], Response]:
-            return lambda: self._limited(errors(status, code, message))
+            return lambda: self.limited(errors(status, code, message))
 
         def page(status: int) -> Callable[[], Response]:
             return lambda: Response(
@@ -169,8 +172,8 @@ class SalesforceStub(Stub, Login, Writing):
             "daily": told(403, "REQUEST_LIMIT_EXCEEDED"),
             "expired": told(401, "INVALID_SESSION_ID"),
             "disabled": told(403, "API_DISABLED_FOR_ORG"),
-            "empty": lambda: self._limited(Response(b"", 200, media_type="application/json")),
-            "not_json": lambda: self._limited(Response(b"<html>", 200, media_type="text/html")),
+            "empty": lambda: self.limited(Response(b"", 200, media_type="application/json")),
+            "not_json": lambda: self.limited(Response(b"<html>", 200, media_type="text/html")),
             "redirect": lambda: Response(status_code=302, headers={"location": "/secur/login"}),
         }
 
@@ -189,7 +192,7 @@ def _starlette(stub: SalesforceStub) -> Starlette:
             if request.method not in handlers:
                 allowed = ",".join(handlers)
                 text = f"HTTP Method '{request.method}' not allowed. Allowed are {allowed}"
-                return errors(405, "METHOD_NOT_ALLOWED", text)
+                return stub.limited(errors(405, "METHOD_NOT_ALLOWED", text))
             return await stub.data(handlers[request.method])(request)
 
         return Route(base + path, chosen, methods=METHODS)

@@ -84,11 +84,11 @@ def _single(mistake: Mistake, duplicate_key: str) -> dict[str, Any]:
     return told | _duplicates(mistake, duplicate_key)
 
 
-def _not_parsed(mistake: Mistake) -> dict[str, Any]:
-    """The vendor reads values of the wrong type as JSON that it cannot parse."""
-    value = mistake.message.partition("required type: ")[2]
+def _not_parsed(mistake: Mistyped) -> dict[str, Any]:
+    """The vendor reads a value of the wrong type as JSON that it cannot parse."""
+    token = "VALUE_STRING" if isinstance(mistake.value, str) else "VALUE_NUMBER_INT"
     text = (
-        f"Cannot deserialize instance of {mistake.fields[0]} from VALUE_STRING value {value}"
+        f"Cannot deserialize instance of {mistake.type} from {token} value {mistake.value}"
         " or request may be missing a required field at [line:1, column:2]"
     )
     return {"message": text, "errorCode": "JSON_PARSER_ERROR"}

@@ -393,7 +393,7 @@ class Org:
                 continue
             for row in self.matches(kind, name, value):
                 if row is not this:
-                    raise Refused(_taken(name, row["Id"]))
+                    raise Refused(taken(name, row["Id"]))
         if kind == "CampaignMember" and this is None:
             self._no_member_yet(changes)
 
@@ -458,18 +458,23 @@ def _missing(names: Sequence[str]) -> Mistake:
     return Mistake("REQUIRED_FIELD_MISSING", text, tuple(names))
 
 
-def _taken(name: str, by: str) -> Mistake:
+def taken(name: str, by: str) -> Mistake:
     text = f"duplicate value found: {name} duplicates value on record with id: {by}"
     return Mistake("DUPLICATE_VALUE", text)
 
 
+@dataclass(frozen=True)
 class Mistyped(Mistake):
     """A value of the wrong JSON type, or no date where one is due."""
+
+    type: str = ""
+    value: Any = None
 
 
 def _mistyped(name: str, column: Field, value: Any) -> Mistake:
     text = f"{column.label or name}: value not of required type: {value}"
-    return Mistyped("INVALID_TYPE_ON_FIELD_IN_RECORD", text, (name,), {})
+    code = "INVALID_TYPE_ON_FIELD_IN_RECORD"
+    return Mistyped(code, text, (name,), {}, column.type, value)
 
 
 def _typed(kind: str, value: Any) -> bool:

@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from stubs import salesforce_errors as errors
 from stubs.salesforce_errors import Fault, not_here, nothing_here
+from stubs.salesforce_locks import Locks, Name, locked_by
 from stubs.salesforce_org import Mistake, Mistyped, Org, Refused, comparable
 from stubs.salesforce_reading import Reading, several
 from stubs.vendor import answer
@@ -32,10 +33,10 @@ class RowFault:
     kind: str | None
     name: str
 
-    def hits(self, kind: str, values: Sequence[Any]) -> bool:
+    def hits(self, kind: str, values: Mapping[str, Any]) -> bool:
         if self.kind not in {None, kind}:
             return False
-        return self.key is None or self.key in map(str, values)
+        return self.key is None or self.key in map(str, values.values())
 
 
 class Writing(Reading):
@@ -44,7 +45,8 @@ class Writing(Reading):
     `assigned`: the records that assignment rules ran for. `duplicate_key`: how duplicateResult
     is spelt; orgs have been seen to leave out an l. `rows_name_duplicates`: whether a row has one.
     `mistyped_request`: a value of the wrong type fails a whole collection as no JSON (400), and
-    not its row.
+    not its row. `latency` in seconds, of each request; with one, requests at work together lock
+    each other's records. `row_chance` is asked for the code of a row's failure, for storms.
     """
 
     fired: Counter[str]
@@ -55,7 +57,10 @@ class Writing(Reading):
         self.duplicate_key = "duplicateResult"
         self.rows_name_duplicates = True
         self.mistyped_request = False
+        self.latency = 0.0
+        self.row_chance: Callable[[str, Mapping[str, Any]], str | None] = lambda _kind, _row: None
         self._row_faults: list[RowFault] = []
+        self._locks = Locks(org, self.fired)
 
     def fault_row(
         self,
@@ -95,7 +100,10 @@ class Writing(Reading):
                 raise Refused(Mistake("DUPLICATE_VALUE", text, (name,)))
             return self._upserted(request, kind, name, record)
 
-        return self._each(every, records, save)
+        def names(record: dict[str, Any]) -> frozenset[Name]:
+            return locked_by(self.org, kind, record, name, record.get(name))
+
+        return await self._each(every, records, names, save)
 
     def _upserted(
         self, request: Request, kind: str, name: str, record: dict[str, Any]
@@ -128,7 +136,7 @@ class Writing(Reading):
             known = self._written(request, kind, None, values)
             return {"id": known, "success": True, "errors": []}
 
-        return self._each(every, records, save)
+        return await self._each(every, records, self._names_by_id, save)
 
     async def update_collection(self, request: Request) -> Response:
         every, records = self._collection(await _json(request))
@@ -139,11 +147,16 @@ class Writing(Reading):
             given = [values.pop(name) for name in list(values) if name.lower() == "id"]
             if not given:
                 raise Refused(Mistake("MISSING_ARGUMENT", "Id not specified in an update call"))
-            self._trip(kind, [*values.values(), *given])
+            self._trip(kind, {"Id": given[0]} | values)
             known = self._written(request, kind, self.org.row(kind, given[0]), values)
             return {"id": known, "success": True, "errors": []}
 
-        return self._each(every, records, save)
+        return await self._each(every, records, self._names_by_id, save)
+
+    def _names_by_id(self, record: Mapping[str, Any]) -> frozenset[Name]:
+        kind = self.org.name_of(record["attributes"]["type"])
+        known = record.get("Id", record.get("id"))
+        return locked_by(self.org, kind, record, "Id", known) if kind else frozenset()
 
     def _collection(self, body: Any) -> tuple[bool, list[dict[str, Any]]]:
         """A collection's parts, of the right form. Raises Fault."""
@@ -166,32 +179,39 @@ class Writing(Reading):
                 raise Fault(400, "INVALID_TYPE", "every record should have attributes.type")
         return every, records
 
-    def _each(
+    async def _each(
         self,
         every: bool,
         records: Sequence[dict[str, Any]],
+        names: Callable[[dict[str, Any]], frozenset[Name]],
         save: Callable[[dict[str, Any]], dict[str, Any]],
     ) -> Response:
         """One result for each record, in their order."""
-        before = self.org.saved() if every or self.mistyped_request else None
-        assigned = list(self.assigned)
-        spelt = self.duplicate_key if self.rows_name_duplicates else None
-        results = []
-        failed = False
-        for record in records:
-            try:
-                results.append(save(record))
-            except Refused as refused:
-                if self.mistyped_request and isinstance(refused.mistakes[0], Mistyped):
-                    self.org.restore(before)
-                    raise
-                failed = True
-                results.append(errors.row(refused, spelt))
-        if every and failed:
-            self.org.restore(before)
-            self.assigned = assigned
-            results = [errors.rolled_back() if result["success"] else result for result in results]
+        touched = [names(record) for record in records]
+        async with self._locks.held(frozenset().union(*touched), self.latency) as hold:
+            before = self.org.saved() if every or self.mistyped_request else None
+            assigned = list(self.assigned)
+            results = []
+            for record, mine in zip(records, touched, strict=True):
+                try:
+                    hold.check(mine)
+                    results.append(save(record))
+                except Refused as refused:
+                    if self.mistyped_request and isinstance(refused.mistakes[0], Mistyped):
+                        self._take_back(before, assigned)
+                        raise
+                    results.append(self._row_refused(refused))
+            if every and not all(result["success"] for result in results):
+                self._take_back(before, assigned)
+                results = [errors.rolled_back() if each["success"] else each for each in results]
         return answer(200, results)
+
+    def _take_back(self, before: Any, assigned: list[str]) -> None:
+        self.org.restore(before)
+        self.assigned = assigned
+
+    def _row_refused(self, refused: Refused) -> dict[str, Any]:
+        return errors.row(refused, self.duplicate_key if self.rows_name_duplicates else None)
 
     async def upsert(self, request: Request) -> Response:
         """One record by external id: 201, 200 (204 before v46), or 300 where several fit."""
@@ -202,7 +222,15 @@ class Writing(Reading):
                 raise not_here(forbidden)
         # A plus sign that is not encoded is a space to the vendor.
         key = unquote_plus(request.path_params["value"])
-        self._trip(kind, [key, *values.values()])
+        names = locked_by(self.org, kind, values, name, key)
+        async with self._locks.held(names, self.latency) as hold:
+            hold.check(names)
+            return self._upsert(request, kind, name, key, values)
+
+    def _upsert(
+        self, request: Request, kind: str, name: str, key: str, values: dict[str, Any]
+    ) -> Response:
+        self._trip(kind, {name: key} | values)
         rows = self.org.matches(kind, name, key)
         if len(rows) > 1:
             return several(request, kind, rows)
@@ -221,8 +249,11 @@ class Writing(Reading):
         values = _record(await _json(request))
         if _held(values, "Id"):
             raise not_here("Id")
-        self._trip(kind, values)
-        known = self._written(request, kind, None, values)
+        names = locked_by(self.org, kind, values, "Id", None)
+        async with self._locks.held(names, self.latency) as hold:
+            hold.check(names)
+            self._trip(kind, values)
+            known = self._written(request, kind, None, values)
         return answer(201, {"id": known, "success": True, "errors": []})
 
     async def update(self, request: Request) -> Response:
@@ -230,9 +261,12 @@ class Writing(Reading):
         values = _record(await _json(request))
         if _held(values, "Id"):
             raise not_here("Id")
-        row = self.row(request, kind)
-        self._trip(kind, [row["Id"], *values.values()])
-        self._written(request, kind, row, values)
+        known = self.row(request, kind)["Id"]
+        names = locked_by(self.org, kind, values, "Id", known)
+        async with self._locks.held(names, self.latency) as hold:
+            hold.check(names)
+            self._trip(kind, {"Id": known} | values)
+            self._written(request, kind, self.row(request, kind), values)
         return Response(status_code=204)
 
     async def delete(self, request: Request) -> Response:
@@ -261,16 +295,18 @@ class Writing(Reading):
         self.written(known)
         return known
 
-    def _trip(self, kind: str, values: Mapping[str, Any] | Sequence[Any]) -> None:
-        """Fail a row that was asked to fail."""
-        held = list(values.values()) if isinstance(values, Mapping) else list(values)
+    def _trip(self, kind: str, values: Mapping[str, Any]) -> None:
+        """Fail a row that was asked to fail, or that chance picks."""
         for fault in self._row_faults:
-            if fault.hits(kind, held):
+            if fault.hits(kind, values):
                 fault.left -= 1
                 if not fault.left:
                     self._row_faults.remove(fault)
                 self.fired[fault.name] += 1
                 raise Refused(fault.mistake)
+        if code := self.row_chance(kind, values):
+            self.fired[code] += 1
+            raise Refused(Mistake(code, errors.MESSAGES.get(code, code)))
 
     def _typed(self, record: Mapping[str, Any]) -> str:
         said = record["attributes"]["type"]

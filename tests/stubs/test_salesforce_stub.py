@@ -1,5 +1,6 @@
 """The Salesforce stub is as strict as the vendor: what it would refuse is refused here."""
 
+import asyncio
 import time
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -679,7 +680,14 @@ async def test_a_record_that_is_refused_alone_says_error_code(org):
         }
     ]
     answer = await org.patch(single("1"), json={"LastName": "Doe", "Birthdate": "1/1/2000"})
-    assert told(answer)[:2] == (400, "JSON_PARSER_ERROR")
+    assert told(answer) == (
+        400,
+        "JSON_PARSER_ERROR",
+        (
+            "Cannot deserialize instance of date from VALUE_STRING value 1/1/2000 or request may be"
+            " missing a required field at [line:1, column:2]"
+        ),
+    )
 
 
 async def test_a_record_is_read_made_and_deleted_by_its_id(org, stub):
@@ -1013,6 +1021,59 @@ async def test_a_locked_row_is_one_of_the_request(org, stub):
         results = await upserted(org, contact("1"), contact("2"))
         assert [result["success"] for result in results] == [False, True]
     assert stub.fired == {"lock_row": 2}
+
+
+async def at_once(org, *requests):
+    """The first result of each."""
+    answers = await asyncio.gather(
+        *(org.patch(url, json={"records": [record]}) for url, record in requests)
+    )
+    return [
+        result["errors"][0]["statusCode"] if result["errors"] else "well"
+        for (result,) in (answer.json() for answer in answers)
+    ]
+
+
+async def test_two_inserts_of_a_key_at_once_collide(org, stub):
+    stub.latency = 0.05
+    assert await at_once(org, (CONTACTS, contact("1")), (CONTACTS, contact("1"))) == [
+        "well",
+        "DUPLICATE_VALUE",
+    ]
+    assert len(stub.records("Contact")) == 1
+    assert stub.fired == {"race": 1}
+
+
+async def test_a_record_that_is_being_written_is_locked_and_so_are_its_parents(org, stub):
+    stub.seed("Contact", {"LastName": "Doe", "SMS_Key__c": "1"})
+    stub.latency = 0.05
+    child = event(Contact__r={"SMS_Key__c": "1"})
+    other = (CONTACTS, contact("2"))
+    assert await at_once(org, (CONTACTS, contact("1")), other, (CONTACTS, contact("1"))) == [
+        "well",
+        "well",
+        "UNABLE_TO_LOCK_ROW",
+    ]
+    assert await at_once(org, (CONTACTS, contact("1")), (EVENTS, child)) == [
+        "well",
+        "UNABLE_TO_LOCK_ROW",
+    ]
+    assert await at_once(org, (EVENTS, child)) == ["well"]
+    first, second = await asyncio.gather(
+        *(org.patch(single("1"), json={"LastName": "Roe"}) for _ in range(2))
+    )
+    assert (first.status_code, told(second)[:2]) == (200, (400, "UNABLE_TO_LOCK_ROW"))
+    assert stub.fired == {"locked": 3}
+
+
+async def test_rows_can_fail_by_chance(org, stub):
+    def chance(kind, row):
+        return "UNABLE_TO_LOCK_ROW" if (kind, row["SMS_Key__c"]) == ("Contact", "2") else None
+
+    stub.row_chance = chance
+    results = await upserted(org, contact("1"), contact("2"))
+    assert [result["success"] for result in results] == [True, False]
+    assert stub.fired == {"UNABLE_TO_LOCK_ROW": 1}
 
 
 @pytest.mark.parametrize(
