@@ -36,7 +36,7 @@ faults: $(READY)
 
 # A Salesforce org and a HubSpot account on loopback, and what to put into relay.yaml for them.
 stubs: $(READY)
-	@exec env PYTHONPATH=tests $(BIN)/python -m stubs
+	@exec env PYTHONPATH=tests $(BIN)/python -m stubs $(STUB_PORTS)
 
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache

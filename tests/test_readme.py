@@ -112,7 +112,7 @@ def test_each_example_of_settings_loads(folder, fragment):
 
 def test_the_examples_of_settings_load_together(folder):
     settings = loaded(folder, *blocks("yaml"))
-    assert set(settings.sinks) == {"archive", "hook", "vip", "careful", "phone"}
+    assert set(settings.sinks) == {"archive", "hook", "vip", "careful", "phone", "crm"}
 
 
 def test_the_settings_named_as_defaults_are_the_defaults(folder):
@@ -351,6 +351,7 @@ def test_every_kind_and_every_link_is_there():
 LONG_RUNNING = {
     "make run": "relay",
     ".venv/bin/python config/examples/receiver.py data/hook.secret 9000": "receiver",
+    "make stubs": "stubs",
 }
 RECOVERED = """\
 for each in $(seq 100); do
@@ -373,7 +374,7 @@ class Terminal:
 
     def __init__(self, folder):
         self.folder = folder
-        self.ports = {port: free_port() for port in ("8080", "8081", "9000")}
+        self.ports = {port: free_port() for port in ("8080", "8081", "9000", "8091")}
         self.changes = self.ports | {"cooldown: 10s": "cooldown: 4s", "sleep 30": RECOVERED}
         self.programs = {}
         self.said = ""
@@ -391,7 +392,12 @@ class Terminal:
 
     def environment(self):
         """As of somebody who has just logged in, with nothing of the test's own."""
-        return {"PATH": os.defpath + ":/usr/local/bin", "HOME": str(self.folder), "LANG": "C.UTF-8"}
+        return {
+            "PATH": os.defpath + ":/usr/local/bin",
+            "HOME": str(self.folder),
+            "LANG": "C.UTF-8",
+            "STUB_PORTS": f"{self.ports['8091']} {free_port()}",
+        }
 
     def _prepare(self):
         for name in ("Makefile", "pyproject.toml", "constraints.txt", "config", "relay.yaml"):
@@ -401,10 +407,11 @@ class Terminal:
         programs.mkdir(parents=True)
         for name, module in {"python": "", "relay": "-m relay.cli", "apsw": "-m apsw"}.items():
             (programs / name).write_text(
-                f'#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} {module} "$@"\n'
+                f'#!/bin/sh\nPYTHONPATH=$PYTHONPATH:{ROOT} exec {sys.executable} {module} "$@"\n'
             )
             (programs / name).chmod(0o755)
         (self.folder / ".venv" / ".ready").touch()
+        shutil.copytree(ROOT / "tests" / "stubs", self.folder / "tests" / "stubs")
         settings = self.folder / "relay.yaml"
         settings.write_text(self.changed(settings.read_text()))
 
@@ -447,7 +454,7 @@ class Terminal:
                 stderr=log,
                 start_new_session=True,
             )
-        ready = {"relay": "callbacks are taken", "receiver": "waiting"}[name]
+        ready = {"relay": "callbacks are taken", "receiver": "waiting", "stubs": "keep"}[name]
         self.wait(lambda: ready in self.log(name), f"{name} did not start: {self.log(name)}")
 
     def stop(self, name):
@@ -550,7 +557,7 @@ def test_the_tour_goes_as_told(terminal):
             case None:
                 terminal.direct(step.text)
     received = terminal.log("receiver")
-    assert received.count("new ") == 11  # all of them, since it was started anew
+    assert received.count("new ") == 13  # all of them, since it was started anew
     assert received.count("again ") == 3  # those that came after the break, replayed
     assert "refused" not in received
     check_the_backup(terminal)
