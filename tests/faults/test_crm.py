@@ -1,0 +1,65 @@
+"""The CRM sinks in a storm: each contact once and up to date, each event once, nothing missing."""
+
+import random
+from collections import Counter
+
+import pytest
+from crmstorm import storming
+from crmvendors import HubSpot, Salesforce
+
+each_vendor = pytest.mark.parametrize("vendor", [Salesforce, HubSpot], ids=lambda each: each.name)
+
+
+# a storm
+
+
+@each_vendor
+async def test_after_a_storm_each_contact_and_event_is_there_once(tmp_path, vendor):
+    vendor = vendor(share=0.2, slow=0.02, seed=1)
+    async with storming(tmp_path, vendor, settings={"batch": {"size": 10}}, seed=1) as storm:
+        await storm.rage(events=600, contacts=150, kills=2, patience=50)
+        verdict = await storm.verdict()
+    print(verdict)
+    verdict.sound()
+    assert verdict.counts["dead"] >= 5
+    assert vendor.fired.keys() >= vendor.kinds()
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(1800)
+@each_vendor
+async def test_after_a_long_storm_each_contact_and_event_is_there_once(tmp_path, vendor):
+    seed = random.randrange(2**32)
+    vendor = vendor(share=0.2, slow=0.02, seed=seed)
+    async with storming(tmp_path, vendor, speed=200, seed=seed) as storm:
+        await storm.rage(events=20_000, contacts=5_000, kills=12, patience=1500)
+        verdict = await storm.verdict()
+    print(verdict)
+    verdict.sound()
+    assert verdict.counts["dead"] >= 100
+    assert vendor.fired.keys() >= vendor.kinds()
+
+
+@each_vendor
+async def test_a_key_that_changes_with_each_attempt_leaves_doubles(tmp_path, vendor):
+    """The control: one record for each event, but for the faults."""
+    vendor = vendor(share=0.2, seed=1)
+    key = "{{ id }}-{{ range(100) | random }}"
+    values = {name: value for name, value in vendor.map().items() if name.lower() != "email"}
+    settings = {"batch": {"size": 10}, "map": values}
+    async with storming(tmp_path, vendor, settings=settings, key=key) as storm:
+        await storm.rage(events=200, contacts=50, kills=1, revoke=False, patience=50)
+        verdict = await storm.verdict()
+    people = Counter(person.number for person in vendor.people())
+    assert [number for number, times in people.items() if times > 1], verdict
+
+
+@each_vendor
+async def test_without_an_order_contacts_end_up_stale(tmp_path, vendor):
+    """The control: of two writes that are under way together, the older one may land last."""
+    vendor = vendor(share=0.0, slow=0.5, seed=1)
+    settings = {"batch": {"size": 10}, "order": "none"}
+    async with storming(tmp_path, vendor, settings=settings, seed=1) as storm:
+        await storm.rage(events=300, contacts=30, revoke=False, patience=50)
+        verdict = await storm.verdict()
+    assert verdict.faults["contacts stale"], verdict
