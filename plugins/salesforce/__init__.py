@@ -4,40 +4,40 @@ sinks:
   crm:
     plugin: salesforce
     map: {FirstName: "{{ data.fields.Name | first_name }}", MobilePhone: "{{ data.mobile }}"}
+    timeout: 60s                      # where triggers and flows take their time
     options:
-      login_url: https://acme.my.salesforce.com  # My Domain; a sandbox's is …--NAME.sandbox.my…
-      client_id: ${SF_CLIENT_ID}                 # of an External Client App
-      client_secret: ${SF_CLIENT_SECRET}         # client credentials flow; or the JWT bearer flow:
-      jwt: {username: relay@acme.example, key: "${credential:sf-key}",
-            audience: https://login.salesforce.com}  # https://test.salesforce.com: a sandbox
+      login_url: https://acme.my.salesforce.com  # My Domain; https://acme--NAME.sandbox.my.sales…
+      client_id: ${SF_CLIENT_ID}      # of an External Client App
+      client_secret: ${SF_CLIENT_SECRET}  # its client credentials flow; or its JWT bearer flow:
+      # jwt: {username: relay@acme.example, key: "${credential:sf-key}"}  # the private key, PEM
       api_version: v66.0
       object: Contact                 # or Lead, or any other
-      external_id: SMS_Key__c         # its field "External ID" and "Unique": `relay setup crm`
+      external_id: SMS_Key__c         # a text field, "External ID" and "Unique": `relay setup crm`
       key: "{{ data.mobile | digits }}"  # what goes into it; "{{ id }}": one record an event
       match: [key]                    # [key, phone]: people without a key are found by number
       phone_fields: [MobilePhone, Phone]
       country: US                     # that numbers without + in Salesforce belong to
-      duplicates: fail                # a duplicate rule objects: fail (dead), allow_save (against
-                                      # a rule that allows it), use_match (update the one it found)
+      duplicates: fail                # where a duplicate rule objects: fail (dead), allow_save (if
+                                      # the rule allows it), use_match (update the one it found)
       assignment_rules: false
       on_invalid: dead                # drop: leave an invalid value out; truncate: cut what is too
                                       # long, leave out what is invalid otherwise; both are logged
       defaults: {LastName: Unknown}   # only where Salesforce says that a required field is missing
       only_if_empty: [LeadSource]     # never overwritten; one read more for each batch
-      campaign: {id: 701000000000001, status: Responded}
+      campaign: {id: 701Hs0000000001, status: Responded}
       test_events: skip               # send: callbacks of `relay send` go there, too
       quota: {share: 0.9}             # opt-outs alone have the rest of the org's calls of 24 hours
       activity:                       # none by default
         object: SMS_Event__c
         external_id: Event_Id__c      # "External ID" and "Unique", filled with the event's id
-        contact: Contact__r           # the lookup's relationship name
+        contact: Contact__r           # the relationship name of its lookup
         map: {Name: "{{ type }}", Message__c: "{{ data.message }}"}
         on_invalid: truncate
         defaults: {}
 
-200 records go in one call, one more each for activities, campaign members and `only_if_empty`;
-`match` with phone makes two for numbers that were not seen before. Nothing is tried twice here
-but after a token has ended, or once after a record was mended by the options above.
+200 records go in one call, with one more each for activities, new campaign members, only_if_empty
+and records to mend; `match` by phone makes two or three for numbers that were not seen before.
+Nothing is tried twice here but after a token has ended; retries are the relay's.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -62,11 +62,14 @@ Country = Annotated[str, pydantic.AfterValidator(_country)]
 
 
 class Jwt(relay.Options):
-    """The JWT bearer flow: `key` is the private key (PEM) to the app's certificate."""
+    """The JWT bearer flow: `key` is the private key (PEM) to the app's certificate.
+
+    `audience` is Salesforce's login host, or that of its sandboxes, where it is not given.
+    """
 
     username: str
     key: pydantic.SecretStr
-    audience: str = "https://login.salesforce.com"
+    audience: str | None = None
 
 
 class Share(relay.Options):
@@ -119,6 +122,13 @@ class Options(Mending):
     test_events: Literal["skip", "send"] = "skip"
     quota: Share = Share()
     activity: Activity | None = None
+
+    def audience(self) -> str:
+        """Whom a JWT is for ("OAuth 2.0 JWT Bearer Flow": the login host, not My Domain)."""
+        given = self.jwt.audience if self.jwt else None
+        host = httpx.URL(self.login_url).host
+        sandbox = host == "test.salesforce.com" or host.endswith(".sandbox.my.salesforce.com")
+        return given or f"https://{'test' if sandbox else 'login'}.salesforce.com"
 
     @pydantic.field_validator("match")
     @classmethod

@@ -92,9 +92,12 @@ class People:
         if not numbers:
             return
         found = await self._with_numbers(numbers)
+        keys: dict[str, str] = {}
         for number, people in found.items():
             for row in numbers.get(number, ()):
-                self._take(row, people)
+                # Somebody with two numbers has the key of the one that came first.
+                if all(keys.setdefault(one["Id"], row.key) == row.key for one in people):
+                    self._take(row, people)
 
     def _take(self, row: Row, people: Sequence[Mapping[str, Any]]) -> None:
         if len(people) > 1:

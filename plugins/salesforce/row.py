@@ -15,6 +15,7 @@ MOST_ROWS = 200
 MOST_BYTES = 1024 * 1024
 OPENING = b'{"allOrNone":false,"records":['
 CLOSING = b"]}"
+AROUND = len(OPENING + CLOSING)
 
 
 @dataclass(slots=True, eq=False)
@@ -60,11 +61,11 @@ def waves(rows: Sequence[Row]) -> Iterator[list[Row]]:
 def packed(rows: Sequence[tuple[Row, bytes]], most: int) -> Iterator[list[tuple[Row, bytes]]]:
     """Requests of `most` rows and 1 MiB at the most each."""
     request: list[tuple[Row, bytes]] = []
-    size = 0
+    size = AROUND
     for row, encoded in rows:
         if request and (len(request) == most or size + len(encoded) > MOST_BYTES):
             yield request
-            request, size = [], 0
+            request, size = [], AROUND
         request.append((row, encoded))
         size += len(encoded) + 1
     if request:
@@ -81,7 +82,7 @@ def encoded(record: dict[str, Any]) -> bytes:
         written = orjson.dumps(record)
     except TypeError as error:
         raise relay.Reject(f"the record cannot be written as JSON: {error}") from None
-    if len(written) + len(OPENING + CLOSING) > MOST_BYTES:
+    if len(written) + AROUND > MOST_BYTES:
         raise relay.Reject("the record is larger than 1 MiB")
     return written
 

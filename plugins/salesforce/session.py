@@ -185,7 +185,7 @@ def _grant(options: Options) -> _Grant:
         claims = {
             "iss": options.client_id,
             "sub": bearer.username,
-            "aud": bearer.audience,
+            "aud": options.audience(),
             "exp": int(time.time()) + ASSERTION_LASTS,
         }
         try:

@@ -35,6 +35,7 @@ from .session import Session
 
 COLLECTIONS = "composite/sobjects"
 DUPLICATES = "DUPLICATES_DETECTED"
+NO_ID = "answered without the record's id"
 STREAK = 5
 """So many records refused one by one, and none taken: so will be the others."""
 
@@ -118,9 +119,7 @@ class Writer:
             row.refusals, row.outcome = [], outcome_of(error, 0.0)
             return
         if response.is_success:
-            told = read_json(response)
-            record = told.get("id") if isinstance(told, dict) else None
-            row.refusals, row.outcome = [], relay.Delivered(record)
+            row.refusals, row.outcome = [], _delivered(read_json(response))
         else:
             row.refusals = refusals(response)
 
@@ -188,7 +187,7 @@ class Writer:
             row.outcome = relay.Retry("answered without a word about this record")
             return False
         if result.get("success") is True:
-            row.outcome = relay.Delivered(result.get("id"))
+            row.outcome = _delivered(result)
             return False
         errors = result.get("errors")
         entries = errors if isinstance(errors, list) else []
@@ -244,6 +243,12 @@ class Writer:
                 sent,
                 self._most,
             )
+
+
+def _delivered(result: Any) -> Outcome:
+    """What was written, by its id."""
+    known = result.get("id") if isinstance(result, dict) else None
+    return relay.Delivered(known) if isinstance(known, str) else relay.Retry(NO_ID)
 
 
 def _end(rows: Sequence[Row], outcome: Outcome) -> None:

@@ -74,6 +74,15 @@ async def test_of_several_people_with_the_number_none_is_taken(caplog):
     assert "5550001" not in caplog.text
 
 
+async def test_a_person_with_two_numbers_has_the_key_of_one():
+    async with connected(**PHONE) as (stub, sink):
+        seeded = {"LastName": "Doe", "MobilePhone": "2125550001", "Phone": "2125550002"}
+        stub.seed("Contact", seeded)
+        await sink.send_batch(deliveries(1, 2))
+        await sink.send_batch(deliveries(2, 1))
+    assert sorted(each["SMS_Key__c"] for each in stub.records("Contact")) == [key(1), key(2)]
+
+
 async def test_whoever_has_another_key_is_somebody_else():
     async with connected(**PHONE) as (stub, sink):
         seeded = {"LastName": "Doe", "MobilePhone": "2125550001", "SMS_Key__c": "other"}

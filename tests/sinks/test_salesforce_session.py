@@ -269,6 +269,22 @@ def test_the_shared_login_is_for_jwt_alone():
     assert options("https://acme.my.salesforce.com/").login_url.endswith(".com")
 
 
+@pytest.mark.parametrize(
+    ("host", "audience"),
+    [
+        ("acme.my", "login"),
+        ("login", "login"),
+        ("test", "test"),
+        ("acme--uat.sandbox.my", "test"),
+    ],
+)
+def test_a_jwt_is_for_the_login_host(host, audience):
+    made = options(f"https://{host}.salesforce.com", **jwt_options("k"))
+    assert made.audience() == f"https://{audience}.salesforce.com"
+    made = options(f"https://{host}.salesforce.com", **jwt_options("k", audience="https://x"))
+    assert made.audience() == "https://x"
+
+
 def test_used_calls_are_found_among_others_in_the_header():
     header = "api-usage=10018/100000; per-app-api-usage=17/250(appName=sample-app)"
     assert session.USAGE.search(header).groups() == ("10018", "100000")

@@ -1,9 +1,20 @@
 """What check says that the org lacks, where setup says to click, and whom the backfill finds."""
 
+import sys
 from dataclasses import replace
 
 import pytest
-from salesforcesink import ACTIVITY, connected, data_calls, delivery, key
+import yaml
+from salesforcesink import (
+    ACTIVITY,
+    Salesforce,
+    connected,
+    data_calls,
+    delivery,
+    key,
+    options_module,
+    package,
+)
 from stubs.salesforce import SalesforceStub
 
 NO_LAST_NAME = ("FirstName", "MobilePhone")
@@ -198,3 +209,20 @@ async def test_the_backfill_stops_at_the_share_of_the_quota():
     async with connected(stub) as (_, sink):
         (told,) = await sink.setup(backfill=True)
     assert told.startswith("300 left for later")
+
+
+def documented():
+    """The options as the plugin's own text shows them."""
+    text = sys.modules[package].__doc__.partition("\n\n")[2].rpartition("\n\n")[0]
+    (sink,) = yaml.safe_load(text)["sinks"].values()
+    return sink["options"]
+
+
+def test_what_the_plugin_says_of_its_options_can_be_copied():
+    Salesforce.Options.model_validate(documented())
+
+
+@pytest.mark.parametrize("model", ["Options", "Activity"])
+def test_the_plugin_names_every_option(model):
+    shown = documented() if model == "Options" else documented()["activity"]
+    assert {*getattr(options_module, model).model_fields} - {*shown} <= {"jwt"}
