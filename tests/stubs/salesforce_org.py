@@ -185,6 +185,8 @@ class Org:
 
     def column(self, kind: str, name: str) -> str | None:
         """A field's name as the org writes it."""
+        if name in self.fields[kind]:
+            return name
         names = (*self.fields[kind], *SYSTEM)
         return next((each for each in names if each.lower() == name.lower()), None)
 

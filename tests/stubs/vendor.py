@@ -258,6 +258,11 @@ def _garbage(scope: Scope) -> None:
 class Protocol(HttpToolsProtocol):
     """Shows the app its connection, so that it can be cut without an answer."""
 
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        # asyncio does not do it for a listener it was given; each answer would wait for 40 ms.
+        transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        super().connection_made(transport)
+
     def on_headers_complete(self) -> None:
         super().on_headers_complete()
         self.scope["transport"] = self.transport
