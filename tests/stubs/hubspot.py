@@ -88,6 +88,7 @@ class HubSpotStub(Account, Stub):
         self.inside |= {f"row_{code.lower()}": self._row(code) for code in (*ROWS, *SILENT)}
         self.switches = {
             "revoke_all": self.revoke_all,
+            "restore_all": self.restore_all,
             "expire_tokens": self.expire_tokens,
             "new_day": self.new_day,
         }
@@ -147,6 +148,10 @@ class HubSpotStub(Account, Stub):
     def revoke_all(self) -> None:
         """Every token is dead, the refresh tokens, too."""
         self.access.revoke_all()
+
+    def restore_all(self) -> None:
+        """The tokens that were revoked are good again; refresh tokens stay dead."""
+        self.access.restore_all()
 
     def expire_tokens(self) -> None:
         """OAuth's access tokens end now; static ones never do."""

@@ -70,6 +70,11 @@ class Access:
         for grant in self.tokens.values():
             grant.alive = False
 
+    def restore_all(self) -> None:
+        """Tokens are alive again; refresh tokens are not."""
+        for grant in self.tokens.values():
+            grant.alive = True
+
     def expire_tokens(self) -> None:
         """OAuth's access tokens end now; static ones never do."""
         for grant in self.tokens.values():

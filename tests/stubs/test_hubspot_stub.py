@@ -308,6 +308,9 @@ async def test_a_call_without_a_good_token_is_refused(api, stub, bearer, categor
 async def test_a_revoked_token_is_dead(api, stub):
     stub.revoke_all()
     assert (await upsert(api, row("1"))).json()["category"] == "INVALID_AUTHENTICATION"
+    assert (await refresh(api)).json()["status"] == "BAD_REFRESH_TOKEN"
+    stub.restore_all()
+    assert (await upsert(api, row("1"))).status_code == 200
 
 
 @pytest.mark.parametrize(
