@@ -185,6 +185,17 @@ class Storm:
         self.vendor.fired["revoked"] += 1
         self.vendor.restore()
 
+    async def backlog(self, made: list[Callback]) -> None:
+        """All of it is there before anything is delivered."""
+        await self.relay.start()
+        await self.ask("pause")
+        await self.send(made)
+        await self.ask("resume")
+
+    async def ask(self, what: str) -> None:
+        async with self.relay.control() as control:
+            (await control.post(f"/sinks/crm/{what}", json={})).raise_for_status()
+
     async def _paused(self) -> bool:
         try:
             return (await self.status())["state"] == "paused"
@@ -304,6 +315,7 @@ async def storming(
     vendor: Vendor,
     *,
     speed: float = SPEED,
+    epoch: float | None = None,
     settings: dict[str, Any] | None = None,
     environment: dict[str, str] | None = None,
     seed: int = 0,
@@ -311,15 +323,16 @@ async def storming(
 ):
     """The stub is served by this process, so that it outlives the relay, which is one of its own.
 
-    `settings` go to the sink, `options` to its options, an `environment` to the relay.
+    The relay's clock runs `speed` times as fast since `epoch`. `settings` go to the sink, beside
+    those of QUICK, `options` to its options, an `environment` to the relay.
     """
     async with serving(vendor.app) as url:
         sink = vendor.sink(url, QUICK | (settings or {}), **options)
         relay = Relay(
             folder, archive=False, sinks=as_yaml({"crm": sink}), command=["-m", "crmbrisk"]
         )
-        epoch = time.time()
-        relay.environment |= {"CRM_SPEED": str(speed), "CRM_EPOCH": str(epoch)}
+        since = time.time() if epoch is None else epoch
+        relay.environment |= {"CRM_SPEED": str(speed), "CRM_EPOCH": str(since)}
         relay.environment |= environment or {}
         try:
             yield Storm(vendor, relay, random.Random(seed))

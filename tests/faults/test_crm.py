@@ -1,13 +1,74 @@
 """The CRM sinks in a storm: each contact once and up to date, each event once, nothing missing."""
 
+import asyncio
 import random
+import sys
 from collections import Counter
 
+import orjson
 import pytest
+from crmexamples import TOLD, examples
 from crmstorm import storming
 from crmvendors import HubSpot, Salesforce
+from listening import QUERIES, answers
 
 each_vendor = pytest.mark.parametrize("vendor", [Salesforce, HubSpot], ids=lambda each: each.name)
+
+
+# the examples
+
+
+@each_vendor
+async def test_the_six_examples_are_one_contact_and_six_activities(tmp_path, vendor):
+    vendor = vendor()
+    six = examples(vendor)
+    settings = {"map": six.map, "batch": {}}
+    async with storming(tmp_path, vendor, speed=1, settings=settings, **six.options) as storm:
+        await storm.relay.start()
+        first = [await as_printed(storm, query) for query in QUERIES]
+        await storm.relay.delivered()
+        assert six.contacts() == [six.contact]
+        assert six.activities() == dict(zip(first, TOLD, strict=True))
+        before = six.everything()
+        calls = len(vendor.data_calls())
+
+        made = await command(storm, "replay", "--sink", "crm", "--since", "1h", "--json")
+        assert made["made"] == 6
+        await storm.relay.delivered()
+        assert len(vendor.data_calls()) > calls
+        assert six.everything() == before
+
+        again = [await as_printed(storm, query) for query in QUERIES]
+        assert again[-1] == first[-1], "its message id proves a repeat"
+        await storm.relay.delivered()
+        assert six.contacts() == [six.contact | {six.keyword: "SOMEKEYWORD"}]
+        assert six.activities().keys() == {*first, *again}
+        assert len({*first, *again}) == 11
+
+
+async def as_printed(storm, query):
+    """The id of the event that became of it. Raw spaces and all, as over a socket."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", storm.relay.port)
+    writer.write(
+        b"GET /callbacks/sumotext?%s HTTP/1.1\r\nHost: relay\r\nConnection: close\r\n\r\n" % query
+    )
+    (answer,) = answers(await reader.read())
+    writer.close()
+    assert answer.status == 200
+    return answer.json()["id"]
+
+
+async def command(storm, *arguments):
+    """What a command of the relay prints."""
+    relay = storm.relay
+    process = await asyncio.create_subprocess_exec(
+        *[sys.executable, "-m", "relay.cli", *arguments, "--config", str(relay.config)],
+        stdout=asyncio.subprocess.PIPE,
+        env=relay.environment,
+    )
+    printed, _ = await process.communicate()
+    assert process.returncode == 0
+    return orjson.loads(printed)
 
 
 # a storm
