@@ -19,6 +19,7 @@ errors = sys.modules[f"{package}.errors"]
 mending = sys.modules[f"{package}.mending"]
 options_module = sys.modules[f"{package}.options"]
 people = sys.modules[f"{package}.people"]
+refusal = sys.modules[f"{package}.refusal"]
 row = sys.modules[f"{package}.row"]
 session = sys.modules[f"{package}.session"]
 

@@ -59,7 +59,8 @@ from .people import Known, People
 from .row import MOST_ROWS, Row, fields_of
 from .schema import MEMBER, lacks
 from .session import Session
-from .writer import Target, Writer
+from .target import Target
+from .writer import Writer
 from .writing import Writing
 
 NO_MAP = "the sink has no map: add one that names the fields of Salesforce to write"

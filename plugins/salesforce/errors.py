@@ -1,25 +1,13 @@
-"""The errors of Salesforce: what each means, and what is done about it.
+"""The errors of Salesforce: what is done about each, and what the operator is told to do.
 
 The codes are those of "Status Codes and Error Responses" (REST guide) and of `statusCode` in the
 answers of sObject Collections; waits and wordings come from connectors that meet them daily.
 """
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
-
-import httpx
-import orjson
-
-import relay
-from relay.mask import mask_all
-from relay.outcome import Outcome
-from relay.taxonomy import Action, Rule, find
+from relay.taxonomy import Action, Rule
 
 QUARTER = 900.0
 HOUR = 3600.0
-LONGEST_MESSAGE = 300
 SEVERAL = "two records have this external id; merge them, and make the field unique"
 NO_ACCESS = "give the integration user access to the object and its fields (a permission set)"
 TRIGGER = "a trigger or flow of the org refuses it; see the message"
@@ -194,134 +182,6 @@ SUSPICIOUS = _codes(
 """A single record can meet them; where one contact after the other does, something is wrong."""
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """One error as Salesforce tells it.
-
-    `status` is that of the answer, None for a record's own error in a collection; `matches` are
-    the ids of the records that a duplicate rule found.
-    """
-
-    status: int | None
-    code: str
-    message: str
-    fields: tuple[str, ...] = ()
-    matches: tuple[str, ...] = ()
-
-    def told(self, values: Iterable[Any] = ()) -> str:
-        """Code, message and fields, without these values and without numbers of contacts."""
-        told = ": ".join(
-            filter(None, (self.code or str(self.status), _hidden(self.message, values)))
-        )
-        named = [name for name in self.fields if name not in told]
-        return f"{told} [{', '.join(named)}]" if named else told
-
-
 def own_key(external_id: str) -> Rule:
     """Two inserts of one key at once: the one that lost finds the other's record when retried."""
     return Rule(Action.RETRY, code=DUPLICATE, text=f"duplicate value found: {external_id} ")
-
-
-def refusals(response: httpx.Response) -> list[Refusal]:
-    """The errors of an answer that is not a success; never empty."""
-    status = response.status_code
-    body = read_json(response)
-    entries = body if isinstance(body, list) else [body]
-    found = [refusal(each, status) for each in entries if isinstance(each, dict)]
-    return found or [Refusal(status, "", "")]
-
-
-def refusal(entry: Mapping[str, Any], status: int | None = None) -> Refusal:
-    """One entry: a record's error has `statusCode`, an answer's `errorCode`, OAuth's `error`.
-
-    `duplicateResut` was the vendor's own spelling for years.
-    """
-    code = entry.get("errorCode") or entry.get("statusCode") or entry.get("error")
-    message = entry.get("message") or entry.get("error_description")
-    fields = entry.get("fields")
-    return Refusal(
-        status,
-        _text(code),
-        _text(message),
-        tuple(map(_text, fields)) if isinstance(fields, list) else (),
-        tuple(_matches(entry.get("duplicateResult") or entry.get("duplicateResut"))),
-    )
-
-
-def read_json(response: httpx.Response) -> Any:
-    """The answer's JSON; None where it is none, such as a proxy's page."""
-    try:
-        return orjson.loads(response.content)
-    except ValueError:
-        return None
-
-
-def judged(
-    found: Sequence[Refusal], rules: Sequence[Rule], values: Iterable[Any] = (), attempt: int = 1
-) -> Outcome:
-    """The outcome of a record with these errors, none of which is mended: the worst one's."""
-    rule, worst = gravest(found, rules)
-    told = worst.told(values)
-    reason = f"{told}; {rule.advice}" if rule.advice else told
-    match rule.action:
-        case Action.OK:
-            return relay.Delivered()
-        case Action.PAUSE | Action.REFRESH:
-            return relay.Pause(reason, rule.after, status=worst.status)
-        case Action.RETRY if worst.status in ONCE and attempt > 1:
-            return relay.Reject(reason)
-        case Action.RETRY | Action.SPLIT:
-            return relay.Retry(reason, rule.after, status=worst.status)
-        case _:
-            known = rule is not rules[-1] and worst.code not in SUSPICIOUS
-            return relay.Reject(reason, status=None if known else worst.status or 400)
-
-
-GRAVITY = (
-    Action.PAUSE,
-    Action.REFRESH,
-    Action.DEAD,
-    Action.FIX,
-    Action.SPLIT,
-    Action.RETRY,
-    Action.OK,
-)
-
-
-def gravest(found: Sequence[Refusal], rules: Sequence[Rule]) -> tuple[Rule, Refusal]:
-    """Of several errors the one that decides, with its rule."""
-    ruled = [(find(rules, each.status, each.code, each.message), each) for each in found]
-    return min(ruled, key=lambda pair: GRAVITY.index(pair[0].action))
-
-
-def _matches(result: Any) -> Iterable[str]:
-    """The ids in a `duplicateResult`, each once."""
-    found: dict[str, None] = {}
-    for match in _list(result, "matchResults"):
-        for record in _list(match, "matchRecords"):
-            inner = record.get("record") if isinstance(record, dict) else None
-            if isinstance(inner, dict) and isinstance(inner.get("Id"), str):
-                found[inner["Id"]] = None
-    return found
-
-
-def _list(value: Any, key: str) -> list[Any]:
-    inner = value.get(key) if isinstance(value, dict) else None
-    return inner if isinstance(inner, list) else []
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else ""
-
-
-TOO_LARGE = re.compile(r"(data value too large: ).*?( \(max length=|$)", re.DOTALL)
-
-
-def _hidden(message: str, values: Iterable[Any]) -> str:
-    """The message without what it quotes of the record."""
-    message = TOO_LARGE.sub(r"\1…\2", message)  # what it quotes there is cut
-    texts = {value.strip() for value in values if isinstance(value, str)}
-    for text in sorted(texts, key=len, reverse=True):
-        if len(text) > 1:
-            message = re.sub(rf"(?<!\w){re.escape(text)}(?!\w)", "…", message)
-    return mask_all(message)[:LONGEST_MESSAGE]

@@ -5,8 +5,9 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from .errors import GONE, INVALID, Refusal
+from .errors import GONE, INVALID
 from .options import Mending
+from .refusal import Refusal
 from .row import Row
 
 NAMED = re.compile(r"\[([^\[\]]*)\]")

@@ -9,7 +9,7 @@ import orjson
 import relay
 from relay.outcome import Outcome
 
-from .errors import Refusal
+from .refusal import Refusal
 
 MOST_ROWS = 200
 MOST_BYTES = 1024 * 1024

@@ -19,8 +19,9 @@ import relay
 from relay.quota import Quota
 from relay.taxonomy import Action, find
 
-from .errors import RULES, SIGN_IN_RULES, judged, read_json, refusals
+from .errors import RULES, SIGN_IN_RULES
 from .options import Options, is_loopback
+from .refusal import judged, read_json, refusals
 
 TOKEN_PATH = "/services/oauth2/token"  # noqa: S105  a path
 CLIENT_CREDENTIALS = "client_credentials"
@@ -88,11 +89,6 @@ class Session:
         if body is None:
             raise relay.Retry(f"answered {response.status_code} without JSON")
         return body
-
-    async def sign_in(self) -> None:
-        """See whether it works, if nobody is signed in. Raises Pause or Retry."""
-        if self._token is None:
-            await self._renewed(None)
 
     async def _ask(
         self,

@@ -6,7 +6,6 @@ record at fault is found.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
@@ -18,47 +17,17 @@ from relay.classify import outcome_of
 from relay.outcome import Outcome
 from relay.taxonomy import Action, Rule
 
-from .errors import (
-    RULES,
-    TRIGGERED,
-    Refusal,
-    gravest,
-    judged,
-    own_key,
-    read_json,
-    refusal,
-    refusals,
-)
+from .errors import RULES, TRIGGERED, own_key
 from .mending import Log, Mender, values
+from .refusal import Refusal, gravest, judged, read_json, refusal, refusals
 from .row import MOST_ROWS, Row, body, encoded, packed, waves
 from .session import Session
+from .target import Target
 
-COLLECTIONS = "composite/sobjects"
 DUPLICATES = "DUPLICATES_DETECTED"
 NO_ID = "answered without the record's id"
 STREAK = 5
 """So many records refused one by one, and none taken: so will be the others."""
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """Where rows go: upserted by `external_id`, or only ever inserted where that is empty."""
-
-    object: str
-    external_id: str = ""
-
-    def request(self, row: Row) -> tuple[str, str]:
-        """Method and path for the row: one that has an id is updated."""
-        if row.id is not None:
-            return "PATCH", COLLECTIONS
-        if self.external_id:
-            return "PATCH", f"{COLLECTIONS}/{self.object}/{self.external_id}"
-        return "POST", COLLECTIONS
-
-    def record(self, row: Row) -> dict[str, Any]:
-        key = {self.external_id: row.key} if self.external_id else {}
-        known = {} if row.id is None else {"id": row.id}
-        return {"attributes": {"type": self.object}, **known, **key, **row.fields}
 
 
 class Writer:

@@ -2,7 +2,7 @@
 
 import httpx
 import pytest
-from salesforcesink import errors
+from salesforcesink import errors, refusal
 
 import relay
 from relay.taxonomy import Action, find
@@ -185,7 +185,7 @@ OUTCOMES = {
 
 @pytest.mark.parametrize(("status", "code", "message", "action", "after"), CASES)
 def test_each_row_as_an_outcome(status, code, message, action, after):
-    outcome = errors.judged([errors.Refusal(status, code, message)], errors.RULES)
+    outcome = refusal.judged([refusal.Refusal(status, code, message)], errors.RULES)
     assert type(outcome) is OUTCOMES[action]
     if action is not Action.OK:
         assert outcome.after == after
@@ -195,36 +195,36 @@ def test_each_row_as_an_outcome(status, code, message, action, after):
 def test_a_lost_race_for_our_key_is_tried_again_and_any_other_field_is_not():
     rules = (errors.own_key("SMS_Key__c"), *errors.RULES)
     told = "duplicate value found: {} duplicates value on record with id: 003000000000001"
-    ours = errors.Refusal(None, "DUPLICATE_VALUE", told.format("SMS_Key__c"))
-    other = errors.Refusal(None, "DUPLICATE_VALUE", told.format("SMS_Key__c2"))
-    assert type(errors.judged([ours], rules)) is relay.Retry
-    assert type(errors.judged([other], rules)) is relay.Reject
+    ours = refusal.Refusal(None, "DUPLICATE_VALUE", told.format("SMS_Key__c"))
+    other = refusal.Refusal(None, "DUPLICATE_VALUE", told.format("SMS_Key__c2"))
+    assert type(refusal.judged([ours], rules)) is relay.Retry
+    assert type(refusal.judged([other], rules)) is relay.Reject
 
 
 def test_a_conflict_is_tried_a_second_time_and_no_more():
-    conflict = [errors.Refusal(409, "", "")]
-    assert type(errors.judged(conflict, errors.RULES, attempt=1)) is relay.Retry
-    assert type(errors.judged(conflict, errors.RULES, attempt=2)) is relay.Reject
+    conflict = [refusal.Refusal(409, "", "")]
+    assert type(refusal.judged(conflict, errors.RULES, attempt=1)) is relay.Retry
+    assert type(refusal.judged(conflict, errors.RULES, attempt=2)) is relay.Reject
 
 
 def test_of_several_errors_the_gravest_decides():
     found = [
-        errors.Refusal(None, "UNABLE_TO_LOCK_ROW", ""),
-        errors.Refusal(None, "INVALID_FIELD", "No such column"),
-        errors.Refusal(None, "STRING_TOO_LONG", ""),
+        refusal.Refusal(None, "UNABLE_TO_LOCK_ROW", ""),
+        refusal.Refusal(None, "INVALID_FIELD", "No such column"),
+        refusal.Refusal(None, "STRING_TOO_LONG", ""),
     ]
-    assert type(errors.judged(found, errors.RULES)) is relay.Pause
-    assert type(errors.judged(found[::2], errors.RULES)) is relay.Reject
+    assert type(refusal.judged(found, errors.RULES)) is relay.Pause
+    assert type(refusal.judged(found[::2], errors.RULES)) is relay.Reject
 
 
 @pytest.mark.parametrize("code", ["REQUIRED_FIELD_MISSING", "SOMETHING_NEW"])
 def test_what_may_be_a_mistake_of_ours_can_pause_the_sink_when_it_goes_on(code):
     """By its status: five contacts in a row with the same one pause."""
-    assert errors.judged([errors.Refusal(None, code, "")], errors.RULES).status == 400
+    assert refusal.judged([refusal.Refusal(None, code, "")], errors.RULES).status == 400
 
 
 def test_what_is_the_records_own_fault_never_pauses():
-    outcome = errors.judged([errors.Refusal(None, "INVALID_EMAIL_ADDRESS", "")], errors.RULES)
+    outcome = refusal.judged([refusal.Refusal(None, "INVALID_EMAIL_ADDRESS", "")], errors.RULES)
     assert outcome.status is None
 
 
@@ -245,7 +245,7 @@ VALUES = ["Bob O'Neil", "bob@x", 7, None, "+12125550123", "x" * 300, "a"]
     ],
 )
 def test_a_reason_quotes_nothing_of_the_contact(message, told):
-    reason = errors.Refusal(None, "CODE", message, ("Email",)).told(VALUES)
+    reason = refusal.Refusal(None, "CODE", message, ("Email",)).told(VALUES)
     assert told in reason
     assert "Email" in reason
     assert "bob@" not in reason
@@ -253,21 +253,21 @@ def test_a_reason_quotes_nothing_of_the_contact(message, told):
 
 
 def read(status, content):
-    return errors.refusals(httpx.Response(status, content=content))
+    return refusal.refusals(httpx.Response(status, content=content))
 
 
 def test_errors_of_an_answer_a_record_and_a_sign_in_are_read():
     (whole,) = read(400, b'[{"message":"m","errorCode":"INVALID_FIELD","fields":["A"]}]')
-    assert whole == errors.Refusal(400, "INVALID_FIELD", "m", ("A",))
+    assert whole == refusal.Refusal(400, "INVALID_FIELD", "m", ("A",))
     (sign_in,) = read(400, b'{"error":"invalid_client","error_description":"d"}')
-    assert sign_in == errors.Refusal(400, "invalid_client", "d")
-    of_row = errors.refusal({"statusCode": "STRING_TOO_LONG", "message": "m", "fields": []})
-    assert of_row == errors.Refusal(None, "STRING_TOO_LONG", "m")
+    assert sign_in == refusal.Refusal(400, "invalid_client", "d")
+    of_row = refusal.refusal({"statusCode": "STRING_TOO_LONG", "message": "m", "fields": []})
+    assert of_row == refusal.Refusal(None, "STRING_TOO_LONG", "m")
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>", b"[]", b"null", b"[1]", b'"x"'])
 def test_an_answer_that_says_nothing_has_its_status(content):
-    assert read(502, content) == [errors.Refusal(502, "", "")]
+    assert read(502, content) == [refusal.Refusal(502, "", "")]
 
 
 @pytest.mark.parametrize("spelt", ["duplicateResult", "duplicateResut"])
@@ -277,7 +277,7 @@ def test_the_records_that_a_duplicate_rule_found_are_read_each_once(spelt):
         "statusCode": "DUPLICATES_DETECTED",
         spelt: {"matchResults": [{"matchRecords": matches}, {}, None]},
     }
-    assert errors.refusal(entry).matches == ("003A", "003B")
+    assert refusal.refusal(entry).matches == ("003A", "003B")
 
 
 @pytest.mark.parametrize(
@@ -285,4 +285,4 @@ def test_the_records_that_a_duplicate_rule_found_are_read_each_once(spelt):
     [{}, {"errorCode": 7, "message": None, "fields": "x"}, {"duplicateResult": ["?"]}],
 )
 def test_an_entry_of_another_form_does_no_harm(entry):
-    assert errors.refusal(entry) == errors.Refusal(None, "", "")
+    assert refusal.refusal(entry) == refusal.Refusal(None, "", "")
