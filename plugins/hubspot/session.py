@@ -12,7 +12,6 @@ from relay import retryafter
 from relay.classify import outcome_of
 from relay.clock import Clock, SystemClock
 from relay.limiter import stopwatch
-from relay.outcome import NotDelivered
 from relay.quota import Quota
 from relay.taxonomy import Action
 
@@ -162,12 +161,9 @@ class Session:
             self._quota.burst(numbers["remaining"], numbers["max"], seconds)
 
     def _throttled(self, problem: Problem) -> None:
-        """The other workers' requests wait, too."""
+        """The other workers' requests wait, too. At the end of the day the sink pauses anyway."""
         wait = problem.outcome()
-        assert isinstance(wait, NotDelivered)
-        if isinstance(wait, relay.Pause):
-            self._quota.exhausted(wait.after or 0.0)
-        else:
+        if isinstance(wait, relay.Retry):
             self._quota.burst(0, 1, wait.after or DEFAULT_INTERVAL)
 
 
