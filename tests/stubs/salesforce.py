@@ -19,6 +19,7 @@ collection, credentials in a URL, text where a number belongs.
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import Any
 from urllib.parse import unquote
 
@@ -34,6 +35,8 @@ from stubs.salesforce_reading import DATA, VERSIONS
 from stubs.salesforce_soql import Malformed
 from stubs.salesforce_writing import Writing
 from stubs.vendor import Stub, answer
+
+__all__ = ["DuplicateRule", "Field", "Refused", "SalesforceStub"]
 
 LONGEST_URI = 16384
 METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
@@ -87,7 +90,7 @@ class SalesforceStub(Stub, Login, Writing):
         if not unchecked:
             return self.org.insert(name, values, allow_save=True)
         fields = self.fields[name]
-        loose = {n: Field(f.type, f.length, label=f.label) for n, f in fields.items()}
+        loose = {n: replace(f, required=False, unique=False) for n, f in fields.items()}
         self.fields[name] = loose
         try:
             return self.org.insert(name, values, allow_save=True)

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from stubs import salesforce_soql as soql
 from stubs.salesforce_errors import Fault, nothing_here
-from stubs.salesforce_org import SYSTEM, Field, Org, Refused, comparable
+from stubs.salesforce_org import SYSTEM, Field, Org, Refused
 from stubs.vendor import answer
 
 DATA = "/services/data/v"
@@ -102,26 +102,37 @@ class Reading:
             text = f"sObject type '{asked.kind}' is not supported. If you are attempting to use a"
             raise Fault(400, "INVALID_TYPE", f"{text} custom object, be sure to append the '__c'")
         for name in asked.names:
-            self._known_path(kind, name)
+            self._path(kind, name)
+        asked.fields = [self._path(kind, name) for name in asked.fields]
+        for name in asked.fields:
+            if asked.fields.count(name) > 1:
+                raise Fault(400, "INVALID_FIELD", f"duplicate field selected: {name}")
         return kind
 
-    def _known_path(self, kind: str, path: str) -> None:
+    def _path(self, kind: str, path: str) -> str:
+        """As the org writes it, whatever the capitals. Raises Fault."""
         first, _, rest = path.partition(".")
         if rest:
-            found = [f for f in self.org.fields[kind].values() if f.relationship == first]
+            found = [
+                column
+                for column in self.org.fields[kind].values()
+                if column.relationship and column.relationship.lower() == first.lower()
+            ]
             if not found:
                 text = f"Didn't understand relationship '{first}' in field path."
                 raise Fault(400, "INVALID_FIELD", text)
-            self._known_path(found[0].refers, rest)
-        elif first not in (*self.org.fields[kind], *SYSTEM):
+            return f"{found[0].relationship}.{self._path(found[0].refers, rest)}"
+        name = self.org.column(kind, first)
+        if name is None:
             text = f"No such column '{path}' on entity '{kind}'. If you are attempting to use a"
             raise Fault(400, "INVALID_FIELD", f"{text} custom field, be sure to append the '__c'")
+        return name
 
     def _selected(self, asked: soql.Query, kind: str) -> list[dict[str, Any]]:
         rows = [row for row in self._rows(asked, kind) if asked.test(row)]
         for name, down in reversed(asked.order):
-            told = soql.tells_capitals(name)
-            rows.sort(key=lambda row: _sortable(soql.at(row, name), told), reverse=down)
+            seen = soql.comparer(name)
+            rows.sort(key=lambda row: _sortable(seen(soql.at(row, name))), reverse=down)
         return rows[asked.offset :][: asked.limit]
 
     def _rows(self, asked: soql.Query, kind: str) -> list[dict[str, Any]]:
@@ -185,7 +196,9 @@ class Reading:
         return self._whole(request, kind, rows[0])
 
     def _whole(self, request: Request, kind: str, row: Mapping[str, Any]) -> Response:
-        shown = {name: row.get(name) for name in (*SYSTEM, *self.org.fields[kind])}
+        asked = request.query_params.get("fields")
+        names = asked.split(",") if asked else (*SYSTEM, *self.org.fields[kind])
+        shown = {name: row.get(name) for name in (self._path(kind, each) for each in names)}
         return answer(200, {"attributes": attributes(request, kind, row["Id"]), **shown})
 
     def kind(self, request: Request) -> str:
@@ -284,8 +297,9 @@ def _described(name: str, column: Field) -> dict[str, Any]:
     }
 
 
-def _sortable(value: Any, case_sensitive: bool) -> Any:
-    return value is not None, comparable(value, case_sensitive) if value is not None else 0
+def _sortable(value: Any) -> Any:
+    """What is empty comes first."""
+    return value is not None, 0 if value is None else value
 
 
 def _alike(term: str, value: str) -> bool:

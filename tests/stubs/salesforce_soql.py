@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from stubs.salesforce_org import comparable
+from stubs.salesforce_org import comparable, full_id
 
 Row = Mapping[str, Any]
 Test = Callable[[Row], bool]
@@ -232,13 +232,13 @@ class _Reader:
     def _comparison(self) -> Test:
         name = self.word()
         self.names.add(name)
-        told = tells_capitals(name)
+        seen = comparer(name)
         if self.given("IN"):
-            wanted = self._list(told)
-            return lambda row: comparable(at(row, name), told) in wanted
+            wanted = self._list(seen)
+            return lambda row: seen(at(row, name)) in wanted
         if self.given("NOT", "IN"):
-            unwanted = self._list(told)
-            return lambda row: comparable(at(row, name), told) not in unwanted
+            unwanted = self._list(seen)
+            return lambda row: seen(at(row, name)) not in unwanted
         if self.given("LIKE"):
             pattern = _like(str(self._literal()))
             return lambda row: bool(pattern.fullmatch(str(at(row, name) or "")))
@@ -246,14 +246,14 @@ class _Reader:
         compare = SIGNS.get(sign)
         if compare is None:
             raise Malformed(f"unexpected token: '{sign}'")
-        value = comparable(self._literal(), told)
-        return lambda row: compare(comparable(at(row, name), told), value)
+        value = seen(self._literal())
+        return lambda row: compare(seen(at(row, name)), value)
 
-    def _list(self, told: bool) -> list[Any]:
+    def _list(self, seen: Callable[[Any], Any]) -> set[Any]:
         self.expect("(")
-        found = [comparable(self._literal(), told)]
+        found = {seen(self._literal())}
         while self.given(","):
-            found.append(comparable(self._literal(), told))
+            found.add(seen(self._literal()))
         self.expect(")")
         return found
 
@@ -285,16 +285,27 @@ SIGNS: dict[str, Callable[[Any, Any], bool]] = {
 
 
 def at(row: Row, name: str) -> Any:
-    """A field, or one of a parent's: `Contact__r.Name`."""
+    """A field, or one of a parent's: `Contact__r.Name`; capitals do not matter."""
     value: Any = row
     for part in name.split("."):
-        value = value.get(part) if isinstance(value, Mapping) else None
+        value = _got(value, part) if isinstance(value, Mapping) else None
     return value
 
 
-def tells_capitals(name: str) -> bool:
-    """Ids differ by capitals, text does not."""
-    return name.rpartition(".")[2].endswith("Id")
+def _got(row: Row, name: str) -> Any:
+    if name in row:
+        return row[name]
+    return next((value for each, value in row.items() if each.lower() == name.lower()), None)
+
+
+def comparer(name: str) -> Callable[[Any], Any]:
+    """How values of a field are compared: ids differ by capitals, and text does not."""
+    return _id if name.lower().endswith("id") else comparable
+
+
+def _id(value: Any) -> Any:
+    """An id with 15 characters is the same as that with 18."""
+    return full_id(value) or value if isinstance(value, str) else value
 
 
 def _unescaped(text: str) -> str:

@@ -697,6 +697,9 @@ async def test_a_record_is_read_made_and_deleted_by_its_id(org, stub):
     url = f"{BASE}/sobjects/Contact/{known}"
     assert (await org.patch(url, json={"FirstName": "Ann"})).status_code == 204
     assert (await org.get(url)).json()["Name"] == "Ann Doe"
+    answer = await org.get(url, params={"fields": "firstname"})
+    assert set(answer.json()) == {"attributes", "FirstName"}
+    assert (await org.get(url, params={"fields": "Nothing"})).status_code == 400
     assert (await org.delete(url)).status_code == 204
     assert told(await org.patch(url, json={"FirstName": "Eve"}))[:2] == (404, "ENTITY_IS_DELETED")
     assert told(await org.get(f"{BASE}/sobjects/Contact/{new_id('003', 9)}"))[0] == 404
@@ -832,6 +835,20 @@ async def test_a_query_finds_what_it_asks_for(org, stub, where, found):
     assert await names(org, where) == found
 
 
+async def test_a_query_does_not_mind_capitals_but_answers_in_the_orgs_own(org, stub):
+    known = stub.seed("Contact", {"LastName": "A", "SMS_Key__c": "1"})
+    stub.seed("SMS_Event__c", {"Event_Id__c": "e1", "Contact__c": known})
+    text = f"select sms_key__c from contact where lastname = 'a' and id in ('{known[:15]}')"
+    (record,) = (await asked(org, text))["records"]
+    assert record["SMS_Key__c"] == "1"
+    text = "SELECT contact__R.sms_key__C FROM SMS_Event__c WHERE contact__r.LASTNAME = 'A'"
+    (record,) = (await asked(org, text))["records"]
+    assert record["Contact__r"]["SMS_Key__c"] == "1"
+    assert (await asked(org, f"SELECT Id FROM Contact WHERE Id = '{known.lower()}'"))[
+        "records"
+    ] == []
+
+
 async def test_a_long_answer_comes_in_pages(org, stub):
     stub.page_size = 2
     for name in "ABCDE":
@@ -874,6 +891,7 @@ async def test_a_query_gives_what_is_empty_as_null_and_can_count(org, stub):
         ("SELECT Nothing FROM Contact", "INVALID_FIELD"),
         ("SELECT Id FROM Contact WHERE Nothing = '1'", "INVALID_FIELD"),
         ("SELECT Nothing__r.Id FROM Contact", "INVALID_FIELD"),
+        ("SELECT Id, LastName, id FROM Contact", "INVALID_FIELD"),
         ("SELECT Id FROM Nothing", "INVALID_TYPE"),
         ("SELECT Id", "MALFORMED_QUERY"),
         ("SELECT * FROM Contact", "MALFORMED_QUERY"),
