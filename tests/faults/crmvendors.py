@@ -105,6 +105,10 @@ class Vendor:
     def plain_options(self, url: str) -> dict[str, Any]:
         raise NotImplementedError
 
+    def by_key(self) -> dict[str, Any]:
+        """The options for a way in that counts by the day."""
+        return {}
+
     def activity(self) -> dict[str, Any]:
         raise NotImplementedError
 
@@ -271,6 +275,9 @@ class HubSpot(Vendor):
     def plain_options(self, url: str) -> dict[str, Any]:
         oauth = {"client_id": "client", "client_secret": "secret", "refresh_token": "refresh-1"}
         return {"base_url": url, "oauth": oauth}
+
+    def by_key(self) -> dict[str, Any]:
+        return {"oauth": None, "token": "pat-na1-stub"}
 
     def activity(self) -> dict[str, Any]:
         map_ = {"name": NUMBER, "message": NOTE}

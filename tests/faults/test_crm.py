@@ -3,12 +3,15 @@
 import asyncio
 import random
 import sys
+import time
 from collections import Counter
 
 import orjson
 import pytest
+from couriers import eventually
+from crmbrisk import BriskClock
 from crmexamples import TOLD, examples
-from crmstorm import storming
+from crmstorm import Callback, storming
 from crmvendors import HubSpot, Salesforce
 from listening import QUERIES, answers
 
@@ -124,3 +127,97 @@ async def test_without_an_order_contacts_end_up_stale(tmp_path, vendor):
         await storm.rage(events=300, contacts=30, revoke=False, patience=50)
         verdict = await storm.verdict()
     assert verdict.faults["contacts stale"], verdict
+
+
+# how many calls it takes
+
+
+@each_vendor
+async def test_a_backlog_of_a_thousand_takes_few_calls(tmp_path, vendor):
+    """Signing in counts, too."""
+    plain, told = await calls_of(tmp_path / "plain", vendor(), activity=None)
+    with_activities, _ = await calls_of(tmp_path / "activities", vendor())
+    print(f"\n{told}: {plain} calls for 1,000 events, {with_activities} with activities")
+    assert plain <= {"salesforce": 6, "hubspot": 11}[told]
+    assert with_activities <= {"salesforce": 11, "hubspot": 31}[told]
+
+
+async def calls_of(folder, vendor, **options):
+    """How many calls a thousand events of as many contacts take, and whose they are."""
+    folder.mkdir()
+    settings = {"batch": {}}
+    async with storming(folder, vendor, speed=1, settings=settings, **options) as storm:
+        await storm.backlog([Callback(str(each), each) for each in range(1000)])
+        await storm.relay.delivered()
+    assert len(vendor.people()) == 1000
+    return len(vendor.stub.calls), vendor.name
+
+
+async def test_hubspot_throttles_nobody_who_heeds_its_headers(tmp_path):
+    """A hundred calls in ten seconds are allowed; each event is one call here."""
+    governed, calm = await throttled_by_the_second(tmp_path / "with")
+    ungoverned, wild = await throttled_by_the_second(tmp_path / "without", CRM_UNGOVERNED="1")
+    print(f"\nhubspot: {governed} calls, {calm} throttled; ungoverned {ungoverned}, {wild}")
+    assert (governed, calm) == (400, 0)
+    assert wild > 0
+
+
+async def throttled_by_the_second(folder, **environment):
+    """Calls and throttled answers for 400 events."""
+    folder.mkdir()
+    epoch = time.time()
+    vendor = HubSpot(BriskClock(20, epoch))
+    vendor.stub.burst_most = 100
+    async with storming(
+        folder,
+        vendor,
+        speed=20,
+        epoch=epoch,
+        settings={"batch": {"size": 1}},
+        environment=environment,
+        activity=None,
+        **vendor.by_key(),
+    ) as storm:
+        await storm.backlog([Callback(str(each), each) for each in range(400)])
+        await storm.relay.delivered()
+    assert len(vendor.people()) == 400
+    return len(vendor.stub.calls), vendor.throttled()
+
+
+@each_vendor
+async def test_the_last_calls_of_a_day_are_for_opt_outs(tmp_path, vendor):
+    """A hundred calls a day are allowed; each event is one call here."""
+    vendors = [vendor(), vendor()]
+    governed, calm = await throttled_by_the_day(tmp_path / "with", vendors[0])
+    ungoverned, wild = await throttled_by_the_day(
+        tmp_path / "without", vendors[1], CRM_UNGOVERNED="1"
+    )
+    name = vendors[0].name
+    print(f"\n{name}: {governed} calls, {calm} throttled; ungoverned {ungoverned}, {wild}")
+    assert calm == 0
+    assert wild > 0
+
+
+async def throttled_by_the_day(folder, vendor, **environment):
+    """Calls and throttled answers for 150 events and an opt-out, over two days."""
+    folder.mkdir()
+    vendor.stub.api_most = 100
+    async with storming(
+        folder,
+        vendor,
+        settings={"batch": {"size": 1}},
+        environment=environment,
+        activity=None,
+        **vendor.by_key(),
+    ) as storm:
+        await storm.backlog([Callback(str(each), each) for each in range(150)])
+        await vendor.stub.called(90)
+        if not environment:
+            await storm.send([Callback("150", 150, message="STOP")])
+            await eventually(lambda: any(person.opted_out for person in vendor.people()))
+            assert len(vendor.stub.calls) < 100
+        else:
+            await eventually(vendor.throttled)
+        vendor.stub.api_used = 0
+        await storm.relay.delivered()
+    return len(vendor.stub.calls), vendor.throttled()
