@@ -40,6 +40,7 @@ and records to mend; `match` by phone makes two or three for numbers that were n
 Nothing is tried twice here but after a token has ended; retries are the relay's.
 """
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -92,6 +93,8 @@ class Salesforce(relay.Sink):
         )
         self._members = Writer(self._session, Target(MEMBER), None, self.log)
         self._joined = Known()
+        # Each member locks its campaign: batches that came together would refuse each other.
+        self._campaign = asyncio.Lock()
 
     async def open(self) -> None:
         if self.columns is None:
@@ -114,7 +117,7 @@ class Salesforce(relay.Sink):
         Raises Retry or Pause.
         """
         found = await lacks(self._session, self.options, self.columns)
-        told = [lack.remedy for lack in found] or [NOTHING_TO_DO]
+        told = [str(lack) for lack in found] or [NOTHING_TO_DO]
         if not backfill:
             return told
         if found:
@@ -178,7 +181,8 @@ class Salesforce(relay.Sink):
             person = each.reference()
             if person and person not in self._joined:
                 each.member = Row(each.delivery, person, self._member(person, campaign))
-        await self._members.write([each.member for each in batch if each.member])
+        async with self._campaign:
+            await self._members.write([each.member for each in batch if each.member])
         for each in batch:
             if each.member and isinstance(each.member.outcome, relay.Delivered):
                 self._joined.add(each.member.key)

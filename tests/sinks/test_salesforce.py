@@ -224,6 +224,14 @@ async def test_what_befalls_a_request_befalls_each_of_its_deliveries(fault, outc
     assert len(stub.records("Contact")) == 2
 
 
+async def test_an_answer_that_does_not_come_is_waited_for_no_longer_than_told():
+    async with connected(timeout=0.3) as (stub, sink):
+        stub.fault("hang")
+        outcomes = await sink.send_batch(deliveries(1, 2))
+        assert [type(each) for each in outcomes] == [relay.Retry] * 2
+        assert all(delivered(await sink.send_batch(deliveries(1, 2))))
+
+
 async def test_a_second_request_that_fails_leaves_the_first_ones_outcomes():
     batch = deliveries(*range(60), record={"Description": "x" * 30_000})
     async with connected() as (stub, sink):

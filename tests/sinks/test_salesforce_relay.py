@@ -3,116 +3,32 @@
 import asyncio
 import itertools
 import json
+import logging
 from contextlib import asynccontextmanager
 
-import httpx
 import pytest
-import yaml
 from arrivals import arrival
-from click.testing import CliRunner
-from salesforcesink import ACTIVITY, LOG, data_calls
+from relaying import relaying
+from salesforcesink import ACTIVITY, LOG, SIGN_IN, data_calls
 from stubs.salesforce import SalesforceStub
 from stubs.vendor import serving
 
-from relay import config, service
-from relay.cli import main
-
-SETTINGS = {
-    "server": {"listen": "127.0.0.1:0"},
-    "admin": {"listen": "127.0.0.1:0"},
-    "sources": {"sumotext": {"country": "US"}},
-}
 MAP = {
     "FirstName": "{{ data.fields.Name }}",
     "MobilePhone": "{{ data.mobile }}",
     "SMS_Opt_Out__c": "{{ opted_out }}",
     "SMS_Keyword__c": "{{ data.message }}",
 }
-SOON = {"retry": {"initial": "10ms", "max": "50ms"}, "breaker": {"failures": 1000}}
-
-
-def configured(folder, url, *, sink=None, **options):
-    """relay.yaml with one sink, `crm`."""
-    given = {
-        "login_url": url,
-        "client_id": "id",
-        "client_secret": "secret",
-        "defaults": {"LastName": "Unknown"},
-        **options,
-    }
-    crm = {
-        "plugin": "salesforce",
-        "map": MAP,
-        "options": given,
-        "allow_private": ["127.0.0.0/8"],
-        **SOON,
-        **(sink or {}),
-    }
-    path = folder / "relay.yaml"
-    path.write_text(yaml.safe_dump({**SETTINGS, "sinks": {"crm": crm}}))
-    return path
-
-
-class Relay:
-    """A running relay; its commands run in a thread, as they have an event loop of their own."""
-
-    def __init__(self, path, running, http):
-        self.path = path
-        self.store = running._store
-        self._url = f"http://127.0.0.1:{running.address[1]}/callbacks/sumotext"
-        self._http = http
-        self._numbers = itertools.count(1)
-
-    async def send(self, contact, message="hello"):
-        params = {
-            "mobile": f"212555{contact:04}",
-            "smsid": f"m{next(self._numbers)}",
-            "shortcode": "84700",
-            "key": "JOIN",
-            "msg": message,
-            "Name": f"Name{contact}",
-        }
-        answer = await self._http.get(self._url, params=params)
-        assert answer.status_code == 200
-        return answer.json()["id"]
-
-    async def send_many(self, contacts, message="hello"):
-        """Twenty at a time: httpx's pool is slow with many who wait for it."""
-        waiting = iter(contacts)
-        ids = []
-        while some := list(itertools.islice(waiting, 20)):
-            ids += await asyncio.gather(*(self.send(each, message) for each in some))
-        return ids
-
-    async def command(self, *arguments):
-        words = [*arguments, "--config", str(self.path)]
-        result = await asyncio.to_thread(CliRunner().invoke, main, words, catch_exceptions=False)
-        assert result.exit_code == 0, result.output
-        return result.stdout
-
-    async def status(self):
-        return json.loads(await self.command("status", "--json"))["sinks"]["crm"]
-
-    async def reached(self, **expected):
-        """Wait until the sink's counts are these."""
-        async with asyncio.timeout(20):
-            while True:
-                found = await self.status()
-                if {name: found[name] for name in expected} == expected:
-                    return found
-                await asyncio.sleep(0.02)
 
 
 @asynccontextmanager
-async def relaying(folder, stub, clock=None, **more):
-    limits = httpx.Limits(max_connections=20)
+async def in_front(folder, stub, *, clock=None, sink=None, **options):
+    """A relay in front of the stub, with these options and settings of its sink."""
     async with serving(stub.app) as url:
-        path = configured(folder, url, **more)
-        async with (
-            service.started(config.load(path, {}), clock=clock) as running,
-            httpx.AsyncClient(trust_env=False, limits=limits, timeout=20) as http,
-        ):
-            yield Relay(path, running, http)
+        given = {"login_url": url, **SIGN_IN, "defaults": {"LastName": "Unknown"}, **options}
+        settings = {"plugin": "salesforce", "map": MAP, "options": given, **(sink or {})}
+        async with relaying(folder, settings, clock=clock) as relay:
+            yield relay
 
 
 @pytest.fixture
@@ -122,9 +38,9 @@ def stub():
 
 async def test_a_thousand_events_under_backlog_are_six_calls_at_the_most(tmp_path, stub):
     everybody = {**MAP, "LastName": "Doe"}
-    async with relaying(tmp_path, stub, sink={"map": everybody}) as relay:
+    async with in_front(tmp_path, stub, sink={"map": everybody}) as relay:
         await relay.command("sinks", "pause", "crm")
-        await asyncio.gather(*(relay.store.add(arrival(each)) for each in range(1000)))
+        await asyncio.gather(*(relay._running._store.add(arrival(each)) for each in range(1000)))
         await relay.command("sinks", "resume", "crm")
         await relay.reached(delivered=1000, pending=0, dead=0)
         calls = data_calls(stub)
@@ -134,7 +50,7 @@ async def test_a_thousand_events_under_backlog_are_six_calls_at_the_most(tmp_pat
 
 
 async def test_with_faults_there_is_one_contact_and_one_activity_for_each_event(tmp_path, stub):
-    async with relaying(tmp_path, stub, activity=ACTIVITY, sink={"batch": {"size": 10}}) as relay:
+    async with in_front(tmp_path, stub, activity=ACTIVITY, sink={"batch": {"size": 10}}) as relay:
         for fault in ("drop_after_commit", "502", "lock_row", "drop"):
             stub.fault(fault, count=2)
         stub.fault("expired")
@@ -148,7 +64,7 @@ async def test_with_faults_there_is_one_contact_and_one_activity_for_each_event(
 
 
 async def test_a_replay_leaves_not_one_record_more(tmp_path, stub):
-    async with relaying(tmp_path, stub, activity=ACTIVITY) as relay:
+    async with in_front(tmp_path, stub, activity=ACTIVITY) as relay:
         await relay.send_many(range(20), "first")
         await relay.send_many(range(20), "last")
         await relay.reached(delivered=40)
@@ -167,7 +83,7 @@ async def test_a_replay_leaves_not_one_record_more(tmp_path, stub):
 
 
 async def test_a_wrong_secret_pauses_and_no_attempt_is_spent(tmp_path, stub):
-    async with relaying(tmp_path, stub, client_secret="wrong") as relay:
+    async with in_front(tmp_path, stub, client_secret="wrong") as relay:
         await relay.send_many(range(5))
         found = await relay.reached(state="paused")
         assert "client_secret" in found["reason"]
@@ -175,17 +91,14 @@ async def test_a_wrong_secret_pauses_and_no_attempt_is_spent(tmp_path, stub):
         stub.client_secret = "wrong"
         await relay.command("sinks", "resume", "crm")
         await relay.reached(delivered=5, pending=0)
-        events = json.loads(await relay.command("events", "list", "--json"))
-        shown = [
-            json.loads(await relay.command("events", "show", event["id"], "--json"))
-            for event in events
-        ]
+        events = await relay.asked("events", "list")
+        shown = [await relay.asked("events", "show", event["id"]) for event in events]
     assert [each["deliveries"][0]["attempts"] for each in shown] == [1] * 5
 
 
 async def test_the_end_of_the_quota_pauses_and_goes_on_by_itself(tmp_path, stub, clock):
     stub.api_used = stub.api_most
-    async with relaying(tmp_path, stub, clock=clock) as relay:
+    async with in_front(tmp_path, stub, clock=clock) as relay:
         await relay.send_many(range(3))
         found = await relay.reached(state="paused")
         assert "API calls" in found["reason"]
@@ -196,7 +109,7 @@ async def test_the_end_of_the_quota_pauses_and_goes_on_by_itself(tmp_path, stub,
 
 async def test_opt_outs_alone_pass_at_the_share_of_the_quota(tmp_path, stub):
     stub.api_used = 95_000
-    async with relaying(tmp_path, stub) as relay:
+    async with in_front(tmp_path, stub) as relay:
         await relay.send(1)
         await relay.reached(delivered=1)  # its answer told of the quota
         await relay.send_many(range(2, 6))
@@ -209,22 +122,58 @@ async def test_opt_outs_alone_pass_at_the_share_of_the_quota(tmp_path, stub):
 
 async def test_a_bad_record_is_dead_and_comes_back_after_the_map_is_mended(tmp_path, stub):
     sink = {"map": {**MAP, "Email": "{{ data.message }}"}}
-    async with relaying(tmp_path, stub, sink=sink) as relay:
+    async with in_front(tmp_path, stub, sink=sink) as relay:
         await relay.send_many(range(10), "a@b.example")
         await relay.send(11, "no address")
         await relay.reached(delivered=10, dead=1)
-        (dead,) = json.loads(await relay.command("dead", "list", "--json"))
+        (dead,) = await relay.asked("dead", "list")
         assert "INVALID_EMAIL_ADDRESS" in json.dumps(dead)
         assert "no address" not in json.dumps(dead)
-    async with relaying(tmp_path, stub) as relay:
+    async with in_front(tmp_path, stub) as relay:
         await relay.command("dead", "replay", "--all", "--sink", "crm")
         await relay.reached(delivered=11, dead=0)
     assert len(stub.records("Contact")) == 11
 
 
+async def test_a_mistake_that_hits_every_contact_pauses_and_kills_nothing(tmp_path, stub):
+    async with in_front(tmp_path, stub, defaults={}) as relay:
+        await relay.send_many(range(20))
+        found = await relay.reached(state="paused", pending=20, dead=0)
+        assert "LastName" in found["reason"]
+        assert "defaults" in found["reason"]
+    async with in_front(tmp_path, stub, defaults={"LastName": "Unknown"}) as relay:
+        await relay.command("sinks", "resume", "crm")
+        await relay.reached(delivered=20, dead=0)
+
+
+async def test_a_field_that_is_not_there_pauses_until_it_is(tmp_path, stub, clock):
+    made = stub.fields["Contact"].pop("SMS_Keyword__c")
+    async with in_front(tmp_path, stub, clock=clock) as relay:
+        await relay.send_many(range(3))
+        found = await relay.reached(state="paused", pending=3)
+        assert "SMS_Keyword__c" in found["reason"]
+        stub.fields["Contact"]["SMS_Keyword__c"] = made
+        await clock.advance(300)
+        await relay.reached(delivered=3, dead=0)
+    assert len(stub.records("Contact")) == 3
+
+
+async def test_no_number_of_a_contact_is_ever_logged(tmp_path, stub, caplog):
+    caplog.set_level(logging.DEBUG)
+    sink = {"map": {**MAP, "Email": "{{ data.mobile }}"}}
+    async with in_front(tmp_path, stub, sink=sink, match=["key", "phone"]) as relay:
+        for fault in ("502", "drop", "empty"):
+            stub.fault(fault)
+        await relay.send_many(range(5))
+        await relay.reached(dead=5)
+        dead = await relay.command("dead", "list", "--json")
+    assert "INVALID_EMAIL_ADDRESS" in dead
+    assert "5550" not in caplog.text
+
+
 async def test_check_and_setup_speak_to_the_org(tmp_path, stub):
     stub.seed("Contact", {"LastName": "Doe", "MobilePhone": "(212) 555-0001"})
-    async with relaying(tmp_path, stub) as relay:
+    async with in_front(tmp_path, stub) as relay:
         assert "crm" in await relay.command("check", "--online")
         told = await relay.command("setup", "crm", "--backfill-keys")
         assert "1 people have got their key" in told
