@@ -28,7 +28,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
-from stubs.salesforce_errors import CONCURRENT, Fault, alone, errors, nothing_here
+from stubs.salesforce_errors import CONCURRENT, MESSAGES, Fault, alone, errors, nothing_here
 from stubs.salesforce_login import Login
 from stubs.salesforce_org import DuplicateRule, Field, Org, Refused
 from stubs.salesforce_reading import DATA, VERSIONS
@@ -48,7 +48,9 @@ class SalesforceStub(Stub, Login, Writing):
     """An org with one user: the integration's. See also what Login, Reading and Writing say.
 
     `fields`: what `describe` tells, to be changed at will. `api_used`, `api_most`: the calls of
-    the day.
+    the day; `per_app` stands behind them in the header, as in
+    `per-app-api-usage=17/250(appName=relay)`. Faults named `row_CODE`, in lower case, fail one row
+    of a request.
     """
 
     def __init__(
@@ -66,8 +68,10 @@ class SalesforceStub(Stub, Login, Writing):
         self.fields = self.org.fields
         self.api_used = 0
         self.api_most = 100_000
+        self.per_app = ""
         self.answers |= self._whole_faults()
         self.inside["lock_row"] = lambda: self.fault_row("UNABLE_TO_LOCK_ROW", name="lock_row")
+        self.inside |= {f"row_{code.lower()}": self._row_fault(code) for code in MESSAGES}
         self.switches |= {
             "expire_tokens": self.expire_tokens,
             "revoke_all": self.revoke_all,
@@ -151,8 +155,12 @@ class SalesforceStub(Stub, Login, Writing):
         self.api_used += 1
 
     def limited(self, response: Response) -> Response:
-        response.headers["sforce-limit-info"] = f"api-usage={self.api_used}/{self.api_most}"
+        usage = f"api-usage={self.api_used}/{self.api_most}"
+        response.headers["sforce-limit-info"] = "; ".join(filter(None, (usage, self.per_app)))
         return response
+
+    def _row_fault(self, code: str) -> Callable[[], None]:
+        return lambda: self.fault_row(code, name=f"row_{code.lower()}")
 
     def _whole_faults(self) -> dict[str, Callable[[], Response]]:
         def told(status: int, code: str, message: str | None = None) -> Callable[[], Response]:

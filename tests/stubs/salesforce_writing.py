@@ -91,17 +91,17 @@ class Writing(Reading):
                 raise Fault(400, "INVALID_TYPE", f"every record should be of type {kind}")
             if name != "Id" and _held(record, "Id"):
                 raise not_here("Id")
-        keys = Counter(_key(record, name) for record in records)
+        keys = Counter(comparable(_value(record, name)) for record in records)
 
         def save(record: dict[str, Any]) -> dict[str, Any]:
-            key = _key(record, name)
+            key = comparable(_value(record, name))
             if key is not None and keys[key] > 1:
-                text = f"Duplicate external id specified: {record[name]}"
+                text = f"Duplicate external id specified: {_value(record, name)}"
                 raise Refused(Mistake("DUPLICATE_VALUE", text, (name,)))
             return self._upserted(request, kind, name, record)
 
         def names(record: dict[str, Any]) -> frozenset[Name]:
-            return locked_by(self.org, kind, record, name, record.get(name))
+            return locked_by(self.org, kind, record, name, _value(record, name))
 
         return await self._each(every, records, names, save)
 
@@ -109,12 +109,13 @@ class Writing(Reading):
         self, request: Request, kind: str, name: str, record: dict[str, Any]
     ) -> dict[str, Any]:
         values = {n: v for n, v in record.items() if n != "attributes"}
-        key = values.get(name)
+        key = _value(values, name)
         if key is None or key == "":
             raise Refused(Mistake("MISSING_ARGUMENT", f"{name} not specified", (name,)))
         self._trip(kind, values)
         if name == "Id":
-            row = self.org.row(kind, values.pop("Id"))
+            row: dict[str, Any] | None = self.org.row(kind, key)
+            values = {n: v for n, v in values.items() if n.lower() != "id"}
         else:
             rows = self.org.matches(kind, name, key)
             if len(rows) > 1:
@@ -320,8 +321,9 @@ def _held(values: Mapping[str, Any], name: str) -> bool:
     return any(each.lower() == name.lower() for each in values)
 
 
-def _key(record: Mapping[str, Any], name: str) -> Any:
-    return comparable(record.get(name))
+def _value(record: Mapping[str, Any], name: str) -> Any:
+    """A record's value, whatever the capitals of the field's name."""
+    return next((value for each, value in record.items() if each.lower() == name.lower()), None)
 
 
 async def _json(request: Request) -> Any:

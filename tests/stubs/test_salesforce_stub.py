@@ -237,6 +237,9 @@ async def test_each_call_is_counted_and_the_last_is_refused(org, stub):
     answer = await org.patch(CONTACTS, json={"records": [contact()]})
     assert told(answer) == (403, "REQUEST_LIMIT_EXCEEDED", "TotalRequests Limit exceeded.")
     assert answer.headers[LIMIT] == "api-usage=2/2"
+    stub.per_app = "per-app-api-usage=17/250(appName=relay)"
+    answer = await org.get(f"{BASE}/limits")
+    assert answer.headers[LIMIT] == "api-usage=2/2; per-app-api-usage=17/250(appName=relay)"
     assert stub.records("Contact") == []
     assert (await org.post(TOKEN, data=SECRET)).status_code == 200
 
@@ -364,6 +367,16 @@ async def test_keys_are_the_same_whatever_their_capitals_unless_the_field_tells_
     )
     (result,) = await upserted(org, contact("aBC"))
     assert result["created"] is True
+
+
+async def test_the_capitals_of_a_fields_name_do_not_matter(org, stub):
+    url = CONTACTS.replace("SMS_Key__c", "sms_key__C")
+    record = {"attributes": {"type": "Contact"}, "sms_KEY__c": "1", "lastname": "Doe"}
+    (result,) = await upserted(org, record, url=url)
+    assert result["success"]
+    assert stub.records("Contact")[0]["SMS_Key__c"] == "1"
+    results = await upserted(org, record, contact("1"))
+    assert [result["success"] for result in results] == [False, False]
 
 
 async def test_a_key_that_two_records_have_is_ambiguous(org, stub):
@@ -1039,6 +1052,10 @@ async def test_a_locked_row_is_one_of_the_request(org, stub):
         results = await upserted(org, contact("1"), contact("2"))
         assert [result["success"] for result in results] == [False, True]
     assert stub.fired == {"lock_row": 2}
+    stub.fault("row_entity_is_deleted")
+    results = await upserted(org, contact("1"), contact("2"))
+    assert results[0]["errors"][0]["statusCode"] == "ENTITY_IS_DELETED"
+    assert stub.fired["row_entity_is_deleted"] == 1
 
 
 async def at_once(org, *requests):
