@@ -114,7 +114,7 @@ class Inspection:
             if choices and value not in choices:
                 yield f"{asked.where[name]}: {value!r} is none of {', '.join(choices)}"
         if asked.kind == self._options.object and "phone" in self._options.match:
-            for name in set(PHONES.values()) - there.keys():
+            for name in sorted(set(PHONES.values()) - there.keys()):
                 yield f"options.match: {asked.kind} have no {name}, by which phones are found"
 
     def _key_problem(self, asked: Wanted, name: str, there: Properties) -> Iterator[str]:

@@ -50,18 +50,30 @@ class Mender:
     def mend(self, record: Record, problem: Problem) -> Outcome | None:
         """None: it is to be sent once more. Else the record's end."""
         end = problem.outcome(record.properties.values())
+        if isinstance(end, relay.Delivered):  # something is there already, but not what we sent
+            return relay.Retry(problem.reason(record.properties.values()), status=problem.status)
         if problem.rule.action is not Action.FIX:
             return end
-        if any(each.code in UNKNOWN for each in problem.faults) and not self.drop_unknown:
+        if self._is_misconfigured(problem):
             return relay.Pause(problem.reason(record.properties.values()), status=problem.status)
         if record.target and any(self.id_property in each.properties for each in problem.faults):
             return self._without_target(record, problem)
+        return None if self._all_mended(record, problem) else end
+
+    def _is_misconfigured(self, problem: Problem) -> bool:
+        """A property that is not there: no record is at fault, and all would meet the same."""
+        unknown = [
+            name for each in problem.faults if each.code in UNKNOWN for name in each.properties
+        ]
+        return bool(unknown) and (not self.drop_unknown or self.id_property in unknown)
+
+    def _all_mended(self, record: Record, problem: Problem) -> bool:
         ways = [(_way(fault, problem), fault) for fault in problem.faults or (_whole(problem),)]
-        tried = {way for way, _ in ways} & record.mended
-        if tried or not all(self._apply(way, record, fault, problem) for way, fault in ways):
-            return end
-        record.mended |= {way for way, _ in ways}
-        return None
+        tries = {each for way, fault in ways for each in _tries(way, fault)}
+        if tries & record.mended:
+            return False
+        record.mended |= tries
+        return all(self._apply(way, record, fault, problem) for way, fault in ways)
 
     def without_taken(self, record: Record, problem: Problem) -> Outcome | None:
         """Another record keeps the value that ours was to have: go without it, or end."""
@@ -79,7 +91,7 @@ class Mender:
         record.target = None
         if record.is_bound:
             return problem.outcome()
-        return self.without_taken(record, problem) if "taken" in record.mended else None
+        return self.without_taken(record, problem) if _was_taken(record) else None
 
     def _apply(self, way: str, record: Record, fault: Fault, problem: Problem) -> bool:
         match way:
@@ -117,12 +129,13 @@ class Mender:
         return True
 
     def _take(self, record: Record, fault: Fault, problem: Problem) -> bool:
-        """Whose the value is has to be looked at; where people are not matched by it: drop it."""
+        """Whose the value is has to be looked at, unless ours is a record of its own already."""
         existing = EXISTING_ID.casefold() in problem.message.casefold()
-        if problem.other_record and record.target is None and (self.adopts or existing):
+        is_free = record.target is None and not record.is_known
+        if problem.other_record and is_free and (self.adopts or existing):
             record.taken = problem
             return True
-        return self._drop(record, fault.properties)
+        return self._drop(record, fault.properties or (EMAIL,))
 
     def _correct(self, record: Record, fault: Fault) -> bool:
         cut = self.on_invalid == "truncate" and fault.code in TOO_LONG
@@ -145,6 +158,15 @@ class Mender:
             record.properties[name] = record.properties[name][:limit]
             self.log.warning("%s is cut to %d characters", name, limit)
         return bool(names)
+
+
+def _tries(way: str, fault: Fault) -> set[tuple[str, str]]:
+    """Each way once; but of a batch HubSpot may tell one unknown property after the other."""
+    return {(way, name) for name in fault.properties} if way == "unknown" else {(way, "")}
+
+
+def _was_taken(record: Record) -> bool:
+    return any(way == "taken" for way, _ in record.mended)
 
 
 def _way(fault: Fault, problem: Problem) -> str:

@@ -47,6 +47,8 @@ class People:
 
     async def look(self, records: Sequence[Record]) -> None:
         """Learn of the records what their writing depends on; ends those that cannot be."""
+        for record in records:
+            record.is_known = self._known.get(record.key) is not None
         new = await self._by_key([record for record in records if self._is_read(record)])
         if "phone" in self._options.match:
             new = await self._by_phone(new)
@@ -71,7 +73,7 @@ class People:
         """Whether something has to be known of it beforehand."""
         if not record.properties.keys().isdisjoint(self._options.only_if_empty):
             return True
-        return len(self._options.match) > 1 and self._known.get(record.key) is None
+        return len(self._options.match) > 1 and not record.is_known
 
     @property
     def _wanted(self) -> list[str]:
@@ -91,6 +93,7 @@ class People:
             key = value(result, self._options.id_property).casefold()
             if record := by_key.pop(key, None):
                 self._known.learn(record.key, str(result["id"]))
+                record.is_known = True
                 keep_filled(record, result, self._options.only_if_empty)
         return list(by_key.values())
 

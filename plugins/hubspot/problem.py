@@ -133,8 +133,9 @@ def read(status: int | None, error: Any, after: float | None = None) -> Problem:
 
 def hidden(words: str, values: Iterable[str]) -> str:
     """The words without the record's values and with numbers masked."""
-    for value in sorted({each for each in values if len(each) >= SHORTEST_VALUE}, key=len):
-        words = words.replace(value, "…")
+    quoted = {each.strip() for each in values}
+    for value in sorted((each for each in quoted if len(each) >= SHORTEST_VALUE), key=len):
+        words = re.sub(re.escape(value), "…", words, flags=re.IGNORECASE)
     return mask_all(words)[:LONGEST]
 
 

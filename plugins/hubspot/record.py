@@ -13,13 +13,13 @@ from .problem import Problem
 
 @dataclass(slots=True, eq=False)
 class Record:
-    """`trace` is the event's id; `key` the value of the id property.
+    """`trace` is the event's id; `key` the value of the id property; `mobile` a person's number.
 
-    `target` is the id of the record in HubSpot where it is to be written by that: a person
-    found by other means, who has no key yet; where it `is_bound` to that, no other is written or
-    made. `mended` says what was tried to make it acceptable,
-    `taken` that another record may have a value that ours was to have. `mobile` is the number
-    in E.164, of a person; `links` are the associations that it is made with. `outcome` is its end.
+    `target` is the id of the record in HubSpot where it is to be written by that: a person found
+    by other means, who has no key yet. Where it `is_bound` to that, no other is written or made.
+    One that `is_known` is in HubSpot under its key. `mended` says what was tried to make it
+    acceptable, `taken` that another record may have a value that ours was to have; `links` are
+    the associations that it is made with. `outcome` is its end.
     """
 
     trace: str
@@ -29,8 +29,9 @@ class Record:
     links: list[dict[str, Any]] = field(default_factory=list)
     target: str | None = None
     is_bound: bool = False
+    is_known: bool = False
     taken: Problem | None = None
-    mended: set[str] = field(default_factory=set)
+    mended: set[tuple[str, str]] = field(default_factory=set)
     outcome: Outcome | None = None
 
     def __repr__(self) -> str:

@@ -15,7 +15,7 @@ import relay
 from relay.outcome import Outcome, Pause
 
 from . import problem as problems
-from .errors import UNKNOWN
+from .errors import GONE, UNKNOWN
 from .mender import Mender
 from .problem import Problem
 from .record import Record, keep_filled, value
@@ -23,6 +23,7 @@ from .session import Answer, Session
 
 MOST = 100
 """Inputs in a batch (HubSpot's contacts guide)."""
+UPDATE = "batch/update"
 QUOTED = 3
 """Characters that a value needs to be looked for in a message."""
 T = TypeVar("T")
@@ -49,9 +50,9 @@ class Writer:
             for record in waiting:
                 self._mender.prepare(record)
             await self._send(self._action, [each for each in waiting if each.target is None])
-            await self._send("batch/update", [each for each in waiting if each.target])
-            waiting = [record for record in waiting if record.outcome is None]
+            await self._send(UPDATE, [each for each in waiting if each.target])
             await self._adopt([record for record in waiting if record.taken])
+            waiting = [record for record in waiting if record.outcome is None]
 
     async def read(
         self, ids: Sequence[str], properties: Sequence[str], id_property: str | None = None
@@ -82,6 +83,9 @@ class Writer:
             part = parts.popleft()
             content = {"inputs": [self._input(record) for record in part]}
             answer = await self._session.post(self._path(action), content)
+            if action == UPDATE and answer.problem and answer.problem.code in GONE:
+                # A record is not there, one of many perhaps; the path would have no category.
+                answer = replace(answer, problem=problems.read(None, answer.body))
             parts.extendleft(reversed(self._conclude(part, answer)))
             if parts and (stop := self._stop(part, answer)):
                 end([record for rest in parts for record in rest], stop)

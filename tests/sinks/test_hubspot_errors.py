@@ -153,7 +153,7 @@ def test_the_record_that_has_the_value_is_known():
 
 def test_a_reason_holds_nothing_of_the_contact_and_what_to_do():
     body = said(embedded("INVALID_EMAIL", "email", "Email address ann@home is invalid"))
-    reason = problem.read(400, body).reason(["ann@home", "+12125550001"])
+    reason = problem.read(400, body).reason([" Ann@Home", "+12125550001"])
     assert "ann@home" not in reason
     assert "Email address … is invalid" in reason
     assert "INVALID_EMAIL email" in reason

@@ -122,6 +122,20 @@ async def test_a_whole_batch_with_an_unknown_and_a_bad_property_ends_well(stub):
     assert isinstance(outcomes[7], relay.Reject)
 
 
+@BOTH_ANSWERS
+async def test_unknown_properties_of_different_records_are_all_left_out(stub, multi_status):
+    stub.multi_status = multi_status
+    batch = [delivery(1, {"nickname": "A"}), delivery(2, {"color": "B"}), delivery(3)]
+    async with opened(stub.url, unknown_property="drop") as sink:
+        assert kinds(await sink.send_batch(batch)) == ["Delivered"] * 3
+
+
+async def test_an_id_property_that_is_not_there_pauses_even_so(stub):
+    stub.fault_row("PROPERTY_DOESNT_EXIST", name="sms_key")
+    async with opened(stub.url, unknown_property="drop") as sink:
+        assert kinds(await sink.send_batch([delivery(1)])) == ["Pause"]
+
+
 # defaults
 
 
@@ -223,6 +237,38 @@ async def test_an_address_that_moves_to_a_known_contact_is_told_or_dropped(stub)
             assert kinds(await sink.send_batch([sent])) == ["Delivered"]
     assert len(stub.records("contacts")) == 2
     assert contact(stub, 1)["firstname"] == "Ann 1"
+
+
+async def test_what_a_known_contact_cannot_have_costs_one_call_more(stub):
+    stub.seed("contacts", {"email": "ann@home.example"})
+    sent = delivery(1, {"email": "ann@home.example"})
+    async with opened(stub.url, match=["key", "email"], on_invalid="drop") as sink:
+        await sink.send_batch([delivery(1)])
+        before = len(stub.calls)
+        assert kinds(await sink.send_batch([sent])) == ["Delivered"]
+    assert len(stub.calls) == before + 2
+
+
+@pytest.mark.parametrize("count", [1, 3])
+async def test_a_vanished_contact_is_not_taken_for_a_wrong_path(stub, count):
+    for number in range(count):
+        stub.seed("contacts", {"email": f"ann{number}@home.example"})
+    batch = [delivery(n, {"email": f"ann{n}@home.example"}) for n in range(count)]
+    stub.fault("object_not_found", on="batch/update")
+    async with opened(stub.url, match=["key", "email"], on_invalid="drop") as sink:
+        assert kinds(await sink.send_batch(batch)) == ["Delivered"] * count
+    assert len(stub.records("contacts")) == count
+
+
+async def test_a_conflict_in_a_batch_refused_as_a_whole_is_found(stub):
+    stub.multi_status = False
+    old = stub.seed("contacts", {"email": "ann3@home.example"})
+    batch = [delivery(n, {"email": f"ann{n}@home.example"}) for n in range(10)]
+    async with opened(stub.url) as sink:
+        outcomes = await sink.send_batch(batch)
+    assert kinds(outcomes) == ["Delivered"] * 10
+    assert outcomes[3].reference == old
+    assert len(stub.records("contacts")) == 10
 
 
 async def test_a_contact_that_vanishes_before_it_is_written_is_made_anew(stub):

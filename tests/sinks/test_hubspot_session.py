@@ -156,7 +156,7 @@ async def test_a_refused_token_is_thrown_away_once(tokens, granting):
         ({"token": TOKEN, "oauth": OAUTH}, "either token or oauth"),
         ({"token": "two words"}, "without spaces"),
         ({"base_url": "http://hubspot.example"}, "https://"),
-        ({"base_url": "https://user:pass@hubspot.example"}, "nothing but"),
+        ({"base_url": "https://user:pass@hubspot.example"}, "https:// and a host"),
         ({"base_url": "https://a\nb"}, "URL"),
         ({"base_url": "https://"}, "https://"),
         ({"api_version": "v4"}, "pattern"),
