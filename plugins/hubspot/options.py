@@ -1,15 +1,14 @@
 """The options of a `hubspot` sink; what they do stands in the package's own docstring."""
 
-import ipaddress
 from typing import Annotated, Any, Literal, Self
 
-import httpx
 import pydantic
 from pydantic import Field
 
 import relay
-from relay.countries import alpha_2
+from relay.baseurl import BaseUrl
 from relay.expressions import Mapping, Template
+from relay.settings import Country
 
 from .record import text
 
@@ -30,12 +29,6 @@ def _token(secret: pydantic.SecretStr) -> pydantic.SecretStr:
     return secret
 
 
-def _country(code: str) -> str:
-    if found := alpha_2(code):
-        return found
-    raise ValueError("should be a country's code such as US")
-
-
 def _as_text(defaults: Any) -> Any:
     if not isinstance(defaults, dict):
         return defaults
@@ -44,7 +37,6 @@ def _as_text(defaults: Any) -> Any:
 
 Defaults = Annotated[dict[PropertyName, str], pydantic.BeforeValidator(_as_text)]
 Token = Annotated[pydantic.SecretStr, pydantic.AfterValidator(_token)]
-Country = Annotated[str, pydantic.AfterValidator(_country)]
 
 
 class OAuth(relay.Options):
@@ -104,7 +96,7 @@ class ActivityOptions(relay.Options):
 class Options(relay.Options):
     """The options of a `hubspot` sink."""
 
-    base_url: str = "https://api.hubapi.com"
+    base_url: BaseUrl = "https://api.hubapi.com"
     token: Token | None = None
     oauth: OAuth | None = None
     api_version: Annotated[str, Field(pattern=VERSION)] = "2026-09"
@@ -120,19 +112,6 @@ class Options(relay.Options):
     test_events: Literal["skip", "send"] = "skip"
     quota: QuotaShare = QuotaShare()
     activity: ActivityOptions | None = None
-
-    @pydantic.field_validator("base_url")
-    @classmethod
-    def _safe_url(cls, address: str) -> str:
-        try:
-            url = httpx.URL(address)
-        except httpx.InvalidURL:
-            raise ValueError("should be a URL") from None
-        if url.scheme != "https" and not (url.scheme == "http" and _is_loopback(url.host)):
-            raise ValueError("should begin with https://: the key goes with every request")
-        if not url.host or url.userinfo or url.query or url.fragment:
-            raise ValueError("should be nothing but https:// and a host")
-        return address.rstrip("/")
 
     @pydantic.field_validator("match")
     @classmethod
@@ -153,10 +132,3 @@ class Options(relay.Options):
         if (self.token is None) == (self.oauth is None):
             raise ValueError("should have either token or oauth")
         return self
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

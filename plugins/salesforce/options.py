@@ -1,14 +1,14 @@
 """The options of a `salesforce` sink."""
 
-from ipaddress import ip_address
 from typing import Annotated, Any, Literal, Self
 
 import httpx
 import pydantic
 
 import relay
-from relay.countries import alpha_2
+from relay.baseurl import BaseUrl
 from relay.expressions import Mapping, Template
+from relay.settings import Country
 
 NAME = r"^[A-Za-z][A-Za-z0-9_]*$"
 SHARED_LOGINS = ("login.salesforce.com", "test.salesforce.com")
@@ -25,40 +25,6 @@ Name = Annotated[str, pydantic.Field(pattern=NAME)]
 """The API name of an object or field."""
 RecordId = Annotated[str, pydantic.Field(pattern="^[A-Za-z0-9]{15}([A-Za-z0-9]{3})?$")]
 OnInvalid = Literal["dead", "drop", "truncate"]
-
-
-def _login_url(text: str) -> str:
-    try:
-        url = httpx.URL(text)
-    except httpx.InvalidURL:
-        raise ValueError("should be a URL") from None
-    if url.scheme not in {"https", "http"} or not url.host or url.path not in {"", "/"}:
-        raise ValueError("should be https:// and a host, and nothing behind it")
-    if url.scheme == "http" and not is_loopback(url.host):
-        raise ValueError("should begin with https://")
-    if url.userinfo or url.query or url.fragment:
-        raise ValueError("should hold no more than https:// and a host")
-    return text.rstrip("/")
-
-
-def is_loopback(host: str) -> bool:
-    """Whether it is this machine, where a stub may be asked without TLS."""
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def _country(text: str) -> str:
-    if code := alpha_2(text):
-        return code
-    raise ValueError("should be a country's code such as US")
-
-
-LoginUrl = Annotated[str, pydantic.AfterValidator(_login_url)]
-Country = Annotated[str, pydantic.AfterValidator(_country)]
 
 
 class Jwt(relay.Options):
@@ -104,7 +70,7 @@ class Activity(Mending):
 class Options(Mending):
     """The options of a `salesforce` sink; see the plugin's own text."""
 
-    login_url: LoginUrl
+    login_url: BaseUrl
     client_id: str = pydantic.Field(min_length=1)
     client_secret: pydantic.SecretStr | None = None
     jwt: Jwt | None = None

@@ -16,11 +16,12 @@ import httpx
 import jwt
 
 import relay
+from relay.baseurl import is_confidential
 from relay.quota import Quota
 from relay.taxonomy import Action, find
 
 from .errors import RULES, SIGN_IN_RULES
-from .options import Options, is_loopback
+from .options import Options
 from .refusal import judged, read_json, refusals
 
 TOKEN_PATH = "/services/oauth2/token"  # noqa: S105  a path
@@ -156,8 +157,7 @@ class Session:
         """Where the org lives; the token goes nowhere without TLS."""
         if not isinstance(url, str):
             return self._login_url
-        parsed = httpx.URL(url)
-        if parsed.scheme == "https" or (parsed.scheme == "http" and is_loopback(parsed.host)):
+        if is_confidential(httpx.URL(url)):
             return url.rstrip("/")
         raise relay.Pause("sign-in: instance_url does not begin with https://; correct login_url")
 

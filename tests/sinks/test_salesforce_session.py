@@ -239,8 +239,8 @@ def wrong(**values):
     ("values", "message"),
     [
         ({"url": "http://acme.example"}, "https"),
-        ({"url": "https://acme.example/path"}, "nothing behind"),
-        ({"url": "https://u:p@acme.example"}, "no more than"),
+        ({"url": "https://acme.example/path"}, "login_url"),
+        ({"url": "https://u:p@acme.example"}, "login_url"),
         ({"url": "https://login.salesforce.com"}, "My Domain"),
         ({"client_secret": None}, "either"),
         ({"jwt": {"username": "u", "key": "k"}}, "either"),
