@@ -75,7 +75,7 @@ def locked_by(
 
 
 def _parent(org: Org, kind: str, said: str, key: Mapping[str, Any]) -> set[Name]:
-    kinds = [f.refers for f in org.fields[kind].values() if f.relationship == said]
+    kinds = [f.refers for f in org.fields[kind].values() if f.refers and f.relationship == said]
     return {
         (parent, name, comparable(value))
         for parent in kinds[:1]

@@ -6,6 +6,7 @@ Types Used in API Calls: StatusCode"; texts as recorded by users of the API).
 
 import copy
 import itertools
+import math
 import re
 import string
 from collections.abc import Iterator, Mapping, Sequence
@@ -323,7 +324,7 @@ class Org:
                 f"Field name provided, {name} is not an External ID or indexed field for {parent}"
             )
             raise Refused(Mistake("INVALID_FIELD", text))
-        rows = self.matches(parent, name, value)
+        rows = self.matches(parent, name, value) if value is not None else []
         if not rows:
             text = f"Foreign key external ID: {value} not found for field {name} in entity {parent}"
             raise Refused(Mistake("INVALID_FIELD", text))
@@ -498,10 +499,9 @@ def _is_number(value: Any) -> bool:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return False
     try:
-        float(value)
+        return math.isfinite(float(value))
     except ValueError:
         return False
-    return True
 
 
 def _is_date(text: str) -> bool:

@@ -282,7 +282,8 @@ class Writing(Reading):
         row: dict[str, Any] | None,
         values: Mapping[str, Any],
     ) -> str:
-        allow_save = _header(request, "sforce-duplicate-rule-header", "allowsave") == "true"
+        said = _header(request, "sforce-duplicate-rule-header", "allowsave") == "true"
+        allow_save = said and float(request.path_params["version"]) >= 52
         if row is None:
             known = self.org.insert(kind, values, allow_save=allow_save)
             if (

@@ -449,6 +449,11 @@ async def test_a_key_that_two_records_have_is_ambiguous(org, stub):
             "SMS Score: value not of required type: many",
         ),
         (
+            {"SMS_Score__c": "nan"},
+            "INVALID_TYPE_ON_FIELD_IN_RECORD",
+            "SMS Score: value not of required type: nan",
+        ),
+        (
             {"Nothing__c": "x"},
             "INVALID_FIELD",
             "No such column 'Nothing__c' on sobject of type Contact",
@@ -546,11 +551,16 @@ async def test_a_parent_is_found_by_its_external_id(org, stub):
             {"Contact__c": {"SMS_Key__c": "1"}},
             "No such column 'Contact__c' on sobject of type SMS_Event__c",
         ),
+        (
+            {"Contact__r": {"SMS_Key__c": None}},
+            "Foreign key external ID: None not found for field SMS_Key__c in entity Contact",
+        ),
         ({"Contact__r": {}}, "The Contact__r relationship should be given by exactly one"),
     ],
 )
 async def test_a_parent_that_is_not_there_fails_the_row(org, stub, parent, text):
     await upserted(org, contact("1"))
+    stub.seed("Contact", {"LastName": "Keyless"})
     error = await refused(org, event(**parent), url=EVENTS)
     assert error["statusCode"] == "INVALID_FIELD"
     assert error["message"].startswith(text)
@@ -740,6 +750,7 @@ async def test_a_duplicate_is_refused_unless_the_client_says_otherwise(org, stub
     assert result["allowSave"] is True
     assert result["matchResults"][0]["matchRecords"][0]["record"]["Id"] == known
     header = {"sforce-duplicate-rule-header": "allowSave=true"}
+    await refused(org, record, url=CONTACTS.replace("66", "51"), headers=header)
     (result,) = await upserted(org, record, headers=header)
     assert result["success"]
     (result,) = await upserted(org, record)

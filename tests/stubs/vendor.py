@@ -284,6 +284,8 @@ async def serving(app: ASGIApp, port: int = 0) -> AsyncIterator[str]:
     try:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     finally:
+        for running in server.servers:
+            running.close()
         for connection in list(server.server_state.connections):
             connection.transport.abort()
         tasks = list(server.server_state.tasks)
@@ -291,6 +293,5 @@ async def serving(app: ASGIApp, port: int = 0) -> AsyncIterator[str]:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         for running in server.servers:
-            running.close()
             await running.wait_closed()
         listener.close()
