@@ -16,6 +16,8 @@ from relay.store import SinkState
 
 PROBE_EVERY = 300.0
 MICROSECONDS = 1_000_000
+NEWS = MICROSECONDS
+"""A park that ends so little later is none: every record of a refused batch asks for it anew."""
 
 Save = Callable[[SinkState], Awaitable[None]]
 
@@ -104,7 +106,7 @@ class Hold:
     async def park(self, reason: str, seconds: float) -> None:
         """Halt it for so many seconds, a day at the most."""
         until = self.after(min(max(seconds, 0.0), LONGEST_HOLD))
-        if until > self._state.parked_until or self._state.parked is None:
+        if until > self._state.parked_until + NEWS or self._state.parked is None:
             self._log.warning("parked for %g s: %s", seconds, mask_all(reason))
             self._state.parked = reason
             self._state.parked_until = until

@@ -19,6 +19,7 @@ from couriers import (
     status_error,
 )
 
+from relay.clock import SystemClock
 from relay.config import Batch
 from relay.expressions import Environment
 from relay.limiter import Limiter, urgent
@@ -168,6 +169,18 @@ async def test_retry_after_holds_the_whole_sink_and_opt_outs_too(store, clock):
         await pass_time(clock, 300, lambda: len(sink.sent) > 1)
         await reached(store, 0, 3, 0)
     assert sink.sent[1].event.data["consent"] == "opt_out"
+
+
+async def test_a_batch_that_is_told_to_wait_parks_the_sink_once(store, caplog):
+    """The real clock goes on while the outcomes of a batch are learned one by one."""
+    sink = BatchSink(lambda _: fail(Retry("busy", after=30)))
+    async with running(store, SystemClock(), sink, batch=Batch(100, 0.0)) as courier:
+        await courier.pause("until all are there")
+        await add(store, *(arrival() for _ in range(100)))
+        await courier.resume()
+        await eventually(lambda: courier.status()["state"] == "parked")
+        await reached(store, 100, 0, 0)
+    assert len([record for record in caplog.records if "parked" in record.message]) == 1
 
 
 async def test_a_park_outlives_a_restart(path, clock):
