@@ -26,6 +26,7 @@ from .target import Target
 
 DUPLICATES = "DUPLICATES_DETECTED"
 NO_ID = "answered without the record's id"
+NO_WORD = "answered without a word about this record"
 STREAK = 5
 """So many records refused one by one, and none taken: so will be the others."""
 
@@ -147,21 +148,21 @@ class Writer:
             return tuple(refusals(response))
         results = read_json(response)
         if not isinstance(results, list) or len(results) != expected:
-            raise relay.Retry(f"answered {response.status_code} without a word about each record")
+            raise relay.Retry(NO_WORD)
         return results
 
     def _goes_again(self, row: Row, result: Any, rows: Sequence[Row]) -> bool:
         """Note what became of a row; True if it is to be sent again with fewer others."""
-        if not isinstance(result, dict):
-            row.outcome = relay.Retry("answered without a word about this record")
+        told = result if isinstance(result, dict) else {}
+        if told.get("success") is True:
+            row.outcome = _delivered(told)
             return False
-        if result.get("success") is True:
-            row.outcome = _delivered(result)
-            return False
-        errors = result.get("errors")
+        errors = told.get("errors")
         entries = errors if isinstance(errors, list) else []
-        found = [refusal(each) for each in entries if isinstance(each, dict)]
-        row.refusals = found or [Refusal(None, "", "")]
+        row.refusals = [refusal(each) for each in entries if isinstance(each, dict)]
+        if not row.refusals:
+            row.outcome = relay.Retry(NO_WORD)
+            return False
         rule, _ = gravest(row.refusals, self._rules)
         return rule.action is Action.SPLIT and len(rows) > 1
 

@@ -1,0 +1,180 @@
+"""Answers that Salesforce should not give, and templates that fail: no record is lost over them."""
+
+import httpx
+import orjson
+import pytest
+from salesforcesink import (
+    ACTIVITY,
+    COLUMNS,
+    LOG,
+    SIGN_IN,
+    Salesforce,
+    connected,
+    delivered,
+    delivery,
+    errors,
+    key,
+    mending,
+    mobile,
+    options,
+    refusal,
+    row,
+)
+
+import relay
+from relay.expressions import Environment
+
+TOKEN = {"access_token": "t", "token_type": "Bearer"}
+
+
+def answering(answer, **values):
+    """A sink whose every data request gets this JSON."""
+
+    def handle(request):
+        content = TOKEN if "/oauth2/" in request.url.path else answer
+        return httpx.Response(200, content=orjson.dumps(content))
+
+    http = httpx.AsyncClient(transport=httpx.MockTransport(handle))
+    return Salesforce("crm", options("https://acme.example", **values), http, LOG, COLUMNS)
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        None,
+        "odd",
+        {},
+        {"success": True},
+        {"success": True, "id": 7},
+        {"success": "true", "id": "003"},
+    ],
+)
+async def test_a_result_of_another_form_is_no_success(result):
+    (outcome,) = await answering([result]).send_batch([delivery(1)])
+    assert type(outcome) is relay.Retry
+
+
+@pytest.mark.parametrize("answer", [None, {}, [], [{}, {}], "odd"])
+async def test_an_answer_without_a_word_about_each_record_is_tried_again(answer):
+    (outcome,) = await answering(answer).send_batch([delivery(1)])
+    assert type(outcome) is relay.Retry
+
+
+async def test_a_sign_in_without_an_instance_stays_where_it_is():
+    sink = answering([{"success": True, "id": "003", "errors": []}])
+    assert delivered(await sink.send_batch([delivery(1)])) == [True]
+
+
+async def test_a_success_with_errors_beside_it_is_one():
+    """So platform events answer."""
+    enqueued = {"statusCode": "OPERATION_ENQUEUED", "message": "m", "fields": []}
+    sink = answering([{"success": True, "id": "e00", "errors": [enqueued]}])
+    assert delivered(await sink.send_batch([delivery(1)])) == [True]
+
+
+async def test_a_sign_in_without_a_token_is_tried_again():
+    async with connected() as (stub, sink):
+        stub.fault("empty", on="/oauth2/")
+        (outcome,) = await sink.send_batch([delivery(1)])
+    assert type(outcome) is relay.Retry
+
+
+@pytest.mark.parametrize("on", ["/query", "/search"])
+async def test_a_lookup_without_json_is_tried_again(on):
+    async with connected(match=["key", "phone"]) as (stub, sink):
+        stub.fault("not_json", on=on)
+        with pytest.raises(relay.Retry, match="without JSON"):
+            await sink.send_batch([delivery(1)])
+
+
+async def test_a_lookup_that_is_refused_for_a_reason_of_its_own_pauses():
+    async with connected(match=["key", "phone"]) as (stub, sink):
+        stub.fault_answer(400, "MALFORMED_QUERY", "unexpected token", on="/query")
+        with pytest.raises(relay.Pause, match="MALFORMED_QUERY"):
+            await sink.send_batch([delivery(1)])
+
+
+@pytest.mark.parametrize(("fault", "outcome"), [("502", relay.Retry), (None, relay.Delivered)])
+async def test_a_duplicate_that_is_asked_about_alone(fault, outcome):
+    async with connected(duplicates="use_match") as (stub, sink):
+        stub.fault_row("DUPLICATES_DETECTED")
+        if fault:
+            stub.fault(fault, on="/sobjects/Contact/")
+        (found,) = await sink.send_batch([delivery(1)])
+    assert type(found) is outcome
+
+
+async def test_a_template_of_the_activity_that_fails_writes_no_contact():
+    activity = ACTIVITY | {"map": {"Message__c": "{{ data.message.strip() }}"}}
+    async with connected(activity=activity) as (stub, sink):
+        (outcome,) = await sink.send_batch([delivery(1, message=None)])
+    assert type(outcome) is relay.Reject
+    assert stub.calls == []
+
+
+async def test_a_stale_delivery_whose_key_takes_an_event_is_written():
+    template = "{{ data.mobile | digits }}-{{ data.keyword.lower() }}"
+    async with connected(key=template) as (stub, sink):
+        assert delivered(await sink.send_batch([delivery(1, stale=True)])) == [True]
+        assert await sink.setup(backfill=True) == [
+            "no keys are filled in: they are made of more than the number (options.key)"
+        ]
+    assert stub.records("Contact")[0]["SMS_Key__c"] == f"{key(1)}-join"
+
+
+async def test_a_record_that_is_no_json_is_dead_alone():
+    batch = [delivery(1, {"FirstName": 2**70}), delivery(2)]
+    async with connected() as (_, sink):
+        outcomes = await sink.send_batch(batch)
+    assert delivered(outcomes) == [False, True]
+    assert "JSON" in outcomes[0].reason
+
+
+async def test_the_backfill_stops_where_the_sink_would():
+    async with connected() as (stub, sink):
+        stub.seed("Contact", {"LastName": "Doe", "MobilePhone": mobile(1)})
+        stub.fault("disabled", on="/composite/")
+        with pytest.raises(relay.Pause, match="API_DISABLED"):
+            await sink.setup(backfill=True)
+
+
+def mender(**values):
+    model = Salesforce.Options.model_validate(
+        {"login_url": "https://acme.example", **SIGN_IN, **values},
+        context={"environment": Environment()},
+    )
+    return mending.Mender(model, LOG)
+
+
+def refused(code, message="", fields=()):
+    made = row.Row(delivery(1), key(1), {"Email": "bad"})
+    made.refusals = [refusal.Refusal(None, code, message, tuple(fields))]
+    return made
+
+
+def test_a_missing_field_can_stand_in_the_message_alone():
+    made = refused("REQUIRED_FIELD_MISSING", "Required fields are missing: [LastName, Title]")
+    assert mender(defaults={"LastName": "a", "Title": "b"}).mend(made)
+    assert made.fields == {"Email": "bad", "LastName": "a", "Title": "b"}
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "fields"),
+    [
+        ("REQUIRED_FIELD_MISSING", "", ()),
+        ("INVALID_EMAIL_ADDRESS", "", ()),
+        ("INVALID_EMAIL_ADDRESS", "", ("Other__c",)),  # a trigger's
+        ("STRING_TOO_LONG", "(max length=3)", ("Other__c",)),
+        ("FIELD_CUSTOM_VALIDATION_EXCEPTION", "", ("Email",)),
+        ("ENTITY_IS_DELETED", "", ()),  # no record was looked up
+    ],
+)
+def test_what_is_not_the_records_is_not_mended(code, message, fields):
+    assert not mender(on_invalid="truncate").mend(refused(code, message, fields))
+
+
+def test_of_two_errors_both_must_be_mended():
+    made = refused("INVALID_EMAIL_ADDRESS", fields=["Email"])
+    made.refusals.append(refusal.Refusal(None, "UNABLE_TO_LOCK_ROW", ""))
+    assert not mender(on_invalid="drop").mend(made)
+    assert type(refusal.judged(made.refusals, errors.RULES)) is relay.Reject
