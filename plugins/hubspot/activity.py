@@ -147,7 +147,8 @@ class CustomEvents:
             content = {"inputs": [inputs[entry] for entry in part]}
             answer = await self._session.post(self._session.paths.events(), content)
             if answer.problem is None:
-                _end(part, Delivered())
+                # Whatever says more than nothing was not HubSpot's answer to events.
+                _end(part, Delivered() if answer.is_bare else problems.no_word().outcome())
             elif answer.problem.holds_all():
                 _end(inputs, answer.problem.outcome())
                 return

@@ -43,6 +43,7 @@ KEY_ADVICE = "put a working key into options.token (HubSpot: Development > Keys 
 GRANT_ADVICE = "connect the app to the account again and put the new tokens into options.oauth"
 SCOPE_ADVICE = "give the key or app the scopes that are missing"
 PROPERTY_ADVICE = "make the property (relay setup), correct map, or set unknown_property: drop"
+TAKEN_ADVICE = "merge the two in HubSpot, or set on_invalid: drop"
 MISSING_ADVICE = "map the property, or give it a value in defaults"
 INVALID_ADVICE = "on_invalid: drop sends the record without it"
 UNIQUE_ADVICE = "id_property has to be a property made unique: relay setup makes one"
@@ -84,9 +85,9 @@ RULES: tuple[Rule, ...] = (
     Rule(Action.RETRY, _statuses(408, 425)),
     # Another record has it already.
     Rule(Action.OK, code=frozenset({"OBJECT_ALREADY_EXISTS"})),
-    Rule(Action.FIX, text=EXISTING_ID),
-    Rule(Action.FIX, code=frozenset({"CONTACT_EXISTS"})),
-    Rule(Action.FIX, text=ALREADY_SET),
+    Rule(Action.FIX, text=EXISTING_ID, advice=TAKEN_ADVICE),
+    Rule(Action.FIX, code=frozenset({"CONTACT_EXISTS"}), advice=TAKEN_ADVICE),
+    Rule(Action.FIX, text=ALREADY_SET, advice=TAKEN_ADVICE),
     Rule(Action.RETRY, code=frozenset({"CONFLICT"})),
     Rule(Action.RETRY, _statuses(409)),
     # The request.

@@ -80,11 +80,7 @@ class Mender:
         names = [name for fault in problem.faults for name in fault.properties] or [EMAIL]
         if self._drop(record, [EMAIL if name == self.id_property else name for name in names]):
             return None
-        return relay.Reject(
-            f"{problem.reason(record.properties.values())} (record {problem.other_record}): "
-            "merge the two in HubSpot, or set on_invalid: drop",
-            status=problem.status or 400,
-        )
+        return problem.outcome(record.properties.values())
 
     def _without_target(self, record: Record, problem: Problem) -> Outcome | None:
         """Our key is another record's, so that one is written and not the one found."""

@@ -82,6 +82,8 @@ class Problem:
         words = "; ".join(fault.message for fault in self.faults) or self.message
         head = " ".join(str(part) for part in (self.status, *(told or [self.code])) if part)
         said = f"{head}: {hidden(words, values)}" if words else head
+        if self.other_record:  # masked above, as it looks like a number
+            said = f"{said} (record {self.other_record})"
         return f"{said}: {self.rule.advice}" if self.rule.advice else said
 
     def _said(self) -> str:

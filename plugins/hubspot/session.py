@@ -29,10 +29,11 @@ PATIENCE = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """`problem` is None for 2xx. `body` is {} where the answer has none or is no JSON."""
+    """`problem` is None for 2xx. `body` is {} where it is no JSON, or none at all: `is_bare`."""
 
     body: dict[str, Any]
     problem: Problem | None = None
+    is_bare: bool = False
 
     def is_expired(self) -> bool:
         """Whether another token would do."""
@@ -121,7 +122,7 @@ class Session:
         self._tell_quota(response)
         body = _json(response.content)
         if response.is_success:
-            return Answer(body)
+            return Answer(body, is_bare=not response.content)
         after = retryafter.parse(response.headers.get("retry-after"), self._clock.now())
         problem = problems.read(response.status_code, body, after)
         if response.status_code == 429:

@@ -229,9 +229,13 @@ async def test_one_contact_that_is_gone_meanwhile_is_tried_again(stub):
     assert kinds(outcomes) == ["Delivered", "Retry", "Delivered"]
 
 
-async def test_an_activity_that_nothing_is_said_of_is_tried_again(stub):
-    stub.fault("empty", on="associations")
-    async with opened(stub.url, activity=OBJECT) as sink:
+@pytest.mark.parametrize(
+    ("name", "where"),
+    [("object", "associations"), ("object", "2-123/"), ("event", "/send/"), ("log", "/create")],
+)
+async def test_an_activity_that_nothing_is_said_of_is_tried_again(stub, name, where):
+    stub.fault("empty", on=where)
+    async with opened(stub.url, activity=ALL[name]) as sink:
         assert kinds(await sink.send_batch(batch(1))) == ["Retry"]
 
 
