@@ -30,8 +30,10 @@ from starlette.responses import Response
 from starlette.routing import Route
 from stubs.salesforce_errors import CONCURRENT, MESSAGES, Fault, alone, errors, nothing_here
 from stubs.salesforce_login import Login
-from stubs.salesforce_org import DuplicateRule, Field, Org, Refused
+from stubs.salesforce_mistakes import DuplicateRule, Refused
+from stubs.salesforce_org import Org
 from stubs.salesforce_reading import DATA, VERSIONS
+from stubs.salesforce_schema import Field
 from stubs.salesforce_soql import Malformed
 from stubs.salesforce_writing import Writing
 from stubs.vendor import Stub, answer

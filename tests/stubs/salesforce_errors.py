@@ -8,7 +8,7 @@ are those that users of the API have recorded.
 from typing import Any
 
 from starlette.responses import Response
-from stubs.salesforce_org import Mistake, Mistyped, Refused
+from stubs.salesforce_mistakes import Mistake, Mistyped, Refused
 from stubs.vendor import answer
 
 # What the vendor says with a code; for the rest the code itself must do.

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from stubs.salesforce_errors import MESSAGES
-from stubs.salesforce_org import Mistake, Org, Refused, comparable, taken
+from stubs.salesforce_mistakes import Mistake, Refused, taken
+from stubs.salesforce_org import Org
+from stubs.salesforce_values import comparable
 
 Name = tuple[str, str, Any]
 """A record by its object, a field and the value there."""

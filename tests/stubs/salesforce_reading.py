@@ -10,7 +10,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from stubs import salesforce_soql as soql
 from stubs.salesforce_errors import Fault, nothing_here
-from stubs.salesforce_org import SYSTEM, Field, Org, Refused
+from stubs.salesforce_mistakes import Refused
+from stubs.salesforce_org import Org
+from stubs.salesforce_schema import SYSTEM, Field
 from stubs.vendor import answer
 
 DATA = "/services/data/v"

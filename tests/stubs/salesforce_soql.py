@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from stubs.salesforce_org import comparable, full_id
+from stubs.salesforce_ids import full_id
+from stubs.salesforce_values import comparable
 
 Row = Mapping[str, Any]
 Test = Callable[[Row], bool]

@@ -15,8 +15,10 @@ from starlette.responses import Response
 from stubs import salesforce_errors as errors
 from stubs.salesforce_errors import Fault, not_here, nothing_here
 from stubs.salesforce_locks import Locks, Name, locked_by
-from stubs.salesforce_org import Mistake, Mistyped, Org, Refused, comparable
+from stubs.salesforce_mistakes import Mistake, Mistyped, Refused
+from stubs.salesforce_org import Org
 from stubs.salesforce_reading import Reading, several
+from stubs.salesforce_values import comparable
 from stubs.vendor import answer
 
 LARGEST_COLLECTION = 200

@@ -11,8 +11,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from stubs.salesforce import Field, Refused, SalesforceStub
+from stubs.salesforce_ids import full_id, new_id
 from stubs.salesforce_login import JWT_GRANT
-from stubs.salesforce_org import full_id, new_id
 from stubs.vendor import serving
 
 TOKEN = "/services/oauth2/token"

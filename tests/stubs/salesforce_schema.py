@@ -1,0 +1,120 @@
+"""The objects of the Salesforce stub and their fields, as `describe` tells them."""
+
+from dataclasses import dataclass
+from typing import Any
+
+SYSTEM = ("Id", "CreatedDate", "LastModifiedDate", "SystemModstamp")
+SOURCES = ("Web", "Phone Inquiry", "Partner Referral", "Purchased List", "Other")
+
+
+@dataclass(frozen=True)
+class Field:
+    """A column, as `describe` tells it.
+
+    `options` are a picklist's values, refused otherwise where it is `restricted`; `refers` is the
+    object that a reference leads to, and `relationship` the name under which a parent is given
+    by its external id.
+    """
+
+    type: str = "string"
+    length: int = 255
+    required: bool = False
+    unique: bool = False
+    external_id: bool = False
+    writable: bool = True
+    options: tuple[str, ...] | None = None
+    restricted: bool = True
+    label: str = ""
+    refers: str = ""
+    relationship: str = ""
+    case_sensitive: bool = False
+
+
+def _text(length: int = 255, **more: Any) -> Field:
+    return Field(length=length, **more)
+
+
+def _phones() -> dict[str, Field]:
+    return {name: Field("phone", 40) for name in ("Phone", "MobilePhone")}
+
+
+def _person() -> dict[str, Field]:
+    """What a contact and a lead have in common, with what an administrator made for the relay."""
+    return _phones() | {
+        "FirstName": _text(40, label="First Name"),
+        "LastName": _text(80, required=True, label="Last Name"),
+        "Name": _text(121, writable=False, label="Full Name"),
+        "Email": Field("email", 80),
+        "Title": _text(128),
+        "LeadSource": Field("picklist", options=SOURCES, restricted=False, label="Lead Source"),
+        "Description": Field("textarea", 32000),
+        "DoNotCall": Field("boolean", label="Do Not Call"),
+        "HasOptedOutOfEmail": Field("boolean", label="Email Opt Out"),
+        "SMS_Key__c": _text(40, unique=True, external_id=True, label="SMS Key"),
+        "SMS_Opt_Out__c": Field("boolean", label="SMS Opt Out"),
+        "SMS_Keyword__c": _text(40, label="SMS Keyword"),
+        "SMS_Status__c": Field("picklist", options=("Active", "Stopped"), label="SMS Status"),
+        "SMS_Score__c": Field("double", label="SMS Score"),
+        "Last_SMS_At__c": Field("datetime", label="Last SMS At"),
+        "Legacy_Id__c": _text(40, external_id=True, label="Legacy Id"),
+        "Loyalty_Number__c": _text(40, unique=True, label="Loyalty Number"),
+    }
+
+
+def schema() -> dict[str, dict[str, Field]]:
+    """The objects of a fresh org. Lengths: Salesforce object reference."""
+    return {
+        "Contact": _person()
+        | {name: Field("phone", 40) for name in ("HomePhone", "OtherPhone")}
+        | {
+            "Birthdate": Field("date"),
+            "MailingStreet": Field("textarea", 255, label="Mailing Street"),
+            "MailingCity": _text(40, label="Mailing City"),
+            "MailingState": _text(80, label="Mailing State/Province"),
+            "MailingPostalCode": _text(20, label="Mailing Zip/Postal Code"),
+            "MailingCountry": _text(80, label="Mailing Country"),
+        },
+        "Lead": _person()
+        | {
+            "Company": _text(255, required=True),
+            "Status": Field("picklist", options=("Open", "Working", "Closed"), restricted=False),
+            "Street": Field("textarea", 255),
+            "City": _text(40),
+            "State": _text(80, label="State/Province"),
+            "PostalCode": _text(20, label="Zip/Postal Code"),
+            "Country": _text(80),
+        },
+        "Campaign": {"Name": _text(80, required=True)},
+        "CampaignMember": {
+            "CampaignId": Field(
+                "reference", 18, True, refers="Campaign", relationship="Campaign", label="Campaign"
+            ),
+            "ContactId": Field("reference", 18, refers="Contact", relationship="Contact"),
+            "LeadId": Field("reference", 18, refers="Lead", relationship="Lead"),
+            "Status": Field("picklist", 40, options=("Sent", "Responded"), restricted=False),
+        },
+        "SMS_Event__c": {
+            "Name": _text(80),
+            "Event_Id__c": _text(64, required=True, unique=True, external_id=True),
+            "Contact__c": Field("reference", 18, refers="Contact", relationship="Contact__r"),
+            "Lead__c": Field("reference", 18, refers="Lead", relationship="Lead__r"),
+            "Kind__c": _text(80, label="Kind"),
+            "Type__c": _text(80, label="Type"),
+            "Message__c": Field("textarea", 32768, label="Message"),
+            "Keyword__c": _text(40, label="Keyword"),
+            "Mobile__c": Field("phone", 40, label="Mobile"),
+            "Received_At__c": Field("datetime", label="Received At"),
+        },
+        "SMS_Vote__c": {
+            "Name": _text(80),
+            "Event_Id__c": _text(64, required=True, unique=True, external_id=True),
+            "Reply__c": _text(80, label="Reply"),
+            "Label__c": _text(80, label="Label"),
+            "Keyword__c": _text(40, label="Keyword"),
+            "Mobile__c": Field("phone", 40, label="Mobile"),
+            "Received_At__c": Field("datetime", label="Received At"),
+        },
+    }
+
+
+PREFIXES = {"Contact": "003", "Lead": "00Q", "Campaign": "701", "CampaignMember": "00v"}
