@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from itertools import islice
-from typing import Any
 
 import relay
 from relay.phone import country, e164
@@ -11,6 +10,7 @@ from relay.quota import Quota
 
 from .key import of_number
 from .options import Options
+from .people import Record
 from .row import MOST_ROWS, Row
 from .session import Session
 from .writer import Writer
@@ -74,7 +74,7 @@ class Backfill:
             self._count("people who share a number: give one of them the key, or merge", count)
         return people
 
-    async def _records(self) -> AsyncIterator[Mapping[str, Any]]:
+    async def _records(self) -> AsyncIterator[Record]:
         options = self._options
         phones = options.phone_fields
         numbered = " OR ".join(f"{name} != null" for name in phones)
@@ -87,15 +87,15 @@ class Backfill:
         self._progress(0, self._total)
         while True:
             for record in page["records"]:
-                yield record
+                yield Record(record)
             if page["done"]:
                 return
             page = await self._session.get(page["nextRecordsUrl"])
 
-    def _keys(self, record: Mapping[str, Any]) -> list[str]:
+    def _keys(self, record: Record) -> list[str]:
         """The key of the first field that has a number."""
         for name in self._options.phone_fields:
-            number = e164(str(record.get(name) or ""), self._options.country)
+            number = e164(str(record[name] or ""), self._options.country)
             if number:
                 own = country(number, self._options.country)
                 key = of_number(self._options.key, number, own)

@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from .errors import GONE, INVALID
@@ -46,11 +46,9 @@ class Mender:
     def _fill(self, row: Row, refusal: Refusal) -> bool:
         """The default of each field that is missing."""
         missing = _named(refusal)
-        defaults = self._options.defaults
-        if not missing or not defaults.keys() >= set(missing):
-            return False
-        row.fields |= {name: defaults[name] for name in missing}
-        return True
+        found = spelt(missing, self._options.defaults)
+        row.fields |= {name: self._options.defaults[name] for name in found}
+        return bool(missing) and len(found) == len(missing)
 
     def _shorten(self, row: Row, refusal: Refusal) -> bool:
         longest = LONGEST.search(refusal.message)
@@ -69,18 +67,17 @@ class Mender:
         fields = self._invalid(row, refusal)
         for name in fields:
             del row.fields[name]
-            if name in self._options.defaults:
-                row.fields[name] = self._options.defaults[name]
+            for default in spelt([name], self._options.defaults):
+                row.fields[default] = self._options.defaults[default]
             self._log.warning(
                 "%s: %s is not valid (%s), left out", row.delivery.id, name, refusal.code
             )
         return bool(fields)
 
-    def _invalid(self, row: Row, refusal: Refusal) -> Sequence[str]:
+    def _invalid(self, row: Row, refusal: Refusal) -> list[str]:
         """The fields at fault; none where one of them is not the map's: nothing is to be done."""
-        if all(name in row.fields for name in refusal.fields):
-            return refusal.fields
-        return ()
+        found = spelt(refusal.fields, row.fields)
+        return found if len(found) == len(refusal.fields) else []
 
     def _match(self, row: Row, refusal: Refusal) -> bool:
         """Update the one record that the duplicate rule found, which gets the key."""
@@ -100,6 +97,12 @@ class Mender:
 def cut(text: str, length: int) -> str:
     """The text with so many UTF-16 units at the most, which is what Salesforce counts."""
     return text.encode("utf-16-le")[: 2 * length].decode("utf-16-le", errors="ignore")
+
+
+def spelt(names: Iterable[str], known: Iterable[str]) -> list[str]:
+    """Those of the names that are known, as they are spelt there: case tells nothing."""
+    folded = {name.casefold(): name for name in known}
+    return [folded[name.casefold()] for name in names if name.casefold() in folded]
 
 
 def _named(refusal: Refusal) -> list[str]:

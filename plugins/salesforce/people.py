@@ -1,14 +1,14 @@
 """The people who are there already: found by key, and those without one by their number."""
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 from urllib.parse import quote
 
 from relay.helpers import national
 from relay.phone import e164
 
-from .mending import Log
+from .mending import Log, spelt
 from .options import Options
 from .row import Row
 from .session import Session
@@ -35,6 +35,16 @@ class Known:
         self._keys.move_to_end(key.casefold())
         if len(self._keys) > self._most:
             self._keys.popitem(last=False)
+
+
+class Record:
+    """A record as Salesforce has it. It spells the names of fields in its own way."""
+
+    def __init__(self, fields: dict[str, Any]) -> None:
+        self._fields = {name.casefold(): value for name, value in fields.items()}
+
+    def __getitem__(self, name: str) -> Any:
+        return self._fields.get(name.casefold())
 
 
 class People:
@@ -68,19 +78,19 @@ class People:
             await self._match([row for row in asked if row.key.casefold() not in there])
 
     def _is_asked(self, row: Row) -> bool:
-        if any(name in row.fields for name in self._only_if_empty):
+        if spelt(self._only_if_empty, row.fields):
             return True
         return self._by_phone and row.key not in self.known
 
-    async def _with_keys(self, rows: Sequence[Row]) -> dict[str, Mapping[str, Any]]:
+    async def _with_keys(self, rows: Sequence[Row]) -> dict[str, Record]:
         """The records that have the rows' keys, by key."""
         columns = ", ".join(dict.fromkeys(["Id", self._external_id, *self._only_if_empty]))
         head = f"SELECT {columns} FROM {self._object} WHERE {self._external_id} IN "  # noqa: S608  names of the options; keys are quoted
-        there: dict[str, Mapping[str, Any]] = {}
+        there: dict[str, Record] = {}
         keys = dict.fromkeys(row.key for row in rows)
         for part in parts([literal(key) for key in keys], LONGEST_QUERY - len(quote(head))):
             found = await self._session.get("query", q=f"{head}({','.join(part)})")
-            for record in found["records"]:
+            for record in map(Record, found["records"]):
                 there[str(record[self._external_id]).casefold()] = record
         return there
 
@@ -99,7 +109,7 @@ class People:
                 if all(keys.setdefault(one["Id"], row.key) == row.key for one in people):
                     self._take(row, people)
 
-    def _take(self, row: Row, people: Sequence[Mapping[str, Any]]) -> None:
+    def _take(self, row: Row, people: Sequence[Record]) -> None:
         if len(people) > 1:
             self._log.warning(
                 "%s: %d people of %s have its number and no %s: none is taken for it, and a new"
@@ -113,29 +123,29 @@ class People:
         row.id = people[0]["Id"]
         self._keep(row, people[0])
 
-    async def _with_numbers(self, numbers: Iterable[str]) -> dict[str, list[Mapping[str, Any]]]:
+    async def _with_numbers(self, numbers: Iterable[str]) -> dict[str, list[Record]]:
         """The people without a key, by number. The search overlooks how a number is written."""
         columns = dict.fromkeys(["Id", self._external_id, *self._phones, *self._only_if_empty])
         returning = f" IN PHONE FIELDS RETURNING {self._object}({', '.join(columns)})"
         terms = [" OR ".join(spellings(number)) for number in numbers]
-        found: dict[str, dict[str, Mapping[str, Any]]] = {}
+        found: dict[str, dict[str, Record]] = {}
         for part in parts(terms, LONGEST_SEARCH, joint=4):
             answer = await self._session.get("search", q=f"FIND {{{' OR '.join(part)}}}{returning}")
-            for record in answer["searchRecords"]:
-                if not record.get(self._external_id):
+            for record in map(Record, answer["searchRecords"]):
+                if not record[self._external_id]:
                     for number in self._numbers(record):
                         found.setdefault(number, {})[record["Id"]] = record
         return {number: list(people.values()) for number, people in found.items()}
 
-    def _numbers(self, record: Mapping[str, Any]) -> set[str]:
-        written = [str(record[name]) for name in self._phones if record.get(name)]
+    def _numbers(self, record: Record) -> set[str]:
+        written = [str(record[name]) for name in self._phones if record[name]]
         return {number for each in written if (number := e164(each, self._country))}
 
-    def _keep(self, row: Row, record: Mapping[str, Any]) -> None:
+    def _keep(self, row: Row, record: Record) -> None:
         """Leave out what is only for empty fields, where they are not."""
-        for name in self._only_if_empty:
-            if record.get(name) not in (None, ""):
-                row.fields.pop(name, None)
+        for name in spelt(self._only_if_empty, row.fields):
+            if record[name] not in (None, ""):
+                del row.fields[name]
 
 
 def literal(text: str) -> str:

@@ -151,6 +151,24 @@ async def test_a_person_found_by_number_keeps_what_they_have():
     assert [each["LeadSource"] for each in stub.records("Contact")] == ["Web"]
 
 
+async def test_the_case_of_a_fields_name_tells_nothing():
+    names = {
+        "external_id": "sms_key__C",
+        "only_if_empty": ["leadsource"],
+        "phone_fields": ["mobilephone"],
+        "defaults": {"lastname": "Unknown"},
+        "on_invalid": "drop",
+    }
+    record = {"LeadSource": "SMS", "email": "no address", "LastName": ...}
+    async with connected(**PHONE, **names) as (stub, sink):
+        assert await sink.check() == []
+        stub.seed("Contact", {"LastName": "A", "MobilePhone": "2125550001", "LeadSource": "Web"})
+        assert all(delivered(await sink.send_batch(deliveries(1, 2, record=record))))
+        first, second = stub.records("Contact")
+    assert (first["SMS_Key__c"], first["LeadSource"]) == (key(1), "Web")
+    assert (second["SMS_Key__c"], second["LastName"]) == (key(2), "Unknown")
+
+
 async def test_a_record_that_says_nothing_of_the_field_is_not_looked_up():
     async with connected(only_if_empty=["LeadSource"]) as (stub, sink):
         await sink.send_batch([delivery(1)])
