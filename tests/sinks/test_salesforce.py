@@ -1,5 +1,7 @@
 """The salesforce sink against the stub: what stands in the org afterwards, in how many calls."""
 
+import asyncio
+
 import pytest
 from salesforcesink import (
     ACTIVITY,
@@ -11,6 +13,7 @@ from salesforcesink import (
     key,
     mobile,
 )
+from stubs.salesforce import SalesforceStub
 
 import relay
 
@@ -418,6 +421,29 @@ async def test_a_lost_race_for_a_key_is_won_by_the_retry():
         (outcome,) = await sink.send_batch([delivery(1)])
         assert type(outcome) is relay.Retry
         assert delivered(await sink.send_batch([delivery(1)])) == [True]
+
+
+async def test_two_batches_that_insert_one_key_at_once_leave_one_record():
+    one, other = delivery(1, keyword="same"), delivery(2, keyword="same")
+    async with connected(key="{{ data.keyword }}") as (stub, sink):
+        stub.latency = 0.05
+        outcomes = await asyncio.gather(*(sink.send_batch([each]) for each in (one, other)))
+        lost = [number for number, each in enumerate(outcomes) if not all(delivered(each))]
+        again = [(one, other)[number] for number in lost]
+        assert stub.fired["race"] == len(again) == 1
+        assert delivered(await sink.send_batch(again)) == [True]
+    assert len(stub.records("Contact")) == 1
+
+
+async def test_batches_that_fill_one_campaign_do_not_refuse_each_other():
+    stub = SalesforceStub()
+    campaign = {"id": stub.seed("Campaign", {"Name": "Autumn"})}
+    async with connected(stub, campaign=campaign) as (_, sink):
+        stub.latency = 0.05
+        batches = [deliveries(*range(n, n + 10)) for n in (0, 10, 20, 30)]
+        outcomes = await asyncio.gather(*map(sink.send_batch, batches))
+    assert all(all(delivered(each)) for each in outcomes)
+    assert len(stub.records("CampaignMember")) == 40
 
 
 async def test_a_key_that_is_there_twice_is_for_somebody_to_mend():
