@@ -136,8 +136,13 @@ def _text(value: Any) -> str:
 def _hidden(message: str, values: Iterable[Any]) -> str:
     """The message without what it quotes of the record."""
     message = TOO_LARGE.sub(r"\1…\2", message)  # what it quotes there is cut
-    texts = {value.strip() for value in values if isinstance(value, str)}
-    for text in sorted(texts, key=len, reverse=True):
-        if len(text) > 1:
-            message = re.sub(rf"(?<!\w){re.escape(text)}(?!\w)", "…", message)
+    for text in sorted(_texts(values), key=len, reverse=True):
+        message = re.sub(rf"(?<!\w){re.escape(text)}(?!\w)", "…", message, flags=re.IGNORECASE)
     return mask_all(message)[:LONGEST_MESSAGE]
+
+
+def _texts(values: Iterable[Any]) -> set[str]:
+    """All that could be quoted: each text, and of a picklist's each item. Letters are no secret."""
+    texts = {value for value in values if isinstance(value, str)}
+    items = {item.strip() for text in texts for item in (text, *text.split(";"))}
+    return {item for item in items if len(item) > 1}

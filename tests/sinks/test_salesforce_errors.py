@@ -228,7 +228,7 @@ def test_what_is_the_records_own_fault_never_pauses():
     assert outcome.status is None
 
 
-VALUES = ["Bob O'Neil", "bob@x", 7, None, "+12125550123", "x" * 300, "a"]
+VALUES = ["Bob O'Neil", "bob@x", 7, None, "+12125550123", "x" * 300, "a", "red;blue"]
 
 
 @pytest.mark.parametrize(
@@ -241,6 +241,8 @@ VALUES = ["Bob O'Neil", "bob@x", 7, None, "+12125550123", "x" * 300, "a"]
             "First Name: data value too large: … (max length=40)",
         ),
         ("the number 212-555-0123 is taken", "the number …0123 is taken"),
+        ("invalid email address: BOB@X", "invalid email address: …"),
+        ("bad value for restricted picklist field: red", "picklist field: …"),
         ("a trigger says no", "a trigger says no"),
     ],
 )
