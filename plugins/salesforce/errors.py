@@ -56,7 +56,8 @@ RULES = (
         Action.REFRESH, _statuses(401), _codes("INVALID_SESSION_ID", "INVALID_AUTH_HEADER"),
         advice="each new token is refused at once; see the session settings of the app's policy",
     ),
-    Rule(Action.RETRY, code=_codes("UNABLE_TO_LOCK_ROW")),
+    # The second: a record that waits for somebody's approval.
+    Rule(Action.RETRY, code=_codes("UNABLE_TO_LOCK_ROW", "ENTITY_IS_LOCKED")),
     Rule(Action.RETRY, code=TRIGGERED, text="UNABLE_TO_LOCK_ROW"),
     Rule(Action.RETRY, code=TRIGGERED, text="Record Currently Unavailable"),
     Rule(Action.SPLIT, code=TRIGGERED, text="Too many SOQL queries"),
@@ -69,7 +70,10 @@ RULES = (
         " when there are some again; else ask for more, or lower quota.share",
     ),
     Rule(Action.RETRY, code=_codes("SERVER_UNAVAILABLE"), after=30.0),
-    Rule(Action.RETRY, code=_codes("QUERY_TIMEOUT", "UNKNOWN_EXCEPTION")),
+    Rule(
+        Action.RETRY,
+        code=_codes("QUERY_TIMEOUT", "REQUEST_RUNNING_TOO_LONG", "UNKNOWN_EXCEPTION"),
+    ),
     Rule(Action.RETRY, frozenset({408, 420, 429, *range(500, 600)})),
     Rule(Action.SPLIT, code=ALL_TOO_MANY),
     Rule(Action.SPLIT, code=DUPLICATE, text="Duplicate external id specified"),
@@ -94,6 +98,10 @@ RULES = (
         advice="shorten it in the map, or set on_invalid to truncate",
     ),
     Rule(Action.FIX, code=INVALID, advice="correct it in the map, or set on_invalid to drop"),
+    Rule(
+        Action.DEAD, code=_codes("CANNOT_UPDATE_CONVERTED_LEAD"),
+        advice="the lead has become a contact: write those by a sink with the object Contact",
+    ),
     Rule(Action.DEAD, code=REFUSED, advice="correct the map, or the rule in Salesforce"),
     Rule(Action.FIX, code=GONE, advice="the record that it points to is not there"),
     # What it points to can still come: the contact is written again with each attempt.

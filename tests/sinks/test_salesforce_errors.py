@@ -15,6 +15,9 @@ CASES = [
     (401, "SOMETHING_ELSE", "", Action.PAUSE, None),
     (400, "UNABLE_TO_LOCK_ROW", "unable to obtain exclusive access", Action.RETRY, None),
     (ROW, "UNABLE_TO_LOCK_ROW", "unable to obtain exclusive access", Action.RETRY, None),
+    (ROW, "ENTITY_IS_LOCKED", "This record is locked", Action.RETRY, None),
+    (ROW, "CANNOT_UPDATE_CONVERTED_LEAD", "cannot reference converted lead", Action.DEAD, None),
+    (400, "REQUEST_RUNNING_TOO_LONG", "", Action.RETRY, None),
     (
         ROW,
         "CANNOT_INSERT_UPDATE_ACTIVATE_ENTITY",
