@@ -125,6 +125,10 @@ class Vendor:
     def restore(self) -> None:
         raise NotImplementedError
 
+    def seed(self, mobile: str) -> None:
+        """Somebody who has been there for long, by phone alone."""
+        raise NotImplementedError
+
     def people(self) -> list[Person]:
         raise NotImplementedError
 
@@ -207,6 +211,9 @@ class Salesforce(Vendor):
 
     def restore(self) -> None:
         self.stub.allow_sign_in()
+
+    def seed(self, mobile: str) -> None:
+        self.stub.seed("Contact", {"LastName": "Old", "Phone": mobile})
 
     def people(self) -> list[Person]:
         return [
@@ -302,6 +309,9 @@ class HubSpot(Vendor):
 
     def restore(self) -> None:
         self.stub.access.refresh_tokens |= self._kept
+
+    def seed(self, mobile: str) -> None:
+        self.stub.seed("contacts", {"lastname": "Old", "phone": mobile})
 
     def people(self) -> list[Person]:
         return [
