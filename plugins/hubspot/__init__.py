@@ -17,7 +17,8 @@ sinks:
       key: "{{ data.mobile | digits }}"      # the value of id_property
       match: [key]                           # then phone, email: finds people who have no key yet
       country: US                            # of phone numbers in HubSpot that do not say theirs
-      on_invalid: dead                       # of a value that HubSpot refuses: dead, drop, truncate
+      on_invalid: dead                       # drop: leave a refused value out; truncate: cut what
+                                             # is too long, leave out what is wrong otherwise
       unknown_property: pause                # or drop: go on without it
       defaults: {firstname: Unknown}         # only where HubSpot says that it is required
       only_if_empty: [lifecyclestage]        # set, but never overwritten
@@ -30,20 +31,28 @@ sinks:
         object:                              # a custom object (an Enterprise account)
           type: 2-123
           id_property: event_id              # made unique; `relay setup crm` makes it
-          association: 17                    # the number of its association with contacts
+          association: 17                    # the type of its association with contacts, and
+          category: USER_DEFINED             # HUBSPOT_DEFINED or INTEGRATOR_DEFINED; check lists them
           map: {message: "{{ data.message }}"}
         communication:                       # HubSpot's log of text messages
           body: "{{ data.keyword }}: {{ data.message }}"
           id_property: null                  # a unique property of communications: see below
-        on_invalid: dead
+        on_invalid: dead                     # these two as above, for the activity
         defaults: {}
+
+The key needs the scopes crm.objects.contacts.read and .write, and crm.schemas.contacts.write for
+`relay setup`; an activity crm.objects.custom.write or analytics.behavioral_events.send as well.
 
 A record is written by `id_property`, so that whatever is sent twice, after a crash or a replay,
 changes the same contact again. `relay check --online` names every property that is missing.
 
-An activity is written once its contact is, and once an event, by the event's id. Only
-communications without an `id_property` are written at least once: after a connection that broke
-there may be two.
+A hundred records go in one call. `only_if_empty` makes it two; `match` two more for people who
+were not seen before, in HubSpot's search among others, which knows a phone number some moments
+after it was written. Where several people have a number, none of them is taken for the sender.
+
+An activity is written once its contact is, and once an event, by the event's id: a call more, or
+two. Only communications without an `id_property` are written at least once: after a connection
+that broke there may be two.
 """
 
 from collections.abc import Callable, Sequence
@@ -57,8 +66,9 @@ from relay.quota import Quota
 from relay.sink import Progress
 
 from . import activity
-from .activity import Activity, Entry
+from .activity import Activity
 from .backfill import Backfill
+from .entry import Entry
 from .inspection import Inspection
 from .mender import Mender
 from .options import Options

@@ -113,6 +113,11 @@ def no_word() -> Problem:
     return Problem(None, "", words, rule_of(None, [NO_WORD], ""))
 
 
+def every_one(problem: Problem) -> relay.Pause:
+    """Where record after record is refused alone, the mistake is not in them."""
+    return relay.Pause(f"each record is refused: {problem.reason()}", status=problem.status)
+
+
 def read(status: int | None, error: Any, after: float | None = None) -> Problem:
     """An error's body, or one of the `errors` of a 207 (which has no status of its own)."""
     body = _mapping(error)

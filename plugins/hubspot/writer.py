@@ -6,10 +6,9 @@ in an answer is mended or ended; one that is in neither list is tried again, and
 written.
 """
 
-from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 
 import relay
 from relay.outcome import Outcome, Pause
@@ -17,6 +16,7 @@ from relay.outcome import Outcome, Pause
 from . import problem as problems
 from .errors import GONE, UNKNOWN
 from .mender import Mender
+from .parts import Parts, halves
 from .problem import Problem
 from .record import Record, keep_filled, value
 from .session import Answer, Session
@@ -26,7 +26,6 @@ MOST = 100
 UPDATE = "batch/update"
 QUOTED = 3
 """Characters that a value needs to be looked for in a message."""
-T = TypeVar("T")
 TOO_SLOW = "a refused batch was not searched to its end in time"
 
 
@@ -78,25 +77,31 @@ class Writer:
 
     async def _send(self, action: str, records: Sequence[Record]) -> None:
         """Send them together; in parts, where that is refused. Each is ended or mended."""
-        parts = deque(records[start : start + MOST] for start in range(0, len(records), MOST))
+        parts = Parts(records, MOST)
         while parts:
-            part = parts.popleft()
+            part = parts.next()
             content = {"inputs": [self._input(record) for record in part]}
             answer = await self._session.post(self._path(action), content)
             if action == UPDATE and answer.problem and answer.problem.code in GONE:
                 # A record is not there, one of many perhaps; the path would have no category.
                 answer = replace(answer, problem=problems.read(None, answer.body))
-            parts.extendleft(reversed(self._conclude(part, answer)))
-            if parts and (stop := self._stop(part, answer)):
-                end([record for rest in parts for record in rest], stop)
+            parts.put(self._conclude(part, answer))
+            if parts and (stop := self._stop(parts, part, answer)):
+                end(parts.rest(), stop)
                 return
 
-    def _stop(self, part: Sequence[Record], answer: Answer) -> Outcome | None:
+    def _stop(self, parts: Parts[Record], part: Sequence[Record], answer: Answer) -> Outcome | None:
         """What keeps the other parts from being sent."""
+        ends = [record.outcome for record in part]
+        accepted = any(isinstance(each, relay.Delivered) for each in ends)
+        refused = any(isinstance(each, relay.Reject) for each in ends)
+        parts.note(part, accepted=accepted, refused=refused)
         if answer.problem and answer.problem.holds_all():
             return answer.problem.outcome()
-        if pause := next((each.outcome for each in part if isinstance(each.outcome, Pause)), None):
+        if pause := next((each for each in ends if isinstance(each, Pause)), None):
             return pause
+        if answer.problem and parts.hopeless:
+            return problems.every_one(answer.problem)
         return relay.Retry(TOO_SLOW) if self._session.spent() else None
 
     def _input(self, record: Record) -> dict[str, Any]:
@@ -223,11 +228,6 @@ def _split(part: Sequence[Record], problem: Problem) -> list[Sequence[Record]]:
     if 0 < len(suspects) < len(part):
         return [[record for record in part if record not in suspects], suspects]
     return halves(part)
-
-
-def halves(part: Sequence[T]) -> list[Sequence[T]]:
-    middle = len(part) // 2
-    return [part[:middle], part[middle:]]
 
 
 def _is_suspect(record: Record, problem: Problem) -> bool:

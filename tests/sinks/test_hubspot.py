@@ -1,13 +1,17 @@
 """The hubspot sink against a strict account: what stands in it then, and for how many calls."""
 
+import re
+import sys
+
 import pytest
-from hubspotsink import delivery, key, kinds, mobile, opened
+from hubspotsink import HubSpot, delivery, key, kinds, mobile, module, opened
 from stubs.hubspot import HubSpotStub
 from stubs.vendor import serving
 
 import relay
+from relay.dispatch import within
 
-UPSERT = "batch/upsert"
+PARTS = ("ActivityOptions", "CustomEvent", "CustomObject", "Communication", "OAuth", "QuotaShare")
 
 
 @pytest.fixture
@@ -131,6 +135,14 @@ async def test_without_a_map_it_pauses(stub):
             await sink.send_batch([delivery(1)])
 
 
+def test_the_plugins_text_names_every_option():
+    told = sys.modules[HubSpot.__module__].__doc__
+    models = [HubSpot.Options, *(getattr(module("options"), name) for name in PARTS)]
+    for model in models:
+        for name in model.model_fields:
+            assert re.search(rf"\b{name}:", told), name
+
+
 # What goes wrong
 
 
@@ -182,6 +194,29 @@ async def test_a_batch_refused_without_a_hint_is_halved_until_the_bad_record_is_
     assert isinstance(outcomes[41], relay.Reject)
     assert len(stub.records("contacts")) == 99
     assert len(stub.calls) <= 16
+
+
+async def test_where_each_record_is_refused_it_pauses_after_a_few_calls(stub):
+    stub.multi_status = False
+    stub.fault_row("UNHEARD_OF", count=1000)
+    batch = [delivery(number) for number in range(100)]
+    async with opened(stub.url) as sink:
+        outcomes = await sink.send_batch(batch)
+    assert kinds(outcomes) == ["Reject"] * 5 + ["Pause"] * 95
+    assert "each record is refused" in outcomes[-1].reason
+    assert len(stub.calls) <= 20
+
+
+async def test_a_search_for_bad_records_ends_before_the_sinks_time_does(stub):
+    stub.multi_status, stub.latency = False, 0.1
+    for number in range(0, 100, 7):
+        stub.fault_row("UNHEARD_OF", id=key(number), count=100)
+    batch = [delivery(number) for number in range(100)]
+    async with opened(stub.url, timeout=2) as sink:
+        outcomes = await within(2, sink.send_batch(batch))
+    left = [each for each in outcomes if isinstance(each, relay.Retry)]
+    assert {each.reason for each in left} == {"a refused batch was not searched to its end in time"}
+    assert {kinds([each])[0] for each in outcomes} >= {"Retry"}
 
 
 @pytest.mark.parametrize("code", ["SILENT", "SILENT_AFTER_COMMIT"])

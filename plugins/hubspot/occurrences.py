@@ -1,0 +1,98 @@
+"""Occurrences of a custom event, one for each event.
+
+The uuid is the event's id, and HubSpot takes none twice within a year. It answers 204 for all of
+a request, or refuses it as a whole.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import relay
+from relay.evaluation import EvaluationError
+from relay.outcome import Delivered, Outcome
+
+from . import problem as problems
+from .entry import Entry, end, moment
+from .options import CustomEvent, OnInvalid
+from .parts import Parts, halves
+from .problem import Problem, every_one
+from .record import properties
+from .session import Answer, Session
+
+MOST = 500
+"""Inputs in a request (HubSpot's guide to custom events)."""
+LONGEST_VALUE = 256
+"""Characters of a property (the same guide)."""
+Input = dict[str, Any]
+
+
+class Occurrences:
+    """Sends them."""
+
+    def __init__(self, session: Session, options: CustomEvent, on_invalid: OnInvalid) -> None:
+        self._session = session
+        self._options = options
+        self._on_invalid = on_invalid
+
+    async def write(self, entries: Sequence[Entry]) -> None:
+        inputs: dict[Entry, Input] = {}
+        for entry in entries:
+            made = self._input(entry)
+            if isinstance(made, dict):
+                inputs[entry] = made
+            else:
+                entry.outcome = made
+        await self._send(inputs)
+
+    async def _send(self, inputs: dict[Entry, Input]) -> None:
+        parts = Parts(list(inputs), MOST)
+        while parts:
+            part = parts.next()
+            content = {"inputs": [inputs[entry] for entry in part]}
+            answer = await self._session.post(self._session.paths.events(), content)
+            problem = _problem(answer)
+            parts.note(part, accepted=problem is None, refused=problem is not None)
+            if problem is None:
+                end(part, Delivered())
+            elif problem.holds_all():
+                end(inputs, problem.outcome())
+                return
+            elif len(part) > 1:
+                parts.put(halves(part))
+            else:
+                end(part, problem.outcome(inputs[part[0]]["properties"].values()))
+                if parts.hopeless:
+                    end(parts.rest(), every_one(problem))
+                    return
+
+    def _input(self, entry: Entry) -> Input | Outcome:
+        event = entry.delivery.event
+        try:
+            values = properties(self._options.map.record(event))
+        except EvaluationError as error:
+            return relay.Reject(f"activity.event.map: {error}")
+        too_long = [name for name, value in values.items() if len(value) > LONGEST_VALUE]
+        if too_long and self._on_invalid == "dead":
+            return relay.Reject(
+                f"activity.event.map: {', '.join(too_long)} has more than the {LONGEST_VALUE} "
+                "characters that a custom event takes: activity.on_invalid: truncate cuts it"
+            )
+        kept = values if self._on_invalid == "truncate" else values.keys() - too_long
+        return {
+            "eventName": self._options.name,
+            "objectId": entry.contact,
+            "occurredAt": moment(event.time),
+            "uuid": entry.delivery.id,
+            "properties": {
+                name: value[:LONGEST_VALUE]
+                for name, value in values.items()
+                if value and name in kept
+            },
+        }
+
+
+def _problem(answer: Answer) -> Problem | None:
+    """Whatever says more than nothing was not HubSpot's answer to events."""
+    if answer.problem is None and not answer.is_bare:
+        return problems.no_word()
+    return answer.problem

@@ -1,0 +1,143 @@
+"""Records on the timelines: of a custom object, or communications."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import relay
+from relay.evaluation import EvaluationError
+from relay.outcome import Delivered, Outcome, Pause, Retry
+
+from . import problem as problems
+from .entry import Entry, end
+from .errors import GONE
+from .mender import Mender
+from .parts import Parts, halves
+from .problem import Problem
+from .record import Record, properties
+from .session import Answer, Session
+from .writer import Writer
+
+MOST = 2000
+"""Inputs in a request that ties records (HubSpot's guide to associations)."""
+ASSOCIATION_ADVICE = "correct the association in options.activity"
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """How a record is tied to its contact."""
+
+    type_id: int
+    category: str
+
+    def types(self) -> list[dict[str, Any]]:
+        return [{"associationCategory": self.category, "associationTypeId": self.type_id}]
+
+
+Made = Callable[[relay.Event], Mapping[str, Any]]
+"""The properties of the activity. Raises EvaluationError."""
+
+
+class Records:
+    """Records with a unique property: written by it, and tied to the contact with a call more."""
+
+    def __init__(
+        self, session: Session, kind: str, other: str, mender: Mender, link: Link, made: Made
+    ) -> None:
+        self._session = session
+        self._path = session.paths.associations(kind, other)
+        self._writer = Writer(session, kind, mender)
+        self._link = link
+        self._made = made
+
+    async def write(self, entries: Sequence[Entry]) -> None:
+        pairs = list(_records(entries, self._made))
+        await self._writer.write([record for _, record in pairs])
+        for entry, record in pairs:
+            if not isinstance(record.outcome, Delivered):
+                entry.outcome = record.outcome
+        await self._tie([(entry, record) for entry, record in pairs if entry.outcome is None])
+
+    async def _tie(self, pairs: Sequence[tuple[Entry, Record]]) -> None:
+        """Tie them to their contacts; that some are tied already does no harm."""
+        parts = Parts(pairs, MOST)
+        while parts:
+            part = parts.next()
+            answer = await self._session.post(self._path, {"inputs": [*map(self._tied, part)]})
+            if answer.problem is None:
+                _conclude(part, answer)
+            elif len(part) > 1 and not answer.problem.holds_all():
+                parts.put(halves(part))
+            else:
+                end((entry for entry, _ in part), _untied(answer.problem))
+            if stop := next((e.outcome for e, _ in part if isinstance(e.outcome, Pause)), None):
+                end((entry for entry, _ in pairs), stop)
+                return
+
+    def _tied(self, pair: tuple[Entry, Record]) -> dict[str, Any]:
+        entry, record = pair
+        ends = {"from": {"id": _reference(record)}, "to": {"id": entry.contact}}
+        return {**ends, "types": self._link.types()}
+
+
+class Communications:
+    """Communications without a property of their own to be known by."""
+
+    def __init__(self, session: Session, kind: str, mender: Mender, link: Link, made: Made) -> None:
+        self._writer = Writer(session, kind, mender)
+        self._link = link
+        self._made = made
+
+    async def write(self, entries: Sequence[Entry]) -> None:
+        pairs = list(_records(entries, self._made))
+        for entry, record in pairs:
+            record.links = [{"to": {"id": entry.contact}, "types": self._link.types()}]
+        await self._writer.write([record for _, record in pairs])
+        for entry, record in pairs:
+            entry.outcome = record.outcome
+
+
+def _records(entries: Sequence[Entry], made: Made) -> Iterator[tuple[Entry, Record]]:
+    """Each entry with the record for it; those for whom none can be made are ended."""
+    for entry in entries:
+        try:
+            values = made(entry.delivery.event)
+        except EvaluationError as error:
+            entry.outcome = relay.Reject(f"activity: {error}")
+        else:
+            yield entry, Record(entry.delivery.id, entry.delivery.id, properties(values))
+
+
+def _reference(record: Record) -> str:
+    assert isinstance(record.outcome, Delivered)
+    return record.outcome.reference or ""
+
+
+def _conclude(pairs: Sequence[tuple[Entry, Record]], answer: Answer) -> None:
+    """Whom an answer names is tied or not; who is in neither list is tried again."""
+    results = answer.list("results")
+    ends = {(_end_id(result, "from"), _end_id(result, "to")) for result in results}
+    found = [problems.read(None, error) for error in answer.list("errors")]
+    for entry, record in pairs:
+        both = (_reference(record), entry.contact)
+        problem = next((each for each in found if not each.named.isdisjoint(both)), None)
+        if both in ends:
+            entry.outcome = Delivered()
+        else:
+            entry.outcome = _untied(problem or problems.no_word())
+
+
+def _end_id(result: dict[str, Any], end: str) -> str:
+    """Older versions say `fromObjectId`, others `from: {id}`."""
+    nested = result.get(end)
+    return str(nested.get("id") if isinstance(nested, dict) else result.get(f"{end}ObjectId"))
+
+
+def _untied(problem: Problem) -> Outcome:
+    """One end has just been written: if it is gone it was merged or deleted meanwhile."""
+    if problem.code in GONE:
+        return Retry(problem.reason())
+    outcome = problem.outcome()
+    if isinstance(outcome, Retry | Pause):
+        return outcome
+    return Pause(f"{problem.reason()}: {ASSOCIATION_ADVICE}")
