@@ -89,8 +89,8 @@ class People:
         there: dict[str, Record] = {}
         keys = dict.fromkeys(row.key for row in rows)
         for part in parts([literal(key) for key in keys], LONGEST_QUERY - len(quote(head))):
-            found = await self._session.get("query", q=f"{head}({','.join(part)})")
-            for record in map(Record, found["records"]):
+            asked = f"{head}({','.join(part)})"
+            for record in map(Record, await self._session.records("query", "records", q=asked)):
                 there[str(record[self._external_id]).casefold()] = record
         return there
 
@@ -130,8 +130,9 @@ class People:
         terms = [" OR ".join(spellings(number)) for number in numbers]
         found: dict[str, dict[str, Record]] = {}
         for part in parts(terms, LONGEST_SEARCH, joint=4):
-            answer = await self._session.get("search", q=f"FIND {{{' OR '.join(part)}}}{returning}")
-            for record in map(Record, answer["searchRecords"]):
+            asked = f"FIND {{{' OR '.join(part)}}}{returning}"
+            answer = await self._session.records("search", "searchRecords", q=asked)
+            for record in map(Record, answer):
                 if not record[self._external_id]:
                     for number in self._numbers(record):
                         found.setdefault(number, {})[record["Id"]] = record

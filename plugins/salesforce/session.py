@@ -91,6 +91,14 @@ class Session:
             raise relay.Retry(f"answered {response.status_code} without JSON")
         return body
 
+    async def records(self, path: str, name: str, **params: str) -> list[dict[str, Any]]:
+        """The list of this name in what `get` gives. Raises Retry also where there is none."""
+        body = await self.get(path, **params)
+        found = body.get(name) if isinstance(body, dict) else None
+        if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
+            raise relay.Retry(f"{path}: answered without {name}")
+        return found
+
     async def _ask(
         self,
         token: Token,

@@ -3,6 +3,8 @@
 import httpx
 import orjson
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from salesforcesink import (
     ACTIVITY,
     COLUMNS,
@@ -23,6 +25,7 @@ from salesforcesink import (
 
 import relay
 from relay.expressions import Environment
+from relay.outcome import Outcome
 
 TOKEN = {"access_token": "t", "token_type": "Bearer"}
 
@@ -58,6 +61,62 @@ async def test_a_result_of_another_form_is_no_success(result):
 async def test_an_answer_without_a_word_about_each_record_is_tried_again(answer):
     (outcome,) = await answering(answer).send_batch([delivery(1)])
     assert type(outcome) is relay.Retry
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-5, 5) | st.sampled_from(["", "Id", "003", "success"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                [
+                    "records",
+                    "searchRecords",
+                    "success",
+                    "errors",
+                    "id",
+                    "Id",
+                    "statusCode",
+                    "errorCode",
+                ]
+                + ["message", "fields", "duplicateResult", "SMS_Key__c", "MobilePhone"]
+            ),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(answers=st.lists(st.tuples(st.sampled_from([200, 200, 400, 403]), JSON), max_size=4))
+async def test_whatever_is_answered_each_delivery_has_an_outcome(answers):
+    """Or all have one, where it is raised."""
+    waiting = iter(answers)
+
+    def handle(request):
+        if "/oauth2/" in request.url.path:
+            return httpx.Response(200, content=orjson.dumps(TOKEN))
+        status, content = next(waiting, (200, []))
+        return httpx.Response(status, content=orjson.dumps(content))
+
+    given_options = options(
+        "https://acme.example",
+        activity=ACTIVITY,
+        match=["key", "phone"],
+        on_invalid="drop",
+        duplicates="use_match",
+        campaign={"id": "701000000000001"},
+    )
+    async with httpx.AsyncClient(transport=httpx.MockTransport(handle)) as http:
+        sink = Salesforce("crm", given_options, http, LOG, COLUMNS)
+        try:
+            outcomes = await sink.send_batch([delivery(1), delivery(2)])
+        except (relay.Retry, relay.Pause):
+            return
+    assert len(outcomes) == 2
+    assert all(isinstance(each, Outcome) for each in outcomes)
 
 
 async def test_a_sign_in_without_an_instance_stays_where_it_is():
