@@ -6,6 +6,7 @@ requests meet that 401 together.
 """
 
 import asyncio
+import contextlib
 import re
 import time
 from collections.abc import Mapping
@@ -165,8 +166,9 @@ class Session:
         """Where the org lives; the token goes nowhere without TLS."""
         if not isinstance(url, str):
             return self._login_url
-        if is_confidential(httpx.URL(url)):
-            return url.rstrip("/")
+        with contextlib.suppress(httpx.InvalidURL):
+            if is_confidential(httpx.URL(url)):
+                return url.rstrip("/")
         raise relay.Pause("sign-in: instance_url does not begin with https://; correct login_url")
 
 

@@ -135,9 +135,10 @@ async def test_the_instance_of_each_sign_in_is_asked():
     assert len(stub.records("Contact")) == 1
 
 
-async def test_a_token_goes_nowhere_without_tls():
+@pytest.mark.parametrize("url", ["http://acme.example", "http://a:b", "acme.example", "//x"])
+async def test_a_token_goes_nowhere_without_tls(url):
     async with connected() as (stub, sink):
-        stub.instance_url = "http://acme.example"
+        stub.instance_url = url
         (outcome,) = await sink.send_batch([delivery(1)])
     assert type(outcome) is relay.Pause
     assert "https" in outcome.reason
