@@ -236,6 +236,19 @@ async def test_an_opt_out_goes_behind_what_overtook_the_same_retry(store, clock)
     assert await ids(store, urgent=True) == [opt_out.id]
 
 
+@pytest.mark.parametrize("looks", [1, 2])
+async def test_an_opt_out_goes_behind_what_was_blocked_by_the_same_retry(store, clock, looks):
+    """Whether retries or new events come first in a claim: they take turns."""
+    await store.add(arrival(1))
+    retry = await claim_one(store)
+    await store.add(arrival(1))
+    for _ in range(looks):
+        assert await ids(store) == []
+    await store.add(arrival(1, consent="opt_out"))
+    await store.settle([waiting(retry, in_an_hour(clock))])
+    assert seqs(await store.claim("crm", 5, urgent=True)) == [2]
+
+
 async def test_a_replayed_opt_in_is_followed_by_the_opt_out(store):
     join, stop = arrival(7, consent="opt_in"), arrival(7, consent="opt_out")
     for each in (join, stop):
@@ -282,6 +295,17 @@ async def test_what_is_replayed_goes_before_a_younger_retry(store):
     assert not (await store.claim("crm", 5)).claims
     await store.settle([Settlement("crm", younger.seq, State.WAITING, due=NOW)])
     assert seqs(await store.claim("crm", 5)) == [1]
+
+
+@pytest.mark.parametrize("errors", [{"crm": "when: no such name"}, {}], ids=["revived", "made"])
+async def test_what_is_replayed_waits_for_what_is_older_and_still_to_come(store, errors):
+    await store.add(arrival(7))
+    await store.add(arrival(7, sinks=(), errors=errors))
+    assert await store.replay("crm", [2]) == 1
+    assert seqs(await store.claim("crm", 5)) == [1]
+    await store.settle([Settlement("crm", 1, State.DELIVERED)])
+    assert seqs(await store.claim("crm", 5)) == [2]
+    assert (await store.sink_counts())["crm"] == SinkCounts(pending=1, delivered=1)
 
 
 async def test_retries_and_new_events_take_turns(store, clock):
@@ -449,6 +473,16 @@ async def test_a_sink_takes_over_what_waits_for_another_though_it_has_deliveries
     counts = await store.sink_counts()
     assert (counts["old"].pending, counts["new"].pending) == (0, 3)
     assert set(await ids(store, "new")) == {older.event.id, both.event.id}
+
+
+@pytest.mark.parametrize("consent", [None, "opt_out"])
+async def test_what_a_sink_takes_over_waits_for_what_it_has_of_older_ones(store, consent):
+    await store.add(arrival(7, sinks=("new",)))
+    await store.add(arrival(7, sinks=("old",), consent=consent))
+    await store.rename_sink("old", "new")
+    assert seqs(await store.claim("new", 5)) == [1]
+    await store.settle([Settlement("new", 1, State.DELIVERED)])
+    assert seqs(await store.claim("new", 5)) == [2]
 
 
 async def test_discarded_deliveries_are_not_delivered(store):

@@ -203,13 +203,8 @@ def hurry(connection: apsw.Connection, memory: Memory, sink: int, contact: int, 
         " WHERE sink = ?1 AND state = 0 AND urgent = 0",
         (sink, memory.cursors[sink] + 1),
     )
-    seqs = events_of(connection, contact, first, seq)
-    connection.execute(
-        "INSERT OR IGNORE INTO deliveries (sink, seq, contact) SELECT ?1, seq, contact FROM events"
-        " WHERE seq > ?2 AND seq IN (SELECT value FROM json_each(?3))"
-        " AND route IN (SELECT route FROM routes WHERE sink = ?1)",
-        (sink, memory.cursors[sink], rows.array(seqs)),
-    )
+    seqs = events_of(connection, [contact], first, seq)
+    give_rows(connection, memory, sink, seqs)
     seqs += [other for other, flight in memory.flying[sink].items() if flight.contact == contact]
     connection.execute(
         "UPDATE deliveries SET urgent = 1 WHERE sink = ?1 AND state IN (0, 1)"
@@ -224,8 +219,20 @@ def hurry(connection: apsw.Connection, memory: Memory, sink: int, contact: int, 
     memory.rouse(sink, urgent=True)
 
 
-def events_of(connection: apsw.Connection, contact: int, first: int, last: int) -> list[int]:
-    """The seqs of a contact's events from `first` to `last`, by one seek for each chunk."""
+def give_rows(connection: apsw.Connection, memory: Memory, sink: int, seqs: Sequence[int]) -> None:
+    """Give those of these events that go to the sink their rows, where they have none."""
+    connection.execute(
+        "INSERT OR IGNORE INTO deliveries (sink, seq, contact) SELECT ?1, seq, contact FROM events"
+        " WHERE seq > ?2 AND seq IN (SELECT value FROM json_each(?3))"
+        " AND route IN (SELECT route FROM routes WHERE sink = ?1)",
+        (sink, memory.cursors[sink], rows.array(seqs)),
+    )
+
+
+def events_of(
+    connection: apsw.Connection, contacts: Sequence[int], first: int, last: int
+) -> list[int]:
+    """The seqs of contacts' events from `first` to `last`, by one seek for each chunk."""
     return [
         row[0]
         for row in rows.fetch(
@@ -234,8 +241,9 @@ def events_of(connection: apsw.Connection, contact: int, first: int, last: int) 
             "FROM (WITH RECURSIVE chunks (chunk) AS (SELECT ?2 >> 10 UNION ALL"
             " SELECT chunk + 1 FROM chunks WHERE chunk < ?3 >> 10) SELECT chunk FROM chunks)"
             " CROSS JOIN events INDEXED BY events_contact WHERE seq >> 10 = chunk"
-            " AND contact = ?1 AND seq BETWEEN ?2 AND ?3 ORDER BY seq",
-            (contact, first, last),
+            " AND contact IN (SELECT value FROM json_each(?1)) AND seq BETWEEN ?2 AND ?3"
+            " ORDER BY seq",
+            (rows.array(contacts), first, last),
         )
     ]
 

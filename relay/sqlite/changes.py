@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import apsw
 
 from relay.sqlite import rows
-from relay.sqlite.arrivals import OPT_OUT, hurry
+from relay.sqlite.arrivals import OPT_OUT, events_of, give_rows, hurry
 from relay.sqlite.memory import Memory
 from relay.store import OPEN_STATES, State
 
@@ -106,19 +106,20 @@ def rename(connection: apsw.Connection, memory: Memory, old: str, new: str) -> i
     catch_up(connection, memory, gone)
     catch_up(connection, memory, heir)
     for state in (*OPEN_STATES, State.DEAD):
-        # As with renewed ones: what is younger of their contacts waits for them.
         after = State.DEAD if state == State.DEAD else State.WAITING
-        seqs = rows.every(
+        given = rows.every(
             connection,
             "UPDATE OR IGNORE deliveries SET sink = ?, state = ?, due = 0, late = 1"
-            " WHERE sink = ? AND state = ? RETURNING seq",
+            " WHERE sink = ? AND state = ? RETURNING seq, contact",
             (heir, after, gone, state),
         )
-        moved += len(seqs)
-        memory.count(heir, None, after, len(seqs))
-        memory.uncount(gone, state, len(seqs))
+        moved += len(given)
+        memory.uncount(gone, state, len(given))
+        if state == State.DEAD:
+            memory.count(heir, None, State.DEAD, len(given))
+        else:
+            _renewed(connection, memory, heir, None, given)
     discard(connection, memory, old, None)
-    memory.rouse(heir)
     return moved
 
 
@@ -132,7 +133,30 @@ def _renewed(
     memory.count(sink, old, State.WAITING, len(renewed))
     if renewed:
         memory.rouse(sink)
+        _hold_older(connection, memory, sink, renewed)
         _hurry_opt_outs(connection, memory, sink, renewed)
+
+
+def _hold_older(
+    connection: apsw.Connection,
+    memory: Memory,
+    sink: int,
+    renewed: Sequence[tuple[int, int]],
+) -> None:
+    """What is pending of their contacts waits as well: as it is, what is renewed would pass it."""
+    last = max(seq for seq, _ in renewed)
+    contacts = [contact for _, contact in renewed]
+    give_rows(
+        connection, memory, sink, events_of(connection, contacts, memory.cursors[sink] + 1, last)
+    )
+    held = rows.every(
+        connection,
+        "UPDATE deliveries INDEXED BY deliveries_pending SET state = 2, due = 0"
+        " WHERE sink = ? AND state = 0 AND urgent IN (0, 1) AND seq <= ?"
+        " AND contact IN (SELECT value FROM json_each(?)) RETURNING seq",
+        (sink, last, rows.array(contacts)),
+    )
+    memory.count(sink, State.PENDING, State.WAITING, len(held))
 
 
 def _hurry_opt_outs(

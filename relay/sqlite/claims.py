@@ -43,6 +43,16 @@ class Candidate(NamedTuple):
     failed_at: float | None
 
 
+class Ahead(NamedTuple):
+    """A delivery that others of its contact may have to wait for."""
+
+    seq: int
+    contact: int
+    state: int
+    due: int
+    urgent: int
+
+
 class Choice(NamedTuple):
     """What becomes of the candidates."""
 
@@ -87,19 +97,19 @@ def claim(
             known = [row for row in pending if row.seq <= fresh.end]
             pending = sorted(known + fresh.candidates)[:looked_at]
         candidates += in_turn(due, pending, swap=swap)
-    heads = _heads(connection, memory, sink, candidates)
-    overtaken = _overtaken(heads, candidates, now)
+    ahead = _ahead(connection, memory, sink, candidates)
+    passing = _passing(ahead, now)
     chosen, blocked = choose(
         candidates,
         limit,
-        heads={contact: seq for contact, (seq, _, _) in heads.items()},
-        passing=overtaken,
+        heads={row.contact: row.seq for row in reversed(ahead)},
+        passing=passing,
         busy=memory.busy[sink].keys() if ordered else memory.busy_urgent[sink].keys(),
         all_busy=memory.busy[sink].keys(),
         ordered=ordered,
     )
     _block(connection, memory, sink, blocked)
-    _mark_late(connection, sink, [row for row in chosen if row.seq in overtaken])
+    _mark_late(connection, sink, [row for row in chosen if row.seq in passing])
     _take(connection, memory, sink, chosen)
     memory.blocked[sink] = len(blocked)
     memory.cursors[sink] = fresh.passed(chosen + blocked)
@@ -108,7 +118,7 @@ def claim(
         or len(candidates) >= looked_at
         or (urgent is not True and memory.cursors[sink] < memory.last_seq)
     )
-    soonest = None if more or urgent else _next_due(connection, memory, sink, now)
+    soonest = None if more or urgent else _next_due(connection, sink, now)
     left_out = urgent is False and _any_urgent(connection, sink, now)
     return Claimed(_claims(connection, memory, sink, chosen), more, left_out, soonest)
 
@@ -143,7 +153,7 @@ def choose(
     """Choose up to `limit` candidates, no contact twice.
 
     `heads` gives the oldest held (waiting or blocked) seq of each contact that has any;
-    `passing` the urgent ones that may overtake it; `busy` the contacts that must wait for what
+    `passing` those urgent ones that overtake it; `busy` the contacts that must wait for what
     is in flight, `all_busy` those that an urgent one waits for in any case.
     """
     busy, all_busy = set(busy), set(all_busy)
@@ -228,46 +238,44 @@ def _candidates(
     return [Candidate(*row) for row in rows.fetch(connection, COLUMNS, rest, bindings)]
 
 
-def _heads(
+def _ahead(
     connection: apsw.Connection, memory: Memory, sink: int, candidates: Sequence[Candidate]
-) -> dict[int, tuple[int, int, int]]:
-    """The oldest delivery of each contact that others may have to wait for: (seq, state, due).
+) -> list[Ahead]:
+    """What others of the candidates' contacts may have to wait for, the oldest first.
 
-    That is one that is held, or urgent: the lanes are looked at one by one.
+    That is what is held, or urgent: the lanes are looked at one by one.
     """
     contacts = rows.array(sorted({row.contact for row in candidates}))
-    found: list[tuple[int, int, int, int]] = []
+    found: list[Sequence[int]] = []
     if memory.held[sink]:
         found += rows.fetch(
             connection,
-            "contact, seq, state, due",
+            "seq, contact, state, due, urgent",
             "FROM deliveries INDEXED BY deliveries_held WHERE sink = ? AND state IN (2, 3)"
             " AND contact IN (SELECT value FROM json_each(?))",
             (sink, contacts),
         )
     found += rows.fetch(
         connection,
-        "contact, seq, 0, 0",
+        "seq, contact, 0, 0, 1",
         "FROM deliveries INDEXED BY deliveries_pending"
         " WHERE sink = ? AND state = 0 AND urgent = 1"
         " AND contact IN (SELECT value FROM json_each(?))",
         (sink, contacts),
     )
-    return {contact: (seq, state, due) for contact, seq, state, due in sorted(found, reverse=True)}
+    return sorted(Ahead(*row) for row in found)
 
 
-def _overtaken(
-    heads: dict[int, tuple[int, int, int]],
-    candidates: Iterable[Candidate],
-    now: int,
-) -> frozenset[int]:
-    """The seqs of urgent candidates whose contact's oldest delivery only waits for a retry."""
-    passing = set()
-    for row in candidates:
-        seq, state, due = heads.get(row.contact, (row.seq, State.PENDING, 0))
-        if row.urgent and seq < row.seq and state == State.WAITING and due > now:
-            passing.add(row.seq)
-    return frozenset(passing)
+def _passing(ahead: Iterable[Ahead], now: int) -> frozenset[int]:
+    """The oldest urgent one that may go of each contact whose oldest delivery waits for a retry."""
+    put_off: dict[int, bool] = {}
+    passing: dict[int, int] = {}
+    for row in ahead:
+        waits = row.state == State.WAITING and row.due > now
+        may_go = row.urgent and not waits and row.state != State.BLOCKED
+        if put_off.setdefault(row.contact, waits) and may_go:
+            passing.setdefault(row.contact, row.seq)
+    return frozenset(passing.values())
 
 
 def _block(
@@ -344,7 +352,7 @@ def _claims(
     ]
 
 
-def _next_due(connection: apsw.Connection, memory: Memory, sink: int, now: int) -> int | None:
+def _next_due(connection: apsw.Connection, sink: int, now: int) -> int | None:
     """When the next one is due: 0 where one is pending now; None without any.
 
     A retry put off by a clock that has since jumped back is due at once.
@@ -356,8 +364,6 @@ def _next_due(connection: apsw.Connection, memory: Memory, sink: int, now: int) 
     )
     pending = "SELECT 1 FROM deliveries WHERE sink = ?1 AND state = 0 AND urgent IN (0, 1)"
     if rows.value(connection, f"SELECT EXISTS ({pending})", (sink,)):
-        return 0
-    if memory.cursors[sink] < memory.last_seq:
         return 0
     soonest: int | None = rows.value(
         connection,
@@ -386,7 +392,7 @@ def _opted_out(
 
 def _is_stale(connection: apsw.Connection, memory: Memory, sink: int, row: Candidate) -> bool:
     """Whether a later event of the contact has been delivered here; asked for late ones only."""
-    later = events_of(connection, row.contact, row.seq + 1, memory.last_seq)
+    later = events_of(connection, [row.contact], row.seq + 1, memory.last_seq)
     return bool(
         rows.value(
             connection,
