@@ -35,7 +35,7 @@ STOPS, STARTS, BAD = 0.03, 0.02, 0.02
 WRONG = {
     "email": {"Email": "nobody at all"},
     "status": {"Status": "x1"},
-    "note": {"Note": "n" * 60},
+    "note": {"Note": "n" * 300},
 }
 QUICK = {
     "retry": {"initial": "1s", "max": "60s"},

@@ -340,6 +340,25 @@ class HubSpot(Vendor):
         return sum(call.status == 429 for call in self.stub.calls)
 
 
+class HubSpotEvents(HubSpot):
+    """An account whose activities are custom events, each known by its uuid for a year."""
+
+    refusals = HubSpot.refusals | {"note": "256 characters"}
+
+    def activity(self) -> dict[str, Any]:
+        return {"event": {"name": "pe123_sms", "map": {"type": NUMBER, "message": NOTE}}}
+
+    def activities(self) -> list[Activity]:
+        keys = {row["id"]: row.get("sms_key") for row in self.stub.records("contacts")}
+        return [
+            Activity(each["uuid"], each["properties"]["type"], keys.get(each["objectId"]))
+            for each in self.stub.records("events")
+        ]
+
+    def written(self) -> int:
+        return len(self.stub.events)
+
+
 def as_yaml(sinks: dict[str, Any]) -> str:
     """As it stands below `sinks:`. JSON is YAML, and no value changes its type by the way."""
     return (

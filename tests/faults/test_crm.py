@@ -12,7 +12,7 @@ from couriers import eventually
 from crmbrisk import BriskClock
 from crmexamples import TOLD, examples
 from crmstorm import Callback, storming
-from crmvendors import HubSpot, Salesforce
+from crmvendors import HubSpot, HubSpotEvents, Salesforce
 from listening import QUERIES, answers
 
 each_vendor = pytest.mark.parametrize("vendor", [Salesforce, HubSpot], ids=lambda each: each.name)
@@ -87,6 +87,18 @@ async def test_after_a_storm_each_contact_and_event_is_there_once(tmp_path, vend
     verdict.sound()
     assert verdict.counts["dead"] >= 5
     assert vendor.fired.keys() >= vendor.kinds()
+
+
+async def test_after_a_storm_each_custom_event_is_there_once(tmp_path):
+    vendor = HubSpotEvents(share=0.2, seed=3)
+    vendor.stub.fault("drop_after_commit", on="/events/")
+    vendor.stub.fault("empty", on="/events/")
+    async with storming(tmp_path, vendor, settings={"batch": {"size": 10}}, seed=3) as storm:
+        await storm.rage(events=300, contacts=75, kills=1, revoke=False, patience=50)
+        verdict = await storm.verdict()
+    print(verdict)
+    verdict.sound()
+    assert vendor.stub.lost["uuid"], "none came twice"
 
 
 @each_vendor
