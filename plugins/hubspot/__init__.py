@@ -31,8 +31,8 @@ sinks:
         object:                              # a custom object (an Enterprise account)
           type: 2-123
           id_property: event_id              # made unique; `relay setup crm` makes it
-          association: 17                    # the type of its association with contacts, and
-          category: USER_DEFINED             # HUBSPOT_DEFINED or INTEGRATOR_DEFINED; check lists them
+          association: 17                    # the number of its association with contacts, and
+          category: USER_DEFINED             # of what kind that is: `relay check --online` tells
           map: {message: "{{ data.message }}"}
         communication:                       # HubSpot's log of text messages
           body: "{{ data.keyword }}: {{ data.message }}"

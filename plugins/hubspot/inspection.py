@@ -16,6 +16,7 @@ from .people import PHONES
 from .problem import Problem
 from .session import Session
 
+FORMATTED = "phonenumber"
 COMMUNICATIONS = "communications"
 Properties = Mapping[str, Mapping[str, Any]]
 
@@ -125,6 +126,11 @@ class Inspection:
             )
         elif not there[name].get("hasUniqueValue"):
             yield f"{asked.id_place}: {not_unique(asked.kind, name)}"
+        elif there[name].get("fieldType") == FORMATTED:
+            yield (
+                f"{asked.id_place}: HubSpot writes {name} in a form of its own, so it cannot be "
+                "told whose record is whose; take a property that is plain text"
+            )
 
     async def _association(self, wanted_object: CustomObject) -> list[str]:
         path = self._session.paths.labels(wanted_object.type, self._options.object)

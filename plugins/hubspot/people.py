@@ -18,7 +18,9 @@ from relay.phone import e164
 from relay.units import Rate
 
 from .known import Known
+from .mender import EMAIL
 from .options import Options
+from .problem import no_word
 from .record import Record, keep_filled, value
 from .session import Session
 from .tokens import Log
@@ -140,8 +142,9 @@ class People:
             await self._searches.acquire()
             path = self._session.paths.objects(self._options.object, "search")
             answer = await self._session.post(path, content)
-            if answer.problem:
-                end(records, blocked(answer.problem))
+            problem = answer.problem or (None if "total" in answer.body else no_word())
+            if problem:
+                end(records, blocked(problem))
                 return None
             for result in answer.list("results"):
                 for mobile in self._numbers(result) & mobiles:
@@ -166,15 +169,15 @@ class People:
     # by e-mail address
 
     async def _by_email(self, records: Sequence[Record]) -> None:
-        asked = {record.properties.get("email", "").strip().lower(): record for record in records}
+        asked = {record.properties.get(EMAIL, "").strip().lower(): record for record in records}
         asked.pop("", None)
         if not asked:
             return
-        found, problem = await self._writer.read(list(asked), [*self._wanted, "email"], "email")
+        found, problem = await self._writer.read(list(asked), [*self._wanted, EMAIL], EMAIL)
         if problem:
             end(asked.values(), blocked(problem))
             return
         for result in found:
-            record = asked.pop(value(result, "email").lower(), None)
+            record = asked.pop(value(result, EMAIL).lower(), None)
             if record and not value(result, self._options.id_property):
                 self._take(record, result)

@@ -95,10 +95,12 @@ class OAuthTokens:
 
     def _keep(self, rotated: Any) -> None:
         if isinstance(rotated, str) and rotated and rotated != self._refresh:
+            first = self._refresh == self._options.refresh_token.get_secret_value()
             self._refresh = rotated
-            self._log.warning(
+            self._log.log(
+                logging.WARNING if first else logging.DEBUG,
                 "HubSpot gave a new refresh token, which is kept in memory alone: if it refuses "
-                "options.oauth.refresh_token at the next start, connect the app again"
+                "options.oauth.refresh_token at the next start, connect the app again",
             )
 
     def _form(self) -> dict[str, str]:

@@ -15,7 +15,7 @@ from relay.outcome import Outcome, Pause
 
 from . import problem as problems
 from .errors import GONE, UNKNOWN
-from .mender import Mender
+from .mender import EMAIL, Mender
 from .parts import Parts, halves
 from .problem import Problem
 from .record import Record, keep_filled, value
@@ -56,20 +56,24 @@ class Writer:
     async def read(
         self, ids: Sequence[str], properties: Sequence[str], id_property: str | None = None
     ) -> tuple[list[dict[str, Any]], Problem | None]:
-        """Those of the records that are there, by id or by a unique property."""
+        """Those of the records that are there, by id or by a unique property.
+
+        With a problem where it is not said of each of the others that it is not there.
+        """
         found: list[dict[str, Any]] = []
         for start in range(0, len(ids), MOST):
-            content: dict[str, Any] = {
-                "inputs": [{"id": each} for each in ids[start : start + MOST]],
+            asked = ids[start : start + MOST]
+            content = {
+                "inputs": [{"id": each} for each in asked],
                 "properties": list(properties),
                 "propertiesWithHistory": [],
-            }
-            if id_property:
-                content["idProperty"] = id_property
+            } | ({"idProperty": id_property} if id_property else {})
             answer = await self._session.post(self._path("batch/read"), content)
-            if answer.problem:
-                return found, answer.problem
             found += answer.list("results")
+            # A person can have several addresses; that of somebody else is found out when writing.
+            expected = 0 if id_property == EMAIL else len(asked)
+            if problem := answer.problem or _unread(answer, expected):
+                return found, problem
         return found, None
 
     def _path(self, action: str) -> str:
@@ -157,14 +161,20 @@ class Writer:
         by_trace = {record.trace: record for record in part}
         by_key = {record.key.casefold(): record for record in part}
         by_target = {record.target: record for record in part if record.target}
+        strangers = []
         for result in results:
             record = (
                 by_trace.get(str(result.get("objectWriteTraceId")))
                 or by_key.get(self._key(result))
                 or by_target.get(str(result.get("id")))
             )
-            if record and result.get("id"):
-                record.outcome = relay.Delivered(str(result["id"]))
+            if record:
+                _deliver(record, result)
+            else:
+                strangers.append(result)
+        unsaid = [record for record in part if record.outcome is None]
+        if len(unsaid) == len(strangers) == 1:  # there is nobody else that it could be
+            _deliver(unsaid[0], strangers[0])
 
     def _key(self, result: Mapping[str, Any]) -> str:
         return value(result, self._id_property).casefold() if self._id_property else ""
@@ -206,12 +216,28 @@ def end(records: Iterable[Record], outcome: Outcome) -> None:
         record.outcome = record.outcome or outcome
 
 
+def _deliver(record: Record, result: Mapping[str, Any]) -> None:
+    if result.get("id"):
+        record.outcome = relay.Delivered(str(result["id"]))
+
+
 def blocked(problem: Problem) -> Outcome:
     """Reading failed: it is no record's fault, so none is dead for it."""
     outcome = problem.outcome()
     if isinstance(outcome, relay.Retry | Pause):
         return outcome
     return Pause(problem.reason(), status=problem.status)
+
+
+def _unread(answer: Answer, expected: int) -> Problem | None:
+    """What keeps an answer from telling of each that it is there, or that it is not."""
+    absent = 0
+    for problem in (problems.read(None, error) for error in answer.list("errors")):
+        if problem.code not in GONE:
+            return problem
+        absent += len(problem.named)
+    enough = len(answer.list("results")) + absent >= expected
+    return None if enough else problems.no_word()
 
 
 def _of_all(problem: Problem) -> Problem | None:

@@ -1,11 +1,13 @@
 """The hubspot sink against a strict account: what stands in it then, and for how many calls."""
 
+import json
 import re
 import sys
 
 import pytest
 from hubspotsink import HubSpot, delivery, key, kinds, mobile, module, opened
 from stubs.hubspot import HubSpotStub
+from stubs.receiver import Receiver, status
 from stubs.vendor import serving
 
 import relay
@@ -88,6 +90,16 @@ async def test_results_without_traces_are_known_by_the_key(stub):
         outcomes = await sink.send_batch([delivery(number) for number in range(1, 21)])
     by_key = {each["sms_key"]: each["id"] for each in stub.records("contacts")}
     assert [each.reference for each in outcomes] == [by_key[key(n)] for n in range(1, 21)]
+
+
+async def test_the_one_result_is_of_the_one_record_whatever_it_is_called():
+    result = {"id": "501", "properties": {"sms_key": "(212) 555-0001"}, "new": True}
+    async with Receiver() as receiver:
+        receiver.then(status(200, body=json.dumps({"results": [result]}).encode()))
+        receiver.then(status(200, body=b'{"results": [{"properties": {}}, null, 7]}'))
+        async with opened(receiver.url.removesuffix("/hook")) as sink:
+            assert await sink.send_batch([delivery(1)]) == [relay.Delivered("501")]
+            assert kinds(await sink.send_batch([delivery(1)])) == ["Retry"]
 
 
 async def test_a_test_event_is_not_sent_unless_asked_for(stub):

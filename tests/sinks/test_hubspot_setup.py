@@ -3,6 +3,7 @@
 import pytest
 from hubspotsink import MAP, delivery, key, kinds, mobile, module, opened
 from stubs.hubspot import HubSpotStub
+from stubs.hubspot_schema import Field
 from stubs.vendor import serving
 
 import relay
@@ -73,6 +74,12 @@ async def test_a_missing_id_property_is_told(stub):
     assert found == (
         "options.id_property: contacts have no property relay_key; relay setup crm makes it"
     )
+
+
+async def test_an_id_property_that_hubspot_writes_in_its_own_way_is_told(stub):
+    stub.fields["contacts"]["sms_phone"] = Field(field_type="phonenumber", unique=True)
+    (found,) = await problems(stub, id_property="sms_phone")
+    assert "plain text" in found
 
 
 async def test_an_unknown_property_is_no_problem_where_it_is_dropped(stub):
