@@ -573,7 +573,7 @@ def check_the_backup(terminal):
     sources = "sources: {sumotext: {}}"
     (terminal.folder / "elsewhere" / "relay.yaml").write_text(sources)
     terminal.type("relay status --config elsewhere/relay.yaml")
-    terminal.look("11 events, 0 callbacks in quarantine.")
+    terminal.look("13 events, 0 callbacks in quarantine.")
 
 
 def test_make_knows_the_two_commands():
