@@ -144,13 +144,13 @@ class Courier:
 
         Only a sink with any is opened for it: the others wait, and opening may take its time.
         """
-        while not self._hold.left() and (claim := await self._suspect(accused=True)):
+        while not self._hold.left() and (claims := await self._accused()):
             if not self._opened:
                 await self._open()
             if not self._opened:
-                await self._put_back([claim])
+                await self._put_back(claims)
                 return
-            await self._deliver([claim])
+            await self._deliver(claims)
 
     async def _open(self) -> None:
         """Open the sink; one that cannot be opened is paused, and opened at its next probe."""
@@ -319,20 +319,21 @@ class Courier:
             await self._deliver(claimed.claims)
 
     async def _deliver_suspects(self) -> None:
-        """What was in flight when a process died goes one at a time."""
-        while self._suspects and not self._ordinary_halted():
-            if claim := await self._suspect(accused=False):
-                await self._deliver([claim])
-            else:
-                self._suspects = False
+        """What was in flight when a process died goes with nothing beside it.
 
-    async def _suspect(self, *, accused: bool) -> Claim | None:
-        claim = partial(self._store.claim_suspect, self.name, accused=accused)
-        if not accused:
-            return await self._with_space(claim)
+        That is a batch at a time: singly, a kill under load would cost a CRM's calls of an hour.
+        Should the process die again, those of this batch go one at a time.
+        """
+        claim = partial(self._store.claim_suspects, self.name, self._config.batch.size)
+        while self._suspects and not self._ordinary_halted():
+            claims = await self._with_space(claim)
+            await self._deliver(claims)
+            self._suspects = bool(claims)
+
+    async def _accused(self) -> list[Claim]:
         with contextlib.suppress(StoreFull):  # the start does not wait: the feeder comes to it
-            return await claim()
-        return None
+            return await self._store.claim_suspects(self.name, accused=True)
+        return []
 
     async def _deliver(self, claims: list[Claim], *, trial: bool = False) -> list[Result]:
         """Send a batch and write how it ended."""

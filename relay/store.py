@@ -244,10 +244,13 @@ class Store(Protocol):
     async def settle(self, settlements: Sequence[Settlement]) -> None:
         """Write how claims ended; return when it is on disk."""
 
-    async def claim_suspect(self, sink: str, *, accused: bool = False) -> Claim | None:
-        """Take one delivery that was in flight when a process died; None if there is none.
+    async def claim_suspects(
+        self, sink: str, limit: int = 1, *, accused: bool = False
+    ) -> list[Claim]:
+        """Take up to `limit` deliveries that were in flight when a process died.
 
-        `accused` asks for those of which that is true at least twice.
+        Those of which that is true at least twice are `accused`, and come first, one at a time;
+        the others are left out where only the accused are asked for.
         """
 
     async def revive(self, sink: str, seqs: Sequence[int], *, replayed: bool = True) -> int:

@@ -370,11 +370,12 @@ async def test_what_was_in_flight_at_a_crash_comes_again_one_at_a_time(store, pa
     await store.claim("crm", 10)
     await crash(store)
     again = await SqliteStore.open(path, clock=clock)
-    first = await again.claim_suspect("crm")
+    (first,) = await again.claim_suspects("crm")
     assert (first.seq, first.attempt) == (1, 1)
     await again.settle([delivered(first)])
-    assert (await again.claim_suspect("crm")).seq == 2
-    assert await again.claim_suspect("crm") is None
+    (second,) = await again.claim_suspects("crm")
+    assert second.seq == 2
+    assert await again.claim_suspects("crm") == []
     await again.close()
 
 
@@ -397,7 +398,7 @@ async def test_what_is_in_flight_at_a_clean_stop_is_put_back_without_suspicion(s
     await store.claim("crm", 10)
     await store.close()
     again = await SqliteStore.open(path, clock=clock)
-    assert await again.claim_suspect("crm") is None
+    assert await again.claim_suspects("crm") == []
     claim = await claim_one(again)
     assert claim.attempt == 1
     await again.close()
@@ -412,7 +413,8 @@ async def test_only_what_was_alone_in_flight_at_three_deaths_is_dead(store, path
         store = await SqliteStore.open(path, clock=clock)
     assert (await store.sink_counts())["crm"].dead == 0
     for alone in (1, 2, 3):
-        assert (await store.claim_suspect("crm", accused=True)).seq == 1, alone
+        (claim,) = await store.claim_suspects("crm", accused=True)
+        assert claim.seq == 1, alone
         await crash(store)
         store = await SqliteStore.open(path, clock=clock)
     assert (await store.sink_counts())["crm"] == SinkCounts(pending=1, dead=1)

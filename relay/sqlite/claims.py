@@ -123,21 +123,24 @@ def claim(
     return Claimed(_claims(connection, memory, sink, chosen), more, left_out, soonest)
 
 
-def claim_suspect(
-    connection: apsw.Connection, memory: Memory, name: str, strikes: int
-) -> Claim | None:
-    """Take one delivery that was in flight at this many deaths of the process, or more."""
+def claim_suspects(
+    connection: apsw.Connection, memory: Memory, name: str, limit: int, *, accused: bool
+) -> list[Claim]:
+    """Take some that were in flight when a process died: of those accused by two deaths one."""
     sink = memory.sink(connection, name)
     suspects = _candidates(
         connection,
         "FROM deliveries INDEXED BY deliveries_suspect WHERE sink = ? AND state = 2"
-        " AND strikes > 0 AND strikes >= ? ORDER BY seq",
-        (sink, strikes),
+        " AND strikes > 0 ORDER BY seq",
+        (sink,),
     )
-    chosen = [row for row in suspects if row.contact not in memory.busy[sink]][:1]
+    free = [row for row in suspects if row.contact not in memory.busy[sink]]
+    first_of_contact = {row.contact: row for row in reversed(free)}
+    chosen = [row for row in free if row.strikes > 1][:1]
+    if not chosen and not accused:
+        chosen = [row for row in free if first_of_contact[row.contact] is row][:limit]
     _take(connection, memory, sink, chosen)
-    claims = _claims(connection, memory, sink, chosen)
-    return claims[0] if claims else None
+    return _claims(connection, memory, sink, chosen)
 
 
 def choose(

@@ -191,13 +191,12 @@ class SqliteStore:
             self._now(),
         )
 
-    async def claim_suspect(self, sink: str, *, accused: bool = False) -> Claim | None:
-        """Take one delivery that was in flight when a process died; None if there is none.
-
-        `accused` asks for those of which that is true at least twice.
-        """
+    async def claim_suspects(
+        self, sink: str, limit: int = 1, *, accused: bool = False
+    ) -> list[Claim]:
+        """As in Store."""
         return await self._write(  # type: ignore[no-any-return]
-            claims.claim_suspect, self._memory, sink, 2 if accused else 1
+            partial(claims.claim_suspects, accused=accused), self._memory, sink, limit
         )
 
     async def settle(self, settlements_: Sequence[Settlement]) -> None:

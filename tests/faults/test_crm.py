@@ -181,6 +181,25 @@ async def calls_of(folder, vendor, **options):
     return len(vendor.stub.calls), vendor.name
 
 
+@each_vendor
+async def test_a_kill_under_backlog_makes_few_calls_more(tmp_path, vendor):
+    """What was in flight goes with nothing beside it, but not record by record."""
+    vendor = vendor(share=0.0, slow=1.0)
+    async with storming(tmp_path, vendor, speed=1, settings={"batch": {}}) as storm:
+        await storm.backlog([Callback(str(each), each) for each in range(2000)])
+        vendor.calm = False
+        await vendor.stub.called(4)
+        storm.relay.kill()
+        vendor.calm = True
+        before = len(vendor.stub.calls)
+        await storm.relay.start()
+        await storm.relay.delivered()
+    calls = len(vendor.stub.calls) - before
+    print(f"\n{vendor.name}: {calls} calls after a kill with 2,000 events to go")
+    assert len(vendor.people()) == len(vendor.activities()) == 2000
+    assert calls <= {"salesforce": 40, "hubspot": 100}[vendor.name]
+
+
 async def test_hubspot_throttles_nobody_who_heeds_its_headers(tmp_path):
     """A hundred calls in ten seconds are allowed; each event is one call here."""
     governed, calm = await throttled_by_the_second(tmp_path / "with")
