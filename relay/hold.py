@@ -96,11 +96,14 @@ class Hold:
         """Halt it until a probe, in `after` seconds, finds it well; the operator's: for good."""
         if self._state.paused_by_operator and not by_operator:
             return
+        probe_at = self.after(PROBE_EVERY if after is None else after)
         if self._state.paused is None or by_operator:
             self._log.error("paused: %s", mask_all(reason))
+        elif self._state.paused == reason and probe_at <= self._state.probe_at + NEWS:
+            return  # the next record of a batch, with the same to say
         self._state.paused = reason
         self._state.paused_by_operator = by_operator
-        self._state.probe_at = self.after(PROBE_EVERY if after is None else after)
+        self._state.probe_at = probe_at
         await self._halt()
 
     async def park(self, reason: str, seconds: float) -> None:

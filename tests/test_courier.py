@@ -558,6 +558,22 @@ async def test_a_batch_of_which_every_record_is_refused_pauses_and_loses_none(st
     assert len(sink.sent) == 6
 
 
+async def test_a_batch_that_pauses_is_written_once(store, clock, monkeypatch):
+    saved, save = [], store.save_sink_state
+
+    async def counted(name, state):
+        saved.append(state.paused)
+        await save(name, state)
+
+    monkeypatch.setattr(store, "save_sink_state", counted)
+    await add(store, *(arrival() for _ in range(50)))
+    sink = BatchSink(lambda _: fail(Pause("renew the token")))
+    async with running(store, clock, sink, batch=Batch(50, 0.0)):
+        await reached(store, 50, 0, 0)
+        await eventually(lambda: saved)
+        assert saved == ["renew the token"]
+
+
 @pytest.mark.parametrize("answer", [None, [], [Delivered()] * 3, ["yes", "yes"], 7])
 async def test_nonsense_from_a_plugin_is_a_retry(store, clock, answer):
     sink = BatchSink(lambda _: answer)

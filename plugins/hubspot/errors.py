@@ -31,9 +31,8 @@ INVALID = TOO_LONG | {
 }
 GONE = frozenset({"OBJECT_NOT_FOUND"})
 THROTTLED = frozenset({"RATE_LIMIT", "RATE_LIMITS", "TEN_SECONDLY_ROLLING"})
-DEAD_GRANT = frozenset(
-    {"BAD_REFRESH_TOKEN", "BAD_HUB", "BAD_CLIENT_ID", "BAD_CLIENT_SECRET", "invalid_grant"}
-)
+DEAD_GRANT = frozenset({"BAD_REFRESH_TOKEN", "BAD_HUB", "invalid_grant"})
+WRONG_APP = frozenset({"BAD_CLIENT_ID", "BAD_CLIENT_SECRET"})
 
 ALREADY_SET = "already has that value"
 EXISTING_ID = "Existing ID"
@@ -41,6 +40,7 @@ UNSET = "required properties were not set"
 
 KEY_ADVICE = "put a working key into options.token (HubSpot: Development > Keys > Service keys)"
 GRANT_ADVICE = "connect the app to the account again and put the new tokens into options.oauth"
+APP_ADVICE = "put the app's own id and secret into options.oauth (HubSpot: the app's Auth tab)"
 SCOPE_ADVICE = "give the key or app the scopes that are missing"
 PROPERTY_ADVICE = "make the property (relay setup), correct map, or set unknown_property: drop"
 TAKEN_ADVICE = "merge the two in HubSpot, or set on_invalid: drop"
@@ -64,6 +64,7 @@ RULES: tuple[Rule, ...] = (
     Rule(Action.RETRY, code=frozenset({NO_WORD})),
     # Who we are and what we may do.
     Rule(Action.PAUSE, code=DEAD_GRANT, advice=GRANT_ADVICE),
+    Rule(Action.PAUSE, code=WRONG_APP, advice=APP_ADVICE),
     # An expiry decades ago: not an old token but no token.
     Rule(Action.PAUSE, _statuses(401), text="day(s) ago", advice=KEY_ADVICE),
     Rule(Action.REFRESH, _statuses(401), frozenset({"EXPIRED_AUTHENTICATION"}), advice=KEY_ADVICE),

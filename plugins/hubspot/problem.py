@@ -81,7 +81,7 @@ class Problem:
         told = [f"{fault.code} {', '.join(fault.properties)}".strip() for fault in self.faults]
         words = "; ".join(fault.message for fault in self.faults) or self.message
         head = " ".join(str(part) for part in (self.status, *(told or [self.code])) if part)
-        said = f"{head}: {hidden(words, values)}" if words else head
+        said = ": ".join(part for part in (head, hidden(words, values)) if part)
         if self.other_record:  # masked above, as it looks like a number
             said = f"{said} (record {self.other_record})"
         return f"{said}: {self.rule.advice}" if self.rule.advice else said
