@@ -84,7 +84,7 @@ class Problem:
         said = ": ".join(part for part in (head, hidden(words, values)) if part)
         if self.other_record:  # masked above, as it looks like a number
             said = f"{said} (record {self.other_record})"
-        return f"{said}: {self.rule.advice}" if self.rule.advice else said
+        return f"{said.rstrip('.')}: {self.rule.advice}" if self.rule.advice else said
 
     def _said(self) -> str:
         return "\n".join([self.message, *(fault.message for fault in self.faults)])
