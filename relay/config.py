@@ -16,6 +16,7 @@ from relay.plugins import load as load_plugins
 from relay.reading import Reading
 from relay.settings import (
     DEFAULT_PLUGINS,
+    DEFAULT_STORE,
     POSTGRESQL,
     Admin,
     Breaker,
@@ -67,13 +68,18 @@ class SinkConfig:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """All that relay.yaml says, with absolute paths. `store` is a file or a postgresql:// URL."""
+    """All that relay.yaml says, with absolute paths. `store` is a file or a postgresql:// URL.
+
+    `store_reserve` is in bytes.
+    """
 
     path: Path
     folder: Path
     server: Server
     admin: Admin
     store: Path | str = field(repr=False)
+    store_fallback: Path
+    store_reserve: int
     timezone: ZoneInfo
     environment: Environment = field(repr=False)
     sources: dict[str, SourceConfig]
@@ -103,6 +109,8 @@ def load(path: Path, environ: Mapping[str, str], *, fill: bool = True) -> Config
         server=settings.server,
         admin=settings.admin,
         store=_place(settings.store, reading.folder),
+        store_fallback=reading.folder / (settings.store_fallback or _beside(settings.store)),
+        store_reserve=settings.store_reserve,
         timezone=settings.timezone,
         environment=environment,
         sources=settings.sources,
@@ -218,6 +226,11 @@ def _timezone(text: Any) -> ZoneInfo:
 
 def _place(store: str, folder: Path) -> Path | str:
     return store if store.startswith(POSTGRESQL) else folder / store
+
+
+def _beside(store: str) -> str:
+    """Where the spill is unless relay.yaml says it."""
+    return f"{DEFAULT_STORE if store.startswith(POSTGRESQL) else store}.spill"
 
 
 def _registry(reading: Reading) -> Registry:

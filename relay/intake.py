@@ -49,9 +49,12 @@ class Intake:
         """Store what a callback makes; return when it is on disk. Raises NotUnderstood."""
         return await self._store.add(await self.arrival(callback))
 
-    async def arrival(self, callback: Callback) -> Arrival:
-        """What would be stored of a callback. Raises NotUnderstood."""
-        event = self.event(callback)
+    async def arrival(self, callback: Callback, event: Event | None = None) -> Arrival:
+        """What would be stored of a callback, which may be an `event` by now.
+
+        Raises NotUnderstood.
+        """
+        event = event or self.event(callback)
         return Arrival(
             event=event,
             callback=callback,
@@ -60,13 +63,13 @@ class Intake:
             deliveries=await self._deliveries(event) if self._conditions else self._all,
         )
 
-    def event(self, callback: Callback) -> Event:
-        """The event that a callback makes. Raises NotUnderstood."""
+    def event(self, callback: Callback, event_id: str | None = None) -> Event:
+        """The event that a callback makes; it may have its id already. Raises NotUnderstood."""
         reader = self._readers.get(callback.source)
         if reader is None:
             raise NotUnderstood(f"no source {callback.source!r} in the configuration")
         try:
-            return reader.read(callback, self._new_id)
+            return reader.read(callback, self._new_id if event_id is None else lambda: event_id)
         except NotUnderstood:
             raise
         except Exception as error:  # noqa: BLE001

@@ -16,10 +16,11 @@ from pydantic_core import PydanticCustomError
 
 from relay.address import Listen
 from relay.countries import alpha_2
-from relay.units import Duration, RateLimit, text_type
+from relay.units import Duration, RateLimit, Size, text_type
 
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 DEFAULT_PLUGINS = "plugins"
+DEFAULT_STORE = "data/relay.db"
 POSTGRESQL = ("postgresql://", "postgres://")
 
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -87,6 +88,7 @@ Country = Annotated[str, *text_type(_country, "country", {})]
 Timezone = Annotated[zoneinfo.ZoneInfo, *text_type(parse_timezone, "timezone", {})]
 Token = Annotated[SecretStr, *text_type(_token, "token", {"minLength": 1})]
 StorePlace = Annotated[str, *text_type(_store, "store", {"minLength": 1})]
+FilePlace = Annotated[str, Field(min_length=1)]
 File = Annotated[Path, pydantic.BeforeValidator(_file, json_schema_input_type=str)]
 Expression = Annotated[
     str, pydantic.BeforeValidator(_truth_is_text, json_schema_input_type=str | bool)
@@ -198,7 +200,9 @@ class Settings(Model):
 
     server: Server = Field(default_factory=Server)
     admin: Admin = Field(default_factory=Admin)
-    store: StorePlace = written("data/relay.db")
+    store: StorePlace = written(DEFAULT_STORE)
+    store_fallback: FilePlace | None = None
+    store_reserve: Size = written("64MiB")
     timezone: Timezone = written("UTC")
     plugins: list[str] = Field(default=[DEFAULT_PLUGINS])
     sources: dict[Name, SourceConfig] = Field(default={})

@@ -159,6 +159,17 @@ class SinkCounts:
 
 
 @dataclass(frozen=True, slots=True)
+class Waits:
+    """When the oldest came that one sink has not got yet; None without any.
+
+    `since` of all deliveries, `opt_out_since` of opt-outs, those that were given up among them.
+    """
+
+    since: int | None = None
+    opt_out_since: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Quarantined:
     """A callback that was not understood, or refused for its token. `reason` holds no number."""
 
@@ -225,8 +236,16 @@ class Store(Protocol):
     async def add(self, arrival: Arrival) -> Receipt:
         """Store an event and its deliveries; return when they are on disk."""
 
-    async def quarantine(self, callback: Callback, status: int, reason: str) -> str:
-        """Keep a callback that became no event; return its id. Of 401s the last 1,000 stay."""
+    async def quarantine(
+        self, callback: Callback, status: int, reason: str, quarantine_id: str | None = None
+    ) -> str:
+        """Keep a callback that became no event; return its id, a new one unless it is given.
+
+        Of 401s the last 1,000 stay.
+        """
+
+    async def known(self, ids: Sequence[str]) -> set[str]:
+        """Which of these are the ids of events, or of callbacks in quarantine."""
 
     async def opted_out(self, source: str, mobile: str) -> bool:
         """Whether the contact's last word is an opt-out."""
@@ -270,6 +289,9 @@ class Store(Protocol):
 
     async def sink_counts(self) -> dict[str, SinkCounts]:
         """Every sink that has deliveries, also those that have gone from relay.yaml."""
+
+    async def waits(self) -> dict[str, Waits]:
+        """Of each sink that has something to deliver. What was asked for again does not count."""
 
     async def events(
         self, where: EventFilter, *, before: int | None = None, limit: int = 50

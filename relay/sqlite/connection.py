@@ -1,6 +1,5 @@
 """Opening the file: the lock, the pragmas, the schema."""
 
-import contextlib
 import fcntl
 import os
 import secrets
@@ -10,6 +9,7 @@ from typing import IO
 
 import apsw
 
+from relay import folder
 from relay.store import StoreError, StoreLocked, StoreNewer
 
 OLDEST_SQLITE = 3_051_003
@@ -34,8 +34,8 @@ READER_PRAGMAS = (
 
 def lock(path: Path) -> IO[bytes]:
     """Own the store at `path` until the returned file is closed. Raises StoreLocked."""
-    _make(path.parent)
-    file = open(f"{path}.lock", "ab", opener=_private)  # noqa: SIM115  held for the store's life
+    folder.make(path.parent)
+    file = open(f"{path}.lock", "ab", opener=folder.private)  # noqa: SIM115  held for the store's life
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -49,7 +49,7 @@ def connect_writer(path: Path, vfs: str | None = None) -> apsw.Connection:
     if _sqlite_number() < OLDEST_SQLITE:
         raise StoreError(f"SQLite {apsw.sqlite_lib_version()} has a bug that loses commits")
     if not path.exists():
-        os.close(_private(str(path), os.O_CREAT | os.O_WRONLY))
+        os.close(folder.private(str(path), os.O_CREAT | os.O_WRONLY))
     connection = apsw.Connection(str(path), vfs=vfs)
     _configure(connection, WRITER_PRAGMAS)
     migrate(connection)
@@ -87,10 +87,10 @@ def migrate(connection: apsw.Connection) -> None:
 
 def migrations() -> list[str]:
     """The scripts of schema/, in the order of their numbers."""
-    folder = resources.files("relay.sqlite") / "schema"
+    scripts = resources.files("relay.sqlite") / "schema"
     return [
         file.read_text(encoding="utf-8")
-        for file in sorted(folder.iterdir(), key=lambda file: file.name)
+        for file in sorted(scripts.iterdir(), key=lambda file: file.name)
         if file.name.endswith(".sql")
     ]
 
@@ -103,21 +103,3 @@ def _configure(connection: apsw.Connection, pragmas: tuple[str, ...]) -> None:
 def _sqlite_number() -> int:
     major, minor, patch = (int(part) for part in apsw.sqlite_lib_version().split(".")[:3])
     return major * 1_000_000 + minor * 1_000 + patch
-
-
-def _make(folder: Path) -> None:
-    """Make a folder and those above it; their names on disk, as SQLite sees to its files' only."""
-    if folder.is_dir():
-        return
-    _make(folder.parent)
-    folder.mkdir(mode=0o750, exist_ok=True)
-    with contextlib.suppress(PermissionError):  # one that may not be read cannot be synced
-        above = os.open(folder.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(above)
-        finally:
-            os.close(above)
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o640)

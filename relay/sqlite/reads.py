@@ -38,6 +38,17 @@ def last_seq(connection: apsw.Connection) -> int:
     return _number(connection, "SELECT ifnull(max(seq), 0) FROM events")
 
 
+def known(connection: apsw.Connection, ids: Sequence[str]) -> set[str]:
+    """Which of these are the ids of events, or of callbacks in quarantine."""
+    wanted = {id_bytes(each): each for each in ids}
+    found = [
+        row[0]
+        for table in ("events", "quarantine")
+        for row in rows.among(connection, f"SELECT id FROM {table} WHERE id IN", (), list(wanted))
+    ]
+    return {wanted[each] for each in found}
+
+
 def sink_counts(connection: apsw.Connection) -> dict[str, SinkCounts]:
     """What the counters say, for every sink that ever had a delivery."""
     found = rows.every(connection, "SELECT name, pending, delivered, dead FROM sinks")

@@ -19,6 +19,7 @@ from relay.clock import Clock, SystemClock
 from relay.sqlite import arrivals, changes, claims, quarantine, reads, rows, settlements
 from relay.sqlite.connection import connect_reader, connect_writer, lock
 from relay.sqlite.memory import Memory
+from relay.sqlite.waits import WaitReader
 from relay.sqlite.writer import Writer
 from relay.store import (
     Arrival,
@@ -35,6 +36,7 @@ from relay.store import (
     SinkState,
     State,
     StoreError,
+    Waits,
 )
 
 READERS = 2
@@ -51,6 +53,7 @@ class SqliteStore:
         self._clock = clock
         self._vfs = vfs
         self._memory = Memory()
+        self._waits = WaitReader()
         self._notify: list[Notify] = []
         self._adding: list[tuple[Arrival, asyncio.Future[Receipt]]] = []
         self._loop = asyncio.get_running_loop()
@@ -112,9 +115,11 @@ class SqliteStore:
         self._notify.append(notify)
 
     def statistics(self) -> Mapping[str, Any]:
-        """Figures of this process: commits, and the size of the file and its log in bytes."""
+        """Figures of this process: its commits, and the size of the file and its log in bytes."""
         return {
             "commits": self._commits,
+            "commit_size": self._writer.commit_size,
+            "commit_seconds": self._writer.commit_seconds,
             "bytes": _size(self._path),
             "wal_bytes": _size(Path(f"{self._path}-wal")),
         }
@@ -135,7 +140,8 @@ class SqliteStore:
 
     def _submit(self, batch: Sequence[tuple[Arrival, asyncio.Future[Receipt]]]) -> None:
         done = self._writer.submit(
-            partial(arrivals.add_all, memory=self._memory, arrivals=[each for each, _ in batch])
+            partial(arrivals.add_all, memory=self._memory, arrivals=[each for each, _ in batch]),
+            len(batch),
         )
         done.add_done_callback(partial(self._added, batch))
 
@@ -157,11 +163,17 @@ class SqliteStore:
             else:
                 receipt.set_result(done.result()[number])
 
-    async def quarantine(self, callback: Callback, status: int, reason: str) -> str:
+    async def quarantine(
+        self, callback: Callback, status: int, reason: str, quarantine_id: str | None = None
+    ) -> str:
         """As in Store."""
         return await self._write(  # type: ignore[no-any-return]
-            quarantine.quarantine, str(uuid7()), callback, status, reason
+            quarantine.quarantine, quarantine_id or str(uuid7()), callback, status, reason
         )
+
+    async def known(self, ids: Sequence[str]) -> set[str]:
+        """As in Store."""
+        return await self._read(reads.known, ids)
 
     async def release(self, quarantine_id: str, arrival: Arrival) -> Receipt:
         """As in Store. Raises KeyError if there is no such callback."""
@@ -244,6 +256,10 @@ class SqliteStore:
     async def sink_counts(self) -> dict[str, SinkCounts]:
         """As in Store."""
         return await self._read(reads.sink_counts)
+
+    async def waits(self) -> dict[str, Waits]:
+        """As in Store."""
+        return await self._read(self._waits.look)
 
     async def last_seq(self) -> int:
         """As in Store."""
