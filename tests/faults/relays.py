@@ -18,7 +18,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import httpx
@@ -31,6 +31,8 @@ from relay.sqlite import SqliteStore
 ROOT = Path(__file__).parents[2]
 PATIENCE = 30.0
 POLL = 0.02
+DURING_START = 0.15
+"""The share of lives that end before the relay takes callbacks."""
 OF_NOBODY_ELSE = 9999
 """The contact of the fresh events."""
 CONTROL = "http://relay/api/v1"
@@ -228,6 +230,22 @@ class Relay:
         if receiver is not None:
             sinks["hook"] = in_receiver(request.body for request in receiver.requests)
         return judge(senders, stored, sinks)
+
+
+async def live(relay, chance):
+    """Some life: mostly under load, now and then too short to get that far."""
+    if chance.random() < DURING_START:
+        relay.spawn()
+        await asyncio.sleep(chance.uniform(0, 1.2))
+    else:
+        await relay.start()
+        await asyncio.sleep(chance.uniform(0.05, 1.0))
+
+
+def activated(sockets: Mapping[str, socket.socket]) -> list[str]:
+    """What starts a program with these sockets, each by its name, as systemd would."""
+    passed = ",".join(f"{each.fileno()}={name}" for name, each in sockets.items())
+    return [sys.executable, str(Path(__file__).with_name("activated.py")), passed]
 
 
 class Sender:

@@ -1,16 +1,12 @@
 """kill -9 under load, again and again: what was acknowledged is there, once, and nothing else."""
 
-import asyncio
 import json
 import random
 import time
 
 import pytest
-from relays import Relay, crowd
+from relays import Relay, crowd, live
 from stubs.receiver import Receiver
-
-DURING_START = 0.15
-"""The share of kills that do not wait until the relay takes callbacks."""
 
 
 async def kill_in_a_loop(folder, cycles, *, seed=0, **options):
@@ -51,16 +47,6 @@ def out_of_order(requests) -> list[str]:
         latest[contact] = max(count, latest.get(contact, 0))
         seen.add(message)
     return wrong
-
-
-async def live(relay, chance):
-    """Some life: mostly under load, now and then too short to get that far."""
-    if chance.random() < DURING_START:
-        relay.spawn()
-        await asyncio.sleep(chance.uniform(0, 1.2))
-    else:
-        await relay.start()
-        await asyncio.sleep(chance.uniform(0.05, 1.0))
 
 
 async def test_three_kills_lose_and_invent_nothing(tmp_path):
