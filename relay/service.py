@@ -2,10 +2,8 @@
 
 import asyncio
 import contextlib
-import gc
 import logging
-import signal
-import socket
+from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -15,19 +13,16 @@ from relay.clock import Clock, SystemClock
 from relay.config import Config
 from relay.fleet import Fleet
 from relay.intake import Intake
-from relay.lag import LagWatch
+from relay.listeners import Listeners
 from relay.metrics import Readings
-from relay.server import Server, listen, make_server, try_certificate
+from relay.overview import Overview
+from relay.server import Server, make_server, try_certificate
 from relay.sqlite import SqliteStore
 from relay.store import StoreBroken, StoreError
 
 DRAIN = 3.0
 GRACE = 3.0
 """Together with what comes between and after them below the 10 s that a stop may take."""
-
-COLLECT = (5_000, 20, 100)
-"""When garbage is looked for: seldom, as hardly any is in circles; but what a plugin leaves of it
-is cleared away in pieces of a few milliseconds, for everything stands still meanwhile."""
 
 log = logging.getLogger("relay")
 
@@ -39,13 +34,24 @@ class Service:
         self._store = store
         self._fleet = fleet
         self._broken = broken
-        self.servers: list[Server] = []
+        self.public: list[Server] = []
+        self.inner: list[Server] = []
         self.callbacks: ingress.Ingress | None = None
+        self.overview: Overview
+
+    @property
+    def servers(self) -> list[Server]:
+        """The public ones, the admin listener's, and the commands' socket last."""
+        return self.public + self.inner
 
     @property
     def address(self) -> Any:
         """What the public listener is bound to."""
-        return self.servers[0].address
+        return self.public[0].address
+
+    async def pulse(self) -> None:
+        """Return when the store's writer has come round."""
+        await self._store.pulse()
 
     async def failure(self) -> None:
         """Raise when a part of it fails."""
@@ -64,32 +70,28 @@ class Service:
 
     async def health(self) -> dict[str, Any]:
         """Whether callbacks are taken; a sink in trouble is told, but is no reason against it."""
-        alive = self._store.alive()
-        reasons = [] if alive else ["the store cannot be written"]
-        return {"ready": alive, "reasons": reasons, "sinks": self._fleet.states()}
+        return self.overview.health()
 
     async def readings(self) -> Readings:
         """What the metrics show."""
-        assert self.callbacks is not None
-        return Readings(
-            answers=self.callbacks.answers,
-            refusals=self.servers[0].server_state.refusals,
-            sinks=await self._store.sink_counts(),
-            states=self._fleet.states(),
-            statistics=self._store.statistics(),
-        )
+        return await self.overview.readings()
+
+    def refusals(self) -> Counter[int]:
+        """How many requests reached no source, by status."""
+        return sum((each.server_state.refusals for each in self.public), Counter())
 
 
 @contextlib.asynccontextmanager
 async def started(
-    config: Config, *, clock: Clock | None = None, public: socket.socket | None = None
+    config: Config, *, clock: Clock | None = None, listeners: Listeners | None = None
 ) -> AsyncIterator[Service]:
     """A relay that takes callbacks and delivers them; a stop loses nothing.
 
-    `public` is a listening socket to use in place of `server.listen`. Raises StoreError or
-    OSError where it cannot start.
+    `listeners` are those that were there before. Raises StoreError or OSError where it cannot
+    start.
     """
     clock = clock or SystemClock()
+    listeners = listeners or Listeners()
     broken = asyncio.Event()
     store = await SqliteStore.open(_file(config), clock=clock, on_broken=broken.set)
     try:
@@ -97,11 +99,12 @@ async def started(
         service = Service(store, fleet, broken)
         intake = Intake(config, store, clock)
         try:
-            await _listen(config, service, store, fleet, intake, public)
+            await _listen(config, service, store, fleet, intake, listeners, clock)
             fleet.start(store)
             await _name_orphans(config, store)
             yield service
         finally:
+            listeners.close()
             try:
                 await asyncio.gather(*(server.drain(DRAIN) for server in service.servers))
             finally:
@@ -116,7 +119,8 @@ async def _listen(
     store: SqliteStore,
     fleet: Fleet,
     intake: Intake,
-    public: socket.socket | None,
+    listeners: Listeners,
+    clock: Clock,
 ) -> None:
     if tls := config.server.tls:
         try_certificate(tls.cert, tls.key)
@@ -127,21 +131,22 @@ async def _listen(
         on_broken=lambda: None,  # the store itself tells the service
         ready=lambda: [] if store.alive() else ["store"],
     )
-    with contextlib.ExitStack() as bound:
-        outside = public or bound.enter_context(listen(config.server.listen))
-        inside = bound.enter_context(listen(config.admin.listen))
-        beside = bound.enter_context(localsocket.listen(_file(config)))
-        bound.pop_all()  # all are to be had: from here on they are the servers' to close
-    service.servers = [
+    service.overview = Overview(store, fleet, clock, service.callbacks.answers, service.refusals)
+    outside, inside = listeners.bind(config.server.listen, config.admin.listen)
+    service.public = [
         make_server(
             service.callbacks,
-            outside,
+            each,
             certificate=tls.cert if tls else None,
             key=tls.key if tls else None,
-        ),
-        make_server(admin.app(service.health, service.readings), inside),
-        make_server(control.app(intake, store, config, fleet), beside),
+        )
+        for each in outside
     ]
+    service.inner = [
+        make_server(admin.app(service.health, service.readings), each) for each in inside
+    ]
+    beside = localsocket.listen(_file(config))
+    service.inner.append(make_server(control.app(intake, store, config, fleet), beside))
     for server in service.servers:
         await server.start()
 
@@ -156,48 +161,6 @@ async def _name_orphans(config: Config, store: SqliteStore) -> None:
                 name,
                 config.path.name,
             )
-
-
-async def run(config: Config) -> None:
-    """Run until SIGTERM, SIGINT or SIGHUP. Raises StoreBroken when the store fails."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    loop.set_exception_handler(tell_of_error)
-    for number in _stopping():
-        loop.add_signal_handler(number, stop.set)
-    watch = LagWatch()
-    async with started(config) as service:
-        watch.start()
-        gc.freeze()  # what is there now stays: the collector need not look at it again
-        gc.set_threshold(*COLLECT)
-        log.info("callbacks are taken on %s", _url(config, service))
-        ends = [asyncio.create_task(stop.wait()), asyncio.create_task(service.failure())]
-        done, _ = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            task.result()
-        log.info("stopping")
-        watch.stop()
-    log.info("stopped; nothing is lost")
-
-
-def tell_of_error(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Log an error that nobody waits for; asyncio would show the values that it came with."""
-    error = context.get("exception")
-    log.error("%s", context["message"].partition(" in callback ")[0], exc_info=error)
-
-
-def _stopping() -> list[signal.Signals]:
-    """The signals that stop it. A terminal that closes sends SIGHUP, which nohup has ignored."""
-    stopping = [signal.SIGTERM, signal.SIGINT]
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-        stopping.append(signal.SIGHUP)
-    return stopping
-
-
-def _url(config: Config, service: Service) -> str:
-    scheme = "https" if config.server.tls else "http"
-    host, port = service.address[:2]
-    return f"{scheme}://{host}:{port}/callbacks/{next(iter(config.sources), '…')}"
 
 
 def _file(config: Config) -> Path:

@@ -12,8 +12,9 @@ from relay.address import Address
 from relay.config import load
 from relay.fleet import Fleet
 from relay.log import JsonLines
+from relay.process import tell_of_error
 from relay.server import listen
-from relay.service import started, tell_of_error
+from relay.service import started
 from relay.store import StoreLocked
 
 YAML = """

@@ -7,7 +7,7 @@ import threading
 import click
 import uvloop
 
-from relay import log, service
+from relay import log, process
 from relay.cli import options
 from relay.config import Config
 
@@ -31,7 +31,7 @@ async def _until_stopped(config: Config) -> None:
     """
     status = 1
     try:
-        await service.run(config)
+        await process.run(config)
         status = 0
     finally:
         end = threading.Timer(LINGER, os._exit, [status])

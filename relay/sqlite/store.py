@@ -106,6 +106,10 @@ class SqliteStore:
         await self._writer.stop()
         self._lock.close()
 
+    async def pulse(self) -> None:
+        """As in Store."""
+        await self._write(lambda _: None)
+
     def alive(self) -> bool:
         """Whether the writer still works."""
         return self._writer.alive()

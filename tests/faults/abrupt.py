@@ -1,7 +1,8 @@
 """A relay that stops as uvicorn does, as a control: restarts must make requests fail."""
 
-from handed import start
+import sys
 
+from relay.cli import main
 from relay.server import Server
 
 
@@ -13,4 +14,4 @@ async def drain(self, patience=5.0):
 
 if __name__ == "__main__":
     Server.drain = drain
-    start()
+    main(sys.argv[1:])

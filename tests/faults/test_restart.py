@@ -8,7 +8,7 @@ import time
 
 import pytest
 from oracle import Senders
-from relays import Relay, Sender
+from relays import RUN, Relay, Sender, activated
 from stubs.receiver import Receiver
 
 SENDERS = 8
@@ -38,7 +38,7 @@ async def sends(relay, senders, failures, number, stop):
             await asyncio.sleep(chance.uniform(0, 2 * REST))
 
 
-async def restart_under_load(folder, restarts, entry="handed"):
+async def restart_under_load(folder, restarts, command=RUN):
     """Restart so often; the senders, their failures, and the oracle's word."""
     begun = time.monotonic()
     senders, failures, stop = Senders(), [], asyncio.Event()
@@ -48,7 +48,8 @@ async def restart_under_load(folder, restarts, entry="handed"):
             relay = Relay(
                 folder,
                 receiver.url,
-                command=["-m", entry, str(handle)],
+                command=command,
+                under=activated({"relay.socket": listener}),
                 descriptors=[handle],
                 port=listener.getsockname()[1],
             )
@@ -99,6 +100,6 @@ async def test_twenty_restarts_fail_no_request(tmp_path):
 @pytest.mark.faults
 @pytest.mark.timeout(900)
 async def test_restarts_fail_requests_without_the_drain(tmp_path):
-    _, failures, verdict = await restart_under_load(tmp_path, 20, entry="abrupt")
+    _, failures, verdict = await restart_under_load(tmp_path, 20, ["-m", "abrupt", "run"])
     assert failures
     verdict.sound(once=["archive"])

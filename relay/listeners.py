@@ -1,0 +1,59 @@
+"""The listeners: the sockets on which requests come in. They outlive a configuration."""
+
+import contextlib
+import socket
+from collections.abc import MutableMapping
+from dataclasses import dataclass, field
+from typing import Self
+
+from relay.activation import activated
+from relay.address import Address
+from relay.server import listen
+
+PUBLIC = "public"
+ADMIN = "admin"
+
+
+@dataclass(slots=True)
+class Listeners:
+    """What was there before relay.yaml was read, and what is bound for it.
+
+    `given` were passed by systemd, by their use, and replace what relay.yaml says; `own` are the
+    others, by their use and their address as in relay.yaml. Servers get copies, which they close;
+    while the socket is open here, too, new connections wait in the kernel.
+    """
+
+    given: dict[str, list[socket.socket]] = field(default_factory=dict)
+    own: dict[tuple[str, Address], socket.socket] = field(default_factory=dict)
+
+    @classmethod
+    def inherited(cls, environ: MutableMapping[str, str]) -> Self:
+        """Those that this process was started with."""
+        public, admin = activated(environ)
+        return cls({PUBLIC: public, ADMIN: admin})
+
+    def bind(
+        self, public: Address, admin: Address
+    ) -> tuple[list[socket.socket], list[socket.socket]]:
+        """Copies of the sockets for the two listeners. Raises OSError for what is not to be had."""
+        for other in self.own.keys() - {(PUBLIC, public), (ADMIN, admin)}:
+            self.own.pop(other).close()
+        with contextlib.ExitStack() as copies:
+            outside, inside = (
+                [copies.enter_context(each.dup()) for each in self._for(use, address)]
+                for use, address in ((PUBLIC, public), (ADMIN, admin))
+            )
+            copies.pop_all()  # all are to be had: from here on they are the servers' to close
+        return outside, inside
+
+    def _for(self, use: str, address: Address) -> list[socket.socket]:
+        if given := self.given.get(use):
+            return given
+        if (use, address) not in self.own:
+            self.own[use, address] = listen(address)
+        return [self.own[use, address]]
+
+    def close(self) -> None:
+        """Let go of them: the system refuses connections as soon as the servers have closed."""
+        for each in [*self.own.values(), *(each for some in self.given.values() for each in some)]:
+            each.close()
