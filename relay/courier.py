@@ -23,6 +23,7 @@ from relay.outcome import Delivered, Pause, Reject, Retry
 from relay.quota import Quota
 from relay.sink import Sink
 from relay.store import Claim, Claimed, Settlement, SinkState, State, Store, StoreFull
+from relay.tally import Deliveries
 from relay.verdict import Judge, put_back
 
 TRY_AGAIN = 1.0
@@ -58,6 +59,7 @@ class Courier:
         self._hold = Hold(state, clock, self._save, self._hold_changed, log)
         self._judge = Judge(config, self._hold)
         self._dispatch = Dispatch(config, sink, clock)
+        self.tally = Deliveries()
         self._breaker = Breaker(config.breaker.failures)
         self._streak = Streak(STREAK)
         self._ready: asyncio.Queue[list[Claim]] = asyncio.Queue(config.concurrency)
@@ -128,6 +130,10 @@ class Courier:
         With a quota of which something is known, `quota` as well.
         """
         return _quota_view(self._quota.status()) | self._hold.status()
+
+    @property
+    def breaker_open(self) -> bool:
+        return self._hold.breaker_open
 
     async def pause(self, reason: str) -> None:
         """Deliver nothing until `resume`."""
@@ -362,7 +368,9 @@ class Courier:
         await self._settle(settlements)
         if any(settlement.state == State.WAITING for settlement in settlements):
             self._work.set()  # the feeder has perhaps a sooner time to wait for
-        for result in results:
+        now = self._clock.now()
+        for result, settlement in zip(results, settlements, strict=True):
+            self.tally.concluded(result, settlement, now)
             await self._learn(result, trial=trial)
 
     async def _learn(self, result: Result, *, trial: bool) -> None:

@@ -14,6 +14,7 @@ from relay.limiter import Limiter
 from relay.plugins import PluginError
 from relay.sink import Sink
 from relay.store import SinkState, Store
+from relay.tally import Deliveries
 
 log = logging.getLogger("relay")
 
@@ -84,6 +85,12 @@ class Fleet:
 
     def states(self) -> dict[str, dict[str, Any]]:
         return {name: courier.status() for name, courier in self._couriers.items()}
+
+    def tallies(self) -> dict[str, Deliveries]:
+        return {name: courier.tally for name, courier in self._couriers.items()}
+
+    def open_breakers(self) -> frozenset[str]:
+        return frozenset(name for name, each in self._couriers.items() if each.breaker_open)
 
     def wake(self, name: str) -> None:
         if courier := self._couriers.get(name):

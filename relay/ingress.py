@@ -1,9 +1,9 @@
 """The ingress: the public listener's application. It knows no sink."""
 
 import logging
-from collections import Counter
 from collections.abc import Callable, Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_address
+from time import perf_counter
 from typing import Any
 
 import orjson
@@ -20,6 +20,7 @@ from relay.intake import Intake
 from relay.normalise import NotUnderstood
 from relay.problem import CONTENT_TYPE, Headers, problem, send_problem
 from relay.store import Receipt, Store, StoreBroken, StoreError, StoreFull
+from relay.tally import Answers
 from relay.tokens import Tokens, basic_password
 
 log = logging.getLogger("relay.ingress")
@@ -39,8 +40,7 @@ _ALLOW: Headers = [(b"allow", b"GET, POST")]
 class Ingress(Starlette):
     """Starlette's application, with a short way round its layers for callbacks.
 
-    The layers would make each callback dearer by a quarter. `answers` counts every answer by
-    source and status; a source that nobody configured counts as "".
+    The layers would make each callback dearer by a quarter. `answers` counts every answer.
     """
 
     def __init__(self, callbacks: "Callbacks", ready: Ready) -> None:
@@ -118,14 +118,15 @@ class Callbacks:
         self._store = store
         self._on_broken = on_broken
         self._doors = {name: _Door(source) for name, source in config.sources.items()}
-        self.answers: Counter[tuple[str, int]] = Counter()
+        self.answers = Answers()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        begun = perf_counter()
         name, _, token = scope["path"][len(PREFIX) :].partition("/")
         try:
             receipt = await self._take(name, token, scope, receive)
         except Refused as refusal:
-            self.answers[name if name in self._doors else "", refusal.status] += 1
+            self.answers.refused(name if name in self._doors else "", refusal.status)
             await send_problem(
                 send,
                 refusal.status,
@@ -138,7 +139,7 @@ class Callbacks:
         else:
             if log.isEnabledFor(logging.DEBUG):
                 log.debug("source %s: %s %s", name, receipt.type, receipt.id)
-            self.answers[name, 200] += 1
+            self.answers.acknowledged(name, receipt, perf_counter() - begun)
             body = orjson.dumps({"id": receipt.id, "type": receipt.type})
             length = (b"content-length", b"%d" % len(body))
             await send({"type": "http.response.start", "status": 200, "headers": [_JSON, length]})

@@ -82,7 +82,8 @@ async def get(service):
 async def test_the_operator_is_told_why_and_until_when_only_opt_outs_go(relay, get):
     async def delivered(number):
         async with asyncio.timeout(10):
-            while f'state="delivered"}} {number}.0' not in await get("/metrics", server=1):
+            line = f'relay_deliveries_total{{outcome="delivered",sink="crm"}} {number}.0'
+            while line not in await get("/metrics", server=1):
                 await asyncio.sleep(0.02)
 
     for number in range(12):

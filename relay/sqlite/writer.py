@@ -7,10 +7,12 @@ import queue
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from time import perf_counter
 from typing import Any
 
 import apsw
 
+from relay.histogram import PIECES, SECONDS, Histogram
 from relay.store import StoreBroken, StoreError, StoreFull
 
 log = logging.getLogger("relay.store")
@@ -27,6 +29,8 @@ class Work:
 
     run: Callable[[apsw.Connection], Any]
     done: asyncio.Future[Any]
+    size: int = 1
+    """How many pieces it is of itself."""
 
 
 class Writer:
@@ -55,19 +59,21 @@ class Writer:
         self._broken = False
         self._thread = threading.Thread(target=self._main, name="store-writer", daemon=True)
         self._opened: asyncio.Future[None] = self._loop.create_future()
+        self.commit_size = Histogram(PIECES)
+        self.commit_seconds = Histogram(SECONDS)
 
     async def start(self) -> None:
         """Open the connection on the thread. Raises what opening raised."""
         self._thread.start()
         await self._opened
 
-    def submit(self, run: Callable[[apsw.Connection], Any]) -> asyncio.Future[Any]:
+    def submit(self, run: Callable[[apsw.Connection], Any], size: int = 1) -> asyncio.Future[Any]:
         """Hand over work; the future is done when the work's commit is on disk."""
         done = self._loop.create_future()
         if self._broken:
             done.set_exception(StoreBroken("the store is broken"))
         else:
-            self._queue.put(Work(run, done))
+            self._queue.put(Work(run, done, size))
         return done
 
     async def stop(self) -> None:
@@ -114,6 +120,7 @@ class Writer:
         if self._broken:
             self._answer([(work, StoreBroken("the store is broken")) for work in group])
             return
+        begun = perf_counter()
         try:
             results = self._transaction(connection, group)
         except (apsw.FullError, apsw.BusyError) as error:
@@ -132,6 +139,8 @@ class Writer:
                 log.exception("the store refused a piece of work")
                 self._answer([(group[0], StoreError(f"the store refused it: {error}"))])
         else:
+            self.commit_seconds.observe(perf_counter() - begun)
+            self.commit_size.observe(sum(work.size for work in group))
             self._after_commit()
             self._answer(list(zip(group, results, strict=True)))
 

@@ -1,0 +1,73 @@
+"""Tallies: what the ingress answered and how soon, and what became of one sink's deliveries."""
+
+from collections import Counter, defaultdict
+from datetime import datetime
+
+from relay.dispatch import Result
+from relay.histogram import LONG_SECONDS, SECONDS, Histogram
+from relay.outcome import Delivered, Outcome, Pause, Reject
+from relay.store import Receipt, Settlement, State
+
+OUTCOMES = {
+    401: "unauthorized",
+    403: "forbidden",
+    404: "unknown_source",
+    405: "wrong_method",
+    422: "quarantined",
+    429: "limited",
+    503: "not_stored",
+}
+
+
+class Answers:
+    """Every answer to a callback, by source, type of event and outcome.
+
+    A source that nobody configured counts as "", and so does the type of what became no event.
+    """
+
+    def __init__(self) -> None:
+        self.counts: Counter[tuple[str, str, str]] = Counter()
+        self.seconds: dict[str, Histogram] = defaultdict(lambda: Histogram(SECONDS))
+
+    def acknowledged(self, source: str, receipt: Receipt, seconds: float) -> None:
+        """It is on disk, and was after so many seconds."""
+        outcome = "repeated" if receipt.repeated else "accepted"
+        self.counts[source, receipt.type, outcome] += 1
+        self.seconds[source].observe(seconds)
+
+    def refused(self, source: str, status: int) -> None:
+        self.counts[source, "", OUTCOMES.get(status, str(status))] += 1
+
+
+class Deliveries:
+    """One sink's attempts and deliveries since the start of the process, by how they ended."""
+
+    def __init__(self) -> None:
+        self.attempts: Counter[str] = Counter()
+        self.ended: Counter[str] = Counter()
+        self.attempt_seconds = Histogram(SECONDS)
+        self.delivery_seconds = Histogram(LONG_SECONDS)
+
+    def concluded(self, result: Result, settlement: Settlement, now: float) -> None:
+        """Count an attempt, and the delivery where that was its last one."""
+        self.attempts[_word(result.outcome)] += 1
+        self.attempt_seconds.observe(result.duration)
+        if settlement.state == State.DELIVERED:
+            self.ended["delivered"] += 1
+            if not result.claim.replayed:  # somebody asked for it long after it came
+                received = datetime.fromisoformat(result.claim.event.time).timestamp()
+                self.delivery_seconds.observe(max(0.0, now - received))
+        elif settlement.state == State.DEAD:
+            self.ended["dead"] += 1
+
+
+def _word(outcome: Outcome) -> str:
+    match outcome:
+        case Delivered():
+            return "delivered"
+        case Reject():
+            return "rejected"
+        case Pause():
+            return "paused"
+        case _:
+            return "retry"
