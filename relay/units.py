@@ -38,6 +38,12 @@ def size(text: str) -> int:
     return int(float(number) * BYTES[unit])
 
 
+def size_text(number: int) -> str:
+    """Bytes as people read them: `512 B`, `1.5 GiB`."""
+    unit = next((unit for unit in reversed(BYTES) if number >= BYTES[unit]), "B")
+    return f"{number} B" if unit == "B" else f"{number / BYTES[unit]:,.1f} {unit}"
+
+
 def rate(text: str) -> Rate:
     """`100/10s`, `5/s`: how many in how long."""
     message = "should be a rate such as 100/10s (100 in any 10 seconds) or 5/s"

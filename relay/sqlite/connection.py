@@ -1,6 +1,7 @@
 """Opening the file: the lock, the pragmas, the schema."""
 
 import fcntl
+import logging
 import os
 import secrets
 from importlib import resources
@@ -10,7 +11,10 @@ from typing import IO
 import apsw
 
 from relay import folder
+from relay.sqlite import backup
 from relay.store import StoreError, StoreLocked, StoreNewer
+
+log = logging.getLogger("relay.store")
 
 OLDEST_SQLITE = 3_051_003
 """Older ones can lose commits when a log is reset (sqlite.org/wal.html#walresetbug)."""
@@ -52,7 +56,7 @@ def connect_writer(path: Path, vfs: str | None = None) -> apsw.Connection:
         os.close(folder.private(str(path), os.O_CREAT | os.O_WRONLY))
     connection = apsw.Connection(str(path), vfs=vfs)
     _configure(connection, WRITER_PRAGMAS)
-    migrate(connection)
+    migrate(connection, path)
     return connection
 
 
@@ -60,21 +64,26 @@ def connect_reader(path: Path, vfs: str | None = None) -> apsw.Connection:
     """Open a connection that can only read."""
     connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE, vfs=vfs)
     _configure(connection, READER_PRAGMAS)
+    connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
     return connection
 
 
-def migrate(connection: apsw.Connection) -> None:
+def migrate(connection: apsw.Connection, path: Path) -> None:
     """Apply the numbered migrations that the file lacks, each in a transaction of its own.
 
-    Raises StoreNewer where the file is ahead of this release.
+    A store that holds something is copied first. Raises StoreNewer where the file is ahead of
+    this release, and StoreError where there is no room for the copy.
     """
     version = connection.execute("PRAGMA user_version").get
     scripts = migrations()
     if version > len(scripts):
         raise StoreNewer(
-            f"the store has schema {version}, this release knows {len(scripts)}: "
-            "run the newer release, or restore the backup made before its migration"
+            f"the store has schema {version}, this release knows {len(scripts)}: run the newer"
+            f" release, or restore {backup.before_schema(path, len(scripts) + 1)}"
         )
+    if 0 < version < len(scripts):
+        copy = backup.back_up_before(connection, path, version + 1)
+        log.warning("the store gets schema %d; as it was before, it is %s", len(scripts), copy)
     for number, script in enumerate(scripts[version:], start=version + 1):
         with connection:
             connection.execute(script).fetchall()  # read out: statements run lazily
