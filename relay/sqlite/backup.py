@@ -1,0 +1,173 @@
+"""The backup: a copy of the store that is whole, checked and on disk before it has its name."""
+
+import contextlib
+import fcntl
+import filecmp
+import itertools
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import apsw
+
+from relay import folder
+from relay.sqlite import rows
+from relay.store import StoreError
+from relay.units import size_text
+
+PAGES = 1024
+"""So many are copied and brought to disk at a time: one great flush would hold up the ingress."""
+
+RESERVE = 64 * 1024**2
+"""Bytes that a copy leaves free on the store's own disk, for the callbacks that come meanwhile."""
+
+Progress = Callable[[int, int], None]
+"""Told how many pages of how many are copied."""
+
+
+def back_up(source: apsw.Connection, target: Path, progress: Progress = lambda *_: None) -> None:
+    """Copy the store, as it is at this moment, to a new file; others may write to it meanwhile.
+
+    Raises StoreError or OSError, and leaves nothing behind then.
+    """
+    if target.exists():
+        raise FileExistsError(f"{target} is there already, and is not overwritten")
+    with _copied(source, target, progress) as partial:
+        try:
+            _name(partial, target)
+        except FileExistsError:  # since a moment ago
+            raise FileExistsError(f"{target} is there already, and is not overwritten") from None
+
+
+def back_up_before(source: apsw.Connection, store: Path, schema: int) -> Path:
+    """Copy the store before it gets this schema; the copy's name.
+
+    A copy of the same content is taken for this one: a migration may be killed many times. One
+    that differs stays as it is, and this one gets a number behind its name.
+    """
+    target = before_schema(store, schema)
+    try:
+        with _copied(source, target) as partial:
+            for name in _names(target):
+                with contextlib.suppress(FileExistsError):
+                    _name(partial, name)
+                    return name
+                if filecmp.cmp(partial, name, shallow=False):
+                    return name
+    except (StoreError, OSError) as error:
+        raise StoreError(f"the store is not changed without a copy: {error}") from error
+    raise AssertionError("numbers do not end")
+
+
+def before_schema(store: Path, schema: int) -> Path:
+    """Where the copy stands that was made before the store got this schema."""
+    return store.with_name(f"{store.name}.before-schema-{schema}")
+
+
+def copies_beside(store: Path) -> list[Path]:
+    """The copies that were made before migrations, the oldest first."""
+    found = store.parent.glob(f"{store.name}.before-schema-*")
+    return sorted(found, key=lambda path: path.stat().st_mtime)
+
+
+def space_needed(source: apsw.Connection) -> int:
+    """The bytes of a copy."""
+    pages: int = rows.value(source, "PRAGMA page_count")
+    return pages * int(rows.value(source, "PRAGMA page_size"))
+
+
+@contextlib.contextmanager
+def _copied(
+    source: apsw.Connection, target: Path, progress: Progress = lambda *_: None
+) -> Iterator[Path]:
+    """A whole copy, on disk, under a name of its own; what the block does not rename is removed."""
+    _check_space(source, target.parent)
+    with _partial(target) as (partial, descriptor):
+        try:
+            _copy(source, partial, descriptor, progress)
+        except apsw.FullError:
+            raise StoreError(f"{target} cannot be made: the disk is full") from None
+        except apsw.Error as error:
+            raise StoreError(f"{target} cannot be made: {error}") from error
+        os.fsync(descriptor)
+        yield partial
+        folder.sync(target.parent)
+
+
+@contextlib.contextmanager
+def _partial(target: Path) -> Iterator[tuple[Path, int]]:
+    """An empty file beside the target, for nobody else's eyes. One that a kill left is used again.
+
+    Its descriptor stays open until all is done: to close it would drop SQLite's locks.
+    """
+    partial = target.with_name(f".{target.name}.partial")
+    descriptor = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StoreError(f"{target} is being made by another process") from None
+        try:
+            os.truncate(descriptor, 0)
+            yield partial, descriptor
+        finally:
+            partial.unlink(missing_ok=True)
+    finally:
+        os.close(descriptor)
+
+
+def _copy(source: apsw.Connection, partial: Path, descriptor: int, progress: Progress) -> None:
+    with contextlib.closing(apsw.Connection(str(partial))) as copy:
+        for pragma in ("journal_mode = OFF", "synchronous = OFF"):  # _copied brings it to disk
+            rows.every(copy, f"PRAGMA {pragma}")
+        with _moment(source), copy.backup("main", source, "main") as backup:
+            while not backup.done:
+                backup.step(PAGES)
+                os.fdatasync(descriptor)
+                progress(backup.page_count - backup.remaining, backup.page_count)
+        rows.every(copy, "PRAGMA journal_mode = DELETE")  # one file, with nothing beside it
+        found = rows.value(copy, "PRAGMA integrity_check(1)")
+        if found != "ok":
+            raise StoreError(f"the store is damaged: {found}")
+
+
+@contextlib.contextmanager
+def _moment(source: apsw.Connection) -> Iterator[None]:
+    """Have all reads in the block see the store as it is now; else each commit begins it anew."""
+    rows.every(source, "BEGIN")
+    try:
+        rows.every(source, "SELECT 1 FROM sqlite_schema")
+        yield
+    finally:
+        rows.every(source, "ROLLBACK")
+
+
+def _check_space(source: apsw.Connection, place: Path) -> None:
+    needed = space_needed(source)
+    if os.stat(source.filename).st_dev == place.stat().st_dev:
+        needed += RESERVE
+    free = shutil.disk_usage(place).free
+    if free < needed:
+        raise StoreError(
+            f"{place} has {size_text(free)} free, and a copy of the store needs"
+            f" {size_text(needed)}: make room there"
+        )
+
+
+def _names(target: Path) -> Iterator[Path]:
+    yield target
+    for number in itertools.count(1):
+        yield target.with_name(f"{target.name}.{number}")
+
+
+def _name(partial: Path, target: Path) -> None:
+    """Give the copy its name. Raises FileExistsError where that is taken."""
+    try:
+        target.hardlink_to(partial)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without links
+        if target.exists():
+            raise FileExistsError(target) from None
+        partial.rename(target)
