@@ -1,0 +1,13 @@
+"""The release: which version of the relay this is."""
+
+import importlib.metadata
+from functools import cache
+
+
+@cache
+def version() -> str:
+    """The installed version; "0" where it runs from a folder that nobody installed."""
+    try:
+        return importlib.metadata.version("sumotext-relay")
+    except importlib.metadata.PackageNotFoundError:
+        return "0"
