@@ -8,7 +8,6 @@ or follows a redirect, and no error's text holds a URL.
 import asyncio
 import contextlib
 import functools
-import importlib.metadata
 import logging
 import os
 import socket
@@ -24,6 +23,7 @@ import yarl
 from relay.guard import Network, refusal
 from relay.limiter import Limiter
 from relay.outcome import Pause
+from relay.release import version
 
 CONNECTIONS = 100
 # Below the 5 s of many servers, so that no request meets a connection just being closed.
@@ -67,7 +67,7 @@ def client(
         transport=Transport(timeout, allow_private, limiter, resolver),
         timeout=timeout,
         trust_env=False,
-        headers={"user-agent": f"sumotext-relay/{_version()}", "accept-encoding": "gzip, deflate"},
+        headers={"user-agent": f"sumotext-relay/{version()}", "accept-encoding": "gzip, deflate"},
     )
 
 
@@ -329,11 +329,3 @@ def _trust() -> ssl.SSLContext:
     context = httpx.create_ssl_context(trust_env=False)
     context.load_default_certs()
     return context
-
-
-@functools.cache
-def _version() -> str:
-    try:
-        return importlib.metadata.version("sumotext-relay")
-    except importlib.metadata.PackageNotFoundError:
-        return "0"

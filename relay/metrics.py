@@ -3,7 +3,6 @@
 Counters start with the process; what stands in the store outlives it.
 """
 
-import importlib.metadata
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +19,7 @@ from prometheus_client.registry import Collector
 
 from relay.event import TYPE_PREFIX
 from relay.histogram import Histogram
+from relay.release import version
 from relay.store import SinkCounts, Waits
 from relay.tally import Answers, Deliveries
 
@@ -74,11 +74,7 @@ class _Once(Collector):
 
 
 def _families(readings: Readings) -> Iterator[Metric]:
-    yield InfoMetricFamily(
-        "relay_build",
-        "Which release this is.",
-        value={"version": importlib.metadata.version("sumotext-relay")},
-    )
+    yield InfoMetricFamily("relay_build", "Which release this is.", value={"version": version()})
     yield from _ingress(readings)
     yield from _deliveries(readings)
     yield from _sinks(readings)
