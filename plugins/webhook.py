@@ -16,7 +16,6 @@ In CloudEvents the record of a `map` takes the place of `data`. 2xx is delivered
 
 import base64
 import hashlib
-import hmac
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -30,6 +29,8 @@ import pydantic
 import relay
 from relay.http import read_answer
 from relay.outcome import Outcome
+from relay.signing import SigningSecret, key_of, signed_headers
+from relay.weburl import WebUrl
 
 HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 HEADER_VALUE = re.compile(r"[\x20-\x7e\t]*")
@@ -52,30 +53,12 @@ CONTENT_TYPES = {
 LARGEST_BATCH = 1024 * 1024
 
 
-def _signing_secret(secret: pydantic.SecretStr) -> pydantic.SecretStr:
-    if not 24 <= len(_key(secret)) <= 64:
-        raise ValueError("should hold 24 to 64 bytes")
-    return secret
-
-
-def _key(secret: pydantic.SecretStr) -> bytes:
-    prefix, _, encoded = secret.get_secret_value().partition("_")
-    if prefix != "whsec":
-        raise ValueError("should begin with whsec_")
-    padded = encoded + "=" * (-len(encoded) % 4)
-    try:
-        return base64.b64decode(padded, validate=True)
-    except ValueError:
-        raise ValueError("should be base64 after whsec_") from None
-
-
 def _one_line(value: pydantic.SecretStr) -> pydantic.SecretStr:
     if not HEADER_VALUE.fullmatch(value.get_secret_value()):
         raise ValueError("should be one line of ASCII")
     return value
 
 
-SigningSecret = Annotated[pydantic.SecretStr, pydantic.AfterValidator(_signing_secret)]
 HeaderValue = Annotated[pydantic.SecretStr, pydantic.AfterValidator(_one_line)]
 
 
@@ -109,25 +92,12 @@ class Auth(relay.Options):
 class Options(relay.Options):
     """The options of a `webhook` sink."""
 
-    url: str = pydantic.Field(repr=False)  # many a receiver's URL is its secret
+    url: WebUrl = pydantic.Field(repr=False)  # many a receiver's URL is its secret
     method: Literal["POST", "PUT", "PATCH"] = "POST"
     headers: dict[str, HeaderValue] = pydantic.Field(default_factory=dict)
     secrets: list[SigningSecret] = pydantic.Field(default_factory=list)
     body: Literal["structured", "binary", "batch", "record", "form"] = "structured"
     auth: Auth | None = None
-
-    @pydantic.field_validator("url")
-    @classmethod
-    def _plain_url(cls, text: str) -> str:
-        try:
-            url = httpx.URL(text)
-        except httpx.InvalidURL:
-            raise ValueError("should be a URL") from None
-        if url.scheme not in {"http", "https"} or not url.host:
-            raise ValueError("should begin with https:// or http:// and a host")
-        if url.userinfo:
-            raise ValueError("should hold no user name or password: they go to auth")
-        return text
 
     @pydantic.field_validator("headers")
     @classmethod
@@ -154,7 +124,7 @@ class Webhook(relay.Sink):
         """Prepare what is the same for every request."""
         options = self.options
         self._url = httpx.URL(options.url)
-        self._keys = [_key(secret) for secret in options.secrets]
+        self._keys = [key_of(secret) for secret in options.secrets]
         headers = httpx.Headers(self.http.headers)
         headers["content-type"] = CONTENT_TYPES[options.body]
         if options.auth:
@@ -196,29 +166,14 @@ class Webhook(relay.Sink):
     async def _request(
         self, message_id: str, body: bytes, attributes: Iterable[tuple[str, str]] = ()
     ) -> relay.Delivered:
-        now = int(time.time())
-        headers = [
-            *self._headers,
-            *attributes,
-            ("webhook-id", message_id),
-            ("webhook-timestamp", str(now)),
-        ]
-        if self._keys:
-            headers.append(("webhook-signature", signature(self._keys, message_id, now, body)))
+        signed = signed_headers(self._keys, message_id, int(time.time()), body)
+        headers = [*self._headers, *attributes, *signed]
         request = httpx.Request(self.options.method, self._url, headers=headers, content=body)
         response = await self.http.send(request, stream=True)
         answer = await read_answer(response)
         if not response.is_success:
             _refuse(request, response, answer)
         return relay.Delivered(str(response.status_code))
-
-
-def signature(keys: Sequence[bytes], message_id: str, timestamp: int, body: bytes) -> str:
-    """The header webhook-signature: one `v1,…` for each key."""
-    signed = b"%b.%d.%b" % (message_id.encode(), timestamp, body)
-    return " ".join(
-        f"v1,{base64.b64encode(hmac.digest(key, signed, 'sha256')).decode()}" for key in keys
-    )
 
 
 def _refuse(request: httpx.Request, response: httpx.Response, answer: bytes) -> None:
