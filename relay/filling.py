@@ -16,6 +16,8 @@ from relay.mistake import Location, Mistake
 PLACEHOLDER = re.compile(r"(?P<escaped>\$)?\$\{(?!\{)(?P<inner>[^{}]*)\}")
 VARIABLE = re.compile(r"(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>.*))?", re.DOTALL)
 CREDENTIAL = re.compile(r"(?!\.\.?$)[A-Za-z0-9_.-]+")
+OF_FOLDER = "relay_"
+"""What systemd puts before the name of a credential from the folder that our unit names."""
 FORMS = "${NAME}, ${NAME:-default}, ${file:PATH} or ${credential:NAME}"
 
 
@@ -94,7 +96,8 @@ class _Filler:
             raise _Unset("is not the name of a credential")
         if not directory:
             raise _Unset("cannot be read: the service has no $CREDENTIALS_DIRECTORY")
-        return _content(Path(directory, name))
+        places = [Path(directory, each) for each in (name, OF_FOLDER + name)]
+        return _content(next((place for place in places if place.exists()), places[0]))
 
 
 def _content(path: Path) -> str:

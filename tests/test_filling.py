@@ -78,6 +78,14 @@ def test_a_credential_that_was_not_given(folder):
     assert result.mistakes[0].message.endswith("cannot be read: No such file or directory")
 
 
+def test_a_credential_of_a_folder_is_called_after_the_unit_too(folder):
+    environ = {"CREDENTIALS_DIRECTORY": str(folder / "credentials")}
+    (folder / "credentials/relay_hubspot").write_text("key")
+    (folder / "credentials/relay_crm").write_text("another")
+    text = "${credential:hubspot} ${credential:relay_hubspot} ${credential:crm}"
+    assert fill(text, environ, folder).value == "key key pass\nword"
+
+
 def test_an_absolute_file(folder):
     assert fill(f"${{file:{folder}/secret}}", {}, folder / "elsewhere").value == "s3cret"
 
