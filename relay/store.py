@@ -343,6 +343,9 @@ class Store(Protocol):
     async def close(self) -> None:
         """Finish what was handed over, put back what is in flight, and let go of the file."""
 
+    async def reusable(self) -> int:
+        """Bytes that are free within its file, and need no more of the disk."""
+
     async def pulse(self) -> None:
         """Return when all that was handed over before has had its turn."""
 

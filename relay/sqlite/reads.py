@@ -49,6 +49,11 @@ def known(connection: apsw.Connection, ids: Sequence[str]) -> set[str]:
     return {wanted[each] for each in found}
 
 
+def reusable(connection: apsw.Connection) -> int:
+    """Bytes of the pages that are free."""
+    return _number(connection, "PRAGMA freelist_count") * _number(connection, "PRAGMA page_size")
+
+
 def sink_counts(connection: apsw.Connection) -> dict[str, SinkCounts]:
     """What the counters say, for every sink that ever had a delivery."""
     found = rows.every(connection, "SELECT name, pending, delivered, dead FROM sinks")

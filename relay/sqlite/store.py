@@ -106,6 +106,14 @@ class SqliteStore:
         await self._writer.stop()
         self._lock.close()
 
+    def keep_lock(self) -> int:
+        """A descriptor that goes on holding the lock when the store is closed."""
+        return os.dup(self._lock.fileno())
+
+    async def reusable(self) -> int:
+        """As in Store."""
+        return await self._read(reads.reusable)
+
     async def pulse(self) -> None:
         """As in Store."""
         await self._write(lambda _: None)
