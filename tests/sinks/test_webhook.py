@@ -379,7 +379,7 @@ async def test_a_batch_too_large_for_one_request_is_not_sent(sink, receiver):
         ({"url": "receiver.example/hook"}, "https:// or http://"),
         ({"url": "http://"}, "and a host"),
         ({"url": "http://[::1"}, "should be a URL"),
-        ({"url": "https://user:pw@receiver.example"}, "go to auth"),
+        ({"url": "https://user:pw@receiver.example"}, "no user name or password"),
         ({"method": "GET"}, "POST"),
         ({"body": "xml"}, "structured"),
         ({"headers": {"X-A": "a\r\nX-B: b"}}, "one line"),
