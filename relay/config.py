@@ -19,6 +19,7 @@ from relay.settings import (
     DEFAULT_STORE,
     POSTGRESQL,
     Admin,
+    Alerts,
     Breaker,
     IPNetwork,
     Retry,
@@ -84,6 +85,7 @@ class Config:
     environment: Environment = field(repr=False)
     sources: dict[str, SourceConfig]
     sinks: dict[str, SinkConfig]
+    alerts: Alerts
     registry: Registry = field(repr=False)
 
 
@@ -115,6 +117,7 @@ def load(path: Path, environ: Mapping[str, str], *, fill: bool = True) -> Config
         environment=environment,
         sources=settings.sources,
         sinks={name: sinks[name].config(each) for name, each in settings.sinks.items()},
+        alerts=settings.alerts,
         registry=registry,
     )
 

@@ -14,10 +14,13 @@ import pydantic
 from pydantic import Field, SecretStr
 from pydantic_core import PydanticCustomError
 
-from relay.address import Listen
+from relay.address import Address, Listen
 from relay.countries import alpha_2
-from relay.units import Duration, RateLimit, Size, text_type
+from relay.signing import SigningSecret
+from relay.units import Duration, RateLimit, Size, Term, Threshold, text_type
+from relay.weburl import WebUrl
 
+MAILBOX = re.compile(r"[^\s<>@,;]{1,64}@[^\s<>@,;]{1,255}")
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 DEFAULT_PLUGINS = "plugins"
 DEFAULT_STORE = "data/relay.db"
@@ -78,6 +81,12 @@ def _file(value: Any, info: pydantic.ValidationInfo) -> Any:
     return path
 
 
+def _mailbox(text: str) -> str:
+    if not MAILBOX.fullmatch(text):
+        raise ValueError("should be an address such as relay@example.com")
+    return text
+
+
 def _truth_is_text(value: Any) -> Any:
     return str(value).lower() if isinstance(value, bool) else value
 
@@ -94,6 +103,7 @@ Expression = Annotated[
     str, pydantic.BeforeValidator(_truth_is_text, json_schema_input_type=str | bool)
 ]
 Positive = Annotated[Duration, Field(gt=0)]
+Mailbox = Annotated[str, *text_type(_mailbox, "mailbox", {"pattern": f"^{MAILBOX.pattern}$"})]
 
 
 def written(text: str) -> Any:
@@ -195,6 +205,53 @@ class SinkSettings(Model):
     allow_private: list[Network] = Field(default=[])
 
 
+class AlertRules(Model):
+    """What is told, and after how long; `never` for what is not."""
+
+    opt_out_undelivered: Term = written("10m")
+    backlog_age: Term = written("1h")
+    sink_paused: Term = written("5m")
+    quarantine: Threshold = written("20/1h")
+    keyword_silent: dict[str, Positive] = Field(default={})
+
+
+class AlertWebhook(Model):
+    """A receiver of alerts, which gets them signed as Standard Webhooks has it."""
+
+    url: WebUrl = Field(repr=False)
+    secrets: list[SigningSecret] = Field(default=[])
+    allow_private: list[Network] = Field(default=[])
+
+
+class AlertEmail(Model):
+    """A mailbox for alerts, and the server that takes mail for it."""
+
+    host: str = Field(min_length=1)
+    port: int = Field(default=587, ge=1, le=65535)
+    security: Literal["starttls", "tls", "none"] = "starttls"
+    username: str | None = None
+    password: SecretStr | None = None
+    sender: Mailbox = Field(alias="from")
+    to: list[Mailbox] = Field(min_length=1)
+
+    @pydantic.model_validator(mode="after")
+    def _no_password_in_clear(self) -> Self:
+        if (self.username is None) != (self.password is None):
+            raise ValueError("should have both username and password, or neither")
+        if self.password and self.security == "none" and not Address(self.host, 0).loopback:
+            raise ValueError("should have security: starttls or tls, to keep the password secret")
+        return self
+
+
+class Alerts(Model):
+    """Who is told when something is wrong, of what, and how often again while it lasts."""
+
+    rules: AlertRules = Field(default_factory=AlertRules)
+    repeat: Positive = written("4h")
+    webhook: AlertWebhook | None = None
+    email: AlertEmail | None = None
+
+
 class Settings(Model):
     """The whole of relay.yaml."""
 
@@ -207,3 +264,4 @@ class Settings(Model):
     plugins: list[str] = Field(default=[DEFAULT_PLUGINS])
     sources: dict[Name, SourceConfig] = Field(default={})
     sinks: dict[Name, SinkSettings] = Field(default={})
+    alerts: Alerts = Field(default_factory=Alerts)

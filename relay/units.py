@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import pydantic
 from pydantic_core import PydanticCustomError
 
+NEVER = "never"
 SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 BYTES = {"B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3, "TiB": 1024**4}
 
@@ -29,6 +30,14 @@ class Rate:
 def duration(text: str) -> float:
     """`250ms 5s 10m 6h 4d` in seconds."""
     number, unit = _parts(DURATION, text, "should be a duration such as 250ms, 5s, 10m, 6h or 4d")
+    return round(float(number) * SECONDS[unit], 9)
+
+
+def term(text: str) -> float:
+    """As `duration`; `never` is a time that does not come."""
+    if text.strip() == NEVER:
+        return float("inf")
+    number, unit = _parts(DURATION, text, "should be a duration such as 10m, 6h or 4d, or never")
     return round(float(number) * SECONDS[unit], 9)
 
 
@@ -54,6 +63,11 @@ def rate(text: str) -> Rate:
     return parsed
 
 
+def threshold(text: str) -> Rate | None:
+    """As `rate`: so many in so long are too many; with `never` none are."""
+    return None if text.strip() == NEVER else rate(text)
+
+
 def _parts(pattern: str, text: str, message: str) -> tuple[str, ...]:
     # The message does not repeat the text, as it may have been filled in from a secret.
     if match := re.fullmatch(pattern, text.strip()):
@@ -76,6 +90,10 @@ def text_type(parse: Callable[[str], Any], kind: str, json_schema: Mapping[str, 
     )
 
 
+Term = Annotated[float, *text_type(term, "term", {"pattern": f"^({NEVER}|{DURATION})$"})]
 Duration = Annotated[float, *text_type(duration, "duration", {"pattern": f"^{DURATION}$"})]
 Size = Annotated[int, *text_type(size, "size", {"pattern": f"^{SIZE}$"})]
+Threshold = Annotated[
+    Rate | None, *text_type(threshold, "rate", {"pattern": f"^({NEVER}|{RATE})$"})
+]
 RateLimit = Annotated[Rate, *text_type(rate, "rate", {"pattern": f"^{RATE}$"})]
