@@ -4,6 +4,7 @@ from typing import Any
 
 import click
 
+from relay.cli.backup import backup
 from relay.cli.check import check
 from relay.cli.dead import dead
 from relay.cli.events import events
@@ -14,6 +15,7 @@ from relay.cli.replay import replay
 from relay.cli.run import run
 from relay.cli.schema import schema
 from relay.cli.send import send
+from relay.cli.service import service
 from relay.cli.setup import setup
 from relay.cli.sinks import sinks
 from relay.cli.status import status
@@ -55,6 +57,8 @@ for command in (
     replay,
     sinks,
     plugins,
+    service,
+    backup,
     schema,
 ):
     main.add_command(command)

@@ -65,7 +65,7 @@ def ask(config: Config, question: Callable[[Client], Awaitable[T]]) -> T:
 @contextlib.asynccontextmanager
 async def session(config: Config) -> AsyncIterator[Client]:
     """A client: of the service while it runs, else of this process, which owns the store then."""
-    path = _file(config)
+    path = store_file(config)
     become_owner(path)
     async with contextlib.AsyncExitStack() as stack:
         yield await _reach(stack, path, config)
@@ -78,7 +78,7 @@ def part(text: str) -> str:
 
 def has_store(config: Config) -> bool:
     """Whether there is a store to look at; asking makes one."""
-    return _file(config).exists()
+    return store_file(config).exists()
 
 
 def become_owner(path: Path) -> None:
@@ -96,7 +96,8 @@ def _existing(path: Path) -> Path:
     return next(each for each in (path, *path.parents) if each.exists())
 
 
-def _file(config: Config) -> Path:
+def store_file(config: Config) -> Path:
+    """Where the store is. Raises ClickException where that is no file."""
     if isinstance(config.store, Path):
         return config.store
     raise click.ClickException("the commands work on a store in a file, not yet on PostgreSQL")

@@ -19,6 +19,12 @@ from relay.units import size_text
 PAGES = 1024
 """So many are copied and brought to disk at a time: one great flush would hold up the ingress."""
 
+PRAGMAS = (
+    "journal_mode = OFF",  # the file has its name when it is whole
+    "synchronous = OFF",  # _copy itself brings it to disk
+    "cache_size = 16",  # pages are written as they come, and not all at the end
+)
+
 RESERVE = 64 * 1024**2
 """Bytes that a copy leaves free on the store's own disk, for the callbacks that come meanwhile."""
 
@@ -119,7 +125,7 @@ def _partial(target: Path) -> Iterator[tuple[Path, int]]:
 
 def _copy(source: apsw.Connection, partial: Path, descriptor: int, progress: Progress) -> None:
     with contextlib.closing(apsw.Connection(str(partial))) as copy:
-        for pragma in ("journal_mode = OFF", "synchronous = OFF"):  # _copied brings it to disk
+        for pragma in PRAGMAS:
             rows.every(copy, f"PRAGMA {pragma}")
         with _moment(source), copy.backup("main", source, "main") as backup:
             while not backup.done:
@@ -145,7 +151,7 @@ def _moment(source: apsw.Connection) -> Iterator[None]:
 
 def _check_space(source: apsw.Connection, place: Path) -> None:
     needed = space_needed(source)
-    if os.stat(source.filename).st_dev == place.stat().st_dev:
+    if Path(source.filename).stat().st_dev == place.stat().st_dev:
         needed += RESERVE
     free = shutil.disk_usage(place).free
     if free < needed:

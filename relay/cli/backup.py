@@ -1,0 +1,44 @@
+"""`relay backup`: a copy of the store, made while the relay runs."""
+
+import contextlib
+from pathlib import Path
+
+import click
+
+from relay.cli import client, options
+from relay.cli.output import count, print_json, progress
+from relay.config import Config
+from relay.sqlite import reads
+from relay.sqlite.backup import back_up
+from relay.sqlite.connection import connect_reader
+from relay.units import size_text
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@options.config
+@options.as_json
+def backup(config: Config, file: Path, as_json: bool) -> None:
+    """Copy the store to FILE, as it is at this moment; the relay may go on meanwhile.
+
+    The copy is checked, and on disk, before it has its name. A file that is there already is
+    not overwritten.
+    """
+    store = client.store_file(config)
+    if not store.exists():
+        raise click.ClickException(f"there is no store {store} yet")
+    file = file.absolute()
+    with contextlib.closing(connect_reader(store)) as source, progress(None, "copying") as bar:
+
+        def show(done: int, total: int) -> None:
+            what = "copying" if done < total else "checking"
+            bar.update(bar.task_ids[0], completed=done, total=total, description=what)
+
+        back_up(source, file, show)
+    with contextlib.closing(connect_reader(file)) as copy:
+        events = reads.event_count(copy)
+    size = file.stat().st_size
+    if as_json:
+        print_json({"file": str(file), "events": events, "bytes": size})
+    else:
+        click.echo(f"{file} has {count(events, 'event')}: {size_text(size)}, checked.")
