@@ -22,6 +22,7 @@ from relay.settings import (
     Alerts,
     Breaker,
     IPNetwork,
+    Retention,
     Retry,
     Server,
     Settings,
@@ -81,6 +82,7 @@ class Config:
     store: Path | str = field(repr=False)
     store_fallback: Path
     store_reserve: int
+    retention: Retention
     timezone: ZoneInfo
     environment: Environment = field(repr=False)
     sources: dict[str, SourceConfig]
@@ -113,6 +115,7 @@ def load(path: Path, environ: Mapping[str, str], *, fill: bool = True) -> Config
         store=_place(settings.store, reading.folder),
         store_fallback=reading.folder / (settings.store_fallback or _beside(settings.store)),
         store_reserve=settings.store_reserve,
+        retention=settings.retention,
         timezone=settings.timezone,
         environment=environment,
         sources=settings.sources,

@@ -252,6 +252,17 @@ class Alerts(Model):
     email: AlertEmail | None = None
 
 
+class Retention(Model):
+    """How long events and callbacks are kept, from their receipt on.
+
+    One that still has to be delivered somewhere stays for as long as that takes.
+    """
+
+    delivered: Term = written("30d")
+    dead: Term = written("180d")
+    quarantine: Term = written("90d")
+
+
 class Settings(Model):
     """The whole of relay.yaml."""
 
@@ -260,6 +271,7 @@ class Settings(Model):
     store: StorePlace = written(DEFAULT_STORE)
     store_fallback: FilePlace | None = None
     store_reserve: Size = written("64MiB")
+    retention: Retention = Field(default_factory=Retention)
     timezone: Timezone = written("UTC")
     plugins: list[str] = Field(default=[DEFAULT_PLUGINS])
     sources: dict[Name, SourceConfig] = Field(default={})

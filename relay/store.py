@@ -6,7 +6,7 @@ was stored, try again later) or `StoreBroken` (the fate of the last commit is no
 process).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, Protocol
@@ -223,6 +223,42 @@ class EventFilter:
     until: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Before:
+    """What a purge removes: what was received before these moments; `now` is none of them."""
+
+    delivered: int
+    dead: int
+    quarantine: int
+    now: int
+
+
+@dataclass(frozen=True, slots=True)
+class Purged:
+    """A step of a purge. `seq` is where it stands."""
+
+    seq: int
+    events: int = 0
+    callbacks: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """A contact's opt-out or opt-in, and when each sink first accepted it.
+
+    `contact` is a keyed hash; `mobile` is None where the event has gone.
+    """
+
+    seq: int
+    contact: str
+    mobile: str | None
+    source: str
+    word: str
+    test: bool
+    received: int
+    accepted: Mapping[str, int]
+
+
 Notify = Callable[[Mapping[str, bool]], None]
 """Called on the event loop after a commit: sinks with new work, True where it is urgent."""
 
@@ -339,6 +375,16 @@ class Store(Protocol):
         """Store the arrival and drop the quarantined callback in one transaction."""
 
     async def discard_quarantined(self, ids: Sequence[str] | None) -> int: ...
+
+    # upkeep
+    def purge(self, before: Before, *, dry_run: bool = False) -> AsyncIterator[Purged]:
+        """Remove events whose deliveries have all ended, and callbacks from quarantine.
+
+        Each step is one short transaction; whoever asks for the next one may pause before.
+        """
+
+    async def words(self, *, after: int, limit: int = 500) -> list[Word]:
+        """Every word of consent that was ever said, the oldest first, newer than the seq."""
 
     async def close(self) -> None:
         """Finish what was handed over, put back what is in flight, and let go of the file."""

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import apsw
 
 from relay.sqlite import rows
+from relay.sqlite.consents import note_word
 from relay.sqlite.memory import Memory
 from relay.store import Arrival, Receipt, State
 
@@ -55,7 +56,7 @@ def add_all(
     for each in fresh:
         _insert_special(connection, memory, each)
     for each in fresh:
-        if each.arrival.event.data.get("consent") is not None and each.rank is None:
+        if each.arrival.event.data.get("consent") is not None:
             _note_consent(connection, memory, each)
     return receipts
 
@@ -94,8 +95,8 @@ def _rank(
 ) -> int | None:
     if arrival.copy_of is not None:
         first = "SELECT ifnull(rank, seq) FROM events WHERE id = ?"
-        rank: int = rows.value(connection, first, (id_bytes(arrival.copy_of),))
-        return rank
+        rank: int | None = rows.value(connection, first, (id_bytes(arrival.copy_of),))
+        return rank or 0  # it may have been purged since it was read: it is older than all
     if released:
         before: int | None = rows.value(
             connection,
@@ -181,8 +182,12 @@ def _insert_dead(
 
 
 def _note_consent(connection: apsw.Connection, memory: Memory, fresh: Fresh) -> None:
-    seq, contact, _, arrival = fresh
+    seq, contact, rank, arrival = fresh
     word = arrival.event.data["consent"]
+    if arrival.copy_of is None:
+        note_word(connection, seq, contact, arrival)
+    if rank is not None:
+        return  # something else was said since
     connection.execute(
         "INSERT INTO consents (contact, source, word, seq, received) VALUES (?, ?, ?, ?, ?)"
         " ON CONFLICT (contact) DO UPDATE SET word = excluded.word, seq = excluded.seq,"

@@ -399,8 +399,9 @@ def _is_stale(connection: apsw.Connection, memory: Memory, sink: int, row: Candi
     return bool(
         rows.value(
             connection,
-            "SELECT EXISTS (SELECT 1 FROM deliveries WHERE sink = ? AND landed"
-            " AND seq IN (SELECT value FROM json_each(?)))",
-            (sink, rows.array(later)),
+            "SELECT EXISTS (SELECT 1 FROM deliveries WHERE sink = ?1 AND landed"
+            " AND seq IN (SELECT value FROM json_each(?2)))"
+            " OR EXISTS (SELECT 1 FROM heard WHERE contact = ?3 AND sink = ?1 AND seq > ?4)",
+            (sink, rows.array(later), row.contact, row.seq),
         )
     )

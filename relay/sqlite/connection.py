@@ -26,6 +26,7 @@ WRITER_PRAGMAS = (
     "cache_size = -32768",
     "journal_size_limit = 67108864",
     "temp_store = MEMORY",
+    "secure_delete = ON",  # what is purged or erased leaves no bytes behind
     "busy_timeout = 5000",  # a backup or a person's sqlite3 may hold the lock for a moment
 )
 READER_PRAGMAS = (

@@ -7,6 +7,7 @@ import apsw
 
 from relay.sqlite import rows
 from relay.sqlite.arrivals import OPT_OUT
+from relay.sqlite.consents import note_accepted
 from relay.sqlite.memory import Memory
 from relay.store import Settlement, State
 
@@ -33,8 +34,9 @@ def settle(
             if settlement.state != State.DELIVERED:
                 _settle_other(connection, memory, sink, settlement, now)
         unblock(connection, memory, sink, [contact for _, contact in landed])
-        if memory.any_consent:
-            _follow_up(connection, memory, sink, delivered, now)
+        if memory.any_consent and delivered:
+            note_accepted(connection, sink, [each.seq for each, _ in delivered], now)
+            _follow_up(connection, memory, sink, delivered)
 
 
 def _settle_delivered(
@@ -148,9 +150,8 @@ def _follow_up(
     memory: Memory,
     sink: int,
     delivered: Sequence[tuple[Settlement, int]],
-    now: int,
 ) -> None:
-    """Note which consents arrived; send the opt-out again behind what landed after it."""
+    """Send the opt-out again behind what landed after it."""
     words = {
         contact: (word, seq)
         for contact, word, seq in rows.fetch(
@@ -162,12 +163,7 @@ def _follow_up(
     }
     for settlement, contact in delivered:
         word, seq = words.get(contact, (None, 0))
-        if settlement.seq == seq:
-            connection.execute(
-                "INSERT OR REPLACE INTO consents_accepted VALUES (?, ?, ?, ?)",
-                (contact, sink, seq, now),
-            )
-        elif word == OPT_OUT and _order_of(connection, settlement.seq) < seq:
+        if settlement.seq != seq and word == OPT_OUT and _order_of(connection, settlement.seq) < seq:
             _send_again(connection, memory, sink, seq)
 
 

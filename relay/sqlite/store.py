@@ -19,6 +19,7 @@ from relay.clock import Clock, SystemClock
 from relay.sqlite import arrivals, changes, claims, quarantine, reads, rows, settlements
 from relay.sqlite.connection import connect_reader, connect_writer, lock
 from relay.sqlite.memory import Memory
+from relay.sqlite.upkeep import Upkeep
 from relay.sqlite.waits import WaitReader
 from relay.sqlite.writer import Writer
 from relay.store import (
@@ -43,7 +44,7 @@ READERS = 2
 T = TypeVar("T")
 
 
-class SqliteStore:
+class SqliteStore(Upkeep):
     """One file, one process. Made by `open`."""
 
     def __init__(
