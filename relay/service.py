@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from relay import admin, control, ingress, localsocket
+from relay.alerts.watch import watching
 from relay.clock import Clock, SystemClock
 from relay.config import Config
 from relay.fleet import Fleet
@@ -102,7 +103,8 @@ async def started(
             await _listen(config, service, store, fleet, intake, listeners, clock)
             fleet.start(store)
             await _name_orphans(config, store)
-            yield service
+            async with watching(config.alerts, service.readings, store, _file(config), clock):
+                yield service
         finally:
             listeners.close()
             try:

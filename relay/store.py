@@ -329,6 +329,15 @@ class Store(Protocol):
     async def waits(self) -> dict[str, Waits]:
         """Of each sink that has something to deliver. What was asked for again does not count."""
 
+    async def keywords(self, *, after: int, limit: int) -> tuple[int, dict[str, int]]:
+        """When each keyword came last, of so many events newer than the seq `after`.
+
+        With the seq up to which that has looked.
+        """
+
+    async def quarantined_since(self, count: int) -> int | None:
+        """Since when the last `count` callbacks came to quarantine; None for fewer there."""
+
     async def events(
         self, where: EventFilter, *, before: int | None = None, limit: int = 50
     ) -> list[EventRow]:

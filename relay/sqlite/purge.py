@@ -241,6 +241,6 @@ def _remember(connection: apsw.Connection, memory: Memory, seqs: Sequence[int]) 
             "INSERT INTO heard SELECT contact, sink, max(seq) FROM deliveries"
             " WHERE sink = ? AND landed AND seq IN (SELECT value FROM json_each(?))"
             " GROUP BY contact, sink"
-            " ON CONFLICT DO UPDATE SET seq = max(seq, excluded.seq)",
+            " ON CONFLICT DO UPDATE SET seq = max(heard.seq, excluded.seq)",
             (sink, rows.array(seqs)),
         )

@@ -101,3 +101,13 @@ def _quarantined(row: Sequence[Any]) -> Quarantined:
 
 def _uuid(digits: str) -> str:
     return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
+
+
+def since(connection: apsw.Connection, count: int) -> int | None:
+    """When the oldest of the newest `count` came; None for fewer there."""
+    came: int | None = rows.value(
+        connection,
+        "SELECT received FROM quarantine ORDER BY seq DESC LIMIT 1 OFFSET ?",
+        (count - 1,),
+    )
+    return came

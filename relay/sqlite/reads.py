@@ -54,6 +54,20 @@ def reusable(connection: apsw.Connection) -> int:
     return _number(connection, "PRAGMA freelist_count") * _number(connection, "PRAGMA page_size")
 
 
+def keywords(
+    connection: apsw.Connection, after: int, limit: int
+) -> tuple[int, dict[str, int]]:
+    """The seq up to which it looked, and when each keyword came last."""
+    found = rows.every(
+        connection,
+        "SELECT keyword, max(received), max(seq) FROM (SELECT seq, keyword, received FROM events"
+        " WHERE seq > ? ORDER BY seq LIMIT ?) GROUP BY keyword",
+        (after, limit),
+    )
+    last = {keyword: received for keyword, received, _ in found if keyword is not None}
+    return max((seq for *_, seq in found), default=after), last
+
+
 def sink_counts(connection: apsw.Connection) -> dict[str, SinkCounts]:
     """What the counters say, for every sink that ever had a delivery."""
     found = rows.every(connection, "SELECT name, pending, delivered, dead FROM sinks")

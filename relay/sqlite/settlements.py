@@ -163,7 +163,9 @@ def _follow_up(
     }
     for settlement, contact in delivered:
         word, seq = words.get(contact, (None, 0))
-        if settlement.seq != seq and word == OPT_OUT and _order_of(connection, settlement.seq) < seq:
+        if word != OPT_OUT or settlement.seq == seq:
+            continue
+        if _order_of(connection, settlement.seq) < seq:
             _send_again(connection, memory, sink, seq)
 
 

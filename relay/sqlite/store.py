@@ -274,6 +274,14 @@ class SqliteStore(Upkeep):
         """As in Store."""
         return await self._read(self._waits.look)
 
+    async def keywords(self, *, after: int, limit: int) -> tuple[int, dict[str, int]]:
+        """As in Store."""
+        return await self._read(reads.keywords, after, limit)
+
+    async def quarantined_since(self, count: int) -> int | None:
+        """As in Store."""
+        return await self._read(quarantine.since, count)
+
     async def last_seq(self) -> int:
         """As in Store."""
         return await self._read(reads.last_seq)

@@ -32,7 +32,7 @@ INSERT INTO words_accepted
 SELECT words.seq, sinks.id, settled
 FROM words CROSS JOIN sinks
 JOIN deliveries ON deliveries.sink = sinks.id AND deliveries.seq = words.seq
-WHERE state = 4;
+WHERE deliveries.state = 4;
 
 INSERT OR IGNORE INTO words_accepted
 SELECT seq, sink, accepted FROM consents_accepted WHERE seq IN (SELECT seq FROM words);

@@ -1,0 +1,43 @@
+"""The notebook: what the alerts remember over restarts, in a small file beside the store."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from relay import folder
+
+log = logging.getLogger("relay.alerts")
+
+
+class Notebook:
+    """One JSON object. It may be lost: then a channel is told once more of what goes on."""
+
+    def __init__(self, store: Path) -> None:
+        self._path = store.with_name(store.name + ".alerts")
+        self._written = b""
+
+    def read(self) -> dict[str, Any]:
+        """What was written last; nothing where that is not there or makes no sense."""
+        try:
+            self._written = self._path.read_bytes()
+            kept = orjson.loads(self._written)
+        except (OSError, ValueError):
+            return {}
+        return kept if isinstance(kept, dict) else {}
+
+    def write(self, kept: dict[str, Any]) -> None:
+        """Put it in place of what is there. A full disk must not silence the alerts."""
+        text = orjson.dumps(kept)
+        if text == self._written:
+            return
+        beside = self._path.with_name(self._path.name + ".new")
+        try:
+            with open(beside, "wb", opener=folder.private) as file:
+                file.write(text)
+            beside.replace(self._path)
+        except OSError as error:
+            log.warning("what was told cannot be written down: %s", error.strerror)
+        else:
+            self._written = text

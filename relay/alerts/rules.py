@@ -1,0 +1,109 @@
+"""The rules: what of all that can be seen is wrong. Pure."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from relay.alerts.policy import Finding
+from relay.mask import mask_all
+from relay.metrics import MICROSECONDS, Readings
+from relay.settings import AlertRules
+
+HALTED = ("paused", "held")
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What the rules look at.
+
+    `quarantined` is when the callback came that makes the quarantine's newest ones so many as the
+    rule says are too many; `keywords` when each of the rule's last came. Seconds since the epoch.
+    """
+
+    readings: Readings
+    quarantined: float | None = None
+    keywords: Mapping[str, float] = field(default_factory=dict)
+
+
+def findings(look: Look, rules: AlertRules) -> list[Finding]:
+    """Everything that is wrong."""
+    return [
+        *_facts(look.readings.facts),
+        *_opt_outs(look.readings, rules),
+        *_backlogs(look.readings, rules),
+        *_pauses(look.readings, rules),
+        *_quarantine(look, rules),
+        *_keywords(look, rules),
+    ]
+
+
+UNREADABLE = Finding("store", "", "The store cannot be read; the log says why.")
+
+
+def _facts(facts: Mapping[str, float]) -> Iterator[Finding]:
+    if not facts.get("relay_store_writable", 1.0):
+        yield Finding("store", "", "The store cannot be written; the log says why.")
+    if facts.get("relay_spill_records"):
+        text = "Callbacks go to the spill file, as the store cannot take them; the log says why."
+        yield Finding("spill", "", text)
+    if not facts.get("relay_configuration_valid", 1.0):
+        text = "relay.yaml is wrong, and an older one is in use: `relay check` says where."
+        yield Finding("configuration", "", text)
+
+
+def _opt_outs(readings: Readings, rules: AlertRules) -> Iterator[Finding]:
+    for sink, waits in readings.waits.items():
+        since = _seconds(waits.opt_out_since)
+        if since is not None and readings.at - since >= rules.opt_out_undelivered:
+            text = f"An opt-out has not reached the sink {sink}."
+            yield Finding("opt_out_undelivered", sink, text, since)
+
+
+def _backlogs(readings: Readings, rules: AlertRules) -> Iterator[Finding]:
+    for sink, waits in readings.waits.items():
+        since = _seconds(waits.since)
+        # One that is disabled, or has gone, has no state: it is left to wait on purpose.
+        if sink not in readings.states or since is None:
+            continue
+        if readings.at - since >= rules.backlog_age:
+            number = readings.sinks[sink].pending
+            text = f"Deliveries wait for the sink {sink} ({number} by now)."
+            yield Finding("backlog_age", sink, text, since)
+
+
+def _pauses(readings: Readings, rules: AlertRules) -> Iterator[Finding]:
+    if rules.sink_paused == float("inf"):
+        return
+    for sink, report in readings.states.items():
+        if report["state"] in HALTED:
+            reason = mask_all(str(report.get("reason")))
+            text = f"The sink {sink} is {report['state']}: {reason}"
+            yield Finding("sink_paused", sink, text, hold=rules.sink_paused)
+
+
+def _quarantine(look: Look, rules: AlertRules) -> Iterator[Finding]:
+    many = rules.quarantine
+    if many is None or look.quarantined is None:
+        return
+    if look.readings.at - look.quarantined <= many.per:
+        text = f"{many.count} callbacks or more went to quarantine within {_span(many.per)}."
+        yield Finding("quarantine", "", text, look.quarantined)
+
+
+def _keywords(look: Look, rules: AlertRules) -> Iterator[Finding]:
+    for keyword, limit in rules.keyword_silent.items():
+        last = look.keywords.get(keyword)
+        if last is not None and look.readings.at - last >= limit:
+            text = f"Nothing has come for the keyword {keyword} for {_span(limit)}."
+            yield Finding("keyword_silent", keyword, text, last)
+
+
+def _seconds(microseconds: int | None) -> float | None:
+    return None if microseconds is None else microseconds / MICROSECONDS
+
+
+def _span(seconds: float) -> str:
+    """`24 h`, `90 min`, `45 s`."""
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= size and seconds % size == 0 and not (unit == "d" and seconds == size):
+            return f"{seconds / size:g} {unit}"
+    return f"{seconds:g} s"
