@@ -16,3 +16,8 @@ def raise_limit() -> int:
 def limit() -> int:
     """How many this process may open now."""
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
+def for_connections() -> int:
+    """How many may be callers: a quarter is left to the store, the sinks and the commands."""
+    return limit() * 3 // 4

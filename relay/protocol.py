@@ -3,7 +3,7 @@
 uvicorn's protocol waits for ever for the rest of a request, takes a header block of any size,
 and refuses what Sumotext's own examples show: spaces and 8-bit bytes in the request line. Here
 a head is collected and tidied before the parser sees it, and the application is called when
-the whole request is there.
+the whole request is there. Where there are too many connections, the slow ones make room.
 """
 
 import asyncio
@@ -20,24 +20,23 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from relay.chunked import Chunked
 from relay.exchange import Exchange
+from relay.guests import Guests
+from relay.head import split, tidy
 from relay.problem import CONTENT_TYPE, problem
 
 MAX_HEAD = 16 * 1024
 MAX_BODY = 256 * 1024
 
 _HEAD_END = re.compile(rb"\n\r?\n")
-_PLAIN_LINE = re.compile(rb"[A-Z]+ [!\"$-~]+ HTTP/1\.[01]\r\n")
-# What may not stand in a request target, and `#`, behind which a parser would see no query.
-_UNSAFE = re.compile(rb"[^!\"$-~]")
-_UPGRADE = re.compile(rb"(?im)^upgrade[ \t]*:.*\n")
 _TOKEN_START = re.compile(rb"[!#-'*+\-.0-9A-Z^-z|~]")
 
 
 class ServerState(uvicorn.server.ServerState):
     """What the connections of one server share."""
 
-    def __init__(self) -> None:
+    def __init__(self, guests: Guests) -> None:
         super().__init__()
+        self.guests = guests
         self.draining = False
         """While True, every answer says that it is the connection's last."""
         self.refusals: Counter[int] = Counter()
@@ -77,6 +76,11 @@ class Protocol(HttpToolsProtocol):
         """Bytes of a body of known length still to come."""
         self._chunked: Chunked | None = None
         self._wire = 0
+        self._host = ""
+        """Who counts for the connection: its other end or, behind a proxy, who is there."""
+        self._proxy = ""
+        """The other end where that is a proxy that we trust."""
+        self._patience = self.receive_timeout
         self._deadline = math.inf
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = math.inf
@@ -86,9 +90,15 @@ class Protocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._watch(self.receive_timeout)
+        self._host = self.client[0] if self.client else ""
+        guests = self.server_state.guests
+        if guests.proxies.trusts(self._host):
+            self._proxy = self._host
+        guests.join(self, self._host)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         self.connections.discard(self)
+        self.server_state.guests.leave(self, self._host)
         self.flow.resume_writing()
         if self.exchange is not None:
             self.exchange.disconnected()
@@ -114,6 +124,31 @@ class Protocol(HttpToolsProtocol):
             self.exchange.keep_alive = False
         elif not self._receiving:
             self.transport.close()
+
+    # one of many
+
+    def waited(self) -> float:
+        """Which share of its time is up; negative while its request is with the application."""
+        if self._deaf:
+            return math.inf
+        if self._deadline == math.inf:
+            return -1.0
+        return 1 - (self._deadline - self.loop.time()) / self._patience
+
+    def send_away(self) -> None:
+        """Make room for others: at once where nothing has come, else with a word."""
+        self.server_state.guests.leave(self, self._host)
+        if self._deaf or self._busy:
+            self.transport.abort()
+            return
+        if self._receiving or not self._served:
+            self._refuse(503, "There are too many connections.", b"retry-after: 1\r\n")
+        self._close()
+
+    def _count_for(self, host: str) -> None:
+        self.server_state.guests.leave(self, self._host)
+        self._host = host
+        self.server_state.guests.join(self, host)
 
     # receiving
 
@@ -148,7 +183,7 @@ class Protocol(HttpToolsProtocol):
             self._refuse_head(buffer)
         elif found:
             self._buffer = buffer[end:]
-            self._feed(_tidy(buffer[:end]))
+            self._feed(tidy(buffer[:end]))
             if self._left or self._chunked:
                 self._take_body()
         elif buffer and not _TOKEN_START.match(buffer):
@@ -203,7 +238,7 @@ class Protocol(HttpToolsProtocol):
             self._wire = 0
 
     def on_headers_complete(self) -> None:
-        raw_path, query = _split(self.url)
+        raw_path, query = split(self.url)
         path = raw_path.decode("ascii")
         version = self.parser.get_http_version()
         scope: dict[str, Any] = {
@@ -211,7 +246,7 @@ class Protocol(HttpToolsProtocol):
             "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
             "http_version": version,
             "server": self.server,
-            "client": self.client,
+            "client": self._client() if self._proxy else self.client,
             "scheme": self.scheme or "http",
             "method": self.parser.get_method().decode("ascii"),
             "root_path": "",
@@ -231,8 +266,14 @@ class Protocol(HttpToolsProtocol):
         )
         if self._left > MAX_BODY:
             self._refuse_body()
-        elif self._left or self._chunked:
+        elif (self._left or self._chunked) and not self._deaf:
             self._invite()
+
+    def _client(self) -> tuple[str, int] | None:
+        """Who is behind the proxy."""
+        host = self.server_state.guests.proxies.client(self._proxy, self.headers)
+        self._count_for(host or self._proxy)
+        return (host, 0) if host else None
 
     def on_body(self, body: bytes) -> None:
         if self._deaf:
@@ -250,7 +291,10 @@ class Protocol(HttpToolsProtocol):
             self.exchange.keep_alive = False
         self._busy = True
         self._left, self._chunked = 0, None
-        self._deadline = math.inf
+        if self.flow.write_paused:
+            self._watch(self.receive_timeout)
+        else:
+            self._deadline = math.inf
         task = self.loop.create_task(self.exchange.run(self.app))
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
@@ -261,7 +305,10 @@ class Protocol(HttpToolsProtocol):
         self._busy = self._receiving = False
         self._served = True
         if self.transport.is_closing():
+            self._watch(self.receive_timeout)  # for the other side to take the answer
             return
+        if self._proxy:
+            self._count_for(self._proxy)
         self._watch(self.idle_timeout)
         self.flow.resume_reading()
         if self._buffer:
@@ -280,6 +327,7 @@ class Protocol(HttpToolsProtocol):
         The timer is set anew only if it would come too late; if it comes too early, it sets
         itself again. So a busy connection hardly ever touches it.
         """
+        self._patience = seconds
         self._deadline = self.loop.time() + seconds
         if self._timer_at > self._deadline:
             if self._timer is not None:
@@ -295,8 +343,8 @@ class Protocol(HttpToolsProtocol):
         if self.loop.time() < self._deadline:
             if self._deadline < math.inf:
                 self._set_timer()
-        elif self.transport.is_closing():
-            self.transport.abort()
+        elif self.transport.is_closing() or self._busy:
+            self.transport.abort()  # it does not read
         elif self._deaf or (self._served and not self._receiving):
             self._close()
         else:
@@ -307,6 +355,16 @@ class Protocol(HttpToolsProtocol):
         """Close, and do not wait long for the other side to read the rest."""
         self.transport.close()
         self._watch(self.linger_timeout)
+
+    def pause_writing(self) -> None:
+        """The other side does not read its answer: it has as long for it as for a request."""
+        super().pause_writing()
+        self._watch(self.receive_timeout)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._busy:
+            self._deadline = math.inf
 
     # refusing
 
@@ -319,7 +377,7 @@ class Protocol(HttpToolsProtocol):
     def _refuse_body(self) -> None:
         self._refuse(413, f"A body has at most {MAX_BODY} bytes.")
 
-    def _refuse(self, status: int, detail: str) -> None:
+    def _refuse(self, status: int, detail: str, headers: bytes = b"") -> None:
         """Answer what no application shall see, and hear nothing more on this connection."""
         if self._deaf:
             return
@@ -328,40 +386,9 @@ class Protocol(HttpToolsProtocol):
         self.server_state.refusals[status] += 1
         body = problem(status, detail)
         self.transport.write(
-            b"%scontent-type: %s\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%s"
-            % (STATUS_LINE[status], CONTENT_TYPE, len(body), body)
+            b"%s%scontent-type: %s\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%s"
+            % (STATUS_LINE[status], headers, CONTENT_TYPE, len(body), body)
         )
         if self.transport.can_write_eof():
             self.transport.write_eof()
         self._watch(self.linger_timeout)
-
-
-def _tidy(head: bytes) -> bytes:
-    """The head with its request line as the standard wants it.
-
-    The last ` HTTP/1.` ends the target, so that it may hold spaces. `Upgrade` goes: the relay
-    answers what it was asked, in the protocol that it was asked in.
-    """
-    if not _PLAIN_LINE.match(head):
-        line, _, rest = head.partition(b"\n")
-        method, _, rest_of_line = line.partition(b" ")
-        target, separator, version = rest_of_line.rpartition(b" HTTP/1.")
-        if separator:
-            target = _UNSAFE.sub(_percent, target.lstrip(b" "))
-            head = b"%s %s HTTP/1.%s\r\n%s" % (method, target, version.rstrip(), rest)
-    if b"upgrade" in head.lower():
-        line, newline, rest = head.partition(b"\n")
-        head = line + newline + _UPGRADE.sub(b"", rest)
-    return head
-
-
-def _percent(byte: re.Match[bytes]) -> bytes:
-    return b"%%%02X" % byte[0][0]
-
-
-def _split(target: bytes) -> tuple[bytes, bytes]:
-    """The path and the query of a request target, which may name scheme and host too."""
-    path, _, query = target.partition(b"?")
-    if not path.startswith(b"/") and b"://" in path:
-        path = b"/" + path.split(b"://", 1)[1].partition(b"/")[2]
-    return path, query

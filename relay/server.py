@@ -3,19 +3,23 @@
 import asyncio
 import logging
 import socket
-import ssl
 from collections.abc import Callable
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import uvicorn
 
 from relay.address import Address
+from relay.certificate import Certificate
+from relay.doorman import Doorman
+from relay.guests import Guests
 from relay.protocol import Protocol, ServerState
 
 log = logging.getLogger("relay.server")
 
 BACKLOG = 2048
+RENEWAL = 100
+"""Every so many ticks of 0.1 s the certificate's files are looked at."""
 
 
 class Server(uvicorn.Server):
@@ -24,10 +28,19 @@ class Server(uvicorn.Server):
     settle = 0.5
     """Seconds for bytes on their way to connections that have just been accepted."""
 
-    def __init__(self, config: uvicorn.Config, listener: socket.socket) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        listener: socket.socket,
+        protocol: type[Protocol],
+        guests: Guests,
+        certificate: Certificate | None,
+    ) -> None:
         super().__init__(config)
-        self.server_state: ServerState = ServerState()
+        self.server_state: ServerState = ServerState(guests)
         self._listener = listener
+        self._protocol = protocol
+        self._certificate = certificate
         self._ticking: asyncio.Task[None] | None = None
 
     @property
@@ -40,8 +53,24 @@ class Server(uvicorn.Server):
         self.config.load()
         self.lifespan = self.config.lifespan_class(self.config)
         await self.on_tick(0)
-        await self.startup(sockets=[self._listener])
+        if self._certificate is None:
+            await self.startup(sockets=[self._listener])
+        else:
+            self.servers = [self._doorman(self._certificate)]  # type: ignore[list-item]
+            self.started = True
         self._ticking = asyncio.create_task(self.main_loop())
+
+    def _doorman(self, certificate: Certificate) -> Doorman:
+        state = self.lifespan.state
+        make_protocol = partial(self._protocol, self.config, self.server_state, state)
+        doorman = Doorman(self._listener, certificate, self.server_state.guests, make_protocol)
+        doorman.start(BACKLOG)
+        return doorman
+
+    async def on_tick(self, counter: int) -> bool:
+        if self._certificate is not None and counter % RENEWAL == 0:
+            self._certificate.renew()
+        return await super().on_tick(counter)
 
     async def drain(self, patience: float = 5.0) -> None:
         """Stop accepting, answer everything that has been accepted, and close.
@@ -73,8 +102,8 @@ def make_server(
     app: Callable[..., Any],
     listener: socket.socket,
     *,
-    certificate: Path | None = None,
-    key: Path | None = None,
+    certificate: Certificate | None = None,
+    guests: Guests | None = None,
     protocol: type[Protocol] = Protocol,
 ) -> Server:
     """A server for an ASGI application on a bound socket."""
@@ -90,20 +119,8 @@ def make_server(
         proxy_headers=False,
         server_header=False,
         backlog=BACKLOG,
-        ssl_certfile=certificate,
-        ssl_keyfile=key,
     )
-    return Server(config, listener)
-
-
-def try_certificate(certificate: Path, key: Path) -> None:
-    """Raise OSError unless the two files are a certificate with its key."""
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
-    except ssl.SSLError as error:
-        raise OSError(
-            f"{certificate} and {key} are no certificate with its key: {error.reason or error}"
-        ) from error
+    return Server(config, listener, protocol, guests or Guests(), certificate)
 
 
 def listen(address: Address) -> socket.socket:

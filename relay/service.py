@@ -8,8 +8,9 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-from relay import admin, control, ingress, localsocket
+from relay import admin, control, guests, ingress, localsocket
 from relay.alerts.watch import watching
+from relay.certificate import Certificate
 from relay.clock import Clock, SystemClock
 from relay.config import Config
 from relay.fleet import Fleet
@@ -17,7 +18,7 @@ from relay.intake import Intake
 from relay.listeners import Listeners
 from relay.metrics import Readings
 from relay.overview import Overview
-from relay.server import Server, make_server, try_certificate
+from relay.server import Server, make_server
 from relay.sqlite import SqliteStore
 from relay.store import StoreBroken, StoreError
 
@@ -124,8 +125,9 @@ async def _listen(
     listeners: Listeners,
     clock: Clock,
 ) -> None:
-    if tls := config.server.tls:
-        try_certificate(tls.cert, tls.key)
+    tls = config.server.tls
+    certificate = Certificate(tls.cert, tls.key) if tls else None
+    admitted = guests.expected(config.server)
     service.callbacks = ingress.app(
         intake,
         store,
@@ -136,12 +138,7 @@ async def _listen(
     service.overview = Overview(store, fleet, clock, service.callbacks.answers, service.refusals)
     outside, inside = listeners.bind(config.server.listen, config.admin.listen)
     service.public = [
-        make_server(
-            service.callbacks,
-            each,
-            certificate=tls.cert if tls else None,
-            key=tls.key if tls else None,
-        )
+        make_server(service.callbacks, each, certificate=certificate, guests=admitted)
         for each in outside
     ]
     service.inner = [

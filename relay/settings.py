@@ -17,7 +17,7 @@ from pydantic_core import PydanticCustomError
 from relay.address import Address, Listen
 from relay.countries import alpha_2
 from relay.signing import SigningSecret
-from relay.units import Duration, RateLimit, Size, Term, Threshold, text_type
+from relay.units import ByteRate, Duration, RateLimit, Size, Term, Threshold, text_type
 from relay.weburl import WebUrl
 
 MAILBOX = re.compile(r"[^\s<>@,;]{1,64}@[^\s<>@,;]{1,255}")
@@ -135,17 +135,33 @@ class Tls(Model):
     key: File
 
 
+class Connections(Model):
+    """How many at once, and how many of them from one address; then the slowest make room."""
+
+    total: int = Field(default=1000, ge=1)
+    each: int = Field(default=250, ge=1)
+
+
 class Server(Model):
     """The public listener, which Sumotext calls."""
 
     listen: Listen = written("127.0.0.1:8080")
     tls: Tls | None = None
+    proxies: list[Network] = Field(default=[])
+    connections: Connections = Field(default_factory=Connections)
 
 
 class Admin(Model):
     """The listener for the operators."""
 
     listen: Listen = written("127.0.0.1:8081")
+
+
+class Limit(Model):
+    """The most that a source may send; what is above gets 429. It is for what no vendor does."""
+
+    rate: RateLimit = written("10000/10s")
+    bytes: ByteRate = written("64MiB/10s")
 
 
 class SourceConfig(Model):
@@ -155,6 +171,7 @@ class SourceConfig(Model):
     kind: Literal["auto", "web_form", "poll", "text_4_info", "message"] = "auto"
     tokens: list[Token] = Field(default=[])
     allow_from: list[Network] = Field(default=[])
+    limit: Limit = Field(default_factory=Limit)
     rename: dict[str, str] = Field(default={})
 
 

@@ -1,4 +1,4 @@
-"""Durations, sizes and rates, as relay.yaml writes them: `250ms`, `64KiB`, `100/10s`."""
+"""Durations, sizes and rates, as relay.yaml writes them: `250ms`, `64KiB`, `100/10s`, `10MiB/s`."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -16,7 +16,9 @@ BYTES = {"B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3, "TiB": 1024**4}
 NUMBER = r"[0-9]{1,15}(?:\.[0-9]{1,9})?"
 DURATION = rf"({NUMBER})(ms|s|m|h|d)"
 SIZE = rf"({NUMBER})(B|KiB|MiB|GiB|TiB)"
-RATE = rf"([0-9]{{1,9}})/((?:{NUMBER})?)(ms|s|m|h|d)"
+PER = rf"((?:{NUMBER})?)(ms|s|m|h|d)"
+RATE = rf"([0-9]{{1,9}})/{PER}"
+BYTE_RATE = rf"{SIZE}/{PER}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +58,25 @@ def size_text(number: int) -> str:
 def rate(text: str) -> Rate:
     """`100/10s`, `5/s`: how many in how long."""
     message = "should be a rate such as 100/10s (100 in any 10 seconds) or 5/s"
-    count, number, unit = _parts(RATE, text, message)
-    parsed = Rate(int(count), round(float(number or 1) * SECONDS[unit], 9))
-    if not parsed.count or not parsed.per:
+    count, *per = _parts(RATE, text, message)
+    return _above_zero(Rate(int(count), _seconds(*per)))
+
+
+def byte_rate(text: str) -> Rate:
+    """`10MiB/1s`: how many bytes in how long."""
+    message = "should be a rate such as 10MiB/s (10 MiB in any second) or 1GiB/1h"
+    number, unit, *per = _parts(BYTE_RATE, text, message)
+    return _above_zero(Rate(int(float(number) * BYTES[unit]), _seconds(*per)))
+
+
+def _seconds(number: str, unit: str) -> float:
+    return round(float(number or 1) * SECONDS[unit], 9)
+
+
+def _above_zero(rate: Rate) -> Rate:
+    if not rate.count or not rate.per:
         raise ValueError("should be a rate above zero")
-    return parsed
+    return rate
 
 
 def threshold(text: str) -> Rate | None:
@@ -97,3 +113,4 @@ Threshold = Annotated[
     Rate | None, *text_type(threshold, "rate", {"pattern": f"^({NEVER}|{RATE})$"})
 ]
 RateLimit = Annotated[Rate, *text_type(rate, "rate", {"pattern": f"^{RATE}$"})]
+ByteRate = Annotated[Rate, *text_type(byte_rate, "rate", {"pattern": f"^{BYTE_RATE}$"})]

@@ -10,6 +10,7 @@ import orjson
 
 from relay import ingress
 from relay.address import Address
+from relay.certificate import Certificate
 from relay.clock import SystemClock
 from relay.config import SourceConfig
 from relay.intake import Intake
@@ -100,25 +101,25 @@ class Listening:
 
 
 @asynccontextmanager
-async def listening(store, *, sources=None, sinks=(), protocol=Protocol, tls=None):
+async def listening(store, *, sources=None, sinks=(), protocol=Protocol, tls=None, guests=None):
     """The ingress over a store, on a port of its own."""
     configuration = config(sources, sinks)
     application = ingress.app(
         Intake(configuration, store, SystemClock()), store, configuration, on_broken=_broken
     )
-    async with serving(application, store=store, protocol=protocol, tls=tls) as running:
+    options = {"protocol": protocol, "tls": tls, "guests": guests}
+    async with serving(application, store=store, **options) as running:
         yield running
 
 
 @asynccontextmanager
-async def serving(application, *, store=None, protocol=Protocol, tls=None):
+async def serving(application, *, store=None, protocol=Protocol, tls=None, guests=None):
     """Any application, served as the relay serves its own."""
-    certificate, key = tls or (None, None)
     server = make_server(
         application,
         listen(Address("127.0.0.1", 0)),
-        certificate=certificate,
-        key=key,
+        certificate=Certificate(*tls) if tls else None,
+        guests=guests,
         protocol=protocol,
     )
     server.settle = 0.01

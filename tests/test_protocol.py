@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from listening import answers, serving
 
 from relay.chunked import Chunked
-from relay.protocol import MAX_BODY, MAX_HEAD, Protocol, _tidy
+from relay.head import tidy
+from relay.protocol import MAX_BODY, MAX_HEAD, Protocol
 
 GET = b"GET /a?b=1 HTTP/1.1\r\nHost: x\r\n\r\n"
 
@@ -369,12 +370,12 @@ async def test_no_line_break_gets_into_a_header(caplog):
 def test_tidying_changes_only_the_request_line_and_upgrades(rest):
     head = b"GET / HTTP/1.1\r\n" + rest
     if b"upgrade" not in rest.lower():
-        assert _tidy(head) == head
+        assert tidy(head) == head
 
 
 @given(st.binary(max_size=60).filter(lambda target: b"\n" not in target and target.strip(b" ")))
 def test_any_target_is_made_fit(target):
-    line = _tidy(b"GET /" + target + b" HTTP/1.1\r\n\r\n").split(b"\r\n")[0]
+    line = tidy(b"GET /" + target + b" HTTP/1.1\r\n\r\n").split(b"\r\n")[0]
     method, tidied, version = line.split(b" ")
     assert (method, version) == (b"GET", b"HTTP/1.1")
     assert all(0x20 < byte < 0x7F and byte != ord("#") for byte in tidied)

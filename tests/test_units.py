@@ -6,7 +6,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.address import Address
-from relay.units import BYTES, SECONDS, Duration, Rate, RateLimit, Size, duration, rate, size
+from relay.units import (
+    BYTES,
+    SECONDS,
+    Duration,
+    Rate,
+    RateLimit,
+    Size,
+    byte_rate,
+    duration,
+    rate,
+    size,
+)
 
 
 @pytest.mark.parametrize(
@@ -30,6 +41,24 @@ def test_sizes(text, count):
 )
 def test_rates(text, expected):
     assert rate(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("10MiB/1s", Rate(10 * 2**20, 1)),
+        ("1.5KiB/s", Rate(1536, 1)),
+        ("1GiB/2h", Rate(2**30, 7200)),
+    ],
+)
+def test_rates_in_bytes(text, expected):
+    assert byte_rate(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "10/s", "10MiB", "MiB/s", "0B/s", "0.1B/s", "1KiB/0s"])
+def test_what_is_no_rate_in_bytes(text):
+    with pytest.raises(ValueError, match="should be a rate"):
+        byte_rate(text)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import asyncio
 
 import click
 
+from relay.certificate import Certificate
 from relay.classify import readable
 from relay.cli import client, options
 from relay.cli.output import count, printable
@@ -11,7 +12,6 @@ from relay.clock import SystemClock
 from relay.config import Config, SinkConfig
 from relay.dispatch import within
 from relay.fleet import make_sink
-from relay.server import try_certificate
 
 TIMEOUT = 30.0
 
@@ -22,7 +22,7 @@ TIMEOUT = 30.0
 def check(config: Config, online: bool) -> None:
     """Look for mistakes in relay.yaml; with --online also for sinks that would fail."""
     if tls := config.server.tls:
-        try_certificate(tls.cert, tls.key)
+        Certificate(tls.cert, tls.key)
     click.echo(
         f"{config.path} is right: {count(len(config.sources), 'source')}"
         f" ({', '.join(config.sources)}), {count(len(config.sinks), 'sink')}"

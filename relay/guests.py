@@ -1,0 +1,99 @@
+"""The guests: everybody who is connected to a listener, and room for those who come.
+
+Where there are too many, some have to leave: those on whom the relay has waited the longest, in
+proportion to its patience. So slow clients make room for others, and who opens hundreds of
+connections from one address takes them from himself.
+"""
+
+import heapq
+import logging
+import math
+from functools import lru_cache
+from ipaddress import IPv6Address, IPv6Network
+from typing import Protocol
+
+from relay import descriptors
+from relay.proxies import NOBODY, Proxies, parsed
+from relay.settings import Server
+
+log = logging.getLogger("relay.server")
+
+SHARE = 32
+"""One in so many leaves at once, so that a flood of newcomers does not cost a look at all each."""
+
+
+class Guest(Protocol):
+    """A connection."""
+
+    def waited(self) -> float:
+        """Which share of its time is up; negative while it is the relay that is waited for."""
+
+    def send_away(self) -> None:
+        """Close it, with a word where one is due."""
+
+
+class Guests:
+    """At most `total` at once, and `each` from one address that is no proxy's."""
+
+    def __init__(
+        self, total: float = math.inf, each: float = math.inf, proxies: Proxies = NOBODY
+    ) -> None:
+        self.total = total
+        self.each = each
+        self.proxies = proxies
+        self.sent_away = 0
+        """How many had to leave so far."""
+        self._all: set[Guest] = set()
+        self._tables: dict[str, set[Guest]] = {}
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def join(self, guest: Guest, host: str) -> None:
+        """Let it in, and others out where that is needed; itself where all others are served."""
+        table = self._tables.setdefault(household(host), set())
+        table.add(guest)
+        self._all.add(guest)
+        if len(table) > self.each and not self.proxies.trusts(host):
+            self._make_room(table, guest)
+        elif len(self._all) > self.total:
+            self._make_room(self._all, guest)
+
+    def leave(self, guest: Guest, host: str) -> None:
+        """Forget it, if it is there."""
+        self._all.discard(guest)
+        table = self._tables.get(household(host))
+        if table is not None:
+            table.discard(guest)
+            if not table:
+                del self._tables[household(host)]
+
+    def _make_room(self, table: set[Guest], newcomer: Guest) -> None:
+        waited = ((guest.waited(), id(guest), guest) for guest in table if guest is not newcomer)
+        slow = heapq.nlargest(
+            max(1, len(table) // SHARE), (each for each in waited if each[0] >= 0)
+        )
+        for guest in [guest for *_, guest in slow] or [newcomer]:
+            self.sent_away += 1
+            guest.send_away()
+
+
+def expected(server: Server) -> Guests:
+    """The guests of the public listener, as relay.yaml would have them and the system allows."""
+    limits, possible = server.connections, descriptors.for_connections()
+    if possible < limits.total:
+        log.warning(
+            "%d connections at once and no more: this process may open %d files",
+            possible,
+            descriptors.limit(),
+        )
+    return Guests(min(limits.total, possible), limits.each, Proxies(server.proxies))
+
+
+@lru_cache(maxsize=4096)
+def household(host: str) -> str:
+    """What counts as one address: with IPv6 everybody has a network of them."""
+    address = parsed(host)
+    if isinstance(address, IPv6Address):
+        return str(IPv6Network((int(address) >> 64 << 64, 64)))
+    return host if address is None else str(address)
