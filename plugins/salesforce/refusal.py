@@ -92,7 +92,7 @@ def judged(
     """The outcome of a record with these errors, none of which is mended: the worst one's."""
     rule, worst = gravest(found, rules)
     told = worst.told(values)
-    reason = f"{told}; {rule.advice}" if rule.advice else told
+    reason = f"{told.rstrip('.')}; {rule.advice}" if rule.advice else told
     match rule.action:
         case Action.OK:
             return relay.Delivered()
