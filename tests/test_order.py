@@ -9,10 +9,18 @@ import apsw
 import pytest
 from arrivals import arrival, mobile
 
-from relay.sqlite import SqliteStore, claims
+from relay.sqlite import SqliteStore, claims, purge
 from relay.sqlite.changes import discard
 from relay.sqlite.settlements import DEATHS, put_back_all
-from relay.store import OPEN_STATES, Settlement, SinkCounts, State, StoreError, StoreFull
+from relay.store import (
+    OPEN_STATES,
+    Before,
+    Settlement,
+    SinkCounts,
+    State,
+    StoreError,
+    StoreFull,
+)
 
 SECOND = 1_000_000
 CONTACTS = 3
@@ -37,6 +45,7 @@ ACTIONS = {
     "discard": 0.5,
     "rename": 0.5,
     "spoil": 0.7,
+    "purge": 1.5,
 }
 
 
@@ -49,6 +58,7 @@ class Happened:
     id: str
     rank: int
     late: bool
+    received: int
 
 
 @dataclass
@@ -71,6 +81,11 @@ class History:
         self.clock = clock
         self.random = random.Random(seed)
         self.events: dict[int, Happened] = {}
+        self.purged: dict[int, Happened] = {}
+        self.gone: dict[str, dict[int, Delivery]] = defaultdict(dict)
+        """Deliveries of what was purged."""
+        self.quarantined: list[int] = []
+        """When those callbacks were received that are in quarantine."""
         self.sinks: dict[str, dict[int, Delivery]] = defaultdict(dict)
         self.landed: dict[str, list[int]] = defaultdict(list)
 
@@ -98,10 +113,14 @@ class History:
         """A callback is quarantined, then others come, then it is released."""
         new, contact, consent = self.something()
         kept = await self.store.quarantine(new.callback, 422, "no kind")
-        before = len(self.events)
+        self.quarantined.append(new.callback.received)
+        before = self.last_seq
         await self.wait()
         await self.add()
+        if self.random.random() < 0.3:
+            await self.purge()
         await self.store.release(kept, new)
+        self.quarantined.pop()
         last = self.last_word(contact)
         passed = last > before and self.opted_out(contact)
         self.note(new, contact, consent, rank=last - 1 if passed else None)
@@ -117,9 +136,12 @@ class History:
         return arrival(contact, consent=consent, **options), contact, consent
 
     def note(self, new, contact, consent, rank=None) -> None:
-        seq = len(self.events) + 1
+        seq = self.last_seq + 1
         late = rank is not None
-        self.events[seq] = Happened(contact, consent, new.event.id, rank if late else seq, late)
+        received = new.callback.received
+        self.events[seq] = Happened(
+            contact, consent, new.event.id, rank if late else seq, late, received
+        )
         for name, error in new.deliveries.items():
             self.sinks[name][seq] = Delivery(State.DEAD if error else State.PENDING)
 
@@ -167,6 +189,11 @@ class History:
             later = any(
                 delivery.landed and seq > claim.seq and self.events[seq].contact == event.contact
                 for seq, delivery in sink.items()
+            ) or any(
+                delivery.landed
+                and seq > claim.seq
+                and self.purged[seq].contact == event.contact
+                for seq, delivery in self.gone[claim.sink].items()
             )
             last_word = claim.opted_out and claim.seq == self.last_word(event.contact)
             assert claim.stale == (later and not last_word), f"stale of {claim.seq}"
@@ -226,6 +253,7 @@ class History:
         again = self.opted_out(event.contact) and event.rank < last != seq
         if again and self.state(sink, last) == State.DELIVERED:
             self.sinks[sink][last] = Delivery(landed=True)
+        assert not (again and last in self.purged), f"the opt-out {last} was still needed"
 
     # what people do
 
@@ -277,6 +305,51 @@ class History:
                 self.sinks[heir][seq].due = 0
             else:
                 gone[seq].state = State.DISCARDED
+
+    async def purge(self) -> None:
+        now = self.now()
+        terms = [self.random.choice([-1, 30, 4000, 20_000]) * SECOND for _ in range(2)]
+        before = Before(now - terms[0], now - terms[1], 0, now)
+        going = self.going(before)
+        steps = [step async for step in self.store.purge(before, dry_run=True)]
+        assert sum(step.events for step in steps) == len(going)
+        steps = [step async for step in self.store.purge(before)]
+        assert sum(step.events for step in steps) == len(going)
+        assert await self.store.event_count() == len(self.events) - len(going)
+        for seq in going:
+            self.purged[seq] = self.events.pop(seq)
+            for sink, deliveries in self.sinks.items():
+                if delivery := deliveries.pop(seq, None):
+                    self.gone[sink][seq] = delivery
+
+    def going(self, before: Before) -> list[int]:
+        """The events whose term is over, but for an opt-out that what is left may need."""
+        going: list[int] = []
+        left: set[int] = set()
+        for seq, event in sorted(self.events.items()):
+            last_word = seq == self.last_word(event.contact) and self.opted_out(event.contact)
+            needed = last_word and (
+                event.contact in left
+                or any(received < event.received for received in self.quarantined)
+                or any(
+                    other > seq and copy.contact == event.contact and copy.rank < seq
+                    for other, copy in self.events.items()
+                )
+            )
+            if needed or not self.is_over(seq, before):
+                left.add(event.contact)
+            else:
+                going.append(seq)
+        return going
+
+    def is_over(self, seq: int, before: Before) -> bool:
+        states = {sink[seq].state for sink in self.sinks.values() if seq in sink}
+        if not states.isdisjoint(OPEN_STATES):
+            return False
+        terms = [before.dead] if State.DEAD in states else []
+        if states != {State.DEAD}:
+            terms.append(before.delivered)
+        return self.events[seq].received < min(terms)
 
     # what goes wrong
 
@@ -339,7 +412,9 @@ class History:
         for sink, deliveries in self.sinks.items():
             states = [delivery.state for delivery in deliveries.values()]
             pending = states.count(State.PENDING) + states.count(State.IN_FLIGHT)
-            there = SinkCounts(pending, states.count(State.DELIVERED), states.count(State.DEAD))
+            gone = [delivery.state for delivery in self.gone[sink].values()]
+            landed = (states + gone).count(State.DELIVERED)
+            there = SinkCounts(pending, landed, states.count(State.DEAD))
             assert counts.get(sink, SinkCounts()) == there
 
     def check_last_words(self) -> None:
@@ -347,8 +422,9 @@ class History:
         for contact in range(CONTACTS):
             last = self.last_word(contact)
             for sink, landed in self.landed.items():
-                if self.opted_out(contact) and self.state(sink, last) == State.DELIVERED:
-                    mine = [e.rank for e in map(self.events.get, landed) if e.contact == contact]
+                heard = (self.sinks[sink] | self.gone[sink]).get(last, Delivery())
+                if self.opted_out(contact) and heard.state == State.DELIVERED:
+                    mine = [e.rank for e in map(self.ever().get, landed) if e.contact == contact]
                     # a copy of the opt-out, which has its rank, is as good
                     assert [rank for rank in mine if rank <= last][-1] == last
 
@@ -376,12 +452,19 @@ class History:
     def busy(self, sink: str) -> set[int]:
         return {self.events[seq].contact for seq in self.flying(sink)}
 
+    def ever(self) -> dict[int, Happened]:
+        return self.events | self.purged
+
+    @property
+    def last_seq(self) -> int:
+        return max(self.ever(), default=0)
+
     def last_word(self, contact: int) -> int:
         """The seq of the contact's last word; 0 without one."""
         return max(
             (
                 seq
-                for seq, event in self.events.items()
+                for seq, event in self.ever().items()
                 if event.contact == contact and event.consent and not event.late
             ),
             default=0,
@@ -389,12 +472,13 @@ class History:
 
     def opted_out(self, contact: int) -> bool:
         last = self.last_word(contact)
-        return last > 0 and self.events[last].consent == "opt_out"
+        return last > 0 and self.ever()[last].consent == "opt_out"
 
 
 @pytest.mark.parametrize("seed", range(60))
 async def test_random_histories_keep_the_order(tmp_path, clock, seed, monkeypatch):
     monkeypatch.setattr(claims, "SCAN", (1, 3, claims.SCAN)[seed % 3])
+    monkeypatch.setattr(purge, "STEP", (1, 2, purge.STEP)[seed // 3 % 3])
     await live(tmp_path / "relay.db", clock, seed)
 
 

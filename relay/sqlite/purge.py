@@ -225,7 +225,7 @@ def _needed(connection: apsw.Connection, found: Collection[Candidate]) -> dict[i
         connection,
         "seq, needed",
         "FROM (SELECT seq, EXISTS (SELECT 1 FROM events e WHERE e.contact = c.contact"
-        " AND e.rank < c.seq AND e.rank IS NOT NULL)"
+        " AND e.rank < c.seq AND e.rank IS NOT NULL AND e.seq > c.seq)"
         " OR EXISTS (SELECT 1 FROM quarantine q WHERE q.source = c.source"
         " AND q.received < c.received) AS needed"
         " FROM consents c WHERE word = ? AND contact IN (SELECT value FROM json_each(?)))",
