@@ -9,7 +9,7 @@ from relay.event import Event
 from relay.intake import Intake
 from relay.normalise import NotUnderstood
 from relay.spill import Spill
-from relay.spillfile import Spilled, encode
+from relay.spillfile import Spilled
 from relay.store import Store, StoreError
 
 NOT_UNDERSTOOD = 422
@@ -31,8 +31,9 @@ class Importer:
         chunk = await self._spill.read(limit)
         # After a crash, or a commit whose fate nobody knew, some of them are there already.
         known = await self._store.known([each.id for each in chunk.records])
-        for each in _rounds(self._found(each) for each in chunk.records if each.id not in known):
-            await self._store_round(each)
+        found = [self._found(each) for each in chunk.records if each.id not in known]
+        for each in _rounds(found) if self._intake.asks_consent else [found]:
+            await self._store_together(each)
         if chunk.bad:
             await self._spill.put_aside(*chunk.bad)
         self._spill.passed(chunk)
@@ -46,7 +47,7 @@ class Importer:
         except NotUnderstood as error:  # it was, by the configuration of then
             return _not_understood(spilled, error.reason), None
 
-    async def _store_round(self, found: Sequence[Found]) -> None:
+    async def _store_together(self, found: Sequence[Found]) -> None:
         writes: list[Callable[[], Awaitable[object]]] = []
         for spilled, event in found:
             if event is None:
@@ -56,19 +57,10 @@ class Importer:
                 writes.append(partial(self._store.add, arrival))
         results = await asyncio.gather(*(write() for write in writes), return_exceptions=True)
         for (spilled, _), result in zip(found, results, strict=True):
-            if type(result) is StoreError:
-                await self._refused(spilled, result)
+            if type(result) is StoreError:  # this one alone: a person is to look at it
+                await self._quarantine(_not_understood(spilled, str(result)))
             elif isinstance(result, BaseException):
                 raise result
-
-    async def _refused(self, spilled: Spilled, error: StoreError) -> None:
-        """What the store does not take for what it is, stays where a person can look at it."""
-        try:
-            await self._quarantine(_not_understood(spilled, str(error)))
-        except StoreError as again:
-            if type(again) is not StoreError:
-                raise
-            await self._spill.put_aside(encode(spilled))
 
     async def _quarantine(self, spilled: Spilled) -> None:
         assert spilled.status is not None
@@ -80,7 +72,7 @@ def _not_understood(spilled: Spilled, reason: str) -> Spilled:
 
 
 def _rounds(found: Iterable[Found]) -> Iterator[list[Found]]:
-    """In their order, no contact twice in a round: a later event may depend on an earlier word."""
+    """In their order, no contact twice in one: what comes after a word depends on it."""
     taken: list[Found] = []
     contacts: set[tuple[str, str]] = set()
     for spilled, event in found:

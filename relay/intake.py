@@ -37,7 +37,7 @@ class Intake:
         self._conditions: dict[str, Condition] = {
             sink.name: sink.when for sink in enabled if sink.when is not None
         }
-        self._asks_consent = any(when.uses_opted_out for when in self._conditions.values())
+        self.asks_consent = any(when.uses_opted_out for when in self._conditions.values())
         self._names = [sink.name for sink in enabled]
         self._all = MappingProxyType(dict.fromkeys(self._names))
 
@@ -120,7 +120,7 @@ class Intake:
 
     async def _opted_out(self, event: Event) -> bool:
         """The contact's last word, which may be this very event."""
-        if not self._asks_consent:
+        if not self.asks_consent:
             return False
         if event.data["consent"]:
             return bool(event.data["consent"] == "opt_out")

@@ -1,0 +1,103 @@
+"""A shelter over a real store and a real spill, for tests of the way from one to the other."""
+
+import asyncio
+from contextlib import asynccontextmanager
+
+from listening import config
+
+from relay.callback import Callback
+from relay.clock import SystemClock
+from relay.intake import Intake
+from relay.reserve import Reserve
+from relay.shelter import Shelter
+from relay.spill import Spill
+from relay.sqlite import SqliteStore
+from relay.store import EventFilter
+
+PATIENCE = 10.0
+
+
+def callback(contact: int = 0, message: str = "hello", **more) -> Callback:
+    """A web form; with `smsid` a message."""
+    pairs = {"mobile": 2125550000 + contact, "carrierId": "T", "key": "JOIN", "msg": message}
+    query = "&".join(f"{name}={value}" for name, value in (pairs | more).items())
+    return Callback("sumotext", "GET", query.encode("latin-1"), "", b"", 1_800_000_000_000_000)
+
+
+def nonsense() -> Callback:
+    return Callback("sumotext", "POST", b"a=1", "text/plain", bytes(range(256)), 7, test=True)
+
+
+class Soon(SystemClock):
+    """Does not wait for long."""
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds / 100)
+
+
+class Sheltered:
+    """The parts, and what became of the callbacks."""
+
+    def __init__(self, shelter: Shelter, store, spill: Spill, reserve: Reserve) -> None:
+        self.shelter = shelter
+        self.store = store
+        self.spill = spill
+        self.reserve = reserve
+
+    async def send(self, *arguments, **more) -> str:
+        return (await self.shelter.receive(callback(*arguments, **more))).id
+
+    async def home(self) -> None:
+        """Wait until callbacks go to the store."""
+        async with asyncio.timeout(PATIENCE):
+            while self.shelter.notices() or self.spill.path.exists():
+                await asyncio.sleep(0.005)
+
+    async def stored(self) -> list[str]:
+        """The ids of all events, in the order of the store."""
+        return [row.event.id for row in await self.store.events_after(EventFilter(), after=0)]
+
+
+@asynccontextmanager
+async def sheltered(folder, *, store=None, wrap=lambda store: store, sinks=("crm",)):
+    """A shelter that has started. `wrap` puts something between it and the store."""
+    opened = store or await SqliteStore.open(folder / "relay.db")
+    spill = await Spill.open(folder / "relay.db.spill")
+    between = wrap(opened)
+    reserve = Reserve(folder / "relay.db", spill.path, 0)
+    shelter = Shelter(
+        Intake(config(sinks=sinks), between, SystemClock()), between, spill, reserve, Soon()
+    )
+    shelter.start()
+    try:
+        yield Sheltered(shelter, opened, spill, reserve)
+    finally:
+        await shelter.stop()
+        await spill.close()
+        if store is None:
+            await opened.close()
+
+
+class Trouble:
+    """A store that raises `error` for what would be written, while it has one."""
+
+    def __init__(self, store, error: Exception | None = None) -> None:
+        self._store = store
+        self.error = error
+        self.tries = 0
+
+    def __getattr__(self, name):
+        return getattr(self._store, name)
+
+    def _fail(self):
+        self.tries += 1
+        if self.error:
+            raise self.error
+
+    async def add(self, arrival):
+        self._fail()
+        return await self._store.add(arrival)
+
+    async def quarantine(self, *arguments):
+        self._fail()
+        return await self._store.quarantine(*arguments)

@@ -1,0 +1,397 @@
+"""The shelter: whatever the store does, what was acknowledged is there once, in its order."""
+
+import asyncio
+import itertools
+import logging
+from zoneinfo import ZoneInfo
+
+import pytest
+from clock import settle
+from listening import config
+from spills import PATIENCE, Trouble, callback, nonsense, sheltered
+
+from relay.clock import SystemClock
+from relay.expressions import Environment
+from relay.importer import Importer
+from relay.intake import Intake
+from relay.reserve import Reserve
+from relay.shelter import CHUNK, Shelter
+from relay.spill import Spill
+from relay.sqlite import SqliteStore
+from relay.store import EventFilter, State, StoreBroken, StoreError, StoreFull
+
+FULL = StoreFull("the disk is full")
+
+
+def troubled(error=FULL):
+    """Something to put between the shelter and its store, and the list that it gets into."""
+    made = []
+
+    def wrap(store):
+        made.append(Trouble(store, error))
+        return made[0]
+
+    return wrap, made
+
+
+async def test_while_the_store_is_well_there_is_no_spill(tmp_path):
+    async with sheltered(tmp_path) as parts:
+        sent = [await parts.send(number) for number in range(3)]
+        assert await parts.stored() == sent
+        assert parts.shelter.notices() == []
+        assert not parts.spill.path.exists()
+
+
+@pytest.mark.parametrize("error", [FULL, StoreError("the store is ill")])
+async def test_what_the_store_does_not_take_is_spilled_and_comes_home_in_order(
+    tmp_path, error, caplog
+):
+    wrap, made = troubled(error)
+    async with sheltered(tmp_path, wrap=wrap) as parts:
+        sent = [await parts.send(number) for number in range(3)]
+        (notice,) = parts.shelter.notices()
+        assert "3 so far" in notice
+        assert str(error) in notice
+        assert parts.shelter.records == 3
+        made[0].error = None
+        sent += [await parts.send(number) for number in range(3)]
+        await parts.home()
+        sent.append(await parts.send(9))
+        assert await parts.stored() == sent
+    assert "callbacks go to the store again" in caplog.text
+    assert "21255" not in caplog.text
+
+
+async def test_without_the_spill_the_same_is_refused(tmp_path):
+    """The control."""
+    wrap, _ = troubled()
+    async with sheltered(tmp_path, wrap=wrap) as parts:
+        with pytest.raises(StoreFull):
+            await parts.shelter._intake.receive(callback())
+
+
+async def test_what_is_not_understood_is_quarantined_by_way_of_the_spill(tmp_path):
+    wrap, made = troubled()
+    async with sheltered(tmp_path, wrap=wrap) as parts:
+        told = await parts.shelter.quarantine(nonsense(), 422, "mobile is missing")
+        made[0].error = None
+        await parts.home()
+        kept = await parts.store.quarantined_one(told)
+    assert (kept.callback, kept.status, kept.reason) == (nonsense(), 422, "mobile is missing")
+
+
+async def test_of_wrong_tokens_the_spill_keeps_no_more_than_the_store(tmp_path, monkeypatch):
+    monkeypatch.setattr("relay.shelter.UNAUTHORIZED_KEPT", 3)
+    wrap, _ = troubled()
+    async with sheltered(tmp_path, wrap=wrap) as parts:
+        for _ in range(3):
+            await parts.shelter.quarantine(nonsense(), 401, "the token is wrong")
+        with pytest.raises(StoreFull, match="enough of those"):
+            await parts.shelter.quarantine(nonsense(), 401, "the token is wrong")
+        await parts.send()
+        assert parts.shelter.records == 4
+
+
+async def test_a_spill_that_was_left_comes_home_at_the_next_start(tmp_path):
+    wrap, _ = troubled()
+    async with sheltered(tmp_path, wrap=wrap) as parts:
+        sent = [await parts.send(number) for number in range(CHUNK * 2 + 3)]
+    async with sheltered(tmp_path) as parts:
+        sent.append(await parts.send(5))
+        await parts.home()
+        assert await parts.stored() == sent[:500]
+        assert await parts.store.event_count() == len(sent)
+
+
+async def test_where_neither_takes_it_it_is_refused(tmp_path, monkeypatch):
+    def fails(*_):
+        raise OSError(28, "No space left on device")
+
+    wrap, _ = troubled()
+    async with sheltered(tmp_path, wrap=wrap) as parts:
+        monkeypatch.setattr("relay.spillfile.os.pwrite", fails)
+        with pytest.raises(StoreFull, match="the disk is full, and the spill cannot be written"):
+            await parts.send()
+        monkeypatch.undo()
+        await parts.send()
+        assert parts.shelter.records == 1
+
+
+async def test_a_callback_of_unknown_fate_is_there_once(tmp_path):
+    """The commit failed, and yet it is on disk: as after an fsync that failed."""
+
+    class Indeterminate(Trouble):
+        async def add(self, arrival):
+            await self._store.add(arrival)
+            raise StoreBroken("nobody knows")
+
+    async with sheltered(tmp_path, wrap=Indeterminate) as parts:
+        sent = [await parts.send(1)]
+    async with sheltered(tmp_path) as parts:
+        await parts.home()
+        assert await parts.stored() == sent
+
+
+async def test_a_message_that_comes_again_is_stored_once(tmp_path):
+    wrap, made = troubled(None)
+    async with sheltered(tmp_path, wrap=wrap) as parts:
+        first = await parts.send(1, smsid="m1")
+        made[0].error = FULL
+        for _ in range(2):
+            await parts.send(1, smsid="m1")
+        made[0].error = None
+        await parts.home()
+        assert await parts.stored() == [first]
+
+
+async def test_what_the_store_never_takes_is_kept_in_quarantine(tmp_path):
+    """So that one callback does not keep all the others in the spill."""
+
+    class Choosy(Trouble):
+        async def add(self, arrival):
+            if arrival.event.data["message"] == "poison":
+                raise StoreError("the store refused it")
+            return await self._store.add(arrival)
+
+    async with sheltered(tmp_path, wrap=Choosy) as parts:
+        poison = await parts.send(1, "poison")
+        sent = [await parts.send(number) for number in range(3)]
+        await parts.home()
+        assert await parts.stored() == sent
+        kept = await parts.store.quarantined_one(poison)
+    assert (kept.status, kept.reason) == (422, "the store refused it")
+
+
+async def test_what_not_even_the_quarantine_takes_waits_in_the_spill(tmp_path):
+    """It is the store that is ill, then, and not the callback."""
+    wrap, made = troubled(StoreError("the store refuses everything"))
+    async with sheltered(tmp_path, wrap=wrap) as parts:
+        sent = [await parts.send(number) for number in range(3)]
+        async with asyncio.timeout(PATIENCE):
+            while made[0].tries < 10:
+                await asyncio.sleep(0.005)
+        assert parts.shelter.records == 3
+        made[0].error = None
+        await parts.home()
+        assert await parts.stored() == sent
+
+
+async def test_a_bad_record_is_put_aside_and_the_others_come_home(tmp_path, caplog):
+    wrap, _ = troubled()
+    async with sheltered(tmp_path, wrap=wrap) as parts:
+        sent = [await parts.send(number) for number in range(3)]
+    path = tmp_path / "relay.db.spill"
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(lines[0] + b"deadbeef {}\n" + lines[2])
+    async with sheltered(tmp_path) as parts:
+        await parts.home()
+        assert await parts.stored() == [sent[0], sent[2]]
+    assert path.with_name(f"{path.name}.bad").read_bytes() == b"deadbeef {}\n"
+    assert "1 records are wrong" in caplog.text
+    assert [r.levelno for r in caplog.records if "are wrong" in r.message] == [logging.ERROR]
+
+
+async def test_the_words_of_a_contact_count_in_their_order(tmp_path):
+    """An event behind an opt-out sees it, though both come home in one go."""
+
+    class Crm:
+        name = "crm"
+        enabled = True
+        when = Environment(ZoneInfo("UTC")).condition("not opted_out")
+
+    wrap, made = troubled()
+    async with sheltered(tmp_path, wrap=wrap, sinks=[Crm]) as parts:
+        await parts.send(1, "STOP")
+        after = await parts.send(1)
+        other = await parts.send(2)
+        made[0].error = None
+        await parts.home()
+        rows = await parts.store.deliveries(list(State))
+    assert other in {row.event_id for row in rows}
+    assert after not in {row.event_id for row in rows}
+
+
+async def test_callbacks_keep_coming_while_the_spill_goes_home(tmp_path):
+    """However many come, the switch is made, and each contact's events are in their order."""
+    wrap, made = troubled()
+    sent = {number: [] for number in range(8)}
+
+    async def sends(parts, contact):
+        while not done.is_set():
+            sent[contact].append(await parts.send(contact))
+            await asyncio.sleep(0.002)
+
+    done = asyncio.Event()
+    async with sheltered(tmp_path, wrap=wrap) as parts, asyncio.TaskGroup() as senders:
+        for number in sent:
+            senders.create_task(sends(parts, number))
+        try:
+            while parts.shelter.records < 500:
+                await asyncio.sleep(0.001)
+            made[0].error = None
+            await parts.home()
+            before = len(sent[0])
+            while len(sent[0]) < before + 20:
+                await asyncio.sleep(0.001)
+            assert parts.shelter.notices() == []
+        finally:
+            done.set()
+    stored = {}
+    for event_id, mobile in await everything(tmp_path):
+        stored.setdefault(mobile, []).append(event_id)
+    assert sorted(stored.values()) == sorted(sent.values())
+
+
+async def everything(folder):
+    """Each event's id and contact, in the order of the store."""
+    store = await SqliteStore.open(folder / "relay.db")
+    rows = []
+    while page := await store.events_after(EventFilter(), after=rows[-1].seq if rows else 0):
+        rows += page
+    await store.close()
+    return [(row.event.id, row.event.data["mobile"]) for row in rows]
+
+
+async def test_erasing_waits_for_what_is_on_its_way_and_leaves_the_rest(tmp_path):
+    wrap, made = troubled()
+    async with sheltered(tmp_path, wrap=wrap) as parts:
+        sent = [await parts.send(number) for number in range(4)]
+        assert await parts.shelter.erase(lambda found: b"2125550002" in found.query) == 1
+        assert b"2125550002" not in parts.spill.path.read_bytes()
+        made[0].error = None
+        await parts.home()
+        assert await parts.stored() == [sent[0], sent[1], sent[3]]
+
+
+# a crash at each step
+
+
+class Crash(BaseException):
+    """The process is no more."""
+
+
+class Steps:
+    """Counts the steps of an import, and crashes at one of them, before or after it is done."""
+
+    def __init__(self, at: int, *, after: bool) -> None:
+        self.at = at
+        self.after = after
+        self.taken = 0
+        self.crashed = asyncio.Event()
+
+    async def step(self, work):
+        self.taken += 1
+        number = self.taken
+        if self.crashed.is_set() or (number == self.at and not self.after):
+            work.close()
+            self._crash()
+        result = await work
+        if number == self.at:
+            self._crash()
+        return result
+
+    def _crash(self):
+        self.crashed.set()
+        raise Crash
+
+    def around(self, thing, *names):
+        """The thing, with these of its methods as steps."""
+        steps = self
+
+        class Around:
+            def __getattr__(self, name):
+                found = getattr(thing, name)
+                if name not in names:
+                    return found
+                return lambda *arguments: steps.step(found(*arguments))
+
+        return Around()
+
+
+async def imported(folder, steps) -> bool:
+    """Start on what is there; whether all came home before the crash."""
+    store = await SqliteStore.open(folder / "relay.db")
+    spill = await Spill.open(folder / "relay.db.spill")
+    stepped = steps.around(spill, "read", "put_aside", "remove")
+    between = steps.around(store, "add", "quarantine", "known")
+    importer = Importer(_intake(between), between, stepped)
+    reserve = Reserve(folder / "relay.db", spill.path, 0)
+    shelter = Shelter(_intake(between), between, stepped, reserve, None)
+    try:
+        await shelter._import(importer)
+    except Crash:
+        return False
+    finally:
+        await spill.close()
+        await store.close(clean=not steps.crashed.is_set())
+    return True
+
+
+def _intake(store):
+    return Intake(config(sinks=("crm",)), store, SystemClock())
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("again", [1, 2])
+async def test_a_crash_at_any_step_of_the_import_stores_each_once(tmp_path, after, again):
+    for at in itertools.count(1):
+        folder = tmp_path / f"{at}"
+        folder.mkdir()
+        wrap, _ = troubled()
+        async with sheltered(folder, wrap=wrap) as parts:
+            sent = [await parts.send(number % 2) for number in range(5)]
+            kept = await parts.shelter.quarantine(nonsense(), 422, "mobile is missing")
+        with (folder / "relay.db.spill").open("ab") as file:
+            file.write(b"rubbish\n")
+        whole = [await imported(folder, Steps(at, after=after)) for _ in range(again)]
+        async with sheltered(folder) as parts:
+            await parts.home()
+            assert await parts.stored() == sent
+            assert [each.id for each in await parts.store.quarantined()] == [kept]
+            rows = await parts.store.deliveries(list(State))
+            assert sorted(row.event_id for row in rows) == sorted(sent)
+        assert (folder / "relay.db.spill.bad").read_bytes() == b"rubbish\n"
+        if all(whole):
+            break
+    assert at > 10
+
+
+# space
+
+
+class Disk(Reserve):
+    """Says what a test wants."""
+
+    def __init__(self, *, store_low: bool = False, spill_low: bool = False) -> None:
+        self.store_low = store_low
+        self.spill_low = spill_low
+
+    async def look(self, reusable) -> None:
+        pass
+
+
+async def test_callbacks_are_turned_away_before_the_store_s_disk_is_full(tmp_path):
+    async with sheltered(tmp_path) as parts:
+        parts.shelter._reserve = disk = Disk(store_low=True)
+        async with asyncio.timeout(PATIENCE):
+            while not parts.shelter.notices():
+                await asyncio.sleep(0.005)
+        sent = await parts.send()
+        assert parts.shelter.records == 1
+        disk.spill_low = True
+        with pytest.raises(StoreFull, match="almost full"):
+            await parts.send()
+        await settle()
+        disk.store_low = False
+        await parts.home()
+        assert await parts.stored() == [sent]
+
+
+async def test_without_a_store_all_goes_to_the_spill(tmp_path):
+    spill = await Spill.open(tmp_path / "spill")
+    shelter = Shelter(_intake(None), None, spill, Disk(), None)
+    first = await shelter.receive(callback(1))
+    second = await shelter.quarantine(nonsense(), 422, "mobile is missing")
+    assert [each.id for each in (await spill.read(9)).records] == [first.id, second]
+    assert first.type == "com.sumotext.web_form"
+    await spill.close()
