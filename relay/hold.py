@@ -5,6 +5,7 @@ or by the breaker). The time for which it is either does not count for any deliv
 """
 
 import logging
+import math
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -16,7 +17,10 @@ from relay.store import SinkState
 
 PROBE_EVERY = 300.0
 MICROSECONDS = 1_000_000
-NEWS = MICROSECONDS
+INCREDIBLE = LONGEST_HOLD + 3600.0
+"""Nothing is ever halted for longer, so a time that is further ahead was set by a clock that has
+jumped back since."""
+NEWS = 1.0
 """A park that ends so little later is none: every record of a refused batch asks for it anew."""
 
 Save = Callable[[SinkState], Awaitable[None]]
@@ -39,6 +43,8 @@ class Hold:
         self._changed = changed
         self._log = log
         self._active = ActiveClock(clock, state.active)
+        # When all halts are over, by the clock that cannot jump; of one from before, nobody knows.
+        self._over_at = math.inf if self.paused or self.parked else 0.0
 
     @property
     def paused(self) -> bool:
@@ -58,11 +64,13 @@ class Hold:
 
     def left(self) -> float:
         """Seconds for which the sink is not to be tried; 0 when it is."""
-        if self._state.paused is None:
-            return self.seconds_until(self._state.parked_until)
         if self._state.paused_by_operator:
-            return float("inf")
-        return self.seconds_until(self._state.probe_at)
+            return math.inf
+        until = self._state.parked_until if self._state.paused is None else self._state.probe_at
+        left = until / MICROSECONDS - self._clock.now()
+        if left > INCREDIBLE:
+            return 0.0
+        return max(0.0, min(left, self._over_at - self._clock.monotonic()))
 
     def seconds_until(self, time: int) -> float:
         """Never more than a day: a clock that jumps must not halt a sink for years."""
@@ -96,24 +104,24 @@ class Hold:
         """Halt it until a probe, in `after` seconds, finds it well; the operator's: for good."""
         if self._state.paused_by_operator and not by_operator:
             return
-        probe_at = self.after(PROBE_EVERY if after is None else after)
+        seconds = PROBE_EVERY if after is None else min(after, LONGEST_HOLD)
         if self._state.paused is None or by_operator:
             self._log.error("paused: %s", mask_all(reason))
-        elif self._state.paused == reason and probe_at <= self._state.probe_at + NEWS:
+        elif self._state.paused == reason and seconds <= self.left() + NEWS:
             return  # the next record of a batch, with the same to say
         self._state.paused = reason
         self._state.paused_by_operator = by_operator
-        self._state.probe_at = probe_at
-        await self._halt()
+        self._state.probe_at = self.after(seconds)
+        await self._halt(seconds)
 
     async def park(self, reason: str, seconds: float) -> None:
         """Halt it for so many seconds, a day at the most."""
-        until = self.after(min(max(seconds, 0.0), LONGEST_HOLD))
-        if until > self._state.parked_until + NEWS or self._state.parked is None:
+        seconds = min(max(seconds, 0.0), LONGEST_HOLD)
+        if self._state.parked is None or seconds > self.left() + NEWS:
             self._log.warning("parked for %g s: %s", seconds, mask_all(reason))
             self._state.parked = reason
-            self._state.parked_until = until
-            await self._halt()
+            self._state.parked_until = self.after(seconds)
+            await self._halt(seconds)
 
     async def open_breaker(self, reason: str, cooldown: float) -> None:
         """Park it; the next delivery is a trial."""
@@ -124,6 +132,7 @@ class Hold:
     async def lift(self) -> None:
         """Nothing keeps it any more."""
         self._state = SinkState(active=self.active())
+        self._over_at = 0.0
         self._active.go()
         self._log.info("resumed")
         await self._tell()
@@ -138,7 +147,8 @@ class Hold:
         self._state.active = self.active()
         await self._save(self._state)
 
-    async def _halt(self) -> None:
+    async def _halt(self, seconds: float) -> None:
+        self._over_at = max(self._over_at, self._clock.monotonic() + seconds)
         self._active.halt()
         await self._tell()
 

@@ -1,0 +1,143 @@
+"""A wall clock that jumps by days and years: nothing is lost, nothing waits for the old time."""
+
+import asyncio
+import random
+import time
+
+import pytest
+from clockwork import CREDULOUS, JUMPY, WallClock
+from oracle import Senders
+from relays import PATIENCE, POLL, Relay, crowd
+from stubs.receiver import Receiver, status
+
+from relay.sqlite import SqliteStore
+from relay.store import EventFilter
+
+DAY = 24 * 3600.0
+YEAR = 365 * DAY
+JUMPS = (-2 * DAY, 0, 10 * YEAR, 0)
+DELIVERS_WITHIN = 5.0
+FAILS, PARKS = status(503), status(429, {"retry-after": "1"})
+WORDS = (status(200), status(200), FAILS, PARKS)
+"""What the receiver says during the jumps, so that retries and parked sinks are there at each."""
+
+
+async def jumped(folder, jumps, *, kills=0.0, seed=0):
+    """A relay under load whose clock jumps; what the senders know, the times, the oracle's word."""
+    clock, chance = WallClock(folder), random.Random(seed)
+    async with Receiver() as receiver:
+        receiver.otherwise = any_of(WORDS, chance)
+        relay = Relay(folder, receiver.url, command=JUMPY)
+        try:
+            async with crowd(relay) as senders:
+                await relay.start()
+                for jump in jumps:
+                    await asyncio.sleep(chance.uniform(0.5, 1.0))
+                    clock.jump(jump)
+                    if chance.random() < kills:
+                        relay.kill()
+                        await relay.start()
+                await asyncio.sleep(0.5)
+            receiver.otherwise = status(200)
+            begun = time.monotonic()
+            await relay.delivered()
+            took = time.monotonic() - begun
+            await relay.finish(senders)
+        finally:
+            relay.close()
+        verdict = await relay.verdict(senders, receiver)
+    times = await received(relay)
+    print(
+        f"\n{len(jumps)} jumps, {relay.lives - 1} restarts, seed {seed}: {len(senders.acked)}"
+        f" acknowledged, {verdict.found} stored, {verdict.lost()} lost, the rest delivered"
+        f" within {took:.1f} s"
+    )
+    assert len(senders.acked) > 50 * len(jumps)
+    return times, verdict
+
+
+def any_of(words, chance):
+    async def answer(scope, send):
+        await chance.choice(words)(scope, send)
+
+    return answer
+
+
+async def received(relay) -> list[float]:
+    """When the events came, by the relay's clock, in seconds from now."""
+    store = await SqliteStore.open(relay.store)
+    try:
+        rows = await store.events_after(EventFilter(), after=0, limit=100_000)
+    finally:
+        await store.close()
+    return [row.received / 1e6 - time.time() for row in rows]
+
+
+def fired(times) -> None:
+    """The relay did believe what it was told."""
+    assert min(times) < -1.9 * DAY
+    assert max(times) > 9 * YEAR
+
+
+async def test_jumps_of_the_clock_lose_and_halt_nothing(tmp_path):
+    times, verdict = await jumped(tmp_path, JUMPS, seed=1)
+    fired(times)
+    verdict.sound(once=["archive"])
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(600)
+async def test_many_jumps_of_the_clock_lose_and_halt_nothing(tmp_path):
+    """With restarts, so that times are read anew that another clock has written."""
+    seed = random.randrange(2**32)
+    times, verdict = await jumped(tmp_path, JUMPS * 10, kills=0.5, seed=seed)
+    fired(times)
+    verdict.sound(once=["archive"])
+
+
+# what waits when the clock jumps back
+
+
+async def held_in_the_future(folder, answer, *, restart, command=JUMPY) -> float:
+    """A delivery has to wait, at a time that is over ten years ahead; how long once it is now."""
+    clock = WallClock(folder)
+    clock.jump(10 * YEAR)
+    async with Receiver() as receiver:
+        receiver.otherwise = answer
+        relay = Relay(folder, receiver.url, archive=False, command=command)
+        try:
+            await relay.start()
+            senders = Senders()
+            await relay.fresh(senders)
+            await tried(relay, receiver)
+            if restart:
+                relay.kill()
+            clock.jump(0)
+            receiver.otherwise = status(200)
+            if restart:
+                await relay.start()
+            begun = time.monotonic()
+            await relay.delivered(DELIVERS_WITHIN)
+            return time.monotonic() - begun
+        finally:
+            relay.close()
+
+
+async def tried(relay, receiver) -> None:
+    """Wait until it has failed, and until that is written down."""
+    async with asyncio.timeout(PATIENCE):
+        while not receiver.requests:
+            await asyncio.sleep(POLL)
+    await relay.fresh(Senders())  # a commit later than that of the failure, or the same
+
+
+@pytest.mark.parametrize("restart", [False, True])
+@pytest.mark.parametrize("answer", [FAILS, PARKS])
+async def test_what_waits_for_the_future_goes_when_the_clock_is_back(tmp_path, answer, restart):
+    assert await held_in_the_future(tmp_path, answer, restart=restart) < DELIVERS_WITHIN
+
+
+@pytest.mark.parametrize("answer", [pytest.param(FAILS, marks=pytest.mark.faults), PARKS])
+async def test_what_waits_for_the_future_waits_for_ever_without_the_protection(tmp_path, answer):
+    with pytest.raises(TimeoutError):
+        await held_in_the_future(tmp_path, answer, restart=True, command=CREDULOUS)
