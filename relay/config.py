@@ -35,6 +35,9 @@ from relay.units import Rate
 
 __all__ = ["Config", "ConfigError", "Problem", "SinkConfig", "SourceConfig", "load"]
 
+UNGUARDED = "needs tokens or allow_from, as other machines can reach {}"
+NO_LOGIN = "should be reached by this machine alone, as 127.0.0.1:8081 is: it has no login yet"
+
 S = TypeVar("S")
 T = TypeVar("T")
 
@@ -89,6 +92,8 @@ class Config:
     sinks: dict[str, SinkConfig]
     alerts: Alerts
     registry: Registry = field(repr=False)
+    text: bytes = field(repr=False)
+    """The file as it was read."""
 
 
 def load(path: Path, environ: Mapping[str, str], *, fill: bool = True) -> Config:
@@ -122,6 +127,7 @@ def load(path: Path, environ: Mapping[str, str], *, fill: bool = True) -> Config
         sinks={name: sinks[name].config(each) for name, each in settings.sinks.items()},
         alerts=settings.alerts,
         registry=registry,
+        text=reading.text,
     )
 
 
@@ -266,14 +272,10 @@ def _check_listeners(reading: Reading) -> None:
             if not (
                 isinstance(source, dict) and (source.get("tokens") or source.get("allow_from"))
             ):
-                message = f"needs tokens or allow_from, as other machines can reach {public}"
-                reading.complain([Mistake(("sources", name), message)])
+                reading.complain([Mistake(("sources", name), UNGUARDED.format(public))])
     admin = _listen(reading, "admin")
     if admin and not admin.loopback:
-        message = (
-            "should be reached by this machine alone, as 127.0.0.1:8081 is: it has no login yet"
-        )
-        reading.complain([Mistake(("admin", "listen"), message)])
+        reading.complain([Mistake(("admin", "listen"), NO_LOGIN)])
 
 
 def _listen(reading: Reading, listener: str) -> Address | None:

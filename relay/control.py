@@ -34,6 +34,7 @@ from relay.questions import (
     RenameBody,
     ReplayBody,
 )
+from relay.standing import Standing
 from relay.store import (
     EventFilter,
     EventRow,
@@ -68,9 +69,15 @@ class Refused(Exception):
         self.status = status
 
 
-def app(intake: Intake, store: Store, config: Config, workers: Workers) -> Starlette:
+def app(
+    intake: Intake,
+    store: Store,
+    config: Config,
+    workers: Workers,
+    standing: Standing | None = None,
+) -> Starlette:
     """The control API as an ASGI application."""
-    control = Control(intake, store, config, workers)
+    control = Control(intake, store, config, workers, standing or Standing(config))
     table: list[tuple[str, str, Endpoint]] = [
         ("GET", "/status", control.status),
         ("GET", "/sinks", control.sinks),
@@ -100,11 +107,14 @@ def app(intake: Intake, store: Store, config: Config, workers: Workers) -> Starl
 class Control:
     """The endpoints. Each returns what becomes the JSON of its answer."""
 
-    def __init__(self, intake: Intake, store: Store, config: Config, workers: Workers) -> None:
+    def __init__(
+        self, intake: Intake, store: Store, config: Config, workers: Workers, standing: Standing
+    ) -> None:
         self._intake = intake
         self._store = store
         self._config = config
         self._workers = workers
+        self._standing = standing
 
     # the whole
 
@@ -113,6 +123,7 @@ class Control:
             "events": await self._store.event_count(),
             "quarantine": await self._store.quarantine_count(),
             "sinks": await self._sinks(),
+            "configuration": self._standing.view(),
         }
 
     # sinks

@@ -13,6 +13,8 @@ from relay.server import listen
 PUBLIC = "public"
 ADMIN = "admin"
 
+Handles = list[tuple[str, str | None, int]]
+
 
 @dataclass(slots=True)
 class Listeners:
@@ -27,10 +29,31 @@ class Listeners:
     own: dict[tuple[str, Address], socket.socket] = field(default_factory=dict)
 
     @classmethod
-    def inherited(cls, environ: MutableMapping[str, str]) -> Self:
-        """Those that this process was started with."""
+    def activated(cls, environ: MutableMapping[str, str]) -> Self:
+        """Those that systemd passed."""
         public, admin = activated(environ)
         return cls({PUBLIC: public, ADMIN: admin})
+
+    @classmethod
+    def of_handles(cls, handles: Handles) -> Self:
+        """Those that the last image of this process kept."""
+        listeners = cls()
+        for use, address, descriptor in handles:
+            kept = socket.socket(fileno=descriptor)
+            kept.set_inheritable(False)
+            if address is None:
+                listeners.given.setdefault(use, []).append(kept)
+            else:
+                listeners.own[use, Address.parse(address)] = kept
+        return listeners
+
+    def handles(self) -> Handles:
+        """What the next image has to know of them: use, address unless given, descriptor."""
+        given = [(use, None, each.fileno()) for use, some in self.given.items() for each in some]
+        return given + [(use, str(at), each.fileno()) for (use, at), each in self.own.items()]
+
+    def descriptors(self) -> list[int]:
+        return [descriptor for _, _, descriptor in self.handles()]
 
     def bind(
         self, public: Address, admin: Address
@@ -55,5 +78,6 @@ class Listeners:
 
     def close(self) -> None:
         """Let go of them: the system refuses connections as soon as the servers have closed."""
-        for each in [*self.own.values(), *(each for some in self.given.values() for each in some)]:
-            each.close()
+        for some in (self.own.values(), *self.given.values()):
+            for each in some:
+                each.close()

@@ -1,4 +1,4 @@
-"""The process of `relay run`: its signals, and what systemd and the log are told of it."""
+"""The process of `relay run`: its signals, its end, and what systemd and the log are told."""
 
 import asyncio
 import gc
@@ -7,12 +7,15 @@ import os
 import signal
 from typing import Any
 
+from relay import terminal
+from relay.anew import SIGNALS, Kept
 from relay.config import Config
 from relay.descriptors import raise_limit
 from relay.lag import LagWatch
-from relay.listeners import Listeners
 from relay.notify import Notifier
 from relay.service import Service, started
+from relay.standing import Standing
+from relay.vetting import vet
 from relay.watchdog import Watchdog
 
 COLLECT = (5_000, 20, 100)
@@ -22,57 +25,105 @@ is cleared away in pieces of a few milliseconds, for everything stands still mea
 log = logging.getLogger("relay")
 
 
-async def run(config: Config) -> None:
-    """Run until SIGTERM, SIGINT or SIGHUP. Raises StoreBroken when the store fails."""
+async def run(standing: Standing, kept: Kept) -> None:
+    """Run until SIGTERM or SIGINT. Raises StoreBroken when the store fails.
+
+    SIGHUP has relay.yaml read again: where it is right, this process goes on as a new image.
+    """
     raise_limit()
-    stop = _stop_signal()
-    listeners = Listeners.inherited(os.environ)
-    notifier = Notifier.of(os.environ)
-    watchdog = Watchdog.of(os.environ, notifier)
-    lag = LagWatch()
-    watchdog.start()
-    try:
-        async with started(config, listeners=listeners) as service:
+    process = Process(standing, kept)
+    process.catch_signals()
+    if await process.live():
+        kept.start_anew()
+
+
+class Process:
+    """The life of one image of the process."""
+
+    def __init__(self, standing: Standing, kept: Kept) -> None:
+        self._standing = standing
+        self._kept = kept
+        self._stop = asyncio.Event()
+        self._hung_up = asyncio.Event()
+        self._had_terminal = terminal.has_one()
+        self._notifier = Notifier.of(os.environ)
+        self._watchdog = Watchdog.of(os.environ, self._notifier)
+        self._taken = ""
+
+    def catch_signals(self) -> None:
+        """Where nohup has SIGHUP ignored, it stays so."""
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(tell_of_error)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            loop.add_signal_handler(signal.SIGHUP, self._hung_up.set)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+    async def live(self) -> bool:
+        """Take callbacks and deliver until the end; whether the process is to start anew then."""
+        lag = LagWatch()
+        self._watchdog.start()
+        config = self._standing.config
+        async with started(config, kept=self._kept, standing=self._standing) as service:
             lag.start()
-            watchdog.heed(service.pulse)
+            self._watchdog.heed(service.pulse)
             gc.freeze()  # what is there now stays: the collector need not look at it again
             gc.set_threshold(*COLLECT)
-            taken = f"callbacks are taken on {_url(config, service)}"
-            log.info(taken)
-            notifier.ready(taken)
-            await _ended(service, stop)
-            log.info("stopping")
-            notifier.stopping()
-            watchdog.heed(None)
+            self._taken = f"callbacks are taken on {_url(config, service)}"
+            log.info("%s", self._taken)
+            self._tell()
+            anew = await self._ended(service)
+            if anew:
+                self._kept.lock = service.go_on()
+            else:
+                self._notifier.stopping()
+            log.info("starting anew" if anew else "stopping")
+            self._watchdog.heed(None)
             lag.stop()
-    finally:
-        watchdog.stop()
-    log.info("stopped; nothing is lost")
+        if anew and not self._stop.is_set() and not self._left_alone():
+            return True
+        log.info("stopped; nothing is lost")
+        return False
 
+    def _tell(self) -> None:
+        """Tell systemd how it stands."""
+        first = next(iter(self._standing.problems), "")
+        self._notifier.ready(f"{first}; {self._taken}" if first else self._taken)
 
-async def _ended(service: Service, stop: asyncio.Event) -> None:
-    """Return when it is to stop; raise where a part of it fails."""
-    ends = [asyncio.create_task(stop.wait()), asyncio.create_task(service.failure())]
-    done, _ = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-    for task in done:
-        task.result()
+    async def _ended(self, service: Service) -> bool:
+        """Wait for the end, which a failure is too; whether to start anew then."""
+        stop = asyncio.create_task(self._stop.wait())
+        reload = asyncio.create_task(self._reloads())
+        ends = {stop, reload, asyncio.create_task(service.failure())}
+        done, pending = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        for task in pending:
+            task.cancel()
+        await asyncio.gather(*pending, return_exceptions=True)
+        for task in done:
+            task.result()
+        return stop not in done and reload.result()
 
+    async def _reloads(self) -> bool:
+        """Wait until relay.yaml is to be read again and is right; or for the terminal's end."""
+        while True:
+            await self._hung_up.wait()
+            self._hung_up.clear()
+            if self._left_alone():
+                return False
+            self._notifier.reloading()
+            problems = await vet(self._standing.config.path, self._kept.listeners)
+            if not problems:
+                return True
+            self._standing.refuse(problems)
+            for problem in problems:
+                log.error("%s", problem)
+            log.error("relay.yaml is wrong: the relay goes on with what it had read before")
+            self._tell()
 
-def _stop_signal() -> asyncio.Event:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    loop.set_exception_handler(tell_of_error)
-    for number in _stopping():
-        loop.add_signal_handler(number, stop.set)
-    return stop
-
-
-def _stopping() -> list[signal.Signals]:
-    """The signals that stop it. A terminal that closes sends SIGHUP, which nohup has ignored."""
-    stopping = [signal.SIGTERM, signal.SIGINT]
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-        stopping.append(signal.SIGHUP)
-    return stopping
+    def _left_alone(self) -> bool:
+        """Whether the terminal has gone from which it was started."""
+        return self._had_terminal and not terminal.has_one()
 
 
 def tell_of_error(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

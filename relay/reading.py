@@ -25,7 +25,8 @@ class Reading:
         self.path = path
         self.folder = path.absolute().parent
         self.strict = strict
-        self._document = parse(_content(path))
+        self.text = _content(path)
+        self._document = parse(self.text)
         self._filled = fill(self._document.value, environ, self.folder)
         self.mistakes = self._document.mistakes + (self._filled.mistakes if strict else [])
 

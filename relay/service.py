@@ -10,6 +10,7 @@ from typing import Any
 
 from relay import admin, control, guests, ingress, localsocket
 from relay.alerts.watch import watching
+from relay.anew import Kept
 from relay.certificate import Certificate
 from relay.clock import Clock, SystemClock
 from relay.config import Config
@@ -20,6 +21,7 @@ from relay.metrics import Readings
 from relay.overview import Overview
 from relay.server import Server, make_server
 from relay.sqlite import SqliteStore
+from relay.standing import Standing
 from relay.store import StoreBroken, StoreError
 
 DRAIN = 3.0
@@ -38,6 +40,7 @@ class Service:
         self._broken = broken
         self.public: list[Server] = []
         self.inner: list[Server] = []
+        self.goes_on = False
         self.callbacks: ingress.Ingress | None = None
         self.overview: Overview
 
@@ -54,6 +57,11 @@ class Service:
     async def pulse(self) -> None:
         """Return when the store's writer has come round."""
         await self._store.pulse()
+
+    def go_on(self) -> int:
+        """The stop that follows is for a start anew: the listeners stay, and the lock given."""
+        self.goes_on = True
+        return self._store.keep_lock()
 
     async def failure(self) -> None:
         """Raise when a part of it fails."""
@@ -85,29 +93,37 @@ class Service:
 
 @contextlib.asynccontextmanager
 async def started(
-    config: Config, *, clock: Clock | None = None, listeners: Listeners | None = None
+    config: Config,
+    *,
+    clock: Clock | None = None,
+    kept: Kept | None = None,
+    standing: Standing | None = None,
 ) -> AsyncIterator[Service]:
     """A relay that takes callbacks and delivers them; a stop loses nothing.
 
-    `listeners` are those that were there before. Raises StoreError or OSError where it cannot
-    start.
+    `kept` is what was there before, and stays open where the process is to start anew. Raises
+    StoreError or OSError where it cannot start.
     """
     clock = clock or SystemClock()
-    listeners = listeners or Listeners()
+    kept = kept or Kept(Listeners())
+    standing = standing or Standing(config)
     broken = asyncio.Event()
-    store = await SqliteStore.open(_file(config), clock=clock, on_broken=broken.set)
+    store = await SqliteStore.open(
+        _file(config), clock=clock, on_broken=broken.set, kept_lock=kept.lock
+    )
     try:
         fleet = await Fleet.make(config, store, clock)
         service = Service(store, fleet, broken)
         intake = Intake(config, store, clock)
         try:
-            await _listen(config, service, store, fleet, intake, listeners, clock)
+            await _listen(service, store, fleet, intake, kept.listeners, clock, standing)
             fleet.start(store)
             await _name_orphans(config, store)
             async with watching(config.alerts, service.readings, store, _file(config), clock):
                 yield service
         finally:
-            listeners.close()
+            if not service.goes_on:
+                kept.listeners.close()
             try:
                 await asyncio.gather(*(server.drain(DRAIN) for server in service.servers))
             finally:
@@ -117,14 +133,15 @@ async def started(
 
 
 async def _listen(
-    config: Config,
     service: Service,
     store: SqliteStore,
     fleet: Fleet,
     intake: Intake,
     listeners: Listeners,
     clock: Clock,
+    standing: Standing,
 ) -> None:
+    config = standing.config
     tls = config.server.tls
     certificate = Certificate(tls.cert, tls.key) if tls else None
     admitted = guests.expected(config.server)
@@ -135,7 +152,15 @@ async def _listen(
         on_broken=lambda: None,  # the store itself tells the service
         ready=lambda: [] if store.alive() else ["store"],
     )
-    service.overview = Overview(store, fleet, clock, service.callbacks.answers, service.refusals)
+    service.overview = Overview(
+        store,
+        fleet,
+        clock,
+        service.callbacks.answers,
+        service.refusals,
+        facts=standing.facts,
+        notices=standing.notices,
+    )
     outside, inside = listeners.bind(config.server.listen, config.admin.listen)
     service.public = [
         make_server(service.callbacks, each, certificate=certificate, guests=admitted)
@@ -145,7 +170,7 @@ async def _listen(
         make_server(admin.app(service.health, service.readings), each) for each in inside
     ]
     beside = localsocket.listen(_file(config))
-    service.inner.append(make_server(control.app(intake, store, config, fleet), beside))
+    service.inner.append(make_server(control.app(intake, store, config, fleet, standing), beside))
     for server in service.servers:
         await server.start()
 

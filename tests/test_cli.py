@@ -537,13 +537,6 @@ def test_what_is_typed_for_a_name_leads_nowhere_else(here, name):
         assert "Error: " in relay(*command, name, status=1).stderr
 
 
-def test_a_terminal_that_closes_stops_the_relay_in_an_orderly_way(here):
-    with service(here) as process:
-        process.send_signal(signal.SIGHUP)
-        assert process.wait(12) == 0
-    assert "nothing is lost" in (here / "relay.log").read_text()
-
-
 def test_a_plugin_that_does_not_end_does_not_keep_the_process(here):
     (here / "plugins").mkdir(exist_ok=True)
     (here / "plugins" / "stubborn.py").write_text(STUBBORN)

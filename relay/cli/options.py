@@ -36,7 +36,12 @@ def _config(*, fill: bool) -> Option[F]:
     def read(_: click.Context, __: click.Parameter, path: Path) -> Config:
         return read_config(path, fill=fill)
 
+    return _option("config", read)
+
+
+def _option(name: str, callback: Callable[..., Any] | None = None) -> Option[F]:
     return click.option(
+        name,
         "--config",
         "-c",
         type=click.Path(dir_okay=False, path_type=Path),
@@ -44,11 +49,12 @@ def _config(*, fill: bool) -> Option[F]:
         default="relay.yaml",
         show_default=True,
         show_envvar=True,
-        callback=read,
+        callback=callback,
         help="The configuration.",
     )
 
 
+config_path: Option[Any] = _option("path")
 config: Option[Any] = _config(fill=False)
 filled_config: Option[Any] = _config(fill=True)
 as_json: Option[Any] = click.option(

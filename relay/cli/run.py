@@ -3,35 +3,45 @@
 import logging
 import os
 import threading
+from pathlib import Path
 
 import click
 import uvloop
 
 from relay import log, process
+from relay.anew import Kept
 from relay.cli import options
-from relay.config import Config
+from relay.exposure import check_given
+from relay.standing import Standing
 
 LINGER = 1.0
 """Seconds for an orderly end of the process, once the relay has stopped."""
 
 
 @click.command()
-@options.filled_config
+@options.config_path
 @click.option("--verbose", "-v", is_flag=True, help="Log each callback and delivery.")
-def run(config: Config, verbose: bool) -> None:
-    """Take callbacks and deliver them, until stopped (SIGTERM, Ctrl-C)."""
+def run(path: Path, verbose: bool) -> None:
+    """Take callbacks and deliver them, until stopped (SIGTERM, Ctrl-C).
+
+    SIGHUP has relay.yaml and the plugins read again; where something is wrong, the relay says so
+    and goes on as before.
+    """
     log.set_up(logging.DEBUG if verbose else logging.INFO)
-    uvloop.run(_until_stopped(config))
+    kept = Kept.taken(os.environ)
+    standing = Standing(options.read_config(path, fill=True))
+    check_given(standing.config, kept.listeners)
+    uvloop.run(_until_stopped(standing, kept))
 
 
-async def _until_stopped(config: Config) -> None:
+async def _until_stopped(standing: Standing, kept: Kept) -> None:
     """Run, and end the process then, whatever threads and tasks a plugin has left behind.
 
     All is on disk by then; asyncio and Python would wait for those as long as they please.
     """
     status = 1
     try:
-        await process.run(config)
+        await process.run(standing, kept)
         status = 0
     finally:
         end = threading.Timer(LINGER, os._exit, [status])

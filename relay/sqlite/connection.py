@@ -37,10 +37,18 @@ READER_PRAGMAS = (
 )
 
 
-def lock(path: Path) -> IO[bytes]:
-    """Own the store at `path` until the returned file is closed. Raises StoreLocked."""
+def lock(path: Path, kept: int | None = None) -> IO[bytes]:
+    """Own the store at `path` until the returned file is closed. Raises StoreLocked.
+
+    `kept` is the descriptor of a lock that is held already; one of another store is let go.
+    """
     folder.make(path.parent)
     file = open(f"{path}.lock", "ab", opener=folder.private)  # noqa: SIM115  held for the store's life
+    if kept is not None:
+        if os.path.sameopenfile(kept, file.fileno()):
+            file.close()
+            return os.fdopen(kept, "ab")
+        os.close(kept)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

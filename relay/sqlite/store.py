@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -48,7 +49,12 @@ class SqliteStore(Upkeep):
     """One file, one process. Made by `open`."""
 
     def __init__(
-        self, path: Path, clock: Clock, on_broken: Callable[[], None], vfs: str | None
+        self,
+        path: Path,
+        clock: Clock,
+        on_broken: Callable[[], None],
+        vfs: str | None,
+        kept_lock: int | None,
     ) -> None:
         self._path = path
         self._clock = clock
@@ -62,7 +68,7 @@ class SqliteStore(Upkeep):
         self._reading: list[apsw.Connection] = []
         self._readers = ThreadPoolExecutor(READERS, "store-reader")
         self._commits = 0
-        self._lock = lock(path)
+        self._lock = lock(path, kept_lock)
         self._writer = Writer(
             self._connect,
             before_commit=self._memory.write_counts,
@@ -79,13 +85,15 @@ class SqliteStore(Upkeep):
         clock: Clock | None = None,
         on_broken: Callable[[], None] = lambda: None,
         vfs: str | None = None,
+        kept_lock: int | None = None,
     ) -> Self:
         """Own the file at `path`, made and migrated as needed.
 
         `on_broken` is called on the event loop when a commit failed on I/O: the process must
-        end then. Raises StoreLocked, StoreNewer or StoreError.
+        end then. `kept_lock` is what an earlier store's `keep_lock` gave. Raises
+        StoreLocked, StoreNewer or StoreError.
         """
-        store = cls(path, clock or SystemClock(), on_broken, vfs)
+        store = cls(path, clock or SystemClock(), on_broken, vfs, kept_lock)
         try:
             await store._writer.start()
         except apsw.Error as error:

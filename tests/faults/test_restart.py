@@ -1,41 +1,15 @@
 """Restarts under load, with the listening socket held by another: no request fails."""
 
 import asyncio
-import itertools
 import random
 import socket
 import time
 
 import pytest
 from oracle import Senders
-from relays import RUN, Relay, Sender, activated
+from pressing import press
+from relays import RUN, Relay, activated
 from stubs.receiver import Receiver
-
-SENDERS = 8
-REST = 0.005
-"""Seconds between the requests of a sender: far less than a drain waits before it closes
-connections that rest, as otherwise one might be closed just when a request sets out."""
-
-
-async def sends(relay, senders, failures, number, stop):
-    """Half of the senders open a connection for each request."""
-    chance = random.Random(number)
-    close = bool(number % 2)
-    async with Sender(relay.port, senders) as sender:
-        for count in itertools.count():
-            if stop.is_set():
-                return
-            try:
-                async with asyncio.timeout(20):
-                    status = await sender.send(
-                        f"{number}-{count}", number * 50 + count % 50, close=close
-                    )
-            except (OSError, EOFError) as error:
-                failures.append(repr(error))
-            else:
-                if status != 200:
-                    failures.append(status)
-            await asyncio.sleep(chance.uniform(0, 2 * REST))
 
 
 async def restart_under_load(folder, restarts, command=RUN):
@@ -53,10 +27,7 @@ async def restart_under_load(folder, restarts, command=RUN):
                 descriptors=[handle],
                 port=listener.getsockname()[1],
             )
-            crowd = [
-                asyncio.create_task(sends(relay, senders, failures, number, stop))
-                for number in range(SENDERS)
-            ]
+            crowd = press(relay, senders, failures, stop)
             try:
                 for _ in range(restarts):
                     await relay.start()

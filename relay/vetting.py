@@ -1,0 +1,110 @@
+"""Vetting: whether the relay would start with relay.yaml as it is now.
+
+That is found out in a process of its own: plugins are loaded afresh there, and whatever they do
+when imported is not done to the relay that runs.
+"""
+
+import asyncio
+import logging
+import os
+import sys
+from pathlib import Path
+
+import orjson
+
+import relay
+from relay.certificate import Certificate
+from relay.clock import SystemClock
+from relay.config import Config, ConfigError, load
+from relay.exposure import check_given
+from relay.fleet import make_sink
+from relay.listeners import ADMIN, PUBLIC, Listeners
+from relay.plugins import PluginError
+from relay.server import listen
+
+PATIENCE = 60.0
+"""Seconds after which a plugin that is slow to import is not waited for."""
+
+log = logging.getLogger("relay")
+
+
+async def vet(path: Path, listeners: Listeners) -> list[str]:
+    """What is wrong, one sentence each; nothing, and the relay can start anew."""
+    package = str(Path(relay.__file__).parent.parent)
+    known = os.environ.get("PYTHONPATH")
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-P", "-m", "relay.vetting"),
+        *(str(path), orjson.dumps(listeners.handles()).decode()),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": f"{package}:{known}" if known else package},
+        pass_fds=listeners.descriptors(),
+    )
+    try:
+        async with asyncio.timeout(PATIENCE):
+            output, _ = await process.communicate()
+    except TimeoutError:
+        return [f"{path}: it took more than {PATIENCE:.0f} seconds to load"]
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    if process.returncode:
+        return [f"{path}: loading it ended a process with status {process.returncode}"]
+    return [str(problem) for problem in orjson.loads(output)]
+
+
+def main() -> None:
+    """In the other process."""
+    # What a plugin prints must not get between the two.
+    answer = os.dup(1)
+    os.dup2(2, 1)
+    path, handles = Path(sys.argv[1]), orjson.loads(sys.argv[2])
+    problems = asyncio.run(_problems(path, Listeners.of_handles(handles)))
+    os.write(answer, orjson.dumps(problems))
+    os.close(answer)
+    os._exit(0)  # whatever a plugin has left behind
+
+
+async def _problems(path: Path, listeners: Listeners) -> list[str]:
+    try:
+        config = load(path, os.environ)
+        check_given(config, listeners)
+    except ConfigError as error:
+        return [str(problem) for problem in error.problems]
+    return await unfit(config) + _not_to_be_had(config, listeners)
+
+
+async def unfit(config: Config) -> list[str]:
+    """What reading alone does not show: the certificate, and sinks that cannot be made."""
+    problems = []
+    if tls := config.server.tls:
+        try:
+            Certificate(tls.cert, tls.key)
+        except OSError as error:
+            problems.append(f"{config.path}: server.tls: {error}")
+    for sink in config.sinks.values():
+        if sink.enabled:
+            try:
+                await make_sink(sink, SystemClock()).http.aclose()
+            except PluginError as error:
+                problems.append(f"{config.path}: {error}")
+    return problems
+
+
+def _not_to_be_had(config: Config, listeners: Listeners) -> list[str]:
+    """New addresses that are taken; a port that the running relay listens on will be free."""
+    held = {address.port for _, address in listeners.own}
+    problems = []
+    for use, address in ((PUBLIC, config.server.listen), (ADMIN, config.admin.listen)):
+        if listeners.given.get(use) or (use, address) in listeners.own or address.port in held:
+            continue
+        try:
+            listen(address).close()
+        except OSError as error:
+            problems.append(f"{config.path}: {error}")
+    return problems
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,20 @@
+"""A relay that lets go of its sockets when it starts anew, as a control: requests must fail."""
+
+import sys
+
+from relay.anew import Kept
+from relay.cli import main
+
+start_anew = Kept.start_anew
+
+
+def let_go(self):
+    self.listeners.close()
+    self.listeners.given.clear()
+    self.listeners.own.clear()
+    start_anew(self)
+
+
+if __name__ == "__main__":
+    Kept.start_anew = let_go
+    main(sys.argv[1:])
