@@ -1,0 +1,59 @@
+"""Readings as a busy relay would give them, for tests of metrics and alerts."""
+
+from collections import Counter
+from dataclasses import replace
+
+from relay.histogram import PIECES, SECONDS, Histogram
+from relay.metrics import FACTS, Readings
+from relay.store import Receipt, SinkCounts, Waits
+from relay.tally import Answers, Deliveries
+
+NOW = 1_800_000_000.0
+MICROSECONDS = 1_000_000
+
+
+def ago(seconds: float) -> int:
+    """A moment before NOW, as the store has it."""
+    return int((NOW - seconds) * MICROSECONDS)
+
+
+def histogram(bounds, *values) -> Histogram:
+    made = Histogram(bounds)
+    for value in values:
+        made.observe(value)
+    return made
+
+
+def readings(**changes) -> Readings:
+    """Every metric has a sample in these, unless what is changed takes it away."""
+    answers = Answers()
+    answers.acknowledged("sumotext", Receipt("an-id", "com.sumotext.poll"), 0.004)
+    answers.acknowledged("sumotext", Receipt("an-id", "com.sumotext.poll", repeated=True), 0.02)
+    answers.refused("sumotext", 422)
+    answers.refused("", 404)
+    deliveries = Deliveries()
+    deliveries.attempts.update(delivered=3, retry=2, rejected=1, paused=1)
+    deliveries.ended.update(delivered=3, dead=1)
+    deliveries.attempt_seconds.observe(0.3)
+    deliveries.delivery_seconds.observe(7)
+    state = {"state": "paused", "reason": "401", "quota": {"used": 9, "most": 10}}
+    made = Readings(
+        at=NOW,
+        answers=answers,
+        refusals=Counter({431: 2}),
+        sinks={"crm": SinkCounts(pending=5, delivered=3, dead=1), "gone": SinkCounts(pending=2)},
+        waits={"crm": Waits(ago(120), ago(30)), "gone": Waits(ago(90_000))},
+        states={"crm": state},
+        breakers=frozenset({"crm"}),
+        deliveries={"crm": deliveries},
+        statistics={
+            "commits": 2,
+            "bytes": 4096,
+            "wal_bytes": 512,
+            "commit_size": histogram(PIECES, 1, 300),
+            "commit_seconds": histogram(SECONDS, 0.002, 0.003),
+        },
+        quarantined=1,
+        facts=dict.fromkeys(FACTS, 1.0),
+    )
+    return replace(made, **changes)
