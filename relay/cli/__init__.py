@@ -7,6 +7,7 @@ import click
 from relay.cli.backup import backup
 from relay.cli.check import check
 from relay.cli.dead import dead
+from relay.cli.doctor import doctor
 from relay.cli.events import events
 from relay.cli.plugins import plugins
 from relay.cli.preview import preview
@@ -19,6 +20,7 @@ from relay.cli.service import service
 from relay.cli.setup import setup
 from relay.cli.sinks import sinks
 from relay.cli.status import status
+from relay.cli.test import test
 from relay.plugins import PluginError
 from relay.store import StoreError
 
@@ -58,7 +60,9 @@ for command in (
     sinks,
     plugins,
     service,
+    test,
     backup,
+    doctor,
     schema,
 ):
     main.add_command(command)

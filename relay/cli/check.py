@@ -4,16 +4,11 @@ import asyncio
 
 import click
 
+from relay import checkup
 from relay.certificate import Certificate
-from relay.classify import readable
 from relay.cli import client, options
 from relay.cli.output import count, printable
-from relay.clock import SystemClock
-from relay.config import Config, SinkConfig
-from relay.dispatch import within
-from relay.fleet import make_sink
-
-TIMEOUT = 30.0
+from relay.config import Config
 
 
 @click.command()
@@ -53,22 +48,8 @@ def _name_orphans(config: Config) -> None:
 
 
 async def _all_answer(config: Config) -> bool:
-    enabled = [sink for sink in config.sinks.values() if sink.enabled]
-    found = await asyncio.gather(*(_problems(sink) for sink in enabled))
-    for sink, problems in zip(enabled, found, strict=True):
+    found = await checkup.check_all(sink for sink in config.sinks.values() if sink.enabled)
+    for name, problems in found.items():
         for problem in problems or ["well"]:
-            click.echo(f"{sink.name}: {printable(problem)}")
-    return not any(found)
-
-
-async def _problems(sink: SinkConfig) -> list[str]:
-    """What the sink's own `check` finds. Plugins may raise anything."""
-    try:
-        made = make_sink(sink, SystemClock())
-        async with made.http:
-            found = await within(TIMEOUT, made.check())
-            return [readable(each) for each in found or ()]
-    except TimeoutError:
-        return [f"no answer within {TIMEOUT:.0f} seconds"]
-    except Exception as error:  # noqa: BLE001  it is the plugin's, whatever it is
-        return [f"{type(error).__name__}: {error}"]
+            click.echo(f"{name}: {printable(problem)}")
+    return not any(found.values())

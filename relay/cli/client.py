@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import os
-import pwd
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,6 +13,7 @@ import httpx
 import orjson
 
 from relay import control, localsocket
+from relay.accounts import user_name
 from relay.clock import SystemClock
 from relay.config import Config
 from relay.intake import Intake
@@ -103,25 +103,18 @@ def store_file(config: Config) -> Path:
     raise click.ClickException("the commands work on a store in a file, not yet on PostgreSQL")
 
 
-def _served(path: Path) -> bool:
+def served(path: Path) -> bool:
+    """Whether the service runs."""
     try:
         return localsocket.answers(path)
     except PermissionError as error:
-        owner = _user(_existing(path).stat().st_uid)
+        owner = user_name(_existing(path).stat().st_uid)
         raise click.ClickException(f"the store belongs to {owner}: sudo -u {owner} …") from error
-
-
-def _user(number: int) -> str:
-    """A user as sudo takes it: in a container, not every number has a name."""
-    try:
-        return pwd.getpwuid(number).pw_name
-    except KeyError:
-        return f"#{number}"
 
 
 async def _reach(stack: contextlib.AsyncExitStack, path: Path, config: Config) -> Client:
     for _ in range(ATTEMPTS):
-        if _served(path):
+        if served(path):
             return await _through_service(stack, path)
         with contextlib.suppress(StoreLocked):
             return await _in_process(stack, path, config)

@@ -36,20 +36,28 @@ def send(
     says can be set: relay send web_form Name=Bill msg=STOP
     """
     source = options.source_name(config, source)
-    headers = _token(config, source)
+    headers = token_header(config, source)
     if not real:
         headers["X-Relay-Test"] = "true"
     number = samples.contact_number(needed=real)
-    answer = _sent(config, source, headers, samples.callback_of(kind, pairs, number), post=post)
+    answer = post_or_get(
+        config, source, headers, samples.callback_of(kind, pairs, number), post=post
+    )
     if as_json:
         print_json(answer)
     else:
         click.echo(f"Stored as {answer['type']}, event {answer['id']}.")
 
 
-def _sent(
-    config: Config, source: str, headers: dict[str, str], pairs: samples.Pairs, *, post: bool
+def post_or_get(
+    config: Config,
+    source: str,
+    headers: dict[str, str],
+    pairs: samples.Pairs,
+    *,
+    post: bool = False,
 ) -> dict[str, str]:
+    """Send a callback; what the relay answers. Raises ClickException unless it took it."""
     url = _url(config, source)
     # The certificate names the public host and not this address; nothing leaves the machine.
     with httpx.Client(verify=False, trust_env=False, timeout=TIMEOUT, headers=headers) as http:  # noqa: S501
@@ -79,7 +87,8 @@ def _url(config: Config, source: str) -> str:
     return f"http{'s' if config.server.tls else ''}://{host}:{listen.port}/callbacks/{source}"
 
 
-def _token(config: Config, source: str) -> dict[str, str]:
+def token_header(config: Config, source: str) -> dict[str, str]:
+    """What makes the listener take it. Raises ClickException where no token is known here."""
     tokens = [token.get_secret_value() for token in config.sources[source].tokens]
     for token in tokens:
         if not PLACEHOLDER.search(token):

@@ -59,7 +59,7 @@ def lock(path: Path, kept: int | None = None) -> IO[bytes]:
 
 def connect_writer(path: Path, vfs: str | None = None) -> apsw.Connection:
     """Open the writing connection and bring the schema up to date. Raises StoreError."""
-    if _sqlite_number() < OLDEST_SQLITE:
+    if sqlite_number() < OLDEST_SQLITE:
         raise StoreError(f"SQLite {apsw.sqlite_lib_version()} has a bug that loses commits")
     if not path.exists():
         os.close(folder.private(str(path), os.O_CREAT | os.O_WRONLY))
@@ -118,6 +118,7 @@ def _configure(connection: apsw.Connection, pragmas: tuple[str, ...]) -> None:
         connection.execute(f"PRAGMA {pragma}").fetchall()
 
 
-def _sqlite_number() -> int:
+def sqlite_number() -> int:
+    """The version of SQLite in one number, as it counts itself."""
     major, minor, patch = (int(part) for part in apsw.sqlite_lib_version().split(".")[:3])
     return major * 1_000_000 + minor * 1_000 + patch

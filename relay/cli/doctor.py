@@ -1,0 +1,149 @@
+"""`relay doctor`: is anything wrong, or soon will be, and what is to be done?"""
+
+import asyncio
+import os
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from relay import checkup
+from relay.cli import client, options
+from relay.cli.output import count, print_json, printable, progress
+from relay.config import Config, ConfigError, Problem, load
+from relay.doctor import access, condition, places
+from relay.doctor.finding import Finding, ok, problem, warning
+
+MARKS = {"ok": "ok", "warning": "WARNING", "problem": "PROBLEM"}
+
+
+@click.command()
+@options.config_path
+@options.as_json
+@click.option("--offline", is_flag=True, help="Do not ask the sinks' other sides.")
+def doctor(path: Path, as_json: bool, offline: bool) -> None:
+    """Look for what is wrong, or soon will be, and say what to do about it.
+
+    It changes nothing. The exit status is 1 where there is a problem; a warning is none.
+    """
+    raw = options.read_config(path, fill=False)
+    client.become_owner(client.store_file(raw))
+    with progress(None, "looking") as bar:
+        found = list(_examine(raw, offline=offline, alive=lambda: bar.advance(bar.task_ids[0])))
+    if as_json:
+        print_json([each.to_dict() for each in found])
+    else:
+        _print(found)
+    if any(each.level == "problem" for each in found):
+        raise click.exceptions.Exit(1)
+
+
+def _examine(raw: Config, *, offline: bool, alive: Any) -> Iterator[Finding]:
+    config, unfilled = _filled(raw)
+    store, now = client.store_file(raw), time.time()
+    status = _status(raw, store)
+    yield from _configuration(raw, unfilled, status)
+    yield _service(status)
+    yield from places.disks(config, store)
+    yield from places.permissions(config, store)
+    yield from access.exposed(raw)
+    yield from access.sources(config)
+    yield from access.certificate(config, now)
+    yield from condition.library()
+    yield from condition.store(store, now, alive)
+    yield from condition.steady()
+    yield from places.leftovers(config, store, now)
+    yield from places.ballast(config, store, running=status is not None)
+    yield from _halted(status)
+    if not offline:
+        yield from _sinks(config, _unknown(unfilled))
+
+
+def _filled(raw: Config) -> tuple[Config, list[Problem]]:
+    """The configuration as the service has it, or what this command cannot know of it."""
+    try:
+        return load(raw.path, os.environ), []
+    except ConfigError as error:
+        return raw, error.problems
+
+
+def _configuration(
+    raw: Config, unfilled: Iterable[Problem], status: dict[str, Any] | None
+) -> Iterator[Finding]:
+    subject = "configuration"
+    for each in unfilled:
+        if each.message.startswith("${"):
+            advice = "the service may know it; if not, it does not start"
+            yield warning(subject, str(each), advice)
+        else:
+            yield problem(subject, str(each), "mend it")
+    sums = f"{count(len(raw.sources), 'source')}, {count(len(raw.sinks), 'sink')}"
+    yield ok(subject, f"{raw.path} reads well: {sums}")
+    standing = (status or {}).get("configuration", {}).get("state", "current")
+    if standing != "current":
+        yield problem(
+            subject,
+            f"the relay runs with an earlier {raw.path.name} ({standing})",
+            "relay check, then systemctl reload relay (or SIGHUP)",
+        )
+
+
+def _service(status: dict[str, Any] | None) -> Finding:
+    if status is None:
+        return warning("service", "the relay is not running", "start it: relay run")
+    return ok("service", f"the relay runs, and has {count(status['events'], 'event')}")
+
+
+def _status(raw: Config, store: Path) -> dict[str, Any] | None:
+    """What the running service says of itself; no other way to the store would change nothing."""
+    if not store.parent.is_dir() or not client.served(store):
+        return None
+    found: dict[str, Any] = client.ask(raw, lambda session: session.get("/status"))
+    return found
+
+
+def _halted(status: dict[str, Any] | None) -> Iterator[Finding]:
+    for name, sink in (status or {}).get("sinks", {}).items():
+        subject, why = f"sink {name}", f"{sink['state']}: {sink.get('reason')}"
+        match sink["state"]:
+            case "paused" | "held":
+                yield problem(subject, why, f"mend the cause, then relay sinks resume {name}")
+            case "parked":
+                yield warning(subject, why, "it is tried again by itself")
+            case "orphaned":
+                text = f"it has gone from relay.yaml, with {sink['pending']} deliveries pending"
+                yield warning(subject, text, f"relay sinks rename {name} NEW, or discard {name}")
+
+
+def _unknown(unfilled: Iterable[Problem]) -> set[str]:
+    """The sinks whose settings this command does not know whole."""
+    parts = [each.path.split(".") for each in unfilled]
+    return {part[1] for part in parts if part[0] == "sinks" and len(part) > 1}
+
+
+def _sinks(config: Config, unknown: set[str]) -> Iterator[Finding]:
+    enabled = [sink for sink in config.sinks.values() if sink.enabled]
+    asked = [sink for sink in enabled if sink.name not in unknown]
+    for name, found in asyncio.run(checkup.check_all(asked)).items():
+        for each in found:
+            yield problem(f"sink {name}", each, f"mend it; relay setup {name} may do it")
+        if not found:
+            yield ok(f"sink {name}", "it is well")
+    for sink in enabled:
+        if sink.name in unknown:
+            text = "it was not asked, as its secrets are not known here"
+            yield warning(f"sink {sink.name}", text, "run this as the service runs")
+
+
+def _print(found: list[Finding]) -> None:
+    width = max(len(each.subject) for each in found)
+    for each in found:
+        click.echo(f"{MARKS[each.level]:<7}  {each.subject:<{width}}  {printable(each.text)}")
+        if each.advice:
+            click.echo(f"{'':<7}  {'':<{width}}  → {printable(each.advice)}")
+    problems, warnings = (
+        sum(each.level == level for each in found) for level in ("problem", "warning")
+    )
+    click.echo(f"\n{count(problems, 'problem')}, {count(warnings, 'warning')}.")

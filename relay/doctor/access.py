@@ -1,0 +1,147 @@
+"""Access: who may send, and who may read what they sent."""
+
+import math
+import string
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pydantic
+from cryptography import x509
+
+from relay.certificate import Certificate
+from relay.config import Config
+from relay.doctor.finding import Finding, ok, problem, warning
+from relay.filling import PLACEHOLDER
+
+WEAK, STRONG = 64, 120
+"""Bits of a token. A hundred tries a second for ten years are 35 of them."""
+
+RENEW = 14
+"""Days before its end in which a certificate should have been renewed."""
+
+ALPHABETS = (string.ascii_lowercase, string.ascii_uppercase, string.digits)
+MAKE_ONE = "head -c 24 /dev/urandom | base64 | tr +/ -_"
+
+
+def sources(config: Config) -> Iterator[Finding]:
+    """Whether strangers can send callbacks."""
+    for name, source in config.sources.items():
+        subject = f"source {name}"
+        if not source.tokens and not source.allow_from:
+            yield warning(
+                subject,
+                f"it takes callbacks from everybody who reaches {config.server.listen}",
+                f"where a proxy passes callbacks on, give it a token: {MAKE_ONE}",
+            )
+        for number, token in enumerate(source.tokens):
+            where = f"sources.{name}.tokens[{number}]"
+            yield _strength(subject, where, token.get_secret_value())
+
+
+def _strength(subject: str, where: str, token: str) -> Finding:
+    if match := PLACEHOLDER.search(token):
+        return warning(
+            subject,
+            f"{where} is {match[0]}, which this command does not know",
+            "run it as the service runs, or see to it that the token is long",
+        )
+    found = bits(token)
+    if found >= STRONG:
+        return ok(subject, f"{where} cannot be guessed")
+    made = problem if found < WEAK else warning
+    return made(subject, f"{where} is no better than {found} bits", f"make another: {MAKE_ONE}")
+
+
+def bits(token: str) -> int:
+    """How hard a token is to guess, at best: by its length and by what it is made of."""
+    letters = set(token)
+    alphabet = sum(len(each) for each in ALPHABETS if letters & set(each))
+    others = len(letters - set("".join(ALPHABETS)))
+    # Few letters repeated are a pattern, whatever alphabet they are of.
+    size = min(alphabet + others, 2 * len(letters))
+    return int(len(token) * math.log2(size)) if size > 1 else 0
+
+
+def certificate(config: Config, now: float) -> Iterator[Finding]:
+    """Whether the listener's certificate is good, and for how long."""
+    if (tls := config.server.tls) is None:
+        return
+    subject = "certificate"
+    try:
+        Certificate(tls.cert, tls.key)
+        end = x509.load_pem_x509_certificate(tls.cert.read_bytes()).not_valid_after_utc
+        begin = x509.load_pem_x509_certificate(tls.cert.read_bytes()).not_valid_before_utc
+    except (OSError, ValueError) as error:
+        yield problem(subject, str(error), "name a PEM file with the chain, and one with its key")
+        return
+    today = datetime.fromtimestamp(now, UTC)
+    days = (end - today).days
+    if today < begin:
+        yield problem(
+            subject, f"{tls.cert} is not valid before {begin:%Y-%m-%d}", "look at the clock"
+        )
+    elif today >= end:
+        yield problem(subject, f"{tls.cert} ended on {end:%Y-%m-%d}", "renew it")
+    elif days < RENEW:
+        yield warning(subject, f"{tls.cert} ends in {days} days", "renew it")
+    else:
+        yield ok(subject, f"{tls.cert} is good until {end:%Y-%m-%d}")
+
+
+def exposed(raw: Config) -> Iterator[Finding]:
+    """Whether others on the machine can read secrets, or change what the relay runs.
+
+    `raw` is the configuration as it is written, with its placeholders.
+    """
+    found = [*_settings(raw), *_key(raw), *_plugins(raw)]
+    yield from found or [ok("secrets", "no other user reads the secrets or changes the code")]
+
+
+def _settings(raw: Config) -> Iterator[Finding]:
+    mode = raw.path.stat().st_mode
+    if mode & 0o002:
+        yield problem("secrets", f"everybody can change {raw.path}", f"chmod o-w {raw.path}")
+    if mode & 0o004 and any(_literal(raw)):
+        yield warning(
+            "secrets",
+            f"everybody on this machine can read the secrets in {raw.path}",
+            f"chmod o-r {raw.path}, or write ${{file:PATH}} or ${{credential:NAME}} in their place",
+        )
+
+
+def _key(raw: Config) -> Iterator[Finding]:
+    tls = raw.server.tls
+    if tls and tls.key.exists() and tls.key.stat().st_mode & 0o006:
+        yield problem("secrets", f"everybody can read {tls.key}", f"chmod o= {tls.key}")
+
+
+def _plugins(raw: Config) -> Iterator[Finding]:
+    for origin in sorted({sink.origin for sink in raw.registry.sinks.values()}):
+        path = Path(origin)
+        if path.exists() and (path.stat().st_mode | path.parent.stat().st_mode) & 0o002:
+            yield problem(
+                "secrets",
+                f"everybody can change {path}, which the relay runs",
+                f"chmod o-w {path} {path.parent}",
+            )
+
+
+def _literal(raw: Config) -> Iterator[bool]:
+    """For each secret of the settings, whether it stands there itself."""
+    options = [sink.options.model_dump() for sink in raw.sinks.values()]
+    tokens = [source.tokens for source in raw.sources.values()]
+    for secret in _secrets([options, tokens]):
+        yield not PLACEHOLDER.search(secret)
+
+
+def _secrets(value: Any) -> Iterator[str]:
+    match value:
+        case pydantic.SecretStr():
+            yield value.get_secret_value()
+        case dict():
+            yield from _secrets(list(value.values()))
+        case list() | tuple():
+            for each in value:
+                yield from _secrets(each)

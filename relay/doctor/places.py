@@ -1,0 +1,162 @@
+"""Places: the disks and the files that the relay writes to."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from relay import spillfile
+from relay.accounts import user_name
+from relay.config import Config
+from relay.doctor.finding import Finding, ok, problem, warning
+from relay.reserve import Disk
+from relay.sqlite.backup import RESERVE, copies_beside
+from relay.units import size_text
+
+REMOTE = ("nfs", "nfs4", "cifs", "smb3", "9p", "fuse.sshfs", "ceph", "glusterfs")
+IN_MEMORY = ("tmpfs", "ramfs")
+FEW_FILES = 1000
+OLD = 30 * 86400
+"""Seconds; a copy that is older has likely done its duty."""
+
+
+def disks(config: Config, store: Path) -> Iterator[Finding]:
+    """Whether there is room, on something that lasts."""
+    there = _existing(store)
+    yield _kind(store, _file_system(there))
+    yield _room(config, store)
+    if _existing(config.store_fallback).stat().st_dev != there.stat().st_dev:
+        yield _room(config, config.store_fallback)
+    found = os.statvfs(there)
+    if found.f_files and found.f_favail < FEW_FILES:
+        yield problem(
+            "disk",
+            f"the disk of {store} has room for {found.f_favail} more files only",
+            "remove files there",
+        )
+
+
+def _kind(store: Path, name: str | None) -> Finding:
+    if name in REMOTE:
+        return problem(
+            "disk",
+            f"{store} is on a network share ({name}), on which SQLite can lose data",
+            "move it to a local disk",
+        )
+    if name in IN_MEMORY:
+        return problem(
+            "disk",
+            f"{store} is in memory ({name}): with the machine's next start it is gone",
+            "move it to a disk",
+        )
+    return ok("disk", f"{store} is on a local disk{f' ({name})' if name else ''}")
+
+
+def _room(config: Config, path: Path) -> Finding:
+    disk = Disk.of(path)
+    keep = disk.reserve(config.store_reserve)
+    free = f"the disk of {path} has {size_text(disk.free)} free"
+    size = config.store.stat().st_size if isinstance(config.store, Path) and path.exists() else 0
+    if disk.free < keep:
+        return problem(
+            "disk", f"{free}: below {size_text(keep)}, callbacks are turned away", "make room"
+        )
+    if disk.free < size + RESERVE:
+        return warning(
+            "disk", f"{free}: too little for a copy before an upgrade", "make room before long"
+        )
+    return ok("disk", free)
+
+
+def permissions(config: Config, store: Path) -> Iterator[Finding]:
+    """Whether the files are the service's own, and nobody else's to read."""
+    if not store.exists():
+        return
+    owner = store.stat().st_uid
+    found = [each for path in _files(config, store) for each in _closed(path, owner)]
+    if not os.access(store.parent, os.W_OK | os.X_OK, effective_ids=True):
+        found.append(
+            problem(
+                "permissions",
+                f"{store.parent} cannot be written by {user_name(os.geteuid())}",
+                f"chown {user_name(owner)} {store.parent}",
+            )
+        )
+    yield from found or [ok("permissions", f"the files are {user_name(owner)}'s alone")]
+
+
+def _files(config: Config, store: Path) -> list[Path]:
+    spill = config.store_fallback
+    beside = [store.with_name(store.name + end) for end in ("-wal", "-shm", ".lock", ".ballast")]
+    files = [store.parent, store, *beside, spill, *copies_beside(store)]
+    return [path for path in files if path.exists()]
+
+
+def _closed(path: Path, owner: int) -> Iterator[Finding]:
+    found = path.stat()
+    if found.st_mode & 0o006:
+        yield problem("permissions", f"everybody can get at {path}", f"chmod o= {path}")
+    if found.st_uid != owner:
+        yield problem(
+            "permissions",
+            f"{path} belongs to {user_name(found.st_uid)}, the store to {user_name(owner)}",
+            f"chown {user_name(owner)} {path}",
+        )
+
+
+def leftovers(config: Config, store: Path, now: float) -> Iterator[Finding]:
+    """The spill, and the copies that migrations made."""
+    spill = config.store_fallback
+    aside = spill.with_name(f"{spill.name}.bad")
+    if waiting := spillfile.count(spill):
+        yield warning(
+            "spill",
+            f"{waiting} callbacks wait in {spill}, as the store could not be written",
+            "they go there by themselves while the relay runs; its log says what hinders it",
+        )
+    else:
+        yield ok("spill", "no callback waits beside the store")
+    if aside.exists():
+        yield problem(
+            "spill",
+            f"{aside} has callbacks that were damaged on disk and could not be read",
+            "see what can be told of them, then move it away; and look after that disk",
+        )
+    for copy in copies_beside(store):
+        days = int(now - copy.stat().st_mtime) // 86400
+        if days * 86400 > OLD:
+            yield warning(
+                "copies",
+                f"{copy} is {days} days old, and holds what has been purged or erased since",
+                "remove it, unless you mean to go back to that release",
+            )
+
+
+def ballast(config: Config, store: Path, *, running: bool) -> Iterator[Finding]:
+    """The file that gives up its place when the disk is full; only a running relay keeps one."""
+    file = store.with_name(f"{store.name}.ballast")
+    if file.exists():
+        found = file.stat()
+        if found.st_blocks * 512 < found.st_size:
+            yield warning("ballast", f"{file} has holes", "remove it: the relay makes it anew")
+        else:
+            yield ok("ballast", f"{size_text(found.st_size)} are kept for a full disk")
+    elif running and config.store_reserve:
+        yield warning(
+            "ballast", "it was given up, as the disk is full or has been", "make room on the disk"
+        )
+
+
+def _existing(path: Path) -> Path:
+    return next(each for each in (path, *path.parents) if each.exists())
+
+
+def _file_system(path: Path) -> str | None:
+    """Its type, as the kernel names it; None where that is not to be found out."""
+    device = path.stat().st_dev
+    number = f"{os.major(device)}:{os.minor(device)}"
+    try:
+        lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    except OSError:
+        return None
+    kinds = [line.partition(" - ")[2].split()[0] for line in lines if line.split()[2] == number]
+    return kinds[-1] if kinds else None
