@@ -29,7 +29,7 @@ from relay.install import (
     pieces,
 )
 
-PROGRAM = Path("/opt/relay/.venv/bin/relay")
+PROGRAM = Path("/opt/relay/bin/relay")
 
 
 def command(*words, status=0, **more):
@@ -175,8 +175,8 @@ def test_the_command_has_the_settings_and_the_secrets_of_the_service(tmp_path):
 
 @pytest.mark.parametrize("place", ["/root/relay", "/home/anna/relay", "/tmp/relay", "/var/tmp/r"])
 def test_a_relay_that_the_service_would_not_see_is_refused(tmp_path, place):
-    said = install(tmp_path, program=Path(place, ".venv/bin/relay"), status=1)
-    assert f"would not see {place}/.venv/bin/relay" in said
+    said = install(tmp_path, program=Path(place, "bin/relay"), status=1)
+    assert f"would not see {place}/bin/relay" in said
     assert "/opt/relay" in said
     with pytest.raises(NotInstallable, match=place):
         check_program(PROGRAM, [Path(place, "python")])

@@ -23,14 +23,17 @@ CLONE_NEWNET = 0x40000000
 BOOTS_WITHIN = 60.0
 POLL = 0.05
 RELAY = Path("/opt/relay")
-"""Where the machine has the relay, as the documentation advises."""
+"""The relay's own environment of Python in the machine, where the documentation has it."""
+PROGRAM = RELAY / "bin/relay"
+SOURCE = Path("/opt/relay-source")
+PACKAGES = Path("/opt/relay-packages")
 TARGET = """\
 [Unit]
 Requires=basic.target
 After=basic.target
 AllowIsolate=yes
 """
-PROGRAM = """\
+SCRIPT = """\
 #!{python}
 import sys
 from relay.cli import main
@@ -120,27 +123,27 @@ class Machine:
         undo.callback(subprocess.run, ["umount", "--lazy", place], check=True)
 
     def _install(self) -> None:
-        """The relay, with the Python and the packages that run this test, in /opt/relay."""
+        """The relay, with the Python and the packages that run this test, in /opt."""
         python = visible_python()
-        venv = self.file(RELAY / ".venv")
-        packages = venv / "lib" / python.name / "site-packages"
+        environment = self.file(RELAY)
+        packages = environment / "lib" / python.name / "site-packages"
         packages.mkdir(parents=True)
-        (venv / "bin").mkdir()
-        (venv / "pyvenv.cfg").write_text(f"home = {python.parent}\n")
-        (venv / "bin/python").symlink_to(python)
-        program = venv / "bin/relay"
-        program.write_text(PROGRAM.format(python=RELAY / ".venv/bin/python"))
+        (packages / "relay.pth").write_text(f"{SOURCE}\n{PACKAGES}\n")
+        (environment / "pyvenv.cfg").write_text(f"home = {python.parent}\n")
+        (environment / "bin").mkdir()
+        (environment / "bin/python").symlink_to(python)
+        program = self.file(PROGRAM)
+        program.write_text(SCRIPT.format(python=RELAY / "bin/python"))
         program.chmod(0o755)
         for name in ("relay", "plugins", "config"):
-            shutil.copytree(ROOT / name, self.file(RELAY / name))
-        (packages / "relay.pth").write_text(f"{RELAY}\n{RELAY}/packages\n")
-        self.file(RELAY / "packages").mkdir()
+            shutil.copytree(ROOT / name, self.file(SOURCE / name))
+        self.file(PACKAGES).mkdir()
         self.file("/etc/systemd/system/trial.target").write_text(TARGET)
 
     def _boot(self) -> None:
         words = ["systemd-nspawn", "--quiet", "--directory", self.root, "--register=no"]
         words += ["--keep-unit", "--private-network", "--machine=relay-trial"]
-        words += [f"--bind-ro={sysconfig.get_path('purelib')}:{RELAY}/packages", "--boot"]
+        words += [f"--bind-ro={sysconfig.get_path('purelib')}:{PACKAGES}", "--boot"]
         with self._console.open("wb") as console:
             self._process = subprocess.Popen(
                 [*words, "systemd.unit=trial.target"],

@@ -23,7 +23,7 @@ from relay.install import SERVICE, SOCKET, TOKEN
 def installed(tmp_path_factory):
     machines.needed()
     with Machine.booted(tmp_path_factory.mktemp("machine") / "image") as machine:
-        machine.run(machines.RELAY / ".venv/bin/relay", "service", "install", "--yes")
+        machine.run(machines.PROGRAM, "service", "install", "--yes")
         yield Installed(machine)
 
 
@@ -275,5 +275,5 @@ def test_to_install_again_disturbs_nobody_and_to_uninstall_leaves_the_events(rel
     relay.run("relay", "service", "uninstall", "--yes")
     assert relay.machine.shown("LoadState") == "not-found"
     assert "relay.db" in relay.run("ls", "/var/lib/relay")
-    relay.run(machines.RELAY / ".venv/bin/relay", "service", "install", "--yes")
+    relay.run(machines.PROGRAM, "service", "install", "--yes")
     assert "1 event" in relay.run("relay", "status")
