@@ -1,9 +1,9 @@
 """The ingress: the public listener's application. It knows no sink."""
 
 import logging
+import math
 from collections.abc import Callable, Sequence
-from ipaddress import IPv4Network, IPv6Network, ip_address
-from time import perf_counter
+from time import monotonic, perf_counter
 from typing import Any
 
 import orjson
@@ -15,13 +15,14 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from relay.callback import Callback
-from relay.config import Config, SourceConfig
+from relay.config import Config
+from relay.door import Door
 from relay.intake import Intake
 from relay.normalise import NotUnderstood
 from relay.problem import CONTENT_TYPE, Headers, problem, send_problem
 from relay.store import Receipt, Store, StoreBroken, StoreError, StoreFull
 from relay.tally import Answers
-from relay.tokens import Tokens, basic_password
+from relay.tokens import basic_password
 
 log = logging.getLogger("relay.ingress")
 
@@ -117,7 +118,9 @@ class Callbacks:
         self._intake = intake
         self._store = store
         self._on_broken = on_broken
-        self._doors = {name: _Door(source) for name, source in config.sources.items()}
+        self._doors = {
+            name: Door(name, source, monotonic) for name, source in config.sources.items()
+        }
         self.answers = Answers()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -156,6 +159,8 @@ class Callbacks:
         try:
             if not door.open:
                 await self._knock(door, callback, scope, token)
+            if wait := door.wait(len(callback.query) + len(callback.body)):
+                raise _too_many(wait)
             try:
                 return await self._intake.receive(callback)
             except NotUnderstood as error:
@@ -193,14 +198,19 @@ class Callbacks:
             test=test,
         )
 
-    async def _knock(self, door: "_Door", callback: Callback, scope: Scope, token: str) -> None:
+    async def _knock(self, door: Door, callback: Callback, scope: Scope, token: str) -> None:
         """Let the sender in by its address and its token, or raise Refused."""
-        if not door.knows(scope["client"]):
+        known = door.knows(scope["client"])
+        admitted = known and (not door.tokens or door.tokens.admit(_offered(scope, token)))
+        if admitted:
+            return
+        if wait := door.wait_of_stranger():
+            raise _too_many(wait)
+        if not known:
             log.warning("source %s: refused, the address is not in allow_from", callback.source)
             raise Refused(403, "Callbacks are not taken from this address.")
-        if door.tokens and not door.tokens.admit(_offered(scope, token)):
-            await self._keep_refused(callback)
-            raise Refused(401, "The token is wrong or missing.", _UNAUTHORIZED)
+        await self._keep_refused(callback)
+        raise Refused(401, "The token is wrong or missing.", _UNAUTHORIZED)
 
     async def _keep_refused(self, callback: Callback) -> None:
         """A mistyped token is the commonest mistake of a first day: what came is kept."""
@@ -220,23 +230,10 @@ class Callbacks:
         return Refused(422, f"Not understood: {reason}.", id=quarantine_id)
 
 
-class _Door:
-    """Who may send to a source."""
-
-    def __init__(self, source: SourceConfig) -> None:
-        self.tokens = Tokens(token.get_secret_value() for token in source.tokens)
-        self._networks: list[IPv4Network | IPv6Network] = list(source.allow_from)
-        self.open = not self.tokens and not self._networks
-
-    def knows(self, peer: tuple[str, int] | None) -> bool:
-        """Whether the socket's other end is in one of the networks. No header is asked."""
-        if not self._networks:
-            return True
-        if peer is None:
-            return False
-        address = ip_address(peer[0])
-        mapped = getattr(address, "ipv4_mapped", None)
-        return any((mapped or address) in network for network in self._networks)
+def _too_many(wait: float) -> Refused:
+    """Nothing of it is kept: who floods the relay shall not fill its disk."""
+    later = (b"retry-after", b"%d" % math.ceil(wait))
+    return Refused(429, "There are too many callbacks.", [later])
 
 
 def _offered(scope: Scope, path_token: str) -> list[bytes]:

@@ -26,6 +26,8 @@ from relay.problem import CONTENT_TYPE, problem
 
 MAX_HEAD = 16 * 1024
 MAX_BODY = 256 * 1024
+STOOD_STILL = 1.0
+"""A deadline that is noticed so many seconds late was missed by us: the machine stood still."""
 
 _HEAD_END = re.compile(rb"\n\r?\n")
 _TOKEN_START = re.compile(rb"[!#-'*+\-.0-9A-Z^-z|~]")
@@ -343,6 +345,8 @@ class Protocol(HttpToolsProtocol):
         if self.loop.time() < self._deadline:
             if self._deadline < math.inf:
                 self._set_timer()
+        elif self.loop.time() > self._deadline + STOOD_STILL:
+            self._watch(self.linger_timeout)  # what came meanwhile is still to be read
         elif self.transport.is_closing() or self._busy:
             self.transport.abort()  # it does not read
         elif self._deaf or (self._served and not self._receiving):

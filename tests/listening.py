@@ -53,6 +53,17 @@ def config(sources=None, sinks=()):
     )
 
 
+class Straight(Intake):
+    """Keeps callbacks in the store, and has nothing to fall back on."""
+
+    def __init__(self, configuration, store) -> None:
+        super().__init__(configuration, store, SystemClock())
+        self.quarantine = store.quarantine
+
+    async def receive(self, callback):
+        return await self._store.add(await self.arrival(callback))
+
+
 class Listening:
     """A running listener with what stands behind it."""
 
@@ -104,9 +115,7 @@ class Listening:
 async def listening(store, *, sources=None, sinks=(), protocol=Protocol, tls=None, guests=None):
     """The ingress over a store, on a port of its own."""
     configuration = config(sources, sinks)
-    application = ingress.app(
-        Intake(configuration, store, SystemClock()), store, configuration, on_broken=_broken
-    )
+    application = ingress.app(Straight(configuration, store), configuration)
     options = {"protocol": protocol, "tls": tls, "guests": guests}
     async with serving(application, store=store, **options) as running:
         yield running
@@ -130,10 +139,6 @@ async def serving(application, *, store=None, protocol=Protocol, tls=None, guest
     finally:
         running.close_all()
         await server.drain(patience=1)
-
-
-def _broken() -> None:
-    raise AssertionError("the store is broken")
 
 
 _STATUS = re.compile(rb"HTTP/1\.1 (\d{3}) [^\r\n]*\r\n")

@@ -11,6 +11,7 @@ from subprocess import Popen
 from processes import PATIENCE, SERVER, fetch, free_port, running
 
 LOOPBACK = ["127.0.0.0/8"]
+UNREACHED = {"rate": "1000000/1s", "bytes": "10GiB/1s"}
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def relay(folder: Path, sinks: Mapping[str, dict], store: Path | None = None) ->
         "server": {"listen": f"127.0.0.1:{port}"},
         "admin": {"listen": f"127.0.0.1:{admin}"},
         "store": str(store or folder / "relay.db"),
-        "sources": {"sumotext": {}},
+        "sources": {"sumotext": {"limit": UNREACHED}},
         "sinks": dict(sinks),
     }
     file = folder / "relay.yaml"

@@ -43,7 +43,7 @@ server: {{listen: "127.0.0.1:{port}"}}
 admin: {{listen: "127.0.0.1:{admin}"}}
 store: data/relay.db
 plugins: [{plugins}]
-sources: {{sumotext: {{country: US}}}}
+sources: {{sumotext: {{limit: {{rate: 1000000/1s, bytes: 10GiB/1s}}}}}}
 sinks:
 """
 ARCHIVE = """  archive:
