@@ -89,16 +89,18 @@ class Memory:
         for key, alert in list(self.alerts.items()):
             if blind:
                 alert.seen = now
-            elif alert.seen < now and alert.told is None and _forgotten(alert, now, repeat):
-                del self.alerts[key]
+            elif alert.seen < now and alert.told is None:
+                alert.since = now  # should it come back, it begins anew
+                if _forgotten(alert, now, repeat):
+                    del self.alerts[key]
 
     def note(self, now: float, *, repeat: float) -> Note | None:
         """What is to be said now; None for nothing. `noted` is told when it has been."""
         if self.noted is not None and now - self.noted < GAP:
             return None
-        found = [alert for alert in self.alerts.values() if alert.over is None]
-        new = [each for each in found if each.told is None and _lasted(each, now)]
-        told = [each for each in found if each.told is not None]
+        known = self.alerts.values()
+        new = [each for each in known if each.told is None and _lasted(each, now)]
+        told = [each for each in known if each.told is not None]
         over = [each for each in told if now - each.seen >= each.calm]
         lasts = [each for each in told if each not in over]
         again = any(now - each.told >= repeat for each in lasts if each.told is not None)
@@ -108,7 +110,8 @@ class Memory:
         """The note has been said."""
         self.noted = note.at
         for alert in (*note.new, *note.lasts):
-            alert.told = note.at
+            alert.returns += alert.over is not None
+            alert.told, alert.over = note.at, None
         for alert in note.over:
             alert.told, alert.over = None, note.at
 
@@ -119,9 +122,6 @@ class Memory:
         if alert is None:
             alert = Alert(finding.rule, finding.subject, finding.text, since, now)
             self.alerts[key] = alert
-        elif alert.over is not None:
-            alert.over, alert.since = None, since
-            alert.returns += 1
         elif finding.since is not None:
             alert.since = since
         alert.seen, alert.text, alert.hold = now, finding.text, finding.hold

@@ -1,0 +1,324 @@
+"""When an alert is news, and what it says: the clock is passed in, nothing waits."""
+
+import itertools
+import json
+import math
+import random
+
+import orjson
+import pytest
+from watching import NOW, ago, readings
+
+from relay.alerts import note as words
+from relay.alerts.policy import CALM, DOUBLINGS, GAP, Finding, Memory, Note
+from relay.alerts.rules import Look, findings
+from relay.settings import AlertRules
+from relay.store import SinkCounts, Waits
+
+REPEAT = 4 * 3600.0
+PAUSED = Finding("sink_paused", "crm", "The sink crm is paused: 401", hold=300)
+SPILL = Finding("spill", "", "Callbacks go to the spill file.")
+OLD = Finding("backlog_age", "crm", "Deliveries wait.", since=NOW - 3700)
+
+
+class Channel:
+    """Takes every note; remembers what it was told, in short."""
+
+    def __init__(self, memory=None):
+        self.memory = memory or Memory()
+        self.heard = []
+
+    def look(self, now, *found, blind=False, takes=True):
+        """One look; what was said, if anything."""
+        self.memory.observe(found, now, repeat=REPEAT, blind=blind)
+        note = self.memory.note(now, repeat=REPEAT)
+        if note is None or not takes:
+            return None
+        self.memory.took(note)
+        told = {
+            name: [f"{each.rule} {each.subject}".strip() for each in getattr(note, name)]
+            for name in ("new", "lasts", "over")
+        }
+        self.heard.append((now, told))
+        return told
+
+
+@pytest.fixture
+def channel():
+    return Channel()
+
+
+def new(*names):
+    return {"new": [*names], "lasts": [], "over": []}
+
+
+# the policy
+
+
+def test_all_well_is_no_news(channel):
+    assert channel.look(NOW) is None
+    assert channel.memory == Memory()
+
+
+def test_what_is_wrong_is_told_once(channel):
+    assert channel.look(NOW, SPILL) == new("spill")
+    assert [channel.look(NOW + 15 * each, SPILL) for each in range(1, 900)] == [None] * 899
+
+
+def test_what_has_to_last_is_told_when_it_has(channel):
+    assert channel.look(NOW, PAUSED) is None
+    assert channel.look(NOW + 299, PAUSED) is None
+    assert channel.look(NOW + 300, PAUSED) == new("sink_paused crm")
+
+
+def test_what_has_to_last_and_goes_before_is_never_told(channel):
+    channel.look(NOW, PAUSED)
+    assert channel.look(NOW + 200) is None
+    assert channel.look(NOW + 310, PAUSED) is None
+    assert channel.memory.alerts["sink_paused crm"].since == NOW + 310
+
+
+def test_it_is_told_again_after_some_hours_and_not_before(channel):
+    channel.look(NOW, SPILL)
+    assert channel.look(NOW + REPEAT - 1, SPILL) is None
+    assert channel.look(NOW + REPEAT, SPILL) == {"new": [], "lasts": ["spill"], "over": []}
+    assert channel.look(NOW + REPEAT + 15, SPILL) is None
+
+
+def test_its_end_is_told_once_when_it_has_been_calm(channel):
+    channel.look(NOW, SPILL)
+    channel.look(NOW + 60, SPILL)
+    assert channel.look(NOW + 59 + CALM) is None
+    assert channel.look(NOW + 60 + CALM) == {"new": [], "lasts": [], "over": ["spill"]}
+    assert [channel.look(NOW + 1000 + 15 * each) for each in range(2000)] == [None] * 2000
+    assert channel.memory.alerts == {}
+
+
+def test_what_comes_soon_after_a_note_goes_together_with_the_next(channel):
+    channel.look(NOW, SPILL)
+    assert channel.look(NOW + 15, SPILL, OLD) is None
+    told = channel.look(NOW + GAP, SPILL, OLD, Finding("store", "", "…"))
+    assert told == {"new": ["backlog_age crm", "store"], "lasts": ["spill"], "over": []}
+
+
+def test_what_a_channel_did_not_take_is_said_again(channel):
+    assert channel.look(NOW, SPILL, takes=False) is None
+    assert channel.look(NOW + 30, SPILL) == new("spill")
+
+
+def test_what_came_and_went_while_a_channel_was_down_is_not_told(channel):
+    channel.look(NOW, SPILL, takes=False)
+    assert channel.look(NOW + 30) is None
+
+
+def test_a_restart_forgets_nothing(channel):
+    channel.look(NOW, SPILL)
+    kept = json.loads(json.dumps(channel.memory.to_dict()))
+    after = Channel(Memory.from_dict(kept))
+    assert after.look(NOW + 3600, SPILL) is None
+    assert after.look(NOW + 3600 + CALM) == {"new": [], "lasts": [], "over": ["spill"]}
+
+
+def test_what_cannot_be_seen_is_not_over(channel):
+    channel.look(NOW, OLD)
+    store = Finding("store", "", "The store cannot be read.")
+    for step in range(1, 100):
+        channel.look(NOW + step * 60, store, blind=True)
+    assert not any(told["over"] for _, told in channel.heard)
+    channel.look(NOW + 100 * 60)
+    assert channel.look(NOW + 100 * 60 + CALM)["over"] == ["backlog_age crm", "store"]
+
+
+def test_a_clock_that_jumps_far_ahead_and_back_silences_nothing(channel):
+    years = 10 * 365 * 86400
+    channel.look(NOW, SPILL)
+    assert channel.look(NOW + years, SPILL)["lasts"] == ["spill"]
+    assert channel.look(NOW, SPILL) is None
+    assert channel.look(NOW + REPEAT, SPILL)["lasts"] == ["spill"]
+    assert channel.look(NOW + REPEAT + GAP, SPILL, OLD)["new"] == ["backlog_age crm"]
+
+
+def test_a_clock_that_is_set_back_silences_nothing(channel):
+    channel.look(NOW, SPILL)
+    assert channel.look(NOW - 2 * 86400, SPILL, OLD)["new"] == ["backlog_age crm"]
+
+
+def test_what_flaps_is_told_less_and_less_often(channel):
+    """Ten minutes there, ten not, for a day: told as over only a few times."""
+    day = range(0, 86400, 15)
+    for second in day:
+        flapping = [SPILL] if second // 600 % 2 else []
+        channel.look(NOW + second, *flapping)
+    assert len(channel.heard) <= 10
+    ends = [at for at, told in channel.heard if told["over"]]
+    assert len(ends) <= 2
+
+
+def test_there_is_no_storm_whatever_happens():
+    """Random flapping of twenty things for a day: few notes, each beginning before its end."""
+    for seed in range(4):
+        chance = random.Random(seed)
+        channel = Channel()
+        things = [Finding("sink_paused", f"s{each}", "…") for each in range(20)]
+        there = [False] * len(things)
+        for second in range(0, 86400, 15):
+            there = [
+                not each if chance.random() < chance.choice((0.001, 0.05)) else each
+                for each in there
+            ]
+            found = [each for each, is_there in zip(things, there, strict=True) if is_there]
+            channel.look(NOW + second, *found)
+        times = [at for at, _ in channel.heard]
+        assert all(later - before >= GAP for before, later in itertools.pairwise(times))
+        for thing in things:
+            name = f"sink_paused {thing.subject}"
+            story = [
+                kind for _, told in channel.heard for kind in ("new", "over") if name in told[kind]
+            ]
+            assert story == ["new", "over"] * (len(story) // 2) + ["new"] * (len(story) % 2)
+            assert 1 <= len(story) <= 2 * (DOUBLINGS + 86400 / (CALM * 2**DOUBLINGS))
+
+
+def test_whatever_happens_the_end_of_the_story_is_the_truth():
+    """Hours after the last change each channel knows what is wrong, and nothing else."""
+    for seed in range(20):
+        chance = random.Random(seed)
+        channel = Channel()
+        for second in range(0, 7200, 15):
+            channel.look(NOW + second, *[SPILL] * (chance.random() < 0.5))
+        last = bool(seed % 2)
+        for second in range(7200, 7200 + 4 * 3600, 15):
+            channel.look(NOW + second, *[SPILL] * last)
+        told = channel.memory.alerts.get("spill ")
+        assert (told is not None and told.told is not None) == last
+
+
+# the rules
+
+
+def rules(**changes):
+    return AlertRules.model_validate(changes)
+
+
+def found(look, **changes):
+    return {(each.rule, each.subject): each for each in findings(look, rules(**changes))}
+
+
+def well(**changes):
+    """A relay in which nothing is wrong, but for the changes."""
+    quiet = {
+        "facts": {"relay_store_writable": 1.0, "relay_configuration_valid": 1.0},
+        "states": {"crm": {"state": "running"}},
+        "waits": {"crm": Waits(ago(5), ago(5))},
+        "sinks": {"crm": SinkCounts(pending=1)},
+    }
+    return readings(**(quiet | changes))
+
+
+def test_all_well_is_no_finding():
+    assert found(Look(well(), NOW - 7200, {"JOIN": NOW - 60}), keyword_silent={"JOIN": "24h"}) == {}
+
+
+@pytest.mark.parametrize(("age", "told"), [(599, False), (600, True)])
+def test_an_opt_out_that_has_not_arrived(age, told):
+    look = Look(well(waits={"crm": Waits(None, ago(age))}))
+    assert (("opt_out_undelivered", "crm") in found(look)) == told
+    assert found(look, opt_out_undelivered="never") == {}
+
+
+def test_an_opt_out_counts_also_where_the_sink_is_disabled():
+    assert ("opt_out_undelivered", "old") in found(Look(well(waits={"old": Waits(None, ago(1e4))})))
+
+
+@pytest.mark.parametrize(("age", "told"), [(3599, False), (3600, True)])
+def test_a_backlog(age, told):
+    look = Look(well(waits={"crm": Waits(ago(age))}))
+    assert (("backlog_age", "crm") in found(look)) == told
+    assert found(look, backlog_age="never") == {}
+
+
+def test_a_backlog_of_a_sink_that_is_disabled_is_meant():
+    waits = {"gone": Waits(ago(1e6))}
+    assert found(Look(well(waits=waits, sinks={"gone": SinkCounts(pending=1)}))) == {}
+
+
+def test_a_pause_with_its_reason_but_no_number():
+    report = {"state": "paused", "reason": "400: +12125550177 is no number"}
+    look = Look(well(states={"crm": report}))
+    finding = found(look)["sink_paused", "crm"]
+    assert (finding.hold, finding.since) == (300, None)
+    assert finding.text == "The sink crm is paused: 400: …0177 is no number"
+    assert found(look, sink_paused="never") == {}
+
+
+@pytest.mark.parametrize(("age", "told"), [(3601, False), (3600, True), (-60, True)])
+def test_a_growing_quarantine(age, told):
+    look = Look(well(), NOW - age)
+    assert (("quarantine", "") in found(look)) == told
+    assert found(look, quarantine="never") == {}
+
+
+@pytest.mark.parametrize(("age", "told"), [(86399, False), (86400, True)])
+def test_a_silent_keyword(age, told):
+    look = Look(well(), keywords={"JOIN": NOW - age})
+    assert (("keyword_silent", "JOIN") in found(look, keyword_silent={"JOIN": "24h"})) == told
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "rule"),
+    [
+        ("relay_store_writable", 0.0, "store"),
+        ("relay_spill_records", 3.0, "spill"),
+        ("relay_configuration_valid", 0.0, "configuration"),
+    ],
+)
+def test_trouble_of_the_relay_itself(name, value, rule):
+    assert list(found(Look(well(facts={name: value})))) == [(rule, "")]
+
+
+def test_a_rule_that_is_switched_off_is_a_time_that_does_not_come():
+    assert rules(backlog_age="never").backlog_age == math.inf
+
+
+# the words
+
+
+@pytest.fixture
+def note():
+    channel = Channel()
+    channel.look(NOW - 2 * REPEAT, SPILL)
+    channel.memory.observe([SPILL, OLD], NOW, repeat=REPEAT)
+    return channel.memory.note(NOW, repeat=REPEAT)
+
+
+def test_the_subject_says_what_is_new(note):
+    assert words.subject(note).endswith("] backlog_age crm")
+    lasts = Note(NOW, [], note.lasts, note.new)
+    assert words.subject(lasts).endswith("] still spill; over: backlog_age crm")
+
+
+def test_the_text_says_since_when(note):
+    assert (
+        "New:\n- Deliveries wait. (backlog_age crm, since 2027-01-15T06:58:20Z)\n\n"
+        "Still so:\n- Callbacks go to the spill file. (spill, since 2027-01-15T00:00:00Z)\n"
+    ) in words.text(note)
+
+
+def test_the_json_says_it_for_programs(note):
+    body = orjson.loads(words.body(note))
+    assert (body["type"], body["timestamp"]) == ("relay.alerts", "2027-01-15T08:00:00Z")
+    assert body["data"]["new"] == [
+        {
+            "rule": "backlog_age",
+            "subject": "crm",
+            "since": "2027-01-15T06:58:20Z",
+            "text": "Deliveries wait.",
+        }
+    ]
+    assert [each["rule"] for each in body["data"]["lasting"]] == ["spill"]
+    assert body["data"]["over"] == []
+
+
+def test_the_id_is_that_of_the_note(note):
+    assert words.message_id(note) == words.message_id(note)
+    assert words.message_id(note) != words.message_id(Note(NOW, [], note.lasts, []))
