@@ -77,6 +77,7 @@ class Relay:
         descriptors: Sequence[int] = (),
         port: int | None = None,
     ) -> None:
+        folder.mkdir(exist_ok=True)
         self.folder = folder
         self.port = port or free_port()
         self.config = folder / "relay.yaml"
@@ -270,7 +271,7 @@ class Sender:
             f"mobile={2125550000 + contact}&carrierId=TEST&shortcode=84700&key=JOIN"
             f"&msg={message}&padding={self._padding}"
         ).encode()
-        reader, writer = self._streams or await self._connect()
+        reader, writer = self._streams or await self.connect()
         self._senders.sent.add(message)
         try:
             writer.write(
@@ -288,7 +289,8 @@ class Sender:
             self.hang_up()
         return status
 
-    async def _connect(self):
+    async def connect(self):
+        """Open the connection; `send` would do it by itself."""
         self._streams = await asyncio.open_connection("127.0.0.1", self._port)
         return self._streams
 
