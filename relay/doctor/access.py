@@ -4,6 +4,7 @@ import math
 import string
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -59,9 +60,10 @@ def bits(token: str) -> int:
     letters = set(token)
     alphabet = sum(len(each) for each in ALPHABETS if letters & set(each))
     others = len(letters - set("".join(ALPHABETS)))
-    # Few letters repeated are a pattern, whatever alphabet they are of.
+    # Few letters, or few pairs of them, again and again are a pattern.
     size = min(alphabet + others, 2 * len(letters))
-    return int(len(token) * math.log2(size)) if size > 1 else 0
+    length = min(len(token), 2 * len(set(pairwise(token))))
+    return int(length * math.log2(size)) if size > 1 else 0
 
 
 def certificate(config: Config, now: float) -> Iterator[Finding]:
