@@ -4,12 +4,15 @@ import asyncio
 import itertools
 import random
 
-from relays import Sender
+from relays import POLL, Sender
 
 SENDERS = 8
 REST = 0.005
 """Seconds between the requests of a sender: far less than a drain waits before it closes
 connections that rest, as otherwise one might be closed just when a request sets out."""
+
+
+PATIENCE = 120.0
 
 
 def press(relay, senders, failures, stop, rest=REST):
@@ -39,3 +42,10 @@ async def _sends(relay, senders, failures, number, stop, rest):
                 if status != 200:
                     failures.append(status)
             await asyncio.sleep(chance.uniform(0, 2 * rest))
+
+
+async def sent(senders, number):
+    """Wait until so many requests have been made."""
+    async with asyncio.timeout(PATIENCE):
+        while len(senders.sent) < number:
+            await asyncio.sleep(POLL)

@@ -11,7 +11,7 @@ import time
 import pytest
 from manager import listening
 from oracle import Senders
-from pressing import press
+from pressing import press, sent
 from relays import RUN, Relay, activated
 from stubs.receiver import Receiver
 
@@ -76,12 +76,6 @@ async def reload_under_load(folder, reloads, *, every, passed=False, command=RUN
     )
     assert "connections cut" not in relay.log.read_text()
     return senders, failures, verdict
-
-
-async def sent(senders, number):
-    async with asyncio.timeout(120):
-        while len(senders.sent) < number:
-            await asyncio.sleep(0.02)
 
 
 async def none_fails(folder, reloads, *, every, passed=False):
