@@ -7,6 +7,7 @@ commands serve it to themselves, in their own process, under the store's lock.
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
+from functools import partial
 from typing import Any, TypeVar
 
 import orjson
@@ -16,6 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from relay import spillfile
 from relay.config import Config, SinkConfig
 from relay.event import timestamp
 from relay.expressions import EvaluationError
@@ -75,9 +77,12 @@ def app(
     config: Config,
     workers: Workers,
     standing: Standing | None = None,
+    spilled: Callable[[], int] | None = None,
 ) -> Starlette:
-    """The control API as an ASGI application."""
-    control = Control(intake, store, config, workers, standing or Standing(config))
+    """The control API as an ASGI application. `spilled` tells how many callbacks are spilled."""
+    standing = standing or Standing(config)
+    spilled = spilled or partial(spillfile.count, config.store_fallback)
+    control = Control(intake, store, config, workers, standing, spilled)
     table: list[tuple[str, str, Endpoint]] = [
         ("GET", "/status", control.status),
         ("GET", "/sinks", control.sinks),
@@ -108,13 +113,20 @@ class Control:
     """The endpoints. Each returns what becomes the JSON of its answer."""
 
     def __init__(
-        self, intake: Intake, store: Store, config: Config, workers: Workers, standing: Standing
+        self,
+        intake: Intake,
+        store: Store,
+        config: Config,
+        workers: Workers,
+        standing: Standing,
+        spilled: Callable[[], int],
     ) -> None:
         self._intake = intake
         self._store = store
         self._config = config
         self._workers = workers
         self._standing = standing
+        self._spilled = spilled
 
     # the whole
 
@@ -122,6 +134,7 @@ class Control:
         return {
             "events": await self._store.event_count(),
             "quarantine": await self._store.quarantine_count(),
+            "spill": self._spilled(),
             "sinks": await self._sinks(),
             "configuration": self._standing.view(),
         }

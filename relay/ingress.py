@@ -17,10 +17,10 @@ from starlette.types import Receive, Scope, Send
 from relay.callback import Callback
 from relay.config import Config
 from relay.door import Door
-from relay.intake import Intake
+from relay.keeper import Keeper
 from relay.normalise import NotUnderstood
 from relay.problem import CONTENT_TYPE, Headers, problem, send_problem
-from relay.store import Receipt, Store, StoreBroken, StoreError, StoreFull
+from relay.store import Receipt, StoreError
 from relay.tally import Answers
 from relay.tokens import basic_password
 
@@ -29,7 +29,6 @@ log = logging.getLogger("relay.ingress")
 PREFIX = "/callbacks/"
 METHODS = ("GET", "POST")
 
-OnBroken = Callable[[], None]
 Ready = Callable[[], Sequence[str]]
 
 _JSON = (b"content-type", b"application/json")
@@ -62,18 +61,13 @@ class Ingress(Starlette):
 
 
 def app(
-    intake: Intake,
-    store: Store,
+    keeper: Keeper,
     config: Config,
     *,
-    on_broken: OnBroken,
     ready: Ready = lambda: (),
 ) -> Ingress:
-    """The application. `on_broken` must end the process: nobody knows what is on disk.
-
-    `ready` gives the reasons why the relay is not ready; none, and it is.
-    """
-    return Ingress(Callbacks(intake, store, config, on_broken), ready)
+    """The application. `ready` gives the reasons why the relay is not ready; none, and it is."""
+    return Ingress(Callbacks(keeper, config), ready)
 
 
 async def _healthz(_: Request) -> Response:
@@ -114,14 +108,12 @@ class Disconnected(Exception):
 class Callbacks:
     """`/callbacks/{source}` and `/callbacks/{source}/{token}`, as a bare ASGI application."""
 
-    def __init__(self, intake: Intake, store: Store, config: Config, on_broken: OnBroken) -> None:
-        self._intake = intake
-        self._store = store
-        self._on_broken = on_broken
+    def __init__(self, keeper: Keeper, config: Config) -> None:
+        self._keeper = keeper
         self._doors = {
             name: Door(name, source, monotonic) for name, source in config.sources.items()
         }
-        self.answers = Answers()
+        self.answers = Answers(config.sources)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         begun = perf_counter()
@@ -162,19 +154,12 @@ class Callbacks:
             if wait := door.wait(len(callback.query) + len(callback.body)):
                 raise _too_many(wait)
             try:
-                return await self._intake.receive(callback)
+                return await self._keeper.receive(callback)
             except NotUnderstood as error:
                 raise await self._quarantined(callback, error.reason) from None
-        except StoreFull as error:
-            log.error("source %s: refused, %s", name, error)
-            raise Refused(503, "Nothing can be stored at the moment.", _FULL) from None
-        except StoreBroken:
-            log.critical("source %s: refused, the store is broken", name)
-            self._on_broken()
-            raise Refused(503, "The store is broken.", _FULL) from None
         except StoreError as error:
             log.error("source %s: refused, %s", name, error)
-            raise Refused(503, "It could not be stored.", _FULL) from None
+            raise Refused(503, "Nothing can be stored at the moment.", _FULL) from None
 
     async def _callback(self, name: str, scope: Scope, receive: Receive) -> Callback:
         """The request as it arrived."""
@@ -194,7 +179,7 @@ class Callbacks:
             query=scope["query_string"],
             content_type=content_type,
             body=await _body(receive) if has_body else b"",
-            received=self._intake.now(),
+            received=self._keeper.now(),
             test=test,
         )
 
@@ -216,14 +201,14 @@ class Callbacks:
         """A mistyped token is the commonest mistake of a first day: what came is kept."""
         log.warning("source %s: refused, the token is wrong or missing", callback.source)
         try:
-            await self._store.quarantine(callback, 401, "the token is wrong or missing")
-        except StoreFull as error:
+            await self._keeper.quarantine(callback, 401, "the token is wrong or missing")
+        except StoreError as error:
             log.warning(
                 "source %s: %s, so the refused callback is not kept", callback.source, error
             )
 
     async def _quarantined(self, callback: Callback, reason: str) -> Refused:
-        quarantine_id = await self._store.quarantine(callback, 422, reason)
+        quarantine_id = await self._keeper.quarantine(callback, 422, reason)
         log.warning(
             "source %s: not understood, kept as %s: %s", callback.source, quarantine_id, reason
         )

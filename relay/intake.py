@@ -45,10 +45,6 @@ class Intake:
         """The time of receipt, in microseconds since the epoch."""
         return int(self._clock.now() * 1_000_000)
 
-    async def receive(self, callback: Callback) -> Receipt:
-        """Store what a callback makes; return when it is on disk. Raises NotUnderstood."""
-        return await self._store.add(await self.arrival(callback))
-
     async def arrival(self, callback: Callback, event: Event | None = None) -> Arrival:
         """What would be stored of a callback, which may be an `event` by now.
 

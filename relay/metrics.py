@@ -173,6 +173,8 @@ def _sinks(readings: Readings) -> Iterator[Metric]:
 
 def _store(readings: Readings) -> Iterator[Metric]:
     statistics = readings.statistics
+    if not statistics:  # the store cannot be opened
+        return
     for name, what in (("bytes", "the store's file"), ("wal_bytes", "its write-ahead log")):
         yield GaugeMetricFamily(f"relay_store_{name}", f"Size of {what}.", value=statistics[name])
     yield GaugeMetricFamily(

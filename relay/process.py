@@ -13,6 +13,7 @@ from relay.config import Config
 from relay.descriptors import raise_limit
 from relay.lag import LagWatch
 from relay.notify import Notifier
+from relay.rescue import Rescue
 from relay.service import Service, started
 from relay.standing import Standing
 from relay.vetting import vet
@@ -91,18 +92,19 @@ class Process:
         first = next(iter(self._standing.problems), "")
         self._notifier.ready(f"{first}; {self._taken}" if first else self._taken)
 
-    async def _ended(self, service: Service) -> bool:
+    async def _ended(self, service: Service | Rescue) -> bool:
         """Wait for the end, which a failure is too; whether to start anew then."""
         stop = asyncio.create_task(self._stop.wait())
         reload = asyncio.create_task(self._reloads())
-        ends = {stop, reload, asyncio.create_task(service.failure())}
+        recovery = asyncio.create_task(service.recovery())
+        ends = {stop, reload, recovery, asyncio.create_task(service.failure())}
         done, pending = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         for task in pending:
             task.cancel()
         await asyncio.gather(*pending, return_exceptions=True)
         for task in done:
             task.result()
-        return stop not in done and reload.result()
+        return stop not in done and (recovery in done or reload.result())
 
     async def _reloads(self) -> bool:
         """Wait until relay.yaml is to be read again and is right; or for the terminal's end."""
@@ -132,7 +134,7 @@ def tell_of_error(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None
     log.error("%s", context["message"].partition(" in callback ")[0], exc_info=error)
 
 
-def _url(config: Config, service: Service) -> str:
+def _url(config: Config, service: Service | Rescue) -> str:
     scheme = "https" if config.server.tls else "http"
     host, port = service.address[:2]
     host = f"[{host}]" if ":" in host else host

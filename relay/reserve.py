@@ -57,7 +57,8 @@ class Reserve:
         self.spill_low = False
 
     @classmethod
-    def of(cls, config: Config, store: Path) -> Self:
+    def of(cls, config: Config) -> Self:
+        store = config.store if isinstance(config.store, Path) else config.store_fallback
         return cls(store, config.store_fallback, config.store_reserve)
 
     async def look(self, reusable: Reusable) -> None:

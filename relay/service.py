@@ -8,25 +8,27 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-from relay import admin, control, guests, ingress, localsocket
+from relay import control, ingress, localsocket
 from relay.alerts.watch import watching
 from relay.anew import Kept
-from relay.certificate import Certificate
 from relay.clock import Clock, SystemClock
 from relay.config import Config
 from relay.fleet import Fleet
+from relay.front import drain, front
 from relay.intake import Intake
 from relay.listeners import Listeners
 from relay.metrics import Readings
 from relay.overview import Overview
+from relay.rescue import Rescue, rescued
+from relay.reserve import Reserve
 from relay.server import Server, make_server
+from relay.shelter import Shelter, sheltering
 from relay.sqlite import SqliteStore
 from relay.standing import Standing
-from relay.store import StoreBroken, StoreError
+from relay.store import StoreBroken, StoreError, StoreLocked
 
-DRAIN = 3.0
 GRACE = 3.0
-"""Together with what comes between and after them below the 10 s that a stop may take."""
+"""With the listeners' drain, and what comes between and after, below the 10 s of a stop."""
 
 log = logging.getLogger("relay")
 
@@ -63,6 +65,10 @@ class Service:
         self.goes_on = True
         return self._store.keep_lock()
 
+    async def recovery(self) -> None:
+        """Never: there is nothing to recover from."""
+        await asyncio.Event().wait()
+
     async def failure(self) -> None:
         """Raise when a part of it fails."""
         parts = [
@@ -98,36 +104,57 @@ async def started(
     clock: Clock | None = None,
     kept: Kept | None = None,
     standing: Standing | None = None,
-) -> AsyncIterator[Service]:
+) -> AsyncIterator[Service | Rescue]:
     """A relay that takes callbacks and delivers them; a stop loses nothing.
 
-    `kept` is what was there before, and stays open where the process is to start anew. Raises
-    StoreError or OSError where it cannot start.
+    `kept` is what was there before, and stays open where the process is to start anew. Where the
+    store cannot be opened, callbacks are taken all the same. Raises StoreLocked where another
+    relay has it, or OSError where this one cannot listen.
     """
     clock = clock or SystemClock()
     kept = kept or Kept(Listeners())
     standing = standing or Standing(config)
+    path = _file(config)
     broken = asyncio.Event()
-    store = await SqliteStore.open(
-        _file(config), clock=clock, on_broken=broken.set, kept_lock=kept.lock
-    )
+    way: contextlib.AbstractAsyncContextManager[Service | Rescue]
+    await asyncio.to_thread(Reserve.of(config).relieve)
+    try:
+        store = await SqliteStore.open(path, clock=clock, on_broken=broken.set, kept_lock=kept.lock)
+    except StoreLocked:
+        raise
+    except (StoreError, OSError) as error:
+        way = rescued(path, error, clock, kept, standing)
+    else:
+        way = _serving(store, broken, clock, kept, standing)
+    async with way as service:
+        yield service
+
+
+@contextlib.asynccontextmanager
+async def _serving(
+    store: SqliteStore, broken: asyncio.Event, clock: Clock, kept: Kept, standing: Standing
+) -> AsyncIterator[Service]:
+    config = standing.config
     try:
         fleet = await Fleet.make(config, store, clock)
         service = Service(store, fleet, broken)
         intake = Intake(config, store, clock)
-        try:
-            await _listen(service, store, fleet, intake, kept.listeners, clock, standing)
-            fleet.start(store)
-            await _name_orphans(config, store)
-            async with watching(config.alerts, service.readings, store, _file(config), clock):
-                yield service
-        finally:
-            if not service.goes_on:
-                kept.listeners.close()
+        async with sheltering(config, intake, store, clock) as shelter:
             try:
-                await asyncio.gather(*(server.drain(DRAIN) for server in service.servers))
+                await _listen(
+                    service, store, fleet, intake, shelter, kept.listeners, clock, standing
+                )
+                fleet.start(store)
+                await _name_orphans(config, store)
+                async with watching(config.alerts, service.readings, store, _file(config), clock):
+                    yield service
             finally:
-                await fleet.stop(GRACE)
+                if not service.goes_on:
+                    kept.listeners.close()
+                try:
+                    await drain(service.servers)
+                finally:
+                    await fleet.stop(GRACE)
     finally:
         await store.close()
 
@@ -137,20 +164,14 @@ async def _listen(
     store: SqliteStore,
     fleet: Fleet,
     intake: Intake,
+    shelter: Shelter,
     listeners: Listeners,
     clock: Clock,
     standing: Standing,
 ) -> None:
     config = standing.config
-    tls = config.server.tls
-    certificate = Certificate(tls.cert, tls.key) if tls else None
-    admitted = guests.expected(config.server)
     service.callbacks = ingress.app(
-        intake,
-        store,
-        config,
-        on_broken=lambda: None,  # the store itself tells the service
-        ready=lambda: [] if store.alive() else ["store"],
+        shelter, config, ready=lambda: [] if store.alive() else ["store"]
     )
     service.overview = Overview(
         store,
@@ -158,19 +179,14 @@ async def _listen(
         clock,
         service.callbacks.answers,
         service.refusals,
-        facts=standing.facts,
-        notices=standing.notices,
+        facts=lambda: {**standing.facts(), **shelter.facts()},
+        notices=lambda: standing.notices() + shelter.notices(),
     )
-    outside, inside = listeners.bind(config.server.listen, config.admin.listen)
-    service.public = [
-        make_server(service.callbacks, each, certificate=certificate, guests=admitted)
-        for each in outside
-    ]
-    service.inner = [
-        make_server(admin.app(service.health, service.readings), each) for each in inside
-    ]
-    beside = localsocket.listen(_file(config))
-    service.inner.append(make_server(control.app(intake, store, config, fleet, standing), beside))
+    service.public, service.inner = front(
+        config, listeners, service.callbacks, service.health, service.readings
+    )
+    commands = control.app(intake, store, config, fleet, standing, lambda: shelter.records)
+    service.inner.append(make_server(commands, localsocket.listen(_file(config))))
     for server in service.servers:
         await server.start()
 

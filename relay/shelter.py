@@ -6,10 +6,13 @@ there would always be one more.
 """
 
 import asyncio
+import contextlib
 import logging
+from collections.abc import AsyncIterator, Mapping
 
 from relay.callback import Callback
 from relay.clock import Clock
+from relay.config import Config
 from relay.importer import Importer
 from relay.intake import Intake, new_id
 from relay.reserve import Reserve
@@ -70,6 +73,10 @@ class Shelter:
     def records(self) -> int:
         """How many callbacks wait in the spill."""
         return self._spill.records
+
+    def facts(self) -> Mapping[str, float]:
+        """For the metrics."""
+        return {"relay_spill_records": self.records}
 
     def notices(self) -> list[str]:
         """What an operator should know."""
@@ -200,6 +207,21 @@ class Shelter:
             await self._spill.remove()
         except OSError as error:
             log.warning("%s cannot be removed, and is read once more: %s", self._spill.path, error)
+
+
+@contextlib.asynccontextmanager
+async def sheltering(
+    config: Config, intake: Intake, store: Store | None, clock: Clock
+) -> AsyncIterator[Shelter]:
+    """A shelter at work. Raises StoreLocked where another process has the spill."""
+    spill = await Spill.open(config.store_fallback)
+    shelter = Shelter(intake, store, spill, Reserve.of(config), clock)
+    shelter.start()
+    try:
+        yield shelter
+    finally:
+        await shelter.stop()
+        await spill.close()
 
 
 async def _nothing() -> int:

@@ -1,6 +1,7 @@
 """Tallies: what the ingress answered and how soon, and what became of one sink's deliveries."""
 
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 from datetime import datetime
 
 from relay.dispatch import Result
@@ -17,6 +18,7 @@ OUTCOMES = {
     429: "limited",
     503: "not_stored",
 }
+WATCHED = ("quarantined", "unauthorized", "limited", "not_stored")
 
 
 class Answers:
@@ -25,8 +27,11 @@ class Answers:
     A source that nobody configured counts as "", and so does the type of what became no event.
     """
 
-    def __init__(self) -> None:
-        self.counts: Counter[tuple[str, str, str]] = Counter()
+    def __init__(self, sources: Iterable[str] = ()) -> None:
+        # From nought on: of a counter that begins with its first event Prometheus sees no increase.
+        self.counts: Counter[tuple[str, str, str]] = Counter(
+            {(source, "", outcome): 0 for source in sources for outcome in WATCHED}
+        )
         self.seconds: dict[str, Histogram] = defaultdict(lambda: Histogram(SECONDS))
 
     def acknowledged(self, source: str, receipt: Receipt, seconds: float) -> None:
@@ -43,8 +48,8 @@ class Deliveries:
     """One sink's attempts and deliveries since the start of the process, by how they ended."""
 
     def __init__(self) -> None:
-        self.attempts: Counter[str] = Counter()
-        self.ended: Counter[str] = Counter()
+        self.attempts = Counter(dict.fromkeys(("delivered", "retry", "rejected", "paused"), 0))
+        self.ended = Counter(dict.fromkeys(("delivered", "dead"), 0))
         self.attempt_seconds = Histogram(SECONDS)
         self.delivery_seconds = Histogram(LONG_SECONDS)
 

@@ -82,7 +82,7 @@ def fill(*queries, dead=None, quarantined=()):
         loaded = config.load(Path("relay.yaml"), {})
         store = await SqliteStore.open(loaded.store)
         intake = Intake(loaded, store, SystemClock())
-        made = [(await intake.receive(callback(query))).id for query in queries]
+        made = [(await store.add(await intake.arrival(callback(query)))).id for query in queries]
         if dead:
             claims = (await store.claim(dead, 100)).claims
             await store.settle(
@@ -189,10 +189,12 @@ def test_status_has_the_shape_that_programs_rely_on(here):
     assert json.loads(relay("status", "--json").stdout) == {
         "events": 2,
         "quarantine": 0,
+        "spill": 0,
         "sinks": {
             "archive": {"state": "running", "pending": 2, "delivered": 0, "dead": 0},
             "crm": {"state": "running", "pending": 1, "delivered": 0, "dead": 0},
         },
+        "configuration": {"state": "current", "problems": []},
     }
 
 

@@ -79,7 +79,9 @@ async def relay(tmp_path, clock):
 
 
 async def receive(relay, *queries):
-    return [(await relay.intake.receive(callback(query))).id for query in queries]
+    return [
+        (await relay.store.add(await relay.intake.arrival(callback(query)))).id for query in queries
+    ]
 
 
 async def settle_all(relay, sink, state):
@@ -103,6 +105,7 @@ async def test_status_counts_events_quarantine_and_each_sink(relay):
     assert await relay.ask.get("/status") == {
         "events": 2,
         "quarantine": 1,
+        "spill": 0,
         "sinks": {
             "archive": {"state": "running", "pending": 0, "delivered": 2, "dead": 0},
             "crm": {"state": "running", "pending": 0, "delivered": 0, "dead": 1},
@@ -201,7 +204,7 @@ async def test_a_quarantined_callback_is_shown_with_its_parameters(relay):
 async def test_a_callback_is_released_when_todays_configuration_understands_it(relay):
     unnamed = WEB_FORM.replace(b"mobile", b"handset")
     with pytest.raises(NotUnderstood):
-        await relay.intake.receive(callback(unnamed))
+        await receive(relay, unnamed)
     name = await relay.store.quarantine(callback(unnamed), 422, "no number")
     answer = await relay.ask.post("/quarantine/release", ids=[name])
     assert answer["released"] == []

@@ -236,7 +236,7 @@ async def test_only_the_networks_of_allow_from_may_send(store):
         pretending = b"X-Forwarded-For: 203.0.113.1\r\n"
         answer = await relay.ask(b"/callbacks/far?" + QUERIES[0], headers=pretending)
         assert answer.status == 403
-        assert relay.application.answers.counts == {
+        assert {key: each for key, each in relay.application.answers.counts.items() if each} == {
             ("near", "com.sumotext.web_form", "accepted"): 1,
             ("far", "", "forbidden"): 1,
         }
@@ -259,7 +259,9 @@ class FailingStore:
 
 
 @pytest.mark.parametrize("query", [QUERIES[0], b"mobile=1"])
-@pytest.mark.parametrize("error", [StoreFull("the disk is full"), StoreError("a mistake of ours")])
+@pytest.mark.parametrize(
+    "error", [StoreFull("the disk is full"), StoreError("a mistake of ours"), StoreBroken("EIO")]
+)
 async def test_what_cannot_be_stored_is_503_with_retry_after(query, error):
     async with listening(FailingStore(error)) as relay:
         answer = await relay.ask(b"/callbacks/sumotext?" + query)
@@ -270,16 +272,6 @@ async def test_what_cannot_be_stored_is_503_with_retry_after(query, error):
 async def test_a_wrong_token_on_a_full_disk_is_still_401():
     async with listening(FailingStore(StoreFull()), sources=TOKENS) as relay:
         assert (await relay.ask(FIRST)).status == 401
-
-
-@pytest.mark.parametrize("query", [QUERIES[0], b"mobile=1"])
-async def test_a_broken_store_is_never_200_and_ends_the_process(query, monkeypatch):
-    ended = []
-    monkeypatch.setattr("listening._broken", lambda: ended.append(True))
-    async with listening(FailingStore(StoreBroken())) as relay:
-        answer = await relay.ask(b"/callbacks/sumotext?" + query)
-    assert answer.status == 503
-    assert ended == [True]
 
 
 async def test_an_unexpected_error_of_ours_keeps_the_callback(relay, monkeypatch, caplog):

@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 from clock import settle
-from listening import config
+from listening import Straight, config
 from spills import PATIENCE, Trouble, callback, nonsense, sheltered
 
 from relay.clock import SystemClock
@@ -64,10 +64,10 @@ async def test_what_the_store_does_not_take_is_spilled_and_comes_home_in_order(
 
 async def test_without_the_spill_the_same_is_refused(tmp_path):
     """The control."""
-    wrap, _ = troubled()
-    async with sheltered(tmp_path, wrap=wrap) as parts:
+    wrap, made = troubled()
+    async with sheltered(tmp_path, wrap=wrap):
         with pytest.raises(StoreFull):
-            await parts.shelter._intake.receive(callback())
+            await Straight(config(), made[0]).receive(callback())
 
 
 async def test_what_is_not_understood_is_quarantined_by_way_of_the_spill(tmp_path):

@@ -28,6 +28,9 @@ def status(config: Config, as_json: bool) -> None:
     click.echo(f"{count(found['events'], 'event')}, {quarantine}.")
     if not live:
         click.echo("The relay is not running; `relay run` starts it.")
+    if found["spill"]:
+        spilled = count(found["spill"], "callback")
+        click.echo(f"{spilled} could not be stored so far, and wait in {config.store_fallback}.")
     print_sinks([{"name": name, **sink} for name, sink in found["sinks"].items()], config.timezone)
     for line in _hints(found):
         click.echo(line)
