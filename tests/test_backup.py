@@ -337,3 +337,5 @@ def test_the_command_says_in_a_sentence_why_it_could_not(here):
     command("backup", "copy.db")
     assert "is there already" in command("backup", "copy.db", status=1).stderr
     assert "No such file or directory" in command("backup", "no/copy.db", status=1).stderr
+    (here / "relay.db").write_text("mine" * 1000)
+    assert "not a database" in command("backup", "other.db", status=1).stderr

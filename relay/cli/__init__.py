@@ -13,6 +13,7 @@ from relay.cli.plugins import plugins
 from relay.cli.preview import preview
 from relay.cli.quarantine import quarantine
 from relay.cli.replay import replay
+from relay.cli.restore import restore
 from relay.cli.run import run
 from relay.cli.schema import schema
 from relay.cli.send import send
@@ -62,6 +63,7 @@ for command in (
     service,
     test,
     backup,
+    restore,
     doctor,
     schema,
 ):

@@ -10,7 +10,7 @@ from relay.cli.output import count, print_json, progress
 from relay.config import Config
 from relay.sqlite import reads
 from relay.sqlite.backup import back_up
-from relay.sqlite.connection import connect_reader
+from relay.sqlite.connection import look_into
 from relay.units import size_text
 
 
@@ -25,17 +25,15 @@ def backup(config: Config, file: Path, as_json: bool) -> None:
     not overwritten.
     """
     store = client.store_file(config)
-    if not store.exists():
-        raise click.ClickException(f"there is no store {store} yet")
     file = file.absolute()
-    with contextlib.closing(connect_reader(store)) as source, progress(None, "copying") as bar:
+    with contextlib.closing(look_into(store)) as source, progress(None, "copying") as bar:
 
         def show(done: int, total: int) -> None:
             what = "copying" if done < total else "checking"
             bar.update(bar.task_ids[0], completed=done, total=total, description=what)
 
         back_up(source, file, show)
-    with contextlib.closing(connect_reader(file)) as copy:
+    with contextlib.closing(look_into(file)) as copy:
         events = reads.event_count(copy)
     size = file.stat().st_size
     if as_json:

@@ -39,7 +39,7 @@ def back_up(source: apsw.Connection, target: Path, progress: Progress = lambda *
     """
     if target.exists():
         raise FileExistsError(f"{target} is there already, and is not overwritten")
-    with _copied(source, target, progress) as partial:
+    with copied(source, target, progress) as partial:
         try:
             _name(partial, target)
         except FileExistsError:  # since a moment ago
@@ -54,7 +54,7 @@ def back_up_before(source: apsw.Connection, store: Path, schema: int) -> Path:
     """
     target = before_schema(store, schema)
     try:
-        with _copied(source, target) as partial:
+        with copied(source, target) as partial:
             for name in _names(target):
                 with contextlib.suppress(FileExistsError):
                     _name(partial, name)
@@ -84,10 +84,13 @@ def space_needed(source: apsw.Connection) -> int:
 
 
 @contextlib.contextmanager
-def _copied(
+def copied(
     source: apsw.Connection, target: Path, progress: Progress = lambda *_: None
 ) -> Iterator[Path]:
-    """A whole copy, on disk, under a name of its own; what the block does not rename is removed."""
+    """A whole copy, on disk, under a name of its own; what the block does not rename is removed.
+
+    Raises StoreError or OSError.
+    """
     _check_space(source, target.parent)
     with _partial(target) as (partial, descriptor):
         try:

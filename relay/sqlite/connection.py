@@ -77,6 +77,19 @@ def connect_reader(path: Path, vfs: str | None = None) -> apsw.Connection:
     return connection
 
 
+def look_into(path: Path) -> apsw.Connection:
+    """Open a store to read it, whoever owns it. Raises StoreError where there is none."""
+    if not path.exists():
+        raise StoreError(f"there is no store {path}")
+    try:
+        connection = connect_reader(path)
+        if connection.execute("PRAGMA user_version").get:
+            return connection
+    except apsw.Error as error:
+        raise StoreError(f"{path} cannot be read: {error}") from error
+    raise StoreError(f"{path} is no store")
+
+
 def migrate(connection: apsw.Connection, path: Path) -> None:
     """Apply the numbered migrations that the file lacks, each in a transaction of its own.
 

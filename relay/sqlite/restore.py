@@ -1,0 +1,148 @@
+"""The restore: a copy takes the store's place, and what came since it was made goes to the spill.
+
+From there the next start takes it in, under the ids that the senders were told; the release that
+starts may be an older one.
+"""
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from uuid import UUID
+
+import apsw
+
+from relay import folder
+from relay.callback import Callback
+from relay.spillfile import Spilled, SpillFile, encode
+from relay.sqlite import rows
+from relay.sqlite.backup import copied
+from relay.sqlite.connection import connect_reader, lock, look_into
+
+# What was replayed as new is left out: it would be taken for an event of all sinks.
+EVENTS_SINCE = (
+    "SELECT id, source, method, query, content_type, body, received,"
+    " ifnull(json_extract(event, '$.test'), 0), NULL, ''"
+    " FROM main.events e"
+    " WHERE NOT EXISTS (SELECT 1 FROM copy.events c WHERE c.id = e.id)"
+    " AND NOT (rank IS NOT NULL AND EXISTS"
+    " (SELECT 1 FROM main.events f WHERE f.seq = e.rank AND f.received = e.received))"
+    " ORDER BY seq"
+)
+QUARANTINED_SINCE = (
+    "SELECT id, source, method, query, content_type, body, received, test, status, reason"
+    " FROM main.quarantine q"
+    " WHERE NOT EXISTS (SELECT 1 FROM copy.quarantine c WHERE c.id = q.id) ORDER BY seq"
+)
+
+
+@dataclass(slots=True)
+class Restored:
+    """`since` callbacks came after the copy was made. `aside` is the store as it was.
+
+    `trouble` says why not all of that could be read.
+    """
+
+    since: int = 0
+    aside: Path | None = None
+    trouble: str | None = None
+
+
+def restore(copy: Path, store: Path, spill: Path, now: float) -> Restored:
+    """Have the store be as the copy is. Nothing is removed, and a kill at any step loses nothing.
+
+    Raises StoreLocked while a relay runs, StoreError or OSError.
+    """
+    restored = Restored()
+    waiting = SpillFile(spill)
+    with closing(lock(store)), closing(waiting):
+        waiting.open()  # a relay that cannot open its store has this
+        with closing(look_into(copy)) as source, copied(source, store) as partial:
+            _owned_as(store if store.exists() else store.parent, partial)
+            if store.exists():
+                restored.since = _keep(_since(store, copy, restored), spill)
+                restored.aside = _put_aside(store, now)
+            partial.rename(store)
+    return restored
+
+
+def _since(store: Path, copy: Path, restored: Restored) -> Iterator[bytes]:
+    """The callbacks that the copy lacks, as lines of the spill; as many as can be read."""
+    try:
+        with closing(connect_reader(store)) as present:
+            rows.every(present, "ATTACH ? AS copy", (str(copy),))
+            for query in (EVENTS_SINCE, QUARANTINED_SINCE):
+                for row in present.execute(query):
+                    yield encode(_spilled(*row))
+    except apsw.Error as error:
+        restored.trouble = str(error)
+
+
+def _spilled(
+    given_id: bytes,
+    source: str,
+    method: str,
+    query: bytes,
+    content_type: str,
+    body: bytes,
+    received: int,
+    test: int,
+    status: int | None,
+    reason: str,
+) -> Spilled:
+    callback = Callback(source, method, query, content_type, body, received, bool(test))
+    return Spilled(str(UUID(bytes=given_id)), callback, status, reason)
+
+
+def _keep(lines: Iterator[bytes], spill: Path) -> int:
+    """Put the lines before those of the spill, which came later; return how many there are."""
+    new = spill.with_name(f"{spill.name}.new")
+    folder.make(spill.parent)
+    number = 0
+    with open(new, "wb", opener=folder.private) as file:
+        for line in lines:
+            file.write(line)
+            number += 1
+        if spill.exists():
+            with spill.open("rb") as old:
+                shutil.copyfileobj(old, file)
+        file.flush()
+        os.fsync(file.fileno())
+    if number:
+        _owned_as(spill if spill.exists() else spill.parent, new)
+        new.replace(spill)
+        folder.sync(spill.parent)
+    else:
+        new.unlink()
+    return number
+
+
+def _put_aside(store: Path, now: float) -> Path:
+    """Give the present store another name, too; its log goes into it, or along with it."""
+    aside = store.with_name(
+        f"{store.name}.replaced-{datetime.fromtimestamp(now, UTC):%Y%m%dT%H%M%SZ}"
+    )
+    with contextlib.suppress(apsw.Error), closing(apsw.Connection(str(store))) as present:
+        rows.every(present, "PRAGMA journal_mode = DELETE")
+    for end in ("-wal", "-shm"):  # of a damaged store; the copy must not be taken for its own
+        with contextlib.suppress(FileNotFoundError):
+            store.with_name(store.name + end).rename(f"{aside}{end}")
+    try:
+        aside.hardlink_to(store)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without links
+        store.rename(aside)
+    folder.sync(store.parent)
+    return aside
+
+
+def _owned_as(example: Path, file: Path) -> None:
+    """What root restores belongs to the service."""
+    if os.geteuid() == 0:
+        owner = example.stat()
+        os.chown(file, owner.st_uid, owner.st_gid)

@@ -1,0 +1,294 @@
+"""The restore: the way back, to a copy or to an older release, loses nothing that came since."""
+
+import asyncio
+import json
+import os
+import shutil
+from contextlib import closing
+from pathlib import Path
+
+import apsw
+import httpx
+import pytest
+import yaml
+from click.testing import CliRunner
+from olderstore import EVENTS, content, make_older
+from stubs.receiver import Receiver
+
+from relay import config, service
+from relay.callback import Callback
+from relay.cli import main
+from relay.sqlite import SqliteStore, backup, connection, restore
+from relay.sqlite.connection import connect_reader
+from relay.store import StoreError, StoreLocked
+
+NOW = 1_800_000_100.0
+ASIDE = "relay.db.replaced-20270115T080140Z"
+LATER = "CREATE TABLE of_a_later_release (one INTEGER)"
+SOON = {"retry": {"initial": "10ms", "max": "50ms"}}
+
+
+@pytest.fixture
+def releases(monkeypatch):
+    """Be the newer release, with one migration more, or the older one."""
+    scripts = connection.migrations()
+
+    def be(*, newer):
+        known = [*scripts, LATER] if newer else scripts
+        monkeypatch.setattr(connection, "migrations", lambda: known)
+
+    return be
+
+
+def settings(folder, url):
+    path = folder / "relay.yaml"
+    loopback = "127.0.0.1:0"
+    sinks = {
+        "archive": {"plugin": "csv", "options": {"path": "out/events.csv"}},
+        "hook": {
+            "plugin": "webhook",
+            "options": {"url": url},
+            "allow_private": ["127.0.0.0/8"],
+            **SOON,
+        },
+    }
+    path.write_text(
+        yaml.safe_dump(
+            {
+                "server": {"listen": loopback},
+                "admin": {"listen": loopback},
+                "store": "relay.db",
+                "sources": {"sumotext": {}},
+                "sinks": sinks,
+            }
+        )
+    )
+    return config.load(path, {})
+
+
+async def life(loaded, callbacks, *, events):
+    """A relay from its start to its end: it takes the callbacks, and delivers all there is."""
+    async with service.started(loaded) as running, httpx.AsyncClient(trust_env=False) as http:
+        url = f"http://127.0.0.1:{running.address[1]}/callbacks/sumotext"
+        answers = [(await http.get(url, params=each)).json() for each in callbacks]
+        async with asyncio.timeout(30):
+            while True:
+                found = await asked(loaded)
+                waiting = sum(sink["pending"] for sink in found["sinks"].values())
+                if found["events"] == events and not waiting and not found["spill"]:
+                    return answers, found
+                await asyncio.sleep(0.05)
+
+
+async def asked(loaded):
+    words = ["status", "--json", "--config", str(loaded.path)]
+    result = await asyncio.to_thread(CliRunner().invoke, main, words, catch_exceptions=False)
+    return json.loads(result.stdout)
+
+
+def form(contact, message="hello", **more):
+    return {
+        "mobile": f"212555{contact:04}",
+        "carrierId": "V",
+        "key": "JOIN",
+        "msg": message,
+        **more,
+    }
+
+
+def rows_of(path):
+    return path.read_text().splitlines()[1:]
+
+
+async def test_the_way_back_to_an_older_release_loses_nothing(tmp_path, releases):
+    """Upgrade, take callbacks, go back: restored, and started by the release of before."""
+    async with Receiver() as receiver:
+        loaded = settings(tmp_path, receiver.url)
+        await life(loaded, [form(1), form(2)], events=2)
+        releases(newer=True)
+        since = [form(1, "STOP"), form(3), {"key": "no number"}]
+        answers, _ = await life(loaded, since, events=4)
+        releases(newer=False)
+        with pytest.raises(StoreError, match="this release knows"):
+            await SqliteStore.open(loaded.store)
+
+        releases(newer=True)  # whose command it is
+        (copy,) = backup.copies_beside(loaded.store)
+        found = restore.restore(copy, loaded.store, loaded.store_fallback, NOW)
+        assert (found.since, found.aside, found.trouble) == (3, tmp_path / ASIDE, None)
+        releases(newer=False)
+        assert len(content(loaded.store)["events"]) == 2
+        _, status = await life(loaded, [form(4)], events=5)
+    assert status["quarantine"] == 1
+    told = {answer["id"] for answer in answers if "type" in answer}
+    with closing(connect_reader(loaded.store)) as reader:
+        stored = [
+            json.loads(event)["id"] for (event,) in reader.execute("SELECT event FROM events")
+        ]
+    assert told <= set(stored)
+    assert not loaded.store_fallback.exists()
+    rows = rows_of(tmp_path / "out/events.csv")
+    assert len(rows) == len({row.split(",")[0] for row in rows}) == 5  # each once, as ids stay
+    last_words = [
+        body["data"]["message"]
+        for body in (json.loads(each.body) for each in receiver.requests)
+        if body["data"]["mobile"] == "+12125550001"
+    ]
+    assert last_words[-1] == "STOP"
+
+
+def kept(store, spill=None):
+    return restore.restore(
+        store.with_name("copy.db"), store, spill or store.with_name("relay.db.spill"), NOW
+    )
+
+
+@pytest.fixture
+def store(tmp_path):
+    """A store, and beside it a copy that lacks its last event and all of its quarantine."""
+    store = make_older(tmp_path / "relay.db")
+    make_older(tmp_path / "copy.db")
+    with closing(apsw.Connection(str(tmp_path / "copy.db"))) as copy:
+        copy.execute("DELETE FROM events WHERE seq = 41; DELETE FROM quarantine").fetchall()
+    return store
+
+
+def lines(spill):
+    return [json.loads(line.partition(b" ")[2]) for line in spill.read_bytes().splitlines()]
+
+
+def test_what_came_since_waits_in_its_order_before_what_waits_already(store, tmp_path):
+    spill = tmp_path / "relay.db.spill"
+    shutil.copy(store, tmp_path / "other.db")
+    assert kept(store).since == 3
+    first = spill.read_bytes()
+    (tmp_path / ASIDE).unlink()
+    shutil.copy(tmp_path / "other.db", store)
+    assert kept(store).since == 3  # as after a kill of the first
+    assert spill.read_bytes() == first + first
+    assert [line.get("status") for line in lines(spill)] == [None, 422, 401] * 2
+    assert lines(spill)[2]["callback"]["body"] == "mobile=\xff12"
+
+
+def test_the_store_as_it_was_is_kept_whole(store, tmp_path):
+    before = content(store)
+    kept(store)
+    assert content(tmp_path / ASIDE) == before
+    assert len(content(store)["events"]) == EVENTS - 1
+    assert not (tmp_path / ".relay.db.partial").exists()
+
+
+def test_what_stands_in_the_log_alone_is_no_part_of_the_restored_store(store, tmp_path):
+    """A copy with another store's log beside it would be taken for changed by that."""
+    (tmp_path / "crashed").mkdir()
+    with closing(apsw.Connection(str(store))) as last:
+        last.execute("DELETE FROM quarantine WHERE status = 401").fetchall()
+        for name in ("relay.db", "relay.db-wal", "copy.db"):
+            shutil.copy(tmp_path / name, tmp_path / "crashed" / name)
+    crashed = tmp_path / "crashed/relay.db"
+    assert kept(crashed).since == 2
+    assert content(crashed)["quarantine"] == []
+    assert len(content(tmp_path / "crashed" / ASIDE)["quarantine"]) == 1
+
+
+def test_a_damaged_store_is_read_as_far_as_that_goes(store, tmp_path):
+    data = bytearray(store.read_bytes())
+    data[4096:] = b"\xff" * (len(data) - 4096)
+    store.write_bytes(data)
+    found = kept(store)
+    assert (found.since, bool(found.trouble)) == (0, True)
+    assert len(content(store)["events"]) == EVENTS - 1
+    assert (tmp_path / ASIDE).read_bytes()[4096:] == data[4096:]
+
+
+def test_where_there_is_no_store_it_is_made(store, tmp_path):
+    for each in tmp_path.glob("relay.db*"):
+        each.unlink()
+    found = kept(store)
+    assert (found.since, found.aside) == (0, None)
+    assert len(content(store)["events"]) == EVENTS - 1
+
+
+async def test_a_running_relay_is_not_disturbed(store, tmp_path):
+    running = await SqliteStore.open(store)
+    with pytest.raises(StoreLocked):
+        kept(store)
+    await running.close()
+    assert not (tmp_path / ASIDE).exists()
+
+
+@pytest.mark.parametrize("what", ["nothing", "no database", "an empty database"])
+def test_what_is_no_copy_leaves_all_as_it_is(store, tmp_path, what):
+    copy = tmp_path / "copy.db"
+    copy.unlink()
+    if what == "no database":
+        copy.write_text("mine" * 1000)
+    if what == "an empty database":
+        apsw.Connection(str(copy)).close()
+    before = store.read_bytes()
+    with pytest.raises((OSError, StoreError), match=r"copy\.db"):
+        kept(store)
+    assert store.read_bytes() == before
+    assert not (tmp_path / ASIDE).exists()
+
+
+def test_copies_that_were_replayed_as_new_are_left_out(store):
+    with closing(apsw.Connection(str(store))) as writer:
+        writer.execute(
+            "INSERT INTO events SELECT 42, randomblob(16), source, kind, keyword, received,"
+            " contact, route, NULL, 3, event, method, query, content_type, body"
+            " FROM events WHERE seq = 3"
+        ).fetchall()
+    assert kept(store).since == 3
+
+
+def test_a_disk_without_links_takes_it_too(store, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    before = content(store)
+    kept(store)
+    assert content(tmp_path / ASIDE) == before
+    assert len(content(store)["events"]) == EVENTS - 1
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_what_root_restores_belongs_to_the_owner_of_the_store(store, tmp_path):
+    os.chown(store, 12345, 12346)
+    os.chown(tmp_path, 12345, 12346)
+    kept(store)
+    for name in ("relay.db", "relay.db.spill", ASIDE):
+        found = (tmp_path / name).stat()
+        assert (found.st_uid, found.st_gid) == (12345, 12346), name
+
+
+def test_the_command_asks_and_says_what_came_of_it(store, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "relay.yaml").write_text("store: relay.db\nsources: {sumotext: {}}\n")
+    refused = CliRunner().invoke(main, ["restore", "copy.db"], input="n\n")
+    assert refused.exit_code == 1
+    assert not list(tmp_path.glob("*.replaced-*"))
+    result = CliRunner().invoke(main, ["restore", "copy.db", "--yes"], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    assert f"{tmp_path / 'relay.db'} is as copy.db is." in result.stdout
+    assert "takes in the 3 callbacks that came since" in result.stdout
+    assert "relay.db.replaced-" in result.stdout
+
+
+def test_a_callback_comes_back_byte_for_byte(store, tmp_path):
+    kept(store)
+    found = lines(tmp_path / "relay.db.spill")[0]
+    original = content(tmp_path / ASIDE)["events"]
+    row = next(row for row in original if row[0] == EVENTS)
+    assert found["id"].replace("-", "") == row[1].hex()
+    assert found["callback"] == {
+        "source": row[2],
+        "method": row[11],
+        "query": row[12].decode("latin-1"),
+        "content_type": row[13],
+        "body": row[14].decode("latin-1"),
+        "received": row[5],
+        "test": False,
+    }
+    assert Callback(**found["callback"]).source == "sumotext"
