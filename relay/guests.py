@@ -8,6 +8,7 @@ connections from one address takes them from himself.
 import heapq
 import logging
 import math
+from collections.abc import Iterable
 from functools import lru_cache
 from ipaddress import IPv6Address, IPv6Network
 from typing import Protocol
@@ -43,17 +44,16 @@ class Guests:
         self.proxies = proxies
         self.sent_away = 0
         """How many had to leave so far."""
-        self._all: set[Guest] = set()
-        self._tables: dict[str, set[Guest]] = {}
+        self._all: dict[Guest, None] = {}
+        self._tables: dict[str, dict[Guest, None]] = {}
 
     def __len__(self) -> int:
         return len(self._all)
 
     def join(self, guest: Guest, host: str) -> None:
         """Let it in, and others out where that is needed; itself where all others are served."""
-        table = self._tables.setdefault(household(host), set())
-        table.add(guest)
-        self._all.add(guest)
+        table = self._tables.setdefault(household(host), {})
+        table[guest] = self._all[guest] = None
         if len(table) > self.each and not self.proxies.trusts(host):
             self._make_room(table, guest)
         elif len(self._all) > self.total:
@@ -61,19 +61,18 @@ class Guests:
 
     def leave(self, guest: Guest, host: str) -> None:
         """Forget it, if it is there."""
-        self._all.discard(guest)
+        self._all.pop(guest, None)
         table = self._tables.get(household(host))
         if table is not None:
-            table.discard(guest)
+            table.pop(guest, None)
             if not table:
                 del self._tables[household(host)]
 
-    def _make_room(self, table: set[Guest], newcomer: Guest) -> None:
-        waited = ((guest.waited(), id(guest), guest) for guest in table if guest is not newcomer)
-        slow = heapq.nlargest(
-            max(1, len(table) // SHARE), (each for each in waited if each[0] >= 0)
-        )
-        for guest in [guest for *_, guest in slow] or [newcomer]:
+    def _make_room(self, table: Iterable[Guest], newcomer: Guest) -> None:
+        waited = [(guest.waited(), guest) for guest in table if guest is not newcomer]
+        idle = [(share, guest) for share, guest in waited if share >= 0]
+        slowest = heapq.nlargest(max(1, len(waited) // SHARE), idle, key=lambda each: each[0])
+        for guest in [guest for _, guest in slowest] or [newcomer]:
             self.sent_away += 1
             guest.send_away()
 

@@ -120,7 +120,7 @@ def make_server(
         server_header=False,
         backlog=BACKLOG,
     )
-    return Server(config, listener, protocol, guests or Guests(), certificate)
+    return Server(config, listener, protocol, Guests() if guests is None else guests, certificate)
 
 
 def listen(address: Address) -> socket.socket:

@@ -1,0 +1,360 @@
+"""Slow, greedy and mute clients on real sockets: they make room, the good ones are answered.
+
+Clients come from addresses of their own: all of 127.0.0.0/8 is this machine.
+"""
+
+import asyncio
+import contextlib
+import ssl
+import time
+from ipaddress import ip_network
+
+import pytest
+from certificates import certify
+from listening import QUERIES, answers, listening, serving
+
+from relay.config import SourceConfig
+from relay.doorman import Doorman
+from relay.guests import Guests
+from relay.protocol import Protocol
+from relay.proxies import Proxies
+from relay.sqlite import SqliteStore
+
+GET = b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n"
+KEEPING = b"GET / HTTP/1.1\r\n\r\n"
+BEGINNING = b"GET / HTTP/1.1\r\nX: "
+
+
+async def hello(scope, receive, send):
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"hello"})
+
+
+class Crowd:
+    """Connections to a listener, each from the address that is asked for."""
+
+    def __init__(self, running) -> None:
+        self.running = running
+        self._writers = []
+
+    async def open(self, number=1, *, sends=b"", **options):
+        """A connection from 127.0.0.`number`."""
+        streams = await asyncio.open_connection(
+            "127.0.0.1", self.running.port, local_addr=(f"127.0.0.{number}", 0), **options
+        )
+        self._writers.append(streams[1])
+        if sends:
+            streams[1].write(sends)
+        return streams
+
+    async def ask(self, number=1, request=GET):
+        """The one answer to a request on a connection of its own."""
+        reader, _ = await self.open(number, sends=request)
+        (answer,) = answers(await reader.read())
+        return answer
+
+    def close(self):
+        for writer in self._writers:
+            writer.close()
+
+
+@contextlib.asynccontextmanager
+async def crowd(application=hello, **options):
+    async with serving(application, **options) as running:
+        found = Crowd(running)
+        try:
+            yield found
+        finally:
+            found.close()
+
+
+async def seen(running, count) -> None:
+    """Wait until the server has that many connections."""
+    async with asyncio.timeout(5):
+        while len(running.server.server_state.guests) != count:
+            await asyncio.sleep(0.005)
+
+
+async def gone(reader) -> bytes:
+    """What a connection says until it ends, which has to be soon."""
+    async with asyncio.timeout(2):
+        try:
+            return await reader.read()
+        except ConnectionResetError:
+            return b""
+
+
+async def test_a_slow_client_makes_room_and_is_told_why():
+    async with crowd(guests=Guests(total=3)) as clients:
+        slow, _ = await clients.open(2, sends=BEGINNING)
+        await seen(clients.running, 1)
+        await asyncio.sleep(0.05)
+        for number in (3, 4):
+            await clients.open(number, sends=BEGINNING)
+        await seen(clients.running, 3)
+        assert (await clients.ask(5)).status == 200
+        (answer,) = answers(await gone(slow))
+        assert answer.status == 503
+        assert answer.headers["retry-after"] == "1"
+        assert clients.running.server.server_state.refusals == {503: 1}
+        assert clients.running.server.server_state.guests.sent_away == 1
+
+
+async def test_good_ones_are_answered_while_a_slow_crowd_keeps_coming():
+    """Far more slow connections than there is room for, and they come back at once."""
+
+    async def pesters(number):
+        while True:
+            reader, _ = await clients.open(number, sends=BEGINNING)
+            await gone(reader)
+
+    async with crowd(guests=Guests(total=20)) as clients:
+        pests = [asyncio.create_task(pesters(2 + number)) for number in range(60)]
+        await asyncio.sleep(0.3)
+        for _ in range(50):
+            assert (await clients.ask(1)).status == 200
+        assert clients.running.server.server_state.guests.sent_away > 50
+        for pest in pests:
+            assert not pest.done() or pest.exception()
+            pest.cancel()
+        await asyncio.gather(*pests, return_exceptions=True)
+
+
+async def test_one_address_takes_its_connections_from_itself():
+    async with crowd(guests=Guests(total=100, each=3)) as clients:
+        good, writer = await clients.open(1, sends=KEEPING)
+        await good.readuntil(b"hello")
+        opened = [await clients.open(2, sends=BEGINNING) for _ in range(10)]
+        await seen(clients.running, 4)
+        told = [answers(await gone(reader))[0].status for reader, _ in opened[:7]]
+        assert told == [503] * 7
+        writer.write(GET)
+        assert (await gone(good)).endswith(b"hello")
+
+
+async def test_an_idle_connection_leaves_without_a_word():
+    async with crowd(guests=Guests(total=2)) as clients:
+        idle, _ = await clients.open(2, sends=KEEPING)
+        await idle.readuntil(b"hello")
+        await asyncio.sleep(0.05)
+        await clients.open(3, sends=BEGINNING)
+        await seen(clients.running, 2)
+        assert (await clients.ask(4)).status == 200
+        assert await gone(idle) == b""
+
+
+async def test_what_is_being_answered_is_never_cut():
+    """Where all are being answered, the newcomer is refused; nobody else notices."""
+    release = asyncio.Event()
+
+    async def waits(scope, receive, send):
+        await release.wait()
+        await hello(scope, receive, send)
+
+    async with crowd(waits, guests=Guests(total=2)) as clients:
+        busy = [await clients.open(2, sends=GET), await clients.open(2, sends=GET)]
+        await seen(clients.running, 2)
+        await asyncio.sleep(0.05)
+        reader, _ = await clients.open(3)
+        (answer,) = answers(await gone(reader))
+        assert answer.status == 503
+        release.set()
+        for reader, _ in busy:
+            assert (await gone(reader)).endswith(b"hello")
+
+
+async def test_control_without_limits_they_all_stay():
+    async with crowd() as clients:
+        for number in range(40):
+            await clients.open(2 + number, sends=BEGINNING)
+        await seen(clients.running, 40)
+        assert (await clients.ask(1)).status == 200
+        assert clients.running.server.server_state.guests.sent_away == 0
+
+
+# who does not read
+
+
+class Brief(Protocol):
+    receive_timeout = 0.5
+    idle_timeout = 0.5
+    linger_timeout = 0.2
+
+
+async def large(scope, receive, send):
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    for _ in range(400):
+        await send({"type": "http.response.body", "body": b"x" * 65536, "more_body": True})
+    await send({"type": "http.response.body"})
+
+
+@pytest.mark.parametrize(
+    "request_bytes", [KEEPING, GET, KEEPING * 1000], ids=["kept", "closing", "pipelined"]
+)
+async def test_a_client_that_does_not_read_is_cut(request_bytes):
+    async with crowd(large, protocol=Brief) as clients:
+        reader, writer = await clients.open()
+        reader._transport.pause_reading()
+        writer.write(request_bytes)
+        await seen(clients.running, 1)
+        start = time.monotonic()
+        await seen(clients.running, 0)
+        assert time.monotonic() - start < 3
+
+
+async def test_a_client_that_reads_slowly_gets_all_of_it():
+    async def middling(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"x" * 8_000_000})
+
+    async with crowd(middling, protocol=Brief) as clients:
+        reader, writer = await clients.open(sends=KEEPING)
+        size = 0
+        while size < 8_000_000:
+            size += len(await reader.read(400_000))
+            await asyncio.sleep(0.04)
+        writer.close()
+
+
+# behind a proxy
+
+
+FORWARDED = b"GET /callbacks/sumotext?%s HTTP/1.1\r\nConnection: %s\r\nX-Forwarded-For: %s\r\n\r\n"
+
+
+def forwarded(address: bytes, *, connection: bytes = b"close") -> bytes:
+    return FORWARDED % (QUERIES[0], connection, address)
+
+
+@pytest.fixture
+async def store(tmp_path):
+    opened = await SqliteStore.open(tmp_path / "relay.db")
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+async def proxied(store):
+    """Lets in 203.0.113.0/24 alone, and trusts 127.0.0.9."""
+    sources = {"sumotext": SourceConfig(allow_from=["203.0.113.0/24"])}
+    guests = Guests(total=10, each=2, proxies=Proxies([ip_network("127.0.0.9/32")]))
+    async with listening(store, sources=sources, guests=guests) as running:
+        found = Crowd(running)
+        yield found
+        found.close()
+
+
+@pytest.mark.parametrize(
+    ("number", "address", "status"),
+    [
+        (9, b"203.0.113.7", 200),
+        (9, b"198.51.100.1, 203.0.113.7, 127.0.0.9", 200),
+        (9, b"198.51.100.1", 403),
+        (9, b"203.0.113.7, 198.51.100.1", 403),
+        (9, b"203.0.113.7, rubbish", 403),
+        (9, b"", 403),
+        # The control: who is no proxy of ours may claim what it likes.
+        (8, b"203.0.113.7", 403),
+        (1, b"203.0.113.7, 127.0.0.9", 403),
+    ],
+)
+async def test_allow_from_is_about_the_client_behind_a_trusted_proxy(
+    proxied, number, address, status
+):
+    assert (await proxied.ask(number, forwarded(address))).status == status
+
+
+async def test_connections_count_for_the_client_while_its_request_is_there(store):
+    """Three slow bodies of one client are one too many; the proxy's idle connections are not."""
+    guests = Guests(total=100, each=2, proxies=Proxies([ip_network("127.0.0.9/32")]))
+    post = b"POST / HTTP/1.1\r\nX-Forwarded-For: %s\r\nContent-Length: 9\r\n\r\n"
+    async with crowd(guests=guests) as clients:
+        idle = [await clients.open(9, sends=KEEPING) for _ in range(5)]
+        for reader, _ in idle:
+            await reader.readuntil(b"hello")
+        greedy = []
+        for _ in range(3):
+            greedy.append(await clients.open(9, sends=post % b"203.0.113.7"))
+            await asyncio.sleep(0.05)
+        other, writer = await clients.open(9, sends=post % b"203.0.113.8")
+        (answer,) = answers(await gone(greedy[0][0]))
+        assert answer.status == 503
+        for _, stream in greedy[1:]:
+            stream.write(b"123456789")
+        for reader, _ in greedy[1:]:
+            await reader.readuntil(b"hello")  # and it counts for the proxy again
+        writer.write(b"123456789")
+        await other.readuntil(b"hello")
+        assert guests.sent_away == 1
+        assert len(guests) == 8
+
+
+# TLS
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory):
+    return certify(tmp_path_factory.mktemp("tls"))
+
+
+def trusting(certificate):
+    return {
+        "ssl": ssl.create_default_context(cafile=certificate[0]),
+        "server_hostname": "localhost",
+    }
+
+
+async def test_a_handshake_that_does_not_come_is_cut(certificate, monkeypatch):
+    monkeypatch.setattr(Doorman, "handshake_timeout", 0.3)
+    async with crowd(tls=certificate) as clients:
+        mute, _ = await clients.open(2)
+        half, _ = await clients.open(2, sends=b"\x16\x03\x01\x02\x00")
+        await seen(clients.running, 2)
+        start = time.monotonic()
+        assert await gone(mute) == await gone(half) == b""
+        assert time.monotonic() - start < 1
+        await seen(clients.running, 0)
+
+
+async def test_what_is_no_handshake_is_closed_without_a_word_in_the_log(certificate, caplog):
+    async with crowd(tls=certificate) as clients:
+        for sent in (GET, b"\x00" * 100, b"\x16\x03\x01\x00\x05hello"):
+            reader, _ = await clients.open(sends=sent)
+            await gone(reader)
+        reader, writer = await clients.open(sends=b"\x16")
+        writer.close()
+        await seen(clients.running, 0)
+    assert not caplog.messages
+
+
+async def test_slow_handshakes_make_room_too(certificate):
+    async with crowd(tls=certificate, guests=Guests(total=100, each=5)) as clients:
+        slow = [await clients.open(2, sends=b"\x16") for _ in range(30)]
+        for _ in range(5):
+            reader, _ = await clients.open(1, sends=GET, **trusting(certificate))
+            assert (await gone(reader)).endswith(b"hello")
+        for reader, _ in slow[:25]:
+            assert await gone(reader) == b""
+        await seen(clients.running, 5)
+
+
+async def test_a_connection_over_tls_counts_once(certificate):
+    async with crowd(tls=certificate, guests=Guests()) as clients:
+        reader, writer = await clients.open(sends=KEEPING, **trusting(certificate))
+        await reader.readuntil(b"hello")
+        assert len(clients.running.server.server_state.guests) == 1
+        writer.close()
+        await seen(clients.running, 0)
+
+
+async def test_a_drain_lets_handshakes_come_to_their_end_and_cuts_the_slow_ones(certificate):
+    async with crowd(tls=certificate) as clients:
+        clients.running.server.settle = 0.3
+        mute, _ = await clients.open(2)
+        await seen(clients.running, 1)
+        draining = asyncio.create_task(clients.running.server.drain(patience=1))
+        reader, _ = await clients.open(1, sends=GET, **trusting(certificate))
+        assert (await gone(reader)).endswith(b"hello")
+        async with asyncio.timeout(2):
+            await draining
+        assert await gone(mute) == b""
