@@ -62,13 +62,23 @@ class Overview:
         A sink in trouble is told, but is no reason against taking callbacks.
         """
         alive = self._store.alive()
-        states = self._fleet.states()
+        states = {name: _masked(state) for name, state in self._fleet.states().items()}
         reasons = [] if alive else ["store: it cannot be written; see the log"]
         reasons += self._notices()
         reasons += [
-            f"sink {name}: {state['state']}: {mask_all(str(state.get('reason')))}"
+            f"sink {name}: {state['state']}: {state.get('reason')}"
             for name, state in states.items()
             if state["state"] in HALTED
         ]
-        store = {"state": "writable" if alive else "broken"}
+        store = {"state": self._store_state(alive)}
         return {"ready": alive, "reasons": reasons, "store": store, "sinks": states}
+
+    def _store_state(self, alive: bool) -> str:
+        if not alive:
+            return "broken"
+        return "spills" if self._facts().get("relay_spill_records") else "writable"
+
+
+def _masked(state: Mapping[str, Any]) -> dict[str, Any]:
+    """What others say may quote a contact's number."""
+    return {name: mask_all(value) if name == "reason" else value for name, value in state.items()}

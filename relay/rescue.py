@@ -14,6 +14,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from relay import ingress, localsocket
+from relay.alerts.watch import watching
 from relay.anew import Kept
 from relay.clock import Clock
 from relay.front import drain, front
@@ -35,10 +36,13 @@ log = logging.getLogger("relay.rescue")
 class Rescue:
     """What runs in place of a service. Made by `rescued`, which also stops it."""
 
-    def __init__(self, path: Path, trouble: str, shelter: Shelter, clock: Clock) -> None:
+    def __init__(
+        self, path: Path, trouble: str, shelter: Shelter, standing: Standing, clock: Clock
+    ) -> None:
         self._path = path
         self._trouble = trouble
         self._shelter = shelter
+        self._standing = standing
         self._clock = clock
         self._lock: int | None = None
         self.public: list[Server] = []
@@ -90,7 +94,7 @@ class Rescue:
 
     async def health(self) -> dict[str, Any]:
         """As in Service."""
-        reasons = [f"store: {self.plight}"]
+        reasons = [f"store: {self.plight}", *self._standing.notices()]
         return {"ready": False, "reasons": reasons, "store": {"state": "unopened"}, "sinks": {}}
 
     async def readings(self) -> Readings:
@@ -106,7 +110,11 @@ class Rescue:
             deliveries={},
             statistics={},
             quarantined=0,
-            facts={"relay_store_writable": 0.0, **self._shelter.facts()},
+            facts={
+                "relay_store_writable": 0.0,
+                **self._standing.facts(),
+                **self._shelter.facts(),
+            },
         )
 
     async def sorry(self, _: Request) -> Response:
@@ -124,7 +132,7 @@ async def rescued(
     # Without a store, the shelter asks the intake for nothing that would need one.
     intake = Intake(config, cast("Store", None), clock)
     async with sheltering(config, intake, None, clock) as shelter:
-        rescue = Rescue(path, str(error), shelter, clock)
+        rescue = Rescue(path, str(error), shelter, standing, clock)
         rescue.callbacks = ingress.app(shelter, config)
         try:
             rescue.public, rescue.inner = front(
@@ -134,7 +142,8 @@ async def rescued(
                 rescue.inner.append(make_server(_sorry(rescue), localsocket.listen(path)))
             for server in rescue.servers:
                 await server.start()
-            yield rescue
+            async with watching(config.alerts, rescue.readings, None, path, clock):
+                yield rescue
         finally:
             if not rescue.goes_on:
                 kept.listeners.close()

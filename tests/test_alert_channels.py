@@ -325,3 +325,14 @@ async def test_a_keyword_that_falls_silent_is_told(relay):
         assert relay.mails.mails == []
         relay.clock.jump(3600)
         assert await relay.hears() == only(new=["keyword_silent JOIN"])
+
+
+async def test_a_store_that_cannot_be_opened_is_told_and_when_it_can_be(relay):
+    store = relay.path.with_name("data").joinpath("relay.db")
+    store.parent.mkdir()
+    store.write_bytes(b"no database " * 1000)
+    async with relay.started():
+        assert await relay.hears() == only(new=["store"])
+    store.unlink()
+    async with relay.started():
+        assert await relay.hears() == only(over=["store"])

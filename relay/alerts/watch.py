@@ -90,7 +90,7 @@ class Watch:
         self,
         settings: Alerts,
         read: Callable[[], Awaitable[Readings]],
-        store: Store,
+        store: Store | None,
         place: Path,
         clock: Clock,
         others: Sequence[Channel],
@@ -140,12 +140,15 @@ class Watch:
     async def _findings(self) -> tuple[list[Finding], bool]:
         """What is wrong, and whether there may be more that could not be seen."""
         try:
-            return findings(await self._look(), self._settings.rules), False
+            look = await self._look()
         except StoreError:
             return [UNREADABLE], True
+        return findings(look, self._settings.rules), self._store is None
 
     async def _look(self) -> Look:
         readings = await self._read()
+        if self._store is None:
+            return Look(readings)
         await self._keywords.look(self._store, readings.at)
         many = self._settings.rules.quarantine
         came = None if many is None else await self._store.quarantined_since(many.count)
@@ -176,11 +179,11 @@ def _times(kept: Any) -> dict[str, float]:
 async def watching(
     settings: Alerts,
     read: Callable[[], Awaitable[Readings]],
-    store: Store,
+    store: Store | None,
     place: Path,
     clock: Clock,
 ) -> AsyncIterator[Watch]:
-    """A watch at work, as relay.yaml wants it; `place` is that of the store."""
+    """A watch at work, as relay.yaml wants it; `place` is the store's, also where there is none."""
     watch = Watch(settings, read, store, place, clock, channels(settings))
     watch.start()
     try:

@@ -1,0 +1,63 @@
+"""What /readyz says: a broken store is told from a broken sink, and neither from the other."""
+
+import httpx
+import pytest
+from relaying import relaying
+from stubs.receiver import Receiver, status
+
+
+@pytest.fixture
+async def relay(tmp_path):
+    async with Receiver() as receiver:
+        receiver.otherwise = status(401)
+        sink = {"plugin": "webhook", "options": {"url": receiver.url}}
+        async with relaying(tmp_path, sink) as relay:
+            yield relay
+
+
+async def readyz(relay):
+    """Of the public listener, then of the operators'."""
+    public, inner = relay._running.public[0], relay._running.inner[0]
+    async with httpx.AsyncClient(trust_env=False) as http:
+        return [
+            await http.get(f"http://127.0.0.1:{server.address[1]}/readyz")
+            for server in (public, inner)
+        ]
+
+
+async def test_a_sink_in_trouble_is_told_but_callbacks_are_taken(relay):
+    await relay.send(1)
+    await relay.reached(state="paused")
+    public, inner = await readyz(relay)
+    assert (public.status_code, inner.status_code) == (200, 200)
+    report = inner.json()
+    assert report["ready"]
+    assert report["store"] == {"state": "writable"}
+    (reason,) = report["reasons"]
+    assert reason.startswith("sink crm: paused: ")
+    assert "401" in reason
+
+
+async def test_a_broken_store_is_told_as_such(relay, monkeypatch):
+    store = relay._running._store
+    monkeypatch.setattr(store, "alive", lambda: False)
+    public, inner = await readyz(relay)
+    assert (public.status_code, inner.status_code) == (503, 503)
+    assert public.json() == {"status": "not ready"}
+    report = inner.json()
+    assert report["reasons"] == ["store: it cannot be written; see the log"]
+    assert report["store"] == {"state": "broken"}
+    assert report["sinks"] == {"crm": {"state": "running"}}
+
+
+async def test_a_reason_shows_no_number(relay):
+    await relay._running._fleet.pause("crm", "call +12125550177")
+    _, inner = await readyz(relay)
+    assert inner.json()["reasons"] == ["sink crm: paused: call …0177"]
+    assert "5550177" not in inner.text
+
+
+async def test_a_store_that_spills_is_told(relay):
+    relay._running.overview._facts = lambda: {"relay_spill_records": 3.0}
+    _, inner = await readyz(relay)
+    assert (inner.status_code, inner.json()["store"]) == (200, {"state": "spills"})
