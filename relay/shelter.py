@@ -51,8 +51,9 @@ class Shelter:
         self._importing = asyncio.Lock()
         self._tasks: list[asyncio.Task[None]] = []
 
-    def start(self) -> None:
+    async def start(self) -> None:
         """Look after the disks from now on, and bring to the store what the spill holds."""
+        await self._look()
         if not self._direct:
             self._wanted.set()
         self._tasks = [asyncio.create_task(self._watch())]
@@ -153,12 +154,15 @@ class Shelter:
     # and home
 
     async def _watch(self) -> None:
-        """Turn callbacks away before the disk is full."""
         while True:
-            await self._reserve.look(_nothing if self._store is None else self._store.reusable)
-            if self._reserve.store_low and self._direct:
-                self._turn_away(StoreFull(ALMOST_FULL))
             await self._clock.sleep(TRY_AGAIN)
+            await self._look()
+
+    async def _look(self) -> None:
+        """Turn callbacks away before the disk is full."""
+        await self._reserve.look(_nothing if self._store is None else self._store.reusable)
+        if self._reserve.store_low and self._direct:
+            self._turn_away(StoreFull(ALMOST_FULL))
 
     async def _come_home(self, importer: Importer) -> None:
         while True:
@@ -216,8 +220,8 @@ async def sheltering(
     """A shelter at work. Raises StoreLocked where another process has the spill."""
     spill = await Spill.open(config.store_fallback)
     shelter = Shelter(intake, store, spill, Reserve.of(config), clock)
-    shelter.start()
     try:
+        await shelter.start()
         yield shelter
     finally:
         await shelter.stop()

@@ -68,7 +68,7 @@ async def sheltered(folder, *, store=None, wrap=lambda store: store, sinks=("crm
     shelter = Shelter(
         Intake(config(sinks=sinks), between, SystemClock()), between, spill, reserve, Soon()
     )
-    shelter.start()
+    await shelter.start()
     try:
         yield Sheltered(shelter, opened, spill, reserve)
     finally:

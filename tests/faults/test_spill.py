@@ -1,0 +1,382 @@
+"""The store fails in all the ways that it can, under load: nothing is refused, nothing is lost.
+
+Each comes with a control: the same relay without the spill refuses callbacks or does not start.
+"""
+
+import asyncio
+import itertools
+import os
+import subprocess
+import sys
+import time
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import apsw
+import httpx
+import pytest
+import tracing
+import yaml
+from disks import small_disk
+from oracle import Senders, in_store
+from relays import PATIENCE, POLL, ROOT, Relay, Sender
+from stubs.receiver import Receiver
+
+from relay import spillfile
+from relay.sqlite import SqliteStore
+
+WITHOUT = [str(Path(__file__).parent / "unsheltered.py")]
+OPENS_WITHIN = 15.0
+HEALS_WITHIN = 5.0
+BIG = 20_000
+
+
+@asynccontextmanager
+async def relaying(folder, elsewhere, *, sheltered=True):
+    """A relay whose spill is in a folder `elsewhere`, with what it delivers to and who sends."""
+    folder.mkdir(exist_ok=True)
+    async with Receiver() as receiver:
+        options = {} if sheltered else {"command": WITHOUT}
+        relay = Relay(folder, receiver.url, archive=False, **options)
+        relay.log = elsewhere / "relay.log"
+        relay.spill = elsewhere / "relay.spill"
+        with relay.config.open("a") as file:
+            file.write(f"store_fallback: {relay.spill}\n")
+        relay.receiver = receiver
+        try:
+            yield relay
+        finally:
+            relay.close()
+
+
+async def sends(relay, senders, numbers, *, padding=0, contacts=7) -> list[int]:
+    """Send these one after another; the statuses, 0 where no answer came."""
+    statuses = []
+    async with Sender(relay.port, senders, padding=padding) as sender:
+        for number in numbers:
+            try:
+                statuses.append(await sender.send(f"{number}", number % contacts))
+            except (OSError, EOFError):
+                statuses.append(0)
+    return statuses
+
+
+async def verified(relay, senders):
+    """All is delivered, a fresh event passes, nothing acknowledged is missing or there twice."""
+    await home(relay)
+    await relay.finish(senders)
+    verdict = await relay.verdict(senders, relay.receiver)
+    verdict.sound(once=["hook"])
+    await in_order(relay, senders)
+    assert "Traceback" not in relay.log.read_text()
+    return verdict
+
+
+async def home(relay) -> None:
+    """Wait until the spill is gone."""
+    async with asyncio.timeout(PATIENCE):
+        while relay.spill.exists():
+            await asyncio.sleep(POLL)
+
+
+async def in_order(relay, senders) -> None:
+    """What was acknowledged stands in the store in the order in which it was."""
+    store = await SqliteStore.open(relay.store)
+    try:
+        stored = [event for event, _ in await in_store(store) if event in senders.acked]
+    finally:
+        await store.close()
+    assert stored == list(senders.acked)
+
+
+async def health(relay):
+    """The admin listener's word."""
+    listen = yaml.safe_load(relay.config.read_text())["admin"]["listen"]
+    async with httpx.AsyncClient(trust_env=False) as http:
+        return await http.get(f"http://{listen}/readyz")
+
+
+def command(relay, *words):
+    return subprocess.run(
+        [sys.executable, "-m", "relay.cli", *words, "--config", relay.config],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+
+
+# a full disk, and a spill on another
+
+
+async def filled(tmp_path, *, sheltered):
+    """Fill the store's disk, and go on sending; what the senders saw, and the relay's end."""
+    senders = Senders()
+    with small_disk(tmp_path / "disk") as (folder, grow):
+        async with relaying(folder, tmp_path, sheltered=sheltered) as relay:
+            await relay.start()
+            statuses = await sends(relay, senders, range(600), padding=BIG)
+            if sheltered:
+                spilled = (await relay.status())["spill"]
+                assert spilled > 100
+                assert (await health(relay)).json()["reasons"]
+                shown = await asyncio.to_thread(command, relay, "status")
+                assert f"{spilled} callbacks could not be stored so far" in shown.stdout
+            grow()
+            begun = time.monotonic()
+            if sheltered:
+                await home(relay)
+                assert time.monotonic() - begun < HEALS_WITHIN
+            else:
+                while 503 in await sends(relay, senders, range(1000, 1001)):
+                    await asyncio.sleep(POLL)
+            await verified(relay, senders)
+    return statuses, len(senders.acked)
+
+
+async def test_on_a_full_disk_callbacks_go_to_the_spill_on_another(tmp_path):
+    statuses, acked = await filled(tmp_path, sheltered=True)
+    print(f"\nfull disk: {len(statuses)} sent, {acked} acknowledged and found, none refused")
+    assert set(statuses) == {200}
+
+
+async def test_control_on_a_full_disk_without_the_spill_callbacks_are_refused(tmp_path):
+    statuses, _ = await filled(tmp_path, sheltered=False)
+    print(f"\ncontrol: {statuses.count(503)} of {len(statuses)} refused")
+    assert statuses.count(503) > 20
+
+
+# a disk that fails
+
+
+async def broken(folder, when, *, sheltered=True):
+    """The store meets EIO under load, and the relay ends; the answers that were not 200."""
+    tracing.needed()
+    folder.mkdir()
+    senders, statuses = Senders(), []
+    async with relaying(folder / "relay", folder, sheltered=sheltered) as relay:
+        files = [relay.store, relay.store.with_name("relay.db-wal")]
+        tracing.inject(relay, "fdatasync", "error=EIO", when, files)
+        await relay.start()
+        numbers = itertools.count()
+
+        async def sender():
+            async with Sender(relay.port, senders) as one:
+                while relay.process.poll() is None:
+                    try:
+                        statuses.append(await one.send(f"n{next(numbers)}"))
+                    except (OSError, EOFError):
+                        return
+
+        await asyncio.gather(*(sender() for _ in range(8)))
+        assert tracing.injected(relay), "the fault did not fire"
+        assert await relay.ended() == 1, relay.last_words()
+        spilled = spillfile.count(relay.spill)
+        tracing.stop_injecting(relay)
+        await relay.start()
+        await home(relay)
+        await relay.finish(senders)
+        (await relay.verdict(senders, relay.receiver)).sound()
+        assert "Traceback" not in relay.log.read_text()
+    print(
+        f"\nEIO at {when}: {len(senders.acked)} acknowledged, {spilled} of them spilled,"
+        f" {len(statuses) - statuses.count(200)} refused, 0 missing"
+    )
+    return spilled, [status for status in statuses if status != 200]
+
+
+@pytest.mark.parametrize("when", ["30", "45+"])
+async def test_what_a_broken_store_had_in_hand_is_acknowledged_from_the_spill(tmp_path, when):
+    spilled, refused = await broken(tmp_path / "with", when)
+    assert spilled
+    assert not refused
+
+
+async def test_control_what_a_broken_store_had_in_hand_is_refused_without_the_spill(tmp_path):
+    _, refused = await broken(tmp_path / "without", "30", sheltered=False)
+    assert 503 in refused
+
+
+async def test_a_spill_that_fails_acknowledges_nothing_that_it_does_not_hold(tmp_path):
+    """The store's disk is full, and the spill's fails now and then."""
+    tracing.needed()
+    senders = Senders()
+    with small_disk(tmp_path / "disk") as (folder, grow):
+        async with relaying(folder, tmp_path) as relay:
+            relay.folder = tmp_path  # for strace's own log
+            tracing.inject(relay, "fdatasync,pwrite64", "error=EIO", "30+9", [relay.spill])
+            await relay.start()
+            statuses = await sends(relay, senders, range(600), padding=BIG)
+            assert tracing.injected(relay), "the fault did not fire"
+            grow()
+            await verified(relay, senders)
+    print(f"\nEIO in the spill: {statuses.count(503)} refused, {len(senders.acked)} acknowledged")
+    assert set(statuses) == {200, 503}
+
+
+# a store that cannot be opened
+
+
+def corrupt(relay):
+    """The store becomes another file's beginning; gives what makes it well again."""
+    good = relay.store.with_name("good.db")
+    relay.store.rename(good)
+    relay.store.write_bytes(b"this is no database at all" * 1000)
+    return lambda: good.replace(relay.store)
+
+
+def unmake(relay):
+    """Its folder is a file; gives what makes it well again."""
+    good = relay.folder / "good"
+    relay.store.parent.rename(good)
+    relay.store.parent.write_text("no folder")
+
+    def mend():
+        relay.store.parent.unlink()
+        good.rename(relay.store.parent)
+
+    return mend
+
+
+def outdate(relay):
+    """A newer release has written it."""
+    was = _pragma(relay, "user_version")
+    _pragma(relay, "user_version = 9999")
+    return lambda: _pragma(relay, f"user_version = {was}")
+
+
+def _pragma(relay, text):
+    connection = apsw.Connection(str(relay.store))
+    try:
+        return connection.execute(f"PRAGMA {text}").get
+    finally:
+        connection.close()
+
+
+def hold(relay):
+    """Another program has locked it, and does not let go."""
+    connection = apsw.Connection(str(relay.store))
+    connection.execute("BEGIN EXCLUSIVE")
+    return connection.close
+
+
+@pytest.mark.parametrize("harm", [corrupt, unmake, outdate, hold])
+async def test_a_relay_whose_store_cannot_be_opened_takes_callbacks_all_the_same(tmp_path, harm):
+    senders = Senders()
+    async with relaying(tmp_path / "relay", tmp_path) as relay:
+        await relay.start()
+        statuses = await sends(relay, senders, range(10))
+        assert await relay.stop() == 0
+        mend = harm(relay)
+        relay.spawn()
+        await takes_callbacks(relay)
+        number = relay.process.pid
+        statuses += await sends(relay, senders, range(10, 60))
+        answer = await health(relay)
+        assert answer.status_code == 503
+        (reason,) = answer.json()["reasons"]
+        assert "50 of them wait" in reason
+        asked = await asyncio.to_thread(command, relay, "status")
+        assert asked.returncode == 1
+        assert "Traceback" not in asked.stderr
+        mend()
+        statuses += await sends_until_home(relay, senders)
+        assert relay.process.pid == number
+        assert relay.process.poll() is None
+        await relay.answers()
+        await verified(relay, senders)
+    print(f"\n{harm.__name__}: {len(statuses)} sent, {len(senders.acked)} acknowledged, 0 missing")
+    assert set(statuses) == {200}
+
+
+async def takes_callbacks(relay) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            try:
+                answer = await health(relay)
+            except httpx.TransportError:
+                assert relay.process.poll() is None, relay.last_words()
+                await asyncio.sleep(POLL)
+            else:
+                assert answer.json()["store"]["state"] == "unopened"
+                return
+
+
+async def sends_until_home(relay, senders) -> list[int]:
+    """Send on, over the start anew, until the spill is gone and a little longer."""
+    statuses = []
+    begun = time.monotonic()
+    for number in itertools.count(100):
+        statuses += await sends(relay, senders, [number])
+        if not relay.spill.exists():
+            break
+        assert time.monotonic() - begun < OPENS_WITHIN + PATIENCE
+        await asyncio.sleep(POLL)
+    print(f"\nthe store was back after {time.monotonic() - begun:.1f} s")
+    return statuses + await sends(relay, senders, range(number + 1, number + 20))
+
+
+async def test_control_a_relay_without_rescue_ends(tmp_path):
+    async with relaying(tmp_path / "relay", tmp_path, sheltered=False) as relay:
+        await relay.start()
+        assert await relay.stop() == 0
+        corrupt(relay)
+        assert not await relay.up_or_ended()
+        assert await relay.ended() == 1
+
+
+# a kill on the way home
+
+
+async def killed_on_the_way(folder, calls, number) -> bool:
+    """Kill the relay at this call while it reads a spill; whether it was reached."""
+    tracing.needed()
+    folder.mkdir()
+    senders = Senders()
+    async with relaying(folder / "relay", folder) as relay:
+        await relay.start()
+        await sends(relay, senders, range(5))
+        assert await relay.stop() == 0
+        mend = corrupt(relay)
+        relay.spawn()
+        await takes_callbacks(relay)
+        assert set(await sends(relay, senders, range(5, 405))) == {200}
+        relay.kill()
+        mend()
+        tracing.inject(relay, calls, "signal=KILL", number)
+        relay.spawn()
+        async with asyncio.timeout(PATIENCE):
+            while relay.spill.exists() and relay.process.poll() is None:
+                await asyncio.sleep(POLL)
+        killed = relay.process.poll() == -9
+        relay.close()
+        tracing.stop_injecting(relay)
+        await relay.start()
+        await verified(relay, senders)
+    print(f"\nkilled at {calls} {number}: {killed}")
+    return killed
+
+
+@pytest.mark.parametrize(("calls", "number"), [("fdatasync", 6), ("pwrite64", 40)])
+async def test_a_kill_on_the_way_home_loses_nothing_and_doubles_nothing(tmp_path, calls, number):
+    assert await killed_on_the_way(tmp_path / "relay", calls, number)
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize(
+    ("calls", "numbers"),
+    [("fdatasync,fsync", range(1, 25)), ("pwrite64", range(1, 160, 9)), ("unlink", range(1, 6))],
+)
+async def test_a_kill_anywhere_on_the_way_home(tmp_path, calls, numbers):
+    killed = [await killed_on_the_way(tmp_path / f"{n}", calls, n) for n in numbers]
+    assert True in killed
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("lasting", ["", "+"])
+async def test_whenever_a_store_breaks_nothing_is_refused(tmp_path, lasting):
+    results = [await broken(tmp_path / f"{n}", f"{n}{lasting}") for n in range(20, 60, 2)]
+    assert not [status for _, refused in results for status in refused]
+    assert any(spilled for spilled, _ in results)
