@@ -266,13 +266,16 @@ def _registry(reading: Reading) -> Registry:
 def _check_listeners(reading: Reading) -> None:
     """Beyond this machine, the public listener wants guarded sources, the other one a login."""
     public = _listen(reading, "server")
-    if public and not public.loopback:
+    reached = str(public) if public and not public.loopback else None
+    if reading.part("server", "proxies"):
+        reached = "the relay through a proxy"
+    if reached:
         for name in reading.names("sources"):
             source = reading.part("sources", name)
             if not (
                 isinstance(source, dict) and (source.get("tokens") or source.get("allow_from"))
             ):
-                reading.complain([Mistake(("sources", name), UNGUARDED.format(public))])
+                reading.complain([Mistake(("sources", name), UNGUARDED.format(reached))])
     admin = _listen(reading, "admin")
     if admin and not admin.loopback:
         reading.complain([Mistake(("admin", "listen"), NO_LOGIN)])

@@ -53,6 +53,7 @@ class Readings:
 FACTS = {
     "relay_store_writable": "1 while the store can be written.",
     "relay_configuration_valid": "0 while relay.yaml is wrong and an older one is in use.",
+    "relay_connections": "Connections to the public listener.",
     "relay_spill_records": "Callbacks in the spill file, to be taken into the store.",
 }
 

@@ -92,6 +92,10 @@ class Service:
         """What the metrics show."""
         return await self.overview.readings()
 
+    def facts(self) -> dict[str, float]:
+        """What the metrics show of the public listener."""
+        return {"relay_connections": sum(len(each.server_state.guests) for each in self.public[:1])}
+
     def refusals(self) -> Counter[int]:
         """How many requests reached no source, by status."""
         return sum((each.server_state.refusals for each in self.public), Counter())
@@ -179,7 +183,7 @@ async def _listen(
         clock,
         service.callbacks.answers,
         service.refusals,
-        facts=lambda: {**standing.facts(), **shelter.facts()},
+        facts=lambda: {**standing.facts(), **shelter.facts(), **service.facts()},
         notices=lambda: standing.notices() + shelter.notices(),
     )
     service.public, service.inner = front(
