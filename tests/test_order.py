@@ -45,7 +45,7 @@ ACTIONS = {
     "discard": 0.5,
     "rename": 0.5,
     "spoil": 0.7,
-    "purge": 1.5,
+    "purge": 3,
 }
 
 
@@ -308,7 +308,7 @@ class History:
 
     async def purge(self) -> None:
         now = self.now()
-        terms = [self.random.choice([-1, 30, 4000, 20_000]) * SECOND for _ in range(2)]
+        terms = [self.random.choice([-1, -1, -1, 10, 4000]) * SECOND for _ in range(2)]
         before = Before(now - terms[0], now - terms[1], 0, now)
         going = self.going(before)
         steps = [step async for step in self.store.purge(before, dry_run=True)]
