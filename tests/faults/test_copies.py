@@ -1,0 +1,182 @@
+"""kill -9 at the Nth change of a file: in a backup, in the copy before a migration, in the
+migration, in a restore. A copy that has its name is whole, no store is changed without one, and
+what was acknowledged is always where the next start finds it.
+"""
+
+import contextlib
+import shutil
+
+import apsw
+import ending
+import pytest
+from olderstore import EVENTS, content, make_older
+from oracle import integrity
+
+from relay.spillfile import decode
+from relay.sqlite import backup
+from relay.sqlite.connection import connect_reader, connect_writer, migrations
+from relay.sqlite.restore import restore
+
+NOW = 1_800_000_000.0
+SHORT = 15
+"""So many kills, spread over all the changes, in the short form."""
+
+
+class Case:
+    """A folder with the store of an older release, made anew before each kill."""
+
+    def __init__(self, folder):
+        self.folder = folder / "here"
+        self.store = self.folder / "relay.db"
+        self.copy = self.folder / "copy.db"
+        self.spill = self.folder / "relay.db.spill"
+        self.before = content(make_older(folder / "before.db"))
+
+    def prepare(self):
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.now = NOW
+        make_older(self.store)
+
+    def each_kill(self, work, sample):
+        """Yields after each."""
+        self.prepare()
+        total = ending.changes(work)
+        assert total > 40
+        numbers = range(0, total, max(1, total // sample) if sample else 1)
+        for number in numbers:
+            self.prepare()
+            assert ending.killed_at(number, work), "the fault did not fire"
+            yield
+        print(f"\n{work.__name__}: killed at {len(numbers)} of {total} changes", end="")
+
+    # what is done
+
+    def migrate(self):
+        connect_writer(self.store).close()
+
+    def back_up(self):
+        with contextlib.closing(connect_reader(self.store)) as source:
+            backup.back_up(source, self.copy)
+
+    def restore(self):
+        restore(self.copy, self.store, self.spill, self.now)
+
+    # what is there
+
+    def copies(self):
+        return backup.copies_beside(self.store)
+
+    def partials(self):
+        return list(self.folder.glob(".*.partial"))
+
+    def found_by_the_next_start(self) -> set[str]:
+        lines = self.spill.read_bytes().splitlines() if self.spill.exists() else []
+        waiting = {decode(line).id.replace("-", "") for line in lines}
+        return waiting | ids_in(self.store)
+
+
+class WithCopy(Case):
+    """Beside the store there is a copy that lacks half of its events."""
+
+    def prepare(self):
+        super().prepare()
+        make_older(self.copy)
+        with contextlib.closing(apsw.Connection(str(self.copy))) as copy:
+            copy.execute("DELETE FROM events WHERE seq > 21").fetchall()
+            copy.execute("PRAGMA journal_mode = DELETE").fetchall()
+
+
+def ids_in(path) -> set[str]:
+    with contextlib.closing(apsw.Connection(str(path))) as connection:
+        return {each.hex() for (each,) in connection.execute("SELECT id FROM events").fetchall()}
+
+
+def schema_of(path) -> int:
+    with contextlib.closing(apsw.Connection(str(path))) as connection:
+        return connection.execute("PRAGMA user_version").get
+
+
+def upgrades(folder, sample):
+    case = Case(folder)
+    changed = []
+    for _ in case.each_kill(case.migrate, sample):
+        assert all(content(copy) == case.before for copy in case.copies())
+        changed.append(schema_of(case.store) > 1)
+        if changed[-1]:
+            assert case.copies()
+        else:
+            assert content(case.store) == case.before
+        case.migrate()
+        assert schema_of(case.store) == len(migrations())
+        assert content(case.store)["events"] == case.before["events"]
+        assert [content(copy) for copy in case.copies()] == [case.before]
+        assert not case.partials()
+    print(f"; the store was changed already in {sum(changed)} of them")
+    assert not all(changed)
+
+
+def backups(folder, sample):
+    case = Case(folder)
+    named = []
+    for _ in case.each_kill(case.back_up, sample):
+        assert content(case.store) == case.before
+        named.append(case.copy.exists())
+        if named[-1]:
+            assert content(case.copy) == case.before
+            assert integrity(case.copy) == "ok"
+            case.copy.unlink()
+        case.back_up()
+        assert content(case.copy) == case.before
+        assert not case.partials()
+    print(f"; the copy had its name already in {sum(named)} of them")
+    assert not all(named)
+
+
+def restores(folder, sample):
+    case = WithCopy(folder)
+    everything = ids_in(folder / "before.db")
+    assert len(everything) == EVENTS
+    for _ in case.each_kill(case.restore, sample):
+        assert case.found_by_the_next_start() >= everything
+        assert integrity(case.store) == "ok"
+        case.now += 1
+        case.restore()
+        assert case.found_by_the_next_start() >= everything
+        assert content(case.store) == content(case.copy)
+    print()
+
+
+PROCEDURES = [upgrades, backups, restores]
+
+
+@pytest.mark.parametrize("procedure", PROCEDURES)
+def test_a_kill_leaves_no_half_copy_and_loses_nothing(tmp_path, procedure):
+    procedure(tmp_path, SHORT)
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("procedure", PROCEDURES)
+def test_a_kill_at_any_change_leaves_no_half_copy_and_loses_nothing(tmp_path, procedure):
+    procedure(tmp_path, None)
+
+
+@contextlib.contextmanager
+def in_place(target):
+    with target.open("wb") as file:
+        yield target, file.fileno()
+
+
+def test_a_copy_that_has_its_name_from_the_start_is_left_half_made(tmp_path, monkeypatch):
+    """The control."""
+    monkeypatch.setattr(backup, "_partial", in_place)
+    monkeypatch.setattr(backup, "_name", lambda *_: None)
+    with pytest.raises((AssertionError, apsw.Error)):
+        backups(tmp_path, SHORT)
+
+
+def test_a_store_changed_without_a_copy_is_found_out(tmp_path, monkeypatch):
+    """The control."""
+    monkeypatch.setattr(backup, "back_up_before", lambda *_: "nothing")
+    with pytest.raises(AssertionError):
+        upgrades(tmp_path, SHORT)
