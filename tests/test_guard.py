@@ -1,10 +1,15 @@
-"""Which addresses may be dialled: a table. Nothing is dialled here."""
+"""Which addresses may be dialled: a table, judged and then tried. None of them is dialled."""
 
+import asyncio
 from ipaddress import ip_address, ip_network
 
+import httpx
 import pytest
+from names import Names
 
+import relay.http
 from relay.guard import allowed, refusal
+from relay.outcome import Pause
 
 PUBLIC = """
 1.1.1.1 8.8.8.8 9.255.255.255 11.0.0.0 100.63.255.255 100.128.0.0 126.255.255.255 128.0.0.0
@@ -117,3 +122,95 @@ def test_allow_private_opens_the_network_that_it_names(address, network):
 )
 def test_allow_private_opens_nothing_else(address, network):
     assert not allowed(address, [ip_network(network)])
+
+
+# The same table through the client that sinks have
+
+
+@pytest.fixture
+async def listener():
+    """Connections that loopback got, and the port: what is tried below would lead there."""
+    accepted = []
+
+    async def accept(_, writer):
+        accepted.append(writer)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(accept, "127.0.0.1", 0) as server:
+        yield accepted, server.sockets[0].getsockname()[1]
+
+
+@pytest.fixture
+def sockets(monkeypatch):
+    """What the client makes sockets for; each is dialled at once."""
+    made = []
+    make = relay.http.Transport._guarded_socket
+
+    def counted(self, info):
+        found = make(self, info)
+        made.append(info[4][0])
+        return found
+
+    monkeypatch.setattr(relay.http.Transport, "_guarded_socket", counted)
+    return made
+
+
+SPELLINGS = """
+127.1 127.0.1 2130706433 0x7f000001 0x7f.1 0177.0.0.1 017700000001 127.0.0.1. 0 0x0 00.0.0.0
+localhost LOCALHOST localhost. ip6-localhost a.localhost 127.0.0.1.nip.io localtest.me
+①②⑦.⓪.⓪.① 127。0。0。1 127｡0｡0｡1 public.test@127.0.0.1 public.test:x@127.0.0.1
+metadata metadata.google.internal instance-data 169.254.169.254.nip.io kubernetes.default.svc
+0xa9fea9fe 2852039166 0251.0376.0251.0376 10.1 0xa.0.0.1 012.0.0.1 192.168.257 3232235777
+"""
+
+
+def literal(address: str) -> str:
+    return f"[{address.replace('%', '%25')}]" if ":" in address else address
+
+
+async def tried(host: str, port: int, *addresses: str) -> str:
+    """Why a request to that host did not go out; every name has these addresses."""
+    resolver = Names(list(addresses))
+    async with relay.http.client(timeout=5, resolver=resolver) as client:
+        with pytest.raises((Pause, httpx.InvalidURL, httpx.UnsupportedProtocol)) as caught:
+            await client.get(f"http://{host}:{port}/")
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("kind", CLOSED)
+async def test_no_closed_address_is_dialled(listener, sockets, kind):
+    """As it stands in the URL, and as what a name resolves to, alone and behind a public one."""
+    accepted, port = listener
+    for address in CLOSED[kind].split():
+        await tried(literal(address), port)
+        for addresses in ([address], ["1.1.1.1", address], [address, "2606:4700::1"]):
+            assert "allow_private" in await tried("receiver.test", port, *addresses)
+    assert (sockets, accepted) == ([], [])
+
+
+@pytest.mark.parametrize("host", SPELLINGS.split())
+async def test_no_spelling_of_one_is_dialled(listener, sockets, host):
+    """Those that are names to us are answered as a resolver would that takes them for numbers."""
+    accepted, port = listener
+    await tried(host, port, "127.0.0.1")
+    assert (sockets, accepted) == ([], [])
+
+
+def test_the_tries_are_many():
+    assert len(TABLE) + len(SPELLINGS.split()) >= 160
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "localhost", "0x7f.1"])
+async def test_control_without_the_guard_they_are_dialled(listener, sockets, monkeypatch, host):
+    monkeypatch.setattr(relay.http, "refusal", lambda *_: None)
+    accepted, port = listener
+    async with relay.http.client(timeout=5, resolver=Names(["127.0.0.1"])) as client:
+        if host == "127.1.2.3":  # somebody else's loopback: the listener is at another address
+            with pytest.raises(httpx.ConnectError):
+                await client.get(f"http://{host}:{port}/")
+        else:
+            assert (await client.get(f"http://{host}:{port}/")).status_code == 200
+            assert len(accepted) == 1
+    assert len(sockets) == 1

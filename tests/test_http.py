@@ -11,12 +11,12 @@ import weakref
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 
-import aiohttp.abc
 import httpx
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from names import Names
 from stubs.receiver import (
     Receiver,
     broken,
@@ -37,32 +37,6 @@ from relay.outcome import Pause, Reject, Retry
 from relay.units import Rate
 
 LOOPBACK = [ipaddress.ip_network("127.0.0.0/8")]
-
-
-class Names(aiohttp.abc.AbstractResolver):
-    """Every name has these addresses, or those of the next in turn; asks no server."""
-
-    def __init__(self, *answers):
-        self.answers = list(answers)
-        self.asked = []
-
-    async def resolve(self, host, port=0, *_, **__):
-        self.asked.append(host)
-        addresses = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-        return [
-            {
-                "hostname": host,
-                "host": address,
-                "port": port,
-                "family": socket.AF_INET6 if ":" in address else socket.AF_INET,
-                "proto": 0,
-                "flags": socket.AI_NUMERICHOST,
-            }
-            for address in addresses
-        ]
-
-    async def close(self):
-        pass
 
 
 @pytest.fixture
