@@ -27,7 +27,10 @@ Save = Callable[[SinkState], Awaitable[None]]
 
 
 class Hold:
-    """One sink's hold. `changed` is called, and the state saved, whenever it changes."""
+    """One sink's hold. `changed` is called, and the state saved, whenever it changes.
+
+    The reasons that it keeps and shows hold no contact's number.
+    """
 
     def __init__(
         self,
@@ -104,9 +107,10 @@ class Hold:
         """Halt it until a probe, in `after` seconds, finds it well; the operator's: for good."""
         if self._state.paused_by_operator and not by_operator:
             return
+        reason = mask_all(reason)
         seconds = PROBE_EVERY if after is None else min(after, LONGEST_HOLD)
         if self._state.paused is None or by_operator:
-            self._log.error("paused: %s", mask_all(reason))
+            self._log.error("paused: %s", reason)
         elif self._state.paused == reason and seconds <= self.left() + NEWS:
             return  # the next record of a batch, with the same to say
         self._state.paused = reason
@@ -116,9 +120,10 @@ class Hold:
 
     async def park(self, reason: str, seconds: float) -> None:
         """Halt it for so many seconds, a day at the most."""
+        reason = mask_all(reason)
         seconds = min(max(seconds, 0.0), LONGEST_HOLD)
         if self._state.parked is None or seconds > self.left() + NEWS:
-            self._log.warning("parked for %g s: %s", seconds, mask_all(reason))
+            self._log.warning("parked for %g s: %s", seconds, reason)
             self._state.parked = reason
             self._state.parked_until = self.after(seconds)
             await self._halt(seconds)
