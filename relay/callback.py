@@ -7,7 +7,8 @@ from dataclasses import dataclass
 class Callback:
     """One request, as bytes. `repr` shows no bytes, as they hold the contact's number.
 
-    `received` is microseconds since the epoch; `test` marks callbacks made by `relay send`.
+    `received` is microseconds since the epoch; `test` marks callbacks made by `relay send`;
+    `traceparent` is the trace it came in, where traces are wanted.
     """
 
     source: str
@@ -17,6 +18,7 @@ class Callback:
     body: bytes
     received: int
     test: bool = False
+    traceparent: str | None = None
 
     def __repr__(self) -> str:
         return f"Callback(source={self.source!r}, method={self.method!r}, …)"

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 from zoneinfo import ZoneInfo
 
+from relay import extras
 from relay.address import Address
 from relay.expressions import Condition, Environment, ExpressionError
 from relay.expressions import Mapping as RecordMap
@@ -28,6 +29,7 @@ from relay.settings import (
     Settings,
     SinkSettings,
     SourceConfig,
+    Tracing,
     parse_timezone,
 )
 from relay.sink import Options, Sink
@@ -36,6 +38,7 @@ from relay.units import Rate
 __all__ = ["Config", "ConfigError", "Problem", "SinkConfig", "SourceConfig", "load"]
 
 UNGUARDED = "needs tokens or allow_from, as other machines can reach {}"
+NO_TRACES = "needs the extra otel: pip install 'sumotext-relay[otel]'"
 NO_LOGIN = "should be reached by this machine alone, as 127.0.0.1:8081 is: it has no login yet"
 
 S = TypeVar("S")
@@ -91,6 +94,7 @@ class Config:
     sources: dict[str, SourceConfig]
     sinks: dict[str, SinkConfig]
     alerts: Alerts
+    tracing: Tracing | None
     registry: Registry = field(repr=False)
     text: bytes = field(repr=False)
     """The file as it was read."""
@@ -107,6 +111,8 @@ def load(path: Path, environ: Mapping[str, str], *, fill: bool = True) -> Config
     environment = Environment(_timezone(reading.part("timezone")))
     registry = _registry(reading)
     _check_listeners(reading)
+    if reading.part("tracing") is not None and not extras.traces():
+        reading.complain([Mistake(("tracing",), NO_TRACES)])
     sinks = {
         name: _SinkReader(reading, name, environment, registry) for name in reading.names("sinks")
     }
@@ -126,6 +132,7 @@ def load(path: Path, environ: Mapping[str, str], *, fill: bool = True) -> Config
         sources=settings.sources,
         sinks={name: sinks[name].config(each) for name, each in settings.sinks.items()},
         alerts=settings.alerts,
+        tracing=settings.tracing,
         registry=registry,
         text=reading.text,
     )

@@ -24,6 +24,7 @@ from relay.quota import Quota
 from relay.sink import Sink
 from relay.store import Claim, Claimed, Settlement, SinkState, State, Store, StoreFull
 from relay.tally import Deliveries
+from relay.tracing import Traces
 from relay.verdict import Judge, put_back
 
 TRY_AGAIN = 1.0
@@ -48,7 +49,13 @@ class Courier:
     """One sink's worker, from `start` to `stop`."""
 
     def __init__(
-        self, config: SinkConfig, sink: Sink, store: Store, clock: Clock, state: SinkState
+        self,
+        config: SinkConfig,
+        sink: Sink,
+        store: Store,
+        clock: Clock,
+        state: SinkState,
+        traces: Traces | None = None,
     ) -> None:
         self.name = config.name
         self._config = config
@@ -58,7 +65,7 @@ class Courier:
         log = logging.getLogger(f"relay.sinks.{self.name}")
         self._hold = Hold(state, clock, self._save, self._hold_changed, log)
         self._judge = Judge(config, self._hold)
-        self._dispatch = Dispatch(config, sink, clock)
+        self._dispatch = Dispatch(config, sink, clock, traces)
         self.tally = Deliveries()
         self._breaker = Breaker(config.breaker.failures)
         self._streak = Streak(STREAK)

@@ -14,6 +14,7 @@ from relay.expressions import EvaluationError
 from relay.outcome import Delivered, Outcome, Pause, Reject, Retry
 from relay.sink import Delivery, Sink
 from relay.store import Claim
+from relay.tracing import Traces
 
 STREAK = 5
 """So many contacts refused in a row for one cause point to a mistake in the configuration."""
@@ -43,13 +44,24 @@ class Result:
 class Dispatch:
     """Sends claims to one sink: renders the records, keeps the time-out, classes what is raised."""
 
-    def __init__(self, config: SinkConfig, sink: Sink, clock: Clock) -> None:
+    def __init__(
+        self, config: SinkConfig, sink: Sink, clock: Clock, traces: Traces | None = None
+    ) -> None:
         self._config = config
         self._sink = sink
         self._clock = clock
+        self._traces = traces
 
     async def send(self, claims: Sequence[Claim]) -> list[Result]:
         """Send the claims together; a result for each. Raises nothing but CancelledError."""
+        if self._traces is None:
+            return await self._send(claims)
+        with self._traces.attempts(self._config.name, claims) as attempts:
+            results = await self._send(claims)
+            attempts.end([result.outcome for result in results])
+        return results
+
+    async def _send(self, claims: Sequence[Claim]) -> list[Result]:
         started, begun = self._clock.now(), self._clock.monotonic()
         limiter.urgent.set(any(claim.urgent for claim in claims))
         deliveries: list[Delivery] = []

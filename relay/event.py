@@ -28,6 +28,7 @@ class Event:
     time: str
     data: Mapping[str, Any]
     test: bool = False
+    traceparent: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The event in the JSON format of CloudEvents; absent attributes are left out."""
@@ -43,6 +44,8 @@ class Event:
         envelope["datacontenttype"] = CONTENT_TYPE
         if self.test:
             envelope["test"] = True
+        if self.traceparent is not None:
+            envelope["traceparent"] = self.traceparent
         envelope["data"] = self.data
         return envelope
 
@@ -62,6 +65,7 @@ class Event:
             time=envelope["time"],
             data=envelope["data"],
             test=envelope.get("test", False),
+            traceparent=envelope.get("traceparent"),
         )
 
 

@@ -15,6 +15,7 @@ from relay.plugins import PluginError
 from relay.sink import Sink
 from relay.store import SinkState, Store
 from relay.tally import Deliveries
+from relay.tracing import Traces
 
 log = logging.getLogger("relay")
 
@@ -27,14 +28,16 @@ class Fleet:
         self._starting: asyncio.Task[None] | None = None
 
     @classmethod
-    async def make(cls, config: Config, store: Store, clock: Clock) -> "Fleet":
+    async def make(
+        cls, config: Config, store: Store, clock: Clock, traces: Traces | None = None
+    ) -> "Fleet":
         """A courier for each enabled sink, going on from the state that the store kept."""
         states = await store.sink_states()
         couriers = {}
         for name, sink in config.sinks.items():
             if sink.enabled:
                 state = states.get(name) or SinkState()
-                couriers[name] = Courier(sink, make_sink(sink, clock), store, clock, state)
+                couriers[name] = Courier(sink, make_sink(sink, clock), store, clock, state, traces)
         return cls(couriers)
 
     def start(self, store: Store) -> None:

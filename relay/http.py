@@ -24,6 +24,7 @@ from relay.guard import Network, refusal
 from relay.limiter import Limiter
 from relay.outcome import Pause
 from relay.release import version
+from relay.tracing import outgoing
 
 CONNECTIONS = 100
 # Below the 5 s of many servers, so that no request meets a connection just being closed.
@@ -278,11 +279,14 @@ def _yarl(url: str) -> yarl.URL:
 
 def _headers(request: httpx.Request) -> list[tuple[str, str]]:
     """All but the one about framing, which is aiohttp's to say."""
-    return [
+    headers = [
         (name.decode(), value.decode())
         for name, value in request.headers.raw
         if name.lower() != b"transfer-encoding"
     ]
+    if (trace := outgoing.get()) and "traceparent" not in request.headers:
+        headers.append(("traceparent", trace))
+    return headers
 
 
 def _body(request: httpx.Request) -> bytes | AsyncIterator[bytes] | None:

@@ -23,6 +23,7 @@ from relay.problem import CONTENT_TYPE, Headers, problem, send_problem
 from relay.store import Receipt, StoreError
 from relay.tally import Answers
 from relay.tokens import basic_password
+from relay.tracing import Traces, valid
 
 log = logging.getLogger("relay.ingress")
 
@@ -65,9 +66,10 @@ def app(
     config: Config,
     *,
     ready: Ready = lambda: (),
+    traces: Traces | None = None,
 ) -> Ingress:
     """The application. `ready` gives the reasons why the relay is not ready; none, and it is."""
-    return Ingress(Callbacks(keeper, config), ready)
+    return Ingress(Callbacks(keeper, config, traces), ready)
 
 
 async def _healthz(_: Request) -> Response:
@@ -108,8 +110,9 @@ class Disconnected(Exception):
 class Callbacks:
     """`/callbacks/{source}` and `/callbacks/{source}/{token}`, as a bare ASGI application."""
 
-    def __init__(self, keeper: Keeper, config: Config) -> None:
+    def __init__(self, keeper: Keeper, config: Config, traces: Traces | None) -> None:
         self._keeper = keeper
+        self._traces = traces
         self._doors = {
             name: Door(name, source, monotonic) for name, source in config.sources.items()
         }
@@ -134,11 +137,16 @@ class Callbacks:
         else:
             if log.isEnabledFor(logging.DEBUG):
                 log.debug("source %s: %s %s", name, receipt.type, receipt.id)
-            self.answers.acknowledged(name, receipt, perf_counter() - begun)
+            self._acknowledged(name, receipt, scope, perf_counter() - begun)
             body = orjson.dumps({"id": receipt.id, "type": receipt.type})
             length = (b"content-length", b"%d" % len(body))
             await send({"type": "http.response.start", "status": 200, "headers": [_JSON, length]})
             await send({"type": "http.response.body", "body": body})
+
+    def _acknowledged(self, name: str, receipt: Receipt, scope: Scope, seconds: float) -> None:
+        self.answers.acknowledged(name, receipt, seconds)
+        if self._traces is not None:
+            self._traces.received(name, receipt, _traceparent(scope), seconds)
 
     async def _take(self, name: str, token: str, scope: Scope, receive: Receive) -> Receipt:
         """Store the callback, or raise Refused."""
@@ -181,6 +189,7 @@ class Callbacks:
             body=await _body(receive) if has_body else b"",
             received=self._keeper.now(),
             test=test,
+            traceparent=None if self._traces is None else _traceparent(scope),
         )
 
     async def _knock(self, door: Door, callback: Callback, scope: Scope, token: str) -> None:
@@ -232,6 +241,12 @@ def _offered(scope: Scope, path_token: str) -> list[bytes]:
             if password is not None:
                 offered.append(password)
     return offered
+
+
+def _traceparent(scope: Scope) -> str | None:
+    """The trace that the request is part of; none where it says so twice."""
+    found = [value for header, value in scope["headers"] if header == b"traceparent"]
+    return valid(found[0]) if len(found) == 1 else None
 
 
 async def _body(receive: Receive) -> bytes:

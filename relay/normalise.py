@@ -112,6 +112,7 @@ class Reader:
                 "parameters": [[name, value] for name, value in pairs],
             },
             test=callback.test,
+            traceparent=callback.traceparent,
         )
 
     def _sort(self, pairs: Pairs) -> "_Found":

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-from relay import control, ingress, localsocket
+from relay import control, ingress, localsocket, tracing
 from relay.alerts.watch import watching
 from relay.anew import Kept
 from relay.clock import Clock, SystemClock
@@ -26,6 +26,7 @@ from relay.shelter import Shelter, sheltering
 from relay.sqlite import SqliteStore
 from relay.standing import Standing
 from relay.store import StoreBroken, StoreError, StoreLocked
+from relay.tracing import Traces
 
 GRACE = 3.0
 """With the listeners' drain, and what comes between and after, below the 10 s of a stop."""
@@ -36,8 +37,11 @@ log = logging.getLogger("relay")
 class Service:
     """A running relay. Made by `started`, which also stops it."""
 
-    def __init__(self, store: SqliteStore, fleet: Fleet, broken: asyncio.Event) -> None:
+    def __init__(
+        self, store: SqliteStore, fleet: Fleet, broken: asyncio.Event, traces: Traces | None
+    ) -> None:
         self._store = store
+        self.traces = traces
         self._fleet = fleet
         self._broken = broken
         self.public: list[Server] = []
@@ -140,8 +144,9 @@ async def _serving(
 ) -> AsyncIterator[Service]:
     config = standing.config
     try:
-        fleet = await Fleet.make(config, store, clock)
-        service = Service(store, fleet, broken)
+        traces = tracing.made(config.tracing)
+        fleet = await Fleet.make(config, store, clock, traces)
+        service = Service(store, fleet, broken, traces)
         intake = Intake(config, store, clock)
         async with sheltering(config, intake, store, clock) as shelter:
             try:
@@ -159,6 +164,8 @@ async def _serving(
                     await drain(service.servers)
                 finally:
                     await fleet.stop(GRACE)
+                    if traces is not None:
+                        await traces.close()
     finally:
         await store.close()
 
@@ -175,7 +182,10 @@ async def _listen(
 ) -> None:
     config = standing.config
     service.callbacks = ingress.app(
-        shelter, config, ready=lambda: [] if store.alive() else ["store"]
+        shelter,
+        config,
+        ready=lambda: [] if store.alive() else ["store"],
+        traces=service.traces,
     )
     service.overview = Overview(
         store,

@@ -260,6 +260,14 @@ class AlertEmail(Model):
         return self
 
 
+class Tracing(Model):
+    """Where traces go, by OTLP over HTTP, and the share of events that have one."""
+
+    endpoint: WebUrl = Field(repr=False)
+    share: float = Field(default=1.0, ge=0, le=1)
+    headers: dict[str, SecretStr] = Field(default={})
+
+
 class Alerts(Model):
     """Who is told when something is wrong, of what, and how often again while it lasts."""
 
@@ -294,3 +302,4 @@ class Settings(Model):
     sources: dict[Name, SourceConfig] = Field(default={})
     sinks: dict[Name, SinkSettings] = Field(default={})
     alerts: Alerts = Field(default_factory=Alerts)
+    tracing: Tracing | None = None

@@ -55,7 +55,7 @@ class Deliveries:
 
     def concluded(self, result: Result, settlement: Settlement, now: float) -> None:
         """Count an attempt, and the delivery where that was its last one."""
-        self.attempts[_word(result.outcome)] += 1
+        self.attempts[word_of(result.outcome)] += 1
         self.attempt_seconds.observe(result.duration)
         if settlement.state == State.DELIVERED:
             self.ended["delivered"] += 1
@@ -66,7 +66,8 @@ class Deliveries:
             self.ended["dead"] += 1
 
 
-def _word(outcome: Outcome) -> str:
+def word_of(outcome: Outcome) -> str:
+    """What it is called in metrics and traces."""
     match outcome:
         case Delivered():
             return "delivered"
