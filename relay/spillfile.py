@@ -9,8 +9,8 @@ import contextlib
 import fcntl
 import os
 import zlib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -69,11 +69,17 @@ def decode(line: bytes) -> Spilled | None:
         if len(digits) != SUM or int(digits, 16) != zlib.crc32(record):
             return None
         found: dict[str, Any] = orjson.loads(record)
-        callback = found.pop("callback")
+        callback = _known(Callback, found.pop("callback"))
         callback |= {name: callback[name].encode("latin-1") for name in BYTES}
-        return Spilled(**found, callback=Callback(**callback))
+        return Spilled(**_known(Spilled, found), callback=Callback(**callback))
     except (AttributeError, KeyError, TypeError, ValueError):
         return None
+
+
+def _known(kind: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Without what a later release may have written: the way back is by the spill, too."""
+    names = {each.name for each in fields(kind)}
+    return {name: value for name, value in values.items() if name in names}
 
 
 def count(path: Path) -> int:

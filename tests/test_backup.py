@@ -17,6 +17,7 @@ from faults.oracle import integrity
 from olderstore import EVENTS, content, make_older
 
 from relay.cli import main
+from relay.spillfile import Spilled, SpillFile, encode
 from relay.sqlite import SqliteStore, backup, connection
 from relay.sqlite.connection import connect_reader
 from relay.store import StoreError, StoreNewer
@@ -339,3 +340,12 @@ def test_the_command_says_in_a_sentence_why_it_could_not(here):
     assert "No such file or directory" in command("backup", "no/copy.db", status=1).stderr
     (here / "relay.db").write_text("mine" * 1000)
     assert "not a database" in command("backup", "other.db", status=1).stderr
+
+
+def test_callbacks_that_wait_beside_the_store_are_told(here):
+    make_older(here / "relay.db")
+    spill = SpillFile(here / "relay.db.spill")
+    spill.append([encode(Spilled("1", arrival().callback))])
+    spill.close()
+    told = command("backup", "copy.db").stderr
+    assert told == f"{here / 'relay.db.spill'} has 1 callback more: copy it, too.\n"

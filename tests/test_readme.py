@@ -566,7 +566,7 @@ def test_the_tour_goes_as_told(terminal):
 
 def check_the_backup(terminal):
     """Made as the page says, while the relay runs; it is a store like any other."""
-    (command,) = (block for block in blocks("sh") if ".backup" in block)
+    (command,) = (block for block in blocks("sh") if "relay backup" in block)
     terminal.type(command)
     (terminal.folder / "elsewhere" / "data").mkdir(parents=True)
     (terminal.folder / "relay-backup.db").rename(terminal.folder / "elsewhere/data/relay.db")

@@ -6,6 +6,7 @@ import itertools
 import logging
 import os
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -79,6 +80,15 @@ def test_no_changed_byte_goes_unnoticed(data):
 @pytest.mark.parametrize("line", [b"", b"\n", b"\0" * 40, b"x", b"00000000 \n", b"0 {}\n"])
 def test_what_is_no_record_is_none(line):
     assert decode(line) is None
+
+
+def test_what_a_later_release_wrote_more_is_left_out():
+    import zlib
+
+    record = orjson.loads(encode(spilled(1)).partition(b" ")[2])
+    record["callback"]["later"] = record["later"] = 1
+    text = orjson.dumps(record)
+    assert decode(b"%08x %s\n" % (zlib.crc32(text), text)) == spilled(1)
 
 
 def test_a_record_of_another_shape_is_none():

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from relay import spillfile
 from relay.cli import client, options
 from relay.cli.output import count, print_json, progress
 from relay.config import Config
@@ -35,6 +36,9 @@ def backup(config: Config, file: Path, as_json: bool) -> None:
         back_up(source, file, show)
     with contextlib.closing(look_into(file)) as copy:
         events = reads.event_count(copy)
+    if waiting := spillfile.count(config.store_fallback):
+        spilled = count(waiting, "callback")
+        click.echo(f"{config.store_fallback} has {spilled} more: copy it, too.", err=True)
     size = file.stat().st_size
     if as_json:
         print_json({"file": str(file), "events": events, "bytes": size})
