@@ -5,6 +5,7 @@
 `${{ … }}` is a dollar sign before a template.
 """
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -97,7 +98,7 @@ class _Filler:
         if not directory:
             raise _Unset("cannot be read: the service has no $CREDENTIALS_DIRECTORY")
         places = [Path(directory, each) for each in (name, OF_FOLDER + name)]
-        return _content(next((place for place in places if place.exists()), places[0]))
+        return _content(next(filter(os.path.exists, places), places[0]))
 
 
 def _content(path: Path) -> str:

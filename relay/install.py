@@ -40,10 +40,11 @@ OURS = "# Written by `relay service install`"
 USER_LINE = f'u relay - "Sumotext Relay" {DATA}\n'
 MODE_LINES = f"""\
 d {CONFIG.parent} 0750 root relay
-d {PLUGINS} 0750 root relay
-d {CREDENTIALS} 0700 root root
-Z {CREDENTIALS}/* 0600 root root
 z {CONFIG} 0640 root relay
+d {PLUGINS}
+Z {PLUGINS} ~0750 root relay
+d {CREDENTIALS}
+Z {CREDENTIALS} ~0700 root root
 """
 
 

@@ -29,9 +29,10 @@ def doctor(path: Path, as_json: bool, offline: bool) -> None:
     It changes nothing. The exit status is 1 where there is a problem; a warning is none.
     """
     raw = options.read_config(path, fill=False)
+    filled = _filled(raw)  # while this is still root, whose alone the secrets may be
     client.become_owner(client.store_file(raw))
     with progress(None, "looking") as bar:
-        found = list(_examine(raw, offline=offline, alive=lambda: bar.advance(bar.task_ids[0])))
+        found = list(_examine(raw, *filled, offline, lambda: bar.advance(bar.task_ids[0])))
     if as_json:
         print_json([each.to_dict() for each in found])
     else:
@@ -40,8 +41,9 @@ def doctor(path: Path, as_json: bool, offline: bool) -> None:
         raise click.exceptions.Exit(1)
 
 
-def _examine(raw: Config, *, offline: bool, alive: Any) -> Iterator[Finding]:
-    config, unfilled = _filled(raw)
+def _examine(
+    raw: Config, config: Config, unfilled: list[Problem], offline: bool, alive: Any
+) -> Iterator[Finding]:
     store, now = client.store_file(raw), time.time()
     status = _status(raw, store)
     yield from _configuration(raw, unfilled, status)

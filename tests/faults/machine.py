@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from relay.install import HIDDEN
+from relay.install import COMMAND, CONFIG, DATA, HIDDEN, LINKS, SERVICE, SOCKET
 
 ROOT = Path(__file__).parents[2]
 CLONE_NEWNET = 0x40000000
@@ -124,6 +124,8 @@ class Machine:
 
     def _install(self) -> None:
         """The relay, with the Python and the packages that run this test, in /opt."""
+        for path in (RELAY, CONFIG.parent, DATA, *LINKS, SERVICE, SOCKET, COMMAND):
+            _remove(self.file(path))  # a relay that is installed on this machine
         python = visible_python()
         environment = self.file(RELAY)
         packages = environment / "lib" / python.name / "site-packages"
@@ -141,12 +143,13 @@ class Machine:
         self.file("/etc/systemd/system/trial.target").write_text(TARGET)
 
     def _boot(self) -> None:
-        words = ["systemd-nspawn", "--quiet", "--directory", self.root, "--register=no"]
-        words += ["--keep-unit", "--private-network", "--machine=relay-trial"]
-        words += [f"--bind-ro={sysconfig.get_path('purelib')}:{PACKAGES}", "--boot"]
+        # Should this test be ended, so is the machine.
+        words = ["setpriv", "--pdeathsig=KILL", "systemd-nspawn", "--quiet", "--boot"]
+        words += ["--register=no", "--keep-unit", "--private-network", "--machine=relay-trial"]
+        words += [f"--bind-ro={sysconfig.get_path('purelib')}:{PACKAGES}"]
         with self._console.open("wb") as console:
             self._process = subprocess.Popen(
-                [*words, "systemd.unit=trial.target"],
+                [*words, "--directory", self.root, "systemd.unit=trial.target"],
                 stdin=subprocess.DEVNULL,
                 stdout=console,
                 stderr=console,
@@ -190,6 +193,13 @@ def visible_python() -> Path:
         if python.exists() and not any(python.is_relative_to(hidden) for hidden in HIDDEN):
             return python
     return pytest.skip(f"there is no {name} outside of homes: apt-get install {name}")
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _enter(namespace: int) -> None:

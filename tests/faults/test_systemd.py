@@ -16,9 +16,17 @@ from oracle import Senders
 from pressing import press
 from relays import Sender
 
-from relay.install import SERVICE, SOCKET, TOKEN
+from relay.install import CONFIG, PLUGINS, SERVICE, SOCKET, TOKEN
 
 EXTRA = "  extra{0}: {{plugin: csv, options: {{path: /var/lib/relay/extra{0}.csv}}}}\n"
+PLUGIN = """
+import relay
+class Odd(relay.Sink):
+    async def send(self, delivery): ...
+@relay.hookimpl
+def register_sinks(register):
+    register("odd", Odd)
+"""
 SOME = 50
 
 pytestmark = pytest.mark.timeout(180)  # a machine is booted, and busy
@@ -89,6 +97,7 @@ async def test_the_token_is_a_credential_and_nowhere_else(relay):
     assert token not in relay.machine.journal()
     place = "/run/credentials/relay.service/relay_sumotext-token"
     assert relay.run("cat", place).strip() == token
+    assert "cannot be read" not in relay.run("relay", "doctor", check=False)
     as_another = relay.run("setpriv", "--reuid=65534", "--clear-groups", "cat", place, check=False)
     assert "Permission denied" in as_another
 
@@ -156,6 +165,20 @@ async def test_a_restart_fails_requests_where_systemd_does_not_hold_the_socket(r
     finally:
         reached.run("mv", f"/opt/{SOCKET.name}", SOCKET)
     assert failures
+
+
+@pytest.mark.faults
+async def test_settings_and_plugins_may_be_read_whatever_an_editor_makes_of_them(reached):
+    reached.machine.file(PLUGINS / "odd").mkdir()
+    plugin = reached.machine.file(PLUGINS / "odd/__init__.py")
+    plugin.write_text(PLUGIN)
+    reached.configure("  odd: {plugin: odd}\n")
+    reached.run("sh", "-c", f"chmod -R go= {PLUGINS} {CONFIG}; chmod 644 {TOKEN}")
+    await reached.reload()
+    assert "odd" in reached.run("relay", "status")
+    modes = reached.run("stat", "-c", "%a %U %G", CONFIG, PLUGINS / "odd/__init__.py", TOKEN)
+    assert modes.splitlines() == ["640 root relay", "640 root relay", "600 root root"]
+    reached.run("rm", "-r", PLUGINS / "odd")
 
 
 @pytest.mark.faults
@@ -263,3 +286,16 @@ def test_to_install_again_disturbs_nobody_and_to_uninstall_leaves_the_events(rel
     assert "relay.db" in relay.run("ls", "/var/lib/relay")
     relay.run(machines.PROGRAM, "service", "install", "--yes")
     assert "1 event" in relay.run("relay", "status")
+
+
+@pytest.mark.faults
+def test_data_of_before_is_taken_over_whoever_it_belongs_to(relay):
+    relay.run("relay", "send", "poll")
+    relay.run("systemctl", "stop", *UNITS)
+    relay.run("sh", "-c", "cp -r /var/lib/relay /opt/data && rm -r /var/lib/relay")
+    relay.run("cp", "-r", "/opt/data", "/var/lib/relay")
+    assert relay.run("stat", "-c", "%U", "/var/lib/relay/relay.db").strip() == "root"
+    relay.run("systemctl", "start", *UNITS)
+    assert relay.run("stat", "-c", "%U", "/var/lib/relay/relay.db").strip() == "relay"
+    relay.run("relay", "send", "poll")
+    assert "2 events" in relay.run("relay", "status")
