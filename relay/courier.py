@@ -131,6 +131,10 @@ class Courier:
         self._opt_out_waits = True
         self._urgent.set()
 
+    @property
+    def sink(self) -> Sink:
+        return self._sink
+
     def status(self) -> dict[str, Any]:
         """`state` (running, paused, parked), and `reason` and `until` unless it takes all.
 

@@ -86,6 +86,10 @@ class Fleet:
         if courier := self._couriers.get(name):
             await courier.resume()
 
+    def sink(self, name: str) -> Sink | None:
+        courier = self._couriers.get(name)
+        return courier.sink if courier else None
+
     def states(self) -> dict[str, dict[str, Any]]:
         return {name: courier.status() for name, courier in self._couriers.items()}
 

@@ -74,5 +74,23 @@ class PauseBody(Body):
     reason: str = "paused by hand"
 
 
+class PurgeBody(Body):
+    """`older_than` in seconds; None is what relay.yaml says."""
+
+    older_than: float | None = pydantic.Field(default=None, ge=0)
+    dry_run: bool = False
+
+
+class EraseBody(Body):
+    """A number in E.164."""
+
+    mobile: str = pydantic.Field(pattern=r"^\+[1-9][0-9]{6,14}$")
+
+
+class WordsQuery(Body):
+    after: int = 0
+    limit: int = pydantic.Field(default=PAGE, ge=1, le=PAGE)
+
+
 class RenameBody(Body):
     to: str

@@ -192,10 +192,10 @@ class Shelter:
 
     async def _import(self, importer: Importer) -> None:
         """Bring the spill to the store, then turn the callbacks there."""
-        self._want_room()
-        number = 0
-        while self._spill.records > CHUNK:
-            number += await self._bring(importer)
+        number = brought = await self._bring(importer)
+        while brought == CHUNK:
+            brought = await self._bring(importer)
+            number += brought
         self._turned.clear()
         try:
             while self._spill.unread:

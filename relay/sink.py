@@ -1,7 +1,7 @@
 """The sink: what a plugin writes to deliver events to one place."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -11,6 +11,7 @@ import pydantic
 from relay.event import Event
 from relay.outcome import Delivered, NotDelivered, Outcome, Pause, Reject, Retry
 from relay.quota import Quota
+from relay.traces import Traces
 
 
 class Options(pydantic.BaseModel):
@@ -38,6 +39,15 @@ class Delivery:
 
     def __repr__(self) -> str:
         return f"Delivery(id={self.id!r}, attempt={self.attempt})"
+
+
+@dataclass(frozen=True, slots=True)
+class Erased:
+    """What a sink removed of a contact from this machine, and what it could not reach."""
+
+    records: int = 0
+    mentions: int = 0
+    left: Sequence[str] = ()
 
 
 Progress = Callable[[int, int | None], None]
@@ -107,6 +117,18 @@ class Sink:
         how many are done, of how many where that is known. Raises what `send` raises.
         """
         return ["nothing to set up"]
+
+    async def erase(
+        self,
+        traces: Traces,  # noqa: ARG002  for those who keep something
+        ids: Collection[str],  # noqa: ARG002  the same
+    ) -> Erased | None:
+        """Remove what the sink keeps of a contact on this machine, in files of its own.
+
+        `traces` finds the number in bytes; `ids` are those of the contact's events. None says
+        that it keeps nothing. It is asked while nothing of the contact is being delivered.
+        """
+        return None
 
     async def send(self, delivery: Delivery) -> Delivered | None:
         """Deliver one event; return when the other side has it.

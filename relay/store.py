@@ -6,6 +6,7 @@ was stored, try again later) or `StoreBroken` (the fate of the last commit is no
 process).
 """
 
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -13,6 +14,7 @@ from typing import Any, Protocol
 
 from relay.callback import Callback
 from relay.event import Event
+from relay.traces import Traces
 
 
 class StoreError(Exception):
@@ -243,6 +245,16 @@ class Purged:
 
 
 @dataclass(frozen=True, slots=True)
+class Traced:
+    """A contact's events, by seq and id. `waiting`: (sink, state, event id) of an opt-out that
+    some sink does not have."""
+
+    contacts: Sequence[int]
+    events: Mapping[int, str]
+    waiting: Sequence[tuple[str, State, str]]
+
+
+@dataclass(frozen=True, slots=True)
 class Word:
     """A contact's opt-out or opt-in, and when each sink first accepted it.
 
@@ -391,6 +403,26 @@ class Store(Protocol):
 
         Each step is one short transaction; whoever asks for the next one may pause before.
         """
+
+    async def last_round(self) -> float | None:
+        """What the clock said at the last purge that went by itself, in seconds."""
+
+    async def note_round(self, now: float) -> None: ...
+
+    async def traced(self, traces: Traces) -> Traced:
+        """The events of a contact, from all sources."""
+
+    async def halt(self, traced: Traced) -> int:
+        """Give up the open deliveries of these events; return how many are being sent."""
+
+    async def forget(self, traced: Traced, traces: Traces) -> Counter[str]:
+        """Delete these events; black the number out, or delete callbacks, wherever else it is."""
+
+    async def scrub(self, traces: Traces) -> int:
+        """Rid the files of what was deleted; return how often the number still stands in them."""
+
+    async def note_erasure(self, traces: Traces, report: str) -> None:
+        """Keep that the number was erased: as a keyed hash."""
 
     async def words(self, *, after: int, limit: int = 500) -> list[Word]:
         """Every word of consent that was ever said, the oldest first, newer than the seq."""

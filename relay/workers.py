@@ -2,6 +2,7 @@
 
 from typing import Any, Protocol
 
+from relay.sink import Sink
 from relay.store import SinkState, Store
 
 
@@ -13,6 +14,9 @@ class Workers(Protocol):
 
     async def resume(self, name: str) -> None:
         """Deliver again, at once."""
+
+    def sink(self, name: str) -> Sink | None:
+        """The sink itself, where it is at work."""
 
     def states(self) -> dict[str, dict[str, Any]]:
         """For each running worker `state`, and `reason` where there is one."""
@@ -35,6 +39,9 @@ class NoWorkers:
     async def resume(self, name: str) -> None:
         state = await self._state(name)
         await self._store.save_sink_state(name, SinkState(active=state.active))
+
+    def sink(self, name: str) -> Sink | None:  # noqa: ARG002  there is none
+        return None
 
     def states(self) -> dict[str, dict[str, Any]]:
         return {}

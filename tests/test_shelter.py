@@ -252,6 +252,39 @@ async def everything(folder):
     return [(row.event.id, row.event.data["mobile"]) for row in rows]
 
 
+async def test_callbacks_are_not_held_up_by_a_store_that_takes_long_to_refuse(tmp_path):
+    """As it does while another program keeps it locked."""
+
+    class Slow(Trouble):
+        async def add(self, arrival):
+            if self.error:
+                self.tries += 1
+                asked.set()
+                await refuse.wait()
+            return await super().add(arrival)
+
+    made, asked, refuse = [], asyncio.Event(), asyncio.Event()
+
+    def wrap(store):
+        made.append(Slow(store, FULL))
+        return made[0]
+
+    async with sheltered(tmp_path, wrap=wrap) as parts:
+        first = asyncio.create_task(parts.send(1))
+        await asked.wait()
+        refuse.set()
+        sent = [await first]
+        refuse.clear()
+        asked.clear()
+        await asked.wait()  # the way home has begun
+        async with asyncio.timeout(1):
+            sent += [await parts.send(number) for number in range(3)]
+        made[0].error = None
+        refuse.set()
+        await parts.home()
+        assert await parts.stored() == sent
+
+
 async def test_erasing_waits_for_what_is_on_its_way_and_leaves_the_rest(tmp_path):
     wrap, made = troubled()
     async with sheltered(tmp_path, wrap=wrap) as parts:

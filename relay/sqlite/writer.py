@@ -31,6 +31,8 @@ class Work:
     done: asyncio.Future[Any]
     size: int = 1
     """How many pieces it is of itself."""
+    alone: bool = False
+    """It is no part of a transaction: it sees to that itself."""
 
 
 class Writer:
@@ -56,6 +58,7 @@ class Writer:
         self._on_broken = on_broken
         self._queue: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
         self._loop = asyncio.get_running_loop()
+        self._next: Work | None = None
         self._broken = False
         self._thread = threading.Thread(target=self._main, name="store-writer", daemon=True)
         self._opened: asyncio.Future[None] = self._loop.create_future()
@@ -67,13 +70,18 @@ class Writer:
         self._thread.start()
         await self._opened
 
-    def submit(self, run: Callable[[apsw.Connection], Any], size: int = 1) -> asyncio.Future[Any]:
-        """Hand over work; the future is done when the work's commit is on disk."""
+    def submit(
+        self, run: Callable[[apsw.Connection], Any], size: int = 1, *, alone: bool = False
+    ) -> asyncio.Future[Any]:
+        """Hand over work; the future is done when the work's commit is on disk.
+
+        What cannot be done within a transaction is done `alone`.
+        """
         done = self._loop.create_future()
         if self._broken:
             done.set_exception(StoreBroken("the store is broken"))
         else:
-            self._queue.put(Work(run, done, size))
+            self._queue.put(Work(run, done, size, alone))
         return done
 
     async def stop(self) -> None:
@@ -106,10 +114,13 @@ class Writer:
     def _next_group(self) -> list[Work]:
         """Wait for work, then take all there is; an empty list ends the thread."""
         group: list[Work] = []
-        work = self._queue.get()
+        work, self._next = self._next or self._queue.get(), None
         while work is not STOP:
+            if work.alone and group:
+                self._next = work
+                return group
             group.append(work)
-            if len(group) == GROUP or self._queue.empty():
+            if work.alone or len(group) == GROUP or self._queue.empty():
                 return group
             work = self._queue.get()
         if group:
@@ -145,6 +156,8 @@ class Writer:
             self._answer(list(zip(group, results, strict=True)))
 
     def _transaction(self, connection: apsw.Connection, group: list[Work]) -> list[Any]:
+        if group[0].alone:
+            return [group[0].run(connection)]
         connection.execute("BEGIN IMMEDIATE")
         results = [work.run(connection) for work in group]
         self._before_commit(connection)

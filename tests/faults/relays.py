@@ -194,11 +194,12 @@ class Relay:
             return (await control.get("/status")).raise_for_status().json()
 
     async def delivered(self, patience: float = PATIENCE) -> None:
-        """Wait until no delivery is pending."""
+        """Wait until no callback is in the spill, and no delivery is pending."""
         async with asyncio.timeout(patience), self.control() as control:
             while True:
-                sinks = (await control.get("/status")).raise_for_status().json()["sinks"]
-                if not any(sink["pending"] for sink in sinks.values()):
+                status = (await control.get("/status")).raise_for_status().json()
+                pending = any(sink["pending"] for sink in status["sinks"].values())
+                if not pending and not status["spill"]:
                     return
                 await asyncio.sleep(POLL)
 

@@ -254,9 +254,10 @@ def _pragma(relay, text):
 
 
 def hold(relay):
-    """Another program has locked it, and does not let go."""
+    """Another program has it for itself, and does not let go."""
     connection = apsw.Connection(str(relay.store))
-    connection.execute("BEGIN EXCLUSIVE")
+    for statement in ("PRAGMA locking_mode = EXCLUSIVE", "BEGIN IMMEDIATE", "COMMIT"):
+        connection.execute(statement).fetchall()
     return connection.close
 
 
@@ -323,6 +324,39 @@ async def test_control_a_relay_without_rescue_ends(tmp_path):
         corrupt(relay)
         assert not await relay.up_or_ended()
         assert await relay.ended() == 1
+
+
+# a store that another program writes to for long
+
+
+async def locked(tmp_path, *, sheltered):
+    """Send while another program holds the lock; the statuses."""
+    senders, statuses = Senders(), []
+    async with relaying(tmp_path / "relay", tmp_path, sheltered=sheltered) as relay:
+        await relay.start()
+        other = apsw.Connection(str(relay.store))
+        other.execute("BEGIN IMMEDIATE").fetchall()
+        statuses += await sends(relay, senders, range(1))  # it is waited for at first
+        begun = time.monotonic()
+        statuses += await sends(relay, senders, range(1, 40 if sheltered else 2))
+        took = time.monotonic() - begun
+        other.close()
+        while await sends(relay, senders, range(100, 101)) != [200]:
+            await asyncio.sleep(POLL)
+        await verified(relay, senders)
+    return statuses, took
+
+
+async def test_a_lock_that_another_program_holds_delays_the_first_callback_alone(tmp_path):
+    statuses, took = await locked(tmp_path, sheltered=True)
+    assert set(statuses) == {200}
+    assert took < 4, "the others have waited for the lock, too"
+
+
+async def test_control_without_the_spill_a_lock_delays_and_refuses(tmp_path):
+    statuses, took = await locked(tmp_path, sheltered=False)
+    assert set(statuses) == {503}
+    assert took < 4, "refused at once, as it is known to be locked"
 
 
 # a kill on the way home
