@@ -7,7 +7,7 @@ import json
 from oracle import in_csv, in_store, integrity, judge, unfinished
 from relays import Sender
 
-from relay.install import CONFIG, SERVICE, SOCKET
+from relay.install import CONFIG, PLUGINS, SERVICE, SOCKET
 from relay.sqlite import SqliteStore
 
 STORE = "/var/lib/relay/relay.db"
@@ -32,7 +32,8 @@ class Installed:
     def renew(self, *, token=True):
         """Forget what there was. Without a token the usual senders can be used."""
         self.run("systemctl", "stop", *UNITS)
-        self.run("sh", "-c", f"rm -rf /var/lib/relay/* /var/lib/relay/.[a-z]* {SERVICE}.d")
+        left = f"/var/lib/relay/* /var/lib/relay/.[a-z]* {SERVICE}.d {PLUGINS}/*"
+        self.run("sh", "-c", f"rm -rf {left}")
         self.run("journalctl", "--rotate", "--vacuum-size=1")
         self._text = self._original if token else self._original.replace(TOKENS, NEIGHBOURS)
         self.configure()
@@ -42,6 +43,14 @@ class Installed:
     def configure(self, sinks=""):
         """relay.yaml as it was installed, with these lines more under `sinks`."""
         self.machine.file(CONFIG).write_text(self._text + sinks)
+
+    def plug_in(self, text):
+        """Have a plugin `odd` of this text, in a folder, and a sink for it; where it is."""
+        place = PLUGINS / "odd/__init__.py"
+        self.machine.file(place).parent.mkdir()
+        self.machine.file(place).write_text(text)
+        self.configure("  odd: {plugin: odd}\n")
+        return place
 
     def drop_in(self, text):
         """Change the unit, as `systemctl edit` does."""

@@ -20,9 +20,11 @@ from relay.install import CONFIG, PLUGINS, SERVICE, SOCKET, TOKEN
 
 EXTRA = "  extra{0}: {{plugin: csv, options: {{path: /var/lib/relay/extra{0}.csv}}}}\n"
 PLUGIN = """
+import time
 import relay
 class Odd(relay.Sink):
-    async def send(self, delivery): ...
+    async def send(self, delivery):
+        {body}
 @relay.hookimpl
 def register_sinks(register):
     register("odd", Odd)
@@ -169,16 +171,12 @@ async def test_a_restart_fails_requests_where_systemd_does_not_hold_the_socket(r
 
 @pytest.mark.faults
 async def test_settings_and_plugins_may_be_read_whatever_an_editor_makes_of_them(reached):
-    reached.machine.file(PLUGINS / "odd").mkdir()
-    plugin = reached.machine.file(PLUGINS / "odd/__init__.py")
-    plugin.write_text(PLUGIN)
-    reached.configure("  odd: {plugin: odd}\n")
+    plugin = reached.plug_in(PLUGIN.format(body="pass"))
     reached.run("sh", "-c", f"chmod -R go= {PLUGINS} {CONFIG}; chmod 644 {TOKEN}")
     await reached.reload()
     assert "odd" in reached.run("relay", "status")
-    modes = reached.run("stat", "-c", "%a %U %G", CONFIG, PLUGINS / "odd/__init__.py", TOKEN)
+    modes = reached.run("stat", "-c", "%a %U %G", CONFIG, plugin, TOKEN)
     assert modes.splitlines() == ["640 root relay", "640 root relay", "600 root root"]
-    reached.run("rm", "-r", PLUGINS / "odd")
 
 
 @pytest.mark.faults
@@ -220,6 +218,17 @@ async def test_a_relay_that_hangs_is_ended_and_started_again(reached):
     senders = Senders()
     await reached.passes(senders)
     (await reached.verdict(senders)).sound(once=["archive"])
+
+
+@pytest.mark.faults
+async def test_where_a_loop_stood_still_is_in_the_journal_and_in_no_core_dump(reached):
+    plugin = reached.plug_in(PLUGIN.format(body="time.sleep(60)"))
+    reached.drop_in("[Service]\nWatchdogSec=2\n")
+    assert "Max core file size        0 " in reached.of_process("limits")
+    await reached.passes(Senders())
+    await reached.until(lambda: "Watchdog timeout" in reached.machine.journal())
+    await reached.until(lambda: "Fatal Python error: Aborted" in reached.machine.journal())
+    assert re.search(rf'File "{plugin}", line 6 in send', reached.machine.journal())
 
 
 @pytest.mark.faults
