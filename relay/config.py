@@ -1,8 +1,9 @@
 """The configuration: relay.yaml read, filled in and checked, every mistake with its line."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, TypeVar
 from zoneinfo import ZoneInfo
 
@@ -41,6 +42,9 @@ UNGUARDED = "needs tokens or allow_from, as other machines can reach {}"
 NO_TRACES = "needs the extra otel: pip install 'sumotext-relay[otel]'"
 NO_LOGIN = "should be reached by this machine alone, as 127.0.0.1:8081 is: it has no login yet"
 
+HELD = RegisteredSink("", Sink, "")
+"""Stands in where a sink is not to be made."""
+
 S = TypeVar("S")
 T = TypeVar("T")
 
@@ -72,6 +76,8 @@ class SinkConfig:
     retry: Retry
     breaker: Breaker
     allow_private: list[IPNetwork]
+    held: str | None = None
+    """Why it is only queued for; its class and its options are none then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +104,8 @@ class Config:
     registry: Registry = field(repr=False)
     text: bytes = field(repr=False)
     """The file as it was read."""
+    problems: Sequence[str] = ()
+    """What is wrong with `path`, where this is the last valid configuration in its place."""
 
 
 def load(path: Path, environ: Mapping[str, str], *, fill: bool = True) -> Config:
@@ -106,20 +114,34 @@ def load(path: Path, environ: Mapping[str, str], *, fill: bool = True) -> Config
     With `fill=False` a placeholder that has nothing to be filled with is left as it stands.
     """
     reading = Reading(path, environ, strict=fill)
-    context = {"folder": reading.folder, "strict": fill}
+    return configured(reading, registry_of(reading))
+
+
+def configured(
+    reading: Reading,
+    registry: Registry,
+    *,
+    held: Mapping[str, str] = MappingProxyType({}),
+    problems: Sequence[str] = (),
+) -> Config:
+    """What a reading comes to. Raises ConfigError for all that is wrong.
+
+    Of the sinks in `held`, with the reasons, neither the plugin nor the options are looked at.
+    """
+    context = {"folder": reading.folder, "strict": reading.strict}
     settings = reading.validated(Settings, reading.values, context=context)
     environment = Environment(_timezone(reading.part("timezone")))
-    registry = _registry(reading)
     _check_listeners(reading)
     if reading.part("tracing") is not None and not extras.traces():
         reading.complain([Mistake(("tracing",), NO_TRACES)])
     sinks = {
-        name: _SinkReader(reading, name, environment, registry) for name in reading.names("sinks")
+        name: _SinkReader(reading, name, environment, registry, held.get(name))
+        for name in reading.names("sinks")
     }
     if settings is None or reading.mistakes:
         raise reading.error()
     return Config(
-        path=path,
+        path=reading.origin,
         folder=reading.folder,
         server=settings.server,
         admin=settings.admin,
@@ -135,6 +157,7 @@ def load(path: Path, environ: Mapping[str, str], *, fill: bool = True) -> Config
         tracing=settings.tracing,
         registry=registry,
         text=reading.text,
+        problems=problems,
     )
 
 
@@ -142,13 +165,19 @@ class _SinkReader:
     """Checks what the model of all sinks cannot: the plugin, its options, the expressions."""
 
     def __init__(
-        self, reading: Reading, name: str, environment: Environment, registry: Registry
+        self,
+        reading: Reading,
+        name: str,
+        environment: Environment,
+        registry: Registry,
+        held: str | None,
     ) -> None:
         self.reading = reading
         self.name = name
         self.environment = environment
-        self.registered = self._registered(registry)
-        self.options = self._options()
+        self.held = held
+        self.registered = self._registered(registry) if held is None else HELD
+        self.options = self._options() if held is None else Options()
         self.when = self._compiled("when", str, environment.condition)
         self.map = self._compiled("map", dict, environment.mapping)
         self.limit = self._limit()
@@ -173,6 +202,7 @@ class _SinkReader:
             retry=settings.retry,
             breaker=settings.breaker,
             allow_private=settings.allow_private,
+            held=self.held,
         )
 
     def _at(self, *rest: str | int) -> Location:
@@ -219,7 +249,7 @@ class _SinkReader:
 
     def _limit(self) -> int:
         """The most that the sink takes at once. Complains of a `batch.size` above it."""
-        if self.registered is None or self.options is None:
+        if self.registered is None or self.options is None or self.held is not None:
             return 1
         try:
             limit = self.registered.sink_class.batch_limit(self.options)
@@ -252,7 +282,8 @@ def _beside(store: str) -> str:
     return f"{DEFAULT_STORE if store.startswith(POSTGRESQL) else store}.spill"
 
 
-def _registry(reading: Reading) -> Registry:
+def registry_of(reading: Reading) -> Registry:
+    """The plugins that can be used; those that do not load are among the reading's mistakes."""
     folders = reading.part("plugins")
     if not isinstance(folders, list):
         folders = [DEFAULT_PLUGINS]

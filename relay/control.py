@@ -207,6 +207,8 @@ class Control:
         sink = self._sink(name)
         if not sink.enabled:
             raise Refused(409, f"the sink {name} is disabled; enable it in relay.yaml first")
+        if sink.held is not None:
+            raise Refused(409, f"the sink {name} is held: {sink.held}; mend relay.yaml first")
         return sink
 
     def _sink(self, name: str) -> SinkConfig:

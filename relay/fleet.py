@@ -23,8 +23,9 @@ log = logging.getLogger("relay")
 class Fleet:
     """Starts, wakes and stops the couriers; what the commands ask of workers, too."""
 
-    def __init__(self, couriers: Mapping[str, Courier]) -> None:
+    def __init__(self, couriers: Mapping[str, Courier], held: Mapping[str, str]) -> None:
         self._couriers = couriers
+        self._held = held
         self._starting: asyncio.Task[None] | None = None
 
     @classmethod
@@ -35,10 +36,15 @@ class Fleet:
         states = await store.sink_states()
         couriers = {}
         for name, sink in config.sinks.items():
-            if sink.enabled:
+            if sink.enabled and sink.held is None:
                 state = states.get(name) or SinkState()
                 couriers[name] = Courier(sink, make_sink(sink, clock), store, clock, state, traces)
-        return cls(couriers)
+        held = {
+            name: sink.held
+            for name, sink in config.sinks.items()
+            if sink.enabled and sink.held is not None
+        }
+        return cls(couriers, held)
 
     def start(self, store: Store) -> None:
         """Begin to deliver."""
@@ -91,7 +97,8 @@ class Fleet:
         return courier.sink if courier else None
 
     def states(self) -> dict[str, dict[str, Any]]:
-        return {name: courier.status() for name, courier in self._couriers.items()}
+        held = {name: {"state": "held", "reason": why} for name, why in self._held.items()}
+        return {name: courier.status() for name, courier in self._couriers.items()} | held
 
     def tallies(self) -> dict[str, Deliveries]:
         return {name: courier.tally for name, courier in self._couriers.items()}

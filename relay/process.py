@@ -7,7 +7,7 @@ import os
 import signal
 from typing import Any
 
-from relay import terminal
+from relay import lastvalid, terminal
 from relay.anew import SIGNALS, Kept
 from relay.config import Config
 from relay.descriptors import raise_limit
@@ -22,6 +22,9 @@ from relay.watchdog import Watchdog
 COLLECT = (5_000, 20, 100)
 """When garbage is looked for: seldom, as hardly any is in circles; but what a plugin leaves of it
 is cleared away in pieces of a few milliseconds, for everything stands still meanwhile."""
+
+REMIND = 600.0
+"""Seconds from one complaint of a wrong relay.yaml to the next."""
 
 log = logging.getLogger("relay")
 
@@ -68,6 +71,8 @@ class Process:
         config = self._standing.config
         async with started(config, kept=self._kept, standing=self._standing) as service:
             lag.start()
+            reminder = asyncio.create_task(self._remind())
+            await asyncio.to_thread(lastvalid.keep, config)
             self._watchdog.heed(service.pulse)
             gc.freeze()  # what is there now stays: the collector need not look at it again
             gc.set_threshold(*COLLECT)
@@ -81,6 +86,7 @@ class Process:
                 self._notifier.stopping()
             log.info("starting anew" if anew else "stopping")
             self._watchdog.heed(None)
+            reminder.cancel()
             lag.stop()
         if anew and not self._stop.is_set() and not self._left_alone():
             return True
@@ -118,10 +124,18 @@ class Process:
             if not problems:
                 return True
             self._standing.refuse(problems)
-            for problem in problems:
-                log.error("%s", problem)
-            log.error("relay.yaml is wrong: the relay goes on with what it had read before")
+            self._complain()
             self._tell()
+
+    async def _remind(self) -> None:
+        """Say that relay.yaml is wrong, now and every so often while it is."""
+        while True:
+            self._complain()
+            await asyncio.sleep(REMIND)
+
+    def _complain(self) -> None:
+        for sentence in self._standing.complaints():
+            log.error("%s", sentence)
 
     def _left_alone(self) -> bool:
         """Whether the terminal has gone from which it was started."""

@@ -19,11 +19,22 @@ Model = TypeVar("Model", bound=pydantic.BaseModel)
 
 
 class Reading:
-    """Gathers mistakes instead of raising, so that one wrong part hides no other."""
+    """Gathers mistakes instead of raising, so that one wrong part hides no other.
 
-    def __init__(self, path: Path, environ: Mapping[str, str], *, strict: bool) -> None:
+    `origin` is the relay.yaml that the file at `path` is read in place of.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        environ: Mapping[str, str],
+        *,
+        strict: bool,
+        origin: Path | None = None,
+    ) -> None:
         self.path = path
-        self.folder = path.absolute().parent
+        self.origin = origin or path
+        self.folder = self.origin.absolute().parent
         self.strict = strict
         self.text = _content(path)
         self._document = parse(self.text)
@@ -37,10 +48,7 @@ class Reading:
 
     def part(self, *location: str | int) -> Any:
         """The value at the place; None where there is none."""
-        value = self.values
-        for key in location:
-            value = value.get(key) if isinstance(value, dict) else None
-        return value
+        return _part(self.values, location)
 
     def names(self, section: str) -> list[str]:
         """What the mapping of that name has entries for."""
@@ -73,6 +81,35 @@ class Reading:
             else:
                 self.mistakes.append(self._discreet(mistake))
 
+    def leave_out(self, *location: str | int) -> None:
+        """Take a part away, with the mistakes in it."""
+        *above, last = location
+        if isinstance(around := self.part(*above), dict):
+            around.pop(last, None)
+        self.forgive(*location)
+
+    def unfilled(self, *location: str | int) -> list[Location]:
+        """Where a placeholder in this part has nothing to be filled with."""
+        return [each.location for each in self._placeholders(location)]
+
+    def put(self, value: Any, *location: str | int) -> None:
+        """Have another value in a place, and forgive what was wrong with the old one."""
+        *above, last = location
+        around = self.values
+        for key in above:
+            around = around[key]
+        around[last] = value
+        self.forgive(*location)
+
+    def described(self, *location: str | int) -> Any:
+        """What the file itself has at the place, not filled in."""
+        return _part(self._document.value, location)
+
+    def forgive(self, *location: str | int) -> None:
+        """Take the mistakes away that were found in a part so far."""
+        for mistakes in (self.mistakes, self._filled.mistakes):
+            mistakes[:] = [each for each in mistakes if not _beneath(each.location, location)]
+
     def error(self) -> ConfigError:
         """All the mistakes, in the order of their lines."""
         problems = [
@@ -96,6 +133,12 @@ class Reading:
                 message = "is not right; its value was filled in, so it is not shown here"
                 return Mistake(mistake.location, message)
         return mistake
+
+
+def _part(value: Any, location: Location) -> Any:
+    for key in location:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
 
 
 def _content(path: Path) -> bytes:

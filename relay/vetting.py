@@ -15,7 +15,7 @@ import orjson
 import relay
 from relay.certificate import Certificate
 from relay.clock import SystemClock
-from relay.config import Config, ConfigError, load
+from relay.config import Config, ConfigError, Problem, load
 from relay.exposure import check_given
 from relay.fleet import make_sink
 from relay.listeners import ADMIN, PUBLIC, Listeners
@@ -68,34 +68,45 @@ def main() -> None:
 
 async def _problems(path: Path, listeners: Listeners) -> list[str]:
     try:
-        config = load(path, os.environ)
-        check_given(config, listeners)
+        config = await vetted(path, listeners)
     except ConfigError as error:
         return [str(problem) for problem in error.problems]
-    return await unfit(config) + _not_to_be_had(config, listeners)
+    return _not_to_be_had(config, listeners)
 
 
-async def unfit(config: Config) -> list[str]:
-    """What reading alone does not show: the certificate, and sinks that cannot be made."""
+async def vetted(path: Path, listeners: Listeners) -> Config:
+    """What relay.yaml says. Raises ConfigError for all that would keep the relay from running."""
+    config = load(path, os.environ)
+    check_given(config, listeners)
+    if unmade := await unfit(config):
+        raise ConfigError([Problem(path, None, f"sinks.{n}", why) for n, why in unmade.items()])
+    return config
+
+
+async def unfit(config: Config) -> dict[str, str]:
+    """The sinks that cannot be made, which reading alone does not show, with the reason."""
+    reasons = {}
+    for name, sink in config.sinks.items():
+        if sink.enabled and sink.held is None:
+            try:
+                await make_sink(sink, SystemClock()).http.aclose()
+            except PluginError as error:
+                reasons[name] = error.message
+    return reasons
+
+
+def _not_to_be_had(config: Config, listeners: Listeners) -> list[str]:
+    """A certificate that is none, and new addresses that are taken.
+
+    A port that the running relay listens on will be free.
+    """
+    held = {address.port for _, address in listeners.own}
     problems = []
     if tls := config.server.tls:
         try:
             Certificate(tls.cert, tls.key)
         except OSError as error:
             problems.append(f"{config.path}: server.tls: {error}")
-    for sink in config.sinks.values():
-        if sink.enabled:
-            try:
-                await make_sink(sink, SystemClock()).http.aclose()
-            except PluginError as error:
-                problems.append(f"{config.path}: {error}")
-    return problems
-
-
-def _not_to_be_had(config: Config, listeners: Listeners) -> list[str]:
-    """New addresses that are taken; a port that the running relay listens on will be free."""
-    held = {address.port for _, address in listeners.own}
-    problems = []
     for use, address in ((PUBLIC, config.server.listen), (ADMIN, config.admin.listen)):
         if listeners.given.get(use) or (use, address) in listeners.own or address.port in held:
             continue

@@ -14,6 +14,8 @@ def stored_state(sink: SinkConfig, state: SinkState, now: int) -> dict[str, Any]
     """How a sink stands by what is written down; a worker would say it in the same words."""
     if not sink.enabled:
         return {"state": "disabled"}
+    if sink.held is not None:
+        return {"state": "held", "reason": sink.held}
     if state.paused is not None:
         until = None if state.paused_by_operator else state.probe_at
         return {"state": "paused", "reason": state.paused, "until": until}

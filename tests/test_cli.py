@@ -575,7 +575,7 @@ def test_a_plugin_whose_sink_cannot_be_made_is_named(here):
         file.write("  unmade: {plugin: unmade}\n")
     for arguments in (("run",), ("check", "--online")):
         failed = command(*arguments)
-        assert failed.returncode == 1
+        assert failed.returncode == 78
         assert "the plugin unmade cannot make it: ValueError: no luck" in (
             failed.stderr + failed.stdout
         )

@@ -1,21 +1,30 @@
 """`relay check`: is the configuration right, and do the sinks answer?"""
 
 import asyncio
+import os
+from pathlib import Path
 
 import click
 
-from relay import checkup
+from relay import checkup, lastvalid
 from relay.certificate import Certificate
 from relay.cli import client, options
+from relay.cli.options import WrongConfiguration
 from relay.cli.output import count, printable
-from relay.config import Config
+from relay.config import Config, ConfigError
+from relay.listeners import Listeners
+from relay.vetting import vetted
 
 
 @click.command()
-@options.filled_config
+@options.config_path
 @click.option("--online", is_flag=True, help="Also ask each sink's other side.")
-def check(config: Config, online: bool) -> None:
+def check(path: Path, online: bool) -> None:
     """Look for mistakes in relay.yaml; with --online also for sinks that would fail."""
+    try:
+        config = asyncio.run(vetted(path, Listeners()))
+    except ConfigError as error:
+        raise WrongConfiguration("\n".join([str(error), *_instead(path, error)])) from error
     if tls := config.server.tls:
         Certificate(tls.cert, tls.key)
     click.echo(
@@ -26,6 +35,17 @@ def check(config: Config, online: bool) -> None:
     _name_orphans(config)
     if online and not asyncio.run(_all_answer(config)):
         raise click.exceptions.Exit(1)
+
+
+def _instead(path: Path, wrong: ConfigError) -> list[str]:
+    """What `relay run` would do with a configuration that is wrong, unless it refuses it."""
+    try:
+        last = lastvalid.load(path, os.environ, wrong, fill=True)
+    except ConfigError:
+        return []
+    held = [name for name, sink in last.sinks.items() if sink.held is not None]
+    without = f", holding back {', '.join(held)}" if held else ""
+    return [f"Until it is right, `relay run` goes on with the last valid configuration{without}."]
 
 
 def _name_orphans(config: Config) -> None:

@@ -28,7 +28,7 @@ def doctor(path: Path, as_json: bool, offline: bool) -> None:
 
     It changes nothing. The exit status is 1 where there is a problem; a warning is none.
     """
-    raw = options.read_config(path, fill=False)
+    raw = options.usable_config(path)
     filled = _filled(raw)  # while this is still root, whose alone the secrets may be
     client.become_owner(client.store_file(raw))
     with progress(None, "looking") as bar:

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
+from relay import lastvalid
 from relay.cli.moment import Resolve, moment
 from relay.config import Config, ConfigError, load
 
@@ -24,17 +25,31 @@ class WrongConfiguration(click.ClickException):
         click.echo(self.message, file=file, err=file is None)
 
 
-def read_config(path: Path, *, fill: bool) -> Config:
-    """What relay.yaml says. With `fill`, an unset `${NAME}` is a mistake."""
+def right_config(path: Path) -> Config:
+    """What relay.yaml says; an unset `${NAME}` is a mistake."""
     try:
-        return load(path, os.environ, fill=fill)
+        return load(path, os.environ)
     except ConfigError as error:
         raise WrongConfiguration(str(error)) from error
 
 
+def usable_config(path: Path) -> Config:
+    """What relay.yaml says, unfilled; while it is wrong, what the relay goes on with."""
+    try:
+        return load(path, os.environ, fill=False)
+    except ConfigError as error:
+        wrong = error
+    try:
+        last = lastvalid.load(path, os.environ, wrong, fill=False)
+    except ConfigError as error:
+        raise WrongConfiguration(str(error)) from error
+    click.echo(f"{path} is wrong (see `relay check`); this goes by the last valid one.", err=True)
+    return last
+
+
 def _config(*, fill: bool) -> Option[F]:
     def read(_: click.Context, __: click.Parameter, path: Path) -> Config:
-        return read_config(path, fill=fill)
+        return right_config(path) if fill else usable_config(path)
 
     return _option("config", read)
 

@@ -8,11 +8,14 @@ from pathlib import Path
 import click
 import uvloop
 
-from relay import log, process
+from relay import lastvalid, log, process
 from relay.anew import Kept
 from relay.cli import options
+from relay.config import Config, ConfigError
 from relay.exposure import check_given
+from relay.listeners import Listeners
 from relay.standing import Standing
+from relay.vetting import unfit, vetted
 
 LINGER = 1.0
 """Seconds for an orderly end of the process, once the relay has stopped."""
@@ -29,9 +32,21 @@ def run(path: Path, verbose: bool) -> None:
     """
     log.set_up(logging.DEBUG if verbose else logging.INFO)
     kept = Kept.taken(os.environ)
-    standing = Standing(options.read_config(path, fill=True))
-    check_given(standing.config, kept.listeners)
-    uvloop.run(_until_stopped(standing, kept))
+    try:
+        config = uvloop.run(_configuration(path, kept.listeners))
+    except ConfigError as error:
+        raise options.WrongConfiguration(str(error)) from error
+    uvloop.run(_until_stopped(Standing(config), kept))
+
+
+async def _configuration(path: Path, listeners: Listeners) -> Config:
+    """What relay.yaml says; while it is wrong, what the relay last started with."""
+    try:
+        return await vetted(path, listeners)
+    except ConfigError as wrong:
+        last = lastvalid.load(path, os.environ, wrong, fill=True)
+    check_given(last, listeners)
+    return lastvalid.holding(last, await unfit(last))
 
 
 async def _until_stopped(standing: Standing, kept: Kept) -> None:

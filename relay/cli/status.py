@@ -1,13 +1,14 @@
 """`relay status`: how all of it stands, at a glance."""
 
 from datetime import tzinfo
+from pathlib import Path
 from typing import Any
 
 import click
 
 from relay.cli import client, options
 from relay.cli.client import Client
-from relay.cli.output import count, print_json, print_table, reason_of
+from relay.cli.output import count, print_json, print_table, printable, reason_of
 from relay.config import Config
 
 
@@ -31,6 +32,8 @@ def status(config: Config, as_json: bool) -> None:
     if found["spill"]:
         spilled = count(found["spill"], "callback")
         click.echo(f"{spilled} could not be stored so far, and wait in {config.store_fallback}.")
+    for line in _configuration(found["configuration"], config.path):
+        click.echo(line)
     print_sinks([{"name": name, **sink} for name, sink in found["sinks"].items()], config.timezone)
     for line in _hints(found):
         click.echo(line)
@@ -44,6 +47,20 @@ def print_sinks(sinks: list[dict[str, Any]], zone: tzinfo) -> None:
         [column.capitalize() for column in columns],
         [[sink.get(column) for column in columns] for sink in shown],
     )
+
+
+def _configuration(found: dict[str, Any], path: Path) -> list[str]:
+    """What is to be said where relay.yaml is not what the relay goes by."""
+    match found:
+        case {"state": "current"}:
+            return []
+        case {"problems": []}:
+            return [f"{path} has changed since: SIGHUP (`systemctl reload`) has it read again."]
+        case {"state": "last_valid"}:
+            said = f"{path} is wrong, and the last valid configuration in its place:"
+        case _:
+            said = f"{path} is wrong, and what was read before in its place:"
+    return [said, *(f"  {printable(problem)}" for problem in found["problems"])]
 
 
 def _hints(found: dict[str, Any]) -> list[str]:

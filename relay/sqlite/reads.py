@@ -54,9 +54,7 @@ def reusable(connection: apsw.Connection) -> int:
     return _number(connection, "PRAGMA freelist_count") * _number(connection, "PRAGMA page_size")
 
 
-def keywords(
-    connection: apsw.Connection, after: int, limit: int
-) -> tuple[int, dict[str, int]]:
+def keywords(connection: apsw.Connection, after: int, limit: int) -> tuple[int, dict[str, int]]:
     """The seq up to which it looked, and when each keyword came last."""
     found = rows.every(
         connection,
