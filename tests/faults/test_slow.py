@@ -1,11 +1,16 @@
 """A crowd of slow connections: every good request is still answered, and the slow ones are cut."""
 
 import asyncio
+import contextlib
 import resource
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 from listening import QUERIES, answers, listening
+from relays import Relay, free_port
 
 from relay.protocol import Protocol
 from relay.sqlite import SqliteStore
@@ -19,6 +24,9 @@ BEGINNINGS = (
     b"POST /callbacks/sumotext HTTP/1.1\r\nContent-Length: 9999\r\n\r\nmobile=",
     b"POST /callbacks/sumotext HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nffff\r\nmobile=",
 )
+
+
+BARE = Path(__file__).parents[1] / "bench/bare.py"
 
 
 class Brief(Protocol):
@@ -71,14 +79,150 @@ async def test_a_hundred_slow_connections(tmp_path):
     await store.close()
 
 
+# the relay as a process, beside slow clients from many addresses who come back when they are cut
+
+
+class Figures:
+    """What the good ones saw, and what the process needed for it."""
+
+    def __init__(self) -> None:
+        self.waits = []
+        self.failed = 0
+        self.memory = self.descriptors = 0
+
+    def take(self, process) -> None:
+        """Look at the process."""
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        (line,) = [line for line in status.splitlines() if line.startswith("VmRSS")]
+        self.memory = max(self.memory, int(line.split()[1]) / 1024)
+        self.descriptors = max(
+            self.descriptors, len(list(Path(f"/proc/{process.pid}/fd").iterdir()))
+        )
+
+    def p99(self) -> float:
+        return sorted(self.waits)[int(len(self.waits) * 0.99)]
+
+
+async def pester(port: int, number: int) -> None:
+    """A slow client at an address of its own, for ever."""
+    beginning = BEGINNINGS[number % len(BEGINNINGS)]
+    while True:
+        with contextlib.suppress(OSError):
+            reader, writer = await asyncio.open_connection(
+                "127.0.0.1", port, local_addr=(f"127.0.0.{2 + number % 200}", 0)
+            )
+            try:
+                writer.write(beginning)
+                received = asyncio.create_task(reader.read())
+                while not received.done():
+                    await asyncio.wait([received], timeout=2)
+                    writer.write(b"2" if beginning else b"")
+                await received
+            finally:
+                received.cancel()
+                writer.transport.abort()
+        await asyncio.sleep(0.05)
+
+
+async def good(port: int, figures: Figures) -> None:
+    """One callback on a connection of its own."""
+    start = time.monotonic()
+    try:
+        async with asyncio.timeout(5):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            try:
+                writer.write(GOOD)
+                (answer,) = answers(await reader.read())
+            finally:
+                writer.transport.abort()
+        figures.failed += answer.status != 200
+    except (OSError, ValueError, TimeoutError):
+        figures.failed += 1
+    figures.waits.append(time.monotonic() - start)
+
+
+async def beside(port: int, process, slow: int, seconds: float) -> tuple[Figures, Figures]:
+    """Good callbacks before the slow clients are there, and beside them."""
+    before, meanwhile = Figures(), Figures()
+    for _ in range(50):
+        await good(port, before)
+    before.take(process)
+    pests = [asyncio.create_task(pester(port, number)) for number in range(slow)]
+    await asyncio.sleep(1)
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        await good(port, meanwhile)
+        await asyncio.sleep(0.01)
+        if len(meanwhile.waits) % 20 == 0:
+            meanwhile.take(process)
+    meanwhile.take(process)
+    for pest in pests:
+        pest.cancel()
+    await asyncio.gather(*pests, return_exceptions=True)
+    return before, meanwhile
+
+
+async def told(relay, slow: int, seconds: float) -> tuple[Figures, Figures]:
+    before, meanwhile = await beside(relay.port, relay.process, slow, seconds)
+    print(
+        f"{slow} slow clients for {seconds:.0f} s: {len(meanwhile.waits)} good requests, "
+        f"{meanwhile.failed} failed, p99 {meanwhile.p99() * 1e3:.0f} ms "
+        f"(before {before.p99() * 1e3:.0f} ms), "
+        f"memory +{meanwhile.memory - before.memory:.1f} MiB, "
+        f"descriptors +{meanwhile.descriptors - before.descriptors}"
+    )
+    return before, meanwhile
+
+
+async def test_slow_clients_beyond_the_descriptors_keep_no_good_one_out(tmp_path):
+    """300 of them, where the process may open 200 files."""
+    relay = Relay(tmp_path, under=("prlimit", "--nofile=200:200"))
+    await relay.start()
+    try:
+        before, meanwhile = await told(relay, 300, 5)
+        assert before.failed == meanwhile.failed == 0
+        assert len(meanwhile.waits) > 20
+        assert before.descriptors + 100 < meanwhile.descriptors < 200
+        assert await relay.stop() == 0
+    finally:
+        relay.close()
+
+
+async def test_control_they_keep_good_ones_out_of_a_usual_server(tmp_path):
+    port = free_port()
+    command = ["prlimit", "--nofile=200:200", sys.executable, str(BARE), str(port)]
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+    try:
+        async with asyncio.timeout(20):
+            while True:
+                found = Figures()
+                await good(port, found)
+                if not found.failed:
+                    break
+                await asyncio.sleep(0.05)
+        before, meanwhile = await beside(port, process, 300, 3)
+        assert before.failed == 0
+        assert meanwhile.failed > len(meanwhile.waits) / 2
+    finally:
+        process.kill()
+        process.wait()
+
+
 @pytest.mark.faults
 async def test_a_thousand_slow_connections(tmp_path):
+    """For a minute, with the limits as they are by default."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 65_536), hard))
-    store = await SqliteStore.open(tmp_path / "relay.db")
+    relay = Relay(tmp_path)
+    await relay.start()
     try:
-        async with listening(store) as relay:
-            await crowd(relay, 1000, Protocol.receive_timeout)
+        before, meanwhile = await told(relay, 1000, 60)
+        assert before.failed == meanwhile.failed == 0
+        assert meanwhile.p99() < 0.1
+        assert meanwhile.memory - before.memory < 50
+        assert before.descriptors + 900 < meanwhile.descriptors < before.descriptors + 1100
+        assert await relay.stop() == 0
     finally:
-        await store.close()
+        relay.close()
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
