@@ -5,13 +5,14 @@ import pluggy
 from relay.event import Event
 from relay.outcome import Delivered, Pause, Reject, Retry
 from relay.quota import Quota
-from relay.sink import Delivery, Options, Sink
+from relay.sink import Delivery, Erased, Options, Sink
 
 hookimpl = pluggy.HookimplMarker("relay")
 
 __all__ = [
     "Delivered",
     "Delivery",
+    "Erased",
     "Event",
     "Options",
     "Pause",

@@ -21,6 +21,7 @@ from relay import spillfile
 from relay.config import Config, SinkConfig
 from relay.event import timestamp
 from relay.expressions import EvaluationError
+from relay.housekeeping import Housekeeping
 from relay.intake import Intake
 from relay.normalise import NotUnderstood
 from relay.preview import matches, preview, preview_all
@@ -29,12 +30,15 @@ from relay.questions import (
     DeadQuery,
     Deliveries,
     DiscardBody,
+    EraseBody,
     EventsQuery,
     PauseBody,
+    PurgeBody,
     QuarantineQuery,
     ReleaseBody,
     RenameBody,
     ReplayBody,
+    WordsQuery,
 )
 from relay.standing import Standing
 from relay.store import (
@@ -78,11 +82,13 @@ def app(
     workers: Workers,
     standing: Standing | None = None,
     spilled: Callable[[], int] | None = None,
+    housekeeping: Housekeeping | None = None,
 ) -> Starlette:
     """The control API as an ASGI application. `spilled` tells how many callbacks are spilled."""
     standing = standing or Standing(config)
     spilled = spilled or partial(spillfile.count, config.store_fallback)
-    control = Control(intake, store, config, workers, standing, spilled)
+    housekeeping = housekeeping or Housekeeping(store, config, workers)
+    control = Control(intake, store, config, workers, standing, spilled, housekeeping)
     table: list[tuple[str, str, Endpoint]] = [
         ("GET", "/status", control.status),
         ("GET", "/sinks", control.sinks),
@@ -100,6 +106,10 @@ def app(
         ("POST", "/quarantine/discard", control.quarantine_discard),
         ("GET", "/quarantine/{id}", control.quarantined),
         ("POST", "/replay", control.replay),
+        ("POST", "/purge", control.purge),
+        ("POST", "/erase", control.erase),
+        ("GET", "/jobs/{number:int}", control.job),
+        ("GET", "/words", control.words),
     ]
     return Starlette(
         routes=[
@@ -120,6 +130,7 @@ class Control:
         workers: Workers,
         standing: Standing,
         spilled: Callable[[], int],
+        housekeeping: Housekeeping,
     ) -> None:
         self._intake = intake
         self._store = store
@@ -127,6 +138,7 @@ class Control:
         self._workers = workers
         self._standing = standing
         self._spilled = spilled
+        self._housekeeping = housekeeping
 
     # the whole
 
@@ -331,6 +343,26 @@ class Control:
 
     async def _quarantined_row(self, quarantine_id: str) -> Quarantined:
         return await _found(self._store.quarantined_one(quarantine_id), _callback(quarantine_id))
+
+    # housekeeping
+
+    async def purge(self, request: Request) -> dict[str, Any]:
+        body = await _body(request, PurgeBody)
+        return {"job": self._housekeeping.purge(body.older_than, dry_run=body.dry_run)}
+
+    async def erase(self, request: Request) -> dict[str, Any]:
+        return {"job": self._housekeeping.erase((await _body(request, EraseBody)).mobile)}
+
+    async def job(self, request: Request) -> dict[str, Any]:
+        number = request.path_params["number"]
+        job = self._housekeeping.job(number)
+        if job is None:
+            raise Refused(404, f"no job {number}")
+        return job
+
+    async def words(self, request: Request) -> list[dict[str, Any]]:
+        query = _query(request, WordsQuery)
+        return await self._housekeeping.words(query.after, query.limit)
 
     # replay
 

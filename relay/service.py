@@ -15,6 +15,7 @@ from relay.clock import Clock, SystemClock
 from relay.config import Config
 from relay.fleet import Fleet
 from relay.front import drain, front
+from relay.housekeeping import Housekeeping
 from relay.intake import Intake
 from relay.listeners import Listeners
 from relay.metrics import Readings
@@ -27,6 +28,7 @@ from relay.sqlite import SqliteStore
 from relay.standing import Standing
 from relay.store import StoreBroken, StoreError, StoreLocked
 from relay.tracing import Traces
+from relay.upkeep import kept_up
 
 GRACE = 3.0
 """With the listeners' drain, and what comes between and after, below the 10 s of a stop."""
@@ -155,7 +157,10 @@ async def _serving(
                 )
                 fleet.start(store)
                 await _name_orphans(config, store)
-                async with watching(config.alerts, service.readings, store, _file(config), clock):
+                async with (
+                    watching(config.alerts, service.readings, store, _file(config), clock),
+                    kept_up(store, config.retention, clock),
+                ):
                     yield service
             finally:
                 if not service.goes_on:
@@ -199,7 +204,15 @@ async def _listen(
     service.public, service.inner = front(
         config, listeners, service.callbacks, service.health, service.readings
     )
-    commands = control.app(intake, store, config, fleet, standing, lambda: shelter.records)
+    commands = control.app(
+        intake,
+        store,
+        config,
+        fleet,
+        standing,
+        lambda: shelter.records,
+        Housekeeping(store, config, fleet, shelter.erase, clock),
+    )
     service.inner.append(make_server(commands, localsocket.listen(_file(config))))
     for server in service.servers:
         await server.start()

@@ -10,7 +10,7 @@ sinks:
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, tzinfo
 from pathlib import Path
@@ -21,6 +21,7 @@ import pydantic
 import relay
 from relay.expressions import Template
 from relay.outcome import Outcome
+from relay.traces import Traces
 
 from .archive import Archive
 from .place import Place
@@ -84,6 +85,9 @@ class Csv(relay.Sink):
 
     async def check(self) -> list[str]:
         return await asyncio.to_thread(self._archive.problems)
+
+    async def erase(self, traces: Traces, ids: Collection[str]) -> relay.Erased:
+        return await self._in_thread(self._archive.erase, traces, ids)
 
     async def send_batch(self, deliveries: Sequence[relay.Delivery]) -> Sequence[Outcome]:
         return await self._in_thread(self._archive.write, deliveries)

@@ -4,15 +4,17 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import tzinfo
 from pathlib import Path
 
 import relay
 from relay.outcome import Outcome
+from relay.traces import Traces
 
 from . import folder
+from .erasure import Cleared, clear, files_of
 from .ledger import Append, Ledger
 from .place import Place
 from .rotation import Rotation, put_away
@@ -71,6 +73,32 @@ class Archive:
         for path, group in self._by_file(deliveries, outcomes).items():
             outcomes |= dict.fromkeys(group, self._append(path, group))
         return [outcomes[delivery.id] for delivery in deliveries]
+
+    def erase(self, traces: Traces, ids: Collection[str]) -> relay.Erased:
+        """Take a contact out of the files, and out of what the ledger remembers of them."""
+        place = self._place
+        cleared = Cleared()
+        known = {event_id.encode() for event_id in ids}
+        try:
+            ledger = self._opened()
+            for path in files_of(place.folder, place.text):
+                self._clear(path, traces, known, cleared)
+            ledger.scrub()
+        except TROUBLE as error:
+            cleared.left.append(outcome(error, place.ledger).reason)
+        return relay.Erased(cleared.records, cleared.mentions, cleared.left)
+
+    def _clear(
+        self, path: Path, traces: Traces, ids: Collection[bytes], cleared: Cleared
+    ) -> None:
+        try:
+            clear(path, traces, ids, cleared)
+            if traces.within(str(path.relative_to(self._place.folder)).encode()):
+                cleared.left.append(
+                    f"{shown(path)}: the number is the file's name; remove or rename it"
+                )
+        except TROUBLE as error:
+            cleared.left.append(outcome(error, path).reason)
 
     def problems(self) -> list[str]:
         """What would keep rows from being written. Changes nothing."""

@@ -120,6 +120,11 @@ class Ledger:
         """Have everything on disk, also what `finish` left in the system's hands."""
         self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_FULL)
 
+    def scrub(self) -> None:
+        """Forget for good what is finished: announcements quote the ends of files."""
+        self._db.execute("VACUUM").fetchall()
+        self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+
     def close(self) -> None:
         with contextlib.suppress(apsw.Error):
             self._db.close()

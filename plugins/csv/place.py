@@ -25,6 +25,7 @@ class Place:
         static = EXPRESSION.split(template.text)[0]
         self._head = static[: static.rfind("/") + 1]
         self._template = template
+        self.text = template.text
         self.folder = root / self._head
         rest = template.text.removeprefix(self._head)
         self.ledger = self.folder / ledger_name(rest)

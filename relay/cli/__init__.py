@@ -4,13 +4,17 @@ from typing import Any
 
 import click
 
+from relay.cli.alerts import alerts
 from relay.cli.backup import backup
 from relay.cli.check import check
+from relay.cli.consent import consent
 from relay.cli.dead import dead
 from relay.cli.doctor import doctor
+from relay.cli.erase import erase
 from relay.cli.events import events
 from relay.cli.plugins import plugins
 from relay.cli.preview import preview
+from relay.cli.purge import purge
 from relay.cli.quarantine import quarantine
 from relay.cli.replay import replay
 from relay.cli.restore import restore
@@ -58,7 +62,11 @@ for command in (
     dead,
     quarantine,
     replay,
+    purge,
+    erase,
+    consent,
     sinks,
+    alerts,
     plugins,
     service,
     test,

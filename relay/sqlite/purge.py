@@ -148,13 +148,14 @@ def remove(
     """Remove those of the events that may go; return how many."""
     choice = choose(connection, found, before, remaining)
     _remember(connection, memory, choice.behind)
-    if choice.going:
-        forget_events(connection, memory, choice.going)
-    return len(choice.going)
+    return forget_events(connection, memory, choice.going) if choice.going else 0
 
 
-def forget_events(connection: apsw.Connection, memory: Memory, seqs: Sequence[int]) -> None:
-    """Delete the events with all that hangs on them; none of their seqs is ever given again."""
+def forget_events(connection: apsw.Connection, memory: Memory, seqs: Sequence[int]) -> int:
+    """Delete the events with all that hangs on them; return how many there were.
+
+    None of their seqs is ever given again.
+    """
     listed = rows.array(seqs)
     within = "seq IN (SELECT value FROM json_each(?))"
     for sink in memory.sink_names:
@@ -171,10 +172,12 @@ def forget_events(connection: apsw.Connection, memory: Memory, seqs: Sequence[in
             if state != State.DELIVERED:  # what was delivered stays counted
                 memory.uncount(sink, State(state), number)
     connection.execute(f"DELETE FROM events WHERE {within}", (listed,))
+    number = connection.changes()
     connection.execute(
         "INSERT INTO meta VALUES ('last_seq', ?1) ON CONFLICT DO UPDATE SET value = ?1",
         (memory.last_seq,),
     )
+    return number
 
 
 def forget_heard(connection: apsw.Connection, limit: int) -> int:

@@ -1,20 +1,26 @@
 """The store's upkeep: purges, erasures, and the log of consent."""
 
+import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import Any, TypeVar
+from functools import partial
+from pathlib import Path
+from typing import Any
 
-from relay.sqlite import consents
+from relay.sqlite import consents, erase, rows, scrub
 from relay.sqlite import purge as purges
 from relay.sqlite.memory import Memory
-from relay.store import Before, Purged, Word
-
-T = TypeVar("T")
+from relay.sqlite.writer import Writer
+from relay.store import Before, Purged, Traced, Word
+from relay.traces import Traces
 
 
 class Upkeep:
     """What SqliteStore does beside its daily work."""
 
+    _path: Path
     _memory: Memory
+    _writer: Writer
     _read: Callable[..., Awaitable[Any]]
     _write: Callable[..., Awaitable[Any]]
 
@@ -63,3 +69,66 @@ class Upkeep:
             if found:
                 after = found[-1][0]
                 yield Purged(0, callbacks=gone)
+
+    async def last_round(self) -> float | None:
+        """As in Store."""
+        query = "SELECT value FROM meta WHERE name = 'last_purge'"
+        return await self._read(rows.value, query)  # type: ignore[no-any-return]
+
+    async def note_round(self, now: float) -> None:
+        """As in Store."""
+        await self._write(_note_round, now)
+
+    # erasure
+
+    async def traced(self, traces: Traces) -> Traced:
+        """As in Store."""
+        return await self._read(erase.traced, self._memory, traces)  # type: ignore[no-any-return]
+
+    async def halt(self, traced: Traced) -> int:
+        """As in Store."""
+        return await self._write(erase.halt, self._memory, traced)  # type: ignore[no-any-return]
+
+    async def forget(self, traced: Traced, traces: Traces) -> Counter[str]:
+        """As in Store."""
+        done: Counter[str] = Counter()
+        seqs = list(traced.events)
+        for start in range(0, len(seqs), purges.STEP) or (0,):
+            some = seqs[start : start + purges.STEP]
+            done["events"] += await self._write(erase.forget, self._memory, traced.contacts, some)
+        after: int | None = 0
+        while after is not None:
+            after, held = await self._read(erase.callbacks, traces, after)
+            if held:
+                done["quarantine"] += await self._write(purges.remove_callbacks, held)
+        after = 0
+        while after is not None:
+            after, found = await self._read(erase.page, traced.contacts, traces, after)
+            if found:
+                done["mentions"] += (await self._write(erase.black_out, found)).total()
+        if found := await self._read(erase.quotes, traces):
+            done += await self._write(erase.black_out, found)
+        return done
+
+    async def scrub(self, traces: Traces) -> int:
+        """As in Store."""
+        await self._writer.submit(scrub.empty_log, alone=True)
+        left: int = await self._read(scrub.count, self._path, traces)
+        if left:
+            await self._writer.submit(scrub.write_anew, alone=True)
+            left = await self._read(scrub.count, self._path, traces)
+        return left
+
+    async def note_erasure(self, traces: Traces, report: str) -> None:
+        """As in Store."""
+        number = self._memory.contact("", traces.mobile)
+        await self._write(partial(_note_erasure, number=number, report=report))
+
+
+def _note_round(connection: Any, now: float) -> None:
+    connection.execute("INSERT OR REPLACE INTO meta VALUES ('last_purge', ?)", (now,))
+
+
+def _note_erasure(connection: Any, number: int, report: str) -> None:
+    at = time.time_ns() // 1000
+    connection.execute("INSERT OR REPLACE INTO erasures VALUES (?, ?, ?)", (at, number, report))

@@ -1,0 +1,107 @@
+"""Erasure: a contact's rows go from the files, and its number from the rows of others."""
+
+import os
+import re
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+from relay.traces import Traces
+
+from . import folder
+from .place import EXPRESSION
+
+LONGEST_RECORD = 1 << 20
+"""Bytes; where no quote closes for so long, it is no record, and only its number goes."""
+LABEL = r"(?:\.\d{4}-\d\d(?:-\d\d(?:T\d\d)?)?\.\d{4,})?"
+EXPRESSIONS = re.compile(r"\{\{.*?\}\}|\{%.*?%\}|\{#.*?#\}", re.DOTALL)
+CELL = re.compile(rb'"((?:[^"]|"")*)"|([^",\r\n]*)')
+
+
+@dataclass(slots=True)
+class Cleared:
+    records: int = 0
+    mentions: int = 0
+    left: list[str] = field(default_factory=list)
+
+
+def files_of(place: Path, template: str) -> list[Path]:
+    """The files in the folder that the template may have named, put away ones included."""
+    static = EXPRESSION.split(template)[0]
+    rest = template[static.rfind("/") + 1 :]
+    head, dot, tail = rest.rpartition(".")
+    if not dot or "/" in tail or "}" in tail:
+        head, dot, tail = rest, "", ""
+    pattern = re.compile(f"{_pattern(head)}{LABEL}{re.escape(dot)}{_pattern(tail)}", re.DOTALL)
+    return sorted(
+        path
+        for path in place.rglob("*")
+        if pattern.fullmatch(str(path.relative_to(place))) and path.is_file() and _is_ours(path)
+    )
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether it begins as every file of this plugin does: a template may fit other files, too."""
+    with path.open("rb") as file:
+        return file.read(16).lstrip(b'"').startswith((b"id", b"event_id"))
+
+
+def _pattern(template: str) -> str:
+    return ".*".join(re.escape(part) for part in EXPRESSIONS.split(template))
+
+
+def clear(path: Path, traces: Traces, ids: Collection[bytes], cleared: Cleared) -> None:
+    """Write the file anew without the contact's rows; one that need not change stays as it is.
+
+    Raises OSError.
+    """
+    new = path.with_name(f".{path.name}.erasing")
+    found = Cleared()
+    new.unlink(missing_ok=True)  # of a process that died meanwhile
+    with path.open("rb") as old:
+        status = os.fstat(old.fileno())
+        try:
+            with open(new, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+                file.writelines(
+                    _without(record, traces, ids if whole else (), found)
+                    for record, whole in records(old)
+                )
+                os.fchmod(file.fileno(), status.st_mode & 0o777)
+                file.flush()
+                os.fsync(file.fileno())
+            if found.records or found.mentions:
+                os.utime(new, ns=(status.st_atime_ns, status.st_mtime_ns))
+                new.replace(path)
+        finally:
+            new.unlink(missing_ok=True)
+    folder.sync(path.parent)
+    cleared.records += found.records
+    cleared.mentions += found.mentions
+
+
+def _without(record: bytes, traces: Traces, ids: Collection[bytes], found: Cleared) -> bytes:
+    if record.partition(b",")[0].strip(b'"\r\n') in ids:
+        found.records += 1
+        return b""
+    if not traces.within(record):
+        return record
+    cells = (quoted or plain for quoted, plain in CELL.findall(record))
+    if len(record) < LONGEST_RECORD and any(map(traces.is_whole, cells)):
+        found.records += 1
+        return b""
+    found.mentions += 1
+    return traces.blacked(record)
+
+
+def records(file: BinaryIO) -> Iterator[tuple[bytes, bool]]:
+    """Record by record, a quoted line break included; and whether it is surely one."""
+    held = b""
+    for line in file:
+        held += line
+        whole = held.count(b'"') % 2 == 0
+        if whole or len(held) > LONGEST_RECORD:
+            yield held, whole
+            held = b""
+    if held:
+        yield held, False

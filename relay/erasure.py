@@ -1,0 +1,136 @@
+"""Erasure: all that this machine keeps of a contact goes, in an order that may be cut short.
+
+The files of the sinks go first, as the store knows which of their rows are the contact's; the
+store itself follows. Done twice, it finds nothing more.
+"""
+
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from relay.callback import Callback
+from relay.clock import Clock
+from relay.config import Config
+from relay.fleet import make_sink
+from relay.jobs import Job, JobRefused
+from relay.sink import Erased
+from relay.store import State, Store
+from relay.traces import Traces
+from relay.workers import Workers
+
+PATIENCE = 60.0
+LOOK_AGAIN = 0.1
+
+Spill = Callable[[Callable[[Callback], bool]], Awaitable[int]]
+
+
+@dataclass(slots=True)
+class Report:
+    """How many were found in each place; what is `left` is for a person to see to."""
+
+    found: Counter[str] = field(default_factory=Counter)
+    sinks: dict[str, dict[str, int]] = field(default_factory=dict)
+    left: list[str] = field(default_factory=list)
+    traces: int = 0
+
+    def view(self) -> dict[str, Any]:
+        return {
+            "found": dict(self.found),
+            "sinks": self.sinks,
+            "left": self.left,
+            "traces": self.traces,
+        }
+
+
+class Erasure:
+    """One contact's."""
+
+    def __init__(
+        self, store: Store, config: Config, workers: Workers, clock: Clock, spill: Spill
+    ) -> None:
+        self._store = store
+        self._config = config
+        self._workers = workers
+        self._clock = clock
+        self._spill = spill
+
+    async def erase(self, mobile: str, job: Job) -> dict[str, Any]:
+        """Erase the number, in E.164. Raises JobRefused where something has to be done before."""
+        traces, report = Traces(mobile), Report()
+        job.doing = "the open deliveries"
+        traced = await self._store.traced(traces)
+        _refuse_waiting(traced.waiting)
+        await self._halt(traced)
+        job.doing = "the sinks' files"
+        await self._erase_from_sinks(traces, list(traced.events.values()), report)
+        job.doing = "the store"
+        report.found["spill"] = await self._spill(lambda callback: _is_in(callback, traces))
+        report.found += await self._store.forget(traced, traces)
+        job.doing = "what was deleted"
+        report.traces = await self._store.scrub(traces)
+        report.left += self._unreachable()
+        await self._store.note_erasure(traces, orjson.dumps(report.view()).decode())
+        return report.view()
+
+    async def _halt(self, traced: Any) -> None:
+        """Give up what is open, and let end what is being sent."""
+        end = self._clock.monotonic() + PATIENCE
+        while flying := await self._store.halt(traced):
+            if self._clock.monotonic() > end:
+                raise JobRefused(
+                    f"{flying} of its deliveries are still being sent; try again in a while"
+                )
+            await self._clock.sleep(LOOK_AGAIN)
+
+    async def _erase_from_sinks(self, traces: Traces, ids: list[str], report: Report) -> None:
+        for name, sink in self._config.sinks.items():
+            erased = await self._erase_from(name, traces, ids)
+            if erased is None:
+                report.left.append(f"{name}: what its receiver ({sink.plugin}) was sent")
+                continue
+            report.sinks[name] = {"records": erased.records, "mentions": erased.mentions}
+            report.left += [f"{name}: {each}" for each in erased.left]
+        for name in await self._store.sink_counts():
+            if name not in self._config.sinks:
+                report.left.append(f"{name}: this sink has gone from relay.yaml; so has its place")
+
+    async def _erase_from(self, name: str, traces: Traces, ids: list[str]) -> Erased | None:
+        if sink := self._workers.sink(name):
+            return await sink.erase(traces, ids)
+        sink = make_sink(self._config.sinks[name], self._clock)
+        async with sink.http:
+            try:
+                return await sink.erase(traces, ids)
+            finally:
+                await sink.close()
+
+    def _unreachable(self) -> list[str]:
+        """Copies of the store that lie beside it, and those that lie elsewhere."""
+        store = self._config.store
+        copies = (
+            sorted(store.parent.glob(f"{store.name}.before-*"))
+            if not isinstance(store, str)
+            else []
+        )
+        beside = [
+            f"{copy}: a copy of the store; remove it when it is no longer needed" for copy in copies
+        ]
+        return [*beside, "backups, and whatever else was copied from here"]
+
+
+def _refuse_waiting(waiting: Any) -> None:
+    """An opt-out must arrive before it is forgotten: else its receiver goes on sending."""
+    for sink, state, event_id in waiting:
+        what = "is dead at" if state == State.DEAD else "has not reached"
+        raise JobRefused(
+            f"the contact's opt-out {event_id} {what} the sink {sink}: have it delivered"
+            f" (`relay status`, `relay dead replay {event_id}`) or give it up (`relay dead discard"
+            f" {event_id}`, `relay sinks discard {sink}` for a sink that has gone), then erase"
+        )
+
+
+def _is_in(callback: Callback, traces: Traces) -> bool:
+    return any(map(traces.within, (callback.query, callback.body, callback.content_type.encode())))

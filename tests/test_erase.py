@@ -1,0 +1,208 @@
+"""Erasing a contact: before it the number is found, after it in no byte of what the relay keeps."""
+
+import asyncio
+import csv
+import io
+import json
+from contextlib import asynccontextmanager
+
+import httpx
+import pytest
+import yaml
+from arrivals import arrival, claim_one, delivered, mobile
+from click.testing import CliRunner
+from relaying import SETTINGS
+
+from relay import config, service
+from relay.cli import main
+from relay.sqlite import SqliteStore, scrub
+from relay.traces import Traces
+
+NUMBER = "+12125550142"
+SPELLINGS = (b"12125550142", b"2125550142", b"212-555-0142", b"(212) 555-0142", b"%28212%29%20555")
+OTHER = "2125550177"
+
+
+def everything(folder) -> dict[str, bytes]:
+    """All files that the relay keeps, by name."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and not path.is_symlink()
+    }
+
+
+def holders(folder) -> set[str]:
+    """The files with the number in any spelling."""
+    found = everything(folder).items()
+    return {name for name, data in found if any(each in data for each in SPELLINGS)}
+
+
+@pytest.fixture
+def settings(tmp_path):
+    """A relay with a CSV sink, in files of its own in `tmp_path`."""
+    path = tmp_path / "relay.yaml"
+    sinks = {
+        "archive": {"plugin": "csv", "options": {"path": "out/events.csv"}},
+        "days": {"plugin": "csv", "options": {"path": "out/{{ data.keyword }}.log.csv"}},
+    }
+    path.write_text(yaml.safe_dump(SETTINGS | {"sinks": sinks}))
+    return path
+
+
+@asynccontextmanager
+async def running(path):
+    async with service.started(config.load(path, {})) as relay:
+        url = f"http://127.0.0.1:{relay.address[1]}/callbacks/sumotext"
+        async with httpx.AsyncClient(trust_env=False) as http:
+            yield relay, url, http
+
+
+async def command(path, *words, number=None, code=0):
+    result = await asyncio.to_thread(
+        CliRunner().invoke, main, [*words, "--config", str(path)], input=number
+    )
+    assert result.exit_code == code, result.output
+    return result.stdout + (result.stderr if code else "")
+
+
+async def fill(url, http):
+    """Callbacks of the contact, of another who mentions it, and two that nobody understands."""
+    own = [
+        "mobile=2125550142&smsid=1&shortcode=84700&key=JOIN&msg=hello",
+        "mobile=%28212%29%20555-0142&smsid=2&shortcode=84700&key=JOIN&msg=once+more",
+        "mobile=%2B12125550142&shortcode=84700&keyword=VIP&Name=Bill&carrierId=7",
+    ]
+    others = [
+        f"mobile={OTHER}&smsid=3&shortcode=84700&key=JOIN&msg=call+212-555-0142+please",
+        f"mobile={OTHER}&smsid=4&shortcode=84700&key=JOIN&msg=mine",
+    ]
+    for query in own + others:
+        assert (await http.get(f"{url}?{query}")).status_code == 200
+    for query in ("nothing=212.555.0142", "mobile=2125550142&mobile=2125550199&smsid=9"):
+        assert (await http.get(f"{url}?{query}")).status_code == 422
+
+
+async def landed(relay, number):
+    async with asyncio.timeout(20):
+        while True:
+            sinks = (await relay.readings()).sinks
+            if sinks and all(counts.delivered == number for counts in sinks.values()):
+                return
+            await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize("live", [True, False], ids=["running", "stopped"])
+async def test_afterwards_the_number_is_in_no_byte(settings, tmp_path, live):
+    async with running(settings) as (relay, url, http):
+        await fill(url, http)
+        await landed(relay, 5)
+        before = holders(tmp_path)
+        assert "out/events.csv" in before
+        assert "out/JOIN.log.csv" in before
+        assert any("relay.db" in name for name in before)
+        if live:
+            found = json.loads(await command(settings, "erase", "--json", number=NUMBER))
+            assert holders(tmp_path) == set()
+    if not live:
+        assert holders(tmp_path) >= {"out/events.csv", "data/relay.db"}
+        found = json.loads(await command(settings, "erase", "--json", number="(212) 555-0142"))
+    assert holders(tmp_path) == set()
+    assert found["found"] == {"events": 3, "quarantine": 2, "mentions": 1}
+    assert found["sinks"] == {
+        "archive": {"records": 3, "mentions": 1},
+        "days": {"records": 3, "mentions": 1},
+    }
+    assert found["traces"] == 0
+    assert found["left"] == ["backups, and whatever else was copied from here"]
+
+
+async def test_what_others_said_stays(settings, tmp_path):
+    async with running(settings) as (relay, url, http):
+        await fill(url, http)
+        await landed(relay, 5)
+        await command(settings, "erase", number=NUMBER)
+        listed = json.loads(await command(settings, "events", "list", "--json"))
+    assert [event["data"]["message"] for event in listed] == ["mine", "call xxx-xxx-xxxx please"]
+    assert {event["data"]["mobile"] for event in listed} == {"+12125550177"}
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "out/events.csv").read_text())))
+    assert [row["message"] for row in rows] == ["call xxx-xxx-xxxx please", "mine"]
+
+
+async def test_files_go_on_where_they_were(settings, tmp_path):
+    async with running(settings) as (relay, url, http):
+        await fill(url, http)
+        await landed(relay, 5)
+        await command(settings, "erase", number=NUMBER)
+        query = f"mobile={OTHER}&smsid=5&shortcode=84700&key=JOIN&msg=later"
+        assert (await http.get(f"{url}?{query}")).status_code == 200
+        await landed(relay, 6)
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "out/events.csv").read_text())))
+    assert [row["message"] for row in rows][-2:] == ["mine", "later"]
+
+
+async def test_an_opt_out_that_has_not_arrived_is_not_forgotten(settings, tmp_path):
+    async with running(settings) as (relay, url, http):
+        await fill(url, http)
+        await landed(relay, 5)
+        await command(settings, "sinks", "pause", "archive")
+        stop = "mobile=2125550142&smsid=8&shortcode=84700&key=JOIN&msg=STOP"
+        assert (await http.get(f"{url}?{stop}")).status_code == 200
+        said = await command(settings, "erase", number=NUMBER, code=1)
+        assert "has not reached the sink archive" in said
+        assert "0142" not in said
+        assert "data/relay.db-wal" in holders(tmp_path)
+        await command(settings, "sinks", "resume", "archive")
+        await landed(relay, 6)
+        await command(settings, "erase", number=NUMBER)
+        assert holders(tmp_path) == set()
+        words = json.loads(await command(settings, "consent", "export", "--json"))
+    assert [(word["word"], word["mobile"]) for word in words] == [("opt_out", None)]
+    assert words[0]["accepted"].keys() == {"archive", "days"}
+
+
+async def test_a_word_that_is_no_number_is_wrong_usage(settings):
+    said = await command(settings, "erase", number="nobody", code=2)
+    assert "no number" in said
+
+
+async def test_what_is_being_sent_is_waited_for(tmp_path, clock):
+    store = await SqliteStore.open(tmp_path / "relay.db", clock=clock)
+    traces = Traces(mobile(1))
+    await store.add(arrival(1))
+    await store.add(arrival(1))
+    claim = await claim_one(store)
+    traced = await store.traced(traces)
+    assert len(traced.events) == 2
+    assert await store.halt(traced) == 1
+    assert (await store.forget(traced, traces))["events"] == 1
+    await store.settle([delivered(claim)])
+    assert await store.halt(traced) == 0
+    assert (await store.forget(traced, traces))["events"] == 1
+    assert await store.event_count() == 0
+    assert (await store.sink_counts())["crm"].pending == 0
+    await store.close()
+
+
+async def test_without_overwriting_the_number_would_stay(tmp_path, clock):
+    """The control: a plain DELETE leaves the bytes in the file."""
+    path = tmp_path / "relay.db"
+    store = await SqliteStore.open(path, clock=clock)
+    for contact in range(50):
+        await store.add(arrival(contact, sinks=()))
+    await store._write(lambda db: db.execute("DELETE FROM events WHERE seq < 10").fetchall())
+    await store._writer.submit(scrub.empty_log, alone=True)
+    digits = mobile(3).encode()
+    assert digits not in path.read_bytes()
+
+    def careless(db):
+        db.execute("PRAGMA secure_delete = OFF").fetchall()
+        db.execute("DELETE FROM events WHERE seq BETWEEN 10 AND 20").fetchall()
+
+    await store._writer.submit(careless, alone=True)
+    await store._writer.submit(scrub.empty_log, alone=True)
+    gone = [mobile(contact) for contact in range(9, 20)]
+    left = next(number for number in gone if number.encode() in path.read_bytes())
+    assert await store.scrub(Traces(left)) == 0
+    assert left.encode() not in path.read_bytes()
+    await store.close()
