@@ -17,6 +17,7 @@ from relay.accounts import user_name
 from relay.clock import SystemClock
 from relay.config import Config
 from relay.intake import Intake
+from relay.reserve import Reserve
 from relay.sqlite import SqliteStore
 from relay.store import StoreLocked
 from relay.workers import NoWorkers
@@ -131,6 +132,7 @@ async def _through_service(stack: contextlib.AsyncExitStack, path: Path) -> Clie
 
 async def _in_process(stack: contextlib.AsyncExitStack, path: Path, config: Config) -> Client:
     clock = SystemClock()
+    Reserve.of(config).relieve()
     store = await SqliteStore.open(path, clock=clock)
     stack.push_async_callback(store.close)
     app = control.app(Intake(config, store, clock), store, config, NoWorkers(store))

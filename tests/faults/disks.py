@@ -7,10 +7,10 @@ import pytest
 
 
 @contextmanager
-def small_disk(folder):
-    """A file system of 8 MiB; call what is given with it for more."""
+def small_disk(folder, size="8m"):
+    """A file system of its own; call what is given with it for more."""
     folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", folder]
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder]
     if subprocess.run(mount, capture_output=True, check=False).returncode:
         pytest.skip("this needs root, to mount a small file system")
 

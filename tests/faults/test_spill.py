@@ -25,6 +25,8 @@ from stubs.receiver import Receiver
 from relay import spillfile
 from relay.sqlite import SqliteStore
 
+pytestmark = pytest.mark.timeout(180)
+
 WITHOUT = [str(Path(__file__).parent / "unsheltered.py")]
 OPENS_WITHIN = 15.0
 HEALS_WITHIN = 5.0
@@ -335,6 +337,7 @@ async def locked(tmp_path, *, sheltered):
     async with relaying(tmp_path / "relay", tmp_path, sheltered=sheltered) as relay:
         await relay.start()
         other = apsw.Connection(str(relay.store))
+        other.set_busy_timeout(10_000)
         other.execute("BEGIN IMMEDIATE").fetchall()
         statuses += await sends(relay, senders, range(1))  # it is waited for at first
         begun = time.monotonic()
