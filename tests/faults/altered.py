@@ -1,6 +1,6 @@
-"""A relay with a value of its own changed, as a control: without what that protects from.
+"""A relay with values of its own changed: without what they are for, as a control, or in less time.
 
-python -m altered relay.protocol.STOOD_STILL=inf run …
+python -m altered relay.protocol.STOOD_STILL=inf relay.upkeep.FIRST=1 run …
 """
 
 import importlib
@@ -10,14 +10,15 @@ from relay.cli import main
 
 
 def alter(assignment: str) -> None:
-    """The value is a float."""
+    """The value is a number."""
     name, _, value = assignment.partition("=")
     module, _, attribute = name.rpartition(".")
     found = importlib.import_module(module)
     assert hasattr(found, attribute), name
-    setattr(found, attribute, float(value))
+    setattr(found, attribute, int(value) if value.isdigit() else float(value))
 
 
 if __name__ == "__main__":
-    alter(sys.argv.pop(1))
+    while "=" in sys.argv[1]:
+        alter(sys.argv.pop(1))
     main(sys.argv[1:])

@@ -8,7 +8,6 @@ import signal
 
 import apsw
 import pytest
-import tracing
 from olderstore import EVENTS, make_older
 from oracle import Senders, in_store, integrity
 from relays import Relay
@@ -23,7 +22,7 @@ LATER = 12
 """The number of the call that is the last, where there are many."""
 STORE = "relay.sqlite.store.SqliteStore"
 UNDER_LOAD = {
-    "relay.ingress.Ingress.__call__": "a callback comes",
+    "relay.ingress.Callbacks._callback": "a callback comes",
     "relay.sqlite.arrivals.add_all": "it is written",
     f"{STORE}._after_commit": "a commit is on disk",
     f"{STORE}.add": "its event is on disk",
@@ -213,27 +212,3 @@ async def test_a_crash_at_any_step_of_a_migration_loses_nothing(tmp_path, name, 
             await migrated(relay, before)
         finally:
             relay.close()
-
-
-@pytest.mark.faults
-@pytest.mark.timeout(600)
-@pytest.mark.parametrize(
-    ("calls", "numbers"), [("pwrite64", range(1, 120, 6)), ("fdatasync,fsync", range(1, 12))]
-)
-async def test_a_crash_at_any_call_of_a_migration_loses_nothing(tmp_path, calls, numbers):
-    tracing.needed()
-    kills = 0
-    for number in numbers:
-        relay = Relay(tmp_path / str(number))
-        before = events_of(make_older(relay.store))
-        tracing.inject(relay, calls, "signal=KILL", number)
-        try:
-            if not await relay.up_or_ended():
-                assert relay.process.poll() == -signal.SIGKILL
-                kills += 1
-            tracing.stop_injecting(relay)
-            relay.close()
-            await migrated(relay, before)
-        finally:
-            relay.close()
-    assert kills > len(numbers) // 2

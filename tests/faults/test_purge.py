@@ -1,0 +1,142 @@
+"""Old events are purged by the hundred thousand while callbacks come: those do not notice."""
+
+import asyncio
+import contextlib
+import itertools
+import re
+import time
+
+import apsw
+import pytest
+from arrivals import arrival, delivered
+from oracle import Senders
+from relays import POLL, Relay, Sender
+from stubs.receiver import Receiver
+
+from relay.sqlite import SqliteStore
+
+DAY = 24 * 3600
+SEED = 1_000
+"""So many old events are made by the store itself; the others are copies of them."""
+SENDERS = 8
+RATE = 200.0
+AT_ONCE = ("relay.sqlite.purge.STEP=100000000", "relay.sqlite.purge.LOOK=100000000")
+COPIES = """
+WITH RECURSIVE copy(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM copy WHERE n < ?1)
+"""
+MORE_EVENTS = f"""{COPIES}
+INSERT INTO events SELECT seq + n * ?2, randomblob(16), source, kind, keyword, received,
+ contact + n, route, NULL, NULL, event, method, query, content_type, body FROM copy, events
+"""
+MORE_DELIVERIES = f"""{COPIES}
+INSERT INTO deliveries (sink, seq, contact, state, attempts, landed, settled)
+ SELECT sink, seq + n * ?2, contact + n, state, attempts, landed, settled FROM copy, deliveries
+"""
+
+
+async def make_old(path, number) -> None:
+    """A store with so many events that were delivered forty days ago."""
+    received = int((time.time() - 40 * DAY) * 1e6)
+    store = await SqliteStore.open(path)
+    try:
+        await asyncio.gather(
+            *(store.add(arrival(sinks=["archive"], received=received)) for _ in range(SEED))
+        )
+        while claims := (await store.claim("archive", 250)).claims:
+            await store.settle([delivered(claim) for claim in claims])
+    finally:
+        await store.close()
+    with contextlib.closing(apsw.Connection(str(path))) as connection:
+        connection.execute("PRAGMA synchronous = OFF").fetchall()
+        for statement in (MORE_EVENTS, MORE_DELIVERIES):
+            connection.execute(statement, (number // SEED - 1, SEED)).fetchall()
+        connection.execute("UPDATE sinks SET cursor = ?1, delivered = ?1", (number,)).fetchall()
+
+
+@contextlib.asynccontextmanager
+async def trickle(relay, senders, name):
+    """Callbacks at a steady rate; for how long each waited, from when it was due."""
+    waits: list[float] = []
+    begun = time.monotonic()
+
+    async def send(first):
+        async with Sender(relay.port, senders) as sender:
+            for number in itertools.count(first, SENDERS):
+                due = begun + number / RATE
+                await asyncio.sleep(max(0.0, due - time.monotonic()))
+                assert await sender.send(f"{name}-{number}", number % 900) == 200
+                waits.append(time.monotonic() - due)
+
+    sending = [asyncio.create_task(send(first)) for first in range(SENDERS)]
+    try:
+        yield waits
+        for task in sending:
+            assert not task.done(), task
+    finally:
+        for task in sending:
+            task.cancel()
+        await asyncio.gather(*sending, return_exceptions=True)
+
+
+def purged(relay) -> int:
+    """How many events, as the log says when it is over; 0 until then."""
+    found = re.findall(r"purged (\d+) events", relay.log.read_text())
+    return sum(map(int, found))
+
+
+async def purge_under_load(folder, number, *, quiet, patience, altered=()):
+    """The waits of callbacks for some seconds without a purge, then while one goes on."""
+    async with Receiver() as receiver:
+        relay = Relay(folder, receiver.url)
+        usual = relay.command
+        await make_old(relay.store, number)
+        senders = Senders()
+        try:
+            await relay.start()
+            async with trickle(relay, senders, "quiet") as without:
+                await asyncio.sleep(quiet)
+            assert await relay.stop() == 0
+            relay.command = ["-m", "altered", "relay.upkeep.FIRST=0.5", *altered, "run"]
+            await relay.start()
+            begun = time.monotonic()
+            async with trickle(relay, senders, "purged") as within, asyncio.timeout(patience):
+                while not purged(relay):
+                    await asyncio.sleep(POLL)
+            took = time.monotonic() - begun
+            relay.command = usual
+            await relay.finish(senders)
+        finally:
+            relay.close()
+        assert purged(relay) == number
+        verdict = await relay.verdict(senders, receiver)
+    print(
+        f"\n{number} events purged in {took:.0f} s at {RATE:g} callbacks a second: p99 to"
+        f" acknowledge {p99(without) * 1e3:.1f} ms without, {p99(within) * 1e3:.1f} ms with,"
+        f" slowest {max(without) * 1e3:.0f} and {max(within) * 1e3:.0f} ms"
+    )
+    verdict.sound(once=["archive", "hook"])
+    return without, within
+
+
+def p99(waits) -> float:
+    return sorted(waits)[int(len(waits) * 0.99)]
+
+
+async def test_a_purge_takes_what_is_old_and_nothing_else(tmp_path):
+    await purge_under_load(tmp_path, 5_000, quiet=0.5, patience=50)
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(1800)
+async def test_callbacks_do_not_notice_that_a_million_events_are_purged(tmp_path):
+    without, within = await purge_under_load(tmp_path, 1_000_000, quiet=30, patience=1500)
+    assert p99(within) < max(0.1, 3 * p99(without))
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(600)
+async def test_callbacks_notice_a_purge_at_one_go(tmp_path):
+    without, within = await purge_under_load(
+        tmp_path, 200_000, quiet=10, patience=500, altered=AT_ONCE
+    )
+    assert max(within) > max(1.0, 3 * max(without))
