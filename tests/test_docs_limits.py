@@ -1,0 +1,65 @@
+"""What docs/operations.md says of limits, proxies and certificates is so."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+from certificates import certify
+
+from relay import config, protocol
+from relay.door import STRANGERS
+from relay.doorman import Doorman
+from relay.protocol import Protocol
+from relay.server import RENEWAL
+from relay.settings import Settings, SourceConfig
+from relay.units import Rate
+
+TEXT = (Path(__file__).parent.parent / "docs/operations.md").read_text()
+_, LIMITS = TEXT.split("\n## Limits, proxies and certificates\n")
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", LIMITS, re.MULTILINE | re.DOTALL)
+
+
+def loaded(folder, text):
+    """A relay.yaml of this block, with sources that may be reached where it names none."""
+    settings = {"sources": {"sumotext": {"tokens": ["t"]}}} | yaml.safe_load(text)
+    (folder / "relay.yaml").write_text(yaml.safe_dump(settings))
+    return config.load(folder / "relay.yaml", {"SUMOTEXT_TOKEN": "a-token"})
+
+
+@pytest.mark.parametrize("text", [text for language, text in BLOCKS if language == "yaml"])
+def test_the_settings_load(tmp_path, text):
+    (tmp_path / "tls").mkdir()
+    cert, key = certify(tmp_path / "tls")
+    cert.rename(tmp_path / "tls/fullchain.pem")
+    key.rename(tmp_path / "tls/privkey.pem")
+    assert loaded(tmp_path, text)
+
+
+def test_the_limits_are_those():
+    connections, limit = Settings().server.connections, SourceConfig().limit
+    assert (connections.total, connections.each) == (1000, 250)
+    assert (limit.rate, limit.bytes) == (Rate(10_000, 10), Rate(64 * 2**20, 10))
+    assert Rate(1000, 60) == STRANGERS
+    assert (protocol.MAX_HEAD, protocol.MAX_BODY) == (16 * 1024, 256 * 1024)
+    assert Protocol.receive_timeout == Doorman.handshake_timeout == 10
+    assert Protocol.idle_timeout == 30
+    assert RENEWAL * 0.1 == 10
+    for said in ("10,000 callbacks or 64 MiB in 10 s", "1,000 at once, 250", "1,000 in a minute"):
+        assert said in LIMITS
+
+
+def test_the_script_of_certbot_puts_the_files_there(tmp_path):
+    """With folders and an owner that a test may have."""
+    (script,) = (text for language, text in BLOCKS if language == "sh")
+    script = script.replace("/etc/relay", str(tmp_path)).replace("-o root -g relay ", "")
+    lineage = tmp_path / "live"
+    lineage.mkdir()
+    cert, key = certify(lineage)
+    cert.rename(lineage / "fullchain.pem")
+    key.rename(lineage / "privkey.pem")
+    environ = {"RENEWED_LINEAGE": str(lineage), "PATH": "/usr/bin:/bin"}
+    subprocess.run(["sh", "-e", "-c", script], env=environ, check=True)
+    found = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "tls").iterdir()}
+    assert found == {"fullchain.pem": 0o640, "privkey.pem": 0o640}
