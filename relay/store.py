@@ -246,8 +246,10 @@ class Purged:
 
 @dataclass(frozen=True, slots=True)
 class Traced:
-    """A contact's events, by seq and id. `waiting`: (sink, state, event id) of an opt-out that
-    some sink does not have."""
+    """A contact's events, by seq and id.
+
+    `waiting` are (sink, state, event id) of an opt-out that a sink does not have.
+    """
 
     contacts: Sequence[int]
     events: Mapping[int, str]
