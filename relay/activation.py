@@ -27,7 +27,7 @@ def activated(
     admin: list[socket.socket] = []
     if given["LISTEN_PID"] != str(os.getpid()):
         return public, admin
-    number = int(given["LISTEN_FDS"] or 0)
+    number = int(given["LISTEN_FDS"]) if given["LISTEN_FDS"].isdecimal() else 0
     names = given["LISTEN_FDNAMES"].split(":") if given["LISTEN_FDNAMES"] else []
     for index in range(number):
         name = names[index] if index < len(names) else ""

@@ -22,7 +22,8 @@ from relay.sqlite import SqliteStore
 from relay.store import StoreLocked
 from relay.workers import NoWorkers
 
-ATTEMPTS = 50
+ATTEMPTS = 150
+"""How often to look for the service, or for a store that nobody holds: a reload takes seconds."""
 PAUSE = 0.1
 TIMEOUT = 60.0
 

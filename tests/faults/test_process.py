@@ -81,7 +81,10 @@ async def managed(relay, manager, **environ):
     relay.environment = relay.environment | manager.environ | environ
     relay.spawn()
     try:
-        await manager.hear("READY", 1)
+        try:
+            await manager.hear("READY", 1)
+        except TimeoutError:
+            pytest.fail(f"status {relay.process.poll()}: {relay.last_words()}")
         yield
     finally:
         relay.close()
@@ -202,6 +205,19 @@ async def test_a_signal_that_comes_while_it_starts_anew_is_not_lost(tmp_path):
         await settled(manager)
         relay.process.send_signal(signal.SIGHUP)
         await asyncio.sleep(0.8)
+        assert await relay.stop() == 0
+
+
+async def test_commands_given_during_a_reload_wait_for_its_end(tmp_path):
+    """None of them gets hold of the store between the two images, and keeps the next one out."""
+    relay = Relay(tmp_path)
+    async with listening(tmp_path) as manager, managed(relay, manager):
+        relay.process.send_signal(signal.SIGHUP)
+        await manager.hear("RELOADING", 1)
+        answers = await asyncio.gather(*(ask(relay, "status") for _ in range(4)))
+        assert [status for status, _, _ in answers] == [0] * 4, answers
+        assert not [output for _, output, _ in answers if "not running" in output]
+        await manager.hear("READY", 2)
         assert await relay.stop() == 0
 
 
