@@ -1,0 +1,160 @@
+"""What an attacker can send to the public listener, and how little he learns from the answers."""
+
+import re
+
+import pytest
+from listening import QUERIES, answers, listening
+
+from relay.config import SourceConfig
+from relay.door import STRANGERS
+from relay.sqlite import SqliteStore
+from relay.store import StoreError, StoreFull
+
+FIRST = b"/callbacks/sumotext?" + QUERIES[0]
+POST = b"POST /callbacks/sumotext HTTP/1.1\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s"
+
+
+@pytest.fixture
+async def store(tmp_path):
+    opened = await SqliteStore.open(tmp_path / "relay.db")
+    yield opened
+    await opened.close()
+
+
+def limited(**limit):
+    return {"sumotext": SourceConfig(limit=limit)}
+
+
+async def statuses(relay, requests):
+    """The answers to requests in one connection each, one after the other."""
+    return [(await relay.ask(request)).status for request in requests]
+
+
+# limits of a source
+
+
+async def test_above_the_rate_it_is_429_and_nothing_is_kept(store):
+    async with listening(store, sources=limited(rate="3/1h")) as relay:
+        assert await statuses(relay, [FIRST] * 5) == [200] * 3 + [429] * 2
+        answer = await relay.ask(FIRST)
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert 0 < int(answer.headers["retry-after"]) <= 3600
+        assert (await relay.ask(b"/callbacks/sumotext?mobile=1")).status == 429
+        assert await store.event_count() == 3
+        assert await store.quarantine_count() == 0
+
+
+async def test_above_the_bytes_it_is_429_whatever_they_are_in(store):
+    async with listening(store, sources=limited(bytes="2KiB/1h")) as relay:
+        body = QUERIES[0].replace(b" ", b"+") + b"&x=" + b"x" * 1000
+        found = [answers(await relay.raw(POST % (len(body), body))) for _ in range(3)]
+        assert [answer.status for (answer,) in found] == [200, 429, 429]
+        found = await relay.ask(FIRST)  # small enough for what is left
+        assert found.status == 200
+        assert await store.event_count() == 2
+
+
+async def test_after_a_while_it_takes_callbacks_again(store):
+    async with listening(store, sources=limited(rate="2/100ms")) as relay:
+        found = await statuses(relay, [FIRST] * 2)
+        while 429 not in found:  # on a slow machine the bucket fills meanwhile
+            found += await statuses(relay, [FIRST])
+        while (await relay.ask(FIRST)).status == 429:
+            pass
+        assert await store.event_count() == found.count(200) + 1
+
+
+async def test_one_source_takes_nothing_from_another(store):
+    sources = {"greedy": SourceConfig(limit={"rate": "1/1h"}), "sumotext": SourceConfig()}
+    async with listening(store, sources=sources) as relay:
+        greedy = FIRST.replace(b"sumotext", b"greedy", 1)
+        assert await statuses(relay, [greedy, greedy, FIRST, FIRST]) == [200, 429, 200, 200]
+
+
+async def test_strangers_take_nothing_from_who_has_the_token(store):
+    """However many guesses, the vendor's callbacks pass; what is kept of the guesses has an end."""
+    sources = {"sumotext": SourceConfig(tokens=["right"], limit={"rate": "5/1h"})}
+    guesses = STRANGERS.count + 200
+    async with listening(store, sources=sources) as relay:
+        request = b"GET /callbacks/sumotext/wrong?mobile=1 HTTP/1.1\r\n\r\n"
+        last = request.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+        found = answers(await relay.raw(request * (guesses - 1) + last, timeout=50))
+        told = [answer.status for answer in found]
+        assert set(told) == {401, 429}
+        # A few more than in the bucket, for those that it gets meanwhile.
+        assert STRANGERS.count <= told.count(401) < guesses
+        right = b"/callbacks/sumotext/right?" + QUERIES[0]
+        assert await statuses(relay, [right] * 6) == [200] * 5 + [429]
+
+
+async def test_the_log_is_not_flooded(store, caplog):
+    async with listening(store, sources=limited(rate="1/1h")) as relay:
+        await statuses(relay, [FIRST] * 50)
+    assert len(caplog.messages) == 1
+
+
+# what answers tell
+
+
+class Broken:
+    """A store, or whatever keeps callbacks, that fails with all the details."""
+
+    def __init__(self, error) -> None:
+        self._error = error
+
+    def __getattr__(self, name):
+        async def fails(*_, **__):
+            raise self._error
+
+        return fails
+
+
+SECRETS = "/var/lib/relay/relay.db: SQLITE_IOERR_FSYNC 212-555-1212 apsw"
+TELLING = re.compile(
+    r"Traceback|File \"|line \d|\.py|/var|/work|sqlite|apsw|uvicorn|starlette|httptools|python|"
+    r"Exception|\w+Error|token [\"']|right|2125551212|127\.0\.0\.1|relay\.db|disk|\d+\.\d+\.\d+",
+    re.IGNORECASE,
+)
+REQUESTS = [
+    b"GET / HTTP/1.1\r\n\r\n",
+    b"GET /callbacks/nobody HTTP/1.1\r\n\r\n",
+    b"GET /callbacks/sumotext/wrong?%s HTTP/1.1\r\n\r\n" % QUERIES[0],
+    b"GET /callbacks/open?mobile=2125551212 HTTP/1.1\r\n\r\n",
+    b"GET /callbacks/open?%s HTTP/1.1\r\n\r\n" % QUERIES[0],
+    b"GET /callbacks/far?%s HTTP/1.1\r\n\r\n" % QUERIES[0],
+    b"DELETE /callbacks/open HTTP/1.1\r\n\r\n",
+    b"HEAD /healthz HTTP/1.1\r\n\r\n",
+    b"GET /readyz HTTP/1.1\r\n\r\n",
+    b"GET /metrics HTTP/1.1\r\n\r\n",
+    b"GET /api/v1/events HTTP/1.1\r\n\r\n",
+    b"GET /console HTTP/1.1\r\n\r\n",
+    b"GET /../../etc/passwd HTTP/1.1\r\n\r\n",
+    b"GET /callbacks/open/..%2f..%2fetc%2fpasswd HTTP/1.1\r\n\r\n",
+    b"nonsense\r\n\r\n",
+    b"GET / HTTP/1.1\r\nX: " + b"x" * 20_000 + b"\r\n\r\n",
+    b"GET /" + b"x" * 20_000 + b" HTTP/1.1\r\n\r\n",
+    b"POST /callbacks/open HTTP/1.1\r\nContent-Length: 9999999\r\n\r\n",
+    b"POST /callbacks/open HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n\r\n",
+]
+
+
+@pytest.mark.parametrize("error", [None, StoreError(SECRETS), StoreFull(SECRETS)])
+async def test_answers_tell_nothing_of_what_is_inside(store, error):
+    sources = {
+        "sumotext": SourceConfig(tokens=["right"]),
+        "open": SourceConfig(),
+        "far": SourceConfig(allow_from=["203.0.113.0/24"]),
+    }
+    async with listening(Broken(error) if error else store, sources=sources) as relay:
+        for request in REQUESTS:
+            data = await relay.raw(request, half_close=True)
+            (answer,) = answers(data, head=request.startswith(b"HEAD"))
+            assert not TELLING.search(data.decode()), data
+            allowed = {"content-type", "content-length", "connection", "date", "allow"}
+            assert answer.headers.keys() <= allowed | {"www-authenticate", "retry-after"}
+
+
+async def test_what_is_for_operators_is_not_on_the_public_listener(store):
+    async with listening(store) as relay:
+        for path in (b"/metrics", b"/console", b"/api/v1/status", b"/docs", b"/openapi.json"):
+            assert (await relay.ask(path)).status == 404
