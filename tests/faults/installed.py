@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import json
+import time
 
 from oracle import in_csv, in_store, integrity, judge, unfinished
 from relays import Sender
@@ -81,9 +82,10 @@ class Installed:
 
     async def until(self, condition, seconds=30):
         """Wait for a condition; what it gave."""
-        async with asyncio.timeout(seconds):
-            while not (found := await asyncio.to_thread(condition)):
-                await asyncio.sleep(0.05)
+        end = time.monotonic() + seconds
+        while not (found := await asyncio.to_thread(condition)):
+            assert time.monotonic() < end, self.machine.journal()[-3000:]
+            await asyncio.sleep(0.05)
         return found
 
     async def passes(self, senders):
@@ -94,7 +96,7 @@ class Installed:
     async def verdict(self, senders):
         """The oracle's word, after a last callback, all deliveries and an orderly stop."""
         await self.passes(senders)
-        await self.until(lambda: not self._pending())
+        await self.until(lambda: not self._pending(), seconds=600)
         self.run("systemctl", "stop", *UNITS)
         path = self.machine.file(STORE)
         assert integrity(path) == "ok"
