@@ -6,7 +6,7 @@ RELAY_CONFIG ?= relay.yaml
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: run test check format bench bench-quick faults stubs clean
+.PHONY: run test check format bench bench-quick faults soak stubs clean
 
 run: $(READY)
 	@exec $(BIN)/relay run --config "$(RELAY_CONFIG)"
@@ -30,9 +30,14 @@ bench: $(READY)
 bench-quick: $(READY)
 	$(BIN)/python tests/bench/run.py --quick
 
-# Kills, power cuts and floods; minutes long.
+# Kills, power cuts and floods; an hour long. As root, and with strace and fuse3, all of it runs.
 faults: $(READY)
 	$(BIN)/pytest -m faults -s --timeout 3600 -o faulthandler_timeout=0
+
+# Callbacks for an hour, with random faults; or as many seconds as you like: make soak SECONDS=600
+SECONDS := 3600
+soak: $(READY)
+	$(BIN)/python tests/faults/soak.py $(SECONDS)
 
 # A Salesforce org and a HubSpot account on loopback, and what to put into relay.yaml for them.
 stubs: $(READY)

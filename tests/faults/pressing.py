@@ -1,8 +1,10 @@
-"""Senders that press on without a pause, and take down every request that fails."""
+"""Senders that press on without a pause, or at a steady rate, and take down what fails."""
 
 import asyncio
+import contextlib
 import itertools
 import random
+import time
 
 from relays import POLL, Sender
 
@@ -49,3 +51,38 @@ async def sent(senders, number):
     async with asyncio.timeout(PATIENCE):
         while len(senders.sent) < number:
             await asyncio.sleep(POLL)
+
+
+@contextlib.asynccontextmanager
+async def trickle(relay, senders, name, *, rate=200.0, failures=None):
+    """Callbacks at a steady rate; for how long each waited, from when it was due.
+
+    What fails goes to `failures`, if there are any to be expected.
+    """
+    waits: list[float] = []
+    begun = time.monotonic()
+
+    async def send(first):
+        async with Sender(relay.port, senders) as sender:
+            for number in itertools.count(first, SENDERS):
+                due = begun + number / rate
+                await asyncio.sleep(max(0.0, due - time.monotonic()))
+                try:
+                    status = await sender.send(f"{name}-{number}", number % 900)
+                except (OSError, EOFError) as error:
+                    status = repr(error)
+                if status == 200:
+                    waits.append(time.monotonic() - due)
+                else:
+                    assert failures is not None, status
+                    failures.append(status)
+
+    sending = [asyncio.create_task(send(first)) for first in range(SENDERS)]
+    try:
+        yield waits
+        for task in sending:
+            assert not task.done(), task
+    finally:
+        for task in sending:
+            task.cancel()
+        await asyncio.gather(*sending, return_exceptions=True)

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import itertools
 import re
 import time
 
@@ -10,7 +9,8 @@ import apsw
 import pytest
 from arrivals import arrival, delivered
 from oracle import Senders
-from relays import POLL, Relay, Sender
+from pressing import trickle
+from relays import POLL, Relay
 from stubs.receiver import Receiver
 
 from relay.sqlite import SqliteStore
@@ -18,7 +18,6 @@ from relay.sqlite import SqliteStore
 DAY = 24 * 3600
 SEED = 1_000
 """So many old events are made by the store itself; the others are copies of them."""
-SENDERS = 8
 RATE = 200.0
 AT_ONCE = ("relay.sqlite.purge.STEP=100000000", "relay.sqlite.purge.LOOK=100000000")
 COPIES = """
@@ -51,31 +50,6 @@ async def make_old(path, number) -> None:
         for statement in (MORE_EVENTS, MORE_DELIVERIES):
             connection.execute(statement, (number // SEED - 1, SEED)).fetchall()
         connection.execute("UPDATE sinks SET cursor = ?1, delivered = ?1", (number,)).fetchall()
-
-
-@contextlib.asynccontextmanager
-async def trickle(relay, senders, name):
-    """Callbacks at a steady rate; for how long each waited, from when it was due."""
-    waits: list[float] = []
-    begun = time.monotonic()
-
-    async def send(first):
-        async with Sender(relay.port, senders) as sender:
-            for number in itertools.count(first, SENDERS):
-                due = begun + number / RATE
-                await asyncio.sleep(max(0.0, due - time.monotonic()))
-                assert await sender.send(f"{name}-{number}", number % 900) == 200
-                waits.append(time.monotonic() - due)
-
-    sending = [asyncio.create_task(send(first)) for first in range(SENDERS)]
-    try:
-        yield waits
-        for task in sending:
-            assert not task.done(), task
-    finally:
-        for task in sending:
-            task.cancel()
-        await asyncio.gather(*sending, return_exceptions=True)
 
 
 def purged(relay) -> int:
