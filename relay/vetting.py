@@ -5,7 +5,6 @@ when imported is not done to the relay that runs.
 """
 
 import asyncio
-import logging
 import os
 import sys
 from pathlib import Path
@@ -25,11 +24,23 @@ from relay.server import listen
 PATIENCE = 60.0
 """Seconds after which a plugin that is slow to import is not waited for."""
 
-log = logging.getLogger("relay")
-
 
 async def vet(path: Path, listeners: Listeners) -> list[str]:
     """What is wrong, one sentence each; nothing, and the relay can start anew."""
+    try:
+        async with asyncio.timeout(PATIENCE):
+            status, output = await _asked(path, listeners)
+    except TimeoutError:
+        return [f"{path}: it took more than {PATIENCE:.0f} seconds to load"]
+    except OSError as error:  # the program is being replaced, say
+        return [f"{path}: it cannot be tried out: {error}"]
+    if status or not output:
+        return [f"{path}: loading it ended a process with status {status}"]
+    return [str(problem) for problem in orjson.loads(output)]
+
+
+async def _asked(path: Path, listeners: Listeners) -> tuple[int | None, bytes]:
+    """What the other process says."""
     package = str(Path(relay.__file__).parent.parent)
     known = os.environ.get("PYTHONPATH")
     process = await asyncio.create_subprocess_exec(
@@ -41,17 +52,12 @@ async def vet(path: Path, listeners: Listeners) -> list[str]:
         pass_fds=listeners.descriptors(),
     )
     try:
-        async with asyncio.timeout(PATIENCE):
-            output, _ = await process.communicate()
-    except TimeoutError:
-        return [f"{path}: it took more than {PATIENCE:.0f} seconds to load"]
+        output, _ = await process.communicate()
     finally:
         if process.returncode is None:
             process.kill()
             await process.wait()
-    if process.returncode:
-        return [f"{path}: loading it ended a process with status {process.returncode}"]
-    return [str(problem) for problem in orjson.loads(output)]
+    return process.returncode, output
 
 
 def main() -> None:

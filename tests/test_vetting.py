@@ -1,0 +1,113 @@
+"""Vetting tries relay.yaml out in another process, whatever the plugins do there."""
+
+import socket
+import sys
+
+import pytest
+
+from relay import vetting
+from relay.address import Address
+from relay.listeners import Listeners
+from relay.vetting import vet
+
+YAML = """
+server: {listen: "127.0.0.1:0"}
+admin: {listen: "127.0.0.1:0"}
+sources: {sumotext: {country: US}}
+sinks:
+  own: {plugin: own}
+"""
+OWN = """
+import relay
+
+class Own(relay.Sink):
+    async def send(self, delivery):
+        pass
+
+@relay.hookimpl
+def register_sinks(register):
+    register("own", Own)
+"""
+
+
+@pytest.fixture
+def path(tmp_path):
+    path = tmp_path / "relay.yaml"
+    path.write_text(YAML)
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins" / "own.py").write_text(OWN)
+    return path
+
+
+def append(path, text):
+    with (path.parent / "plugins" / "own.py").open("a") as file:
+        file.write(text)
+
+
+async def test_all_is_right_whatever_a_plugin_prints(path):
+    append(path, "\nimport sys\nprint('hello')\nsys.stdout.flush()\n")
+    assert await vet(path, Listeners()) == []
+    assert "own" not in sys.modules, "nothing of it is loaded here"
+
+
+async def test_each_mistake_is_named_with_its_line(path):
+    path.write_text(YAML.replace("US", "nowhere") + "more: 1\n")
+    country, more = await vet(path, Listeners())
+    assert country.startswith(f"{path}:4: sources.sumotext.country: ")
+    assert more.startswith(f"{path}:7: more: ")
+
+
+@pytest.mark.parametrize("status", [0, 3])
+async def test_a_plugin_that_ends_the_process_ends_the_other_one(path, status):
+    append(path, f"\nimport os\nos._exit({status})\n")
+    assert await vet(path, Listeners()) == [
+        f"{path}: loading it ended a process with status {status}"
+    ]
+
+
+async def test_a_plugin_that_hangs_is_not_waited_for(path, monkeypatch):
+    monkeypatch.setattr(vetting, "PATIENCE", 2.0)
+    append(path, "\nimport time\ntime.sleep(600)\n")
+    assert await vet(path, Listeners()) == [f"{path}: it took more than 2 seconds to load"]
+
+
+async def test_a_sink_that_cannot_be_made_is_named(path):
+    text = OWN.replace("class Own", "import os\n\nclass Own")
+    text = text.replace(
+        "    async def", "    def __init__(self, *_):\n        raise OSError('no')\n\n    async def"
+    )
+    (path.parent / "plugins" / "own.py").write_text(text)
+    (problem,) = await vet(path, Listeners())
+    assert "sinks.own: the plugin own cannot make it: OSError" in problem
+
+
+async def test_where_the_program_has_gone_the_reload_is_refused(path, monkeypatch):
+    monkeypatch.setattr(sys, "executable", str(path.parent / "python"))
+    (problem,) = await vet(path, Listeners())
+    assert "cannot be tried out" in problem
+
+
+async def test_an_address_of_another_program_is_named_and_ones_own_is_not(path):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        address = Address(*other.getsockname())
+        path.write_text(
+            YAML.replace('server: {listen: "127.0.0.1:0"}', f"server: {{listen: {address}}}")
+        )
+        (problem,) = await vet(path, Listeners())
+        assert f"cannot listen on {address}" in problem
+        mine = Listeners(own={("public", address): other})
+        assert await vet(path, mine) == []
+
+
+async def test_a_certificate_that_is_none_is_named(path, tmp_path):
+    for name in ("cert.pem", "key.pem"):
+        (tmp_path / name).write_text("nonsense")
+    path.write_text(YAML.replace("server: {", "server: {tls: {cert: cert.pem, key: key.pem}, "))
+    (problem,) = await vet(path, Listeners())
+    assert "server.tls" in problem
+
+
+async def test_a_passed_socket_that_others_reach_wants_guarded_sources(path):
+    with socket.create_server(("0.0.0.0", 0)) as passed:
+        (problem,) = await vet(path, Listeners(given={"public": [passed]}))
+    assert "sources.sumotext: needs tokens or allow_from" in problem
