@@ -355,6 +355,11 @@ def test_a_plugin_begun_by_the_command_loads(here):
     relay("plugins", "new", "My Sink", status=2)
 
 
+def test_a_plugin_is_not_begun_under_a_name_that_is_taken(here):
+    assert "there is a plugin csv already" in relay("plugins", "new", "csv", status=1).stderr
+    assert not (here / "plugins").exists()
+
+
 def test_schema_is_a_json_schema(here):
     assert "$schema" in json.loads(relay("schema").stdout)
 

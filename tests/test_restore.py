@@ -18,7 +18,7 @@ from stubs.receiver import Receiver
 from relay import config, service
 from relay.cli import main
 from relay.sqlite import SqliteStore, backup, connection, restore
-from relay.sqlite.connection import connect_reader
+from relay.sqlite.connection import connect_reader, lock
 from relay.store import StoreError, StoreLocked
 
 NOW = 1_800_000_100.0
@@ -174,6 +174,7 @@ def test_the_store_as_it_was_is_kept_whole(store, tmp_path):
     before = content(store)
     kept(store)
     assert content(tmp_path / ASIDE) == before
+    assert backup.copies_beside(store) == [tmp_path / ASIDE]
     assert len(content(store)["events"]) == EVENTS - 1
     assert not (tmp_path / ".relay.db.partial").exists()
 
@@ -269,6 +270,10 @@ def test_the_command_asks_and_says_what_came_of_it(store, tmp_path, monkeypatch)
     refused = CliRunner().invoke(main, ["restore", "copy.db"], input="n\n")
     assert refused.exit_code == 1
     assert not list(tmp_path.glob("*.replaced-*"))
+    with closing(lock(store)):
+        busy = CliRunner().invoke(main, ["restore", "copy.db", "--yes"])
+    assert busy.exit_code == 1
+    assert "in use by another relay process: stop that first" in busy.stderr
     result = CliRunner().invoke(main, ["restore", "copy.db", "--yes"], catch_exceptions=False)
     assert result.exit_code == 0, result.output
     assert f"{tmp_path / 'relay.db'} is as copy.db is." in result.stdout

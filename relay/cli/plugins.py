@@ -69,6 +69,8 @@ def new(config: Config, name: str) -> None:
     """Begin a plugin: a file that works, to be changed."""
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
         raise click.UsageError("a plugin's name is lower-case letters, digits and _")
+    if there := config.registry.sinks.get(name):
+        raise click.ClickException(f"there is a plugin {name} already: {there.origin}")
     path = _folder(config) / f"{name}.py"
     path.parent.mkdir(parents=True, exist_ok=True)
     try:

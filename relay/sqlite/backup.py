@@ -16,7 +16,7 @@ from relay.sqlite import rows
 from relay.store import StoreError
 from relay.units import size_text
 
-PAGES = 1024
+PAGES = 256
 """So many are copied and brought to disk at a time: one great flush would hold up the ingress."""
 
 PRAGMAS = (
@@ -72,8 +72,9 @@ def before_schema(store: Path, schema: int) -> Path:
 
 
 def copies_beside(store: Path) -> list[Path]:
-    """The copies that were made before migrations, the oldest first."""
-    found = store.parent.glob(f"{store.name}.before-schema-*")
+    """What migrations and restores left as it was, the oldest first."""
+    ends = ("before-schema-*", "replaced-*")
+    found = [path for end in ends for path in store.parent.glob(f"{store.name}.{end}")]
     return sorted(found, key=lambda path: path.stat().st_mtime)
 
 
