@@ -16,19 +16,19 @@ class Ballast:
     """The file, which holds nothing but its place. Everything may raise OSError."""
 
     def __init__(self, store: Path) -> None:
-        self._path = store.with_name(f"{store.name}.ballast")
+        self.path = store.with_name(f"{store.name}.ballast")
 
     def restore(self, size: int) -> None:
         """Have it take up so many bytes; really, as a file with holes would be none."""
         if self._size() == size:
             return
-        descriptor = folder.private(str(self._path), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC)
+        descriptor = folder.private(str(self.path), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC)
         try:
             os.ftruncate(descriptor, size)
             if size:
                 os.posix_fallocate(descriptor, 0, size)
         except OSError:
-            self._path.unlink()
+            self.path.unlink()
             raise
         finally:
             os.close(descriptor)
@@ -36,8 +36,8 @@ class Ballast:
     def give_up(self) -> None:
         """Give its place to others."""
         if size := self._size():
-            self._path.unlink()
-            log.warning("the disk is full: %s gave up its %d bytes", self._path, size)
+            self.path.unlink()
+            log.warning("the disk is full: %s gave up its %d bytes", self.path, size)
 
     def _size(self) -> int:
-        return self._path.stat().st_size if self._path.exists() else 0
+        return self.path.stat().st_size if self.path.exists() else 0

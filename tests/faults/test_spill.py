@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import time
+from collections import Counter
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -31,6 +32,7 @@ WITHOUT = [str(Path(__file__).parent / "unsheltered.py")]
 OPENS_WITHIN = 15.0
 HEALS_WITHIN = 5.0
 BIG = 20_000
+PAGE = 4096
 
 
 @asynccontextmanager
@@ -91,11 +93,11 @@ async def in_order(relay, senders) -> None:
     assert stored == list(senders.acked)
 
 
-async def health(relay):
-    """The admin listener's word."""
+async def admin(relay, path):
+    """What the admin listener says."""
     listen = yaml.safe_load(relay.config.read_text())["admin"]["listen"]
     async with httpx.AsyncClient(trust_env=False) as http:
-        return await http.get(f"http://{listen}/readyz")
+        return await http.get(f"http://{listen}{path}")
 
 
 def command(relay, *words):
@@ -121,7 +123,7 @@ async def filled(tmp_path, *, sheltered):
             if sheltered:
                 spilled = (await relay.status())["spill"]
                 assert spilled > 100
-                assert (await health(relay)).json()["reasons"]
+                assert (await admin(relay, "/readyz")).json()["reasons"]
                 shown = await asyncio.to_thread(command, relay, "status")
                 assert f"{spilled} callbacks could not be stored so far" in shown.stdout
             grow()
@@ -275,10 +277,11 @@ async def test_a_relay_whose_store_cannot_be_opened_takes_callbacks_all_the_same
         await takes_callbacks(relay)
         number = relay.process.pid
         statuses += await sends(relay, senders, range(10, 60))
-        answer = await health(relay)
+        answer = await admin(relay, "/readyz")
         assert answer.status_code == 503
         (reason,) = answer.json()["reasons"]
         assert "50 of them wait" in reason
+        assert "relay_spill_records 50.0" in (await admin(relay, "/metrics")).text
         asked = await asyncio.to_thread(command, relay, "status")
         assert asked.returncode == 1
         assert "Traceback" not in asked.stderr
@@ -292,11 +295,41 @@ async def test_a_relay_whose_store_cannot_be_opened_takes_callbacks_all_the_same
     assert set(statuses) == {200}
 
 
+@pytest.mark.faults
+@pytest.mark.timeout(1800)
+async def test_whichever_page_of_the_store_is_rubbish_callbacks_are_taken(tmp_path):
+    """A relay that opens it may meet the page later, and ends: what it had in hand is spilled."""
+    async with relaying(tmp_path / "relay", tmp_path) as relay:
+        await relay.start()
+        await sends(relay, Senders(), range(100))
+        await relay.delivered()
+        assert await relay.stop() == 0
+        good = relay.store.read_bytes()
+        states = Counter()
+        for page in range(len(good) // PAGE):
+            relay.spill.unlink(missing_ok=True)
+            relay.store.write_bytes(
+                good[: page * PAGE] + os.urandom(PAGE) + good[(page + 1) * PAGE :]
+            )
+            relay.spawn()
+            await relay.answers()
+            statuses = await sends(relay, senders := Senders(), range(3))
+            kept = spillfile.count(relay.spill)
+            relay.close()
+            states[kept > 0] += 1
+            assert statuses[0] == 200, page
+            assert statuses.count(200) == len(senders.acked)
+            for rest in ("relay.db-wal", "relay.db-shm"):
+                relay.store.with_name(rest).unlink(missing_ok=True)
+    print(f"\nof {sum(states.values())} pages, {states[True]} sent callbacks to the spill")
+    assert states[True]
+
+
 async def takes_callbacks(relay) -> None:
     async with asyncio.timeout(PATIENCE):
         while True:
             try:
-                answer = await health(relay)
+                answer = await admin(relay, "/readyz")
             except httpx.TransportError:
                 assert relay.process.poll() is None, relay.last_words()
                 await asyncio.sleep(POLL)

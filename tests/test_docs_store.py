@@ -1,0 +1,45 @@
+"""What docs/operations.md says of a store that cannot be written: settings, names, figures."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from relay import rescue, shelter
+from relay.ballast import Ballast
+from relay.config import load
+from relay.metrics import FACTS
+from relay.reserve import PART, SHARE
+from relay.spillfile import SpillFile
+
+TEXT = (Path(__file__).parent.parent / "docs/operations.md").read_text()
+SECTION = TEXT.partition("\n## When the store cannot be written\n")[2].partition("\n## ")[0]
+BLOCKS = re.findall(r"^```yaml\n(.*?)^```$", SECTION, re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("text", BLOCKS)
+def test_each_setting_is_one(tmp_path, text):
+    path = tmp_path / "relay.yaml"
+    path.write_text(text)
+    load(path, {})
+
+
+def test_the_places_and_figures_are_those_of_the_code(tmp_path):
+    path = tmp_path / "relay.yaml"
+    path.write_text("{}")
+    config = load(path, {})
+    assert len(BLOCKS) == 2
+    assert f"store_reserve: {config.store_reserve // 2**20}MiB" in SECTION
+    assert f"{config.store_reserve // SHARE // 2**20} MiB, lies in" in SECTION
+    assert (PART, SHARE) == (16, 4)
+    assert "a sixteenth of itself" in SECTION
+    assert "stops at a quarter" in SECTION
+    spill = SpillFile(config.store_fallback)
+    for file in (spill.path, Ballast(config.store).path):
+        assert f"`{file.relative_to(tmp_path)}`" in SECTION
+    assert f"`{spill.aside.name}`" in SECTION
+    assert (rescue.TRY_AGAIN, shelter.TRY_AGAIN, shelter.UNAUTHORIZED_KEPT) == (5, 1, 1000)
+    assert "every five seconds" in SECTION
+    assert "tried every second" in SECTION
+    assert "no more than 1,000" in SECTION
+    assert "relay_spill_records" in FACTS
