@@ -124,7 +124,11 @@ def test_the_settings_named_as_defaults_are_the_defaults(folder):
 
 
 def test_every_setting_is_mentioned():
-    code = "\n".join([*INLINE.findall(README), *(step.text for step in steps() if step.language)])
+    """In the README, or where operators look."""
+    operations = (ROOT / "docs" / "operations.md").read_text()
+    told = [*INLINE.findall(README), *(step.text for step in steps() if step.language)]
+    told += [*INLINE.findall(operations), *re.findall(r"(?ms)^```yaml\n(.*?)^```", operations)]
+    code = "\n".join(told)
     settings = yaml.safe_load((ROOT / "config" / "relay.full.yaml").read_text())
     for name in sorted(set(setting_names(settings))):
         assert re.search(rf"\b{re.escape(name)}\b", code), name
