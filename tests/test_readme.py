@@ -341,13 +341,17 @@ def test_every_answer_of_the_listener_is_in_the_table():
 def test_every_kind_and_every_link_is_there():
     for kind in KINDS:
         assert f"`com.sumotext.{kind}`" in README
-    headings = re.findall(r"^#+ (.*)$", README, re.MULTILINE)
-    anchors = {re.sub(r"[^\w -]", "", text).lower().replace(" ", "-") for text in headings}
     for target in re.findall(r"\]\(([^)]+)\)", README):
-        if target.startswith("#"):
-            assert target[1:] in anchors, target
-        elif not target.startswith("https://"):
-            assert (ROOT / target).exists(), target
+        if not target.startswith("https://"):
+            file, _, anchor = target.partition("#")
+            assert (ROOT / file).exists(), target
+            assert not anchor or anchor in anchors(ROOT / (file or "README.md")), target
+
+
+def anchors(file):
+    """What a link may lead to in a page."""
+    headings = re.findall(r"^#+ (.*)$", file.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", text).lower().replace(" ", "-") for text in headings}
 
 
 # the tour
