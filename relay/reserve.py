@@ -86,5 +86,6 @@ class Reserve:
         disk, other = Disk.of(self._store), Disk.of(self._spill)
         keep = disk.reserve(self._wanted)
         if disk.free > 2 * keep:
-            self._ballast.restore(keep // SHARE)
+            with contextlib.suppress(OSError):  # the store's folder may be what is wrong
+                self._ballast.restore(keep // SHARE)
         return disk, other.free < other.reserve(self._wanted) // SHARE

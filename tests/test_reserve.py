@@ -116,6 +116,13 @@ async def test_a_disk_or_store_that_does_not_answer_is_let_be(reserve, monkeypat
     assert not reserve.store_low
 
 
+async def test_a_ballast_that_cannot_be_made_hides_nothing(reserve, monkeypatch, ballast):
+    ballast.mkdir()
+    Disks(monkeypatch, store=GIB, spill=0)
+    await reserve.look(nothing)
+    assert reserve.spill_low
+
+
 def test_the_disk_is_that_of_the_folder_that_is_there(tmp_path):
     assert Disk.of(tmp_path / "not" / "yet" / "relay.db").total > 0
 
