@@ -5,7 +5,7 @@ store itself follows. Done twice, it finds nothing more.
 """
 
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +17,8 @@ from relay.config import Config
 from relay.fleet import make_sink
 from relay.jobs import Job, JobRefused
 from relay.sink import Erased
-from relay.store import State, Store
+from relay.sqlite.backup import copies_beside
+from relay.store import State, Store, Traced
 from relay.traces import Traces
 from relay.workers import Workers
 
@@ -75,7 +76,7 @@ class Erasure:
         await self._store.note_erasure(traces, orjson.dumps(report.view()).decode())
         return report.view()
 
-    async def _halt(self, traced: Any) -> None:
+    async def _halt(self, traced: Traced) -> None:
         """Give up what is open, and let end what is being sent."""
         end = self._clock.monotonic() + PATIENCE
         while flying := await self._store.halt(traced):
@@ -110,18 +111,14 @@ class Erasure:
     def _unreachable(self) -> list[str]:
         """Copies of the store that lie beside it, and those that lie elsewhere."""
         store = self._config.store
-        copies = (
-            sorted(store.parent.glob(f"{store.name}.before-*"))
-            if not isinstance(store, str)
-            else []
-        )
-        beside = [
-            f"{copy}: a copy of the store; remove it when it is no longer needed" for copy in copies
+        beside = [] if isinstance(store, str) else copies_beside(store)
+        return [
+            *(f"{copy}: a copy of the store; remove it when nobody needs it" for copy in beside),
+            "backups, and whatever else was copied from here",
         ]
-        return [*beside, "backups, and whatever else was copied from here"]
 
 
-def _refuse_waiting(waiting: Any) -> None:
+def _refuse_waiting(waiting: Sequence[tuple[str, State, str]]) -> None:
     """An opt-out must arrive before it is forgotten: else its receiver goes on sending."""
     for sink, state, event_id in waiting:
         what = "is dead at" if state == State.DEAD else "has not reached"
