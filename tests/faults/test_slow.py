@@ -219,7 +219,7 @@ async def test_a_thousand_slow_connections(tmp_path):
     try:
         before, meanwhile = await told(relay, 1000, 60)
         assert before.failed == meanwhile.failed == 0
-        # On a quiet machine it is below 100 ms; on another, what it was before says how slow that is.
+        # On a quiet machine it is below 100 ms; on another, see what it was before.
         assert meanwhile.p99() < max(0.1, 4 * before.p99())
         assert meanwhile.memory - before.memory < 50
         assert before.descriptors + 900 < meanwhile.descriptors < before.descriptors + 1100
