@@ -170,6 +170,17 @@ def test_what_came_since_waits_in_its_order_before_what_waits_already(store, tmp
     assert lines(spill)[2]["callback"]["body"] == "mobile=\xff12"
 
 
+def test_who_was_erased_since_is_counted(store, tmp_path):
+    assert kept(store).erased == 0
+    with closing(apsw.Connection(str(store))) as writer:
+        writer.execute(
+            "CREATE TABLE erasures (at INTEGER PRIMARY KEY, number INTEGER, report TEXT)"
+        )
+        writer.execute("INSERT INTO erasures VALUES (1, 1, ''), (2, 1, '')")
+    (tmp_path / ASIDE).unlink()
+    assert kept(store).erased == 2
+
+
 def test_the_store_as_it_was_is_kept_whole(store, tmp_path):
     before = content(store)
     kept(store)

@@ -33,6 +33,9 @@ def restore(config: Config, file: Path, yes: bool) -> None:
     if found.since:
         came = f"{count(found.since, 'callback')} that came since"
         click.echo(f"The next start takes in the {came}: {config.store_fallback}")
+    if found.erased:
+        numbers = count(found.erased, "number")
+        click.echo(f"Erased since then, and there again: {numbers}. `relay erase` once more.")
     if found.aside:
         click.echo(f"The store as it was: {found.aside}")
     if found.trouble:

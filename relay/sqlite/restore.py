@@ -44,10 +44,12 @@ QUARANTINED_SINCE = (
 class Restored:
     """`since` callbacks came after the copy was made. `aside` is the store as it was.
 
-    `trouble` says why not all of that could be read.
+    `erased` numbers were erased since, and are there again. `trouble` says why not all of the
+    store could be read.
     """
 
     since: int = 0
+    erased: int = 0
     aside: Path | None = None
     trouble: str | None = None
 
@@ -75,11 +77,20 @@ def _since(store: Path, copy: Path, restored: Restored) -> Iterator[bytes]:
     try:
         with closing(connect_reader(store)) as present:
             rows.every(present, "ATTACH ? AS copy", (str(copy),))
+            restored.erased = len(_erasures(present, "main") - _erasures(present, "copy"))
             for query in (EVENTS_SINCE, QUARANTINED_SINCE):
                 for row in present.execute(query):
                     yield encode(_spilled(*row))
     except apsw.Error as error:
         restored.trouble = str(error)
+
+
+def _erasures(connection: apsw.Connection, schema: str) -> set[int]:
+    """When numbers were erased; the first schema knew nothing of that."""
+    known = f"SELECT 1 FROM {schema}.sqlite_schema WHERE name = 'erasures'"
+    if not rows.every(connection, known):
+        return set()
+    return {at for (at,) in rows.every(connection, f"SELECT at FROM {schema}.erasures")}
 
 
 def _spilled(
