@@ -8,6 +8,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import random
 import signal
@@ -264,6 +265,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=random.randrange(2**32))
     parser.add_argument("--leak", action="store_true", help="with a sink that leaks: a control")
     arguments = parser.parse_args()
+    logging.getLogger("uvicorn").setLevel(logging.CRITICAL)  # the receiver's, on its troubles
     print(f"seed {arguments.seed}")
     with tempfile.TemporaryDirectory(prefix="relay-soak-") as folder:
         soak = asyncio.run(

@@ -2,7 +2,6 @@
 and of the way home from the spill.
 """
 
-import asyncio
 import contextlib
 import signal
 
@@ -162,17 +161,10 @@ async def test_a_crash_on_the_way_home_from_the_spill_loses_nothing(tmp_path, na
             relay.spawn()
             await killed(relay)
             await relay.start()
-            await home(relay)
             await relay.finish(senders)
         finally:
             relay.close()
         (await relay.verdict(senders, receiver)).sound(once=["archive"])
-
-
-async def home(relay) -> None:
-    async with asyncio.timeout(ENDS_WITHIN):
-        while relay.store.with_name("relay.db.spill").exists():
-            await asyncio.sleep(0.02)
 
 
 # the migration

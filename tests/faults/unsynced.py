@@ -1,7 +1,7 @@
 """A relay that leaves it to the system when to write, as a control: power cuts must cost events.
 
 Its first argument says what is not synced: the `store`, which then has `synchronous = NORMAL`
-as much advice has it, or the `archive`, all that is synced without SQLite.
+as much advice has it, or the `archive`, with all else that is synced without SQLite, as the spill.
 """
 
 import os
