@@ -5,6 +5,8 @@ Clients come from addresses of their own: all of 127.0.0.0/8 is this machine.
 
 import asyncio
 import contextlib
+import errno
+import socket
 import ssl
 import time
 from ipaddress import ip_network
@@ -13,11 +15,14 @@ import pytest
 from certificates import certify
 from listening import QUERIES, answers, listening, serving
 
+from relay.address import Address
+from relay.certificate import Certificate
 from relay.config import SourceConfig
 from relay.doorman import Doorman
 from relay.guests import Guests
 from relay.protocol import Protocol
 from relay.proxies import Proxies
+from relay.server import listen, make_server
 from relay.sqlite import SqliteStore
 
 GET = b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n"
@@ -358,3 +363,32 @@ async def test_a_drain_lets_handshakes_come_to_their_end_and_cuts_the_slow_ones(
         async with asyncio.timeout(2):
             await draining
         assert await gone(mute) == b""
+
+
+class Poor(socket.socket):
+    """A listening socket of a process that may open no more, for a while."""
+
+    refusals = 3
+
+    def accept(self):
+        if self.refusals:
+            self.refusals -= 1
+            raise OSError(errno.EMFILE, "Too many open files")
+        return super().accept()
+
+
+async def test_a_doorman_without_descriptors_rests_and_goes_on(certificate, caplog):
+    listener = Poor(fileno=listen(Address("127.0.0.1", 0)).detach())
+    server = make_server(hello, listener, certificate=Certificate(*certificate))
+    server.settle = 0.01
+    await server.start()
+    try:
+        async with asyncio.timeout(5):
+            reader, writer = await asyncio.open_connection(*server.address, **trusting(certificate))
+            writer.write(GET)
+            assert (await reader.read()).endswith(b"hello")
+            writer.close()
+    finally:
+        await server.drain(patience=1)
+    told = [each for each in caplog.messages if "Too many open files" in each]
+    assert len(told) == 3
