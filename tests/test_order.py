@@ -21,6 +21,7 @@ from relay.store import (
     StoreError,
     StoreFull,
 )
+from relay.traces import Traces
 
 SECOND = 1_000_000
 CONTACTS = 3
@@ -46,6 +47,7 @@ ACTIONS = {
     "rename": 0.5,
     "spoil": 0.7,
     "purge": 3,
+    "erase": 1,
 }
 
 
@@ -190,9 +192,7 @@ class History:
                 delivery.landed and seq > claim.seq and self.events[seq].contact == event.contact
                 for seq, delivery in sink.items()
             ) or any(
-                delivery.landed
-                and seq > claim.seq
-                and self.purged[seq].contact == event.contact
+                delivery.landed and seq > claim.seq and self.purged[seq].contact == event.contact
                 for seq, delivery in self.gone[claim.sink].items()
             )
             last_word = claim.opted_out and claim.seq == self.last_word(event.contact)
@@ -316,11 +316,7 @@ class History:
         steps = [step async for step in self.store.purge(before)]
         assert sum(step.events for step in steps) == len(going)
         assert await self.store.event_count() == len(self.events) - len(going)
-        for seq in going:
-            self.purged[seq] = self.events.pop(seq)
-            for sink, deliveries in self.sinks.items():
-                if delivery := deliveries.pop(seq, None):
-                    self.gone[sink][seq] = delivery
+        self.forget(going)
 
     def going(self, before: Before) -> list[int]:
         """The events whose term is over, but for an opt-out that what is left may need."""
@@ -341,6 +337,39 @@ class History:
             else:
                 going.append(seq)
         return going
+
+    async def erase(self) -> None:
+        """Forget a contact, unless an opt-out still has to arrive; what is in flight goes on."""
+        contact = self.random.randrange(CONTACTS)
+        traces = Traces(mobile(contact))
+        traced = await self.store.traced(traces)
+        mine = [seq for seq, event in self.events.items() if event.contact == contact]
+        assert sorted(traced.events) == mine
+        last = self.last_word(contact)
+        states = {sink: self.state(sink, last) for sink in self.sinks}
+        missing = {sink for sink, state in states.items() if state in (*OPEN_STATES, State.DEAD)}
+        assert {sink for sink, *_ in traced.waiting} == (
+            missing if self.opted_out(contact) else set()
+        )
+        if traced.waiting:
+            return
+        found = [sink[seq] for sink in self.sinks.values() for seq in mine if seq in sink]
+        flying = sum(delivery.state == State.IN_FLIGHT for delivery in found)
+        assert await self.store.halt(traced) == flying
+        for delivery in found:
+            if delivery.state == State.PENDING:
+                delivery.state = State.DISCARDED
+        if flying == 0:
+            assert (await self.store.forget(traced, traces))["events"] == len(mine)
+            self.forget(mine)
+
+    def forget(self, mine: list[int]) -> None:
+        """They are gone; what they were is known for what comes after them."""
+        for seq in mine:
+            self.purged[seq] = self.events.pop(seq)
+            for sink, deliveries in self.sinks.items():
+                if delivery := deliveries.pop(seq, None):
+                    self.gone[sink][seq] = delivery
 
     def is_over(self, seq: int, before: Before) -> bool:
         states = {sink[seq].state for sink in self.sinks.values() if seq in sink}
