@@ -111,6 +111,6 @@ async def test_callbacks_do_not_notice_that_a_million_events_are_purged(tmp_path
 @pytest.mark.timeout(600)
 async def test_callbacks_notice_a_purge_at_one_go(tmp_path):
     without, within = await purge_under_load(
-        tmp_path, 200_000, quiet=10, patience=500, altered=AT_ONCE
+        tmp_path, 100_000, quiet=10, patience=500, altered=AT_ONCE
     )
     assert max(within) > max(1.0, 3 * max(without))

@@ -28,10 +28,11 @@ def test_the_slope_is_the_same_over_all_lives(slope):
 @pytest.mark.faults
 @pytest.mark.timeout(600)
 async def test_minutes_of_faults_lose_nothing_and_nothing_grows(tmp_path):
-    assert not report(await soak_for(tmp_path, 240.0, seed=2), 240.0)
+    assert not report(await soak_for(tmp_path, 150.0, seed=2), 150.0)
 
 
 @pytest.mark.faults
 @pytest.mark.timeout(600)
 async def test_what_a_sink_leaks_is_seen(tmp_path):
-    assert report(await soak_for(tmp_path, 60.0, seed=2, leak=True), 60.0)
+    faults = {a_sink_in_trouble: 2, a_stop: 1}
+    assert report(await soak_for(tmp_path, 30.0, seed=2, leak=True, faults=faults), 30.0)

@@ -13,6 +13,7 @@ from stubs.receiver import Receiver, hang, status
 
 from relay.protocol import Protocol
 
+STOPS = 30
 SILENT, IDLE, LATE = range(3)
 """A connection that was opened before the stop; one that was used, so that those before it are
 accepted; one opened during the stop."""
@@ -107,16 +108,16 @@ async def test_stops_under_load_lose_and_invent_nothing(tmp_path):
         try:
             async with crowd(relay) as senders:
                 await relay.start()
-                for number in range(30):
+                for number in range(STOPS):
                     await asyncio.sleep(0.3)
                     async with stopped(relay):
-                        await asyncio.sleep(0.1 * number)
+                        await asyncio.sleep(0.05 * number)
             await relay.finish(senders)
         finally:
             relay.close()
         verdict = await relay.verdict(senders, receiver)
-    print(f"\n30 stops: {len(senders.sent)} sent, {len(senders.acked)} acknowledged")
-    assert len(senders.acked) > 1000
+    print(f"\n{STOPS} stops: {len(senders.sent)} sent, {len(senders.acked)} acknowledged")
+    assert len(senders.acked) > 10 * STOPS
     verdict.sound(once=["archive", "hook"])
 
 
