@@ -60,20 +60,21 @@ async def reload_under_load(folder, reloads, *, every, passed=False, command=RUN
                 await sent(senders, every * (reloads + 1))
                 stop.set()
                 await asyncio.gather(*crowd)
+                print(
+                    f"\n{reloads} reloads: {len(senders.sent)} sent, {len(failures)} failed,"
+                    f" {time.monotonic() - begun:.0f} s"
+                )
                 sinks = (await relay.status())["sinks"]
                 assert f"later{reloads}" in sinks, "the last reload was none"
                 assert relay.process.pid == number
                 assert manager.count("RELOADING") == reloads
-                await relay.finish(senders, patience=30 + 4 * reloads)
+                await relay.finish(senders, patience=30 + len(senders.sent) / 50)
             finally:
                 for task in crowd:
                     task.cancel()
                 relay.close()
             verdict = await relay.verdict(senders, receiver)
-    print(
-        f"\n{reloads} reloads: {len(senders.sent)} sent, {len(failures)} failed,"
-        f" {verdict.found} stored, {time.monotonic() - begun:.0f} s"
-    )
+    print(f"{verdict.found} stored, {time.monotonic() - begun:.0f} s")
     assert "connections cut" not in relay.log.read_text()
     return senders, failures, verdict
 
@@ -92,14 +93,14 @@ async def test_two_reloads_fail_no_request(tmp_path):
 
 
 @pytest.mark.faults
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("passed", [False, True], ids=["bound", "passed"])
 async def test_twenty_reloads_fail_no_request(tmp_path, passed):
     await none_fails(tmp_path, 20, every=2500, passed=passed)
 
 
 @pytest.mark.faults
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(3600)
 async def test_reloads_fail_requests_where_the_sockets_are_not_held(tmp_path):
     _, failures, verdict = await reload_under_load(tmp_path, 5, every=500, command=UNHELD)
     assert failures
