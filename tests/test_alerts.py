@@ -7,12 +7,17 @@ import random
 
 import orjson
 import pytest
+from arrivals import arrival
 from watching import NOW, ago, readings
 
 from relay.alerts import note as words
+from relay.alerts.keywords import Keywords
+from relay.alerts.notebook import Notebook
 from relay.alerts.policy import CALM, DOUBLINGS, GAP, Finding, Memory, Note
 from relay.alerts.rules import Look, findings
-from relay.settings import AlertRules
+from relay.alerts.watch import Watch
+from relay.settings import AlertRules, Alerts
+from relay.sqlite import SqliteStore
 from relay.store import SinkCounts, Waits
 
 REPEAT = 4 * 3600.0
@@ -322,3 +327,46 @@ def test_the_json_says_it_for_programs(note):
 def test_the_id_is_that_of_the_note(note):
     assert words.message_id(note) == words.message_id(note)
     assert words.message_id(note) != words.message_id(Note(NOW, [], note.lasts, []))
+
+
+# what is remembered
+
+
+@pytest.fixture
+def place(tmp_path):
+    return tmp_path / "relay.db"
+
+
+def test_a_notebook_is_read_as_it_was_written(place):
+    assert Notebook(place).read() == {}
+    Notebook(place).write({"channels": {}})
+    assert Notebook(place).read() == {"channels": {}}
+    assert place.with_name("relay.db.alerts").stat().st_mode & 0o007 == 0
+
+
+@pytest.mark.parametrize("kept", [b"", b"{", b"[]", b'{"channels": 3}', b"\xff"])
+def test_a_notebook_that_makes_no_sense_is_a_new_one(place, kept, clock):
+    place.with_name("relay.db.alerts").write_bytes(kept)
+    watch = Watch(Alerts(), None, None, place, clock, [])
+    assert [teller.memory for teller in watch._tellers] == [Memory()]
+
+
+def test_a_notebook_that_cannot_be_written_is_told_once(tmp_path, caplog):
+    notebook = Notebook(tmp_path / "gone" / "relay.db")
+    for number in range(3):
+        notebook.write({"number": number})
+    assert [each.message for each in caplog.records] == [
+        "what was told cannot be written down: No such file or directory"
+    ]
+    (tmp_path / "gone").mkdir()
+    notebook.write({"number": 4})
+    assert notebook.read() == {"number": 4}
+
+
+async def test_keywords_are_known_in_whatever_case_and_never_from_the_future(tmp_path, clock):
+    store = await SqliteStore.open(tmp_path / "relay.db", clock=clock)
+    keywords = Keywords(["Join", "VIP"], {"VIP": NOW - 50, "GONE": NOW})
+    await store.add(arrival(keyword="JOIN", received=ago(-3600)))
+    await keywords.look(store, NOW)
+    await store.close()
+    assert keywords.last == {"Join": NOW, "VIP": NOW - 50}

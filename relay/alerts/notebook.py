@@ -17,6 +17,7 @@ class Notebook:
     def __init__(self, store: Path) -> None:
         self._path = store.with_name(store.name + ".alerts")
         self._written = b""
+        self._trouble: str | None = None
 
     def read(self) -> dict[str, Any]:
         """What was written last; nothing where that is not there or makes no sense."""
@@ -38,6 +39,8 @@ class Notebook:
                 file.write(text)
             beside.replace(self._path)
         except OSError as error:
-            log.warning("what was told cannot be written down: %s", error.strerror)
+            if error.strerror != self._trouble:
+                log.warning("what was told cannot be written down: %s", error.strerror)
+            self._trouble = error.strerror
         else:
-            self._written = text
+            self._written, self._trouble = text, None
