@@ -3,8 +3,10 @@
 import asyncio
 import datetime as dt
 import json
+import os
 import shutil
 import subprocess
+import sys
 import time
 from contextlib import closing
 from pathlib import Path
@@ -20,15 +22,17 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from olderstore import content, make_older
 
-from relay import config
+from relay import config, localsocket, service
 from relay.cli import main
 from relay.doctor import access, condition, places
 from relay.reserve import Disk
 from relay.spillfile import Spilled, SpillFile, encode
 from relay.sqlite import SqliteStore, backup
 
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
 STRONG = "pW3kq0v9Zr2Lx7TnB5yHc8Md"
 YAML = f"""
+server: {{listen: 127.0.0.1:0}}
 admin: {{listen: 127.0.0.1:0}}
 store: data/relay.db
 sources: {{sumotext: {{tokens: [{STRONG}]}}}}
@@ -110,7 +114,7 @@ def test_a_wrong_configuration_ends_with_78(here):
     (here / "relay.yaml").write_text(YAML.replace("csv", "cvs"))
     result = CliRunner().invoke(main, ["doctor"])
     assert result.exit_code == 78
-    assert "relay.yaml:5: sinks.archive.plugin" in result.stderr
+    assert "relay.yaml:6: sinks.archive.plugin" in result.stderr
 
 
 def test_what_the_service_alone_knows_is_a_warning_and_its_sink_is_not_asked(here):
@@ -132,6 +136,35 @@ def test_a_sink_that_would_fail_is_a_problem(here):
     found = examined(status=1)
     assert ("sink archive", "problem") in levels(found)
     assert ("sink archive", "problem") not in levels(examined("--offline"))
+
+
+async def test_a_relay_that_runs_without_its_store_is_a_problem(here):
+    (here / "data/relay.db").write_bytes(b"mine" * 1000)
+    (here / "data/relay.db-wal").unlink(missing_ok=True)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "relay.cli", "run"], stderr=subprocess.PIPE, env=ENVIRONMENT
+    )
+    try:
+        async with asyncio.timeout(30):
+            while not localsocket.answers(here / "data/relay.db"):
+                await asyncio.sleep(0.05)
+        found = await asyncio.to_thread(examined, status=1)
+    finally:
+        process.terminate()
+        process.communicate()
+    told = {(each["subject"], each["level"]): each["text"] for each in found}
+    assert "callbacks are taken" in told["service", "problem"]
+    assert "not a database" in told["store", "problem"]
+
+
+async def test_what_the_running_relay_says_of_its_sinks_is_told(here):
+    async with service.started(config.load(Path("relay.yaml"), {})):
+        words = ["sinks", "pause", "archive"]
+        await asyncio.to_thread(CliRunner().invoke, main, words)
+        found = await asyncio.to_thread(examined, status=1)
+    told = {(each["subject"], each["level"]): each["text"] for each in found}
+    assert told["service", "ok"] == "the relay runs, and has 3 events"
+    assert "paused by hand" in told["sink archive", "problem"]
 
 
 # the store

@@ -45,9 +45,9 @@ def _examine(
     raw: Config, config: Config, unfilled: list[Problem], offline: bool, alive: Any
 ) -> Iterator[Finding]:
     store, now = client.store_file(raw), time.time()
-    status = _status(raw, store)
+    status, service = _service(raw, store)
     yield from _configuration(raw, unfilled, status)
-    yield _service(status)
+    yield service
     yield from places.disks(config, store)
     yield from places.permissions(config, store)
     yield from access.exposed(raw)
@@ -92,18 +92,17 @@ def _configuration(
         )
 
 
-def _service(status: dict[str, Any] | None) -> Finding:
-    if status is None:
-        return warning("service", "the relay is not running", "start it: relay run")
-    return ok("service", f"the relay runs, and has {count(status['events'], 'event')}")
-
-
-def _status(raw: Config, store: Path) -> dict[str, Any] | None:
+def _service(raw: Config, store: Path) -> tuple[dict[str, Any] | None, Finding]:
     """What the running service says of itself; no other way to the store would change nothing."""
+    subject = "service"
     if not store.parent.is_dir() or not client.served(store):
-        return None
-    found: dict[str, Any] = client.ask(raw, lambda session: session.get("/status"))
-    return found
+        return None, warning(subject, "the relay is not running", "start it: relay run")
+    try:
+        status = client.ask(raw, lambda session: session.get("/status"))
+    except click.ClickException as error:  # it runs without its store
+        return None, problem(subject, error.message, "mend what is wrong with the store: see below")
+    text = f"the relay runs, and has {count(status['events'], 'event')}"
+    return status, ok(subject, text)
 
 
 def _halted(status: dict[str, Any] | None) -> Iterator[Finding]:
