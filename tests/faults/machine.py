@@ -12,6 +12,7 @@ import subprocess
 import sys
 import sysconfig
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -53,12 +54,17 @@ class Machine:
 
     @classmethod
     @contextlib.contextmanager
-    def booted(cls, folder: Path):
-        """Skips, with the reason, where this machine does not let another one be booted."""
+    def booted(cls, folder: Path, *, prepare: Callable[[Path], None] | None = None):
+        """`prepare` gets the image before it is booted.
+
+        Skips, with the reason, where this machine does not let another one be booted.
+        """
         machine = cls(folder)
         with contextlib.ExitStack() as undo:
             machine._lay(undo)
             machine._install()
+            if prepare:
+                prepare(machine.root)
             undo.callback(machine._halt)
             machine._boot()
             yield machine

@@ -10,12 +10,14 @@ import signal
 
 import machine as machines
 import pytest
+from click.testing import CliRunner
 from installed import UNITS, Installed
 from machine import Machine
 from oracle import Senders
 from pressing import press
 from relays import Sender
 
+from relay.cli import main
 from relay.install import CONFIG, PLUGINS, SERVICE, SOCKET, TOKEN
 
 EXTRA = "  extra{}: {{plugin: csv, enabled: false, options: {{path: /var/lib/relay/extra.csv}}}}\n"
@@ -310,3 +312,21 @@ def test_data_of_before_is_taken_over_whoever_it_belongs_to(relay):
     assert relay.run("stat", "-c", "%U", "/var/lib/relay/relay.db").strip() == "relay"
     relay.run("relay", "send", "poll")
     assert "2 events" in relay.run("relay", "status")
+
+
+def into_image(root):
+    """Install the relay in an image; the trial wants nothing else of what a machine starts."""
+    words = ["service", "install", "--yes", "--root", str(root), "--program", machines.PROGRAM]
+    result = CliRunner().invoke(main, list(map(str, words)))
+    assert result.exit_code == 0, result.output
+    with (root / "etc/systemd/system/trial.target").open("a") as target:
+        target.write(f"Wants={SERVICE.name}\n")
+
+
+@pytest.mark.faults
+def test_an_image_with_the_relay_starts_it_when_it_is_booted(tmp_path):
+    machines.needed()
+    with Machine.booted(tmp_path / "image", prepare=into_image) as machine:
+        machine.until(lambda: machine.shown("ActiveState") == "active")
+        assert "Stored as" in machine.run("relay", "send", "poll")
+        assert machine.run("stat", "-c", "%a %U %G", CONFIG).strip() == "640 root relay"
