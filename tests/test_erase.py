@@ -12,10 +12,15 @@ import yaml
 from arrivals import arrival, claim_one, delivered, mobile
 from click.testing import CliRunner
 from relaying import SETTINGS
+from uuid_utils import uuid7
 
 from relay import config, service
+from relay.callback import Callback
 from relay.cli import main
+from relay.spill import Spill
+from relay.spillfile import Spilled
 from relay.sqlite import SqliteStore, scrub
+from relay.store import Attempt, EventFilter, Settlement, SinkState, State
 from relay.traces import Traces
 
 NUMBER = "+12125550142"
@@ -206,3 +211,65 @@ async def test_without_overwriting_the_number_would_stay(tmp_path, clock):
     assert await store.scrub(Traces(left)) == 0
     assert left.encode() not in path.read_bytes()
     await store.close()
+
+
+async def test_the_spill_is_searched_too(settings, tmp_path):
+    async with running(settings):
+        pass
+    loaded = config.load(settings, {})
+    spill = await Spill.open(loaded.store_fallback)
+    for number in ("2125550142", OTHER):
+        callback = Callback("sumotext", "GET", f"mobile={number}".encode(), "", b"", 0)
+        await spill.append(Spilled(str(uuid7()), callback))
+    await spill.close()
+    assert holders(tmp_path) == {"data/relay.db.spill"}
+    found = json.loads(await command(settings, "erase", "--json", number=NUMBER))
+    assert found["found"] == {"spill": 1}
+    assert holders(tmp_path) == set()
+    assert OTHER.encode() in (tmp_path / "data/relay.db.spill").read_bytes()
+
+
+async def test_what_receivers_answered_to_others_is_blacked_out(tmp_path, clock):
+    """In a batch, an answer may quote the number of somebody else's record."""
+    store = await SqliteStore.open(tmp_path / "relay.db", clock=clock)
+    digits = mobile(1)[1:]
+    await store.add(arrival(1))
+    await store.add(arrival(2))
+    for claim in (await store.claim("crm", 10)).claims:
+        attempt = Attempt(1, 0.1, f"400 for {digits}", 400, f'{{"phone": "{digits}"}}')
+        await store.settle(
+            [Settlement("crm", claim.seq, State.DEAD, error=f"bad {digits}", attempt=attempt)]
+        )
+    await store.save_sink_state("crm", SinkState(paused=f"it refused {digits}"))
+    traces = Traces(mobile(1))
+    traced = await store.traced(traces)
+    await store.halt(traced)
+    found = await store.forget(traced, traces)
+    assert found == {"events": 1, "attempts": 1, "deliveries": 1, "sinks": 1}
+    (event,) = await store.events(EventFilter())
+    shown = await store.event(event.event.id)
+    assert shown.deliveries[0].error == "bad " + "x" * 11
+    assert shown.attempts[0][2].answer == f'{{"phone": "{"x" * 11}"}}'
+    assert (await store.sink_states())["crm"].paused == "it refused " + "x" * 11
+    assert await store.scrub(traces) == 0
+    assert (await store.sink_counts())["crm"].dead == 1
+    await store.close()
+
+
+async def test_callbacks_are_taken_and_delivered_while_somebody_is_forgotten(settings, tmp_path):
+    async with running(settings) as (relay, url, http):
+        await fill(url, http)
+        await landed(relay, 5)
+        forgetting = asyncio.create_task(command(settings, "erase", "--json", number=NUMBER))
+        sent = 0
+        while not forgetting.done() or sent < 20:
+            query = f"mobile={OTHER}&smsid=x{sent}&shortcode=84700&key=JOIN&msg=n{sent}"
+            assert (await http.get(f"{url}?{query}")).status_code == 200
+            sent += 1
+        assert json.loads(await forgetting)["traces"] == 0
+        await landed(relay, 5 + sent)
+        assert holders(tmp_path) == set()
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "out/events.csv").read_text())))
+    assert sorted(row["message"] for row in rows if row["message"][0] == "n") == sorted(
+        f"n{number}" for number in range(sent)
+    )
