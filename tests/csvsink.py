@@ -12,6 +12,7 @@ from relay.expressions import Environment
 Csv = plugins.load([]).sinks["csv"].sink_class
 package = Csv.__module__
 archive_module = sys.modules[f"{package}.archive"]
+erasure_module = sys.modules[f"{package}.erasure"]
 ledger_module = sys.modules[f"{package}.ledger"]
 sheet_module = sys.modules[f"{package}.sheet"]
 table_module = sys.modules[f"{package}.table"]

@@ -77,6 +77,10 @@ class Archive:
     def erase(self, traces: Traces, ids: Collection[str]) -> relay.Erased:
         """Take a contact out of the files, and out of what the ledger remembers of them."""
         place = self._place
+        if "${" in place.text:
+            return relay.Erased(left=["its path is not filled in; ask the running relay"])
+        if not place.folder.is_dir():
+            return relay.Erased()
         cleared = Cleared()
         known = {event_id.encode() for event_id in ids}
         try:
@@ -88,9 +92,7 @@ class Archive:
             cleared.left.append(outcome(error, place.ledger).reason)
         return relay.Erased(cleared.records, cleared.mentions, cleared.left)
 
-    def _clear(
-        self, path: Path, traces: Traces, ids: Collection[bytes], cleared: Cleared
-    ) -> None:
+    def _clear(self, path: Path, traces: Traces, ids: Collection[bytes], cleared: Cleared) -> None:
         try:
             clear(path, traces, ids, cleared)
             if traces.within(str(path.relative_to(self._place.folder)).encode()):

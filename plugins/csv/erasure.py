@@ -13,7 +13,7 @@ from . import folder
 from .place import EXPRESSION
 
 LONGEST_RECORD = 1 << 20
-"""Bytes; where no quote closes for so long, it is no record, and only its number goes."""
+"""Bytes; what goes on for longer is a quote that nobody closed."""
 LABEL = r"(?:\.\d{4}-\d\d(?:-\d\d(?:T\d\d)?)?\.\d{4,})?"
 EXPRESSIONS = re.compile(r"\{\{.*?\}\}|\{%.*?%\}|\{#.*?#\}", re.DOTALL)
 CELL = re.compile(rb'"((?:[^"]|"")*)"|([^",\r\n]*)')
@@ -63,10 +63,7 @@ def clear(path: Path, traces: Traces, ids: Collection[bytes], cleared: Cleared) 
         status = os.fstat(old.fileno())
         try:
             with open(new, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-                file.writelines(
-                    _without(record, traces, ids if whole else (), found)
-                    for record, whole in records(old)
-                )
+                file.writelines(_without(record, traces, ids, found) for record in records(old))
                 os.fchmod(file.fileno(), status.st_mode & 0o777)
                 file.flush()
                 os.fsync(file.fileno())
@@ -87,21 +84,29 @@ def _without(record: bytes, traces: Traces, ids: Collection[bytes], found: Clear
     if not traces.within(record):
         return record
     cells = (quoted or plain for quoted, plain in CELL.findall(record))
-    if len(record) < LONGEST_RECORD and any(map(traces.is_whole, cells)):
+    if any(map(traces.is_whole, cells)):
         found.records += 1
         return b""
     found.mentions += 1
     return traces.blacked(record)
 
 
-def records(file: BinaryIO) -> Iterator[tuple[bytes, bool]]:
-    """Record by record, a quoted line break included; and whether it is surely one."""
-    held = b""
+def records(file: BinaryIO) -> Iterator[bytes]:
+    """Record by record, line breaks within quotes included.
+
+    Where a quote is not closed, each line counts as one: somebody has edited the file.
+    """
+    held: list[bytes] = []
+    quotes = size = 0
     for line in file:
-        held += line
-        whole = held.count(b'"') % 2 == 0
-        if whole or len(held) > LONGEST_RECORD:
-            yield held, whole
-            held = b""
-    if held:
-        yield held, False
+        held.append(line)
+        quotes += line.count(b'"')
+        size += len(line)
+        if quotes % 2 == 0:
+            yield b"".join(held)
+        elif size > LONGEST_RECORD:
+            yield from held
+        else:
+            continue
+        held, quotes, size = [], 0, 0
+    yield from held
