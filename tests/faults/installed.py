@@ -84,7 +84,8 @@ class Installed:
         """Wait for a condition; what it gave."""
         end = time.monotonic() + seconds
         while not (found := await asyncio.to_thread(condition)):
-            assert time.monotonic() < end, self.machine.journal()[-3000:]
+            if time.monotonic() > end:
+                raise TimeoutError(self.machine.journal()[-3000:])
             await asyncio.sleep(0.05)
         return found
 
