@@ -69,6 +69,11 @@ class Installed:
         """How often it got so far as to take callbacks."""
         return self.machine.journal().count(TAKEN)
 
+    def complaints(self):
+        """What the relay has warned of."""
+        lines = self.machine.journal().splitlines()
+        return [line for line in lines if '"level":"info"' not in line and line.startswith("{")]
+
     def of_process(self, name):
         """A file of the relay's in /proc."""
         return self.run("cat", f"/proc/{self.pid}/{name}")

@@ -140,7 +140,7 @@ async def under_load(relay, actions, between=50):
 
 async def fails_no_request(relay, actions, between=50):
     senders, failures = await under_load(relay, actions, between)
-    assert not failures, failures[:5]
+    assert not failures, (failures[:5], relay.complaints())
     assert len(senders.acked) == len(senders.sent)
     (await relay.verdict(senders)).sound(once=["archive"])
 
