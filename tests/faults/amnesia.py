@@ -88,7 +88,8 @@ def mounted(folder: Path) -> Iterator[Disk]:
         yield Disk(folder)
     finally:
         subprocess.run(["umount", "--lazy", folder], check=False)
-        process.wait(MOUNTS_WITHIN)
+        process.kill()  # by itself it would wait for all who have ever seen the mount
+        process.wait()
 
 
 # the file system

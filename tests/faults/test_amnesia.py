@@ -97,5 +97,5 @@ async def test_power_cuts_lose_a_spill_that_was_not_synced(tmp_path):
 
 @pytest.mark.parametrize("place", ["store", "archive"])
 async def test_power_cuts_lose_events_that_were_not_synced(tmp_path, place):
-    verdict = await cut_in_a_loop(tmp_path, 3, seed=1, command=["-m", "unsynced", place])
+    verdict = await cut_in_a_loop(tmp_path, 5, seed=1, command=["-m", "unsynced", place])
     assert verdict.missing[place]

@@ -22,7 +22,8 @@ PUT_OFF = """
 SELECT EXISTS (SELECT 1 FROM deliveries WHERE state = 2)
 AND ? = EXISTS (SELECT 1 FROM sinks WHERE state ->> 'parked' IS NOT NULL)
 """
-DELIVERS_WITHIN = 5.0
+LONG_ENOUGH = 5.0
+"""Seconds in which it would go, if it went at all."""
 FAILS, PARKS = status(503), status(429, {"retry-after": "1"})
 WORDS = (status(200), status(200), FAILS, PARKS)
 """What the receiver says during the jumps, so that retries and parked sinks are there at each."""
@@ -104,8 +105,8 @@ async def test_many_jumps_of_the_clock_lose_and_halt_nothing(tmp_path):
 # what waits when the clock jumps back
 
 
-async def held_in_the_future(folder, answer, *, restart, command=JUMPY) -> float:
-    """A delivery has to wait, at a time that is over ten years ahead; how long once it is now."""
+async def held_in_the_future(folder, answer, *, restart, command=JUMPY, patience=PATIENCE) -> None:
+    """A delivery has to wait, at a time that is ten years ahead; it goes when it is now again."""
     clock = WallClock(folder)
     clock.jump(10 * YEAR)
     async with Receiver() as receiver:
@@ -122,9 +123,7 @@ async def held_in_the_future(folder, answer, *, restart, command=JUMPY) -> float
             receiver.otherwise = status(200)
             if restart:
                 await relay.start()
-            begun = time.monotonic()
-            await relay.delivered(DELIVERS_WITHIN)
-            return time.monotonic() - begun
+            await relay.delivered(patience)
         finally:
             relay.close()
 
@@ -140,10 +139,12 @@ async def put_off(relay, *, parked) -> None:
 @pytest.mark.parametrize("restart", [False, True])
 @pytest.mark.parametrize("answer", [FAILS, PARKS])
 async def test_what_waits_for_the_future_goes_when_the_clock_is_back(tmp_path, answer, restart):
-    assert await held_in_the_future(tmp_path, answer, restart=restart) < DELIVERS_WITHIN
+    await held_in_the_future(tmp_path, answer, restart=restart)
 
 
 @pytest.mark.parametrize("answer", [pytest.param(FAILS, marks=pytest.mark.faults), PARKS])
 async def test_what_waits_for_the_future_waits_for_ever_without_the_protection(tmp_path, answer):
     with pytest.raises(TimeoutError):
-        await held_in_the_future(tmp_path, answer, restart=True, command=CREDULOUS)
+        await held_in_the_future(
+            tmp_path, answer, restart=True, command=CREDULOUS, patience=LONG_ENOUGH
+        )

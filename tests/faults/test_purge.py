@@ -78,7 +78,7 @@ async def purge_under_load(folder, number, *, quiet, patience, altered=()):
                     await asyncio.sleep(POLL)
             took = time.monotonic() - begun
             relay.command = usual
-            await relay.finish(senders)
+            await relay.finish(senders, patience=300)
         finally:
             relay.close()
         assert purged(relay) == number

@@ -63,13 +63,13 @@ async def test_three_restarts_fail_no_request(tmp_path):
 
 
 @pytest.mark.faults
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 async def test_twenty_restarts_fail_no_request(tmp_path):
     await none_fails(tmp_path, 20, every=2500)
 
 
 @pytest.mark.faults
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 async def test_restarts_fail_requests_without_the_drain(tmp_path):
     command = ["-m", "abrupt", "run"]
     _, failures, verdict = await restart_under_load(tmp_path, 20, every=200, command=command)
