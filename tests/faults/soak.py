@@ -38,6 +38,14 @@ MOST = {"memory": 48.0, "descriptors": 24.0, "log": 72.0}
 """MiB, files and MiB by which each may drift in the whole run."""
 UPKEEP = ("relay.upkeep.FIRST=5", "relay.upkeep.EVERY=30")
 SETTINGS = "retention: {delivered: 1m, quarantine: 1m}\n"
+HOOK = """  hook:
+    plugin: webhook
+    options: {{url: "{url}"}}
+    allow_private: [127.0.0.0/8]
+    timeout: 1s
+    retry: {{initial: 50ms, max: 1s}}
+    breaker: {{cooldown: 1s}}
+"""
 LEAK = """  leak:
     plugin: leak
 """
@@ -213,9 +221,8 @@ async def soak_for(
         receiver.requests = Heard()
         relay = Relay(
             folder,
-            receiver.url,
             plugins="plugins",
-            sinks=(LEAK if leak else "") + SETTINGS,
+            sinks=HOOK.format(url=receiver.url) + (LEAK if leak else "") + SETTINGS,
             command=["-m", "altered", *UPKEEP, "run"],
         )
         soak = Soak(relay, receiver, random.Random(seed))
@@ -235,7 +242,7 @@ async def soak_for(
             relay.process.send_signal(signal.SIGCONT)
             receiver.otherwise = status(200)
             await relay.answers()
-            await relay.finish(soak.senders, patience=120 + seconds / 10)
+            await relay.finish(soak.senders, patience=300 + seconds / 10)
         finally:
             relay.close()
         # What is delivered is purged by now: the archive stands for the store.
