@@ -67,6 +67,8 @@ async def purge_under_load(folder, number, *, quiet, patience, altered=()):
         senders = Senders()
         try:
             await relay.start()
+            await relay.fresh(senders)
+            await relay.delivered(300)  # a sink that is new has looked at all the old ones by then
             async with trickle(relay, senders, "quiet") as without:
                 await asyncio.sleep(quiet)
             assert await relay.stop() == 0
