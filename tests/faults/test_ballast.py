@@ -8,7 +8,7 @@ import pytest
 from disks import small_disk
 from oracle import Senders
 from relays import PATIENCE, POLL, Relay, Sender
-from test_spill import command
+from test_sheltered import command
 
 pytestmark = pytest.mark.timeout(180)
 
