@@ -351,3 +351,14 @@ def free_port() -> int:
         with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
             return port
     raise AssertionError("no free port")
+
+
+def command(relay: Relay, *words: str) -> subprocess.CompletedProcess[str]:
+    """One of the commands, beside the relay."""
+    return subprocess.run(
+        [sys.executable, "-m", "relay.cli", *words, "--config", relay.config],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )

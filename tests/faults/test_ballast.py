@@ -7,8 +7,7 @@ import httpx
 import pytest
 from disks import small_disk
 from oracle import Senders
-from relays import PATIENCE, POLL, Relay, Sender
-from test_sheltered import command
+from relays import PATIENCE, POLL, Relay, Sender, command
 
 pytestmark = pytest.mark.timeout(180)
 

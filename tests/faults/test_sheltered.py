@@ -6,8 +6,6 @@ Each comes with a control: the same relay without the spill refuses callbacks or
 import asyncio
 import itertools
 import os
-import subprocess
-import sys
 import time
 from collections import Counter
 from contextlib import asynccontextmanager
@@ -20,7 +18,7 @@ import tracing
 import yaml
 from disks import small_disk
 from oracle import Senders, in_store
-from relays import PATIENCE, POLL, ROOT, Relay, Sender
+from relays import PATIENCE, POLL, Relay, Sender, command
 from stubs.receiver import Receiver
 
 from relay import spillfile
@@ -98,16 +96,6 @@ async def admin(relay, path):
     listen = yaml.safe_load(relay.config.read_text())["admin"]["listen"]
     async with httpx.AsyncClient(trust_env=False) as http:
         return await http.get(f"http://{listen}{path}")
-
-
-def command(relay, *words):
-    return subprocess.run(
-        [sys.executable, "-m", "relay.cli", *words, "--config", relay.config],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-    )
 
 
 # a full disk, and a spill on another
