@@ -19,6 +19,7 @@ DAY = 24 * 3600
 SEED = 1_000
 """So many old events are made by the store itself; the others are copies of them."""
 RATE = 200.0
+SOON, LATER = 0.5, 100_000
 AT_ONCE = ("relay.sqlite.purge.STEP=100000000", "relay.sqlite.purge.LOOK=100000000")
 COPIES = """
 WITH RECURSIVE copy(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM copy WHERE n < ?1)
@@ -58,11 +59,15 @@ def purged(relay) -> int:
     return sum(map(int, found))
 
 
+def purging(first, *altered) -> list[str]:
+    """What starts a relay that purges so many seconds later."""
+    return ["-m", "altered", f"relay.upkeep.FIRST={first}", *altered, "run"]
+
+
 async def purge_under_load(folder, number, *, quiet, patience, altered=()):
     """The waits of callbacks for some seconds without a purge, then while one goes on."""
     async with Receiver() as receiver:
-        relay = Relay(folder, receiver.url)
-        usual = relay.command
+        relay = Relay(folder, receiver.url, command=purging(LATER))
         await make_old(relay.store, number)
         senders = Senders()
         try:
@@ -72,14 +77,13 @@ async def purge_under_load(folder, number, *, quiet, patience, altered=()):
             async with trickle(relay, senders, "quiet") as without:
                 await asyncio.sleep(quiet)
             assert await relay.stop() == 0
-            relay.command = ["-m", "altered", "relay.upkeep.FIRST=0.5", *altered, "run"]
+            relay.command = purging(SOON, *altered)
             await relay.start()
             begun = time.monotonic()
             async with trickle(relay, senders, "purged") as within, asyncio.timeout(patience):
                 while not purged(relay):
                     await asyncio.sleep(POLL)
             took = time.monotonic() - begun
-            relay.command = usual
             await relay.finish(senders, patience=300)
         finally:
             relay.close()
