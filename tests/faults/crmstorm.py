@@ -84,7 +84,7 @@ class Line(Sender):
 
     async def post(self, body: bytes) -> tuple[int, str]:
         """Status and id of the event. Raises OSError or EOFError where no answer comes."""
-        reader, writer = self._streams or await self._connect()
+        reader, writer = self._streams or await self.connect()
         try:
             writer.write(
                 b"POST /callbacks/sumotext HTTP/1.1\r\nHost: relay\r\n"
