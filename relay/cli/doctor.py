@@ -72,7 +72,7 @@ def _filled(raw: Config) -> tuple[Config, list[Problem]]:
 
 
 def _configuration(
-    raw: Config, unfilled: Iterable[Problem], status: dict[str, Any] | None
+    raw: Config, unfilled: list[Problem], status: dict[str, Any] | None
 ) -> Iterator[Finding]:
     subject = "configuration"
     for each in unfilled:
@@ -81,8 +81,9 @@ def _configuration(
             yield warning(subject, str(each), advice)
         else:
             yield problem(subject, str(each), "mend it")
-    sums = f"{count(len(raw.sources), 'source')}, {count(len(raw.sinks), 'sink')}"
-    yield ok(subject, f"{raw.path} reads well: {sums}")
+    if all(each.message.startswith("${") for each in unfilled):
+        sums = f"{count(len(raw.sources), 'source')}, {count(len(raw.sinks), 'sink')}"
+        yield ok(subject, f"{raw.path} reads well: {sums}")
     standing = (status or {}).get("configuration", {}).get("state", "current")
     if standing != "current":
         yield problem(
