@@ -64,13 +64,20 @@ async def test_a_token_that_expires_twice_pauses(stub):
         assert kinds(await sink.send_batch([delivery(1)])) == ["Pause"]
 
 
-@pytest.mark.parametrize("fault", ["bad_refresh_token", "bad_hub", "bad_client_secret"])
-async def test_a_dead_grant_pauses_and_says_to_connect_again(stub, fault):
+@pytest.mark.parametrize(
+    ("fault", "advice"),
+    [
+        ("bad_refresh_token", "connect the app"),
+        ("bad_hub", "connect the app"),
+        ("bad_client_secret", "the app's own id and secret"),
+    ],
+)
+async def test_a_grant_that_is_refused_pauses_and_says_what_to_do(stub, fault, advice):
     stub.fault(fault)
     async with opened(stub.url, oauth=OAUTH) as sink:
         (outcome,) = await sink.send_batch([delivery(1)])
     assert isinstance(outcome, relay.Pause)
-    assert "connect the app" in outcome.reason
+    assert advice in outcome.reason
     assert "refresh-1" not in outcome.reason
 
 
