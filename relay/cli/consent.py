@@ -12,7 +12,7 @@ from relay.cli import client, options
 from relay.cli.client import Client
 from relay.cli.output import print_json
 from relay.config import Config
-from relay.questions import PAGE
+from relay.control.questions import PAGE
 
 COLUMNS = ("received", "source", "mobile", "contact", "word", "test", "sink", "accepted")
 

@@ -9,8 +9,8 @@ from relay.cli import client, options
 from relay.cli.client import Client
 from relay.cli.output import count, kind_of, local_time, print_json, print_table, progress
 from relay.config import Config
+from relay.control.questions import CHUNK
 from relay.mask import mask_all
-from relay.questions import CHUNK
 
 
 @click.group()

@@ -18,9 +18,9 @@ from relay.cli.output import (
 )
 from relay.cli.preview import as_text
 from relay.config import Config
+from relay.control.questions import CHUNK, PAGE
 from relay.mask import mask_all
 from relay.preview import Preview
-from relay.questions import CHUNK, PAGE
 
 
 @click.group()

@@ -1,0 +1,74 @@
+"""The control API: which question is answered where."""
+
+from collections.abc import Callable
+from functools import partial
+
+from starlette.applications import Starlette
+from starlette.routing import Route
+
+from relay import spillfile
+from relay.config import Config
+from relay.control.answers import Endpoint, answered
+from relay.control.chores import Chores
+from relay.control.events import Events
+from relay.control.named import Named
+from relay.control.quarantine import Quarantine
+from relay.control.replays import Replays
+from relay.control.sinks import Sinks
+from relay.control.status import Status
+from relay.housekeeping import Housekeeping
+from relay.intake import Intake
+from relay.standing import Standing
+from relay.store import Store
+from relay.workers import Workers
+
+
+def app(
+    intake: Intake,
+    store: Store,
+    config: Config,
+    workers: Workers,
+    standing: Standing | None = None,
+    spilled: Callable[[], int] | None = None,
+    housekeeping: Housekeeping | None = None,
+) -> Starlette:
+    """The API as an ASGI application. `spilled` tells how many callbacks are spilled."""
+    standing = standing or Standing(config)
+    spilled = spilled or partial(spillfile.count, config.store_fallback)
+    housekeeping = housekeeping or Housekeeping(store, config, workers)
+
+    named = Named(config.sinks, store)
+    sinks = Sinks(named, store, workers, intake.now)
+    status = Status(sinks, store, standing, spilled)
+    events = Events(store)
+    replays = Replays(named, store, workers, intake)
+    quarantine = Quarantine(config.sinks, store, intake)
+    chores = Chores(housekeeping)
+    table: list[tuple[str, str, Endpoint]] = [
+        ("GET", "/status", status.show),
+        ("GET", "/sinks", sinks.every),
+        ("POST", "/sinks/{name}/pause", sinks.pause),
+        ("POST", "/sinks/{name}/resume", sinks.resume),
+        ("POST", "/sinks/{name}/rename", sinks.rename),
+        ("POST", "/sinks/{name}/discard", sinks.discard),
+        ("GET", "/events", events.page),
+        ("GET", "/events/{id}", events.show),
+        ("GET", "/dead", replays.list_dead),
+        ("POST", "/dead/replay", replays.replay_dead),
+        ("POST", "/dead/discard", replays.discard_dead),
+        ("POST", "/replay", replays.replay),
+        ("GET", "/quarantine", quarantine.page),
+        ("POST", "/quarantine/release", quarantine.release),
+        ("POST", "/quarantine/discard", quarantine.discard),
+        ("GET", "/quarantine/{id}", quarantine.show),
+        ("POST", "/purge", chores.purge),
+        ("POST", "/erase", chores.erase),
+        ("GET", "/jobs/{number:int}", chores.job),
+        ("GET", "/words", chores.words),
+    ]
+    return Starlette(
+        routes=[
+            Route(f"/api/v1{path}", answered(endpoint), methods=[method])
+            for method, path, endpoint in table
+        ]
+    )

@@ -1,0 +1,101 @@
+"""Questions about what is to go once more: dead deliveries, and events that went long ago."""
+
+import asyncio
+from typing import Any
+
+from starlette.requests import Request
+
+from relay.config import SinkConfig
+from relay.control.answers import body_of, query_of
+from relay.control.named import Named
+from relay.control.questions import DeadQuery, Deliveries, ReplayBody
+from relay.control.views import delivery_view
+from relay.expressions import EvaluationError
+from relay.intake import Intake
+from relay.preview import matches, preview
+from relay.store import EventFilter, EventRow, State, Store
+from relay.workers import Workers
+
+
+class Replays:
+    """The endpoints of `relay dead` and `relay replay`."""
+
+    def __init__(self, named: Named, store: Store, workers: Workers, intake: Intake) -> None:
+        self._named = named
+        self._store = store
+        self._workers = workers
+        self._intake = intake
+
+    async def list_dead(self, request: Request) -> list[dict[str, Any]]:
+        query = query_of(request, DeadQuery)
+        if query.sink is not None and query.sink not in self._named.sinks:
+            await self._named.check_remembered(query.sink)
+        rows = await self._store.deliveries(
+            [State.DEAD], sink=query.sink, before=query.before, limit=query.limit
+        )
+        return [delivery_view(row) for row in rows]
+
+    async def replay_dead(self, request: Request) -> dict[str, Any]:
+        """Those that the sink's `when` still lets through go again; the others stay dead."""
+        body = await body_of(request, Deliveries)
+        sink = self._named.sink(body.sink)
+        rows = [row for seq in body.seqs if (row := await self._row_at(seq))]
+        wanted, errors = await self._wanted(sink, rows)
+        made = await self._store.revive(sink.name, [row.seq for row in wanted])
+        self._workers.wake(sink.name)
+        return {"made": made, "skipped": len(body.seqs) - made, "errors": errors}
+
+    async def discard_dead(self, request: Request) -> dict[str, Any]:
+        body = await body_of(request, Deliveries)
+        return {"discarded": await self._store.discard(body.sink, body.seqs)}
+
+    async def replay(self, request: Request) -> dict[str, Any]:
+        """One chunk; `next` is the `after` of the following one, None at the end."""
+        body = await body_of(request, ReplayBody)
+        sink = self._named.enabled(body.sink)
+        through = await self._store.last_seq() if body.through is None else body.through
+        rows = await self._store.events_after(body.filter(), after=body.after, limit=body.limit)
+        more = len(rows) == body.limit and rows[-1].seq < through
+        rows = [row for row in rows if row.seq <= through]
+        wanted, errors = await self._wanted(sink, rows)
+        answer = {
+            "made": len(wanted),
+            "skipped": len(rows) - len(wanted),
+            "errors": errors,
+            "first": rows[0].seq if rows else None,
+            "next": rows[-1].seq if more else None,
+            "through": through,
+        }
+        if body.dry_run:
+            answer["records"] = [await self._record(sink, row) for row in wanted]
+        elif body.as_new:
+            copies = (self._intake.copy(row, sink.name) for row in wanted)
+            await asyncio.gather(*(self._store.add(copy) for copy in copies))
+        elif wanted:
+            answer["made"] = await self._store.replay(sink.name, [row.seq for row in wanted])
+        self._workers.wake(sink.name)
+        return answer
+
+    async def _row_at(self, seq: int) -> EventRow | None:
+        rows = await self._store.events_after(EventFilter(), after=seq - 1, limit=1)
+        return rows[0] if rows and rows[0].seq == seq else None
+
+    async def _wanted(
+        self, sink: SinkConfig, rows: list[EventRow]
+    ) -> tuple[list[EventRow], list[dict[str, str]]]:
+        """The events that the sink's `when` of today lets through; and where it fails."""
+        wanted, errors = [], []
+        for row in rows:
+            try:
+                if matches(sink, row.event, await self._opted_out(row)):
+                    wanted.append(row)
+            except EvaluationError as error:
+                errors.append({"id": row.event.id, "error": f"when: {error}"})
+        return wanted, errors
+
+    async def _record(self, sink: SinkConfig, row: EventRow) -> dict[str, Any]:
+        would = preview(sink, row.event, await self._opted_out(row))
+        return {"id": row.event.id, "mobile": row.event.data["mobile"], **would.to_dict()}
+
+    async def _opted_out(self, row: EventRow) -> bool:
+        return await self._store.opted_out(row.source, row.event.data["mobile"])

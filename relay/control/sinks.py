@@ -1,0 +1,83 @@
+"""Questions about sinks: how they stand; pause, resume; what one that has gone has left."""
+
+from collections.abc import Callable
+from typing import Any
+
+from starlette.requests import Request
+
+from relay.control.answers import Refused, body_of
+from relay.control.named import Named
+from relay.control.questions import PauseBody, RenameBody
+from relay.control.views import sink_view, stored_state
+from relay.store import SinkCounts, SinkState, Store
+from relay.workers import Workers
+
+
+class Sinks:
+    """The endpoints of `relay sinks`."""
+
+    def __init__(
+        self, named: Named, store: Store, workers: Workers, now: Callable[[], int]
+    ) -> None:
+        self._named = named
+        self._store = store
+        self._workers = workers
+        self._now = now
+
+    async def every(self, _: Request) -> list[dict[str, Any]]:
+        plugins = {name: sink.plugin for name, sink in self._named.sinks.items()}
+        return [
+            {"name": name, "plugin": plugins.get(name), **view}
+            for name, view in (await self.views()).items()
+        ]
+
+    async def pause(self, request: Request) -> dict[str, Any]:
+        sink = self._named.enabled(request.path_params["name"])
+        await self._workers.pause(sink.name, (await body_of(request, PauseBody)).reason)
+        return {"paused": sink.name}
+
+    async def resume(self, request: Request) -> dict[str, Any]:
+        sink = self._named.enabled(request.path_params["name"])
+        await self._workers.resume(sink.name)
+        return {"resumed": sink.name}
+
+    async def rename(self, request: Request) -> dict[str, Any]:
+        old, new = request.path_params["name"], (await body_of(request, RenameBody)).to
+        if old in self._named.sinks:
+            raise Refused(
+                409, f"the sink {old} is still in use; rename it in relay.yaml and restart first"
+            )
+        heir = self._named.sink(new)
+        await self._named.check_remembered(old)
+        try:
+            renamed = await self._store.rename_sink(old, new)
+        except ValueError as error:
+            raise Refused(409, str(error)) from error
+        self._workers.wake(heir.name)
+        return {"renamed": renamed}
+
+    async def discard(self, request: Request) -> dict[str, Any]:
+        name = request.path_params["name"]
+        if name in self._named.sinks:
+            raise Refused(
+                409,
+                f"the sink {name} is still in use; take it out of relay.yaml and restart first,"
+                " or give up its dead deliveries with `relay dead discard`",
+            )
+        await self._named.check_remembered(name)
+        return {"discarded": await self._store.discard(name, None)}
+
+    async def views(self) -> dict[str, dict[str, Any]]:
+        """Every sink of relay.yaml, then those that have gone and left something behind."""
+        counts = await self._store.sink_counts()
+        states = await self._store.sink_states()
+        live = self._workers.states()
+        now = self._now()
+        views: dict[str, dict[str, Any]] = {}
+        for name, sink in self._named.sinks.items():
+            state = live.get(name) or stored_state(sink, states.get(name) or SinkState(), now)
+            views[name] = sink_view(state, counts.get(name) or SinkCounts())
+        for name, count in counts.items():
+            if name not in views and (count.pending or count.dead):
+                views[name] = sink_view({"state": "orphaned"}, count)
+        return views
