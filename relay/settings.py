@@ -228,6 +228,7 @@ class AlertRules(Model):
     opt_out_undelivered: Term = written("10m")
     backlog_age: Term = written("1h")
     sink_paused: Term = written("5m")
+    dead: Threshold = written("1/1h")
     quarantine: Threshold = written("20/1h")
     keyword_silent: dict[str, Positive] = Field(default={})
 

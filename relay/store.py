@@ -343,6 +343,9 @@ class Store(Protocol):
     async def waits(self) -> dict[str, Waits]:
         """Of each sink that has something to deliver. What was asked for again does not count."""
 
+    async def died(self, *, since: int, until: int) -> dict[str, int]:
+        """How many of each sink's deliveries were given up in this time, and still are dead."""
+
     async def keywords(self, *, after: int, limit: int) -> tuple[int, dict[str, int]]:
         """When each keyword came last, of so many events newer than the seq `after`.
 

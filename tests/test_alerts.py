@@ -221,7 +221,8 @@ def well(**changes):
 
 
 def test_all_well_is_no_finding():
-    assert found(Look(well(), NOW - 7200, {"JOIN": NOW - 60}), keyword_silent={"JOIN": "24h"}) == {}
+    look = Look(well(), quarantined=NOW - 7200, keywords={"JOIN": NOW - 60})
+    assert found(look, keyword_silent={"JOIN": "24h"}) == {}
 
 
 @pytest.mark.parametrize(("age", "told"), [(599, False), (600, True)])
@@ -256,9 +257,22 @@ def test_a_pause_with_its_reason_but_no_number():
     assert found(look, sink_paused="never") == {}
 
 
+@pytest.mark.parametrize(("number", "told"), [(2, False), (3, True)])
+def test_deliveries_that_were_given_up(number, told):
+    look = Look(well(), dead={"crm": number})
+    assert (("dead", "crm") in found(look, dead="3/90m")) == told
+    assert found(look, dead="never") == {}
+
+
+def test_deliveries_that_died_say_how_many_and_where_to_look():
+    assert found(Look(well(), dead={"crm": 2}))["dead", "crm"].text == (
+        "Deliveries to the sink crm were given up (2 within 1 h); `relay dead list` says why."
+    )
+
+
 @pytest.mark.parametrize(("age", "told"), [(3601, False), (3600, True), (-60, True)])
 def test_a_growing_quarantine(age, told):
-    look = Look(well(), NOW - age)
+    look = Look(well(), quarantined=NOW - age)
     assert (("quarantine", "") in found(look)) == told
     assert found(look, quarantine="never") == {}
 

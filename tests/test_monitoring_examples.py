@@ -147,6 +147,7 @@ SERIES = {
     'relay_sink_oldest_opt_out_age_seconds{sink="crm"}': "0 300 601 900 0",
     'relay_sink_state{sink="crm",state="paused"}': "0 1+0x9",
     'relay_callbacks_total{source="s",kind="",outcome="not_stored"}': "0 0 0 2 2 2 2 2 2 2 2 2",
+    'relay_deliveries_total{sink="crm",outcome="dead"}': "0 0 1 1x20",
     'up{job="relay",instance="a"}': "1 0 0 0 0",
 }
 TOLD = [
@@ -155,6 +156,9 @@ TOLD = [
     ("RelaySinkPaused", "5m", None),
     ("RelaySinkPaused", "6m", {"sink": "crm", "state": "paused"}),
     ("RelayRefusesCallbacks", "4m", {}),
+    ("RelayDeliveriesDead", "1m", None),
+    ("RelayDeliveriesDead", "2m", {"sink": "crm"}),
+    ("RelayDeliveriesDead", "20m", None),
     ("RelayDown", "2m", None),
     ("RelayDown", "3m", {"job": "relay", "instance": "a"}),
 ]

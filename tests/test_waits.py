@@ -117,6 +117,33 @@ async def test_what_is_replayed_has_been_waited_for_by_nobody(store):
     assert receipt.id == claim.event.id
 
 
+async def died(store, second, sink="crm"):
+    """A delivery that came at `second` and is given up now; its seq."""
+    await add(store, second, sinks=(sink,))
+    claim = await claim_one(store, sink)
+    await store.settle([Settlement(sink, claim.seq, State.DEAD, error="no")])
+    return claim.seq
+
+
+async def test_what_died_counts_from_its_end_on_for_each_sink(store, clock):
+    now = int(clock.now() * SECOND)
+    await died(store, 1)
+    await clock.advance(60)
+    await died(store, 2)
+    await died(store, 3, "archive")
+    assert await store.died(since=now, until=now + 60 * SECOND) == {"crm": 2, "archive": 1}
+    assert await store.died(since=now + 1, until=now + 60 * SECOND) == {"crm": 1, "archive": 1}
+    assert await store.died(since=now, until=now + 59 * SECOND) == {"crm": 1}
+
+
+async def test_what_died_and_was_replayed_or_discarded_counts_no_more(store, clock):
+    now = int(clock.now() * SECOND)
+    seqs = [await died(store, second) for second in range(3)]
+    await store.discard("crm", seqs[:1])
+    await store.revive("crm", seqs[1:2])
+    assert await store.died(since=now, until=now) == {"crm": 1}
+
+
 async def test_keywords_are_read_once_with_the_time_of_their_last(store):
     await add(store, 1, keyword="JOIN")
     await add(store, 2, keyword="VIP")

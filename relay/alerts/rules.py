@@ -15,11 +15,13 @@ HALTED = ("paused", "held")
 class Look:
     """What the rules look at.
 
-    `quarantined` is when the callback came that makes the quarantine's newest ones so many as the
+    `dead` is how many deliveries of each sink were given up within the rule's time, and still are;
+    `quarantined` when the callback came that makes the quarantine's newest ones so many as the
     rule says are too many; `keywords` when each of the rule's last came. Seconds since the epoch.
     """
 
     readings: Readings
+    dead: Mapping[str, int] = field(default_factory=dict)
     quarantined: float | None = None
     keywords: Mapping[str, float] = field(default_factory=dict)
 
@@ -31,6 +33,7 @@ def findings(look: Look, rules: AlertRules) -> list[Finding]:
         *_opt_outs(look.readings, rules),
         *_backlogs(look.readings, rules),
         *_pauses(look.readings, rules),
+        *_dead(look, rules),
         *_quarantine(look, rules),
         *_keywords(look, rules),
     ]
@@ -78,6 +81,19 @@ def _pauses(readings: Readings, rules: AlertRules) -> Iterator[Finding]:
             reason = mask_all(str(report.get("reason")))
             text = f"The sink {sink} is {report['state']}: {reason}"
             yield Finding("sink_paused", sink, text, hold=rules.sink_paused)
+
+
+def _dead(look: Look, rules: AlertRules) -> Iterator[Finding]:
+    many = rules.dead
+    if many is None:
+        return
+    for sink, number in look.dead.items():
+        if number >= many.count:
+            text = (
+                f"Deliveries to the sink {sink} were given up ({number} within {_span(many.per)});"
+                " `relay dead list` says why."
+            )
+            yield Finding("dead", sink, text)
 
 
 def _quarantine(look: Look, rules: AlertRules) -> Iterator[Finding]:

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -150,9 +150,24 @@ class Watch:
         if self._store is None:
             return Look(readings)
         await self._keywords.look(self._store, readings.at)
-        many = self._settings.rules.quarantine
-        came = None if many is None else await self._store.quarantined_since(many.count)
-        return Look(readings, None if came is None else came / MICROSECONDS, self._keywords.last)
+        return Look(
+            readings,
+            await self._dead(self._store, readings.at),
+            await self._quarantined(self._store),
+            self._keywords.last,
+        )
+
+    async def _dead(self, store: Store, now: float) -> Mapping[str, int]:
+        if (many := self._settings.rules.dead) is None:
+            return {}
+        since = int((now - many.per) * MICROSECONDS)
+        return await store.died(since=since, until=int(now * MICROSECONDS))
+
+    async def _quarantined(self, store: Store) -> float | None:
+        if (many := self._settings.rules.quarantine) is None:
+            return None
+        came = await store.quarantined_since(many.count)
+        return None if came is None else came / MICROSECONDS
 
     async def _keep(self) -> None:
         kept = {

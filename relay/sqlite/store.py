@@ -21,7 +21,7 @@ from relay.sqlite import arrivals, changes, claims, quarantine, reads, rows, set
 from relay.sqlite.connection import connect_reader, connect_writer, lock
 from relay.sqlite.memory import Memory
 from relay.sqlite.upkeep import Upkeep
-from relay.sqlite.waits import WaitReader
+from relay.sqlite.waits import WaitReader, died
 from relay.sqlite.writer import Writer
 from relay.store import (
     Arrival,
@@ -281,6 +281,10 @@ class SqliteStore(Upkeep):
     async def waits(self) -> dict[str, Waits]:
         """As in Store."""
         return await self._read(self._waits.look)
+
+    async def died(self, *, since: int, until: int) -> dict[str, int]:
+        """As in Store. Of no more than the newest events'."""
+        return await self._read(died, since, until)
 
     async def keywords(self, *, after: int, limit: int) -> tuple[int, dict[str, int]]:
         """As in Store."""

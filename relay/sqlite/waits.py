@@ -108,6 +108,18 @@ def _dead_opt_outs(connection: apsw.Connection) -> dict[int, int]:
     return dict(found)
 
 
+def died(connection: apsw.Connection, since: int, until: int) -> dict[str, int]:
+    """How many of each sink's dead deliveries were given up in this time."""
+    found = rows.every(
+        connection,
+        "SELECT name, count(*) FROM (SELECT sink, settled FROM deliveries"
+        " INDEXED BY deliveries_dead WHERE state = 5 ORDER BY seq DESC LIMIT ?3) d"
+        " JOIN sinks ON sinks.id = d.sink WHERE settled BETWEEN ?1 AND ?2 GROUP BY name",
+        (since, until, LOOKED_AT),
+    )
+    return dict(found)
+
+
 def _least(*seqs: int | None) -> int | None:
     return min((seq for seq in seqs if seq is not None), default=None)
 
