@@ -6,6 +6,7 @@ import json
 import logging
 import ssl
 
+import httpx
 import pytest
 import yaml
 from clock import settle
@@ -287,6 +288,34 @@ async def test_a_pause_is_told_everywhere_then_its_end_and_each_once(relay, capl
         "sink_paused crm: The sink crm is paused: 401: call …0177",
         "over: sink_paused crm",
     ]
+
+
+async def refuse_one(relay, running):
+    """A callback comes, and the sink's other side refuses it for good."""
+    relay.receiver.then(status(400))
+    async with httpx.AsyncClient(trust_env=False) as http:
+        url = f"http://127.0.0.1:{running.address[1]}/callbacks/sumotext"
+        form = {"mobile": "2125550177", "smsid": "m1", "key": "JOIN", "msg": "hello"}
+        assert (await http.post(url, data=form)).status_code == 200
+
+
+async def test_a_delivery_that_was_given_up_is_told_until_somebody_sees_to_it(relay):
+    async with relay.started() as running:
+        await refuse_one(relay, running)
+        assert await relay.hears() == only(new=["dead crm"])
+        assert await running._store.discard("crm", None) == 1
+        assert await relay.hears() == only(over=["dead crm"])
+
+
+async def test_what_has_been_dead_for_long_is_no_news(relay):
+    async with relay.started() as running:
+        await refuse_one(relay, running)
+        assert await relay.hears() == only(new=["dead crm"])
+        relay.clock.jump(3600)
+        assert await relay.hears() == only(over=["dead crm"])
+        await relay.passes(1200)
+        assert (await running.readings()).sinks["crm"].dead == 1
+    assert [each for each in relay.receiver.requests if each.path == "/hook"] == []
 
 
 async def test_a_restart_tells_nothing_anew(relay):
