@@ -8,6 +8,8 @@ class Chunked:
 
     def __init__(self) -> None:
         self.ended = False
+        self.taken = 0
+        """Bytes of it so far, with all that is between the chunks."""
         self._left = 0
         """Bytes of the present chunk, its line end included, still to come."""
         self._trailers = False
@@ -32,6 +34,7 @@ class Chunked:
                 break
             self._line(data[position:end].strip())
             position = end
+        self.taken += position
         return position
 
     def _line(self, line: bytes) -> None:

@@ -19,6 +19,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from relay.chunked import Chunked
+from relay.deadline import Deadline
 from relay.exchange import Exchange
 from relay.guests import Guests
 from relay.head import split, tidy
@@ -26,8 +27,6 @@ from relay.problem import CONTENT_TYPE, problem
 
 MAX_HEAD = 16 * 1024
 MAX_BODY = 256 * 1024
-STOOD_STILL = 1.0
-"""A deadline that is noticed so many seconds late was missed by us: the machine stood still."""
 
 _HEAD_END = re.compile(rb"\n\r?\n")
 _TOKEN_START = re.compile(rb"[!#-'*+\-.0-9A-Z^-z|~]")
@@ -77,21 +76,17 @@ class Protocol(HttpToolsProtocol):
         self._left = 0
         """Bytes of a body of known length still to come."""
         self._chunked: Chunked | None = None
-        self._wire = 0
         self._host = ""
         """Who counts for the connection: its other end or, behind a proxy, who is there."""
         self._proxy = ""
         """The other end where that is a proxy that we trust."""
-        self._patience = self.receive_timeout
-        self._deadline = math.inf
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = math.inf
+        self._deadline = Deadline(self.loop, self._too_late)
 
     # the connection
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._watch(self.receive_timeout)
+        self._deadline.set(self.receive_timeout)
         self._host = self.client[0] if self.client else ""
         guests = self.server_state.guests
         if guests.proxies.trusts(self._host):
@@ -104,8 +99,7 @@ class Protocol(HttpToolsProtocol):
         self.flow.resume_writing()
         if self.exchange is not None:
             self.exchange.disconnected()
-        if self._timer is not None:
-            self._timer.cancel()
+        self._deadline.cancel()
         self._deaf = True
         self._buffer = b""
 
@@ -131,11 +125,7 @@ class Protocol(HttpToolsProtocol):
 
     def waited(self) -> float:
         """Which share of its time is up; negative while its request is with the application."""
-        if self._deaf:
-            return math.inf
-        if self._deadline == math.inf:
-            return -1.0
-        return 1 - (self._deadline - self.loop.time()) / self._patience
+        return math.inf if self._deaf else self._deadline.waited()
 
     def send_away(self) -> None:
         """Make room for others: at once where nothing has come, else with a word."""
@@ -164,18 +154,16 @@ class Protocol(HttpToolsProtocol):
             self._advance()
 
     def _advance(self) -> None:
-        """Make requests of the buffer, one at a time, until more bytes are needed."""
-        if not self._receiving:
-            self._receiving = True
-            if not self._take_head():
-                self._watch(self.receive_timeout)
-        elif self._left or self._chunked:
+        """Make a request of the buffer, as far as it is there."""
+        began, self._receiving = self._receiving, True
+        if self._left or self._chunked:
             self._take_body()
         else:
             self._take_head()
+        if not (began or self._busy or self._deaf):
+            self._deadline.set(self.receive_timeout)
 
-    def _take_head(self) -> bool:
-        """Parse a head if it is there. False while the request is not whole."""
+    def _take_head(self) -> None:
         buffer = self._buffer
         if buffer[0] in b"\r\n":
             buffer = self._buffer = buffer.lstrip(b"\r\n")
@@ -190,7 +178,6 @@ class Protocol(HttpToolsProtocol):
                 self._take_body()
         elif buffer and not _TOKEN_START.match(buffer):
             self._refuse(400, "This is not HTTP.")
-        return self._busy or self._deaf
 
     def _take_body(self) -> None:
         buffer = self._buffer
@@ -203,8 +190,7 @@ class Protocol(HttpToolsProtocol):
             except ValueError:
                 self._refuse(400, "The chunked body is malformed.")
                 return
-            self._wire += size
-            if self._wire > 2 * MAX_BODY:
+            if self._chunked.taken > 2 * MAX_BODY:
                 self._refuse_body()
                 return
         if size:
@@ -237,7 +223,6 @@ class Protocol(HttpToolsProtocol):
             self._left = int(value)
         elif name == b"transfer-encoding":
             self._chunked = Chunked()
-            self._wire = 0
 
     def on_headers_complete(self) -> None:
         raw_path, query = split(self.url)
@@ -294,9 +279,9 @@ class Protocol(HttpToolsProtocol):
         self._busy = True
         self._left, self._chunked = 0, None
         if self.flow.write_paused:
-            self._watch(self.receive_timeout)
+            self._deadline.set(self.receive_timeout)
         else:
-            self._deadline = math.inf
+            self._deadline.lift()
         task = self.loop.create_task(self.exchange.run(self.app))
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
@@ -307,11 +292,11 @@ class Protocol(HttpToolsProtocol):
         self._busy = self._receiving = False
         self._served = True
         if self.transport.is_closing():
-            self._watch(self.receive_timeout)  # for the other side to take the answer
+            self._deadline.set(self.receive_timeout)  # for the other side to take the answer
             return
         if self._proxy:
             self._count_for(self._proxy)
-        self._watch(self.idle_timeout)
+        self._deadline.set(self.idle_timeout)
         self.flow.resume_reading()
         if self._buffer:
             self._advance()
@@ -323,31 +308,8 @@ class Protocol(HttpToolsProtocol):
 
     # time
 
-    def _watch(self, seconds: float) -> None:
-        """Let the connection's one timer act in so many seconds.
-
-        The timer is set anew only if it would come too late; if it comes too early, it sets
-        itself again. So a busy connection hardly ever touches it.
-        """
-        self._patience = seconds
-        self._deadline = self.loop.time() + seconds
-        if self._timer_at > self._deadline:
-            if self._timer is not None:
-                self._timer.cancel()
-            self._set_timer()
-
-    def _set_timer(self) -> None:
-        self._timer_at = self._deadline
-        self._timer = self.loop.call_at(self._deadline, self._ring)
-
-    def _ring(self) -> None:
-        self._timer, self._timer_at = None, math.inf
-        if self.loop.time() < self._deadline:
-            if self._deadline < math.inf:
-                self._set_timer()
-        elif self.loop.time() > self._deadline + STOOD_STILL:
-            self._watch(self.linger_timeout)  # what came meanwhile is still to be read
-        elif self.transport.is_closing() or self._busy:
+    def _too_late(self) -> None:
+        if self.transport.is_closing() or self._busy:
             self.transport.abort()  # it does not read
         elif self._deaf or (self._served and not self._receiving):
             self._close()
@@ -358,17 +320,17 @@ class Protocol(HttpToolsProtocol):
     def _close(self) -> None:
         """Close, and do not wait long for the other side to read the rest."""
         self.transport.close()
-        self._watch(self.linger_timeout)
+        self._deadline.set(self.linger_timeout)
 
     def pause_writing(self) -> None:
         """The other side does not read its answer: it has as long for it as for a request."""
         super().pause_writing()
-        self._watch(self.receive_timeout)
+        self._deadline.set(self.receive_timeout)
 
     def resume_writing(self) -> None:
         super().resume_writing()
         if self._busy:
-            self._deadline = math.inf
+            self._deadline.lift()
 
     # refusing
 
@@ -395,4 +357,4 @@ class Protocol(HttpToolsProtocol):
         )
         if self.transport.can_write_eof():
             self.transport.write_eof()
-        self._watch(self.linger_timeout)
+        self._deadline.set(self.linger_timeout)

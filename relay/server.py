@@ -11,6 +11,7 @@ import uvicorn
 
 from relay.address import Address
 from relay.certificate import Certificate
+from relay.deadline import TURN
 from relay.doorman import Doorman
 from relay.guests import Guests
 from relay.protocol import Protocol, ServerState
@@ -87,6 +88,7 @@ class Server(uvicorn.Server):
         for server in self.servers:
             server.close()
         await asyncio.sleep(self.settle)
+        await asyncio.sleep(TURN)  # for what came while the loop stood still
         self.should_exit = True
         try:
             async with asyncio.timeout(patience):

@@ -1,7 +1,9 @@
 """HTTP on a real socket: liberal in the request line, strict in size and time."""
 
 import asyncio
+import contextlib
 import logging
+import socket
 import time
 from urllib.parse import unquote_to_bytes
 
@@ -9,8 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from listening import answers, serving
+from standstill import stand_still
 
 from relay.chunked import Chunked
+from relay.deadline import Deadline
 from relay.head import tidy
 from relay.protocol import MAX_BODY, MAX_HEAD, Protocol
 
@@ -289,6 +293,139 @@ async def test_a_slow_answer_is_not_cut():
 
     async with serving(slow, protocol=Quick) as running:
         assert await bodies(running, b"GET /a" + LAST) == [b"GET|/a||"]
+
+
+# a standstill of the loop
+
+
+class Client:
+    """A connection whose bytes are sent and in the other side's kernel when `send` returns."""
+
+    def __init__(self, running) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._running = running
+        self._socket = socket.create_connection(("127.0.0.1", running.port))
+        self._socket.setblocking(False)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16 * 1024)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._socket.close()
+
+    def send(self, data: bytes) -> None:
+        self._socket.sendall(data)
+
+    def send_some(self, data: memoryview) -> int:
+        return self._socket.send(data)
+
+    async def send_all(self, data: memoryview) -> None:
+        await self._loop.sock_sendall(self._socket, data)
+
+    async def read(self, count: int) -> bytes:
+        return await self._loop.sock_recv(self._socket, count)
+
+    async def accepted(self) -> None:
+        async with asyncio.timeout(5):
+            while not self._running.server.server_state.connections:
+                await asyncio.sleep(0.005)
+
+    async def told(self) -> list[int]:
+        """The statuses until the connection ends."""
+        data = b""
+        async with asyncio.timeout(5):
+            while part := await self.read(65536):
+                data += part
+        return [answer.status for answer in answers(data)]
+
+
+PIECES = [
+    (b"", b"GET /a" + LAST),
+    (b"GET /a HTTP/1.1\r\nX: ", b"y\r\nConnection: close\r\n\r\n"),
+    (b"POST / HTTP/1.1\r\nConnection: close\r\nContent-Length: 6\r\n\r\nabc", b"def"),
+]
+
+
+async def told_after_a_standstill(running, before, meanwhile) -> list[int]:
+    """What is answered where one part came before, and another while the loop stood still."""
+    with Client(running) as client:
+        client.send(before)
+        await client.accepted()
+        await stand_still(Quick.receive_timeout + 0.3, lambda: client.send(meanwhile))
+        return await client.told()
+
+
+@pytest.mark.parametrize(("before", "meanwhile"), PIECES)
+async def test_what_came_during_a_standstill_is_read_before_it_is_late(quick, before, meanwhile):
+    assert await told_after_a_standstill(quick, before, meanwhile) == [200]
+
+
+async def told_on_an_idle_connection(running) -> list[int]:
+    with Client(running) as client:
+        client.send(GET)
+        assert answers(await client.read(65536))[0].status == 200
+        await stand_still(Quick.idle_timeout + 0.3, lambda: client.send(b"GET /a" + LAST))
+        return await client.told()
+
+
+async def test_no_connection_is_closed_for_idleness_before_its_request_is_read(quick):
+    assert await told_on_an_idle_connection(quick) == [200]
+
+
+@pytest.fixture
+def hasty(monkeypatch):
+    """Deadlines that are never put off."""
+    ring = Deadline._ring
+    monkeypatch.setattr(Deadline, "_ring", lambda self, _: ring(self, self._at))
+
+
+@pytest.mark.usefixtures("hasty")
+@pytest.mark.parametrize(("before", "meanwhile"), PIECES)
+async def test_control_without_another_look_it_is_408(quick, before, meanwhile):
+    assert await told_after_a_standstill(quick, before, meanwhile) == [408]
+
+
+@pytest.mark.usefixtures("hasty")
+async def test_control_without_another_look_a_request_has_no_answer(quick):
+    with contextlib.suppress(ConnectionResetError):
+        assert await told_on_an_idle_connection(quick) == []
+
+
+@pytest.mark.parametrize("before", [b"", b"GET /a HTTP/1.1\r\nX: "])
+async def test_a_slow_client_gains_nothing_by_a_standstill(quick, before):
+    assert await told_after_a_standstill(quick, before, b"G") == [408]
+
+
+async def test_a_body_that_had_to_wait_for_us_can_follow(quick):
+    """The kernels take a part of it while nobody reads; the rest comes a moment later."""
+    post = b"POST / HTTP/1.1\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % MAX_BODY
+    left = memoryview(b"x" * MAX_BODY)
+
+    def fill():
+        nonlocal left
+        with contextlib.suppress(BlockingIOError):
+            while left:
+                left = left[client.send_some(left) :]
+
+    with Client(quick) as client:
+        client.send(post)
+        await client.accepted()
+        await stand_still(Quick.receive_timeout + 0.3, fill)
+        assert left, "the kernels took all of it"
+        await asyncio.sleep(0.1)
+        await client.send_all(left)
+        assert await client.told() == [200]
+
+
+async def test_who_connected_during_a_standstill_has_his_full_time(quick):
+    clients = []
+    await stand_still(Quick.receive_timeout + 0.3, lambda: clients.append(Client(quick)))
+    with clients[0] as client:
+        await client.accepted()
+        await asyncio.sleep(Quick.receive_timeout / 3)
+        client.send(b"GET /a" + LAST)
+        assert await client.told() == [200]
 
 
 # the application's part

@@ -1,12 +1,15 @@
 """The server: it starts, serves TLS, and ends without losing what it has accepted."""
 
 import asyncio
+import os
+import socket
 import ssl
 import time
 
 import pytest
 from certificates import certify
 from listening import answers, serving
+from standstill import stand_still
 
 from relay.address import Address
 from relay.server import listen, make_server
@@ -94,6 +97,22 @@ async def test_connections_nobody_has_read_yet_are_answered():
         await running.server.drain()
         for reader, _ in opened:
             assert len(answers(await reader.read())) == 1
+
+
+async def test_a_drain_reads_what_came_during_a_standstill():
+    async with serving(hello) as running:
+        running.server.settle = 0.3
+        reader, writer = await running.open()
+        writer.write(KEEPING)
+        await reader.readuntil(b"hello")
+        sending = writer.transport.get_extra_info("socket")
+        with socket.socket(fileno=os.dup(sending.fileno())) as plain:
+            draining = asyncio.create_task(running.server.drain())
+            await asyncio.sleep(0.1)
+            await stand_still(0.3, lambda: plain.sendall(KEEPING))
+            (answer,) = answers(await reader.read())
+            assert answer.headers["connection"] == "close"
+            await draining
 
 
 async def test_no_callback_is_lost_over_restarts_under_a_held_socket():

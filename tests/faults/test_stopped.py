@@ -91,7 +91,7 @@ async def test_a_stop_longer_than_its_patience_fails_no_request(tmp_path, patien
 @pytest.mark.timeout(300)
 async def test_a_stop_fails_requests_where_deadlines_know_nothing_of_it(tmp_path):
     """Not each time: it depends on what the loop looks at first, its timers or its sockets."""
-    command = ["-m", "altered", "relay.protocol.STOOD_STILL=inf", "run"]
+    command = ["-m", "curt", "run"]
     for number in range(8):
         seconds = Protocol.receive_timeout + 2.0
         answers = await sent_during_a_stop(tmp_path / str(number), seconds, command=command)
