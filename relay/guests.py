@@ -2,7 +2,8 @@
 
 Where there are too many, some have to leave: those on whom the relay has waited the longest, in
 proportion to its patience. So slow clients make room for others, and who opens hundreds of
-connections from one address takes them from himself.
+connections from one address takes them from himself. The same goes for memory: where too much is
+kept of requests that are not whole, those leave who have kept the most for the longest.
 """
 
 import heapq
@@ -21,6 +22,8 @@ log = logging.getLogger("relay.server")
 
 SHARE = 32
 """One in so many leaves at once, so that a flood of newcomers does not cost a look at all each."""
+MEMORY = 64 * 2**20
+"""Bytes of requests that are not whole: 256 bodies of the largest size."""
 
 
 class Guest(Protocol):
@@ -34,16 +37,27 @@ class Guest(Protocol):
 
 
 class Guests:
-    """At most `total` at once, and `each` from one address that is no proxy's."""
+    """At most `total` at once, and `each` from one address that is no proxy's.
+
+    Together they keep no more than `memory` bytes of what is not whole.
+    """
 
     def __init__(
-        self, total: float = math.inf, each: float = math.inf, proxies: Proxies = NOBODY
+        self,
+        total: float = math.inf,
+        each: float = math.inf,
+        proxies: Proxies = NOBODY,
+        memory: float = MEMORY,
     ) -> None:
         self.total = total
         self.each = each
         self.proxies = proxies
+        self.memory = memory
         self.sent_away = 0
         """How many had to leave so far."""
+        self.held = 0
+        """Bytes of requests that are not whole."""
+        self._holding: dict[Guest, int] = {}
         self._all: dict[Guest, None] = {}
         self._tables: dict[str, dict[Guest, None]] = {}
 
@@ -62,19 +76,39 @@ class Guests:
     def leave(self, guest: Guest, host: str) -> None:
         """Forget it, if it is there."""
         self._all.pop(guest, None)
+        self.held -= self._holding.pop(guest, 0)
         table = self._tables.get(household(host))
         if table is not None:
             table.pop(guest, None)
             if not table:
                 del self._tables[household(host)]
 
+    def hold(self, guest: Guest, size: int) -> None:
+        """So many bytes are here of what the guest has not sent the whole of."""
+        self.held += size - self._holding.pop(guest, 0)
+        if size:
+            self._holding[guest] = size
+            if self.held > self.memory:
+                self._free_memory()
+
+    def _free_memory(self) -> None:
+        enough = self.memory * (1 - 1 / SHARE)
+        cost = [(guest.waited() * size, guest) for guest, size in self._holding.items()]
+        for waste, guest in sorted(cost, key=lambda each: each[0], reverse=True):
+            if waste < 0 or self.held <= enough:
+                break
+            self._dismiss(guest)
+
     def _make_room(self, table: Iterable[Guest], newcomer: Guest) -> None:
         waited = [(guest.waited(), guest) for guest in table if guest is not newcomer]
         idle = [(share, guest) for share, guest in waited if share >= 0]
         slowest = heapq.nlargest(max(1, len(waited) // SHARE), idle, key=lambda each: each[0])
         for guest in [guest for _, guest in slowest] or [newcomer]:
-            self.sent_away += 1
-            guest.send_away()
+            self._dismiss(guest)
+
+    def _dismiss(self, guest: Guest) -> None:
+        self.sent_away += 1
+        guest.send_away()
 
 
 def expected(server: Server) -> Guests:

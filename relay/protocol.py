@@ -3,7 +3,8 @@
 uvicorn's protocol waits for ever for the rest of a request, takes a header block of any size,
 and refuses what Sumotext's own examples show: spaces and 8-bit bytes in the request line. Here
 a head is collected and tidied before the parser sees it, and the application is called when
-the whole request is there. Where there are too many connections, the slow ones make room.
+the whole request is there. Where there are too many connections, or too much of what is not
+whole, the slow ones make room.
 """
 
 import asyncio
@@ -27,6 +28,8 @@ from relay.problem import CONTENT_TYPE, problem
 
 MAX_HEAD = 16 * 1024
 MAX_BODY = 256 * 1024
+HEADER = 200
+"""Bytes that a header takes in memory, however short it is."""
 
 _HEAD_END = re.compile(rb"\n\r?\n")
 _TOKEN_START = re.compile(rb"[!#-'*+\-.0-9A-Z^-z|~]")
@@ -134,7 +137,7 @@ class Protocol(HttpToolsProtocol):
             self.transport.abort()
             return
         if self._receiving or not self._served:
-            self._refuse(503, "There are too many connections.", b"retry-after: 1\r\n")
+            self._refuse(503, "There is no room for this request.", b"retry-after: 1\r\n")
         self._close()
 
     def _count_for(self, host: str) -> None:
@@ -150,6 +153,7 @@ class Protocol(HttpToolsProtocol):
         self._buffer = self._buffer + data if self._buffer else data
         if self._busy:
             self.flow.pause_reading()
+            self._hold()
         else:
             self._advance()
 
@@ -160,8 +164,19 @@ class Protocol(HttpToolsProtocol):
             self._take_body()
         else:
             self._take_head()
-        if not (began or self._busy or self._deaf):
+        if self._deaf:
+            return
+        if not (began or self._busy):
             self._deadline.set(self.receive_timeout)
+        if began or self._buffer or not self._busy:
+            self._hold()
+
+    def _hold(self) -> None:
+        """Have counted what is here of requests that no application can answer yet."""
+        size = len(self._buffer)
+        if self.exchange is not None and not self._busy:
+            size += len(self.exchange.body) + len(self.url) + HEADER * len(self.headers)
+        self.server_state.guests.hold(self, size)
 
     def _take_head(self) -> None:
         buffer = self._buffer
@@ -300,6 +315,7 @@ class Protocol(HttpToolsProtocol):
         self.flow.resume_reading()
         if self._buffer:
             self._advance()
+            self._hold()
 
     def _invite(self) -> None:
         """Answer `Expect: 100-continue`."""
@@ -348,7 +364,8 @@ class Protocol(HttpToolsProtocol):
         if self._deaf:
             return
         self._deaf = True
-        self._buffer = b""
+        self._buffer, self.exchange, self.headers = b"", None, []
+        self.server_state.guests.hold(self, 0)
         self.server_state.refusals[status] += 1
         body = problem(status, detail)
         self.transport.write(

@@ -6,6 +6,7 @@ Clients come from addresses of their own: all of 127.0.0.0/8 is this machine.
 import asyncio
 import contextlib
 import errno
+import math
 import socket
 import ssl
 import time
@@ -175,6 +176,104 @@ async def test_control_without_limits_they_all_stay():
         await seen(clients.running, 40)
         assert (await clients.ask(1)).status == 200
         assert clients.running.server.server_state.guests.sent_away == 0
+
+
+# memory
+
+
+ROOM = 2**20
+WHOLE, PART = 200_000, b"x" * 100_000
+POST = b"POST / HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % WHOLE
+
+
+def closing(head: bytes) -> bytes:
+    return head.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+
+
+def kept(running) -> list[int]:
+    """How many bytes the server keeps of each request that is not whole."""
+    connections = running.server.server_state.connections
+    return [len(each.exchange.body) for each in connections if each.exchange is not None]
+
+
+async def slow_bodies(clients, count):
+    """So many bodies, of each a half; their readers and writers, when all have been read."""
+    guests = clients.running.server.server_state.guests
+    opened = []
+    for number in range(count):
+        opened.append(await clients.open(2 + number, sends=POST + PART))
+        async with asyncio.timeout(5):
+            while kept(clients.running).count(len(PART)) + guests.sent_away <= number:
+                await asyncio.sleep(0.002)
+        assert sum(kept(clients.running)) <= guests.held <= guests.memory
+    return opened
+
+
+async def test_bodies_that_are_not_whole_share_the_memory():
+    """Those that are slowest make room; the others come to their end, and good ones pass."""
+    async with crowd(guests=Guests(memory=ROOM)) as clients:
+        guests = clients.running.server.server_state.guests
+        opened = await slow_bodies(clients, 40)
+        assert guests.sent_away == 40 - ROOM // len(PART)
+        assert (await clients.ask(1)).status == 200
+        assert (await clients.ask(1, closing(POST) + PART + PART)).status == 200
+        for reader, _ in opened[: guests.sent_away]:
+            (answer,) = answers(await gone(reader))
+            assert (answer.status, answer.headers["retry-after"]) == (503, "1")
+        for reader, writer in opened[guests.sent_away :]:
+            writer.write(PART)
+            await reader.readuntil(b"hello")
+        assert guests.held == 0
+
+
+async def test_control_without_a_limit_they_take_all_that_they_want():
+    async with crowd(guests=Guests(memory=math.inf)) as clients:
+        await slow_bodies(clients, 40)
+        assert sum(kept(clients.running)) == 40 * len(PART)
+        assert clients.running.server.server_state.guests.sent_away == 0
+
+
+@pytest.mark.parametrize(
+    "beginning",
+    [
+        b"GET /" + b"x" * 10_000,
+        b"GET / HTTP/1.1\r\nX: " + b"x" * 10_000,
+        b"POST / HTTP/1.1\r\nContent-Length: 9\r\n" + b"a: \r\n" * 1000 + b"\r\n",
+        b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1000\r\n" + b"x" * 4000,
+        b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1;" + b"x" * 4000,
+    ],
+)
+async def test_all_parts_of_a_request_count(beginning):
+    """And no longer than they are there."""
+    async with crowd() as clients:
+        guests = clients.running.server.server_state.guests
+        opened = [await clients.open(sends=beginning) for _ in range(3)]
+        async with asyncio.timeout(5):
+            while guests.held < 4000 * len(opened):
+                await asyncio.sleep(0.005)
+        for _, writer in opened:
+            writer.transport.abort()
+        await seen(clients.running, 0)
+        assert guests.held == 0
+
+
+async def test_what_is_pipelined_counts_while_it_waits():
+    release = asyncio.Event()
+
+    async def waits(scope, receive, send):
+        await release.wait()
+        await hello(scope, receive, send)
+
+    async with crowd(waits) as clients:
+        guests = clients.running.server.server_state.guests
+        reader, _ = await clients.open(sends=KEEPING * 100 + GET)
+        async with asyncio.timeout(5):
+            while guests.held < len(KEEPING * 99 + GET):
+                await asyncio.sleep(0.005)
+        release.set()
+        assert len(answers(await reader.read())) == 101
+        await seen(clients.running, 0)
+        assert guests.held == 0
 
 
 # who does not read

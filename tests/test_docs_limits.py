@@ -8,7 +8,7 @@ import pytest
 import yaml
 from certificates import certify
 
-from relay import config, protocol
+from relay import config, guests, protocol
 from relay.door import STRANGERS
 from relay.doorman import Doorman
 from relay.protocol import Protocol
@@ -46,7 +46,13 @@ def test_the_limits_are_those():
     assert Protocol.receive_timeout == Doorman.handshake_timeout == 10
     assert Protocol.idle_timeout == 30
     assert RENEWAL * 0.1 == 10
-    for said in ("10,000 callbacks or 64 MiB in 10 s", "1,000 at once, 250", "1,000 in a minute"):
+    assert guests.MEMORY == 64 * 2**20
+    for said in (
+        "10,000 callbacks or 64 MiB in 10 s",
+        "1,000 at once, 250",
+        "1,000 in a minute",
+        "64 MiB of",
+    ):
         assert said in LIMITS
 
 

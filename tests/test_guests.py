@@ -11,7 +11,9 @@ from relay.settings import Server
 
 
 class Guest:
-    def __init__(self, waited: float = 0.0) -> None:
+    def __init__(self, guests: Guests, host: str, waited: float = 0.0) -> None:
+        self.guests = guests
+        self.host = host
         self.share = waited
         self.left = False
 
@@ -20,11 +22,12 @@ class Guest:
 
     def send_away(self):
         self.left = True
+        self.guests.leave(self, self.host)
 
 
 def seated(guests, *waited, host="203.0.113.1"):
     """Guests who have kept the relay waiting for so long, all from one address."""
-    found = [Guest(each) for each in waited]
+    found = [Guest(guests, host, each) for each in waited]
     for guest in found:
         guests.join(guest, host)
     return found
@@ -90,9 +93,69 @@ def test_who_leaves_makes_room():
     found = seated(guests, 0.1, 0.2)
     guests.leave(found[0], "203.0.113.1")
     guests.leave(found[0], "203.0.113.1")
-    guests.leave(Guest(), "198.51.100.1")
+    guests.leave(Guest(guests, "198.51.100.1"), "198.51.100.1")
     seated(guests, 0.0)
     assert (len(guests), who_left(found)) == (2, [])
+
+
+# memory
+
+
+def laden(guests, *loads):
+    """Guests with so many bytes each, who have kept the relay waiting for so long."""
+    found = seated(guests, *(waited for waited, _ in loads))
+    for guest, (_, size) in zip(found, loads, strict=True):
+        guests.hold(guest, size)
+    return found
+
+
+def test_nobody_has_to_leave_while_there_is_memory():
+    guests = Guests(memory=1000)
+    assert who_left(laden(guests, (0.9, 500), (0.1, 500))) == []
+    assert (guests.held, guests.sent_away) == (1000, 0)
+
+
+def test_who_has_kept_the_most_for_the_longest_leaves():
+    guests = Guests(memory=1000)
+    found = laden(guests, (0.9, 10), (0.4, 400), (0.8, 400), (0.1, 500))
+    assert who_left(found) == [0.8]
+    assert (guests.held, guests.sent_away) == (910, 1)
+
+
+def test_the_one_that_asks_for_more_may_be_the_one_that_leaves():
+    guests = Guests(memory=1000)
+    found = laden(guests, (0.2, 100), (0.5, 100))
+    guests.hold(found[1], 950)
+    assert who_left(found) == [0.5]
+    assert guests.held == 100
+
+
+def test_some_more_is_freed_than_is_needed():
+    """So that the next byte does not cost a look at all."""
+    guests = Guests(memory=100 * SHARE)
+    found = laden(guests, *((0.5, 10) for _ in range(10 * SHARE + 1)))
+    assert guests.held == 100 * SHARE - 100
+    assert len(who_left(found)) == 11
+
+
+def test_those_with_a_request_being_answered_stay_whatever_they_hold():
+    guests = Guests(memory=1000)
+    found = laden(guests, (-1.0, 900), (0.1, 90), (-1.0, 500))
+    assert who_left(found) == [0.1]
+    assert guests.held == 1400
+
+
+def test_what_is_whole_or_gone_is_held_no_longer():
+    guests = Guests(memory=1000)
+    found = laden(guests, (0.5, 400), (0.6, 400))
+    guests.hold(found[0], 0)
+    assert guests.held == 400
+    guests.leave(found[1], "203.0.113.1")
+    assert guests.held == 0
+    assert who_left(laden(guests, (0.1, 1000))) == []
+
+
+# addresses
 
 
 @pytest.mark.parametrize(
