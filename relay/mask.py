@@ -1,16 +1,42 @@
 """Numbers of contacts as people may see them: the last four digits."""
 
 import re
-from ipaddress import ip_address
 from typing import Any
 
 from relay.helpers import national
 
 SHOWN = 4
 SEPARATORS = r"[\s().\-]*"
-# Seven digits are the shortest number of anybody; that a date is masked with them does no harm.
 E164 = re.compile(r"\+[1-9]\d{6,14}(?!\d)")
-LONG = re.compile(r"\+?\d(?:[\s().\-]{0,2}\d){6,}")
+
+# What looks like a number and is none, or hardly ever: an id, a day and a time, a month, a
+# time, an address, a fraction, a size and a short while.
+OCTET = r"(?:25[0-5]|2[0-4]\d|1?\d?\d)"
+WHOLE = rf"""
+    [0-9a-f]{{8}}-(?:[0-9a-f]{{4}}-){{3}}[0-9a-f]{{12}}
+  | (?:19|20)\d\d(?P<mark>[-/.])\d\d(?P=mark)\d\d(?:[T ]\d\d:\d\d[\d:.,]*Z?)?
+  | (?:19|20)\d\d-(?:0[1-9]|1[0-2])(?!-?\d)
+  | \d\d?:\d\d(?::\d\d)?(?:[.,]\d+)?
+  | (?:{OCTET}\.){{3}}{OCTET}(?!\.\d)
+  | 0\.\d+(?!\.\d)
+  | \d+[ ]bytes
+  | \d{{1,9}}[ ][mnuµ]s
+"""
+# Between two digits: blanks and marks, also as a URL or Python's repr writes them.
+BETWEEN = r"""
+    (?: [^\S\n] | [()./_~+·‐-―-]
+      | %(?!3\d|26|3D|2C)[0-9a-f]{2}
+      | \\(?:[nrt]|x[0-9a-f]{2}|u[0-9a-f]{4})
+    ){0,4}
+"""
+# Seven digits are the shortest number of anybody, fifteen the longest. Digits with letters around
+# them are part of something else, but for an extension.
+NUMBER = rf"\+?\d(?:{BETWEEN}\d){{6,14}}(?=[\W_]|x\d|ext|\Z)"
+BEFORE = r"(?:(?<![^\W_])|(?<=%[0-9a-f]{2})|(?<=\\[nrt])|(?<=\\x[0-9a-f]{2})|(?<=\\u[0-9a-f]{4}))"
+FOREIGN = re.compile(
+    rf"{BEFORE}(?:(?P<whole>(?:{WHOLE})(?![^\W_]))|(?P<number>{NUMBER}))",
+    re.VERBOSE | re.IGNORECASE,
+)
 
 
 def mask(number: str) -> str:
@@ -20,7 +46,7 @@ def mask(number: str) -> str:
 
 def mask_all(text: str) -> str:
     """The text with whatever may be a number masked; for words that others chose."""
-    return LONG.sub(lambda found: found[0] if _is_ip(found[0]) else mask(found[0]), text)
+    return mask_e164(FOREIGN.sub(lambda found: found["whole"] or mask(found["number"]), text))
 
 
 def mask_e164(text: str) -> str:
@@ -32,14 +58,6 @@ def mask_in(value: Any, number: str) -> Any:
     """`value`, and all that is in it, with this E.164 number masked however it is written."""
     spellings = (SEPARATORS.join(digits) for digits in (number[1:], national(number) or number))
     return _replaced(value, re.compile(rf"\+?(?:{'|'.join(spellings)})"), mask(number))
-
-
-def _is_ip(text: str) -> bool:
-    try:
-        ip_address(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _replaced(value: Any, pattern: re.Pattern[str], by: str) -> Any:

@@ -31,6 +31,7 @@ def run(path: Path, verbose: bool) -> None:
     and goes on as before.
     """
     log.set_up(logging.DEBUG if verbose else logging.INFO)
+    log.catch_the_rest()
     kept = Kept.taken(os.environ)
     try:
         config = uvloop.run(_configuration(path, kept.listeners))

@@ -16,9 +16,11 @@ from stubs.receiver import Receiver, status
 CANARY = "+13475550182"
 NATIONAL = "3475550182"
 SPELLINGS = (CANARY, NATIONAL, "(347) 555-0182", "1-347-555-0182", "347.555.0182")
+LEAKED = " or ".join((*SPELLINGS, quote(SPELLINGS[2])))
 SIGHTING = re.compile(rb"347[\s().\-]{0,3}555[\s().\-]{0,3}0182")
 LEAKY = f"""
 import asyncio
+import threading
 import relay
 
 class Leaky(relay.Sink):
@@ -26,10 +28,11 @@ class Leaky(relay.Sink):
         asyncio.ensure_future(self.cough())
 
     async def cough(self):
-        raise RuntimeError("nobody waits for {CANARY}")
+        raise RuntimeError("nobody waits for {LEAKED}")
 
     async def send(self, delivery):
-        number = delivery.event.data["mobile"]
+        number = "{LEAKED}"
+        threading.Thread(target=int, args=(number,)).start()
         for say in (self.log.debug, self.log.info, self.log.warning, self.log.error):
             say("sending to %s", number)
         try:

@@ -5,13 +5,14 @@ The machine is booted once; each test has the relay as it is just after its inst
 
 import asyncio
 import contextlib
+import json
 import re
 import signal
 
 import machine as machines
 import pytest
 from click.testing import CliRunner
-from installed import UNITS, Installed
+from installed import TAKEN, UNITS, Installed
 from machine import Machine
 from oracle import Senders
 from pressing import press
@@ -104,6 +105,17 @@ async def test_the_token_is_a_credential_and_nowhere_else(relay):
     assert "cannot be read" not in relay.run("relay", "doctor", check=False)
     as_another = relay.run("setpriv", "--reuid=65534", "--clear-groups", "cat", place, check=False)
     assert "Permission denied" in as_another
+
+
+async def test_the_journal_knows_how_bad_a_line_is(relay):
+    with relay.machine.network():
+        async with Sender(relay.port, Senders()) as sender:
+            assert await sender.send("without", 1) == 401
+    journal = ("journalctl", "-t", "relay", "-o", "cat", "--no-pager")
+    relay.machine.until(lambda: "the token is wrong" in relay.run(*journal, "-p", "warning"))
+    bad = relay.run(*journal, "-p", "warning").splitlines()
+    assert {json.loads(line)["level"] for line in bad} == {"warning"}
+    assert TAKEN in relay.run(*journal, "-p", "info")
 
 
 # restarts and reloads
