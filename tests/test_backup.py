@@ -65,7 +65,25 @@ async def filled(path, events=300):
 
 def copied(store, target, progress=lambda *_: None):
     with contextlib.closing(connect_reader(store)) as source:
-        backup.back_up(source, target, progress)
+        backup.back_up(source, target, spill_of(store), progress)
+
+
+def spill_of(store):
+    return store.with_name(f"{store.name}.spill")
+
+
+def spill(store, *ids):
+    """Have callbacks of these ids wait beside the store; their lines."""
+    file = SpillFile(spill_of(store))
+    lines = [encode(Spilled(each, arrival().callback)) for each in ids]
+    file.append(lines)
+    file.close()
+    return lines
+
+
+def waiting_in(copy):
+    with contextlib.closing(connect_reader(copy)) as reader:
+        return list(backup.spilled(reader))
 
 
 async def test_a_copy_made_under_load_has_what_there_was_at_its_start_and_is_whole(
@@ -112,6 +130,53 @@ async def test_a_copy_is_one_file_that_only_its_owner_reads(tmp_path):
     assert [each.name for each in (tmp_path / "kept").iterdir()] == ["copy.db"]
     assert stat.S_IMODE((tmp_path / "kept/copy.db").stat().st_mode) == 0o600
     assert (tmp_path / "kept/copy.db").read_bytes()[18:20] == b"\1\1"  # no log belongs to it
+
+
+# what waits in the spill
+
+
+def test_what_waits_in_the_spill_is_in_the_copy_line_by_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(backup, "LINES", 2)
+    make_older(tmp_path / "relay.db")
+    lines = spill(tmp_path / "relay.db", "1", "2", "3", "4", "5")
+    with spill_of(tmp_path / "relay.db").open("ab") as file:
+        file.write(b"a line that is being wri")
+    copied(tmp_path / "relay.db", tmp_path / "copy.db")
+    assert waiting_in(tmp_path / "copy.db") == lines
+    assert content(tmp_path / "copy.db").keys() - content(tmp_path / "relay.db").keys() == {
+        "spilled"
+    }
+    assert not (tmp_path / "copy.db-journal").exists()
+
+
+def homecoming(path):
+    """What waits comes home to the store, as if it were in the very middle of a copy."""
+    with contextlib.closing(apsw.Connection(str(path))) as writer:
+        writer.execute("DELETE FROM quarantine").fetchall()
+    spill_of(path).unlink(missing_ok=True)
+
+
+def test_what_comes_home_while_it_is_copied_is_not_missed(tmp_path):
+    path = make_older(tmp_path / "relay.db")
+    lines = spill(path, "1", "2")
+    copied(path, tmp_path / "copy.db", lambda *_: homecoming(path))
+    assert waiting_in(tmp_path / "copy.db") == lines
+    assert not spill_of(path).exists()
+
+
+def test_a_spill_that_is_looked_at_after_the_store_is_missed(tmp_path, monkeypatch):
+    """The control."""
+    path = make_older(tmp_path / "relay.db")
+    spill(path, "1", "2")
+    put = backup._put_spilled
+
+    def late(_, copy, descriptor):
+        with backup._opened(spill_of(path)) as lines:
+            put(lines, copy, descriptor)
+
+    monkeypatch.setattr(backup, "_put_spilled", late)
+    copied(path, tmp_path / "copy.db", lambda *_: homecoming(path))
+    assert waiting_in(tmp_path / "copy.db") == []
 
 
 async def test_a_backup_does_not_change_the_store_that_a_crash_left(tmp_path):
@@ -321,7 +386,7 @@ def test_the_command_says_what_it_copied(here):
     assert f"copy.db has {EVENTS} events: " in command("backup", "copy.db").stdout
     found = json.loads(command("backup", "other.db", "--json").stdout)
     size = (here / "other.db").stat().st_size
-    assert found == {"file": str(here / "other.db"), "events": EVENTS, "bytes": size}
+    assert found == {"file": str(here / "other.db"), "events": EVENTS, "spilled": 0, "bytes": size}
 
 
 def test_the_command_does_not_change_an_older_store(here):
@@ -344,8 +409,7 @@ def test_the_command_says_in_a_sentence_why_it_could_not(here):
 
 def test_callbacks_that_wait_beside_the_store_are_told(here):
     make_older(here / "relay.db")
-    spill = SpillFile(here / "relay.db.spill")
-    spill.append([encode(Spilled("1", arrival().callback))])
-    spill.close()
-    told = command("backup", "copy.db").stderr
-    assert told == f"{here / 'relay.db.spill'} has 1 callback more: copy it, too.\n"
+    spill(here / "relay.db", "1")
+    told = command("backup", "copy.db").stdout
+    assert f"copy.db has {EVENTS} events, and 1 callback of the spill: " in told
+    assert json.loads(command("backup", "other.db", "--json").stdout)["spilled"] == 1

@@ -5,12 +5,11 @@ from pathlib import Path
 
 import click
 
-from relay import spillfile
 from relay.cli import client, options
 from relay.cli.output import count, print_json, progress
 from relay.config import Config
 from relay.sqlite import reads
-from relay.sqlite.backup import back_up
+from relay.sqlite.backup import back_up, spilled
 from relay.sqlite.connection import look_into
 from relay.units import size_text
 
@@ -22,8 +21,8 @@ from relay.units import size_text
 def backup(config: Config, file: Path, as_json: bool) -> None:
     """Copy the store to FILE, as it is at this moment; the relay may go on meanwhile.
 
-    The copy is checked, and on disk, before it has its name. A file that is there already is
-    not overwritten.
+    Callbacks that wait in the spill are in the copy, too. It is checked, and on disk, before it
+    has its name. A file that is there already is not overwritten.
     """
     store = client.store_file(config)
     file = file.absolute()
@@ -33,14 +32,12 @@ def backup(config: Config, file: Path, as_json: bool) -> None:
             what = "copying" if done < total else "checking"
             bar.update(bar.task_ids[0], completed=done, total=total, description=what)
 
-        back_up(source, file, show)
+        back_up(source, file, config.store_fallback, show)
     with contextlib.closing(look_into(file)) as copy:
-        events = reads.event_count(copy)
-    if waiting := spillfile.count(config.store_fallback):
-        spilled = count(waiting, "callback")
-        click.echo(f"{config.store_fallback} has {spilled} more: copy it, too.", err=True)
+        events, waiting = reads.event_count(copy), sum(1 for _ in spilled(copy))
     size = file.stat().st_size
     if as_json:
-        print_json({"file": str(file), "events": events, "bytes": size})
-    else:
-        click.echo(f"{file} has {count(events, 'event')}: {size_text(size)}, checked.")
+        print_json({"file": str(file), "events": events, "spilled": waiting, "bytes": size})
+        return
+    also = f", and {count(waiting, 'callback')} of the spill" if waiting else ""
+    click.echo(f"{file} has {count(events, 'event')}{also}: {size_text(size)}, checked.")

@@ -31,7 +31,7 @@ def restore(config: Config, file: Path, yes: bool) -> None:
         raise click.ClickException(f"{error}: stop that first") from error
     click.echo(f"{store} is as {file} is.")
     if found.since:
-        came = f"{count(found.since, 'callback')} that came since"
+        came = f"{count(found.since, 'callback')} that came since, or waited then"
         click.echo(f"The next start takes in the {came}: {config.store_fallback}")
     if found.erased:
         numbers = count(found.erased, "number")

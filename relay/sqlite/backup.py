@@ -1,13 +1,20 @@
-"""The backup: a copy of the store that is whole, checked and on disk before it has its name."""
+"""The backup: a copy of the store that is whole, checked and on disk before it has its name.
+
+What waits in the spill was acknowledged, too. It goes into a table of the copy's own, from which
+a restore puts it back into the spill.
+"""
 
 import contextlib
 import fcntl
 import filecmp
+import io
 import itertools
+import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import apsw
 
@@ -19,6 +26,9 @@ from relay.units import size_text
 PAGES = 256
 """So many are copied and brought to disk at a time: one great flush would hold up the ingress."""
 
+LINES = 1_000
+"""So many of the spill go the same way at a time."""
+
 PRAGMAS = (
     "journal_mode = OFF",  # the file has its name when it is whole
     "synchronous = OFF",  # _copy itself brings it to disk
@@ -28,18 +38,24 @@ PRAGMAS = (
 RESERVE = 64 * 1024**2
 """Bytes that a copy leaves free on the store's own disk, for the callbacks that come meanwhile."""
 
+log = logging.getLogger("relay.store")
+
 Progress = Callable[[int, int], None]
 """Told how many pages of how many are copied."""
 
 
-def back_up(source: apsw.Connection, target: Path, progress: Progress = lambda *_: None) -> None:
-    """Copy the store, as it is at this moment, to a new file; others may write to it meanwhile.
+def back_up(
+    source: apsw.Connection, target: Path, spill: Path, progress: Progress = lambda *_: None
+) -> None:
+    """Copy the store and its spill, as they are at this moment, to a new file.
 
-    Raises StoreError or OSError, and leaves nothing behind then.
+    Others may write to both meanwhile. Raises StoreError or OSError, and leaves nothing behind
+    then.
     """
     if target.exists():
         raise FileExistsError(f"{target} is there already, and is not overwritten")
-    with copied(source, target, progress) as partial:
+    # The spill is opened first: what comes home after that is in the open file still.
+    with _opened(spill) as lines, copied(source, target, progress, lines) as partial:
         try:
             _name(partial, target)
         except FileExistsError:  # since a moment ago
@@ -53,6 +69,7 @@ def back_up_before(source: apsw.Connection, store: Path, schema: int) -> Path:
     that differs stays as it is, and this one gets a number behind its name.
     """
     target = before_schema(store, schema)
+    log.warning("the store (%s) is copied before it changes", size_text(space_needed(source)))
     try:
         with copied(source, target) as partial:
             for name in _names(target):
@@ -78,6 +95,13 @@ def copies_beside(store: Path) -> list[Path]:
     return sorted(found, key=lambda path: path.stat().st_mtime)
 
 
+def spilled(copy: apsw.Connection) -> Iterator[bytes]:
+    """The lines that waited in the spill when the copy was made."""
+    if rows.every(copy, "SELECT 1 FROM sqlite_schema WHERE name = 'spilled'"):
+        for (line,) in copy.execute("SELECT line FROM spilled ORDER BY rowid"):
+            yield line
+
+
 def space_needed(source: apsw.Connection) -> int:
     """The bytes of a copy."""
     pages: int = rows.value(source, "PRAGMA page_count")
@@ -86,16 +110,20 @@ def space_needed(source: apsw.Connection) -> int:
 
 @contextlib.contextmanager
 def copied(
-    source: apsw.Connection, target: Path, progress: Progress = lambda *_: None
+    source: apsw.Connection,
+    target: Path,
+    progress: Progress = lambda *_: None,
+    lines: BinaryIO | None = None,
 ) -> Iterator[Path]:
     """A whole copy, on disk, under a name of its own; what the block does not rename is removed.
 
-    Raises StoreError or OSError.
+    With the `lines` of a spill. Raises StoreError or OSError.
     """
-    _check_space(source, target.parent)
+    lines = lines or io.BytesIO()
+    _check_space(space_needed(source) + _size(lines), source, target.parent)
     with _partial(target) as (partial, descriptor):
         try:
-            _copy(source, partial, descriptor, progress)
+            _copy(source, partial, descriptor, progress, lines)
         except apsw.FullError:
             raise StoreError(f"{target} cannot be made: the disk is full") from None
         except apsw.Error as error:
@@ -103,6 +131,20 @@ def copied(
         os.fsync(descriptor)
         yield partial
         folder.sync(target.parent)
+
+
+def _opened(spill: Path) -> BinaryIO:
+    """Its lines; none where there is none."""
+    try:
+        return spill.open("rb")
+    except FileNotFoundError:
+        return io.BytesIO()
+
+
+def _size(file: BinaryIO) -> int:
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    return size
 
 
 @contextlib.contextmanager
@@ -127,7 +169,13 @@ def _partial(target: Path) -> Iterator[tuple[Path, int]]:
         os.close(descriptor)
 
 
-def _copy(source: apsw.Connection, partial: Path, descriptor: int, progress: Progress) -> None:
+def _copy(
+    source: apsw.Connection,
+    partial: Path,
+    descriptor: int,
+    progress: Progress,
+    lines: BinaryIO,
+) -> None:
     with contextlib.closing(apsw.Connection(str(partial))) as copy:
         for pragma in PRAGMAS:
             rows.every(copy, f"PRAGMA {pragma}")
@@ -137,9 +185,21 @@ def _copy(source: apsw.Connection, partial: Path, descriptor: int, progress: Pro
                 os.fdatasync(descriptor)
                 progress(backup.page_count - backup.remaining, backup.page_count)
         rows.every(copy, "PRAGMA journal_mode = DELETE")  # one file, with nothing beside it
+        rows.every(copy, "PRAGMA journal_mode = OFF")
+        rows.every(copy, "DROP TABLE IF EXISTS spilled")  # of a backup that is put back
+        _put_spilled(lines, copy, descriptor)
         found = rows.value(copy, "PRAGMA integrity_check(1)")
         if found != "ok":
             raise StoreError(f"the store is damaged: {found}")
+
+
+def _put_spilled(lines: BinaryIO, copy: apsw.Connection, descriptor: int) -> None:
+    whole = ((line,) for line in lines if line.endswith(b"\n"))  # the last may be in the making
+    while some := list(itertools.islice(whole, LINES)):
+        with copy:
+            rows.every(copy, "CREATE TABLE IF NOT EXISTS spilled (line BLOB NOT NULL) STRICT")
+            copy.executemany("INSERT INTO spilled VALUES (?)", some)
+        os.fdatasync(descriptor)
 
 
 @contextlib.contextmanager
@@ -153,8 +213,7 @@ def _moment(source: apsw.Connection) -> Iterator[None]:
         rows.every(source, "ROLLBACK")
 
 
-def _check_space(source: apsw.Connection, place: Path) -> None:
-    needed = space_needed(source)
+def _check_space(needed: int, source: apsw.Connection, place: Path) -> None:
     if Path(source.filename).stat().st_dev == place.stat().st_dev:
         needed += RESERVE
     free = shutil.disk_usage(place).free

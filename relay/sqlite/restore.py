@@ -1,16 +1,18 @@
 """The restore: a copy takes the store's place, and what came since it was made goes to the spill.
 
+So does what waited in the spill when it was made, if it is a backup.
+
 From there the next start takes it in, under the ids that the senders were told; the release that
 starts may be an older one.
 """
 
 import contextlib
 import os
-import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from uuid import UUID
 
@@ -18,9 +20,9 @@ import apsw
 
 from relay import folder
 from relay.callback import Callback
-from relay.spillfile import Spilled, SpillFile, encode
+from relay.spillfile import Spilled, SpillFile, decode, encode
 from relay.sqlite import rows
-from relay.sqlite.backup import copied
+from relay.sqlite.backup import copied, spilled
 from relay.sqlite.connection import connect_reader, lock, look_into
 
 # What was replayed as new is left out: it would be taken for an event of all sinks.
@@ -42,10 +44,10 @@ QUARANTINED_SINCE = (
 
 @dataclass(slots=True)
 class Restored:
-    """`since` callbacks came after the copy was made. `aside` is the store as it was.
+    """`since` callbacks came after the copy was made, or waited in the spill then.
 
-    `erased` numbers were erased since, and are there again. `trouble` says why not all of the
-    store could be read.
+    `aside` is the store as it was. `erased` numbers were erased since, and are there again.
+    `trouble` says why not all of the store could be read.
     """
 
     since: int = 0
@@ -65,8 +67,9 @@ def restore(copy: Path, store: Path, spill: Path, now: float) -> Restored:
         waiting.open()  # a relay that cannot open its store has this
         with closing(look_into(copy)) as source, copied(source, store) as partial:
             _owned_as(store if store.exists() else store.parent, partial)
+            since = _since(store, copy, restored) if store.exists() else ()
+            restored.since = _keep(chain(spilled(source), since), spill)
             if store.exists():
-                restored.since = _keep(_since(store, copy, restored), spill)
                 restored.aside = _put_aside(store, now)
             partial.rename(store)
     return restored
@@ -109,18 +112,22 @@ def _spilled(
     return Spilled(str(UUID(bytes=given_id)), callback, status, reason)
 
 
-def _keep(lines: Iterator[bytes], spill: Path) -> int:
-    """Put the lines before those of the spill, which came later; return how many there are."""
+def _keep(lines: Iterable[bytes], spill: Path) -> int:
+    """Put the lines before those of the spill, which came later; return how many there are.
+
+    Each callback stands there once, whatever a kill before has left.
+    """
     new = spill.with_name(f"{spill.name}.new")
     folder.make(spill.parent)
+    seen: set[str] = set()
     number = 0
     with open(new, "wb", opener=folder.private) as file:
-        for line in lines:
+        for line in _once(lines, seen):
             file.write(line)
             number += 1
         if spill.exists():
             with spill.open("rb") as old:
-                shutil.copyfileobj(old, file)
+                file.writelines(_once(old, seen))
         file.flush()
         os.fsync(file.fileno())
     if number:
@@ -130,6 +137,16 @@ def _keep(lines: Iterator[bytes], spill: Path) -> int:
     else:
         new.unlink()
     return number
+
+
+def _once(lines: Iterable[bytes], seen: set[str]) -> Iterator[bytes]:
+    """Those whose callbacks were not seen yet; and those that a person is to look at."""
+    for line in lines:
+        found = decode(line)
+        if found is None or found.id not in seen:
+            yield line
+        if found is not None:
+            seen.add(found.id)
 
 
 def _put_aside(store: Path, now: float) -> Path:

@@ -11,8 +11,10 @@ import ending
 import pytest
 from olderstore import EVENTS, content, make_older
 from oracle import integrity
+from spills import callback
+from uuid_utils import uuid7
 
-from relay.spillfile import decode
+from relay.spillfile import Spilled, SpillFile, decode, encode
 from relay.sqlite import backup
 from relay.sqlite.connection import connect_reader, connect_writer, migrations
 from relay.sqlite.restore import restore
@@ -23,7 +25,7 @@ SHORT = 15
 
 
 class Case:
-    """A folder with the store of an older release, made anew before each kill."""
+    """A folder with the store of an older release and its spill, made anew before each kill."""
 
     def __init__(self, folder):
         self.folder = folder / "here"
@@ -31,11 +33,13 @@ class Case:
         self.copy = self.folder / "copy.db"
         self.spill = self.folder / "relay.db.spill"
         self.before = content(make_older(folder / "before.db"))
+        self.waiting = lines()
 
     def prepare(self):
         shutil.rmtree(self.folder, ignore_errors=True)
         self.now = NOW
         make_older(self.store)
+        write(self.spill, self.waiting)
 
     def each_kill(self, work, sample):
         """Yields after each."""
@@ -56,7 +60,7 @@ class Case:
 
     def back_up(self):
         with contextlib.closing(connect_reader(self.store)) as source:
-            backup.back_up(source, self.copy)
+            backup.back_up(source, self.copy, self.spill)
 
     def restore(self):
         restore(self.copy, self.store, self.spill, self.now)
@@ -70,20 +74,45 @@ class Case:
         return list(self.folder.glob(".*.partial"))
 
     def found_by_the_next_start(self) -> set[str]:
-        lines = self.spill.read_bytes().splitlines() if self.spill.exists() else []
-        waiting = {decode(line).id.replace("-", "") for line in lines}
-        return waiting | ids_in(self.store)
+        return ids_of(self.spill.read_bytes().splitlines()) | ids_in(self.store)
 
 
 class WithCopy(Case):
-    """Beside the store there is a copy that lacks half of its events."""
+    """There is a backup that lacks half of the store's events, and has a spill of its own."""
+
+    def __init__(self, folder):
+        super().__init__(folder)
+        half, spill = make_older(folder / "half.db"), folder / "half.spill"
+        self.backed_up = folder / "backup.db"
+        self.waited = lines()
+        write(spill, self.waited)
+        with contextlib.closing(apsw.Connection(str(half))) as source:
+            source.execute("DELETE FROM events WHERE seq > 21").fetchall()
+            backup.back_up(source, self.backed_up, spill)
 
     def prepare(self):
         super().prepare()
-        make_older(self.copy)
-        with contextlib.closing(apsw.Connection(str(self.copy))) as copy:
-            copy.execute("DELETE FROM events WHERE seq > 21").fetchall()
-            copy.execute("PRAGMA journal_mode = DELETE").fetchall()
+        shutil.copy(self.backed_up, self.copy)
+
+
+def lines() -> list[bytes]:
+    return [encode(Spilled(str(uuid7()), callback(contact))) for contact in range(3)]
+
+
+def write(path, lines) -> None:
+    spill = SpillFile(path)
+    spill.append(lines)
+    spill.close()
+
+
+def ids_of(lines) -> set[str]:
+    return {decode(line).id.replace("-", "") for line in lines}
+
+
+def parts_of(copy):
+    """What it has of the store, and of the spill."""
+    found = content(copy)
+    return found, [line for (line,) in found.pop("spilled", [])]
 
 
 def ids_in(path) -> set[str]:
@@ -117,16 +146,17 @@ def upgrades(folder, sample):
 
 def backups(folder, sample):
     case = Case(folder)
+    whole = case.before, sorted(case.waiting, key=repr)
     named = []
     for _ in case.each_kill(case.back_up, sample):
         assert content(case.store) == case.before
         named.append(case.copy.exists())
         if named[-1]:
-            assert content(case.copy) == case.before
+            assert parts_of(case.copy) == whole
             assert integrity(case.copy) == "ok"
             case.copy.unlink()
         case.back_up()
-        assert content(case.copy) == case.before
+        assert parts_of(case.copy) == whole
         assert not case.partials()
     print(f"; the copy had its name already in {sum(named)} of them")
     assert not all(named)
@@ -134,15 +164,18 @@ def backups(folder, sample):
 
 def restores(folder, sample):
     case = WithCopy(folder)
-    everything = ids_in(folder / "before.db")
-    assert len(everything) == EVENTS
+    in_store = ids_in(folder / "before.db")
+    assert len(in_store) == EVENTS
+    wanted, _ = parts_of(case.backed_up)
+    everything = in_store | ids_of(case.waiting) | ids_of(case.waited)
     for _ in case.each_kill(case.restore, sample):
-        assert case.found_by_the_next_start() >= everything
+        found, done = case.found_by_the_next_start(), content(case.store) == wanted
+        assert found >= (everything if done else everything - ids_of(case.waited))
         assert integrity(case.store) == "ok"
         case.now += 1
         case.restore()
-        assert case.found_by_the_next_start() >= everything
-        assert content(case.store) == content(case.copy)
+        assert case.found_by_the_next_start() == everything
+        assert content(case.store) == wanted
     print()
 
 
