@@ -126,6 +126,7 @@ def test_what_the_service_alone_knows_is_a_warning_and_its_sink_is_not_asked(her
     assert expected | {("sink archive", "warning")} <= levels(found)
     told = " ".join(each["text"] for each in found)
     assert "sources.sumotext.tokens[0]: ${TOKEN} is not set" in told
+    assert "it was not asked, as ${FOLDER} is not set in the environment" in told
     known = examined(environment={"TOKEN": STRONG, "FOLDER": "data"})
     assert {("source sumotext", "ok"), ("sink archive", "ok")} <= levels(known)
     assert STRONG not in json.dumps(known)
@@ -165,6 +166,33 @@ async def test_what_the_running_relay_says_of_its_sinks_is_told(here):
     told = {(each["subject"], each["level"]): each["text"] for each in found}
     assert told["service", "ok"] == "the relay runs, and has 3 events"
     assert "paused by hand" in told["sink archive", "problem"]
+
+
+@pytest.mark.parametrize(
+    ("folder", "level", "text"),
+    [("data", "ok", "it is well, says the relay"), ("/proc/no", "problem", "/proc")],
+)
+async def test_the_relay_is_asked_of_a_sink_whose_secrets_it_alone_knows(here, folder, level, text):
+    (here / "relay.yaml").write_text(YAML.replace("data/events.csv", "'${FOLDER}/events.csv'"))
+    async with service.started(config.load(Path("relay.yaml"), {"FOLDER": folder})):
+        found = await asyncio.to_thread(examined, status=int(level == "problem"))
+    told = [each for each in found if each["subject"] == "sink archive"][-1]
+    assert told["level"] == level
+    assert text in told["text"]
+
+
+async def test_a_sink_that_the_relay_does_not_have_yet_is_not_called_well(here):
+    loaded = config.load(Path("relay.yaml"), {})
+    (here / "relay.yaml").write_text(
+        YAML.replace(
+            "archive: {plugin: csv, options: {path: data/events.csv}}",
+            "new: {plugin: csv, options: {path: '${FOLDER}/events.csv'}}",
+        )
+    )
+    async with service.started(loaded):
+        found = await asyncio.to_thread(examined, status=1)
+    told = {(each["subject"], each["level"]): each["text"] for each in found}
+    assert "no sink new in relay.yaml" in told["sink new", "problem"]
 
 
 # the store

@@ -24,7 +24,8 @@ def check(path: Path, online: bool) -> None:
     try:
         config = asyncio.run(vetted(path, Listeners()))
     except ConfigError as error:
-        raise WrongConfiguration("\n".join([str(error), *_instead(path, error)])) from error
+        lines = [str(error), *_instead(path, error), *_elsewhere(error)]
+        raise WrongConfiguration("\n".join(lines)) from error
     if tls := config.server.tls:
         Certificate(tls.cert, tls.key)
     click.echo(
@@ -46,6 +47,13 @@ def _instead(path: Path, wrong: ConfigError) -> list[str]:
     held = [name for name, sink in last.sinks.items() if sink.held is not None]
     without = f", holding back {', '.join(held)}" if held else ""
     return [f"Until it is right, `relay run` goes on with the last valid configuration{without}."]
+
+
+def _elsewhere(wrong: ConfigError) -> list[str]:
+    """Who does know what is unknown here, if that is all that is wrong."""
+    if all(each.message.startswith("${") for each in wrong.problems):
+        return ["If the service knows it, `relay doctor` has the running relay check its sinks."]
+    return []
 
 
 def _name_orphans(config: Config) -> None:

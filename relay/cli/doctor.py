@@ -3,17 +3,18 @@
 import asyncio
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
-from relay import checkup
 from relay.cli import client, options
+from relay.cli.client import Client
 from relay.cli.output import count, print_json, printable, progress
 from relay.config import Config, ConfigError, Problem, load
-from relay.doctor import access, condition, places
+from relay.doctor import access, condition, places, sinks
 from relay.doctor.finding import Finding, ok, problem, warning
 
 MARKS = {"ok": "ok", "warning": "WARNING", "problem": "PROBLEM"}
@@ -58,9 +59,10 @@ def _examine(
     yield from condition.steady()
     yield from places.leftovers(config, store, now)
     yield from places.ballast(config, store, running=status is not None)
-    yield from _halted(status)
+    yield from sinks.halted(status)
     if not offline:
-        yield from _sinks(config, _unknown(unfilled))
+        ask = None if status is None else partial(_through_service, raw)
+        yield from sinks.checked(config, unfilled, ask)
 
 
 def _filled(raw: Config) -> tuple[Config, list[Problem]]:
@@ -106,37 +108,23 @@ def _service(raw: Config, store: Path) -> tuple[dict[str, Any] | None, Finding]:
     return status, ok(subject, text)
 
 
-def _halted(status: dict[str, Any] | None) -> Iterator[Finding]:
-    for name, sink in (status or {}).get("sinks", {}).items():
-        subject, why = f"sink {name}", f"{sink['state']}: {sink.get('reason')}"
-        match sink["state"]:
-            case "paused" | "held":
-                yield problem(subject, why, f"mend the cause, then relay sinks resume {name}")
-            case "parked":
-                yield warning(subject, why, "it is tried again by itself")
-            case "orphaned":
-                text = f"it has gone from relay.yaml, with {sink['pending']} deliveries pending"
-                yield warning(subject, text, f"relay sinks rename {name} NEW, or discard {name}")
+def _through_service(raw: Config, names: list[str]) -> dict[str, list[str]]:
+    """What the sinks' checks find in the service."""
+
+    async def checks(session: Client) -> dict[str, list[str]]:
+        found = await asyncio.gather(*(_check(session, name) for name in names))
+        return dict(zip(names, found, strict=True))
+
+    return client.ask(raw, checks)
 
 
-def _unknown(unfilled: Iterable[Problem]) -> set[str]:
-    """The sinks whose settings this command does not know whole."""
-    parts = [each.path.split(".") for each in unfilled]
-    return {part[1] for part in parts if part[0] == "sinks" and len(part) > 1}
-
-
-def _sinks(config: Config, unknown: set[str]) -> Iterator[Finding]:
-    enabled = [sink for sink in config.sinks.values() if sink.enabled]
-    asked = [sink for sink in enabled if sink.name not in unknown]
-    for name, found in asyncio.run(checkup.check_all(asked)).items():
-        for each in found:
-            yield problem(f"sink {name}", each, f"mend it; relay setup {name} may do it")
-        if not found:
-            yield ok(f"sink {name}", "it is well")
-    for sink in enabled:
-        if sink.name in unknown:
-            text = "it was not asked, as its secrets are not known here"
-            yield warning(f"sink {sink.name}", text, "run this as the service runs")
+async def _check(session: Client, name: str) -> list[str]:
+    try:
+        answer = await session.post(f"/sinks/{client.part(name)}/check")
+    except click.ClickException as error:  # it has an older relay.yaml
+        return [error.message]
+    problems: list[str] = answer["problems"]
+    return problems
 
 
 def _print(found: list[Finding]) -> None:

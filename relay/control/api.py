@@ -49,6 +49,7 @@ def app(
         ("GET", "/sinks", sinks.every),
         ("POST", "/sinks/{name}/pause", sinks.pause),
         ("POST", "/sinks/{name}/resume", sinks.resume),
+        ("POST", "/sinks/{name}/check", sinks.check),
         ("POST", "/sinks/{name}/rename", sinks.rename),
         ("POST", "/sinks/{name}/discard", sinks.discard),
         ("GET", "/events", events.page),

@@ -1,10 +1,11 @@
-"""Questions about sinks: how they stand; pause, resume; what one that has gone has left."""
+"""Questions about sinks: how they stand; pause, resume, check; what one that has gone has left."""
 
 from collections.abc import Callable
 from typing import Any
 
 from starlette.requests import Request
 
+from relay import checkup
 from relay.control.answers import Refused, body_of
 from relay.control.named import Named
 from relay.control.questions import PauseBody, RenameBody
@@ -40,6 +41,10 @@ class Sinks:
         sink = self._named.enabled(request.path_params["name"])
         await self._workers.resume(sink.name)
         return {"resumed": sink.name}
+
+    async def check(self, request: Request) -> dict[str, Any]:
+        sink = self._named.enabled(request.path_params["name"])
+        return {"problems": await checkup.check(sink)}
 
     async def rename(self, request: Request) -> dict[str, Any]:
         old, new = request.path_params["name"], (await body_of(request, RenameBody)).to

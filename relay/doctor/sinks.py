@@ -1,0 +1,59 @@
+"""Sinks: whether each delivers, and whether its other side would take what comes.
+
+Where this command does not know a sink's secrets, the running service is asked, which does.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from relay import checkup
+from relay.config import Config, Problem
+from relay.doctor.finding import Finding, ok, problem, warning
+
+Ask = Callable[[list[str]], Mapping[str, list[str]]]
+"""Has the service check its sinks of these names; by the names, what is wrong."""
+
+
+def halted(status: Mapping[str, Any] | None) -> Iterator[Finding]:
+    """What the service says of its sinks by itself."""
+    for name, sink in (status or {}).get("sinks", {}).items():
+        subject, why = f"sink {name}", f"{sink['state']}: {sink.get('reason')}"
+        match sink["state"]:
+            case "paused" | "held":
+                yield problem(subject, why, f"mend the cause, then relay sinks resume {name}")
+            case "parked":
+                yield warning(subject, why, "it is tried again by itself")
+            case "orphaned":
+                text = f"it has gone from relay.yaml, with {sink['pending']} deliveries pending"
+                yield warning(subject, text, f"relay sinks rename {name} NEW, or discard {name}")
+
+
+def checked(config: Config, unfilled: Iterable[Problem], ask: Ask | None) -> Iterator[Finding]:
+    """What the sinks' own checks find. Without a service there is nobody to `ask`."""
+    missing = _missing(unfilled)
+    enabled = [sink for sink in config.sinks.values() if sink.enabled]
+    known = [sink for sink in enabled if sink.name not in missing]
+    for name, found in asyncio.run(checkup.check_all(known)).items():
+        yield from _told(name, found, "it is well")
+    unknown = [sink.name for sink in enabled if sink.name in missing]
+    if unknown and ask:
+        for name, found in ask(unknown).items():
+            yield from _told(name, found, "it is well, says the relay, which knows its secrets")
+        return
+    for name in unknown:
+        text = f"it was not asked, as {missing[name]}"
+        yield warning(f"sink {name}", text, "start the relay, which knows it: it is asked then")
+
+
+def _missing(unfilled: Iterable[Problem]) -> dict[str, str]:
+    """By their names, why this command does not know all the settings of some sinks."""
+    places = [(each.path.split("."), each.message) for each in unfilled]
+    return {place[1]: why for place, why in places if place[0] == "sinks" and len(place) > 1}
+
+
+def _told(name: str, found: list[str], well: str) -> Iterator[Finding]:
+    for each in found:
+        yield problem(f"sink {name}", each, f"mend it; relay setup {name} may do it")
+    if not found:
+        yield ok(f"sink {name}", well)
