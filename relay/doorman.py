@@ -8,11 +8,13 @@ uses the certificate of that moment.
 import asyncio
 import contextlib
 import logging
+import math
 import socket
 from collections.abc import Callable
 from typing import Any
 
 from relay.certificate import Certificate
+from relay.deadline import Deadline
 from relay.guests import Guests
 
 log = logging.getLogger("relay.server")
@@ -93,13 +95,14 @@ class _Greeting:
         self._socket = accepted
         self._host = host
         self._loop = asyncio.get_running_loop()
-        self._since = self._loop.time()
+        self._deadline = Deadline(self._loop, self.send_away)
+        self._deadline.set(doorman.handshake_timeout)
         self.task = self._loop.create_task(self._shake())
         doorman.guests.join(self, host)
 
     def waited(self) -> float:
         """Which share of its time is up."""
-        return (self._loop.time() - self._since) / self._doorman.handshake_timeout
+        return self._deadline.waited()
 
     def send_away(self) -> None:
         """Make room for others. There is no way yet to say why."""
@@ -113,7 +116,8 @@ class _Greeting:
                 self._doorman.make_protocol,
                 self._socket,
                 ssl=self._doorman.certificate.context,
-                ssl_handshake_timeout=self._doorman.handshake_timeout,
+                ssl_handshake_timeout=math.inf,  # the deadline knows of standstills
                 ssl_shutdown_timeout=self._doorman.goodbye_timeout,
             )
+        self._deadline.cancel()
         self._doorman.guests.leave(self, self._host)

@@ -15,6 +15,7 @@ from ipaddress import ip_network
 import pytest
 from certificates import certify
 from listening import QUERIES, answers, listening, serving
+from standstill import stand_still
 
 from relay.address import Address
 from relay.certificate import Certificate
@@ -418,6 +419,22 @@ async def test_a_handshake_that_does_not_come_is_cut(certificate, monkeypatch):
         assert await gone(mute) == await gone(half) == b""
         assert time.monotonic() - start < 1
         await seen(clients.running, 0)
+
+
+async def test_a_handshake_that_came_during_a_standstill_is_taken(certificate, monkeypatch):
+    monkeypatch.setattr(Doorman, "handshake_timeout", 0.3)
+    hello_of_tls = ssl.MemoryBIO()
+    context = trusting(certificate)["ssl"]
+    shaking = context.wrap_bio(ssl.MemoryBIO(), hello_of_tls, server_hostname="localhost")
+    with contextlib.suppress(ssl.SSLWantReadError):
+        shaking.do_handshake()
+    async with crowd(tls=certificate) as clients:
+        with socket.create_connection(("127.0.0.1", clients.running.port)) as client:
+            client.setblocking(False)
+            await seen(clients.running, 1)
+            await stand_still(0.6, lambda: client.sendall(hello_of_tls.read()))
+            async with asyncio.timeout(5):
+                assert await asyncio.get_running_loop().sock_recv(client, 1)
 
 
 async def test_what_is_no_handshake_is_closed_without_a_word_in_the_log(certificate, caplog):
