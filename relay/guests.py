@@ -30,7 +30,7 @@ class Guest(Protocol):
     """A connection."""
 
     def waited(self) -> float:
-        """Which share of its time is up; negative while it is the relay that is waited for."""
+        """Which share of its time is up; -1 while it is the relay that is waited for."""
 
     def send_away(self) -> None:
         """Close it, with a word where one is due."""
@@ -84,7 +84,7 @@ class Guests:
                 del self._tables[household(host)]
 
     def hold(self, guest: Guest, size: int) -> None:
-        """So many bytes are here of what the guest has not sent the whole of."""
+        """So many bytes of the guest are here that cannot be worked on yet."""
         self.held += size - self._holding.pop(guest, 0)
         if size:
             self._holding[guest] = size
@@ -93,9 +93,10 @@ class Guests:
 
     def _free_memory(self) -> None:
         enough = self.memory * (1 - 1 / SHARE)
-        cost = [(guest.waited() * size, guest) for guest, size in self._holding.items()]
-        for waste, guest in sorted(cost, key=lambda each: each[0], reverse=True):
-            if waste < 0 or self.held <= enough:
+        # Who sends more than is answered counts as who has used up his time.
+        costs = [(abs(guest.waited()) * size, guest) for guest, size in self._holding.items()]
+        for _, guest in sorted(costs, key=lambda each: each[0], reverse=True):
+            if self.held <= enough:
                 break
             self._dismiss(guest)
 

@@ -127,11 +127,14 @@ class Protocol(HttpToolsProtocol):
     # one of many
 
     def waited(self) -> float:
-        """Which share of its time is up; negative while its request is with the application."""
+        """Which share of its time is up; -1 while its request is with the application."""
         return math.inf if self._deaf else self._deadline.waited()
 
     def send_away(self) -> None:
         """Make room for others: at once where nothing has come, else with a word."""
+        if self._busy and not self.flow.write_paused:
+            self._answer_no_more()
+            return
         self.server_state.guests.leave(self, self._host)
         if self._deaf or self._busy:
             self.transport.abort()
@@ -139,6 +142,14 @@ class Protocol(HttpToolsProtocol):
         if self._receiving or not self._served:
             self._refuse(503, "There is no room for this request.", b"retry-after: 1\r\n")
         self._close()
+
+    def _answer_no_more(self) -> None:
+        """The answer that is being made is the last; what was sent behind its request is lost."""
+        assert self.exchange is not None
+        self.exchange.keep_alive = False
+        self.flow.pause_reading()
+        self._buffer = b""
+        self._hold()
 
     def _count_for(self, host: str) -> None:
         self.server_state.guests.leave(self, self._host)

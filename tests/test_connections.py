@@ -277,6 +277,30 @@ async def test_what_is_pipelined_counts_while_it_waits():
         assert guests.held == 0
 
 
+async def test_what_is_pipelined_shares_the_memory_too():
+    """Each gets the answer that is being made, whatever it has sent behind its request."""
+    release = asyncio.Event()
+
+    async def waits(scope, receive, send):
+        await release.wait()
+        await hello(scope, receive, send)
+
+    async with crowd(waits, guests=Guests(memory=100_000)) as clients:
+        guests = clients.running.server.server_state.guests
+        opened = [await clients.open(sends=KEEPING + BEGINNING + b"x" * 9000) for _ in range(20)]
+        async with asyncio.timeout(5):
+            while guests.held + 9000 * guests.sent_away < 9000 * 20:
+                await asyncio.sleep(0.005)
+        assert guests.held <= guests.memory
+        assert len(guests) == 20
+        release.set()
+        last = [answers(await reader.readuntil(b"hello"))[0] for reader, _ in opened]
+        assert {answer.status for answer in last} == {200}
+        closing = [answer for answer in last if "connection" in answer.headers]
+        assert len(closing) == guests.sent_away > 0
+        assert (await clients.ask(2)).status == 200
+
+
 # who does not read
 
 

@@ -138,11 +138,11 @@ def test_some_more_is_freed_than_is_needed():
     assert len(who_left(found)) == 11
 
 
-def test_those_with_a_request_being_answered_stay_whatever_they_hold():
+def test_who_sends_more_than_is_answered_counts_as_who_is_slow():
     guests = Guests(memory=1000)
-    found = laden(guests, (-1.0, 900), (0.1, 90), (-1.0, 500))
-    assert who_left(found) == [0.1]
-    assert guests.held == 1400
+    found = laden(guests, (-1.0, 300), (0.9, 300), (0.1, 600))
+    assert who_left(found) == [-1.0]
+    assert guests.held == 900
 
 
 def test_what_is_whole_or_gone_is_held_no_longer():
