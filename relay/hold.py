@@ -4,6 +4,7 @@ A sink is paused (somebody must act; a probe sees whether they have) or parked (
 or by the breaker). The time for which it is either does not count for any delivery.
 """
 
+import asyncio
 import logging
 import math
 from collections.abc import Awaitable, Callable
@@ -14,6 +15,7 @@ from relay.clock import Clock
 from relay.mask import mask_all
 from relay.retry import LONGEST_HOLD
 from relay.store import SinkState
+from relay.until import until
 
 PROBE_EVERY = 300.0
 MICROSECONDS = 1_000_000
@@ -43,9 +45,10 @@ class Hold:
         self._state = state
         self._clock = clock
         self._save = save
-        self._changed = changed
+        self._tell = changed
         self._log = log
         self._active = ActiveClock(clock, state.active)
+        self._changed = asyncio.Event()
         # When all halts are over, by the clock that cannot jump; of one from before, nobody knows.
         self._over_at = math.inf if self.paused or self.parked else 0.0
 
@@ -69,15 +72,17 @@ class Hold:
         """Seconds for which the sink is not to be tried; 0 when it is."""
         if self._state.paused_by_operator:
             return math.inf
-        until = self._state.parked_until if self._state.paused is None else self._state.probe_at
-        left = until / MICROSECONDS - self._clock.now()
+        over_at = self._state.parked_until if self._state.paused is None else self._state.probe_at
+        left = over_at / MICROSECONDS - self._clock.now()
         if left > INCREDIBLE:
             return 0.0
         return max(0.0, min(left, self._over_at - self._clock.monotonic()))
 
-    def seconds_until(self, time: int) -> float:
-        """Never more than a day: a clock that jumps must not halt a sink for years."""
-        return min(max(0.0, time / MICROSECONDS - self._clock.now()), LONGEST_HOLD)
+    async def over(self) -> None:
+        """Return when the sink is to be tried."""
+        while left := self.left():
+            self._changed.clear()
+            await until(self._changed, self._clock, left)
 
     def after(self, seconds: float) -> int:
         """The time so many seconds from now, in microseconds since the epoch."""
@@ -94,11 +99,11 @@ class Hold:
     def status(self) -> dict[str, Any]:
         """`state` (running, paused, parked) and, unless it runs, `reason` and `until`."""
         if self._state.paused is not None:
-            until = None if self._state.paused_by_operator else self._state.probe_at
-            return {"state": "paused", "reason": self._state.paused, "until": until}
+            probe_at = None if self._state.paused_by_operator else self._state.probe_at
+            return {"state": "paused", "reason": self._state.paused, "until": probe_at}
         if self._state.parked is not None:
-            until = self._state.parked_until
-            return {"state": "parked", "reason": self._state.parked, "until": until}
+            parked_until = self._state.parked_until
+            return {"state": "parked", "reason": self._state.parked, "until": parked_until}
         return {"state": "running"}
 
     async def pause(
@@ -140,7 +145,7 @@ class Hold:
         self._over_at = 0.0
         self._active.go()
         self._log.info("resumed")
-        await self._tell()
+        await self._change()
 
     async def stop(self) -> None:
         """The time that follows does not count either."""
@@ -155,8 +160,9 @@ class Hold:
     async def _halt(self, seconds: float) -> None:
         self._over_at = max(self._over_at, self._clock.monotonic() + seconds)
         self._active.halt()
-        await self._tell()
+        await self._change()
 
-    async def _tell(self) -> None:
-        self._changed()
+    async def _change(self) -> None:
+        self._changed.set()
+        self._tell()
         await self.save()

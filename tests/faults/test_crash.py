@@ -28,9 +28,9 @@ UNDER_LOAD = {
     "relay.shelter.Shelter.receive": "it is to be answered",
     "relay.sqlite.claims.claim": "deliveries are claimed",
     "relay.dispatch.Dispatch.send": "they are sent",
-    "relay.courier.Courier._conclude": "what became of them is known",
+    "relay.trips.Trips._conclude": "what became of them is known",
     "relay.sqlite.settlements.settle": "that is written",
-    "relay.courier.Courier._settle": "it is on disk",
+    "relay.depot.Depot.settle": "it is on disk",
 }
 AT_A_STOP = {
     "relay.courier.Courier.stop": "a courier stops",
