@@ -17,7 +17,7 @@ from relay.event import timestamp
 from relay.mask import mask_all, mask_e164
 
 # They log URLs, which may hold a contact's number or a token; uvicorn repeats what the relay says.
-TALKATIVE = ("aiohttp", "httpcore", "httpx", "uvicorn")
+TALKATIVE = ("aiohttp", "httpcore", "httpx", "urllib3", "uvicorn")
 OWN = re.compile(r"relay(\.(?!sinks\.).*)?")
 """The loggers of the relay itself, whose lines hold sizes and counts but no words of others."""
 PRIORITIES = {"DEBUG": 7, "INFO": 6, "WARNING": 4, "ERROR": 3, "CRITICAL": 2}

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import Iterator, Sequence
 
@@ -39,6 +40,8 @@ def made(settings: Tracing) -> "OtelTraces":
     """Traces that go where relay.yaml says."""
     headers = {name: value.get_secret_value() for name, value in settings.headers.items()}
     exporter = OTLPSpanExporter(endpoint=settings.endpoint, headers=headers)
+    # It warns of each try with the URL, which may hold a key; that spans are lost is an error.
+    logging.getLogger("opentelemetry").setLevel(logging.ERROR)
     return OtelTraces(exporter, settings.share)
 
 

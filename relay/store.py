@@ -145,6 +145,8 @@ class SinkState:
     paused: str | None = None
     """Why it is paused; None when it is not."""
     paused_by_operator: bool = False
+    halted_at: int = 0
+    """When it was paused or parked."""
     probe_at: int = 0
     parked_until: int = 0
     """By the breaker or a Retry-After."""

@@ -252,12 +252,14 @@ async def test_no_span_holds_a_contacts_data(tmp_path, collector):
 
 
 async def test_a_collector_that_is_down_harms_nothing(tmp_path, collector, caplog):
+    """Its URL may hold a key."""
     async with Collector() as gone:
-        endpoint = f"http://127.0.0.1:{gone.port}/v1/traces"
+        endpoint = f"http://127.0.0.1:{gone.port}/v1/traces?key=sesame"
     async with traced(tmp_path, collector, {"endpoint": endpoint}) as (running, http):
         await send(http)
         await delivered(running)
     assert MOBILE not in caplog.text
+    assert "sesame" not in caplog.text
 
 
 async def test_a_collectors_secret_goes_with_each_request_and_is_not_shown(tmp_path, collector):

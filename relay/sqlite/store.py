@@ -349,6 +349,7 @@ class SqliteStore(Upkeep):
         with connection:
             self._memory.load(connection)
             settlements.put_back_after_death(connection, self._memory, self._now())
+            claims.heed_clock(connection, self._memory, self._now())
             self._memory.write_counts(connection)
         return connection
 
