@@ -19,9 +19,6 @@ from relay.until import until
 
 PROBE_EVERY = 300.0
 MICROSECONDS = 1_000_000
-INCREDIBLE = LONGEST_HOLD + 3600.0
-"""Nothing is ever halted for longer, so a time that is further ahead was set by a clock that has
-jumped back since."""
 NEWS = 1.0
 """A park that ends so little later is none: every record of a refused batch asks for it anew."""
 
@@ -49,8 +46,8 @@ class Hold:
         self._log = log
         self._active = ActiveClock(clock, state.active)
         self._changed = asyncio.Event()
-        # When all halts are over, by the clock that cannot jump; of one from before, nobody knows.
-        self._over_at = math.inf if self.paused or self.parked else 0.0
+        # When all halts are over, by the clock that cannot jump.
+        self._over_at = clock.monotonic() + whole(state)
 
     @property
     def paused(self) -> bool:
@@ -72,10 +69,7 @@ class Hold:
         """Seconds for which the sink is not to be tried; 0 when it is."""
         if self._state.paused_by_operator:
             return math.inf
-        over_at = self._state.parked_until if self._state.paused is None else self._state.probe_at
-        left = over_at / MICROSECONDS - self._clock.now()
-        if left > INCREDIBLE:
-            return 0.0
+        left = over_at(self._state) / MICROSECONDS - self._clock.now()
         return max(0.0, min(left, self._over_at - self._clock.monotonic()))
 
     async def over(self) -> None:
@@ -158,6 +152,7 @@ class Hold:
         await self._save(self._state)
 
     async def _halt(self, seconds: float) -> None:
+        self._state.halted_at = self.after(0.0)
         self._over_at = max(self._over_at, self._clock.monotonic() + seconds)
         self._active.halt()
         await self._change()
@@ -166,3 +161,13 @@ class Hold:
         self._changed.set()
         self._tell()
         await self.save()
+
+
+def over_at(state: SinkState) -> int:
+    """When the sink is to be tried, by the clock on the wall."""
+    return state.parked_until if state.paused is None else state.probe_at
+
+
+def whole(state: SinkState) -> float:
+    """For how many seconds it was to be halted: no longer now, whatever the wall clock says."""
+    return (over_at(state) - state.halted_at) / MICROSECONDS

@@ -36,6 +36,7 @@ ACTIONS = {
     "claim": 14,
     "settle": 14,
     "wait": 3,
+    "set_clock_back": 1,
     "replay": 1.5,
     "revive": 1,
     "copy": 1,
@@ -69,6 +70,8 @@ class Delivery:
 
     state: State = State.PENDING
     due: int = 0
+    put_off: int = 0
+    """When it was told to wait until then."""
     attempts: int = 0
     landed: bool = False
     suspect: bool = False
@@ -116,7 +119,6 @@ class History:
         new, contact, consent = self.something()
         kept = await self.store.quarantine(new.callback, 422, "no kind")
         self.quarantined.append(new.callback.received)
-        before = self.last_seq
         await self.wait()
         await self.add()
         if self.random.random() < 0.3:
@@ -124,7 +126,7 @@ class History:
         await self.store.release(kept, new)
         self.quarantined.pop()
         last = self.last_word(contact)
-        passed = last > before and self.opted_out(contact)
+        passed = self.opted_out(contact) and self.ever()[last].received > new.callback.received
         self.note(new, contact, consent, rank=last - 1 if passed else None)
 
     def something(self, contact=None, consent=None, **options):
@@ -153,6 +155,7 @@ class History:
         sink = sink or self.random.choice(list(ORDERED))
         urgent = self.random.choice([None, True, False])
         limit = self.random.randint(1, 5)
+        self.wait_anew()
         claimed = await self.store.claim(sink, limit, ordered=ORDERED[sink], urgent=urgent)
         for claim in claimed.claims:
             assert urgent in (None, claim.urgent)
@@ -165,6 +168,13 @@ class History:
         assert len(contacts) == len(set(contacts)), "one contact twice in a batch"
         if urgent is None and not claimed.more and ORDERED[sink]:
             self.check_due(sink, claimed.due)
+
+    def wait_anew(self) -> None:
+        """Nothing waits longer than it was told to, though the clock was set back since."""
+        for delivery in (each for sink in self.sinks.values() for each in sink.values()):
+            if delivery.put_off > self.now() < delivery.due:
+                delivery.due -= delivery.put_off - self.now()
+                delivery.put_off = self.now()
 
     def check_order(self, claim) -> None:
         sink, contact = self.sinks[claim.sink], self.events[claim.seq].contact
@@ -234,7 +244,7 @@ class History:
         if state == State.PENDING:
             self.put_back(delivery)
         elif state == State.WAITING:
-            delivery.state, delivery.due = State.PENDING, due
+            delivery.state, delivery.due, delivery.put_off = State.PENDING, due, self.now()
         else:
             delivery.state = state
         if state == State.DELIVERED:
@@ -259,6 +269,9 @@ class History:
 
     async def wait(self) -> None:
         await self.clock.advance(self.random.choice([1, 10, 40, 4000]))
+
+    async def set_clock_back(self) -> None:
+        self.clock.jump(-self.random.choice([1, 40, 4000]))
 
     async def replay(self) -> None:
         sink, seqs = self.random.choice(list(ORDERED)), self.some(list(self.events))
@@ -403,6 +416,7 @@ class History:
 
     async def reopen(self) -> None:
         self.store = await SqliteStore.open(self.store._path, clock=self.clock)
+        self.wait_anew()
 
     async def spoil(self) -> None:
         """Beside other work, some fails that has changed a lot already; or the disk is full."""

@@ -421,13 +421,32 @@ async def test_only_what_was_alone_in_flight_at_three_deaths_is_dead(store, path
     await store.close()
 
 
-async def test_a_retry_put_off_by_a_clock_that_jumped_back_is_due_at_once(store, clock):
+@pytest.mark.parametrize("ahead", [60, 3 * 3600, 10 * 365 * 86400])
+@pytest.mark.parametrize("restart", [False, True])
+async def test_a_retry_waits_no_longer_when_the_clock_is_set_back(
+    store, path, clock, ahead, restart
+):
     await store.add(arrival())
-    clock.jump(10 * 365 * 86400)
+    clock.jump(ahead)
     claim = await claim_one(store)
-    await store.settle([waiting(claim, int(clock.now() * SECOND) + SECOND)])
-    clock.jump(-10 * 365 * 86400)
-    assert (await store.claim("crm", 5)).due <= int(clock.now() * SECOND)
+    await store.settle([waiting(claim, int((clock.now() + 5) * SECOND))])
+    clock.jump(-ahead)
+    if restart:
+        await store.close()
+        store = await SqliteStore.open(path, clock=clock)
+    claimed = await store.claim("crm", 5)
+    assert (claimed.claims, claimed.due) == ([], int((clock.now() + 5) * SECOND))
+    await clock.advance(5)
+    assert await ids(store) == [claim.event.id]
+    await store.close()
+
+
+async def test_a_retry_is_due_at_once_where_the_clock_is_set_back_before_it_is_written(
+    store, clock
+):
+    await store.add(arrival())
+    claim = await claim_one(store)
+    await store.settle([waiting(claim, int((clock.now() + 10 * 365 * 86400) * SECOND))])
     assert await ids(store) == [claim.event.id]
 
 

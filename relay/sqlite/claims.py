@@ -24,9 +24,6 @@ SCAN = 4096
 """So many events are gone through in one claim, in search of those that go to the sink."""
 
 COLUMNS = "seq, contact, state, urgent, attempts, late, replayed, strikes, failed_at"
-SECOND = 1_000_000
-LONGEST_WAIT = 25 * 3600 * SECOND
-"""No retry is ever put off for longer, so one that is was put off by a clock that jumped."""
 
 
 class Candidate(NamedTuple):
@@ -84,6 +81,7 @@ def claim(
 ) -> Claimed:
     """Take up to `limit` due deliveries of the sink, and count their attempt."""
     sink = memory.sink(connection, name)
+    heed_clock(connection, memory, now)
     # Where many were blocked the last time, as behind a contact's long queue, more are looked at.
     looked_at = limit + min(2 * memory.blocked[sink], MOST_BLOCKED)
     candidates: list[Candidate] = []
@@ -118,9 +116,21 @@ def claim(
         or len(candidates) >= looked_at
         or (urgent is not True and memory.cursors[sink] < memory.last_seq)
     )
-    soonest = None if more or urgent else _next_due(connection, sink, now)
+    soonest = None if more or urgent else _next_due(connection, sink)
     left_out = urgent is False and _any_urgent(connection, sink, now)
     return Claimed(_claims(connection, memory, sink, chosen), more, left_out, soonest)
+
+
+def heed_clock(connection: apsw.Connection, memory: Memory, now: int) -> None:
+    """Where it has been set back, no retry waits longer than it was put off for."""
+    if now < memory.last_time:
+        connection.execute(
+            "UPDATE deliveries INDEXED BY deliveries_waiting"
+            " SET due = due - (settled - ?1), settled = ?1"
+            " WHERE state = 2 AND due > ?1 AND settled > ?1",
+            (now,),
+        )
+    memory.last_time = now
 
 
 def claim_suspects(
@@ -355,16 +365,8 @@ def _claims(
     ]
 
 
-def _next_due(connection: apsw.Connection, sink: int, now: int) -> int | None:
-    """When the next one is due: 0 where one is pending now; None without any.
-
-    A retry put off by a clock that has since jumped back is due at once.
-    """
-    connection.execute(
-        "UPDATE deliveries INDEXED BY deliveries_waiting SET due = ?2"
-        " WHERE sink = ?1 AND state = 2 AND urgent IN (0, 1) AND due > ?3",
-        (sink, now, now + LONGEST_WAIT),
-    )
+def _next_due(connection: apsw.Connection, sink: int) -> int | None:
+    """When the next one is due: 0 where one is pending now; None without any."""
     pending = "SELECT 1 FROM deliveries WHERE sink = ?1 AND state = 0 AND urgent IN (0, 1)"
     if rows.value(connection, f"SELECT EXISTS ({pending})", (sink,)):
         return 0

@@ -10,6 +10,8 @@ import apsw
 from relay.sqlite import rows
 from relay.store import OPEN_STATES, State
 
+LATER_THAN_ALL = 1 << 62
+
 
 class Flight(NamedTuple):
     """A delivery in flight."""
@@ -24,6 +26,8 @@ class Memory:
 
     contact_key: bytes = b""
     last_seq: int = 0
+    last_time: int = LATER_THAN_ALL
+    """When deliveries were last claimed or settled, by the clock on the wall."""
     any_consent: bool = False
     sink_ids: dict[str, int] = field(default_factory=dict)
     sink_names: dict[int, str] = field(default_factory=dict)
@@ -64,6 +68,7 @@ class Memory:
         self.sink_names = {number: name for name, number, _ in found}
         self.cursors = {number: cursor for _, number, cursor in found}
         self._load_routes(connection)
+        self.last_time = LATER_THAN_ALL
         self.flying.clear()
         self.busy.clear()
         self.busy_urgent.clear()

@@ -14,6 +14,8 @@ from relay.store import Settlement, State
 ATTEMPTS_KEPT = 20
 """Of the failed attempts of a delivery the first and the last so many are kept: one whose
 receiver asks for a second more for ever would fill the disk with them."""
+LONGEST_WAIT = 25 * 3600 * 1_000_000
+"""No retry is ever put off for longer: one that is was put off by a clock that has just jumped."""
 DEATHS = 3
 """How often the process may die while a delivery is alone in flight."""
 
@@ -22,6 +24,7 @@ def settle(
     connection: apsw.Connection, memory: Memory, settlements: Iterable[Settlement], now: int
 ) -> None:
     """Write how claims ended. Those that are not in flight (any more) are passed over."""
+    memory.last_time = max(memory.last_time, now)
     by_sink: dict[int, list[tuple[Settlement, int]]] = defaultdict(list)
     for settlement in settlements:
         sink = memory.sink(connection, settlement.sink)
@@ -67,6 +70,7 @@ def _settle_other(
     connection: apsw.Connection, memory: Memory, sink: int, settlement: Settlement, now: int
 ) -> None:
     put_back = settlement.state == State.PENDING
+    at_once = put_back or settlement.due > now + LONGEST_WAIT
     # It waits, due at once: as a pending one, others of its contact could pass it.
     state = State.WAITING if put_back else settlement.state
     _record_attempt(connection, sink, settlement)
@@ -75,7 +79,7 @@ def _settle_other(
         " settled = ?, attempts = attempts - ?, strikes = 0 WHERE sink = ? AND seq = ?",
         (
             state,
-            0 if put_back else settlement.due,
+            0 if at_once else settlement.due,
             settlement.failed_at,
             settlement.error,
             0 if put_back else now,

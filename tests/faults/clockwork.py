@@ -48,6 +48,6 @@ if __name__ == "__main__":
     time.time = jumping
     if sys.argv[1] == "--credulous":
         del sys.argv[1]
-        hold.INCREDIBLE = math.inf
-        claims.LONGEST_WAIT = 1 << 62
+        hold.whole = lambda _state: math.inf
+        claims.heed_clock = lambda *_: None
     main(sys.argv[1:])
