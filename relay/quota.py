@@ -9,6 +9,8 @@ from relay.units import Rate
 LOOK_AGAIN = 900.0
 """Seconds after which an ordinary delivery may see whether the day's quota has room again."""
 DAY = 24 * 3600.0
+MOST = 10**12
+"""No vendor allows so many calls: what an answer says beyond it comes from a mistake."""
 MICROSECONDS = 1_000_000
 
 
@@ -41,18 +43,20 @@ class Quota:
 
     def daily(self, used: int, most: int) -> None:
         """So many of the day's calls are used, an answer says."""
+        used, most = _credible(used), _credible(most)
         self._counts = False
         self._used, self._most = used, most
         self._look_at = self._clock.monotonic() + (LOOK_AGAIN if self.tight else 0.0)
 
     def burst(self, left: int, most: int, per: float) -> None:
         """So many calls are left, an answer says, of those allowed in any `per` seconds."""
+        left, most = _credible(left), _credible(most)
         if self._spent(most - left, most):
-            self._burst_over = self._clock.monotonic() + per
+            self._burst_over = self._clock.monotonic() + min(per, DAY)
 
     def exhausted(self, seconds: float) -> None:
         """The vendor takes no more calls for so many seconds, an answer says."""
-        self._exhausted_until = self._clock.monotonic() + seconds
+        self._exhausted_until = self._clock.monotonic() + min(seconds, DAY)
 
     async def acquire(self) -> None:
         """Return when a call may be made; for an opt-out, at once."""
@@ -105,3 +109,8 @@ class Quota:
         self._used += 1
         if self.tight:
             self._look_at = self._day_ends
+
+
+def _credible(calls: int) -> int:
+    """The number within bounds: one of hundreds of digits ends whoever reckons with it."""
+    return min(max(calls, 0), MOST)

@@ -3,11 +3,14 @@
 import asyncio
 
 import pytest
+from arrivals import arrival
 from clock import settle
+from couriers import ScriptedSink, reached, running
 
 from relay import limiter
 from relay.activeclock import ActiveClock
 from relay.quota import DAY, LOOK_AGAIN, Quota
+from relay.sqlite import SqliteStore
 from relay.units import Rate
 
 
@@ -99,6 +102,52 @@ async def test_the_wall_clock_has_no_say(quota, clock):
     clock.jump(-DAY)
     await clock.advance(LOOK_AGAIN)
     assert quota.bulk_wait() == 0.0
+
+
+ENDLESS = 10**400
+"""More than a float can hold."""
+
+
+@pytest.mark.parametrize(
+    ("used", "most", "tight"),
+    [(1, ENDLESS, False), (ENDLESS, 100, True), (-ENDLESS, 100, False), (0, -ENDLESS, True)],
+    ids=["most", "used", "none", "less"],
+)
+def test_numbers_that_no_vendor_means_do_no_harm(quota, used, most, tight):
+    """Whoever asks for it reckons with them at any time, and is not to end by it."""
+    quota.daily(used, most)
+    assert quota.tight is tight
+    assert quota.bulk_wait() in (0.0, LOOK_AGAIN)
+    assert all(abs(quota.status()[name]) < 2**63 for name in ("used", "most"))
+    quota.burst(used, most, 10.0)
+
+
+async def test_such_a_number_in_an_answer_does_not_end_the_courier(tmp_path, clock):
+    """The end of one courier is that of the relay."""
+
+    def answer(_):
+        sink.quota.daily(1, ENDLESS)
+
+    sink = ScriptedSink(answer)
+    sink.quota = Quota(clock)
+    store = await SqliteStore.open(tmp_path / "relay.db", clock=clock)
+    try:
+        async with running(store, clock, sink):
+            for _ in range(2):
+                await store.add(arrival())
+            await reached(store, 0, 2, 0)
+    finally:
+        await store.close()
+
+
+async def test_nobody_has_a_call_wait_for_longer_than_a_day(quota, clock, start):
+    quota.burst(0, 100, 1e9)
+    quota.exhausted(1e9)
+    passed = start(quota)
+    await settle()
+    assert quota.bulk_wait() == DAY
+    await clock.advance(DAY)
+    assert passed == [DAY]
 
 
 async def test_a_burst_that_is_nearly_used_is_waited_for(quota, clock, start):

@@ -23,6 +23,8 @@ from .tokens import FixedKey, Log, NoToken, OAuthTokens, Tokens
 
 PREFIX = "x-hubspot-ratelimit-"
 DEFAULT_INTERVAL = 10.0
+LONGEST_NUMBER = 15
+"""Digits; Python itself reads no more than some thousands."""
 PATIENCE = 0.5
 """The part of the sink's timeout after which a refused batch is not searched any further."""
 
@@ -159,6 +161,7 @@ class Session:
             self._quota.daily(most - numbers["daily-remaining"], most)
         if "max" in numbers and "remaining" in numbers:
             seconds = numbers.get("interval-milliseconds", 0) / 1000 or DEFAULT_INTERVAL
+            seconds = min(seconds, problems.LONGEST_THROTTLE)
             self._quota.burst(numbers["remaining"], numbers["max"], seconds)
 
     def _throttled(self, problem: Problem) -> None:
@@ -185,5 +188,5 @@ def _numbers(headers: httpx.Headers) -> dict[str, int]:
     return {
         name.removeprefix(PREFIX): int(value)
         for name, value in headers.items()
-        if name.startswith(PREFIX) and value.isdecimal()
+        if name.startswith(PREFIX) and value.isdecimal() and len(value) <= LONGEST_NUMBER
     }

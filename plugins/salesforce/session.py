@@ -29,7 +29,7 @@ TOKEN_PATH = "/services/oauth2/token"  # noqa: S105  a path
 CLIENT_CREDENTIALS = "client_credentials"
 JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 ASSERTION_LASTS = 120
-USAGE = re.compile(r"(?:^|;)\s*api-usage=(\d+)/(\d+)")
+USAGE = re.compile(r"(?:^|;)\s*api-usage=(\d{1,15})/(\d{1,15})(?!\d)")
 LIMIT_INFO = "sforce-limit-info"
 JSON = {"content-type": "application/json; charset=UTF-8", "accept": "application/json"}
 

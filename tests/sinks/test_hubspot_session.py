@@ -3,6 +3,7 @@
 import asyncio
 import random
 
+import httpx
 import pydantic
 import pytest
 from clock import ManualClock
@@ -200,6 +201,17 @@ async def test_what_is_used_of_the_day_is_known(stub):
         status = sink.quota.status()
     assert (status["used"], status["most"]) == (562_500, 625_000)
     assert status["until"]
+
+
+def test_numbers_too_long_for_any_account_are_none():
+    headers = httpx.Headers(
+        {
+            "x-hubspot-ratelimit-daily": "9" * 400,
+            "x-hubspot-ratelimit-max": "9" * 5000,
+            "x-hubspot-ratelimit-remaining": "19",
+        }
+    )
+    assert module("session")._numbers(headers) == {"remaining": 19}
 
 
 class Ungoverned(Quota):

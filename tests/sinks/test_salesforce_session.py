@@ -290,3 +290,4 @@ def test_used_calls_are_found_among_others_in_the_header():
     header = "api-usage=10018/100000; per-app-api-usage=17/250(appName=sample-app)"
     assert session.USAGE.search(header).groups() == ("10018", "100000")
     assert session.USAGE.search("per-app-api-usage=17/250(appName=x)") is None
+    assert session.USAGE.search(f"api-usage=1/{'9' * 400}") is None
