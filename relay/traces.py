@@ -7,8 +7,12 @@ from urllib.parse import unquote_to_bytes
 from relay.helpers import national
 
 # Between two digits: spaces and marks, also percent-encoded, and what is not ASCII, such as the
-# dashes of a word processor; but neither digits nor what parts one value from the next.
-BETWEEN = rb"(?:[\t ()./+_~\-\x80-\xff]|%(?!3[0-9]|26|3[dD]|2[cC])[0-9A-Fa-f]{2}){0,6}"
+# dashes of a word processor; but neither digits, wide ones too, nor what parts one value from the
+# next. So there is one way to read any bytes: with two, a sender could have a search take hours.
+BETWEEN = (
+    rb"(?:(?!\xef\xbc[\x90-\x99])[\t ()./+_~\-\x80-\xff]"
+    rb"|%(?!3[0-9]|26|3[dD]|2[cC])[0-9A-Fa-f]{2}){0,6}+"
+)
 DIGIT_AHEAD = rb"(?:(?<![0-9])|(?<=%[0-9A-Fa-f]{2}))"
 LEAST = 8
 """Digits; shorter numbers are looked for only where no other digits stand around them."""
