@@ -60,6 +60,7 @@ class Courier:
             self._hold,
             self._depot,
             clock,
+            log,
         )
         self._recovery = Recovery(
             config, sink, self._hold, lessons, self._depot, self._trips, clock

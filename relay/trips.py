@@ -1,6 +1,7 @@
 """The trips: a batch goes to the sink, how each delivery ended is written, and learned from."""
 
 import asyncio
+import logging
 from collections.abc import Sequence
 
 from relay.clock import Clock
@@ -9,7 +10,7 @@ from relay.dispatch import Dispatch, Result
 from relay.hold import Hold
 from relay.lessons import Lessons
 from relay.store import Claim
-from relay.tally import Deliveries
+from relay.tally import Deliveries, word_of
 from relay.verdict import Judge
 
 
@@ -24,6 +25,7 @@ class Trips:
         hold: Hold,
         depot: Depot,
         clock: Clock,
+        log: logging.Logger,
     ) -> None:
         self._dispatch = dispatch
         self._judge = judge
@@ -31,6 +33,7 @@ class Trips:
         self._hold = hold
         self._depot = depot
         self._clock = clock
+        self._log = log
         self._under_way = 0
         self._home = asyncio.Event()
         self._home.set()
@@ -65,4 +68,7 @@ class Trips:
         now = self._clock.now()
         for result, settlement in zip(results, settlements, strict=True):
             self.tally.concluded(result, settlement, now)
+            outcome = ": ".join(filter(None, (word_of(result.outcome), settlement.error)))
+            claim = result.claim
+            self._log.debug("%s: attempt %d: %s", claim.event.id, claim.attempt, outcome)
             await self._lessons.learn(result, trial=trial)

@@ -1,6 +1,7 @@
 """Delivery: real store, a sink that is told what to do, a clock that is moved by hand."""
 
 import asyncio
+import logging
 
 import pytest
 from arrivals import arrival, mobile
@@ -372,6 +373,17 @@ async def test_no_log_line_holds_a_number_that_a_plugin_tells(store, clock, capl
         await eventually(lambda: courier.status()["state"] == "parked")
     assert "10.0.0.1 refuses …0001" in caplog.text
     assert mobile(1) not in caplog.text
+
+
+async def test_each_attempt_is_a_line_for_who_looks_closely(store, clock, caplog):
+    sink = ScriptedSink(lambda d: fail(Retry("busy")) if d.attempt == 1 else None)
+    with caplog.at_level(logging.DEBUG, "relay.sinks.crm"):
+        async with running(store, clock, sink, retry=NO_WAIT):
+            (event_id,) = await add(store, arrival())
+            await pass_time(clock, 10, lambda: len(sink.sent) == 2)
+            await reached(store, 0, 1, 0)
+    assert f"{event_id}: attempt 1: retry: busy" in caplog.messages
+    assert f"{event_id}: attempt 2: delivered" in caplog.messages
 
 
 async def test_a_sink_that_hangs_is_cut_off_and_tried_again(store, clock):
