@@ -19,6 +19,13 @@ SPECIAL = "{}[],:#"
 HIDDEN = str.maketrans(SPECIAL, "".join(chr(0xF0000 + ord(each)) for each in SPECIAL))
 SHOWN = {hidden: special for special, hidden in HIDDEN.items()}
 PREFIX = "tag:yaml.org,2002:"
+UNKNOWN_TAG = "begins with !, which makes it a tag, and none that is known here; text wants quotes"
+NAMING = {
+    "undefined alias": "what begins with * is an alias, and this one of nothing; text wants quotes",
+    "duplicate anchor": "what begins with & is an anchor, and this one stands twice",
+    "undefined tag handle": "what begins with ! is a tag, and this one unknown; text wants quotes",
+}
+"""In place of YAML's own words where they name more than tokens: it may be a secret."""
 MOST_NODES = 100_000
 """Aliases can make a short file huge; no honest configuration comes near this."""
 
@@ -142,8 +149,7 @@ class _Reader:
         return self._unknown_tag(node, location)
 
     def _unknown_tag(self, node: yaml.Node, location: Location) -> None:
-        tag = node.tag.replace(PREFIX, "!!")
-        self._mistake(node, location, f"the tag {tag} is not known here")
+        self._mistake(node, location, UNKNOWN_TAG)
 
     def _mistake(self, node: yaml.Node, location: Location, message: str) -> None:
         self.mistakes.append(Mistake(location, message, node.start_mark.line + 1))
@@ -160,10 +166,14 @@ def _float(text: str) -> float:
 def _syntax_mistake(error: yaml.YAMLError, text: str) -> Mistake:
     if isinstance(error, yaml.MarkedYAMLError):
         mark = error.problem_mark or error.context_mark
-        # YAML's own words name tokens, never values.
         words = ", ".join(part for part in (error.context, error.problem) if part)
-        return Mistake((), f"is not YAML: {words}", mark.line + 1 if mark else 1)
+        return Mistake((), f"is not YAML: {_discreet(words)}", mark.line + 1 if mark else 1)
     position = getattr(error, "position", 0)
     return Mistake(
         (), "has a character that YAML does not allow", text.count("\n", 0, position) + 1
     )
+
+
+def _discreet(words: str) -> str:
+    """YAML's words, without the name of an alias, anchor or tag."""
+    return next((instead for said, instead in NAMING.items() if said in words), words)
