@@ -109,7 +109,7 @@ class Hold:
         reason = mask_all(reason)
         seconds = PROBE_EVERY if after is None else min(after, LONGEST_HOLD)
         if self._state.paused is None or by_operator:
-            self._log.error("paused: %s", reason)
+            self._log.log(logging.INFO if by_operator else logging.ERROR, "paused: %s", reason)
         elif self._state.paused == reason and seconds <= self.left() + NEWS:
             return  # the next record of a batch, with the same to say
         self._state.paused = reason

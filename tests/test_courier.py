@@ -375,6 +375,18 @@ async def test_no_log_line_holds_a_number_that_a_plugin_tells(store, clock, capl
     assert mobile(1) not in caplog.text
 
 
+async def test_a_pause_is_an_error_unless_somebody_asked_for_it(store, clock, caplog):
+    caplog.set_level(logging.INFO, "relay.sinks.crm")
+    sink = ScriptedSink(lambda _: fail(Pause("401")))
+    async with running(store, clock, sink) as courier:
+        await courier.pause("maintenance")
+        await courier.resume()
+        await add(store, arrival())
+        await eventually(lambda: courier.status()["state"] == "paused")
+    told = [(each.levelname, each.message) for each in caplog.records if "paused" in each.message]
+    assert told == [("INFO", "paused: maintenance"), ("ERROR", "paused: 401")]
+
+
 async def test_each_attempt_is_a_line_for_who_looks_closely(store, clock, caplog):
     sink = ScriptedSink(lambda d: fail(Retry("busy")) if d.attempt == 1 else None)
     with caplog.at_level(logging.DEBUG, "relay.sinks.crm"):
