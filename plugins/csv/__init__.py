@@ -24,7 +24,7 @@ from relay.outcome import Outcome
 from relay.traces import Traces
 
 from .archive import Archive
-from .place import Place
+from .place import Place, fixed_end
 from .rotation import Rotation
 from .table import Table
 
@@ -44,6 +44,11 @@ class Options(relay.Options):
     def names_a_file(cls, path: Template) -> Template:
         if not path.text.rpartition("/")[2]:
             raise ValueError("should name a file, not a folder")
+        if not fixed_end(path.text):
+            raise ValueError(
+                "should end in something fixed, such as .csv: what a callback says"
+                " could else name any file in the folder"
+            )
         return path
 
     def model_post_init(self, context: Any) -> None:

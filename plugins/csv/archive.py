@@ -172,8 +172,16 @@ class Archive:
             with self._sheet(ledger, path, sum(len(row) for _, row in rows)) as sheet:
                 self._write(ledger, sheet, self._lead(sheet) + rows)
         except TROUBLE as error:
-            return outcome(error, path)
+            return self._named_twice(error, path) or outcome(error, path)
         return relay.Delivered()
+
+    def _named_twice(self, error: Exception, path: Path) -> relay.Reject | None:
+        """What one callback named a file and another a folder stays so: trying again is no use."""
+        if self._place.fixed or not self._place.folder.is_dir():
+            return None
+        if isinstance(error, FileExistsError | NotADirectoryError | IsADirectoryError):
+            return relay.Reject(f"{shown(path)}: a file and a folder would have the same name")
+        return None
 
     def _lead(self, sheet: Sheet) -> list[tuple[str, bytes]]:
         """What must stand between the file as it is and the first new row."""

@@ -10,6 +10,7 @@ import relay
 from relay.expressions import EvaluationError, Template
 
 EXPRESSION = re.compile(r"\{[{%#]")
+EXPRESSION_END = re.compile(r"[}%#]\}")
 UNSAFE = re.compile("[/\\\\\x00-\x1f\x7f\ud800-\udfff]")
 # A file system takes 255 bytes; a rotated file's name is some twenty longer.
 LONGEST_NAME = 200
@@ -43,6 +44,11 @@ class Place:
         if not names:
             raise relay.Reject("options.path gives an empty file name for this event")
         return self.folder.joinpath(*names)
+
+
+def fixed_end(template: str) -> str:
+    """What stands behind the last expression: no file that ends otherwise can be named."""
+    return EXPRESSION_END.split(template)[-1]
 
 
 def ledger_name(template: str) -> str:

@@ -363,7 +363,7 @@ async def test_a_template_spreads_rows_over_files(opened, tmp_path):
 )
 @pytest.mark.parametrize(
     "template",
-    ["out/{{ data.keyword }}/e.csv", "out/{{ data.keyword }}", "out/p-{{ data.keyword }}.csv"],
+    ["out/{{ data.keyword }}/e.csv", "out/{{ data.keyword }}.csv", "out/p-{{ data.keyword }}.csv"],
 )
 async def test_no_text_leads_out_of_the_folder(opened, tmp_path, text, template):
     folder = tmp_path / "a/b"
@@ -379,6 +379,18 @@ async def test_no_text_leads_out_of_the_folder(opened, tmp_path, text, template)
         assert file.is_relative_to(folder / "out")
         assert len(file.relative_to(folder / "out").parts) <= 2
         assert rows(file)[0][0] == event_id(1)
+
+
+async def test_what_is_a_file_to_one_event_and_a_folder_to_another_rejects_the_later(
+    opened, tmp_path
+):
+    """As retries of ten contacts they would park the sink, with all that others have sent."""
+    archive = await opened(tmp_path, path="out/{{ data.label }}/{{ data.keyword }}.csv")
+    first, second = delivery(1, label="", keyword="k"), delivery(2, label="k.csv", keyword="x")
+    outcomes = await archive.send_batch([first, second, delivery(3, label="l", keyword="k")])
+    assert [type(each) for each in outcomes] == [relay.Delivered, relay.Reject, relay.Delivered]
+    assert "out/k.csv" in outcomes[1].reason
+    assert outcomes[1].status is None
 
 
 async def test_a_path_that_is_too_long_is_a_matter_of_configuration(opened, tmp_path):
@@ -646,6 +658,10 @@ async def test_a_damaged_ledger_pauses_and_is_named(opened, tmp_path):
         {"path": "{{"},
         {"path": "out/"},
         {"path": ""},
+        # What a callback says would name the store's own files, say.
+        {"path": "data/{{ data.label }}"},
+        {"path": "data/relay.{{ data.label }}"},
+        {"path": "data/a{% if test %}b{% endif %}"},
         {"mode": "safe"},
         {"rotate": {"every": "week"}},
         {"rotate": {"size": "64"}},
