@@ -1,18 +1,20 @@
 """Starting anew: the process goes on as a new image of itself, and keeps what must not be let go.
 
 That is how relay.yaml and the plugins are read again: there is one way to start, and no other to
-change while running. The number of the process stays, so nobody who watches it is puzzled.
+change while running. It is also how a store that broke is got rid of, with all that was known and
+open of it. The number of the process stays, so nobody who watches it is puzzled.
 """
 
 import os
 import signal
 import sys
 from collections.abc import MutableMapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import NoReturn, Self
 
 import orjson
 
+from relay.breakage import Breakage
 from relay.listeners import Listeners
 
 VARIABLE = "RELAY_KEPT"
@@ -22,10 +24,11 @@ SIGNALS = (signal.SIGHUP, signal.SIGTERM, signal.SIGINT)
 
 @dataclass(slots=True)
 class Kept:
-    """What outlives an image: its listeners, and the descriptor of the store's lock."""
+    """What outlives an image: its listeners, the descriptor of the store's lock, how that broke."""
 
     listeners: Listeners
     lock: int | None = None
+    broke: Breakage | None = None
 
     @classmethod
     def taken(cls, environ: MutableMapping[str, str]) -> Self:
@@ -36,7 +39,8 @@ class Kept:
         kept = orjson.loads(text)
         if kept["lock"] is not None:
             os.set_inheritable(kept["lock"], False)
-        return cls(Listeners.of_handles(kept["listeners"]), kept["lock"])
+        broke = kept["broke"] and Breakage(**kept["broke"])
+        return cls(Listeners.of_handles(kept["listeners"]), kept["lock"], broke)
 
     def start_anew(self) -> NoReturn:
         """Become the next image. Raises OSError where the program has gone.
@@ -44,7 +48,11 @@ class Kept:
         A signal that comes meanwhile waits until the new image listens to it: at the start of a
         program it would end the process.
         """
-        told = {"listeners": self.listeners.handles(), "lock": self.lock}
+        told = {
+            "listeners": self.listeners.handles(),
+            "lock": self.lock,
+            "broke": self.broke and asdict(self.broke),
+        }
         for descriptor in (*self.listeners.descriptors(), self.lock):
             if descriptor is not None:
                 os.set_inheritable(descriptor, True)

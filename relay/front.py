@@ -9,7 +9,7 @@ from relay.certificate import Certificate
 from relay.config import Config
 from relay.ingress import Ingress
 from relay.listeners import Listeners
-from relay.server import Server, make_server
+from relay.server import BACKLOG, Server, make_server
 
 DRAIN = 3.0
 """Seconds for requests that have come in; with a sink's grace below the 10 s of a stop."""
@@ -18,11 +18,16 @@ DRAIN = 3.0
 def front(
     config: Config, listeners: Listeners, callbacks: Ingress, health: Health, read: Read
 ) -> tuple[list[Server], list[Server]]:
-    """The public servers and the operators'. Raises OSError where one cannot be."""
+    """The public servers and the operators', to be started; who comes before that waits.
+
+    Raises OSError where one cannot be.
+    """
     tls = config.server.tls
     certificate = Certificate(tls.cert, tls.key) if tls else None
     admitted = guests.expected(config.server)
     outside, inside = listeners.bind(config.server.listen, config.admin.listen)
+    for each in outside + inside:
+        each.listen(BACKLOG)
     public = [
         make_server(callbacks, each, certificate=certificate, guests=admitted) for each in outside
     ]

@@ -20,10 +20,10 @@ def listen(store: Path) -> socket.socket:
     Call it under the store's lock: a socket that is there already is then a dead one's.
     """
     path_of(store).unlink(missing_ok=True)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    # Before it has a name, so that there is no moment in which others may connect.
-    os.fchmod(listener.fileno(), 0o600)
     with _short(path_of(store)) as address:
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        # Before it has a name, so that there is no moment in which others may connect.
+        os.fchmod(listener.fileno(), 0o600)
         listener.bind(address)
     listener.listen()
     listener.setblocking(False)

@@ -25,6 +25,10 @@ class Notifier:
         """Callbacks are taken, from now on or again."""
         self._send("READY=1", _status(status))
 
+    def not_yet(self, status: str, seconds: float) -> None:
+        """It will be ready, but may need so much longer, or more: it says so again then."""
+        self._send(f"EXTEND_TIMEOUT_USEC={int(seconds * MICROSECONDS)}", _status(status))
+
     def reloading(self) -> None:
         """The configuration is read anew; `ready` follows, from this process or its next image."""
         now = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000

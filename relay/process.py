@@ -1,6 +1,7 @@
 """The process of `relay run`: its signals, its end, and what systemd and the log are told."""
 
 import asyncio
+import contextlib
 import gc
 import logging
 import os
@@ -9,13 +10,14 @@ from typing import Any
 
 from relay import lastvalid, terminal
 from relay.anew import SIGNALS, Kept
+from relay.breakage import breakage
 from relay.config import Config
 from relay.descriptors import raise_limit
 from relay.lag import LagWatch
 from relay.notify import Notifier
-from relay.rescue import Rescue
 from relay.service import Service, started
 from relay.standing import Standing
+from relay.store import StoreError
 from relay.vetting import vet
 from relay.watchdog import Watchdog
 
@@ -26,13 +28,17 @@ is cleared away in pieces of a few milliseconds, for everything stands still mea
 REMIND = 600.0
 """Seconds from one complaint of a wrong relay.yaml to the next."""
 
+NOT_YET = 20.0
+"""Seconds after which systemd hears again that the store is still being opened."""
+
 log = logging.getLogger("relay")
 
 
 async def run(standing: Standing, kept: Kept) -> None:
-    """Run until SIGTERM or SIGINT. Raises StoreBroken when the store fails.
+    """Run until SIGTERM or SIGINT.
 
-    SIGHUP has relay.yaml read again: where it is right, this process goes on as a new image.
+    SIGHUP has relay.yaml read again: where it is right, this process goes on as a new image. It
+    does so, too, where the store breaks: nothing that is known or open of that may be used again.
     """
     raise_limit()
     process = Process(standing, kept)
@@ -74,12 +80,11 @@ class Process:
             reminder = asyncio.create_task(self._remind())
             await asyncio.to_thread(lastvalid.keep, config)
             self._watchdog.heed(service.pulse)
-            gc.freeze()  # what is there now stays: the collector need not look at it again
-            gc.set_threshold(*COLLECT)
             self._taken = f"callbacks are taken on {_url(config, service)}"
             log.info("%s", self._taken)
-            self._tell()
+            settling = asyncio.create_task(self._settle(service))
             anew = await self._ended(service)
+            settling.cancel()
             if anew:
                 self._kept.lock = service.go_on()
             else:
@@ -93,26 +98,44 @@ class Process:
         log.info("stopped; nothing is lost")
         return False
 
+    async def _settle(self, service: Service) -> None:
+        """Tell systemd that all is there, or that the store cannot be had; till then, to wait."""
+        while not service.settled.is_set():
+            self._notifier.not_yet(f"{self._taken}; the store is being opened", 2 * NOT_YET)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(service.settled.wait(), NOT_YET)
+        gc.freeze()  # what is there now stays: the collector need not look at it again
+        gc.set_threshold(*COLLECT)
+        self._tell()
+
     def _tell(self) -> None:
         """Tell systemd how it stands."""
         first = next(iter(self._standing.problems), "")
         self._notifier.ready(f"{first}; {self._taken}" if first else self._taken)
 
-    async def _ended(self, service: Service | Rescue) -> bool:
+    async def _ended(self, service: Service) -> bool:
         """Wait for the end, which a failure is too; whether to start anew then."""
         stop = asyncio.create_task(self._stop.wait())
-        reload = asyncio.create_task(self._reloads())
-        recovery = asyncio.create_task(service.recovery())
-        ends = {stop, reload, recovery, asyncio.create_task(service.failure())}
+        reload = asyncio.create_task(self._reloads(service))
+        ends = {stop, reload, asyncio.create_task(self._breaks(service))}
         done, pending = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         for task in pending:
             task.cancel()
         await asyncio.gather(*pending, return_exceptions=True)
-        for task in done:
-            task.result()
-        return stop not in done and (recovery in done or reload.result())
+        anew = [task.result() for task in done]
+        return stop not in done and any(anew)
 
-    async def _reloads(self) -> bool:
+    async def _breaks(self, service: Service) -> bool:
+        """Wait until the store breaks. Raises what else fails."""
+        try:
+            await service.failure()
+        except StoreError as error:
+            self._kept.broke = breakage(str(error), service.lasted(), self._kept.broke)
+            pause = self._kept.broke.pause
+            log.error("%s: going on without the store, which is tried in %g s", error, pause)
+        return True
+
+    async def _reloads(self, service: Service) -> bool:
         """Wait until relay.yaml is to be read again and is right; or for the terminal's end."""
         while True:
             await self._hung_up.wait()
@@ -122,6 +145,8 @@ class Process:
             self._notifier.reloading()
             problems = await vet(self._standing.config.path, self._kept.listeners)
             if not problems:
+                await service.settled.wait()  # not in the middle of a migration
+                self._kept.broke = None
                 return True
             self._standing.refuse(problems)
             self._complain()
@@ -148,7 +173,7 @@ def tell_of_error(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None
     log.error("%s", context["message"].partition(" in callback ")[0], exc_info=error)
 
 
-def _url(config: Config, service: Service | Rescue) -> str:
+def _url(config: Config, service: Service) -> str:
     scheme = "https" if config.server.tls else "http"
     host, port = service.address[:2]
     host = f"[{host}]" if ":" in host else host

@@ -1,12 +1,14 @@
-"""The service: the store, the listeners and the couriers, put together, run and stopped."""
+"""The service: the listeners, the store and the couriers, put together, run and stopped."""
 
 import asyncio
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from pathlib import Path
 from typing import Any
+
+from starlette.types import Receive, Scope, Send
 
 from relay import control, ingress, localsocket, tracing
 from relay.alerts.watch import watching
@@ -20,7 +22,7 @@ from relay.intake import Intake
 from relay.listeners import Listeners
 from relay.metrics import Readings
 from relay.overview import Overview
-from relay.rescue import Rescue, rescued
+from relay.rescue import TRY_AGAIN, Rescue
 from relay.reserve import Reserve
 from relay.server import Server, make_server
 from relay.shelter import Shelter, sheltering
@@ -30,6 +32,10 @@ from relay.store import StoreBroken, StoreError, StoreLocked
 from relay.tracing import Traces
 from relay.upkeep import kept_up
 
+SOON = 1.0
+"""Seconds that callbacks wait for the store to be opened. After that they are taken without it."""
+LONG = 60.0
+"""Seconds after which a store that is still being opened is worth an alert."""
 GRACE = 3.0
 """With the listeners' drain, and what comes between and after, below the 10 s of a stop."""
 
@@ -37,20 +43,36 @@ log = logging.getLogger("relay")
 
 
 class Service:
-    """A running relay. Made by `started`, which also stops it."""
+    """A running relay. Made by `started`, which also stops it.
+
+    It takes callbacks from its start on. All the rest begins when its store is open, which may be
+    much later: `settled` is set then, or when it is known that the store cannot be opened for now.
+    """
 
     def __init__(
-        self, store: SqliteStore, fleet: Fleet, broken: asyncio.Event, traces: Traces | None
+        self, standing: Standing, shelter: Shelter, traces: Traces | None, clock: Clock
     ) -> None:
-        self._store = store
-        self.traces = traces
-        self._fleet = fleet
-        self._broken = broken
+        self._standing = standing
+        self._config = standing.config
+        self._path = _file(self._config)
+        self._shelter = shelter
+        self._traces = traces
+        self._clock = clock
+        self.callbacks = ingress.app(shelter, self._config, ready=self._not_ready, traces=traces)
+        self._told = (clock, self.callbacks.answers, self.refusals, self.facts)
+        self._rescue = Rescue(*self._told, standing.notices)
+        self.overview: Overview | Rescue = self._rescue
+        self._commands = self._rescue.commands()
         self.public: list[Server] = []
         self.inner: list[Server] = []
         self.goes_on = False
-        self.callbacks: ingress.Ingress | None = None
-        self.overview: Overview
+        self.settled = asyncio.Event()
+        self._store: SqliteStore | None = None
+        self._fleet: Fleet | None = None
+        self._broken = asyncio.Event()
+        self._delivers = asyncio.Event()
+        self._delivers_since = 0.0
+        self._life: asyncio.Task[None] | None = None
 
     @property
     def servers(self) -> list[Server]:
@@ -62,36 +84,63 @@ class Service:
         """What the public listener is bound to."""
         return self.public[0].address
 
+    # its life
+
+    async def start(self, kept: Kept) -> None:
+        """Return when callbacks are taken. Raises StoreLocked or OSError."""
+        self.public, self.inner = front(
+            self._config, kept.listeners, self.callbacks, self.health, self.readings
+        )
+        doors = self.servers
+        self._life = asyncio.create_task(self._live(kept))
+        await _first(asyncio.shield(self._life), self.settled.wait(), asyncio.sleep(SOON))
+        if not self.settled.is_set():
+            log.warning(
+                "the store is still being opened; callbacks are kept in %s",
+                self._config.store_fallback,
+            )
+        for server in doors:
+            await server.start()
+        await self._hear_commands()
+
+    async def stop(self, listeners: Listeners) -> None:
+        """Answer what has come in, put back what is in flight, and let go of the store."""
+        if not self.goes_on:
+            listeners.close()
+        if not self._delivers.is_set():  # nor is it to begin now
+            await _end(self._life)
+        await drain(self.servers)
+        await _end(self._life)
+
+    def go_on(self) -> int | None:
+        """The stop that follows is for a start anew: the listeners stay, and the lock given.
+
+        That of a store that broke is let go: somebody may want to mend it.
+        """
+        self.goes_on = True
+        return self._store.keep_lock() if self._store and self._store.alive() else None
+
     async def pulse(self) -> None:
         """Return when the store's writer has come round."""
-        await self._store.pulse()
-
-    def go_on(self) -> int:
-        """The stop that follows is for a start anew: the listeners stay, and the lock given."""
-        self.goes_on = True
-        return self._store.keep_lock()
-
-    async def recovery(self) -> None:
-        """Never: there is nothing to recover from."""
-        await asyncio.Event().wait()
+        if self._store is not None:
+            await self._store.pulse()
 
     async def failure(self) -> None:
-        """Raise when a part of it fails."""
-        parts = [
-            asyncio.ensure_future(self._broken.wait()),
-            asyncio.ensure_future(self._fleet.failure()),
-        ]
-        try:
-            done, _ = await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for part in parts:
-                part.cancel()
-        for part in done:
-            part.result()
-        raise StoreBroken("the store failed; see the log")
+        """Raise when a part of it fails: a StoreError where that is the store."""
+        assert self._life is not None
+        await _first(asyncio.shield(self._life), self._delivers.wait())
+        assert self._fleet is not None
+        await _first(self._broken.wait(), self._fleet.failure())
+        raise StoreBroken("the store failed")
+
+    def lasted(self) -> float:
+        """For how many seconds the store has been used."""
+        return self._clock.monotonic() - self._delivers_since if self._delivers.is_set() else 0.0
+
+    # what it says of itself
 
     async def health(self) -> dict[str, Any]:
-        """Whether callbacks are taken; a sink in trouble is told, but is no reason against it."""
+        """Whether callbacks are stored; a sink in trouble is told, but is no reason against it."""
         return self.overview.health()
 
     async def readings(self) -> Readings:
@@ -99,12 +148,120 @@ class Service:
         return await self.overview.readings()
 
     def facts(self) -> dict[str, float]:
-        """What the metrics show of the public listener."""
-        return {"relay_connections": sum(len(each.server_state.guests) for each in self.public[:1])}
+        """What the metrics show of its parts."""
+        connections = sum(len(each.server_state.guests) for each in self.public[:1])
+        return {
+            **self._standing.facts(),
+            **self._shelter.facts(),
+            "relay_connections": connections,
+        }
 
     def refusals(self) -> Counter[int]:
         """How many requests reached no source, by status."""
         return sum((each.server_state.refusals for each in self.public), Counter())
+
+    def _not_ready(self) -> list[str]:
+        return ["store"] if self._store and not self._store.alive() else []
+
+    # with its store
+
+    async def _live(self, kept: Kept) -> None:
+        """Find the store, and use it until cancelled. Raises StoreLocked where another has it."""
+        alarm = asyncio.create_task(self._alarm())
+        try:
+            store, fleet = await self._found(kept)
+            try:
+                await _end(alarm)
+                await self._use(store, fleet)
+            finally:
+                await fleet.stop(GRACE)
+                await self._shelter.stop()
+                await store.close()
+        finally:
+            await _end(alarm)
+
+    async def _alarm(self) -> None:
+        """Have the alerts tell that there is no store, where it cannot be opened or takes long."""
+        await _first(self.settled.wait(), asyncio.sleep(LONG))
+        async with self._watching(None):
+            await asyncio.Event().wait()
+
+    async def _found(self, kept: Kept) -> tuple[SqliteStore, Fleet]:
+        """The store, and who delivers what is in it, as soon as it can be opened."""
+        lock = kept.lock
+        if kept.broke is not None:
+            self._unopened(f"{self._path}: {kept.broke.reason}")
+            await self._clock.sleep(kept.broke.pause)
+        while True:
+            try:
+                return await self._opened(lock)
+            except (StoreError, OSError) as error:
+                if isinstance(error, StoreLocked) and not self._rescue.trouble:
+                    raise
+                self._unopened(str(error))
+            lock = None
+            await self._clock.sleep(TRY_AGAIN)
+
+    async def _opened(self, lock: int | None) -> tuple[SqliteStore, Fleet]:
+        opening = asyncio.ensure_future(
+            SqliteStore.open(
+                self._path, clock=self._clock, on_broken=self._broken.set, kept_lock=lock
+            )
+        )
+        # A stop does not wait for a migration: the process ends, which that bears.
+        store = await asyncio.shield(opening)
+        try:
+            await _name_orphans(self._config, store)
+            return store, await Fleet.make(self._config, store, self._clock, self._traces)
+        except BaseException:
+            await store.close()
+            raise
+
+    def _unopened(self, trouble: str) -> None:
+        if not self._rescue.trouble:
+            log.critical("%s; callbacks are kept in %s", trouble, self._config.store_fallback)
+        self._rescue.trouble = trouble
+        self.settled.set()
+
+    async def _use(self, store: SqliteStore, fleet: Fleet) -> None:
+        """Deliver, answer commands, purge."""
+        config, standing, shelter = self._config, self._standing, self._shelter
+        intake = Intake(config, store, self._clock)
+        await self._hear_commands()
+        self._store, self._fleet = store, fleet
+        self.overview = Overview(
+            store, fleet, *self._told, notices=lambda: standing.notices() + shelter.notices()
+        )
+        housekeeping = Housekeeping(store, config, fleet, shelter.erase, self._clock)
+        self._commands = control.app(
+            intake, store, config, fleet, standing, lambda: shelter.records, housekeeping
+        )
+        fleet.start(store)
+        self._delivers_since = self._clock.monotonic()
+        self._delivers.set()
+        await shelter.join(intake, store)
+        if self._rescue.trouble:
+            log.warning("the store can be opened again")
+        async with self._watching(store), kept_up(store, config.retention, self._clock):
+            self.settled.set()
+            await asyncio.Event().wait()
+
+    def _watching(self, store: SqliteStore | None) -> contextlib.AbstractAsyncContextManager[Any]:
+        return watching(self._config.alerts, self.readings, store, self._path, self._clock)
+
+    async def _hear_commands(self) -> None:
+        """Listen beside the store, unless that is so; its folder may be what is wrong."""
+
+        async def commands(scope: Scope, receive: Receive, send: Send) -> None:
+            await self._commands(scope, receive, send)
+
+        try:
+            if not localsocket.answers(self._path):
+                server = make_server(commands, localsocket.listen(self._path))
+                self.inner.append(server)
+                await server.start()
+        except OSError as error:
+            log.error("the commands cannot reach the relay: %s", error)
 
 
 @contextlib.asynccontextmanager
@@ -114,108 +271,47 @@ async def started(
     clock: Clock | None = None,
     kept: Kept | None = None,
     standing: Standing | None = None,
-) -> AsyncIterator[Service | Rescue]:
+) -> AsyncIterator[Service]:
     """A relay that takes callbacks and delivers them; a stop loses nothing.
 
-    `kept` is what was there before, and stays open where the process is to start anew. Where the
+    `kept` is what was there before, and stays open where the process is to start anew. While the
     store cannot be opened, callbacks are taken all the same. Raises StoreLocked where another
     relay has it, or OSError where this one cannot listen.
     """
     clock = clock or SystemClock()
     kept = kept or Kept(Listeners())
-    standing = standing or Standing(config)
-    path = _file(config)
-    broken = asyncio.Event()
-    way: contextlib.AbstractAsyncContextManager[Service | Rescue]
     await asyncio.to_thread(Reserve.of(config).relieve)
+    traces = tracing.made(config.tracing)
     try:
-        store = await SqliteStore.open(path, clock=clock, on_broken=broken.set, kept_lock=kept.lock)
-    except StoreLocked:
-        raise
-    except (StoreError, OSError) as error:
-        way = rescued(path, error, clock, kept, standing)
-    else:
-        way = _serving(store, broken, clock, kept, standing)
-    async with way as service:
-        yield service
-
-
-@contextlib.asynccontextmanager
-async def _serving(
-    store: SqliteStore, broken: asyncio.Event, clock: Clock, kept: Kept, standing: Standing
-) -> AsyncIterator[Service]:
-    config = standing.config
-    try:
-        traces = tracing.made(config.tracing)
-        fleet = await Fleet.make(config, store, clock, traces)
-        service = Service(store, fleet, broken, traces)
-        intake = Intake(config, store, clock)
-        async with sheltering(config, intake, store, clock) as shelter:
+        async with sheltering(config, clock) as shelter:
+            service = Service(standing or Standing(config), shelter, traces, clock)
             try:
-                await _listen(
-                    service, store, fleet, intake, shelter, kept.listeners, clock, standing
-                )
-                fleet.start(store)
-                await _name_orphans(config, store)
-                async with (
-                    watching(config.alerts, service.readings, store, _file(config), clock),
-                    kept_up(store, config.retention, clock),
-                ):
-                    yield service
+                await service.start(kept)
+                yield service
             finally:
-                if not service.goes_on:
-                    kept.listeners.close()
-                try:
-                    await drain(service.servers)
-                finally:
-                    await fleet.stop(GRACE)
-                    if traces is not None:
-                        await traces.close()
+                await service.stop(kept.listeners)
     finally:
-        await store.close()
+        if traces is not None:
+            await traces.close()
 
 
-async def _listen(
-    service: Service,
-    store: SqliteStore,
-    fleet: Fleet,
-    intake: Intake,
-    shelter: Shelter,
-    listeners: Listeners,
-    clock: Clock,
-    standing: Standing,
-) -> None:
-    config = standing.config
-    service.callbacks = ingress.app(
-        shelter,
-        config,
-        ready=lambda: [] if store.alive() else ["store"],
-        traces=service.traces,
-    )
-    service.overview = Overview(
-        store,
-        fleet,
-        clock,
-        service.callbacks.answers,
-        service.refusals,
-        facts=lambda: {**standing.facts(), **shelter.facts(), **service.facts()},
-        notices=lambda: standing.notices() + shelter.notices(),
-    )
-    service.public, service.inner = front(
-        config, listeners, service.callbacks, service.health, service.readings
-    )
-    commands = control.app(
-        intake,
-        store,
-        config,
-        fleet,
-        standing,
-        lambda: shelter.records,
-        Housekeeping(store, config, fleet, shelter.erase, clock),
-    )
-    service.inner.append(make_server(commands, localsocket.listen(_file(config))))
-    for server in service.servers:
-        await server.start()
+async def _first(*parts: Awaitable[object]) -> None:
+    """Return, or raise, as the first of them does."""
+    tasks = [asyncio.ensure_future(part) for part in parts]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+    for task in done:
+        task.result()
+
+
+async def _end(task: asyncio.Task[None] | None) -> None:
+    """Cancel what runs, and wait until it has put away its things."""
+    if task is not None and not task.done():
+        task.cancel()
+        await asyncio.wait({task})
 
 
 async def _name_orphans(config: Config, store: SqliteStore) -> None:

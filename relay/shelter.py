@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Mapping
+from typing import cast
 
 from relay.callback import Callback
 from relay.clock import Clock
@@ -32,19 +33,17 @@ log = logging.getLogger("relay.shelter")
 
 
 class Shelter:
-    """What the ingress hands its callbacks to. Without a store, all of them go to the spill."""
+    """What the ingress hands its callbacks to. Until there is a store, all go to the spill."""
 
-    def __init__(
-        self, intake: Intake, store: Store | None, spill: Spill, reserve: Reserve, clock: Clock
-    ) -> None:
+    def __init__(self, intake: Intake, spill: Spill, reserve: Reserve, clock: Clock) -> None:
         self._intake = intake
-        self._store = store
+        self._store: Store | None = None
         self._spill = spill
         self._reserve = reserve
         self._clock = clock
-        self._trouble = "there is a spill" if store else "there is no store"
+        self._trouble = "there is no store"
         self._unauthorized = 0
-        self._direct = store is not None and not spill.records
+        self._direct = False
         self._wanted = asyncio.Event()
         self._turned = asyncio.Event()
         self._turned.set()
@@ -52,17 +51,20 @@ class Shelter:
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        """Look after the disks from now on, and bring to the store what the spill holds."""
+        """Look after the disks from now on."""
+        await self._look()
+        self._tasks = [asyncio.create_task(self._watch())]
+
+    async def join(self, intake: Intake, store: Store) -> None:
+        """From now on there is a store: callbacks go there, after what the spill holds."""
+        self._intake, self._store = intake, store
+        self._trouble = "there is a spill"
+        self._direct = not self._spill.unread
         await self._look()
         if not self._direct:
             self._wanted.set()
-        self._tasks = [asyncio.create_task(self._watch())]
-        if self._store is not None:
-            self._tasks.append(
-                asyncio.create_task(
-                    self._come_home(Importer(self._intake, self._store, self._spill))
-                )
-            )
+        importer = Importer(intake, store, self._spill)
+        self._tasks.append(asyncio.create_task(self._come_home(importer)))
 
     async def stop(self) -> None:
         """What is in the spill stays there for the next start."""
@@ -214,12 +216,12 @@ class Shelter:
 
 
 @contextlib.asynccontextmanager
-async def sheltering(
-    config: Config, intake: Intake, store: Store | None, clock: Clock
-) -> AsyncIterator[Shelter]:
+async def sheltering(config: Config, clock: Clock) -> AsyncIterator[Shelter]:
     """A shelter at work. Raises StoreLocked where another process has the spill."""
+    # Before it is joined by a store, it asks the intake for nothing that would need one.
+    intake = Intake(config, cast("Store", None), clock)
     spill = await Spill.open(config.store_fallback)
-    shelter = Shelter(intake, store, spill, Reserve.of(config), clock)
+    shelter = Shelter(intake, spill, Reserve.of(config), clock)
     try:
         await shelter.start()
         yield shelter

@@ -65,10 +65,10 @@ async def sheltered(folder, *, store=None, wrap=lambda store: store, sinks=("crm
     spill = await Spill.open(folder / "relay.db.spill")
     between = wrap(opened)
     reserve = Reserve(folder / "relay.db", spill.path, 0)
-    shelter = Shelter(
-        Intake(config(sinks=sinks), between, SystemClock()), between, spill, reserve, Soon()
-    )
+    intake = Intake(config(sinks=sinks), between, SystemClock())
+    shelter = Shelter(intake, spill, reserve, Soon())
     await shelter.start()
+    await shelter.join(intake, between)
     try:
         yield Sheltered(shelter, opened, spill, reserve)
     finally:

@@ -20,11 +20,13 @@ def manager(request, tmp_path):
 def test_each_message_is_one_datagram(manager):
     receiver, environ = manager
     notifier = Notifier.of(environ)
+    notifier.not_yet("the store is being opened", 0.5)
     notifier.ready("callbacks are taken\nand more")
     notifier.alive()
     notifier.reloading()
     notifier.stopping()
-    ready, alive, reloading, stopping = (receiver.recv(4096).decode() for _ in range(4))
+    not_yet, ready, alive, reloading, stopping = (receiver.recv(4096).decode() for _ in range(5))
+    assert not_yet == "EXTEND_TIMEOUT_USEC=500000\nSTATUS=the store is being opened"
     assert ready == "READY=1\nSTATUS=callbacks are taken"
     assert alive == "WATCHDOG=1"
     first, moment, _ = reloading.split("\n")

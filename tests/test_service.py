@@ -1,21 +1,30 @@
 """The whole relay in this process: started, asked about itself, stopped."""
 
 import asyncio
+import contextlib
 import logging
+import socket
 from io import StringIO
 
 import httpx
 import orjson
 import pytest
+from click.testing import CliRunner
 
+from relay import service
 from relay.address import Address
+from relay.anew import Kept
+from relay.breakage import Breakage
+from relay.cli import main
 from relay.config import load
 from relay.fleet import Fleet
+from relay.listeners import Listeners
 from relay.log import JsonLines
 from relay.process import tell_of_error
 from relay.server import listen
 from relay.service import started
-from relay.store import StoreLocked
+from relay.sqlite import SqliteStore
+from relay.store import EventFilter, StoreError, StoreLocked
 
 YAML = """
 server: {listen: "127.0.0.1:0"}
@@ -25,6 +34,7 @@ sinks:
   archive: {plugin: csv, options: {path: data/events.csv}}
 """
 CALLBACK = "/callbacks/sumotext?mobile=2125550123&carrierId=VERIZONUS&key=JOIN"
+TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
 @pytest.fixture
@@ -81,6 +91,136 @@ async def test_a_port_that_is_taken_is_named_and_the_store_let_go_of(config, tmp
     taken.close()
     async with started(config):
         pass
+
+
+# a store that comes later
+
+
+class Gate:
+    """Keeps the store from being opened until the test lets it."""
+
+    def __init__(self, monkeypatch, *errors) -> None:
+        self.begun = asyncio.Event()
+        self.open = asyncio.Event()
+        self.errors = list(errors)
+        self._open = SqliteStore.open
+        monkeypatch.setattr(SqliteStore, "open", self._opened)
+
+    async def _opened(self, *arguments, **options):
+        self.begun.set()
+        await self.open.wait()
+        if self.errors:
+            raise self.errors.pop(0)
+        return await self._open(*arguments, **options)
+
+
+@pytest.fixture
+def soon(config, monkeypatch):
+    """Nothing waits for long; the store's folder is there."""
+    config.store.parent.mkdir()
+    monkeypatch.setattr(service, "SOON", 0.05)
+    monkeypatch.setattr(service, "TRY_AGAIN", 0.05)
+
+
+async def sent(http, running, count=3, headers=None):
+    """The ids that the senders are told."""
+    answers = [
+        await http.get(url(running.public[0], CALLBACK), headers=headers) for _ in range(count)
+    ]
+    assert {each.status_code for each in answers} == {200}
+    return [each.json()["id"] for each in answers]
+
+
+async def stored(running, number):
+    """The events in the store, in its order, as soon as they are so many."""
+    async with asyncio.timeout(20):
+        await running._delivers.wait()
+        while await running._store.event_count() < number or running._shelter.records:
+            await asyncio.sleep(0.02)
+    return [row.event for row in await running._store.events_after(EventFilter(), after=0)]
+
+
+async def test_callbacks_are_taken_while_the_store_is_being_opened(config, monkeypatch, soon):
+    gate = Gate(monkeypatch)
+    async with started(config) as running, httpx.AsyncClient(trust_env=False) as http:
+        acknowledged = await sent(http, running)
+        assert not running.settled.is_set()
+        answer = await http.get(url(running.inner[0], "/readyz"))
+        assert answer.status_code == 503
+        assert answer.json()["store"] == {"state": "opening"}
+        assert "3 of them wait for it" in answer.json()["reasons"][0]
+        assert "3.0" in (await http.get(url(running.inner[0], "/metrics"))).text
+        asked = await asyncio.to_thread(CliRunner().invoke, main, ["status", "-c", config.path])
+        assert (asked.exit_code, "the store is being opened" in asked.output) == (1, True)
+        gate.open.set()
+        await running.settled.wait()
+        acknowledged += await sent(http, running)
+        assert [event.id for event in await stored(running, 6)] == acknowledged
+        assert (await http.get(url(running.inner[0], "/readyz"))).status_code == 200
+        asked = await asyncio.to_thread(CliRunner().invoke, main, ["status", "-c", config.path])
+        assert asked.exit_code == 0
+
+
+async def test_a_store_that_opens_soon_needs_no_spill(config):
+    async with started(config) as running, httpx.AsyncClient(trust_env=False) as http:
+        assert running.settled.is_set()
+        await sent(http, running)
+        assert not config.store_fallback.exists()
+
+
+async def test_who_comes_before_it_takes_callbacks_waits(config, monkeypatch):
+    """Nobody is refused from the moment on when the store begins to be opened."""
+    gate = Gate(monkeypatch)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    config.path.write_text(YAML.replace("127.0.0.1:0", f"127.0.0.1:{port}", 1))
+    async with contextlib.AsyncExitStack() as stack:
+        starting = asyncio.create_task(stack.enter_async_context(started(load(config.path, {}))))
+        await gate.begun.wait()
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        gate.open.set()
+        await starting
+        writer.close()
+
+
+async def test_a_store_that_opens_and_cannot_be_read_is_tried_again(config, monkeypatch, soon):
+    real, tries = Fleet.make, []
+
+    async def make(*arguments):
+        tries.append(1)
+        if len(tries) < 3:
+            raise StoreError("the store cannot be read")
+        return await real(*arguments)
+
+    monkeypatch.setattr(Fleet, "make", make)
+    async with started(config) as running, httpx.AsyncClient(trust_env=False) as http:
+        await running.settled.wait()
+        assert running.overview.health()["store"] == {"state": "unopened"}
+        acknowledged = await sent(http, running)
+        assert [event.id for event in await stored(running, 3)] == acknowledged
+    assert len(tries) == 3
+
+
+async def test_a_store_that_broke_is_let_alone_for_a_while(config, soon):
+    kept = Kept(Listeners(), broke=Breakage("EIO", 0.2))
+    async with started(config, kept=kept) as running, httpx.AsyncClient(trust_env=False) as http:
+        assert "EIO; callbacks are taken" in running.overview.health()["reasons"][0]
+        acknowledged = await sent(http, running)
+        assert [event.id for event in await stored(running, 3)] == acknowledged
+
+
+async def test_what_comes_without_a_store_keeps_its_trace(config, monkeypatch, soon):
+    gate = Gate(monkeypatch)
+    text = YAML + "tracing: {endpoint: 'http://127.0.0.1:9/v1/traces'}\n"
+    config.path.write_text(text)
+    async with (
+        started(load(config.path, {})) as running,
+        httpx.AsyncClient(trust_env=False) as http,
+    ):
+        await sent(http, running, 1, {"traceparent": TRACEPARENT})
+        gate.open.set()
+        (event,) = await stored(running, 1)
+    assert event.traceparent == TRACEPARENT
 
 
 async def test_a_courier_that_ends_by_itself_ends_the_service(config, monkeypatch):

@@ -3,12 +3,13 @@
 import asyncio
 import itertools
 import logging
+from contextlib import asynccontextmanager
 from zoneinfo import ZoneInfo
 
 import pytest
 from clock import settle
 from listening import Straight, config
-from spills import PATIENCE, Trouble, callback, nonsense, sheltered
+from spills import PATIENCE, Sheltered, Soon, Trouble, callback, nonsense, sheltered
 
 from relay.clock import SystemClock
 from relay.expressions import Environment
@@ -349,7 +350,7 @@ async def imported(folder, steps) -> bool:
     between = steps.around(store, "add", "quarantine", "known")
     importer = Importer(_intake(between), between, stepped)
     reserve = Reserve(folder / "relay.db", spill.path, 0)
-    shelter = Shelter(_intake(between), between, stepped, reserve, None)
+    shelter = Shelter(_intake(between), stepped, reserve, None)
     try:
         await shelter._import(importer)
     except Crash:
@@ -420,11 +421,50 @@ async def test_callbacks_are_turned_away_before_the_store_s_disk_is_full(tmp_pat
         assert await parts.stored() == [sent]
 
 
-async def test_without_a_store_all_goes_to_the_spill(tmp_path):
-    spill = await Spill.open(tmp_path / "spill")
-    shelter = Shelter(_intake(None), None, spill, Disk(), None)
-    first = await shelter.receive(callback(1))
-    second = await shelter.quarantine(nonsense(), 422, "mobile is missing")
-    assert [each.id for each in (await spill.read(9)).records] == [first.id, second]
-    assert first.type == "com.sumotext.web_form"
+# a store that comes later
+
+
+@asynccontextmanager
+async def alone(folder):
+    """A shelter that has no store yet."""
+    spill = await Spill.open(folder / "spill")
+    shelter = Shelter(_intake(None), spill, Disk(), Soon())
+    await shelter.start()
+    yield shelter, spill
+    await shelter.stop()
     await spill.close()
+
+
+async def test_without_a_store_all_goes_to_the_spill(tmp_path):
+    async with alone(tmp_path) as (shelter, spill):
+        first = await shelter.receive(callback(1))
+        second = await shelter.quarantine(nonsense(), 422, "mobile is missing")
+        assert [each.id for each in (await spill.read(9)).records] == [first.id, second]
+    assert first.type == "com.sumotext.web_form"
+
+
+async def test_a_store_that_comes_later_gets_what_came_before_it_first(tmp_path):
+    """And what is being written to the spill in that moment is before it, too."""
+    store = await SqliteStore.open(tmp_path / "relay.db")
+    async with alone(tmp_path) as (shelter, spill):
+        sent = [(await shelter.receive(callback(1))).id]
+        being_written = asyncio.create_task(shelter.receive(callback(1)))
+        while not spill._writing:
+            await asyncio.sleep(0)
+        await shelter.join(_intake(store), store)
+        sent.append((await being_written).id)
+        sent += [(await shelter.receive(callback(1))).id for _ in range(3)]
+        parts = Sheltered(shelter, store, spill, None)
+        await parts.home()
+        sent.append(await parts.send(1))
+        assert await parts.stored() == sent
+    await store.close()
+
+
+async def test_a_store_that_comes_later_and_finds_no_spill_is_written_at_once(tmp_path):
+    store = await SqliteStore.open(tmp_path / "relay.db")
+    async with alone(tmp_path) as (shelter, spill):
+        await shelter.join(_intake(store), store)
+        await shelter.receive(callback(1))
+        assert not spill.path.exists()
+    await store.close()

@@ -1,21 +1,35 @@
-"""A relay that has no spill, as a control: what the store does not take is refused."""
+"""A relay that has no spill and no rescue, as a control.
+
+What the store does not take is refused; without its store the relay does not start, or ends.
+"""
 
 import sys
 
-from relay import rescue, service, shelter
+from relay import service
 from relay.cli import main
-from relay.store import StoreFull
+from relay.process import Process
+from relay.service import Service
+from relay.shelter import Shelter
+from relay.store import StoreError, StoreFull
+
+FOR_EVER = 1e6
 
 
 async def keep(self, _):
     raise StoreFull(self._trouble)
 
 
-def rescued(_, error, *__):
-    raise error
+def unopened(_, trouble):
+    raise StoreError(trouble)
+
+
+async def breaks(_, running):
+    await running.failure()
 
 
 if __name__ == "__main__":
-    shelter.Shelter._keep = keep
-    rescue.rescued = service.rescued = rescued
+    Shelter._keep = keep
+    Service._unopened = unopened
+    Process._breaks = breaks
+    service.SOON = FOR_EVER
     main(["run", *sys.argv[1:]])
