@@ -9,10 +9,20 @@ import threading
 import warnings
 
 import orjson
+import phonenumbers
 import pytest
+from phonenumbers import PhoneNumberFormat
 
 from relay import log
-from relay.mask import SHOWN
+from relay.mask import SHOWN, mask_all
+from relay.traces import LEAST, Traces
+
+FORMS = (
+    PhoneNumberFormat.E164,
+    PhoneNumberFormat.INTERNATIONAL,
+    PhoneNumberFormat.NATIONAL,
+    PhoneNumberFormat.RFC3966,
+)
 
 
 @pytest.fixture
@@ -110,6 +120,28 @@ def test_a_number_that_others_log_shows_its_last_digits_only(stream, logger, num
     assert "…" in message
     digits = "".join(filter(str.isdigit, message.replace("2027-01-15", "")))
     assert len(digits) < 2 * SHOWN + len("12"), message
+
+
+def examples():
+    """A number of each country that has long ones, in E.164, and the ways to write it."""
+    for region in phonenumbers.SUPPORTED_REGIONS:
+        number = phonenumbers.example_number(region)
+        plain = phonenumbers.national_significant_number(number)
+        if len(plain) >= LEAST:
+            forms = (phonenumbers.format_number(number, form) for form in FORMS)
+            mobile = phonenumbers.format_number(number, PhoneNumberFormat.E164)
+            yield mobile, {plain, mobile[1:], "00" + mobile[1:], *forms}
+
+
+def test_a_number_of_any_country_in_any_form_is_masked():
+    checked = 0
+    for mobile, spellings in examples():
+        for spelling in spellings:
+            for said in (f"sent {spelling}", f"{spelling}: no", repr({"to": spelling})):
+                assert Traces(mobile).within(said.encode())
+                assert not Traces(mobile).within(mask_all(said).encode()), said
+                checked += 1
+    assert checked > 3000
 
 
 @pytest.mark.parametrize("text", NO_NUMBERS)
