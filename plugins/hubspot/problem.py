@@ -19,13 +19,15 @@ from relay.taxonomy import Action, Rule
 
 from .errors import NO_ANSWER, NO_WORD, rule_of
 
-EMBEDDED = re.compile(r"\[\s*\{.*\}\s*\]", re.DOTALL)
+LIST_BEGINS, LIST_ENDS = re.compile(r"\[\s*\{"), re.compile(r"\}\s*\]")
 NAMED_PROPERTY = re.compile(r"propertyName=([\w-]+)|[Pp]roperty \"([\w-]+)\"")
 OTHER_RECORD = re.compile(r"Existing ID: (\d+)|(\d+) already has that value")
 PROPERTY_NAMES = ("propertyName", "propertyNames", "properties", "name", "missingProperties")
 SCOPE_NAMES = ("requiredGranularScopes", "requiredScopes")
 RECORD_NAMES = ("objectWriteTraceId", "ids", "id", "fromObjectId", "toObjectId")
 LONGEST = 300
+LONGEST_READ = 64 * 1024
+"""Characters of what an answer says; it may have megabytes, and is searched for each value."""
 SHORTEST_VALUE = 3
 THROTTLED = 429
 LONGEST_THROTTLE = 60.0
@@ -121,7 +123,8 @@ def every_one(problem: Problem) -> relay.Pause:
 def read(status: int | None, error: Any, after: float | None = None) -> Problem:
     """An error's body, or one of the `errors` of a 207 (which has no status of its own)."""
     body = _mapping(error)
-    message = str(body.get("message") or body.get("error_description") or "")
+    message = str(body.get("message") or body.get("error_description") or "")[:LONGEST_READ]
+    begin, end = _embedded_at(message)
     faults = tuple(_faults(body, message)) or tuple(_unlisted(body, message))
     codes = [*(fault.code for fault in faults), *_codes(body)]
     if scopes := sorted(_scopes(body)):
@@ -130,7 +133,7 @@ def read(status: int | None, error: Any, after: float | None = None) -> Problem:
     return Problem(
         status=status,
         code=next((code for code in codes if code), ""),
-        message=EMBEDDED.sub("", message).rstrip(": "),
+        message=(message[:begin] + message[end:]).rstrip(": "),
         rule=rule_of(status, codes, said),
         faults=faults,
         named=frozenset(_strings(body.get("context"), RECORD_NAMES)),
@@ -140,6 +143,7 @@ def read(status: int | None, error: Any, after: float | None = None) -> Problem:
 
 def hidden(words: str, values: Iterable[str]) -> str:
     """The words without the record's values and with numbers masked."""
+    words = words[:LONGEST_READ]
     quoted = {each.strip() for each in values}
     for value in sorted((each for each in quoted if len(each) >= SHORTEST_VALUE), key=len):
         words = re.sub(re.escape(value), "…", words, flags=re.IGNORECASE)
@@ -187,14 +191,19 @@ def _fault(error: Mapping[str, Any]) -> Fault:
 
 def _embedded(message: str) -> list[Mapping[str, Any]]:
     """`Property values were not valid: [{…}]`."""
-    found = EMBEDDED.search(message)
-    if not found:
-        return []
+    begin, end = _embedded_at(message)
     try:
-        listed = orjson.loads(found[0])
+        listed = orjson.loads(message[begin:end])
     except orjson.JSONDecodeError:
         return []
     return [each for each in _list(listed) if isinstance(each, Mapping)]
+
+
+def _embedded_at(message: str) -> tuple[int, int]:
+    """From the first `[{` to the last `}]`. One expression for both tries each `[{` anew."""
+    begins = LIST_BEGINS.search(message)
+    ends = [found.end() for found in LIST_ENDS.finditer(message, begins.end() if begins else 0)]
+    return (begins.start(), ends[-1]) if begins and ends else (0, 0)
 
 
 def _strings(context: Any, names: Iterable[str]) -> Iterator[str]:

@@ -16,6 +16,8 @@ from relay.taxonomy import Action, Rule, find
 from .errors import ONCE, SUSPICIOUS
 
 LONGEST_MESSAGE = 300
+LONGEST_READ = 16 * 1024
+"""Characters of what an answer says; it may have megabytes, and is searched for each value."""
 TOO_LARGE = re.compile(r"(data value too large: ).*?( \(max length=|$)", re.DOTALL)
 GRAVITY = (
     Action.PAUSE,
@@ -72,7 +74,7 @@ def refusal(entry: Mapping[str, Any], status: int | None = None) -> Refusal:
     return Refusal(
         status,
         _text(code),
-        _text(message),
+        _text(message)[:LONGEST_READ],
         tuple(map(_text, fields)) if isinstance(fields, list) else (),
         tuple(_matches(entry.get("duplicateResult") or entry.get("duplicateResut"))),
     )

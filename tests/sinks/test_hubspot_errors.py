@@ -208,3 +208,11 @@ def test_trouble_at_hubspot_does_not_hold_the_whole_sink_by_itself():
 )
 def test_an_answer_of_any_shape_is_read(body):
     assert isinstance(problem.read(400, body).outcome(), relay.Reject)
+
+
+@pytest.mark.parametrize("part", ["[{", "} ]", "[{ x }", "ann ", "propertyName="])
+def test_an_answer_of_megabytes_is_read_at_once(part):
+    """Tried anew from each of its `[{`, 8 MiB would hold up the relay for hours."""
+    body = {"message": part * (8 * 1024 * 1024 // len(part))}
+    values = [f"value {number}" for number in range(50)]
+    assert len(problem.read(400, body).reason(values)) < 1000

@@ -257,6 +257,15 @@ def test_a_reason_quotes_nothing_of_the_contact(message, told):
     assert "xx" not in reason
 
 
+@pytest.mark.parametrize("part", ["data value too large: ", "a b "])
+def test_an_answer_of_megabytes_is_read_at_once(part):
+    entry = {"errorCode": "CODE", "message": part * (8 * 1024 * 1024 // len(part))}
+    values = [f"value {number}" for number in range(50)]
+    found = refusal.refusal(entry, 400)
+    assert len(found.message) <= refusal.LONGEST_READ
+    assert len(found.told(values)) < 1000
+
+
 def read(status, content):
     return refusal.refusals(httpx.Response(status, content=content))
 
