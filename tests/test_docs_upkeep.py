@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from relay.cli import main
 from relay.settings import Retention
-from relay.sqlite.purge import STEP
+from relay.sqlite.purge import LEFT_FREE, SHARE, STEP
 from relay.upkeep import DOUBT, EVERY
 
 TEXT = (Path(__file__).parent.parent / "docs/operations.md").read_text()
@@ -32,6 +32,8 @@ def test_the_terms_are_the_defaults():
 
 def test_the_figures_are_right():
     assert f"at most {STEP} events in a transaction" in RETENTION
+    assert SHARE == 4, "more than a quarter of the file"
+    assert f"more than\n{LEFT_FREE * 4096 // 2**20} MiB, the file" in RETENTION
     assert EVERY == 3600.0, "once an hour"
     assert DOUBT == 86_400.0, "only after a day"
 

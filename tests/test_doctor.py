@@ -181,6 +181,14 @@ async def test_the_relay_is_asked_of_a_sink_whose_secrets_it_alone_knows(here, f
     assert text in told["text"]
 
 
+@pytest.mark.parametrize(("wrong", "named"), [("", True), ("typo: 1\n", False)])
+def test_a_check_says_who_knows_the_secrets(here, wrong, named):
+    (here / "relay.yaml").write_text(YAML.replace("data/events.csv", "'${FOLDER}/e.csv'") + wrong)
+    result = CliRunner().invoke(main, ["check", "--online"])
+    assert result.exit_code == 78
+    assert ("`relay doctor` has the running relay check" in result.stderr) == named
+
+
 async def test_a_sink_that_the_relay_does_not_have_yet_is_not_called_well(here):
     loaded = config.load(Path("relay.yaml"), {})
     (here / "relay.yaml").write_text(

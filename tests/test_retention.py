@@ -7,12 +7,15 @@ import pytest
 from arrivals import NOW, arrival, claim_one, delivered, ids, waiting
 from click.testing import CliRunner
 from clock import settle
+from faults.oracle import integrity
+from olderstore import make_older
 from relaying import relaying
 
 from relay import upkeep
 from relay.cli import main
 from relay.settings import Retention
 from relay.sqlite import SqliteStore
+from relay.sqlite import purge as purges
 from relay.store import Before, Settlement, State
 from relay.upkeep import DOUBT, EVERY, FIRST, Trust, Upkeep
 
@@ -176,6 +179,54 @@ async def test_what_a_clock_dated_in_the_future_does_not_end_the_purge(store):
         await land(store, arrival(received=NOW + 10 * 365 * 86_400_000_000))
     await land(store, arrival())
     assert await purge(store) == (1, 0)
+
+
+# the file
+
+
+async def with_old_events(path, clock, monkeypatch, number=3000):
+    """A store of which nearly all is old, behind which something new stands in the file."""
+    monkeypatch.setattr(purges, "LEFT_FREE", 20)
+    store = await SqliteStore.open(path, clock=clock)
+    await asyncio.gather(*(store.add(arrival(sinks=())) for _ in range(number)))
+    await asyncio.gather(*(store.add(arrival(sinks=(), received=NOW + 9)) for _ in range(50)))
+    return store
+
+
+async def size_when_closed(store, path):
+    await store.close()
+    return path.stat().st_size
+
+
+async def test_a_file_of_which_most_is_free_is_shortened(tmp_path, clock, monkeypatch):
+    path = tmp_path / "relay.db"
+    store = await with_old_events(path, clock, monkeypatch)
+    steps = [step async for step in store.purge(ALL)]
+    assert sum(step.events for step in steps) == 3000
+    assert len([step for step in steps if not step.events]) > 5, "a little at a time"
+    assert await store.event_count() == 50
+    assert 0 < await store.reusable() <= 20 * 4096
+    assert await size_when_closed(store, path) < 300_000
+    assert integrity(path) == "ok"
+
+
+async def test_a_file_that_is_not_shortened_stays_large(tmp_path, clock, monkeypatch):
+    """The control; so does a dry run, and what is free stays where it is not much."""
+    path = tmp_path / "relay.db"
+    store = await with_old_events(path, clock, monkeypatch)
+    await purge(store, dry_run=True)
+    monkeypatch.setattr(purges, "LEFT_FREE", 16_384)
+    await purge(store)
+    assert await store.reusable() > 1_000_000
+    assert await size_when_closed(store, path) > 1_500_000
+
+
+async def test_a_file_of_an_earlier_release_stays_as_long_as_it_is(tmp_path, clock, monkeypatch):
+    make_older(tmp_path / "relay.db")
+    store = await with_old_events(tmp_path / "relay.db", clock, monkeypatch)
+    assert await purge(store) == (3000, 0)
+    assert await store.reusable() > 1_000_000
+    await store.close()
 
 
 # by itself

@@ -10,7 +10,7 @@ from pathlib import Path
 import apsw
 
 from relay.doctor.finding import Finding, ok, problem, warning
-from relay.sqlite import rows
+from relay.sqlite import reads, rows
 from relay.sqlite.backup import RESERVE, space_needed
 from relay.sqlite.connection import OLDEST_SQLITE, connect_reader, migrations, sqlite_number
 from relay.units import size_text
@@ -76,7 +76,8 @@ def _sound(connection: apsw.Connection, path: Path, alive: Callable[[], None]) -
     connection.set_progress_handler(go_on, STEPS)
     found = rows.every(connection, "PRAGMA quick_check(3)")
     if found == [("ok",)]:
-        return ok("store", f"{path} is sound")
+        size, free = size_text(path.stat().st_size), size_text(reads.reusable(connection))
+        return ok("store", f"{path} is sound; of its {size}, {free} is free for what comes")
     told = "; ".join(str(line) for (line,) in found)
     return problem("store", f"{path} is damaged: {told}", RESTORE)
 

@@ -19,6 +19,7 @@ log = logging.getLogger("relay.store")
 OLDEST_SQLITE = 3_051_003
 """Older ones can lose commits when a log is reset (sqlite.org/wal.html#walresetbug)."""
 
+NEW_FILE_PRAGMAS = ("auto_vacuum = INCREMENTAL",)  # else a purge could not shorten the file
 WRITER_PRAGMAS = (
     "journal_mode = WAL",
     "synchronous = FULL",  # NORMAL can lose commits that were already acknowledged
@@ -64,6 +65,8 @@ def connect_writer(path: Path, vfs: str | None = None) -> apsw.Connection:
     if not path.exists():
         os.close(folder.private(str(path), os.O_CREAT | os.O_WRONLY))
     connection = apsw.Connection(str(path), vfs=vfs)
+    if not path.stat().st_size:
+        _configure(connection, NEW_FILE_PRAGMAS)
     _configure(connection, WRITER_PRAGMAS)
     migrate(connection, path)
     return connection

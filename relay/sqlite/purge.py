@@ -7,6 +7,9 @@ open and its term is over. What later deliveries need to know of it stays:
   is left, be it a copy or in quarantine: if that lands anywhere, the opt-out goes once more;
 - that a sink has heard a later event of a contact is kept, without the event, as long as an older
   one is left, which would be out of date there (the table "heard").
+
+Then the file is shortened, a little at a time. A part of it stays free: what comes next would
+only make it longer again.
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -22,6 +25,12 @@ from relay.store import OPEN_STATES, Before, State
 STEP = 200
 """The most events that go in one transaction: callbacks wait for it."""
 LOOK = 1_000
+PAGES = 64
+"""The most pages that are given back in one transaction: each may have to move."""
+SHARE = 4
+"""One page in so many may stay free."""
+LEFT_FREE = 16_384
+"""So many pages may stay free in any case: 64 MiB."""
 DAY = 86_400_000_000
 
 DEAD = 1 << State.DEAD
@@ -189,6 +198,19 @@ def forget_heard(connection: apsw.Connection, limit: int) -> int:
         (limit,),
     )
     return len(gone)
+
+
+def give_back(connection: apsw.Connection) -> bool:
+    """Shorten the file a little where much of it is free; whether there was anything to do."""
+    pages, free = (
+        int(rows.value(connection, f"PRAGMA {name}")) for name in ("page_count", "freelist_count")
+    )
+    surplus = free - max(pages // SHARE, LEFT_FREE)
+    if surplus <= 0:
+        return False
+    rows.every(connection, f"PRAGMA incremental_vacuum({min(surplus, PAGES)})")
+    left: int = rows.value(connection, "PRAGMA freelist_count")
+    return left < free  # a file of an earlier release stays as long as it is
 
 
 def old_callbacks(connection: apsw.Connection, after: int, limit: int) -> list[tuple[int, int]]:

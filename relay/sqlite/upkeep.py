@@ -43,6 +43,8 @@ class Upkeep:
             yield purged
         while not dry_run and await self._write(purges.forget_heard, purges.STEP) == purges.STEP:
             yield Purged(after)
+        while not dry_run and await self._write(purges.give_back):
+            yield Purged(after)
 
     async def _purge_events(
         self,

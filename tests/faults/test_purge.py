@@ -20,6 +20,7 @@ SEED = 1_000
 """So many old events are made by the store itself; the others are copies of them."""
 RATE = 200.0
 SOON, LATER = 0.5, 100_000
+SHORTENED = "relay.sqlite.purge.LEFT_FREE=100"
 AT_ONCE = ("relay.sqlite.purge.STEP=100000000", "relay.sqlite.purge.LOOK=100000000")
 COPIES = """
 WITH RECURSIVE copy(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM copy WHERE n < ?1)
@@ -65,10 +66,14 @@ def purging(first, *altered) -> list[str]:
 
 
 async def purge_under_load(folder, number, *, quiet, patience, altered=()):
-    """The waits of callbacks for some seconds without a purge, then while one goes on."""
+    """The waits of callbacks for some seconds without a purge, then while one goes on.
+
+    And what part of its length the store's file has then.
+    """
     async with Receiver() as receiver:
         relay = Relay(folder, receiver.url, command=purging(LATER))
         await make_old(relay.store, number)
+        long = relay.store.stat().st_size
         senders = Senders()
         try:
             await relay.start()
@@ -89,13 +94,15 @@ async def purge_under_load(folder, number, *, quiet, patience, altered=()):
             relay.close()
         assert purged(relay) == number
         verdict = await relay.verdict(senders, receiver)
+    short = relay.store.stat().st_size
     print(
-        f"\n{number} events purged in {took:.0f} s at {RATE:g} callbacks a second: p99 to"
+        f"\n{number} events purged, and {long / 2**20:.0f} MiB shortened to"
+        f" {short / 2**20:.0f}, in {took:.0f} s at {RATE:g} callbacks a second: p99 to"
         f" acknowledge {p99(without) * 1e3:.1f} ms without, {p99(within) * 1e3:.1f} ms with,"
         f" slowest {max(without) * 1e3:.0f} and {max(within) * 1e3:.0f} ms"
     )
     verdict.sound(once=["archive", "hook"])
-    return without, within
+    return without, within, short / long
 
 
 def p99(waits) -> float:
@@ -103,20 +110,22 @@ def p99(waits) -> float:
 
 
 async def test_a_purge_takes_what_is_old_and_nothing_else(tmp_path):
-    await purge_under_load(tmp_path, 5_000, quiet=0.5, patience=50)
+    *_, left = await purge_under_load(tmp_path, 5_000, quiet=0.5, patience=50, altered=[SHORTENED])
+    assert left < 1
 
 
 @pytest.mark.faults
 @pytest.mark.timeout(1800)
 async def test_callbacks_do_not_notice_that_a_million_events_are_purged(tmp_path):
-    without, within = await purge_under_load(tmp_path, 1_000_000, quiet=30, patience=1500)
+    without, within, left = await purge_under_load(tmp_path, 1_000_000, quiet=30, patience=1500)
+    assert left < 0.5
     assert p99(within) < max(0.1, 3 * p99(without))
 
 
 @pytest.mark.faults
 @pytest.mark.timeout(600)
 async def test_callbacks_notice_a_purge_at_one_go(tmp_path):
-    without, within = await purge_under_load(
+    without, within, _ = await purge_under_load(
         tmp_path, 100_000, quiet=10, patience=500, altered=AT_ONCE
     )
     assert max(within) > max(1.0, 3 * max(without))
