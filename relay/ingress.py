@@ -32,6 +32,9 @@ METHODS = ("GET", "POST")
 
 Ready = Callable[[], Sequence[str]]
 
+MOST_OFFERED = 4
+"""Tokens of one request that are looked at: with hundreds of them, guessing would be cheap."""
+
 _JSON = (b"content-type", b"application/json")
 _UNAUTHORIZED: Headers = [(b"www-authenticate", b'Basic realm="relay", charset="UTF-8"')]
 _FULL: Headers = [(b"retry-after", b"5")]
@@ -231,7 +234,7 @@ def _too_many(wait: float) -> Refused:
 
 
 def _offered(scope: Scope, path_token: str) -> list[bytes]:
-    """Every token that the request brings."""
+    """The tokens that the request brings: one in each of the three places is all that is meant."""
     offered = [path_token.encode()] if path_token else []
     for header, value in scope["headers"]:
         if header == b"x-relay-token":
@@ -240,7 +243,7 @@ def _offered(scope: Scope, path_token: str) -> list[bytes]:
             password = basic_password(value)
             if password is not None:
                 offered.append(password)
-    return offered
+    return offered[:MOST_OFFERED]
 
 
 def _traceparent(scope: Scope) -> str | None:

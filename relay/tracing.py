@@ -20,7 +20,7 @@ from relay.store import Claim, Receipt
 # A later version may say more after the flags; this one must not.
 TRACEPARENT = re.compile(
     rb"(?:00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
-    rb"|(?!00|ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?)"
+    rb"|(?!00|ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-[!-~]{0,256})?)"
 )
 SAMPLED = 0x01
 RANDOM_BITS = 32

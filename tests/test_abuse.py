@@ -87,6 +87,15 @@ async def test_strangers_take_nothing_from_who_has_the_token(store):
         assert await statuses(relay, [right] * 6) == [200] * 5 + [429]
 
 
+async def test_a_request_guesses_no_more_than_a_few_tokens(store):
+    """A head has room for hundreds of them, and who guesses is limited by the request."""
+    sources = {"sumotext": SourceConfig(tokens=["right"])}
+    wrong, right = b"X-Relay-Token: wrong\r\n", b"X-Relay-Token: right\r\n"
+    async with listening(store, sources=sources) as relay:
+        found = [await relay.ask(FIRST, headers=wrong * number + right) for number in (1, 500)]
+    assert [answer.status for answer in found] == [200, 401]
+
+
 async def test_the_log_is_not_flooded(store, caplog):
     async with listening(store, sources=limited(rate="1/1h")) as relay:
         await statuses(relay, [FIRST] * 50)

@@ -49,8 +49,9 @@ def test_what_is_a_traceparent(header, fits):
     assert valid(header.encode()) == (header if fits else None)
 
 
-def test_a_byte_that_is_no_text_is_none():
-    assert valid(BROUGHT.encode()[:-1] + b"\xff") is None
+@pytest.mark.parametrize("end", [b"\xff", b"1-\xff", b"1-" + b"x" * 257])
+def test_what_could_not_be_kept_is_none(end):
+    assert valid(b"01" + BROUGHT.encode()[2:-1] + end) is None
 
 
 def test_a_place_is_written_as_it_is_read():
