@@ -9,8 +9,8 @@ SHOWN = 4
 SEPARATORS = r"[\s().\-]*"
 E164 = re.compile(r"\+[1-9]\d{6,14}(?!\d)")
 
-# What looks like a number and is none, or hardly ever: an id, a day and a time, a month, a
-# time, an address, a fraction, a size and a short while.
+# What looks like a number and is none, or hardly ever: an id, a day and its time, a month, a time,
+# an address, a fraction, a size, a short while.
 OCTET = r"(?:25[0-5]|2[0-4]\d|1?\d?\d)"
 WHOLE = rf"""
     [0-9a-f]{{8}}-(?:[0-9a-f]{{4}}-){{3}}[0-9a-f]{{12}}
@@ -22,15 +22,16 @@ WHOLE = rf"""
   | \d+[ ]bytes
   | \d{{1,9}}[ ][mnuµ]s
 """
-# Between two digits: blanks and marks, also as a URL or Python's repr writes them.
+# Between two digits: blanks and marks, also as a URL or Python's repr writes them; but not what
+# parts one value from the next.
 BETWEEN = r"""
     (?: [^\S\n] | [()./_~+·‐-―-]
       | %(?!3\d|26|3D|2C)[0-9a-f]{2}
       | \\(?:[nrt]|x[0-9a-f]{2}|u[0-9a-f]{4})
     ){0,4}
 """
-# Seven digits are the shortest number of anybody, fifteen the longest. Digits with letters around
-# them are part of something else, but for an extension.
+# Seven digits are the shortest number of almost anybody, fifteen the longest. Digits with a letter
+# beside them are part of something else, unless it begins an extension.
 NUMBER = rf"\+?\d(?:{BETWEEN}\d){{6,14}}(?=[\W_]|x\d|ext|\Z)"
 BEFORE = r"(?:(?<![^\W_])|(?<=%[0-9a-f]{2})|(?<=\\[nrt])|(?<=\\x[0-9a-f]{2})|(?<=\\u[0-9a-f]{4}))"
 FOREIGN = re.compile(
@@ -45,7 +46,10 @@ def mask(number: str) -> str:
 
 
 def mask_all(text: str) -> str:
-    """The text with whatever may be a number masked; for words that others chose."""
+    """The text with whatever may be a number masked; for words that others chose.
+
+    An order's number is masked, too: better that than a contact's in a log.
+    """
     return mask_e164(FOREIGN.sub(lambda found: found["whole"] or mask(found["number"]), text))
 
 
