@@ -91,14 +91,8 @@ class Hold:
         self._active.go()
 
     def status(self) -> dict[str, Any]:
-        """`state` (running, paused, parked) and, unless it runs, `reason` and `until`."""
-        if self._state.paused is not None:
-            probe_at = None if self._state.paused_by_operator else self._state.probe_at
-            return {"state": "paused", "reason": self._state.paused, "until": probe_at}
-        if self._state.parked is not None:
-            parked_until = self._state.parked_until
-            return {"state": "parked", "reason": self._state.parked, "until": parked_until}
-        return {"state": "running"}
+        """As in `view`."""
+        return view(self._state)
 
     async def pause(
         self, reason: str, *, after: float | None = None, by_operator: bool = False
@@ -161,6 +155,16 @@ class Hold:
         self._changed.set()
         self._tell()
         await self.save()
+
+
+def view(state: SinkState) -> dict[str, Any]:
+    """`state` (running, paused, parked) and, unless it runs, `reason` and `until`."""
+    until = None if state.paused_by_operator else over_at(state)
+    if state.paused is not None:
+        return {"state": "paused", "reason": state.paused, "until": until}
+    if state.parked is not None:
+        return {"state": "parked", "reason": state.parked, "until": until}
+    return {"state": "running"}
 
 
 def over_at(state: SinkState) -> int:

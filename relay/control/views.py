@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from relay import hold
 from relay.config import SinkConfig
 from relay.event import timestamp
 from relay.parameters import NotUnderstood, decode, parameters
@@ -16,12 +17,9 @@ def stored_state(sink: SinkConfig, state: SinkState, now: int) -> dict[str, Any]
         return {"state": "disabled"}
     if sink.held is not None:
         return {"state": "held", "reason": sink.held}
-    if state.paused is not None:
-        until = None if state.paused_by_operator else state.probe_at
-        return {"state": "paused", "reason": state.paused, "until": until}
-    if state.parked_until > now:
-        return {"state": "parked", "reason": state.parked, "until": state.parked_until}
-    return {"state": "running"}
+    if state.paused is None and state.parked_until <= now:
+        return {"state": "running"}
+    return hold.view(state)
 
 
 def sink_view(state: Mapping[str, Any], counts: SinkCounts) -> dict[str, Any]:

@@ -188,7 +188,7 @@ class SqliteStore(Upkeep):
         self, callback: Callback, status: int, reason: str, quarantine_id: str | None = None
     ) -> str:
         """As in Store."""
-        return await self._write(  # type: ignore[no-any-return]
+        return await self._write(
             quarantine.quarantine, quarantine_id or str(uuid7()), callback, status, reason
         )
 
@@ -200,9 +200,7 @@ class SqliteStore(Upkeep):
         """As in Store. Raises KeyError if there is no such callback."""
         if await self.quarantined_one(quarantine_id) is None:
             raise KeyError(quarantine_id)
-        return await self._write(  # type: ignore[no-any-return]
-            quarantine.release, self._memory, quarantine_id, arrival
-        )
+        return await self._write(quarantine.release, self._memory, quarantine_id, arrival)
 
     async def opted_out(self, source: str, mobile: str) -> bool:
         """As in Store."""
@@ -216,7 +214,7 @@ class SqliteStore(Upkeep):
         self, sink: str, limit: int, *, ordered: bool = True, urgent: bool | None = None
     ) -> Claimed:
         """As in Store."""
-        return await self._write(  # type: ignore[no-any-return]
+        return await self._write(
             partial(claims.claim, ordered=ordered, urgent=urgent),
             self._memory,
             sink,
@@ -228,7 +226,7 @@ class SqliteStore(Upkeep):
         self, sink: str, limit: int = 1, *, accused: bool = False
     ) -> list[Claim]:
         """As in Store."""
-        return await self._write(  # type: ignore[no-any-return]
+        return await self._write(
             partial(claims.claim_suspects, accused=accused), self._memory, sink, limit
         )
 
@@ -238,23 +236,21 @@ class SqliteStore(Upkeep):
 
     async def revive(self, sink: str, seqs: Sequence[int], *, replayed: bool = True) -> int:
         """As in Store."""
-        return await self._write(  # type: ignore[no-any-return]
-            changes.revive, self._memory, sink, seqs, replayed
-        )
+        return await self._write(changes.revive, self._memory, sink, seqs, replayed)
 
     async def replay(self, sink: str, seqs: Sequence[int]) -> int:
         """As in Store."""
-        return await self._write(changes.replay, self._memory, sink, seqs)  # type: ignore[no-any-return]
+        return await self._write(changes.replay, self._memory, sink, seqs)
 
     async def discard(self, sink: str, seqs: Sequence[int] | None) -> int:
         """As in Store."""
-        return await self._write(changes.discard, self._memory, sink, seqs)  # type: ignore[no-any-return]
+        return await self._write(changes.discard, self._memory, sink, seqs)
 
     async def rename_sink(self, old: str, new: str) -> int:
         """As in Store."""
         if old not in self._memory.sink_ids:
             raise ValueError(f"no sink {old} ever had a delivery")
-        return await self._write(changes.rename, self._memory, old, new)  # type: ignore[no-any-return]
+        return await self._write(changes.rename, self._memory, old, new)
 
     async def sink_states(self) -> dict[str, SinkState]:
         """As in Store."""
@@ -337,7 +333,7 @@ class SqliteStore(Upkeep):
 
     async def discard_quarantined(self, ids: Sequence[str] | None) -> int:
         """As in Store."""
-        return await self._write(quarantine.discard, ids)  # type: ignore[no-any-return]
+        return await self._write(quarantine.discard, ids)
 
     # the threads
 
@@ -353,7 +349,7 @@ class SqliteStore(Upkeep):
             self._memory.write_counts(connection)
         return connection
 
-    def _write(self, run: Callable[..., Any], *arguments: Any) -> asyncio.Future[Any]:
+    def _write(self, run: Callable[..., T], *arguments: Any) -> asyncio.Future[T]:
         return self._writer.submit(lambda connection: run(connection, *arguments))
 
     async def _read(self, run: Callable[..., T], *arguments: Any) -> T:
