@@ -176,6 +176,7 @@ async def test_the_relay_is_asked_of_a_sink_whose_secrets_it_alone_knows(here, f
     (here / "relay.yaml").write_text(YAML.replace("data/events.csv", "'${FOLDER}/events.csv'"))
     async with service.started(config.load(Path("relay.yaml"), {"FOLDER": folder})):
         found = await asyncio.to_thread(examined, status=int(level == "problem"))
+    assert ("configuration", "warning") not in levels(found)
     told = [each for each in found if each["subject"] == "sink archive"][-1]
     assert told["level"] == level
     assert text in told["text"]

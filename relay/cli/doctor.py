@@ -77,16 +77,18 @@ def _configuration(
     raw: Config, unfilled: list[Problem], status: dict[str, Any] | None
 ) -> Iterator[Finding]:
     subject = "configuration"
+    standing = (status or {}).get("configuration", {}).get("state", "current")
     for each in unfilled:
-        if each.message.startswith("${"):
+        if not each.message.startswith("${"):
+            yield problem(subject, str(each), "mend it")
+        elif status is not None and standing == "current":
+            yield ok(subject, f"{each}; the running relay knows it")
+        else:
             advice = "the service may know it; if not, it does not start"
             yield warning(subject, str(each), advice)
-        else:
-            yield problem(subject, str(each), "mend it")
     if all(each.message.startswith("${") for each in unfilled):
         sums = f"{count(len(raw.sources), 'source')}, {count(len(raw.sinks), 'sink')}"
         yield ok(subject, f"{raw.path} reads well: {sums}")
-    standing = (status or {}).get("configuration", {}).get("state", "current")
     if standing != "current":
         yield problem(
             subject,
