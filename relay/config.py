@@ -132,6 +132,7 @@ def configured(
     settings = reading.validated(Settings, reading.values, context=context)
     environment = Environment(_timezone(reading.part("timezone")))
     _check_listeners(reading)
+    _check_store(reading)
     if reading.part("tracing") is not None and not extras.traces():
         reading.complain([Mistake(("tracing",), NO_TRACES)])
     sinks = {
@@ -299,6 +300,12 @@ def registry_of(reading: Reading) -> Registry:
     registry = load_plugins([reading.folder / name for name in names])
     reading.complain(Mistake(("plugins",), str(error)) for error in registry.errors)
     return registry
+
+
+def _check_store(reading: Reading) -> None:
+    store = reading.part("store")
+    if isinstance(store, str) and store and (reading.folder / store).is_dir():
+        reading.complain([Mistake(("store",), "should be a file, and this is a folder")])
 
 
 def _check_listeners(reading: Reading) -> None:

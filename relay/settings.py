@@ -60,7 +60,7 @@ def _token(text: str) -> SecretStr:
 
 def _store(text: str) -> str:
     if not text or ("://" in text and not text.startswith(POSTGRESQL)):
-        raise ValueError("should be the path of a file, or postgresql://…")
+        raise ValueError("should be the path of a file")
     return text
 
 
@@ -124,7 +124,10 @@ class Model(pydantic.BaseModel):
         if value is None:
             return {}
         if isinstance(value, dict):
-            return {key: item for key, item in value.items() if item is not None}
+            known = {field.alias or name for name, field in cls.model_fields.items()}
+            return {
+                key: item for key, item in value.items() if item is not None or key not in known
+            }
         return value
 
 

@@ -21,6 +21,8 @@ from relay.listeners import ADMIN, PUBLIC, Listeners
 from relay.plugins import PluginError
 from relay.server import listen
 
+NO_POSTGRESQL = "PostgreSQL is not supported yet: name a file"
+
 PATIENCE = 60.0
 """Seconds after which a plugin that is slow to import is not waited for."""
 
@@ -84,6 +86,8 @@ async def vetted(path: Path, listeners: Listeners) -> Config:
     """What relay.yaml says. Raises ConfigError for all that would keep the relay from running."""
     config = load(path, os.environ)
     check_given(config, listeners)
+    if not isinstance(config.store, Path):
+        raise ConfigError([Problem(path, None, "store", NO_POSTGRESQL)])
     if unmade := await unfit(config):
         raise ConfigError([Problem(path, None, f"sinks.{n}", why) for n, why in unmade.items()])
     return config

@@ -26,6 +26,14 @@ NAMING = {
     "undefined tag handle": "what begins with ! is a tag, and this one unknown; text wants quotes",
 }
 """In place of YAML's own words where they name more than tokens: it may be a secret."""
+TEMPLATE = "{{ … }} wants quotes around it"
+ADVICE = {
+    r"'\t' that cannot start": "indent with spaces, not with tabs",
+    "that cannot start any token": "text that begins so wants quotes",
+    "mapping values are not allowed": "text with a colon and a space in it wants quotes",
+    "expected <block end>": "is the line as far in as those that it belongs with?",
+}
+"""What is mostly behind YAML's words."""
 MOST_NODES = 100_000
 """Aliases can make a short file huge; no honest configuration comes near this."""
 
@@ -118,7 +126,7 @@ class _Reader:
         values: dict[str, Any] = {}
         for key_node, value_node in node.value:
             if not isinstance(key_node, yaml.ScalarNode):
-                self._mistake(key_node, location, "a key should be text")
+                self._mistake(key_node, location, f"a key should be text; {TEMPLATE}")
                 continue
             # The key's own text, so that `NO:` and `84700:` are the names that were written.
             key = key_node.value.translate(SHOWN)
@@ -166,8 +174,12 @@ def _float(text: str) -> float:
 def _syntax_mistake(error: yaml.YAMLError, text: str) -> Mistake:
     if isinstance(error, yaml.MarkedYAMLError):
         mark = error.problem_mark or error.context_mark
-        words = ", ".join(part for part in (error.context, error.problem) if part)
-        return Mistake((), f"is not YAML: {_discreet(words)}", mark.line + 1 if mark else 1)
+        words = _discreet(", ".join(part for part in (error.context, error.problem) if part))
+        if "quoted scalar" in words and "end of stream" in words:
+            mark, words = error.context_mark, "a quote begins here that does not end"
+        line = mark.line if mark else 0
+        advice = _advice(words, text.splitlines()[line:][:1])
+        return Mistake((), f"is not YAML: {words}{advice}", line + 1)
     position = getattr(error, "position", 0)
     return Mistake(
         (), "has a character that YAML does not allow", text.count("\n", 0, position) + 1
@@ -177,3 +189,9 @@ def _syntax_mistake(error: yaml.YAMLError, text: str) -> Mistake:
 def _discreet(words: str) -> str:
     """YAML's words, without the name of an alias, anchor or tag."""
     return next((instead for said, instead in NAMING.items() if said in words), words)
+
+
+def _advice(words: str, lines: list[str]) -> str:
+    if any(re.search(r":\s+\{\{", line.translate(SHOWN)) for line in lines):
+        return f"; {TEMPLATE}"
+    return next((f"; {advice}" for said, advice in ADVICE.items() if said in words), "")

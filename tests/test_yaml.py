@@ -97,6 +97,7 @@ def test_every_value_has_a_line():
         (b"a: 1\n---\nb: 2", 2, "is not YAML: expected a single document"),
         (b"a: *nothing", 1, "is not YAML: what begins with * is an alias, and this one of"),
         (b"a: [1,\nb", 2, "is not YAML: while parsing a flow sequence"),
+        (b"a: 1\nb: 'c\nd: 1\n", 2, "is not YAML: a quote begins here that does not end"),
         (b"a: 1\nb: \xff", 2, "is not UTF-8 text"),
         (b"a: 1\nb: \x07", 2, "has a character that YAML does not allow"),
         (b"[" * 5000, 1, "is nested too deeply"),
@@ -106,6 +107,21 @@ def test_mistakes(text, line, message):
     (mistake,) = parse(text).mistakes
     assert mistake.line == line
     assert mistake.message.startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("text", "advice"),
+    [
+        (b"a:\n\tb: 2", "indent with spaces, not with tabs"),
+        (b"a: @b", "text that begins so wants quotes"),
+        (b"a: b: c", "text with a colon and a space in it wants quotes"),
+        (b"a:\n  b: 1\n c: 2", "is the line as far in as those that it belongs with?"),
+        (b"a:\n  b: {{ c }} {{ d }}", "{{ … }} wants quotes around it"),
+    ],
+)
+def test_what_mostly_is_behind_yamls_words_is_said(text, advice):
+    (mistake,) = parse(text).mistakes
+    assert mistake.message.endswith(advice)
 
 
 @pytest.mark.parametrize("begin", ["*", "!", "!!", "!<", "&", "& a, &"])

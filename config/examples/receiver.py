@@ -27,7 +27,8 @@ class Receiver(BaseHTTPRequestHandler):
             return
         known = "again" if event["id"] in seen else "new"
         seen.add(event["id"])
-        print(known, event["type"], event["data"]["mobile"][-4:], event["id"], flush=True)
+        line = f"{known} {event['type']} {event['data']['mobile'][-4:]} {event['id']}\n"
+        print(line, end="", flush=True)  # in one go, as others print at the same time
         self.answer(204)
 
     def answer(self, status):

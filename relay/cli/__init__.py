@@ -29,6 +29,41 @@ from relay.cli.test import test
 from relay.plugins import PluginError
 from relay.store import StoreError
 
+FAMILIES = {
+    "Set up": {
+        run: "Take callbacks and deliver them, until stopped.",
+        check: "Look for mistakes in relay.yaml.",
+        setup: "Make what a sink needs on its other side.",
+        plugins: "List the kinds of sinks, or begin one.",
+        service: "Make the relay a service of systemd.",
+        schema: "Print the JSON Schema of relay.yaml, for editors.",
+    },
+    "Try": {
+        send: "Send a callback to the relay, as Sumotext would.",
+        preview: "Show what each sink would get; send nothing.",
+        test: "Send a test callback, and follow it to each sink.",
+    },
+    "Look": {
+        status: "How many events there are, how each sink stands.",
+        events: "What has come in.",
+        doctor: "What is wrong, or soon will be, and what to do.",
+        consent: "Who opted out or in, and who was told.",
+    },
+    "Act": {
+        dead: "Deliveries that were given up: look, try again.",
+        quarantine: "Callbacks not understood: look, release.",
+        replay: "Deliver events again, or to a sink that is new.",
+        sinks: "Pause, resume, rename, discard a sink.",
+        alerts: "Try whether alerts reach you.",
+    },
+    "Keep": {
+        backup: "Copy the store while the relay runs.",
+        restore: "Put such a copy back.",
+        purge: "Delete what is older than its term.",
+        erase: "Forget a contact.",
+    },
+}
+
 
 class Commands(click.Group):
     """The edge at which what went wrong becomes one sentence."""
@@ -41,38 +76,22 @@ class Commands(click.Group):
         except (StoreError, PluginError, OSError) as error:
             raise click.ClickException(str(error)) from error
 
+    def format_commands(self, _: click.Context, formatter: click.HelpFormatter) -> None:
+        for family, members in FAMILIES.items():
+            with formatter.section(family):
+                formatter.write_dl([(f"{each.name:<10}", says) for each, says in members.items()])
+
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="sumotext-relay", message="%(version)s")
 def main() -> None:
     """Take Sumotext's callbacks, keep them on disk, deliver them to your own systems.
 
-    Exit status: 0 done, 1 failed, 2 wrong usage, 78 wrong configuration.
+    `relay COMMAND --help` explains each. Exit status: 0 done, 1 failed, 2 wrong usage,
+    78 wrong configuration.
     """
 
 
-for command in (
-    run,
-    check,
-    setup,
-    send,
-    preview,
-    status,
-    events,
-    dead,
-    quarantine,
-    replay,
-    purge,
-    erase,
-    consent,
-    sinks,
-    alerts,
-    plugins,
-    service,
-    test,
-    backup,
-    restore,
-    doctor,
-    schema,
-):
-    main.add_command(command)
+for members in FAMILIES.values():
+    for command in members:
+        main.add_command(command)

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
@@ -28,14 +29,17 @@ def check(path: Path, online: bool) -> None:
         raise WrongConfiguration("\n".join(lines)) from error
     if tls := config.server.tls:
         Certificate(tls.cert, tls.key)
-    click.echo(
-        f"{config.path} is right: {count(len(config.sources), 'source')}"
-        f" ({', '.join(config.sources)}), {count(len(config.sinks), 'sink')}"
-        f" ({', '.join(config.sinks)})."
-    )
+    sources, sinks = _named(config.sources, "source"), _named(config.sinks, "sink")
+    click.echo(f"{config.path} is right: {sources}, {sinks}.")
+    if not config.sources:
+        click.echo("Without a source, no callback is taken: add one under `sources:`.", err=True)
     _name_orphans(config)
     if online and not asyncio.run(_all_answer(config)):
         raise click.exceptions.Exit(1)
+
+
+def _named(parts: Mapping[str, object], thing: str) -> str:
+    return f"{count(len(parts), thing)} ({', '.join(parts)})" if parts else f"no {thing}"
 
 
 def _instead(path: Path, wrong: ConfigError) -> list[str]:

@@ -11,6 +11,7 @@ import click
 from relay import lastvalid
 from relay.cli.moment import Resolve, moment
 from relay.config import Config, ConfigError, load
+from relay.normalise import KINDS
 
 F = TypeVar("F", bound=Callable[..., Any])
 Option = Callable[[F], F]
@@ -73,10 +74,16 @@ config_path: Option[Any] = _option("path")
 config: Option[Any] = _config(fill=False)
 filled_config: Option[Any] = _config(fill=True)
 as_json: Option[Any] = click.option(
-    "--json", "as_json", is_flag=True, help="Print JSON, with whole numbers."
+    "--json", "as_json", is_flag=True, help="Print JSON, with contacts' numbers in full."
 )
 limit: Option[Any] = click.option(
-    "--limit", "-n", type=click.IntRange(1, 1000), default=50, show_default=True
+    "--limit",
+    "-n",
+    type=click.IntRange(1, 1000),
+    default=50,
+    show_default=True,
+    metavar="NUMBER",
+    help="The most to list.",
 )
 yes: Option[Any] = click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 since: Option[Any] = click.option(
@@ -109,7 +116,7 @@ def where(command: F) -> F:
     """The options that say which events."""
     for option in (
         click.option("--keyword", help="Only of this keyword."),
-        click.option("--kind", help="Only of this kind: web_form, poll, …"),
+        click.option("--kind", type=click.Choice(KINDS), help="Only of this kind."),
         click.option("--source", help="Only from this source."),
         until,
         since,

@@ -3,11 +3,13 @@
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, tzinfo
+from itertools import zip_longest
 from typing import Any
 
 import click
 import orjson
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
@@ -15,8 +17,11 @@ from rich.text import Text
 
 # What is read by a program or kept in a file is not broken to the width of a terminal.
 WIDE = 240
-# What one copies into the next command stays on one line.
-IDS = frozenset({"Id", "Event"})
+# Where a table is too wide, its last column may be broken into lines if it is one of these, and has
+# so much room. What else does not fit stands beneath the row.
+TEXTS = frozenset({"Answer", "Error", "Error or reference", "Reason", "Says", "Value"})
+ROOM = 24
+GAP = 3
 
 
 def print_json(value: Any) -> None:
@@ -31,13 +36,45 @@ def print_json_line(value: Any) -> None:
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Rows under headings. Numbers stand to the right."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    console = Console(width=None if sys.stdout.isatty() else WIDE, highlight=False)
     content = [[_cell(value) for value in row] for row in rows]
-    for heading in columns:
-        table.add_column(heading, overflow="fold", no_wrap=heading in IDS)
-    for cells in content:
+    widths = [max(map(cell_len, map(str, cells))) for cells in zip(columns, *content, strict=True)]
+    beside = _that_fit(columns, widths, console.width)
+    if beside == len(columns):
+        console.print(_table(columns, content))
+        return
+    for number, row in enumerate(content):
+        table = _table(columns[:beside], [row[:beside]], widths[:beside])
+        table.show_header, table.show_edge = number == 0, False
+        console.print(table)
+        for name, cell in zip(columns[beside:], row[beside:], strict=True):
+            if cell:
+                console.print(f"   {name}: {cell}", markup=False, soft_wrap=True)
+    console.print()
+
+
+def _that_fit(columns: Sequence[str], widths: Sequence[int], width: int) -> int:
+    """How many columns there is room for, side by side."""
+    number = len(columns)
+    while number > 1:
+        last = widths[number - 1]
+        if columns[number - 1] in TEXTS:
+            last = min(last, ROOM)
+        if sum(widths[: number - 1]) + last + GAP * (number - 1) + 2 <= width:
+            break
+        number -= 1
+    return number
+
+
+def _table(
+    columns: Sequence[str], rows: Iterable[Sequence[Text]], widths: Sequence[int] = ()
+) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading, width in zip_longest(columns, widths):
+        table.add_column(heading, overflow="fold", width=None if heading in TEXTS else width)
+    for cells in rows:
         table.add_row(*cells)
-    Console(width=None if sys.stdout.isatty() else WIDE).print(table)
+    return table
 
 
 def print_pairs(pairs: Iterable[tuple[str, Any]]) -> None:
@@ -48,14 +85,14 @@ def print_pairs(pairs: Iterable[tuple[str, Any]]) -> None:
         click.echo(f"{name:<{width}}  {printable(str(value))}")
 
 
-def progress(total: float | None, what: str) -> Progress:
+def progress(total: float | None, what: str, *, shown: bool = True) -> Progress:
     """A bar on standard error, to be used in a `with`; nothing where that is no terminal."""
     bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
-        MofNCompleteColumn(),
+        *([] if total is None else [MofNCompleteColumn()]),
         console=Console(stderr=True),
-        disable=not sys.stderr.isatty(),
+        disable=not (shown and sys.stderr.isatty()),
         transient=True,
     )
     bar.add_task(what, total=total)

@@ -1,5 +1,6 @@
 """`relay preview`: what each sink would get, with nothing sent."""
 
+import re
 import time
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,6 +19,7 @@ from relay.normalise import NotUnderstood, understand
 from relay.preview import Preview, preview_all
 
 CALLBACKS = "/callbacks/"
+PAIR = re.compile(r'\[\n *("(?:[^"\\]|\\.)*"),\n *("(?:[^"\\]|\\.)*")\n *\]')
 
 
 @click.command()
@@ -102,5 +104,6 @@ def _show(event: Event, previews: list[Preview]) -> None:
 
 
 def as_text(record: dict[str, Any], mobile: str) -> str:
-    """A record as indented JSON, with the contact's number masked."""
-    return printable(orjson.dumps(mask_in(record, mobile), option=orjson.OPT_INDENT_2).decode())
+    """A record as indented JSON, a pair to a line, with the contact's number masked."""
+    text = orjson.dumps(mask_in(record, mobile), option=orjson.OPT_INDENT_2).decode()
+    return printable(PAIR.sub(r"[\1, \2]", text))

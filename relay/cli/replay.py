@@ -41,7 +41,7 @@ def replay(
     asked |= where | options.moments(config, since, until)
 
     async def question(session: Client) -> dict[str, int]:
-        with progress(None, "replaying") as bar:
+        with progress(None, "replaying", shown=not dry_run) as bar:
             return await _replayed(session, asked, bar, as_json=as_json)
 
     total = client.ask(config, question)

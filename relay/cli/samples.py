@@ -33,7 +33,7 @@ def pair(text: str) -> tuple[str, str]:
     if fold(name) == "mobile":
         raise click.BadParameter(
             "a number is not given as an argument, as others on the machine can read those:"
-            " type it when asked, or send it to standard input"
+            " `relay send` asks for it, or reads it from standard input"
         )
     return name, value
 

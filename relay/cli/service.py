@@ -91,6 +91,9 @@ def uninstall(root: Path, dry_run: bool, yes: bool, purge: bool) -> None:
     found = removable(root)
     kept = [path for path in (CONFIG.parent, DATA) if beneath(root, path).exists()]
     gone = [*found, *kept] if purge else found
+    if not found and not kept:
+        click.echo("There is nothing to take away.")
+        return
     print_table(
         ["", "Path"],
         [["remove" if path in gone else "keep", str(path)] for path in (*found, *kept)],

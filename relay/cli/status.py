@@ -55,7 +55,7 @@ def _configuration(found: dict[str, Any], path: Path) -> list[str]:
         case {"state": "current"}:
             return []
         case {"problems": []}:
-            return [f"{path} has changed since: SIGHUP (`systemctl reload`) has it read again."]
+            return [f"{path} has changed since: restart or reload the relay (SIGHUP) to use it."]
         case {"state": "last_valid"}:
             said = f"{path} is wrong, and the last valid configuration in its place:"
         case _:
