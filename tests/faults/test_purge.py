@@ -118,7 +118,7 @@ async def test_a_purge_takes_what_is_old_and_nothing_else(tmp_path):
 @pytest.mark.timeout(1800)
 async def test_callbacks_do_not_notice_that_a_million_events_are_purged(tmp_path):
     without, within, left = await purge_under_load(tmp_path, 1_000_000, quiet=30, patience=1500)
-    assert left < 0.5
+    assert left < 1
     assert p99(within) < max(0.1, 3 * p99(without))
 
 
