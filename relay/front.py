@@ -18,20 +18,22 @@ DRAIN = 3.0
 def front(
     config: Config, listeners: Listeners, callbacks: Ingress, health: Health, read: Read
 ) -> tuple[list[Server], list[Server]]:
-    """The public servers and the operators', to be started; who comes before that waits.
-
-    Raises OSError where one cannot be.
-    """
+    """The public servers and the operators'. Raises OSError where one cannot be."""
     tls = config.server.tls
     certificate = Certificate(tls.cert, tls.key) if tls else None
     admitted = guests.expected(config.server)
     outside, inside = listeners.bind(config.server.listen, config.admin.listen)
-    for each in outside + inside:
-        each.listen(BACKLOG)
     public = [
         make_server(callbacks, each, certificate=certificate, guests=admitted) for each in outside
     ]
     return public, [make_server(admin.app(health, read), each) for each in inside]
+
+
+def listen(listeners: Listeners) -> None:
+    """From now on nobody is refused: who comes before the servers are started waits for that."""
+    for some in (listeners.own.values(), *listeners.given.values()):
+        for each in some:
+            each.listen(BACKLOG)
 
 
 async def drain(servers: Iterable[Server]) -> None:

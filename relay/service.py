@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import os
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable
 from pathlib import Path
@@ -13,10 +14,11 @@ from starlette.types import Receive, Scope, Send
 from relay import control, ingress, localsocket, tracing
 from relay.alerts.watch import watching
 from relay.anew import Kept
+from relay.breakage import Breakage
 from relay.clock import Clock, SystemClock
 from relay.config import Config
 from relay.fleet import Fleet
-from relay.front import drain, front
+from relay.front import drain, front, listen
 from relay.housekeeping import Housekeeping
 from relay.intake import Intake
 from relay.listeners import Listeners
@@ -27,8 +29,9 @@ from relay.reserve import Reserve
 from relay.server import Server, make_server
 from relay.shelter import Shelter, sheltering
 from relay.sqlite import SqliteStore
+from relay.sqlite.connection import lock
 from relay.standing import Standing
-from relay.store import StoreBroken, StoreError, StoreLocked
+from relay.store import StoreBroken, StoreError
 from relay.tracing import Traces
 from relay.upkeep import kept_up
 
@@ -92,7 +95,9 @@ class Service:
             self._config, kept.listeners, self.callbacks, self.health, self.readings
         )
         doors = self.servers
-        self._life = asyncio.create_task(self._live(kept))
+        held = None if kept.broke else _locked(self._path, kept.lock)
+        listen(kept.listeners)
+        self._life = asyncio.create_task(self._live(held, kept.broke))
         await _first(asyncio.shield(self._life), self.settled.wait(), asyncio.sleep(SOON))
         if not self.settled.is_set():
             log.warning(
@@ -131,7 +136,7 @@ class Service:
         await _first(asyncio.shield(self._life), self._delivers.wait())
         assert self._fleet is not None
         await _first(self._broken.wait(), self._fleet.failure())
-        raise StoreBroken("the store failed")
+        raise StoreBroken("a write failed")
 
     def lasted(self) -> float:
         """For how many seconds the store has been used."""
@@ -165,11 +170,11 @@ class Service:
 
     # with its store
 
-    async def _live(self, kept: Kept) -> None:
-        """Find the store, and use it until cancelled. Raises StoreLocked where another has it."""
+    async def _live(self, held: int | None, broke: Breakage | None) -> None:
+        """Find the store, and use it until cancelled."""
         alarm = asyncio.create_task(self._alarm())
         try:
-            store, fleet = await self._found(kept)
+            store, fleet = await self._found(held, broke)
             try:
                 await _end(alarm)
                 await self._use(store, fleet)
@@ -186,26 +191,23 @@ class Service:
         async with self._watching(None):
             await asyncio.Event().wait()
 
-    async def _found(self, kept: Kept) -> tuple[SqliteStore, Fleet]:
+    async def _found(self, held: int | None, broke: Breakage | None) -> tuple[SqliteStore, Fleet]:
         """The store, and who delivers what is in it, as soon as it can be opened."""
-        lock = kept.lock
-        if kept.broke is not None:
-            self._unopened(f"{self._path}: {kept.broke.reason}")
-            await self._clock.sleep(kept.broke.pause)
+        if broke is not None:
+            self._unopened(f"{self._path}: {broke.reason}")
+            await self._clock.sleep(broke.pause)
         while True:
             try:
-                return await self._opened(lock)
+                return await self._opened(held)
             except (StoreError, OSError) as error:
-                if isinstance(error, StoreLocked) and not self._rescue.trouble:
-                    raise
                 self._unopened(str(error))
-            lock = None
+            held = None
             await self._clock.sleep(TRY_AGAIN)
 
-    async def _opened(self, lock: int | None) -> tuple[SqliteStore, Fleet]:
+    async def _opened(self, held: int | None) -> tuple[SqliteStore, Fleet]:
         opening = asyncio.ensure_future(
             SqliteStore.open(
-                self._path, clock=self._clock, on_broken=self._broken.set, kept_lock=lock
+                self._path, clock=self._clock, on_broken=self._broken.set, kept_lock=held
             )
         )
         # A stop does not wait for a migration: the process ends, which that bears.
@@ -227,7 +229,9 @@ class Service:
         """Deliver, answer commands, purge."""
         config, standing, shelter = self._config, self._standing, self._shelter
         intake = Intake(config, store, self._clock)
-        await self._hear_commands()
+        if self._rescue.trouble:
+            log.warning("the store can be opened again")
+            await self._hear_commands()
         self._store, self._fleet = store, fleet
         self.overview = Overview(
             store, fleet, *self._told, notices=lambda: standing.notices() + shelter.notices()
@@ -240,8 +244,6 @@ class Service:
         self._delivers_since = self._clock.monotonic()
         self._delivers.set()
         await shelter.join(intake, store)
-        if self._rescue.trouble:
-            log.warning("the store can be opened again")
         async with self._watching(store), kept_up(store, config.retention, self._clock):
             self.settled.set()
             await asyncio.Event().wait()
@@ -293,6 +295,17 @@ async def started(
     finally:
         if traces is not None:
             await traces.close()
+
+
+def _locked(path: Path, kept: int | None) -> int | None:
+    """The store's lock, which may be `kept`. Raises StoreLocked."""
+    try:
+        with lock(path, kept) as file:
+            return os.dup(file.fileno())
+    except OSError:  # its folder may be what is wrong
+        if kept is not None:
+            os.close(kept)
+        return None
 
 
 async def _first(*parts: Awaitable[object]) -> None:

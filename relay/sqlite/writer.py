@@ -171,7 +171,7 @@ class Writer:
 
     def _break(self, error: Exception, group: list[Work]) -> None:
         """Nobody knows whether the commit is on disk, so nothing may be answered from here on."""
-        log.critical("the store failed, the process ends: %s", error)
+        log.critical("the store failed: %s", error)
         self._broken = True
         self._answer([(work, StoreBroken(f"the store failed: {error}")) for work in group])
         self._loop.call_soon_threadsafe(self._on_broken)

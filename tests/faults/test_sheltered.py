@@ -195,7 +195,7 @@ async def breaking(folder, when, *, sheltered=True):
 
 def broke(relay) -> int:
     """How often the store broke."""
-    return relay.log.read_text().count("the store failed, the process ends")
+    return relay.log.read_text().count('"logger":"relay.store","message":"the store failed: ')
 
 
 def takes_connections(relay) -> bool:
@@ -245,15 +245,21 @@ async def test_a_spill_that_fails_acknowledges_nothing_that_it_does_not_hold(tmp
 # a store that takes long to open
 
 
-async def migrated(tmp_path, *, sheltered):
-    """Start on an older store and a disk that is slow; what was answered before that was new."""
+def make_slow(relay):
+    """An older store, and a disk that is slow to take the copy that is made of it; its name."""
     tracing.needed()
+    make_older(relay.store)
+    copy = before_schema(relay.store, 2)
+    partial = copy.with_name(f".{copy.name}.partial")
+    tracing.inject(relay, "fdatasync", f"delay_enter={SLOW}", "1+", [partial])
+    return copy
+
+
+async def migrated(tmp_path, *, sheltered):
+    """Start on an older store; whether callbacks were answered before it was new, what was told."""
     senders = Senders()
     async with relaying(tmp_path / "relay", tmp_path, sheltered=sheltered) as relay:
-        make_older(relay.store)
-        copy = before_schema(relay.store, 2)
-        partial = copy.with_name(f".{copy.name}.partial")
-        tracing.inject(relay, "fdatasync", f"delay_enter={SLOW}", "1+", [partial])
+        copy = make_slow(relay)
         async with listening(tmp_path) as manager:
             relay.environment |= manager.environ
             relay.spawn()
@@ -277,6 +283,25 @@ async def test_while_a_store_gets_a_new_schema_callbacks_are_taken(tmp_path):
     early, told = await migrated(tmp_path, sheltered=True)
     assert early
     assert told == (1, 0), "systemd is to wait, and is told when the store is there"
+
+
+async def test_a_stop_waits_for_no_new_schema_and_loses_nothing(tmp_path):
+    senders = Senders()
+    async with relaying(tmp_path / "relay", tmp_path) as relay:
+        copy = make_slow(relay)
+        relay.spawn()
+        await until(lambda: takes_connections(relay))
+        statuses = await sends(relay, senders, range(20))
+        assert await relay.stop() == 0
+        assert not copy.exists()
+        assert spillfile.count(relay.spill) == 20
+        tracing.stop_injecting(relay)
+        await relay.start()
+        await home(relay)
+        assert await relay.stop() == 0
+        assert "Traceback" not in relay.log.read_text()
+        await in_order(relay, senders)
+    assert set(statuses) == {200}
 
 
 async def test_control_without_the_spill_they_wait_until_it_has_it(tmp_path):
