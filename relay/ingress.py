@@ -35,6 +35,10 @@ Ready = Callable[[], Sequence[str]]
 MOST_OFFERED = 4
 """Tokens of one request that are looked at: with hundreds of them, guessing would be cheap."""
 
+LARGEST_KEPT = 16 * 1024
+"""Bytes of a callback with a wrong token. None of the vendor's is larger, and anybody may send a
+thousand of them: they are to fill no disk."""
+
 _JSON = (b"content-type", b"application/json")
 _UNAUTHORIZED: Headers = [(b"www-authenticate", b'Basic realm="relay", charset="UTF-8"')]
 _FULL: Headers = [(b"retry-after", b"5")]
@@ -212,6 +216,8 @@ class Callbacks:
     async def _keep_refused(self, callback: Callback) -> None:
         """A mistyped token is the commonest mistake of a first day: what came is kept."""
         log.warning("source %s: refused, the token is wrong or missing", callback.source)
+        if len(callback.query) + len(callback.body) > LARGEST_KEPT:
+            return
         try:
             await self._keeper.quarantine(callback, 401, "the token is wrong or missing")
         except StoreError as error:

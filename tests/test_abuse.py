@@ -87,6 +87,18 @@ async def test_strangers_take_nothing_from_who_has_the_token(store):
         assert await statuses(relay, [right] * 6) == [200] * 5 + [429]
 
 
+async def test_what_strangers_send_fills_no_disk(store):
+    """A thousand of theirs are kept, which is little as long as each is."""
+    sources = {"sumotext": SourceConfig(tokens=["right"])}
+    async with listening(store, sources=sources) as relay:
+        for size in (16 * 1024, 16 * 1024 + 1, 256 * 1024):
+            request = POST % (size, b"x" * size)
+            (answer,) = answers(await relay.raw(request))
+            assert answer.status == 401
+    (kept,) = await store.quarantined()
+    assert len(kept.callback.body) == 16 * 1024
+
+
 async def test_a_request_guesses_no_more_than_a_few_tokens(store):
     """A head has room for hundreds of them, and who guesses is limited by the request."""
     sources = {"sumotext": SourceConfig(tokens=["right"])}

@@ -220,6 +220,16 @@ def test_events_are_shown_with_the_last_four_digits_only(here):
         assert not any(number in text for number in NUMBERS)
 
 
+def test_a_number_texted_as_a_keyword_is_masked_too(here):
+    made = fill(b"mobile=2125551213&shortcode=84700&key=212-555-0123&msg=x&smsid=1")
+    for text in (relay("events", "list").stdout, relay("events", "tail").stdout):
+        assert "84700/…0123" in text
+    shown = relay("events", "show", made.events[0]).stdout
+    assert "84700/…0123" in shown.partition("{")[0]
+    fill(WEB_FORM.replace(b"JOIN", b"99"))
+    assert "84700/99" in relay("events", "list").stdout
+
+
 def test_json_output_is_an_array_an_object_or_lines(here):
     made = fill(WEB_FORM, POLL, quarantined=[b"mobile=1"])
     assert [each["id"] for each in json.loads(relay("events", "list", "--json").stdout)] == (

@@ -64,9 +64,9 @@ def show(config: Config, as_json: bool, event_id: str) -> None:
     if as_json:
         print_json(found)
         return
-    names = ("id", "type", "source", "subject", "test")
     print_pairs(
-        [(name, found.get(name)) for name in names]
+        [(name, found.get(name)) for name in ("id", "type", "source")]
+        + [("subject", masked_subject(found)), ("test", found.get("test"))]
         + [("time", local_time(found["time"], config.timezone))]
     )
     click.echo(as_text(found["data"], found["data"]["mobile"]))
@@ -110,6 +110,12 @@ def _print_lines(
     return rows[-1]["seq"] if rows else after
 
 
+def masked_subject(event: dict[str, Any]) -> str | None:
+    """Each part by itself, as the short code and a keyword of digits make no number together."""
+    subject: str | None = event.get("subject")
+    return subject and "/".join(map(mask_all, subject.split("/")))
+
+
 HEADINGS = ("Received", "Kind", "Contact", "Subject", "Says", "Id")
 
 
@@ -121,7 +127,7 @@ def row(event: dict[str, Any], config: Config) -> list[Any]:
         local_time(event["time"], config.timezone),
         kind_of(event["type"]) + (" (test)" if event.get("test") else ""),
         mask(data["mobile"]),
-        event.get("subject"),
+        masked_subject(event),
         mask_all(says)[:SAYS],
         event["id"],
     ]
