@@ -383,7 +383,7 @@ class Terminal:
     def __init__(self, folder):
         self.folder = folder
         self.ports = {port: free_port() for port in ("8080", "8081", "9000", "8091")}
-        self.changes = self.ports | {"cooldown: 10s": "cooldown: 4s", "sleep 30": RECOVERED}
+        self.changes = self.ports | {"sleep 30": RECOVERED}
         self.programs = {}
         self.said = ""
         self._prepare()
