@@ -389,7 +389,7 @@ async def test_a_relay_whose_store_cannot_be_opened_takes_callbacks_all_the_same
 @pytest.mark.faults
 @pytest.mark.timeout(1800)
 async def test_whichever_page_of_the_store_is_rubbish_no_callback_is_refused(tmp_path):
-    """A relay that opens it may meet the page later, and ends: what it had in hand is spilled."""
+    """A relay that opens it may meet the page later, and goes on without it, by the spill."""
     async with relaying(tmp_path / "relay", tmp_path) as relay:
         await relay.start()
         await sends(relay, Senders(), range(100))
