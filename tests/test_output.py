@@ -53,3 +53,10 @@ def test_columns_stand_beneath_each_other_whatever_their_rows_hold(shown):
     rows = ("a", 1, "x" * 60), ("a-long-name", 1000, "y" * 60)
     _, _, first, _, second, _ = shown(40, ("Sink", "Pending", "From"), *rows)
     assert len(first) == len(second)
+
+
+def test_only_a_text_is_broken_and_begins_where_its_heading_does(shown):
+    rows = ("sumotext", "422", REASON, ID), ("sumotext", "422", "3", ID)
+    heading, _, *lines = shown(60, ("Source", "Answer", "Reason", "Id"), *rows)
+    firsts = [line for line in lines if line.startswith("sumotext")]
+    assert [line.rindex(" 3") + 1 for line in firsts] == [heading.index("Reason")] * 2

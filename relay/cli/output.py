@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, tzinfo
-from itertools import zip_longest
 from typing import Any
 
 import click
@@ -41,7 +40,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     widths = [max(map(cell_len, map(str, cells))) for cells in zip(columns, *content, strict=True)]
     beside = _that_fit(columns, widths, console.width)
     if beside == len(columns):
-        console.print(_table(columns, content))
+        console.print(_table(columns, content, widths))
         return
     for number, row in enumerate(content):
         table = _table(columns[:beside], [row[:beside]], widths[:beside])
@@ -66,12 +65,11 @@ def _that_fit(columns: Sequence[str], widths: Sequence[int], width: int) -> int:
     return number
 
 
-def _table(
-    columns: Sequence[str], rows: Iterable[Sequence[Text]], widths: Sequence[int] = ()
-) -> Table:
+def _table(columns: Sequence[str], rows: Iterable[Sequence[Text]], widths: Sequence[int]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading, width in zip_longest(columns, widths):
-        table.add_column(heading, overflow="fold", width=None if heading in TEXTS else width)
+    for heading, width in zip(columns[:-1], widths, strict=False):
+        table.add_column(heading, no_wrap=True, width=width)
+    table.add_column(columns[-1], overflow="fold", min_width=min(widths[-1], ROOM))
     for cells in rows:
         table.add_row(*cells)
     return table
