@@ -11,6 +11,7 @@ from oracle import Senders
 from relays import PATIENCE, POLL, RUN, Relay, Sender, crowd
 from stubs.receiver import Receiver, hang, status
 
+from relay.localsocket import path_of
 from relay.protocol import Protocol
 
 STOPS = 30
@@ -142,6 +143,7 @@ async def taken_over(folder, command=RUN):
             await reached(receiver)
             async with stopped(relay):
                 receiver.otherwise = status(200)
+                path_of(relay.store).unlink()  # else the other's commands would go to it
                 up = await other.up_or_ended()
                 if up:
                     await other.delivered()
