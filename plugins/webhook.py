@@ -27,9 +27,9 @@ import orjson
 import pydantic
 
 import relay
-from relay.http import read_answer
+from relay.delivery.http import read_answer
+from relay.delivery.signing import SigningSecret, key_of, signed_headers
 from relay.outcome import Outcome
-from relay.signing import SigningSecret, key_of, signed_headers
 from relay.weburl import WebUrl
 
 HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")

@@ -14,8 +14,8 @@ from typing import NoReturn, Self
 
 import orjson
 
-from relay.breakage import Breakage
-from relay.listeners import Listeners
+from relay.fallback.breakage import Breakage
+from relay.web.listeners import Listeners
 
 VARIABLE = "RELAY_KEPT"
 """Tells the next image which descriptors are what."""

@@ -11,16 +11,16 @@ from typing import Any
 
 import orjson
 
-from relay.callback import Callback
+from relay.callbacks.callback import Callback
 from relay.clock import Clock
-from relay.config import Config
-from relay.fleet import make_sink
+from relay.configuration.config import Config
+from relay.delivery.fleet import make_sink
+from relay.delivery.workers import Workers
 from relay.jobs import Job, JobRefused
 from relay.sink import Erased
 from relay.sqlite.backup import copies_beside
 from relay.store import State, Store, Traced
 from relay.traces import Traces
-from relay.workers import Workers
 
 PATIENCE = 60.0
 LOOK_AGAIN = 0.1

@@ -5,15 +5,15 @@ from collections.abc import Callable
 from typing import Any
 
 from relay import upkeep
-from relay.callback import Callback
+from relay.callbacks.callback import Callback
 from relay.clock import Clock, SystemClock
-from relay.config import Config
+from relay.configuration.config import Config
+from relay.delivery.workers import Workers
 from relay.erasure import Erasure, Spill
 from relay.event import timestamp
+from relay.fallback.spill import Spill as SpillAtHand
 from relay.jobs import Job, Jobs
-from relay.spill import Spill as SpillAtHand
 from relay.store import Store, Word
-from relay.workers import Workers
 
 
 class Housekeeping:

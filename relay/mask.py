@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from relay.helpers import national
+from relay.templates.helpers import national
 
 SHOWN = 4
 SEPARATORS = r"[\s().\-]*"

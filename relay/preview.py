@@ -4,9 +4,9 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from relay.config import SinkConfig
+from relay.configuration.config import SinkConfig
 from relay.event import Event
-from relay.expressions import EvaluationError
+from relay.templates.expressions import EvaluationError
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,18 +8,19 @@ import os
 import signal
 from typing import Any
 
-from relay import lastvalid, terminal
+from relay import terminal
 from relay.anew import SIGNALS, Kept
-from relay.breakage import breakage
-from relay.config import Config
-from relay.descriptors import raise_limit
-from relay.lag import LagWatch
-from relay.notify import Notifier
+from relay.configuration import lastvalid
+from relay.configuration.config import Config
+from relay.configuration.standing import Standing
+from relay.configuration.vetting import vet
+from relay.fallback.breakage import breakage
 from relay.service import Service, started
-from relay.standing import Standing
 from relay.store import StoreError
-from relay.vetting import vet
-from relay.watchdog import Watchdog
+from relay.systemd.notify import Notifier
+from relay.systemd.watchdog import Watchdog
+from relay.telemetry.lag import LagWatch
+from relay.web.descriptors import raise_limit
 
 COLLECT = (5_000, 20, 100)
 """When garbage is looked for: seldom, as hardly any is in circles; but what a plugin leaves of it

@@ -3,7 +3,7 @@
 from typing import Any
 
 from relay.clock import Clock, SystemClock
-from relay.limiter import Limiter, unmeasured, urgent
+from relay.delivery.limiter import Limiter, unmeasured, urgent
 from relay.units import Rate
 
 LOOK_AGAIN = 900.0

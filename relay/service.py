@@ -11,29 +11,31 @@ from typing import Any
 
 from starlette.types import Receive, Scope, Send
 
-from relay import control, ingress, localsocket, tracing
+from relay import control
 from relay.alerts.watch import watching
 from relay.anew import Kept
-from relay.breakage import Breakage
+from relay.callbacks.intake import Intake
 from relay.clock import Clock, SystemClock
-from relay.config import Config
-from relay.fleet import Fleet
-from relay.front import drain, front, listen
+from relay.configuration.config import Config
+from relay.configuration.standing import Standing
+from relay.delivery.fleet import Fleet
+from relay.fallback.breakage import Breakage
+from relay.fallback.rescue import TRY_AGAIN, Rescue
+from relay.fallback.reserve import Reserve
+from relay.fallback.shelter import Shelter, sheltering
 from relay.housekeeping import Housekeeping
-from relay.intake import Intake
-from relay.listeners import Listeners
-from relay.metrics import Readings
-from relay.overview import Overview
-from relay.rescue import TRY_AGAIN, Rescue
-from relay.reserve import Reserve
-from relay.server import Server, make_server
-from relay.shelter import Shelter, sheltering
 from relay.sqlite import SqliteStore
 from relay.sqlite.connection import lock
-from relay.standing import Standing
 from relay.store import StoreBroken, StoreError
-from relay.tracing import Traces
+from relay.telemetry import tracing
+from relay.telemetry.metrics import Readings
+from relay.telemetry.overview import Overview
+from relay.telemetry.tracing import Traces
 from relay.upkeep import kept_up
+from relay.web import ingress, localsocket
+from relay.web.front import drain, front, listen
+from relay.web.listeners import Listeners
+from relay.web.server import Server, make_server
 
 SOON = 1.0
 """Seconds that callbacks wait for the store to be opened. After that they are taken without it."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, Protocol
 
-from relay.callback import Callback
+from relay.callbacks.callback import Callback
 from relay.event import Event
 from relay.traces import Traces
 

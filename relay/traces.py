@@ -4,7 +4,7 @@ import re
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
-from relay.helpers import national
+from relay.templates.helpers import national
 
 # Between two digits: spaces and marks, also percent-encoded, and what is not ASCII, such as the
 # dashes of a word processor; but neither digits, wide ones too, nor what parts one value from the

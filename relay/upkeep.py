@@ -11,7 +11,7 @@ import math
 from collections.abc import AsyncIterator
 
 from relay.clock import Clock
-from relay.settings import Retention
+from relay.configuration.settings import Retention
 from relay.store import Before, Purged, Store, StoreError
 
 FIRST = 30.0

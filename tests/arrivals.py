@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 from uuid_utils import uuid7
 
-from relay.callback import Callback
+from relay.callbacks.callback import Callback
 from relay.event import Event, timestamp
 from relay.store import Arrival, Settlement, State
 

@@ -6,8 +6,8 @@ from datetime import UTC
 from pathlib import Path
 
 import relay
-from relay import plugins
-from relay.expressions import Environment
+from relay.configuration import plugins
+from relay.templates.expressions import Environment
 
 Csv = plugins.load([]).sinks["csv"].sink_class
 package = Csv.__module__

@@ -10,9 +10,9 @@ from pathlib import Path
 from uuid_utils import uuid7
 
 import relay
-import relay.http
-from relay import plugins
-from relay.expressions import Environment
+import relay.delivery.http
+from relay.configuration import plugins
+from relay.templates.expressions import Environment
 
 HubSpot = plugins.load([]).sinks["hubspot"].sink_class
 package = HubSpot.__module__
@@ -42,7 +42,7 @@ def options(**values):
 @asynccontextmanager
 async def opened(url, *, columns=tuple(MAP), timeout=5, **values):
     """A sink with these options, talking to `url`."""
-    async with relay.http.client(timeout=timeout, allow_private=LOOPBACK) as http:
+    async with relay.delivery.http.client(timeout=timeout, allow_private=LOOPBACK) as http:
         made = HubSpot("crm", options(base_url=url, **values), http, LOG, columns)
         await made.open()
         yield made

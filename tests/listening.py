@@ -8,15 +8,15 @@ from types import SimpleNamespace
 
 import orjson
 
-from relay import ingress
 from relay.address import Address
-from relay.certificate import Certificate
+from relay.callbacks.intake import Intake
 from relay.clock import SystemClock
-from relay.config import SourceConfig
-from relay.intake import Intake
-from relay.protocol import Protocol
-from relay.server import Server, listen, make_server
+from relay.configuration.config import SourceConfig
 from relay.sqlite.store import SqliteStore
+from relay.web import ingress
+from relay.web.certificate import Certificate
+from relay.web.protocol import Protocol
+from relay.web.server import Server, listen, make_server
 
 EXAMPLES = rb"""
 /Post.aspx?country=USA&shortcode=84700&key=SOMEKEY&mobile=2125551212&carrierId=VERIZONUS&Name=Bill&DOB=1/1/2000&Zip=10024

@@ -9,8 +9,9 @@ import httpx
 import yaml
 from click.testing import CliRunner
 
-from relay import config, service
+from relay import service
 from relay.cli import main
+from relay.configuration import config
 
 SETTINGS = {
     "server": {"listen": "127.0.0.1:0"},

@@ -9,9 +9,9 @@ from stubs.salesforce import SalesforceStub
 from stubs.vendor import serving
 
 import relay
-import relay.http
-from relay import plugins
-from relay.expressions import Environment
+import relay.delivery.http
+from relay.configuration import plugins
+from relay.templates.expressions import Environment
 
 Salesforce = plugins.load([]).sinks["salesforce"].sink_class
 package = Salesforce.__module__
@@ -91,7 +91,7 @@ async def connected(stub=None, *, timeout=5.0, columns=COLUMNS, **values):
     stub = stub or SalesforceStub()
     async with (
         serving(stub.app) as url,
-        relay.http.client(timeout=timeout, allow_private=LOOPBACK) as http,
+        relay.delivery.http.client(timeout=timeout, allow_private=LOOPBACK) as http,
     ):
         made = Salesforce("crm", options(url, **values), http, LOG, columns)
         await made.open()

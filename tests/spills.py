@@ -5,12 +5,12 @@ from contextlib import asynccontextmanager
 
 from listening import config
 
-from relay.callback import Callback
+from relay.callbacks.callback import Callback
+from relay.callbacks.intake import Intake
 from relay.clock import SystemClock
-from relay.intake import Intake
-from relay.reserve import Reserve
-from relay.shelter import Shelter
-from relay.spill import Spill
+from relay.fallback.reserve import Reserve
+from relay.fallback.shelter import Shelter
+from relay.fallback.spill import Spill
 from relay.sqlite import SqliteStore
 from relay.store import EventFilter
 

@@ -5,10 +5,10 @@ import re
 import pytest
 from listening import QUERIES, answers, listening
 
-from relay.config import SourceConfig
-from relay.door import STRANGERS
+from relay.configuration.config import SourceConfig
 from relay.sqlite import SqliteStore
 from relay.store import StoreError, StoreFull
+from relay.web.door import STRANGERS
 
 FIRST = b"/callbacks/sumotext?" + QUERIES[0]
 POST = b"POST /callbacks/sumotext HTTP/1.1\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from relay.activation import activated
+from relay.systemd.activation import activated
 
 FIRST = 300
 

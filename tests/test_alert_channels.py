@@ -19,13 +19,14 @@ from standardwebhooks import Webhook as Verifier
 from stubs.receiver import Receiver, hang, status
 from watching import NOW
 
-from relay import config, service
+from relay import service
 from relay.alerts import channel as channels
 from relay.alerts.channel import NotSaid, Webhook
 from relay.alerts.mail import Mailbox
 from relay.alerts.policy import GAP, Alert, Note
 from relay.alerts.watch import LOOK_EVERY, Watch
-from relay.settings import AlertEmail, AlertWebhook
+from relay.configuration import config
+from relay.configuration.settings import AlertEmail, AlertWebhook
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 PASSWORD = "open sesame"

@@ -16,7 +16,7 @@ from relay.alerts.notebook import Notebook
 from relay.alerts.policy import CALM, DOUBLINGS, GAP, Finding, Memory, Note
 from relay.alerts.rules import Look, findings
 from relay.alerts.watch import Watch
-from relay.settings import AlertRules, Alerts
+from relay.configuration.settings import AlertRules, Alerts
 from relay.sqlite import SqliteStore
 from relay.store import SinkCounts, Waits
 

@@ -17,7 +17,7 @@ from faults.oracle import integrity
 from olderstore import EVENTS, content, make_older
 
 from relay.cli import main
-from relay.spillfile import Spilled, SpillFile, encode
+from relay.fallback.spillfile import Spilled, SpillFile, encode
 from relay.sqlite import SqliteStore, backup, connection
 from relay.sqlite.connection import connect_reader
 from relay.store import StoreError, StoreNewer

@@ -1,6 +1,6 @@
 """What failures in a row say."""
 
-from relay.breaker import Breaker, Streak
+from relay.delivery.breaker import Breaker, Streak
 
 
 def test_failures_of_different_contacts_in_a_row_open_the_breaker():

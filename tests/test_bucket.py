@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.bucket import Bucket
 from relay.units import Rate
+from relay.web.bucket import Bucket
 
 
 def taken(bucket, times, amount=1.0):

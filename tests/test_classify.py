@@ -7,7 +7,7 @@ import aiohttp
 import httpx
 import pytest
 
-from relay.classify import outcome_of
+from relay.delivery.classify import outcome_of
 from relay.outcome import NotDelivered, Pause, Reject, Retry
 
 NOW = 1_800_000_000.0

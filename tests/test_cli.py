@@ -21,16 +21,17 @@ from types import SimpleNamespace
 import pytest
 from click.testing import CliRunner
 
-from relay import config, log
-from relay.callback import Callback
+from relay.callbacks.callback import Callback
+from relay.callbacks.intake import Intake
 from relay.cli import client, main
 from relay.cli.moment import moment
 from relay.cli.output import printable
 from relay.clock import SystemClock
-from relay.intake import Intake
+from relay.configuration import config
 from relay.mask import mask, mask_all, mask_in
 from relay.sqlite import SqliteStore
 from relay.store import Settlement, State
+from relay.telemetry import log
 
 YAML = """
 server: {{listen: 127.0.0.1:{port}}}

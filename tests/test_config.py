@@ -10,9 +10,9 @@ import yaml
 from pydantic import BaseModel
 
 from relay.address import Address
-from relay.config import ConfigError, load
+from relay.configuration.config import ConfigError, load
+from relay.configuration.settings import Settings, SinkSettings, SourceConfig
 from relay.event import Event
-from relay.settings import Settings, SinkSettings, SourceConfig
 from relay.units import Rate
 
 PLUGIN = """
@@ -21,7 +21,7 @@ from typing import Literal
 import pydantic
 
 import relay
-from relay.expressions import Template
+from relay.templates.expressions import Template
 from relay.units import Duration
 
 

@@ -18,14 +18,14 @@ from listening import QUERIES, answers, listening, serving
 from standstill import stand_still
 
 from relay.address import Address
-from relay.certificate import Certificate
-from relay.config import SourceConfig
-from relay.doorman import Doorman
-from relay.guests import Guests
-from relay.protocol import Protocol
-from relay.proxies import Proxies
-from relay.server import listen, make_server
+from relay.configuration.config import SourceConfig
 from relay.sqlite import SqliteStore
+from relay.web.certificate import Certificate
+from relay.web.doorman import Doorman
+from relay.web.guests import Guests
+from relay.web.protocol import Protocol
+from relay.web.proxies import Proxies
+from relay.web.server import listen, make_server
 
 GET = b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n"
 KEEPING = b"GET / HTTP/1.1\r\n\r\n"

@@ -6,15 +6,17 @@ from types import SimpleNamespace
 import httpx
 import pytest
 
-from relay import config, control, localsocket
-from relay.callback import Callback
+from relay import control
+from relay.callbacks.callback import Callback
+from relay.callbacks.intake import Intake
+from relay.callbacks.normalise import NotUnderstood
 from relay.cli import client
-from relay.intake import Intake
-from relay.normalise import NotUnderstood
-from relay.server import make_server
+from relay.configuration import config
+from relay.delivery.workers import NoWorkers
 from relay.sqlite import SqliteStore
 from relay.store import Settlement, State
-from relay.workers import NoWorkers
+from relay.web import localsocket
+from relay.web.server import make_server
 
 YAML = """
 sources:

@@ -21,15 +21,15 @@ from couriers import (
 )
 
 from relay.clock import SystemClock
-from relay.config import Batch
-from relay.expressions import Environment
-from relay.limiter import Limiter, urgent
+from relay.configuration.config import Batch
+from relay.configuration.settings import Breaker
+from relay.configuration.settings import Retry as RetrySettings
+from relay.delivery.limiter import Limiter, urgent
 from relay.outcome import Delivered, Pause, Reject, Retry
 from relay.quota import LOOK_AGAIN, Quota
-from relay.settings import Breaker
-from relay.settings import Retry as RetrySettings
 from relay.sqlite import SqliteStore
 from relay.store import EventFilter, State
+from relay.templates.expressions import Environment
 from relay.units import Rate
 
 DAY = 86400.0

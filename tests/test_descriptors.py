@@ -7,7 +7,7 @@ import pytest
 
 SCRIPT = """
 import resource, socket
-from relay import descriptors
+from relay.web import descriptors
 resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, {hard}))
 {raising}
 opened = []

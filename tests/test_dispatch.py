@@ -6,7 +6,7 @@ import pytest
 from couriers import sink_config
 
 from relay.clock import SystemClock
-from relay.dispatch import Dispatch, Unruly, within
+from relay.delivery.dispatch import Dispatch, Unruly, within
 from relay.event import Event
 from relay.outcome import Delivered, Pause, Reject, Retry
 from relay.sink import Sink

@@ -8,13 +8,14 @@ import pytest
 import yaml
 from certificates import certify
 
-from relay import config, guests, protocol
-from relay.door import STRANGERS
-from relay.doorman import Doorman
-from relay.protocol import Protocol
-from relay.server import RENEWAL
-from relay.settings import Settings, SourceConfig
+from relay.configuration import config
+from relay.configuration.settings import Settings, SourceConfig
 from relay.units import Rate
+from relay.web import guests, protocol
+from relay.web.door import STRANGERS
+from relay.web.doorman import Doorman
+from relay.web.protocol import Protocol
+from relay.web.server import RENEWAL
 
 TEXT = (Path(__file__).parent.parent / "docs/operations.md").read_text()
 _, LIMITS = TEXT.split("\n## Limits, proxies and certificates\n")

@@ -6,10 +6,11 @@ from pathlib import Path
 import click
 import pytest
 
-from relay import lastvalid, process, standing
+from relay import process
 from relay.cli import main
 from relay.cli.run import run
-from relay.metrics import FACTS
+from relay.configuration import lastvalid, standing
+from relay.telemetry.metrics import FACTS
 
 TEXT = (Path(__file__).parent.parent / "docs/operations.md").read_text()
 SECTION = re.split(

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from relay import rescue, shelter
-from relay.ballast import Ballast
-from relay.config import load
-from relay.metrics import FACTS
-from relay.reserve import PART, SHARE
-from relay.spillfile import SpillFile
+from relay.configuration.config import load
+from relay.fallback import rescue, shelter
+from relay.fallback.ballast import Ballast
+from relay.fallback.reserve import PART, SHARE
+from relay.fallback.spillfile import SpillFile
+from relay.telemetry.metrics import FACTS
 
 TEXT = (Path(__file__).parent.parent / "docs/operations.md").read_text()
 SECTION = TEXT.partition("\n## When the store cannot be written\n")[2].partition("\n## ")[0]

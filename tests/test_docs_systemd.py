@@ -9,7 +9,16 @@ import click
 import pytest
 
 from relay.cli import main
-from relay.install import COMMAND, CONFIG, CREDENTIALS, PLUGINS, SERVICE, SOCKET, TOKEN, UNITS
+from relay.systemd.install import (
+    COMMAND,
+    CONFIG,
+    CREDENTIALS,
+    PLUGINS,
+    SERVICE,
+    SOCKET,
+    TOKEN,
+    UNITS,
+)
 
 TEXT = (Path(__file__).parent.parent / "docs/operations.md").read_text()
 SECTION = re.split("^## ", TEXT.partition("\n## systemd\n")[2], flags=re.MULTILINE)[0]

@@ -9,7 +9,7 @@ import yaml
 from click.testing import CliRunner
 
 from relay.cli import main
-from relay.settings import Retention
+from relay.configuration.settings import Retention
 from relay.sqlite.purge import LEFT_FREE, SHARE, STEP
 from relay.upkeep import DOUBT, EVERY
 

@@ -10,15 +10,15 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 from watching import NOW, readings
 
-from relay import config
 from relay.alerts import note as words
 from relay.alerts.policy import CALM, DOUBLINGS, GAP, Alert, Note
 from relay.alerts.rules import Look, findings
 from relay.alerts.watch import TRY_AGAIN
 from relay.cli import main
-from relay.metrics import SINK_STATES, exposition
-from relay.settings import AlertRules, Alerts
-from relay.tally import OUTCOMES
+from relay.configuration import config
+from relay.configuration.settings import AlertRules, Alerts
+from relay.telemetry.metrics import SINK_STATES, exposition
+from relay.telemetry.tally import OUTCOMES
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "docs/operations.md").read_text()

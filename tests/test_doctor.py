@@ -22,12 +22,14 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from olderstore import content, make_older
 
-from relay import config, localsocket, service
+from relay import service
 from relay.cli import main
+from relay.configuration import config
 from relay.doctor import access, condition, places
-from relay.reserve import Disk
-from relay.spillfile import Spilled, SpillFile, encode
+from relay.fallback.reserve import Disk
+from relay.fallback.spillfile import Spilled, SpillFile, encode
 from relay.sqlite import SqliteStore, backup
+from relay.web import localsocket
 
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
 STRONG = "pW3kq0v9Zr2Lx7TnB5yHc8Md"

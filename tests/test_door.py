@@ -2,8 +2,8 @@
 
 import pytest
 
-from relay.config import SourceConfig
-from relay.door import REMINDER, STRANGERS, Door
+from relay.configuration.config import SourceConfig
+from relay.web.door import REMINDER, STRANGERS, Door
 
 
 @pytest.fixture

@@ -14,11 +14,12 @@ from click.testing import CliRunner
 from relaying import SETTINGS
 from uuid_utils import uuid7
 
-from relay import config, service
-from relay.callback import Callback
+from relay import service
+from relay.callbacks.callback import Callback
 from relay.cli import main
-from relay.spill import Spill
-from relay.spillfile import Spilled
+from relay.configuration import config
+from relay.fallback.spill import Spill
+from relay.fallback.spillfile import Spilled
 from relay.sqlite import SqliteStore, scrub
 from relay.store import Attempt, EventFilter, Settlement, SinkState, State
 from relay.traces import Traces

@@ -20,8 +20,9 @@ from listening import KINDS, QUERIES, answers
 from standardwebhooks import Webhook
 from stubs.receiver import Receiver, slow, status
 
-from relay import config, service
+from relay import service
 from relay.cli import main
+from relay.configuration import config
 
 ROOT = Path(__file__).parent.parent
 SECRET = "whsec_" + b64encode(bytes(range(32))).decode()

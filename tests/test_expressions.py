@@ -8,7 +8,13 @@ import pydantic
 import pytest
 
 from relay.event import Event
-from relay.expressions import Environment, EvaluationError, ExpressionError, Mapping, Template
+from relay.templates.expressions import (
+    Environment,
+    EvaluationError,
+    ExpressionError,
+    Mapping,
+    Template,
+)
 
 FIELDS = {
     "Name": " Mary  Jane Watson ",

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.filling import fill
+from relay.configuration.filling import fill
 
 ENVIRON = {"NAME": "value", "EMPTY": "", "TRICKY": "a: ${NAME} # {{ x }}"}
 

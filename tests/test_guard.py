@@ -7,8 +7,8 @@ import httpx
 import pytest
 from names import Names
 
-import relay.http
-from relay.guard import allowed, refusal
+import relay.delivery.http
+from relay.delivery.guard import allowed, refusal
 from relay.outcome import Pause
 
 PUBLIC = """
@@ -146,14 +146,14 @@ async def listener():
 def sockets(monkeypatch):
     """What the client makes sockets for; each is dialled at once."""
     made = []
-    make = relay.http.Transport._guarded_socket
+    make = relay.delivery.http.Transport._guarded_socket
 
     def counted(self, info):
         found = make(self, info)
         made.append(info[4][0])
         return found
 
-    monkeypatch.setattr(relay.http.Transport, "_guarded_socket", counted)
+    monkeypatch.setattr(relay.delivery.http.Transport, "_guarded_socket", counted)
     return made
 
 
@@ -173,7 +173,7 @@ def literal(address: str) -> str:
 async def tried(host: str, port: int, *addresses: str) -> str:
     """Why a request to that host did not go out; every name has these addresses."""
     resolver = Names(list(addresses))
-    async with relay.http.client(timeout=5, resolver=resolver) as client:
+    async with relay.delivery.http.client(timeout=5, resolver=resolver) as client:
         with pytest.raises((Pause, httpx.InvalidURL, httpx.UnsupportedProtocol)) as caught:
             await client.get(f"http://{host}:{port}/")
     return str(caught.value)
@@ -204,9 +204,9 @@ def test_the_tries_are_many():
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "localhost", "0x7f.1"])
 async def test_control_without_the_guard_they_are_dialled(listener, sockets, monkeypatch, host):
-    monkeypatch.setattr(relay.http, "refusal", lambda *_: None)
+    monkeypatch.setattr(relay.delivery.http, "refusal", lambda *_: None)
     accepted, port = listener
-    async with relay.http.client(timeout=5, resolver=Names(["127.0.0.1"])) as client:
+    async with relay.delivery.http.client(timeout=5, resolver=Names(["127.0.0.1"])) as client:
         if host == "127.1.2.3":  # somebody else's loopback: the listener is at another address
             with pytest.raises(httpx.ConnectError):
                 await client.get(f"http://{host}:{port}/")

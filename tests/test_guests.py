@@ -4,10 +4,10 @@ import math
 
 import pytest
 
-from relay import descriptors
-from relay.guests import SHARE, Guests, expected, household
-from relay.proxies import Proxies
-from relay.settings import Server
+from relay.configuration.settings import Server
+from relay.web import descriptors
+from relay.web.guests import SHARE, Guests, expected, household
+from relay.web.proxies import Proxies
 
 
 class Guest:

@@ -30,9 +30,9 @@ from stubs.receiver import (
     status,
 )
 
-import relay.http
-from relay.classify import outcome_of
-from relay.limiter import Limiter
+import relay.delivery.http
+from relay.delivery.classify import outcome_of
+from relay.delivery.limiter import Limiter
 from relay.outcome import Pause, Reject, Retry
 from relay.units import Rate
 
@@ -47,7 +47,7 @@ async def receiver():
 
 @pytest.fixture
 async def client():
-    async with relay.http.client(timeout=5, allow_private=LOOPBACK) as client:
+    async with relay.delivery.http.client(timeout=5, allow_private=LOOPBACK) as client:
         yield client
 
 
@@ -113,7 +113,7 @@ async def test_the_environment_has_no_say(receiver, monkeypatch, tmp_path):
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
-    async with relay.http.client(timeout=5, allow_private=LOOPBACK) as client:
+    async with relay.delivery.http.client(timeout=5, allow_private=LOOPBACK) as client:
         await client.post(receiver.url)
     assert "authorization" not in receiver.requests[0].headers
 
@@ -132,7 +132,9 @@ async def test_many_at_once(client, receiver):
 
 async def test_every_request_passes_the_limiter(receiver, clock):
     limiter = Limiter(Rate(2, 10.0), clock)
-    async with relay.http.client(timeout=5, allow_private=LOOPBACK, limiter=limiter) as client:
+    async with relay.delivery.http.client(
+        timeout=5, allow_private=LOOPBACK, limiter=limiter
+    ) as client:
         requests = [asyncio.create_task(client.post(receiver.url)) for _ in range(3)]
         await asyncio.wait(requests, timeout=0.3)
         assert len(receiver.requests) == 2
@@ -206,7 +208,7 @@ async def test_location_of_something_created_stays(client, receiver):
 async def test_a_bad_answer_is_tried_again(receiver, answer, kind):
     """Each within the time of the whole request; no text holds the URL."""
     receiver.then(answer)
-    async with relay.http.client(timeout=0.5, allow_private=LOOPBACK) as client:
+    async with relay.delivery.http.client(timeout=0.5, allow_private=LOOPBACK) as client:
         begin = time.monotonic()
         error, outcome = await failure(client, f"{receiver.url}?token=s3cret")
         assert time.monotonic() - begin < 3
@@ -233,7 +235,7 @@ async def test_a_name_without_address_is_tried_again():
             raise OSError(-2, "Name or service not known")
 
     resolver = Nobody([])
-    async with relay.http.client(timeout=5, resolver=resolver) as client:
+    async with relay.delivery.http.client(timeout=5, resolver=resolver) as client:
         error, outcome = await failure(client, "http://receiver.test/p?token=s3cret")
     assert isinstance(error, httpx.ConnectError)
     assert type(outcome) is Retry
@@ -242,7 +244,7 @@ async def test_a_name_without_address_is_tried_again():
 
 async def test_a_request_can_shorten_the_time_but_not_lengthen_it(receiver):
     receiver.otherwise = hang
-    async with relay.http.client(timeout=0.4, allow_private=LOOPBACK) as client:
+    async with relay.delivery.http.client(timeout=0.4, allow_private=LOOPBACK) as client:
         for asked, longest in ((60, 1.5), (0.1, 0.35)):
             begin = time.monotonic()
             with pytest.raises(httpx.ReadTimeout):
@@ -269,11 +271,11 @@ async def test_a_packed_bomb_is_cut(client, receiver):
 
 @pytest.mark.parametrize("answer", [drip(503), endless(503), broken(503)])
 async def test_the_beginning_of_an_answer_can_be_read(client, receiver, answer, monkeypatch):
-    monkeypatch.setattr(relay.http, "ANSWER_TIME", 0.3)
+    monkeypatch.setattr(relay.delivery.http, "ANSWER_TIME", 0.3)
     receiver.then(answer)
     request = client.build_request("POST", receiver.url)
     response = await client.send(request, stream=True)
-    beginning = await relay.http.read_answer(response, limit=1000)
+    beginning = await relay.delivery.http.read_answer(response, limit=1000)
     assert response.status_code == 503
     assert 0 < len(beginning) <= 1000
     assert response.is_closed
@@ -287,7 +289,7 @@ async def test_an_answer_leaves_nothing_to_the_garbage_collector(client, receive
         request = client.build_request("POST", f"{receiver.url}/", content=b"x")
         response = await client.send(request, stream=stream)
         if stream:
-            await relay.http.read_answer(response)
+            await relay.delivery.http.read_answer(response)
         left = weakref.ref(response)
         del request, response
         assert left() is None
@@ -363,7 +365,7 @@ def at(host, listener):
 async def test_a_way_to_spell_a_closed_address_is_no_way_in(listener, host):
     """Names are answered by a resolver that knows only loopback, as the system would answer."""
     resolver = Names(["127.0.0.1"])
-    async with relay.http.client(timeout=5, resolver=resolver) as client:
+    async with relay.delivery.http.client(timeout=5, resolver=resolver) as client:
         with pytest.raises((Pause, httpx.InvalidURL, httpx.UnsupportedProtocol)):
             await client.get(at(host, listener))
     assert listener.accepted == []
@@ -385,7 +387,7 @@ async def test_a_way_to_spell_a_closed_address_is_no_way_in(listener, host):
     ],
 )
 async def test_a_name_is_refused_if_any_of_its_addresses_is_closed(listener, addresses):
-    async with relay.http.client(timeout=5, resolver=Names(addresses)) as client:
+    async with relay.delivery.http.client(timeout=5, resolver=Names(addresses)) as client:
         with pytest.raises(Pause, match="allow_private lets this sink dial it"):
             await client.get(at("receiver.test", listener))
 
@@ -396,7 +398,9 @@ async def test_a_name_that_changes_its_address_is_judged_each_time(receiver):
     only_one = [ipaddress.ip_network("127.0.0.1/32")]
     receiver.otherwise = status(200, {"connection": "close"})
     url = f"http://receiver.test:{receiver.port}/"
-    async with relay.http.client(timeout=5, allow_private=only_one, resolver=resolver) as client:
+    async with relay.delivery.http.client(
+        timeout=5, allow_private=only_one, resolver=resolver
+    ) as client:
         await client.get(url)
         client._transport._session.connector.clear_dns_cache()
         with pytest.raises(Pause, match=r"127\.0\.0\.2"):
@@ -406,14 +410,16 @@ async def test_a_name_that_changes_its_address_is_judged_each_time(receiver):
 
 async def test_the_socket_is_guarded_even_if_the_resolver_is_not(listener, monkeypatch):
     """The negative control of the resolver's guard: the last word is the socket factory's."""
-    monkeypatch.setattr(relay.http._GuardedResolver, "resolve", Names(["127.0.0.1"]).resolve)
-    async with relay.http.client(timeout=5, resolver=Names([])) as client:
+    monkeypatch.setattr(
+        relay.delivery.http._GuardedResolver, "resolve", Names(["127.0.0.1"]).resolve
+    )
+    async with relay.delivery.http.client(timeout=5, resolver=Names([])) as client:
         with pytest.raises(Pause, match=r"127\.0\.0\.1 is a loopback address"):
             await client.get(at("receiver.test", listener))
 
 
 async def test_the_refusal_says_what_to_do(listener):
-    async with relay.http.client(timeout=5) as client:
+    async with relay.delivery.http.client(timeout=5) as client:
         _, outcome = await failure(client, at("127.0.0.1", listener))
     assert type(outcome) is Pause
     assert outcome.reason == (
@@ -424,7 +430,9 @@ async def test_the_refusal_says_what_to_do(listener):
 async def test_allow_private_lets_it_dial(receiver):
     """The control of all the above: the same listener is reached once its network is named."""
     names = Names(["127.0.0.1"])
-    async with relay.http.client(timeout=5, allow_private=LOOPBACK, resolver=names) as client:
+    async with relay.delivery.http.client(
+        timeout=5, allow_private=LOOPBACK, resolver=names
+    ) as client:
         for host in ("127.0.0.1", "receiver.test"):
             assert (await client.get(f"http://{host}:{receiver.port}/")).status_code == 200
     assert names.asked == ["receiver.test"]
@@ -465,11 +473,11 @@ def certificate(tmp_path_factory):
 
 async def test_tls_asks_for_the_name_and_trusts_what_the_machine_trusts(certificate, monkeypatch):
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
-    monkeypatch.setattr(relay.http, "_trust", relay.http._trust.__wrapped__)
+    monkeypatch.setattr(relay.delivery.http, "_trust", relay.delivery.http._trust.__wrapped__)
     names = Names(["127.0.0.1"])
     async with (
         Receiver(tls=certificate) as receiver,
-        relay.http.client(timeout=5, allow_private=LOOPBACK, resolver=names) as client,
+        relay.delivery.http.client(timeout=5, allow_private=LOOPBACK, resolver=names) as client,
     ):
         await client.post(f"https://receiver.test:{receiver.port}/")
         assert receiver.names == ["receiver.test"]
@@ -482,7 +490,7 @@ async def test_a_certificate_of_nobody_is_refused(certificate):
     names = Names(["127.0.0.1"])
     async with (
         Receiver(tls=certificate) as receiver,
-        relay.http.client(timeout=5, allow_private=LOOPBACK, resolver=names) as client,
+        relay.delivery.http.client(timeout=5, allow_private=LOOPBACK, resolver=names) as client,
     ):
         error, outcome = await failure(client, f"https://receiver.test:{receiver.port}/?t=s3cret")
     assert isinstance(error, httpx.ConnectError)

@@ -7,7 +7,7 @@ import orjson
 import pytest
 from listening import KINDS, QUERIES, listening
 
-from relay.config import SourceConfig
+from relay.configuration.config import SourceConfig
 from relay.sqlite import SqliteStore
 from relay.store import State, StoreBroken, StoreError, StoreFull
 
@@ -278,7 +278,7 @@ async def test_an_unexpected_error_of_ours_keeps_the_callback(relay, monkeypatch
     def fails(*_):
         raise ZeroDivisionError("2125551212")
 
-    monkeypatch.setattr("relay.normalise.Reader.read", fails)
+    monkeypatch.setattr("relay.callbacks.normalise.Reader.read", fails)
     answer = await relay.ask(FIRST)
     assert answer.status == 422
     assert (await relay.store.quarantined_one(answer.json()["id"])).callback.query == QUERIES[0]

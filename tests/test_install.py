@@ -12,9 +12,9 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from relay import config
 from relay.cli import main
-from relay.install import (
+from relay.configuration import config
+from relay.systemd.install import (
     COMMAND,
     CONFIG,
     CREDENTIALS,
@@ -183,7 +183,7 @@ def test_a_relay_that_the_service_would_not_see_is_refused(tmp_path, place):
 
 
 def test_a_relay_in_a_folder_that_is_closed_to_others_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("relay.install.HIDDEN", ())
+    monkeypatch.setattr("relay.systemd.install.HIDDEN", ())
     (tmp_path / "closed").mkdir(mode=0o700)
     with pytest.raises(NotInstallable, match="may not enter"):
         check_program(tmp_path / "closed/bin/relay", [])

@@ -4,8 +4,8 @@ import asyncio
 import logging
 import sys
 
-from relay import plugins
-from relay.lag import LagWatch
+from relay.configuration import plugins
+from relay.telemetry.lag import LagWatch
 
 LIBRARY = """
 import time

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from relay import lastvalid
-from relay.config import ConfigError, load
+from relay.configuration import lastvalid
+from relay.configuration.config import ConfigError, load
 
 YAML = """
 store: kept/relay.db

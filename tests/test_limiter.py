@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from clock import settle
 
-from relay.limiter import Limiter, urgent
+from relay.delivery.limiter import Limiter, urgent
 from relay.units import Rate
 
 

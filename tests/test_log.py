@@ -13,8 +13,8 @@ import phonenumbers
 import pytest
 from phonenumbers import PhoneNumberFormat
 
-from relay import log
 from relay.mask import SHOWN, mask_all
+from relay.telemetry import log
 from relay.traces import LEAST, Traces
 
 FORMS = (

@@ -7,9 +7,9 @@ import random
 import pytest
 from listening import answers, listening
 
-from relay.config import SourceConfig
-from relay.protocol import Protocol
+from relay.configuration.config import SourceConfig
 from relay.sqlite import SqliteStore
+from relay.web.protocol import Protocol
 
 PATH = b"/callbacks/sumotext"
 GOOD = b"mobile=2125551212&reply=A"

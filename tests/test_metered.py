@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from relay.cli import main
-from relay.config import load
+from relay.configuration.config import load
 from relay.service import started
 
 YAML = """

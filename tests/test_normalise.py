@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from listening import KINDS, QUERIES
 
-from relay import phone
-from relay.callback import Callback
-from relay.config import SourceConfig
-from relay.consent import consent
-from relay.countries import alpha_2
-from relay.normalise import NotUnderstood, understand
+from relay.callbacks import phone
+from relay.callbacks.callback import Callback
+from relay.callbacks.consent import consent
+from relay.callbacks.countries import alpha_2
+from relay.callbacks.normalise import NotUnderstood, understand
+from relay.configuration.config import SourceConfig
 
 POLL = b"mobile=2125551212&reply=A&"
 

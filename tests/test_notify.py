@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from relay.notify import Notifier
+from relay.systemd.notify import Notifier
 
 
 @pytest.fixture(params=["path", "abstract"])

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from relay.callback import Callback
-from relay.parameters import MAX_PARAMETERS, NotUnderstood, parameters
+from relay.callbacks.callback import Callback
+from relay.callbacks.parameters import MAX_PARAMETERS, NotUnderstood, parameters
 
 FORM = "application/x-www-form-urlencoded"
 

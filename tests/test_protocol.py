@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from listening import answers, serving
 from standstill import stand_still
 
-from relay.chunked import Chunked
-from relay.deadline import Deadline
-from relay.head import tidy
-from relay.protocol import MAX_BODY, MAX_HEAD, Protocol
+from relay.web.chunked import Chunked
+from relay.web.deadline import Deadline
+from relay.web.head import tidy
+from relay.web.protocol import MAX_BODY, MAX_HEAD, Protocol
 
 GET = b"GET /a?b=1 HTTP/1.1\r\nHost: x\r\n\r\n"
 

@@ -7,8 +7,8 @@ from arrivals import arrival
 from clock import settle
 from couriers import ScriptedSink, reached, running
 
-from relay import limiter
-from relay.activeclock import ActiveClock
+from relay.delivery import limiter
+from relay.delivery.activeclock import ActiveClock
 from relay.quota import DAY, LOOK_AGAIN, Quota
 from relay.sqlite import SqliteStore
 from relay.units import Rate

@@ -27,9 +27,11 @@ from standardwebhooks import Webhook
 from stubs.receiver import Receiver, status
 
 import relay
-from relay import config, helpers, service
+from relay import service
+from relay.callbacks.normalise import KINDS
 from relay.cli import main
-from relay.normalise import KINDS
+from relay.configuration import config
+from relay.templates import helpers
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

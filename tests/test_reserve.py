@@ -2,8 +2,8 @@
 
 import pytest
 
-from relay.ballast import Ballast
-from relay.reserve import Disk, Reserve
+from relay.fallback.ballast import Ballast
+from relay.fallback.reserve import Disk, Reserve
 from relay.store import StoreFull
 
 MIB = 1024 * 1024

@@ -16,8 +16,9 @@ from olderstore import EVENTS, content, make_older
 from spills import Trouble, sheltered
 from stubs.receiver import Receiver
 
-from relay import config, service
+from relay import service
 from relay.cli import main
+from relay.configuration import config
 from relay.sqlite import SqliteStore, backup, connection, restore
 from relay.sqlite.connection import connect_reader, lock, look_into
 from relay.store import StoreError, StoreFull, StoreLocked

@@ -13,7 +13,7 @@ from relaying import relaying
 
 from relay import upkeep
 from relay.cli import main
-from relay.settings import Retention
+from relay.configuration.settings import Retention
 from relay.sqlite import SqliteStore
 from relay.sqlite import purge as purges
 from relay.store import Before, Settlement, State

@@ -4,8 +4,8 @@ import random
 
 import pytest
 
+from relay.delivery.retry import RetryPolicy
 from relay.outcome import Retry
-from relay.retry import RetryPolicy
 
 DAY = 86400.0
 FAILED = Retry("503")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from relay import retryafter
+from relay.delivery import retryafter
 
 NOW = 1_800_000_000.0  # Fri, 15 Jan 2027 08:00:00 GMT
 DAY = 86_400.0

@@ -14,17 +14,17 @@ from click.testing import CliRunner
 from relay import service
 from relay.address import Address
 from relay.anew import Kept
-from relay.breakage import Breakage
 from relay.cli import main
-from relay.config import load
-from relay.fleet import Fleet
-from relay.listeners import Listeners
-from relay.log import JsonLines
+from relay.configuration.config import load
+from relay.delivery.fleet import Fleet
+from relay.fallback.breakage import Breakage
 from relay.process import tell_of_error
-from relay.server import listen
 from relay.service import started
 from relay.sqlite import SqliteStore
 from relay.store import EventFilter, StoreError, StoreLocked
+from relay.telemetry.log import JsonLines
+from relay.web.listeners import Listeners
+from relay.web.server import listen
 
 YAML = """
 server: {listen: "127.0.0.1:0"}

@@ -11,15 +11,15 @@ from clock import settle
 from listening import Straight, config
 from spills import PATIENCE, Sheltered, Soon, Trouble, callback, nonsense, sheltered
 
+from relay.callbacks.intake import Intake
 from relay.clock import SystemClock
-from relay.expressions import Environment
-from relay.importer import Importer
-from relay.intake import Intake
-from relay.reserve import Reserve
-from relay.shelter import CHUNK, Shelter
-from relay.spill import Spill
+from relay.fallback.importer import Importer
+from relay.fallback.reserve import Reserve
+from relay.fallback.shelter import CHUNK, Shelter
+from relay.fallback.spill import Spill
 from relay.sqlite import SqliteStore
 from relay.store import EventFilter, State, StoreBroken, StoreError, StoreFull
+from relay.templates.expressions import Environment
 
 FULL = StoreFull("the disk is full")
 
@@ -82,7 +82,7 @@ async def test_what_is_not_understood_is_quarantined_by_way_of_the_spill(tmp_pat
 
 
 async def test_of_wrong_tokens_the_spill_keeps_no_more_than_the_store(tmp_path, monkeypatch):
-    monkeypatch.setattr("relay.shelter.UNAUTHORIZED_KEPT", 3)
+    monkeypatch.setattr("relay.fallback.shelter.UNAUTHORIZED_KEPT", 3)
     wrap, _ = troubled()
     async with sheltered(tmp_path, wrap=wrap) as parts:
         for _ in range(3):
@@ -110,7 +110,7 @@ async def test_where_neither_takes_it_it_is_refused(tmp_path, monkeypatch):
 
     wrap, _ = troubled()
     async with sheltered(tmp_path, wrap=wrap) as parts:
-        monkeypatch.setattr("relay.spillfile.os.pwrite", fails)
+        monkeypatch.setattr("relay.fallback.spillfile.os.pwrite", fails)
         with pytest.raises(StoreFull, match="the disk is full, and the spill cannot be written"):
             await parts.send()
         monkeypatch.undo()

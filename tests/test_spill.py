@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from spills import callback, nonsense
 
-from relay.callback import Callback
-from relay.spill import Spill
-from relay.spillfile import Spilled, SpillFile, count, decode, encode
+from relay.callbacks.callback import Callback
+from relay.fallback.spill import Spill
+from relay.fallback.spillfile import Spilled, SpillFile, count, decode, encode
 from relay.store import StoreLocked
 
 

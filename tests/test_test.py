@@ -8,8 +8,9 @@ import yaml
 from click.testing import CliRunner
 from stubs.receiver import Receiver
 
-from relay import config, service
+from relay import service
 from relay.cli import main
+from relay.configuration import config
 
 CRM = {
     "login_url": "http://127.0.0.1:9",

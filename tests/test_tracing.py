@@ -14,8 +14,9 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from relaying import SETTINGS
 from stubs.receiver import Receiver, status
 
-from relay import config, extras, service
-from relay.tracing import SpanPlace, receipt_of, valid
+from relay import service
+from relay.configuration import config, extras
+from relay.telemetry.tracing import SpanPlace, receipt_of, valid
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 PARENT = "b7ad6b7169203331"

@@ -5,10 +5,10 @@ import sys
 
 import pytest
 
-from relay import vetting
 from relay.address import Address
-from relay.listeners import Listeners
-from relay.vetting import vet
+from relay.configuration import vetting
+from relay.configuration.vetting import vet
+from relay.web.listeners import Listeners
 
 YAML = """
 server: {listen: "127.0.0.1:0"}

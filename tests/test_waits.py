@@ -3,7 +3,7 @@
 import pytest
 from arrivals import NOW, arrival, claim_one, delivered, waiting
 
-from relay.callback import Callback
+from relay.callbacks.callback import Callback
 from relay.sqlite import SqliteStore, waits
 from relay.store import Settlement, State, Waits
 

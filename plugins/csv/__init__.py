@@ -19,8 +19,8 @@ from typing import Any, Literal, TypeVar
 import pydantic
 
 import relay
-from relay.expressions import Template
 from relay.outcome import Outcome
+from relay.templates.expressions import Template
 from relay.traces import Traces
 
 from .archive import Archive

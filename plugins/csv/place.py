@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import relay
-from relay.expressions import EvaluationError, Template
+from relay.templates.expressions import EvaluationError, Template
 
 EXPRESSION = re.compile(r"\{[{%#]")
 EXPRESSION_END = re.compile(r"[}%#]\}")

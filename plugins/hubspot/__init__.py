@@ -60,10 +60,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import relay
-from relay.evaluation import EvaluationError
 from relay.outcome import Outcome
 from relay.quota import Quota
 from relay.sink import Progress
+from relay.templates.evaluation import EvaluationError
 
 from . import activity
 from .activity import Activity

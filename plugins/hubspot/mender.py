@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import relay
+from relay.delivery.taxonomy import Action
 from relay.outcome import Outcome
-from relay.taxonomy import Action
 
 from .errors import ALREADY_SET, EXISTING_ID, GONE, MISSING, TOO_LONG, UNKNOWN, UNSET
 from .options import OnInvalid

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import relay
-from relay.evaluation import EvaluationError
 from relay.outcome import Delivered, Outcome
+from relay.templates.evaluation import EvaluationError
 
 from . import problem as problems
 from .entry import Entry, end, moment

@@ -7,8 +7,8 @@ from pydantic import Field
 
 import relay
 from relay.baseurl import BaseUrl
-from relay.expressions import Mapping, Template
-from relay.settings import Country
+from relay.configuration.settings import Country
+from relay.templates.expressions import Mapping, Template
 
 from .record import text
 

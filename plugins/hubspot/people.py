@@ -9,12 +9,12 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
+from relay.callbacks.phone import e164
 from relay.clock import SystemClock
-from relay.helpers import national
-from relay.limiter import Limiter
+from relay.delivery.limiter import Limiter
 from relay.mask import mask
 from relay.outcome import Delivered
-from relay.phone import e164
+from relay.templates.helpers import national
 from relay.units import Rate
 
 from .known import Known

@@ -13,9 +13,9 @@ from typing import Any
 import orjson
 
 import relay
+from relay.delivery.taxonomy import Action, Rule
 from relay.mask import mask_all
 from relay.outcome import Outcome
-from relay.taxonomy import Action, Rule
 
 from .errors import NO_ANSWER, NO_WORD, rule_of
 

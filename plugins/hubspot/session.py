@@ -8,12 +8,12 @@ import httpx
 import orjson
 
 import relay
-from relay import retryafter
-from relay.classify import outcome_of
 from relay.clock import Clock, SystemClock
-from relay.limiter import stopwatch
+from relay.delivery import retryafter
+from relay.delivery.classify import outcome_of
+from relay.delivery.limiter import stopwatch
+from relay.delivery.taxonomy import Action
 from relay.quota import Quota
-from relay.taxonomy import Action
 
 from . import problem as problems
 from .options import Options

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import relay
-from relay.evaluation import EvaluationError
 from relay.outcome import Delivered, Outcome, Pause, Retry
+from relay.templates.evaluation import EvaluationError
 
 from . import problem as problems
 from .entry import Entry, end

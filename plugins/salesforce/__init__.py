@@ -47,10 +47,10 @@ from typing import Any, ClassVar
 import httpx
 
 import relay
-from relay.classify import outcome_of
-from relay.expressions import EvaluationError
+from relay.delivery.classify import outcome_of
 from relay.outcome import NotDelivered, Outcome
 from relay.quota import Quota
+from relay.templates.expressions import EvaluationError
 
 from .backfill import Backfill, Progress
 from .key import is_of_contact

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from itertools import islice
 
 import relay
-from relay.phone import country, e164
+from relay.callbacks.phone import country, e164
 from relay.quota import Quota
 
 from .key import of_number

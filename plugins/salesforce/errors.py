@@ -4,7 +4,7 @@ The codes are those of "Status Codes and Error Responses" (REST guide) and of `s
 answers of sObject Collections; waits and wordings come from connectors that meet them daily.
 """
 
-from relay.taxonomy import Action, Rule
+from relay.delivery.taxonomy import Action, Rule
 
 QUARTER = 900.0
 HOUR = 3600.0

@@ -7,8 +7,8 @@ import pydantic
 
 import relay
 from relay.baseurl import BaseUrl
-from relay.expressions import Mapping, Template
-from relay.settings import Country
+from relay.configuration.settings import Country
+from relay.templates.expressions import Mapping, Template
 
 NAME = r"^[A-Za-z][A-Za-z0-9_]*$"
 SHARED_LOGINS = ("login.salesforce.com", "test.salesforce.com")

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 from urllib.parse import quote
 
-from relay.helpers import national
-from relay.phone import e164
+from relay.callbacks.phone import e164
+from relay.templates.helpers import national
 
 from .mending import Log, spelt
 from .options import Options

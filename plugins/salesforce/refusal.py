@@ -9,9 +9,9 @@ import httpx
 import orjson
 
 import relay
+from relay.delivery.taxonomy import Action, Rule, find
 from relay.mask import mask_all
 from relay.outcome import Outcome
-from relay.taxonomy import Action, Rule, find
 
 from .errors import ONCE, SUSPICIOUS
 

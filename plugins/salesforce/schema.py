@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import relay
-from relay.expressions import Template
 from relay.nearest import nearest
+from relay.templates.expressions import Template
 
 from .key import EVENT_ID, example
 from .options import PERSONS, Mending, Options

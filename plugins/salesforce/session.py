@@ -18,8 +18,8 @@ import jwt
 
 import relay
 from relay.baseurl import is_confidential
+from relay.delivery.taxonomy import Action, find
 from relay.quota import Quota
-from relay.taxonomy import Action, find
 
 from .errors import RULES, SIGN_IN_RULES
 from .options import Options

@@ -13,9 +13,9 @@ import httpx
 import orjson
 
 import relay
-from relay.classify import outcome_of
+from relay.delivery.classify import outcome_of
+from relay.delivery.taxonomy import Action, Rule
 from relay.outcome import Outcome
-from relay.taxonomy import Action, Rule
 
 from .errors import RULES, TRIGGERED, own_key
 from .mending import Log, Mender, values

@@ -5,13 +5,13 @@ from typing import Protocol
 
 import httpx
 
-from relay import http
 from relay.alerts import note as words
 from relay.alerts.policy import Note
-from relay.http import read_answer
+from relay.configuration.settings import AlertWebhook
+from relay.delivery import http
+from relay.delivery.http import read_answer
+from relay.delivery.signing import key_of, signed_headers
 from relay.outcome import Pause
-from relay.settings import AlertWebhook
-from relay.signing import key_of, signed_headers
 
 TIMEOUT = 10.0
 ANSWER_SHOWN = 200

@@ -11,7 +11,7 @@ from email.utils import format_datetime
 from relay.alerts import note as words
 from relay.alerts.channel import NotSaid
 from relay.alerts.policy import Note
-from relay.settings import AlertEmail
+from relay.configuration.settings import AlertEmail
 
 TIMEOUT = 20.0
 """Seconds for each step of the talk with the server, which runs in a thread."""

@@ -4,9 +4,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from relay.alerts.policy import Finding
+from relay.configuration.settings import AlertRules
 from relay.mask import mask_all
-from relay.metrics import MICROSECONDS, Readings
-from relay.settings import AlertRules
+from relay.telemetry.metrics import MICROSECONDS, Readings
 
 HALTED = ("paused", "held")
 

@@ -10,7 +10,7 @@ from relay.alerts.watch import channels
 from relay.cli import options
 from relay.cli.output import printable
 from relay.clock import SystemClock
-from relay.config import Config
+from relay.configuration.config import Config
 
 
 @click.group()

@@ -7,7 +7,7 @@ import click
 
 from relay.cli import client, options
 from relay.cli.output import count, print_json, progress
-from relay.config import Config
+from relay.configuration.config import Config
 from relay.sqlite import reads
 from relay.sqlite.backup import back_up, spilled
 from relay.sqlite.connection import look_into

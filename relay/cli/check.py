@@ -7,14 +7,15 @@ from pathlib import Path
 
 import click
 
-from relay import checkup, lastvalid
-from relay.certificate import Certificate
 from relay.cli import client, options
 from relay.cli.options import WrongConfiguration
 from relay.cli.output import count, printable
-from relay.config import Config, ConfigError
-from relay.listeners import Listeners
-from relay.vetting import vetted
+from relay.configuration import lastvalid
+from relay.configuration.config import Config, ConfigError
+from relay.configuration.vetting import vetted
+from relay.delivery import checkup
+from relay.web.certificate import Certificate
+from relay.web.listeners import Listeners
 
 
 @click.command()

@@ -12,15 +12,16 @@ import click
 import httpx
 import orjson
 
-from relay import control, localsocket
-from relay.accounts import user_name
+from relay import control
+from relay.callbacks.intake import Intake
 from relay.clock import SystemClock
-from relay.config import Config
-from relay.intake import Intake
-from relay.reserve import Reserve
+from relay.configuration.accounts import user_name
+from relay.configuration.config import Config
+from relay.delivery.workers import NoWorkers
+from relay.fallback.reserve import Reserve
 from relay.sqlite import SqliteStore
 from relay.store import StoreLocked
-from relay.workers import NoWorkers
+from relay.web import localsocket
 
 ATTEMPTS = 150
 """How often to look for the service, or for a store that nobody holds: a reload takes seconds."""

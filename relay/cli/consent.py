@@ -11,7 +11,7 @@ import orjson
 from relay.cli import client, options
 from relay.cli.client import Client
 from relay.cli.output import print_json
-from relay.config import Config
+from relay.configuration.config import Config
 from relay.control.questions import PAGE
 
 COLUMNS = ("received", "source", "mobile", "contact", "word", "test", "sink", "accepted")

@@ -8,7 +8,7 @@ import click
 from relay.cli import client, options
 from relay.cli.client import Client
 from relay.cli.output import count, kind_of, local_time, print_json, print_table, progress
-from relay.config import Config
+from relay.configuration.config import Config
 from relay.control.questions import CHUNK
 from relay.mask import mask_all
 

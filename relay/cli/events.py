@@ -18,7 +18,7 @@ from relay.cli.output import (
     printable,
 )
 from relay.cli.preview import as_text
-from relay.config import Config
+from relay.configuration.config import Config
 from relay.mask import mask, mask_all, mask_in
 
 EVERY = 0.5

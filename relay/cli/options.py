@@ -8,10 +8,10 @@ from typing import Any, TypeVar
 
 import click
 
-from relay import lastvalid
+from relay.callbacks.normalise import KINDS
 from relay.cli.moment import Resolve, moment
-from relay.config import Config, ConfigError, load
-from relay.normalise import KINDS
+from relay.configuration import lastvalid
+from relay.configuration.config import Config, ConfigError, load
 
 F = TypeVar("F", bound=Callable[..., Any])
 Option = Callable[[F], F]

@@ -7,7 +7,7 @@ import click
 
 from relay.cli import options
 from relay.cli.output import print_json, print_table
-from relay.config import Config
+from relay.configuration.config import Config
 
 START = '''\
 """{title}: say here what the sink does.

@@ -8,14 +8,14 @@ from urllib.parse import urlsplit
 import click
 import orjson
 
-from relay.callback import Callback
+from relay.callbacks.callback import Callback
+from relay.callbacks.intake import new_id
+from relay.callbacks.normalise import NotUnderstood, understand
 from relay.cli import client, options, samples
 from relay.cli.output import print_json, printable
-from relay.config import Config
+from relay.configuration.config import Config
 from relay.event import Event
-from relay.intake import new_id
 from relay.mask import mask_in
-from relay.normalise import NotUnderstood, understand
 from relay.preview import Preview, preview_all
 
 CALLBACKS = "/callbacks/"

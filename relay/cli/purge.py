@@ -8,7 +8,7 @@ from relay.cli import client, options
 from relay.cli.client import Client
 from relay.cli.job import finished
 from relay.cli.output import count, print_json
-from relay.config import Config
+from relay.configuration.config import Config
 from relay.units import duration
 
 

@@ -17,7 +17,7 @@ from relay.cli.output import (
     progress,
 )
 from relay.cli.preview import as_text
-from relay.config import Config
+from relay.configuration.config import Config
 from relay.control.questions import CHUNK, PAGE
 from relay.mask import mask_all
 from relay.preview import Preview

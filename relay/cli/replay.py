@@ -10,7 +10,7 @@ from relay.cli.client import Client
 from relay.cli.moment import Resolve
 from relay.cli.output import count, print_json, printable, progress
 from relay.cli.preview import as_text
-from relay.config import Config
+from relay.configuration.config import Config
 
 
 @click.command()

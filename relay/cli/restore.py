@@ -7,7 +7,7 @@ import click
 
 from relay.cli import client, options
 from relay.cli.output import count
-from relay.config import Config
+from relay.configuration.config import Config
 from relay.sqlite.restore import restore as restored_from
 from relay.store import StoreLocked
 

@@ -8,14 +8,16 @@ from pathlib import Path
 import click
 import uvloop
 
-from relay import lastvalid, log, process
+from relay import process
 from relay.anew import Kept
 from relay.cli import options
-from relay.config import Config, ConfigError
-from relay.exposure import check_given
-from relay.listeners import Listeners
-from relay.standing import Standing
-from relay.vetting import unfit, vetted
+from relay.configuration import lastvalid
+from relay.configuration.config import Config, ConfigError
+from relay.configuration.standing import Standing
+from relay.configuration.vetting import unfit, vetted
+from relay.telemetry import log
+from relay.web.exposure import check_given
+from relay.web.listeners import Listeners
 
 LINGER = 1.0
 """Seconds for an orderly end of the process, once the relay has stopped."""

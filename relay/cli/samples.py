@@ -8,7 +8,7 @@ from urllib.parse import quote, urlencode
 
 import click
 
-from relay.normalise import fold
+from relay.callbacks.normalise import fold
 
 # Kept for films and books: it is nobody's.
 EXAMPLE = "2125550123"

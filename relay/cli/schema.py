@@ -3,8 +3,8 @@
 import click
 
 from relay.cli import options
-from relay.config import Config
-from relay.schema import text
+from relay.configuration.config import Config
+from relay.configuration.schema import text
 
 
 @click.command()

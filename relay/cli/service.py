@@ -11,8 +11,8 @@ import click
 import relay
 from relay.cli import options
 from relay.cli.output import print_table
-from relay.config import ConfigError
-from relay.install import (
+from relay.configuration.config import ConfigError
+from relay.systemd.install import (
     CONFIG,
     DATA,
     MODES,

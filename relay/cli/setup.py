@@ -5,13 +5,13 @@ import time
 
 import click
 
-from relay.classify import outcome_of, readable
 from relay.cli import options
 from relay.cli.output import printable, progress
 from relay.clock import SystemClock
-from relay.config import Config, SinkConfig
-from relay.dispatch import within
-from relay.fleet import make_sink
+from relay.configuration.config import Config, SinkConfig
+from relay.delivery.classify import outcome_of, readable
+from relay.delivery.dispatch import within
+from relay.delivery.fleet import make_sink
 
 LONGEST = 24 * 3600.0
 """Seconds; to fill the keys of a million people takes hours."""

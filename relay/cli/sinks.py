@@ -4,7 +4,7 @@ import click
 
 from relay.cli import client, options
 from relay.cli.output import count, print_json, print_table, reason_of
-from relay.config import Config
+from relay.configuration.config import Config
 
 
 @click.group()

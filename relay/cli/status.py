@@ -9,7 +9,7 @@ import click
 from relay.cli import client, options
 from relay.cli.client import Client
 from relay.cli.output import count, print_json, print_table, printable, reason_of
-from relay.config import Config
+from relay.configuration.config import Config
 
 
 @click.command()

@@ -8,8 +8,8 @@ import pydantic
 from starlette.requests import Request
 from starlette.responses import Response
 
-from relay.problem import CONTENT_TYPE, problem
 from relay.store import StoreError, StoreFull
+from relay.web.problem import CONTENT_TYPE, problem
 
 Endpoint = Callable[[Request], Awaitable[Any]]
 """Returns what becomes the JSON of the answer."""

@@ -6,8 +6,9 @@ from functools import partial
 from starlette.applications import Starlette
 from starlette.routing import Route
 
-from relay import spillfile
-from relay.config import Config
+from relay.callbacks.intake import Intake
+from relay.configuration.config import Config
+from relay.configuration.standing import Standing
 from relay.control.answers import Endpoint, answered
 from relay.control.chores import Chores
 from relay.control.events import Events
@@ -16,11 +17,10 @@ from relay.control.quarantine import Quarantine
 from relay.control.replays import Replays
 from relay.control.sinks import Sinks
 from relay.control.status import Status
+from relay.delivery.workers import Workers
+from relay.fallback import spillfile
 from relay.housekeeping import Housekeeping
-from relay.intake import Intake
-from relay.standing import Standing
 from relay.store import Store
-from relay.workers import Workers
 
 
 def app(

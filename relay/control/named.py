@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from relay.config import SinkConfig
+from relay.configuration.config import SinkConfig
 from relay.control.answers import Refused
 from relay.store import Store
 

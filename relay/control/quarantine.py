@@ -5,12 +5,12 @@ from typing import Any
 
 from starlette.requests import Request
 
-from relay.config import SinkConfig
+from relay.callbacks.intake import Intake
+from relay.callbacks.normalise import NotUnderstood
+from relay.configuration.config import SinkConfig
 from relay.control.answers import Refused, body_of, found, query_of
 from relay.control.questions import DiscardBody, QuarantineQuery, ReleaseBody
 from relay.control.views import callback_view, quarantined_view
-from relay.intake import Intake
-from relay.normalise import NotUnderstood
 from relay.preview import preview_all
 from relay.store import Quarantined, Store
 

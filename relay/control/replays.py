@@ -5,16 +5,16 @@ from typing import Any
 
 from starlette.requests import Request
 
-from relay.config import SinkConfig
+from relay.callbacks.intake import Intake
+from relay.configuration.config import SinkConfig
 from relay.control.answers import body_of, query_of
 from relay.control.named import Named
 from relay.control.questions import DeadQuery, Deliveries, ReplayBody
 from relay.control.views import delivery_view
-from relay.expressions import EvaluationError
-from relay.intake import Intake
+from relay.delivery.workers import Workers
 from relay.preview import matches, preview
 from relay.store import EventFilter, EventRow, State, Store
-from relay.workers import Workers
+from relay.templates.expressions import EvaluationError
 
 
 class Replays:

@@ -5,13 +5,13 @@ from typing import Any
 
 from starlette.requests import Request
 
-from relay import checkup
 from relay.control.answers import Refused, body_of
 from relay.control.named import Named
 from relay.control.questions import PauseBody, RenameBody
 from relay.control.views import sink_view, stored_state
+from relay.delivery import checkup
+from relay.delivery.workers import Workers
 from relay.store import SinkCounts, SinkState, Store
-from relay.workers import Workers
 
 
 class Sinks:

@@ -5,8 +5,8 @@ from typing import Any
 
 from starlette.requests import Request
 
+from relay.configuration.standing import Standing
 from relay.control.sinks import Sinks
-from relay.standing import Standing
 from relay.store import Store
 
 

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from relay import hold
-from relay.config import SinkConfig
+from relay.callbacks.parameters import NotUnderstood, decode, parameters
+from relay.configuration.config import SinkConfig
+from relay.delivery import hold
 from relay.event import timestamp
-from relay.parameters import NotUnderstood, decode, parameters
 from relay.store import DeliveryRow, EventRow, Quarantined, SinkCounts, SinkState
 
 

@@ -11,10 +11,10 @@ from typing import Any
 import pydantic
 from cryptography import x509
 
-from relay.certificate import Certificate
-from relay.config import Config
+from relay.configuration.config import Config
+from relay.configuration.filling import PLACEHOLDER
 from relay.doctor.finding import Finding, ok, problem, warning
-from relay.filling import PLACEHOLDER
+from relay.web.certificate import Certificate
 
 WEAK, STRONG = 64, 120
 """Bits of a token. A hundred tries a second for ten years are 35 of them."""

@@ -4,11 +4,11 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from relay import spillfile
-from relay.accounts import user_name
-from relay.config import Config
+from relay.configuration.accounts import user_name
+from relay.configuration.config import Config
 from relay.doctor.finding import Finding, ok, problem, warning
-from relay.reserve import Disk
+from relay.fallback import spillfile
+from relay.fallback.reserve import Disk
 from relay.sqlite.backup import RESERVE, copies_beside
 from relay.units import size_text
 

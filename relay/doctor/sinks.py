@@ -7,8 +7,8 @@ import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from relay import checkup
-from relay.config import Config, Problem
+from relay.configuration.config import Config, Problem
+from relay.delivery import checkup
 from relay.doctor.finding import Finding, ok, problem, warning
 
 Ask = Callable[[list[str]], Mapping[str, list[str]]]

@@ -5,7 +5,7 @@ from typing import Any
 
 import apsw
 
-from relay.callback import Callback
+from relay.callbacks.callback import Callback
 from relay.sqlite import rows
 from relay.sqlite.arrivals import add_all, id_bytes
 from relay.sqlite.memory import Memory

@@ -5,7 +5,7 @@ from typing import Any
 
 import apsw
 
-from relay.callback import Callback
+from relay.callbacks.callback import Callback
 from relay.event import Event
 from relay.sqlite import rows
 from relay.sqlite.arrivals import id_bytes

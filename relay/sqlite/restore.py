@@ -19,8 +19,8 @@ from uuid import UUID
 import apsw
 
 from relay import folder
-from relay.callback import Callback
-from relay.spillfile import Spilled, SpillFile, decode, encode
+from relay.callbacks.callback import Callback
+from relay.fallback.spillfile import Spilled, SpillFile, decode, encode
 from relay.sqlite import rows
 from relay.sqlite.backup import copied, spilled
 from relay.sqlite.connection import connect_reader, lock, look_into

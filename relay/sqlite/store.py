@@ -15,7 +15,7 @@ import apsw
 import orjson
 from uuid_utils import uuid7
 
-from relay.callback import Callback
+from relay.callbacks.callback import Callback
 from relay.clock import Clock, SystemClock
 from relay.sqlite import arrivals, changes, claims, quarantine, reads, rows, settlements
 from relay.sqlite.connection import connect_reader, connect_writer, lock

@@ -12,8 +12,8 @@ from typing import Any
 
 import apsw
 
-from relay.histogram import PIECES, SECONDS, Histogram
 from relay.store import StoreBroken, StoreError, StoreFull
+from relay.telemetry.histogram import PIECES, SECONDS, Histogram
 
 log = logging.getLogger("relay.store")
 

@@ -12,8 +12,8 @@ import sys
 import time
 from pathlib import Path
 
-from relay import hold
 from relay.cli import main
+from relay.delivery import hold
 from relay.sqlite import claims
 
 JUMPY = ("-m", "clockwork", "run")

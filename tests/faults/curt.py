@@ -3,7 +3,7 @@
 import sys
 
 from relay.cli import main
-from relay.deadline import Deadline
+from relay.web.deadline import Deadline
 
 ring = Deadline._ring
 

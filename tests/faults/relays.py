@@ -25,8 +25,8 @@ import httpx
 import orjson
 from oracle import Senders, Verdict, in_csv, in_receiver, in_store, integrity, judge, unfinished
 
-from relay import localsocket
 from relay.sqlite import SqliteStore
+from relay.web import localsocket
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 30.0

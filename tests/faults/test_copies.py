@@ -14,7 +14,7 @@ from oracle import integrity
 from spills import callback
 from uuid_utils import uuid7
 
-from relay.spillfile import Spilled, SpillFile, decode, encode
+from relay.fallback.spillfile import Spilled, SpillFile, decode, encode
 from relay.sqlite import backup
 from relay.sqlite.connection import connect_reader, connect_writer, migrations
 from relay.sqlite.restore import restore

@@ -13,7 +13,7 @@ from relays import Relay
 from spills import callback
 from stubs.receiver import Receiver
 
-from relay.spillfile import Spilled, SpillFile, encode
+from relay.fallback.spillfile import Spilled, SpillFile, encode
 from relay.sqlite import SqliteStore
 
 ENDS_WITHIN = 20.0
@@ -21,30 +21,30 @@ LATER = 12
 """The number of the call that is the last, where there are many."""
 STORE = "relay.sqlite.store.SqliteStore"
 UNDER_LOAD = {
-    "relay.ingress.Callbacks._callback": "a callback comes",
+    "relay.web.ingress.Callbacks._callback": "a callback comes",
     "relay.sqlite.arrivals.add_all": "it is written",
     f"{STORE}._after_commit": "a commit is on disk",
     f"{STORE}.add": "its event is on disk",
-    "relay.shelter.Shelter.receive": "it is to be answered",
+    "relay.fallback.shelter.Shelter.receive": "it is to be answered",
     "relay.sqlite.claims.claim": "deliveries are claimed",
-    "relay.dispatch.Dispatch.send": "they are sent",
-    "relay.trips.Trips._conclude": "what became of them is known",
+    "relay.delivery.dispatch.Dispatch.send": "they are sent",
+    "relay.delivery.trips.Trips._conclude": "what became of them is known",
     "relay.sqlite.settlements.settle": "that is written",
-    "relay.depot.Depot.settle": "it is on disk",
+    "relay.delivery.depot.Depot.settle": "it is on disk",
 }
 AT_A_STOP = {
-    "relay.courier.Courier.stop": "a courier stops",
+    "relay.delivery.courier.Courier.stop": "a courier stops",
     "relay.sqlite.settlements.put_back_all": "what is in flight is put back",
     f"{STORE}.close": "the store is closed",
 }
 ON_THE_WAY_HOME = {
-    "relay.spillfile.SpillFile.open": "the spill is opened",
-    "relay.spillfile.SpillFile.read": "some of it is read",
+    "relay.fallback.spillfile.SpillFile.open": "the spill is opened",
+    "relay.fallback.spillfile.SpillFile.read": "some of it is read",
     f"{STORE}.known": "what the store has of it is known",
     "relay.sqlite.arrivals.add_all": "some of it is written",
-    "relay.importer.Importer.bring": "some of it is stored",
-    "relay.spill.Spill.remove": "the spill is removed",
-    "relay.spillfile.SpillFile.remove": "its file is removed",
+    "relay.fallback.importer.Importer.bring": "some of it is stored",
+    "relay.fallback.spill.Spill.remove": "the spill is removed",
+    "relay.fallback.spillfile.SpillFile.remove": "its file is removed",
 }
 AT_A_MIGRATION = {
     "relay.sqlite.connection.migrate": "the store is migrated",
@@ -53,8 +53,8 @@ AT_A_MIGRATION = {
 }
 SHORT = {
     ("relay.sqlite.arrivals.add_all", "after"),
-    ("relay.dispatch.Dispatch.send", "after"),
-    ("relay.spill.Spill.remove", "before"),
+    ("relay.delivery.dispatch.Dispatch.send", "after"),
+    ("relay.fallback.spill.Spill.remove", "before"),
     ("relay.sqlite.connection.migrate", "before"),
 }
 """Those that are tried each time."""

@@ -10,8 +10,9 @@ from crmstorm import Callback, Line
 from crmvendors import HubSpot, Salesforce
 from stubs.vendor import serving
 
-from relay import config, service
+from relay import service
 from relay.clock import SystemClock
+from relay.configuration import config
 
 SETTINGS = {
     "server": {"listen": "127.0.0.1:0"},

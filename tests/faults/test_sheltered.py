@@ -26,7 +26,7 @@ from pressing import press
 from relays import PATIENCE, POLL, Relay, Sender, command
 from stubs.receiver import Receiver
 
-from relay import spillfile
+from relay.fallback import spillfile
 from relay.sqlite import SqliteStore
 from relay.sqlite.backup import before_schema
 

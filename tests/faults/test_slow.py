@@ -12,8 +12,8 @@ import pytest
 from listening import QUERIES, answers, listening
 from relays import Relay, free_port
 
-from relay.protocol import Protocol
 from relay.sqlite import SqliteStore
+from relay.web.protocol import Protocol
 
 GOOD = b"GET /callbacks/sumotext?%s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n" % QUERIES[0]
 BEGINNINGS = (

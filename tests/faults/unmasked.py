@@ -7,8 +7,8 @@ import sys
 
 from altered import alter
 
-from relay import log
 from relay.cli import main
+from relay.telemetry import log
 
 if __name__ == "__main__":
     log._without_numbers = lambda _: True

@@ -12,9 +12,9 @@ from couriers import PATIENCE, counts, eventually, landed, reached, running
 from stubs.hubspot import HubSpotStub
 from stubs.vendor import serving
 
-from relay.expressions import Environment
 from relay.quota import LOOK_AGAIN
 from relay.sqlite import SqliteStore
+from relay.templates.expressions import Environment
 
 REFUSED = {401, 403, 429}
 MAPS = {

@@ -11,7 +11,7 @@ from stubs.receiver import Receiver, status
 from stubs.vendor import serving
 
 import relay
-from relay.dispatch import within
+from relay.delivery.dispatch import within
 
 PARTS = ("ActivityOptions", "CustomEvent", "CustomObject", "Communication", "OAuth", "QuotaShare")
 

@@ -5,7 +5,7 @@ import pytest
 from hubspotsink import module
 
 import relay
-from relay.taxonomy import Action
+from relay.delivery.taxonomy import Action
 
 errors = module("errors")
 problem = module("problem")

@@ -14,9 +14,9 @@ from stubs.hubspot import HubSpotStub
 from stubs.vendor import serving
 
 from relay.clock import SystemClock
-from relay.config import Batch
-from relay.expressions import Environment
+from relay.configuration.config import Batch
 from relay.sqlite import SqliteStore
+from relay.templates.expressions import Environment
 
 MAP = {
     "firstname": "{{ data.fields.Name }}",

@@ -12,7 +12,7 @@ from stubs.hubspot import HubSpotStub
 from stubs.vendor import serving
 
 import relay
-from relay.limiter import urgent
+from relay.delivery.limiter import urgent
 from relay.quota import Quota
 
 OAUTH = {"client_id": "client", "client_secret": "secret", "refresh_token": "refresh-1"}

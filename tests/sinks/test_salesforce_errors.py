@@ -5,7 +5,7 @@ import pytest
 from salesforcesink import errors, refusal
 
 import relay
-from relay.taxonomy import Action, find
+from relay.delivery.taxonomy import Action, find
 
 ROW = None  # the status of a record's own error in a collection
 CASES = [

@@ -24,8 +24,8 @@ from salesforcesink import (
 )
 
 import relay
-from relay.expressions import Environment
 from relay.outcome import Outcome
+from relay.templates.expressions import Environment
 
 TOKEN = {"access_token": "t", "token_type": "Bearer"}
 

@@ -20,7 +20,7 @@ from stubs.salesforce import SalesforceStub
 from stubs.vendor import serving
 
 import relay
-from relay import limiter
+from relay.delivery import limiter
 
 
 def sign_ins(stub):

@@ -17,9 +17,9 @@ from standardwebhooks import Webhook, WebhookVerificationError
 from stubs.receiver import Receiver, drip, drop, endless, hang, redirect, status
 
 import relay
-import relay.http
-from relay.classify import outcome_of
-from relay.signing import signature
+import relay.delivery.http
+from relay.delivery.classify import outcome_of
+from relay.delivery.signing import signature
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 OTHER = "whsec_" + base64.b64encode(bytes(range(32))).decode()
@@ -44,7 +44,7 @@ async def receiver():
 @pytest.fixture
 async def sink(webhook, receiver):
     """Make a sink with these options, opened; `columns` as if it had a `map`."""
-    async with relay.http.client(timeout=2, allow_private=LOOPBACK) as http:
+    async with relay.delivery.http.client(timeout=2, allow_private=LOOPBACK) as http:
 
         async def make(columns=None, **options):
             options = webhook.Options(**{"url": receiver.url} | options)
@@ -285,7 +285,7 @@ async def test_any_2xx_is_delivered(sink, receiver, code):
 
 
 async def test_2xx_is_delivered_however_the_rest_comes(sink, receiver, monkeypatch):
-    monkeypatch.setattr(relay.http, "ANSWER_TIME", 0.2)
+    monkeypatch.setattr(relay.delivery.http, "ANSWER_TIME", 0.2)
     receiver.then(drip(), endless(), drip(202))
     hook = await sink()
     assert [await hook.send(delivery()) for _ in range(3)] == [
@@ -340,7 +340,7 @@ async def test_no_answer_is_tried_again(sink, receiver, answer):
 
 
 async def test_a_refused_address_pauses(webhook):
-    async with Receiver() as receiver, relay.http.client(timeout=2) as http:
+    async with Receiver() as receiver, relay.delivery.http.client(timeout=2) as http:
         options = webhook.Options(url=receiver.url)
         hook = webhook.Webhook("hook", options, http, logging.getLogger("hook"))
         await hook.open()

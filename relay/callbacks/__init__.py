@@ -1,0 +1,1 @@
+"""Callbacks: from what Sumotext sends to an event."""

@@ -1,0 +1,124 @@
+"""Intake: a callback becomes an event with one delivery for each sink that it matches."""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from types import MappingProxyType
+
+import uuid_utils
+
+from relay.callbacks.callback import Callback
+from relay.callbacks.normalise import NotUnderstood, Reader
+from relay.clock import Clock
+from relay.configuration.config import Config
+from relay.event import TYPE_PREFIX, Event
+from relay.store import Arrival, EventRow, Receipt, Store
+from relay.templates.expressions import Condition, EvaluationError
+
+log = logging.getLogger("relay.ingress")
+
+
+def new_id() -> str:
+    """A UUIDv7: ordered by time, as the store likes its keys."""
+    return str(uuid_utils.uuid7())
+
+
+class Intake:
+    """The way in, for the ingress and for the commands that go it again."""
+
+    def __init__(
+        self, config: Config, store: Store, clock: Clock, new_id: Callable[[], str] = new_id
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._new_id = new_id
+        self._readers = {name: Reader(source) for name, source in config.sources.items()}
+        enabled = [sink for sink in config.sinks.values() if sink.enabled]
+        self._conditions: dict[str, Condition] = {
+            sink.name: sink.when for sink in enabled if sink.when is not None
+        }
+        self.asks_consent = any(when.uses_opted_out for when in self._conditions.values())
+        self._names = [sink.name for sink in enabled]
+        self._all = MappingProxyType(dict.fromkeys(self._names))
+
+    def now(self) -> int:
+        """The time of receipt, in microseconds since the epoch."""
+        return int(self._clock.now() * 1_000_000)
+
+    async def arrival(self, callback: Callback, event: Event | None = None) -> Arrival:
+        """What would be stored of a callback, which may be an `event` by now.
+
+        Raises NotUnderstood.
+        """
+        event = event or self.event(callback)
+        return Arrival(
+            event=event,
+            callback=callback,
+            source=callback.source,
+            kind=event.type.removeprefix(TYPE_PREFIX),
+            deliveries=await self._deliveries(event) if self._conditions else self._all,
+        )
+
+    def event(self, callback: Callback, event_id: str | None = None) -> Event:
+        """The event that a callback makes; it may have its id already. Raises NotUnderstood."""
+        reader = self._readers.get(callback.source)
+        if reader is None:
+            raise NotUnderstood(f"no source {callback.source!r} in the configuration")
+        try:
+            return reader.read(callback, self._new_id if event_id is None else lambda: event_id)
+        except NotUnderstood:
+            raise
+        except Exception as error:  # noqa: BLE001
+            # Ours to mend, not the sender's: the callback stays, and can be released then.
+            # The error's text may quote the callback, so it is not logged.
+            log.error("source %s: normalisation failed: %s", callback.source, type(error).__name__)
+            raise NotUnderstood(f"the relay failed to read it ({type(error).__name__})") from None
+
+    async def release(self, quarantine_id: str) -> Receipt | None:
+        """Take a quarantined callback in after all; None where there is none of this id.
+
+        Raises NotUnderstood where today's configuration does not help either.
+        """
+        row = await self._store.quarantined_one(quarantine_id)
+        if row is None:
+            return None
+        return await self._store.release(quarantine_id, await self.arrival(row.callback))
+
+    def copy(self, row: EventRow, sink: str) -> Arrival:
+        """An event once more under an id of its own, for one sink (`replay --as-new`)."""
+        return Arrival(
+            event=replace(row.event, id=self._new_id()),
+            callback=row.callback,
+            source=row.source,
+            kind=row.event.type.removeprefix(TYPE_PREFIX),
+            deliveries={sink: None},
+            copy_of=row.event.id,
+        )
+
+    async def _deliveries(self, event: Event) -> Mapping[str, str | None]:
+        opted_out = await self._opted_out(event)
+        verdicts = {name: self._verdict(name, event, opted_out) for name in self._names}
+        return {
+            name: verdict if isinstance(verdict, str) else None
+            for name, verdict in verdicts.items()
+            if verdict is not False
+        }
+
+    def _verdict(self, name: str, event: Event, opted_out: bool) -> bool | str:
+        """Whether the sink's `when` matches; an error's text where it cannot tell."""
+        when = self._conditions.get(name)
+        if when is None:
+            return True
+        try:
+            return when.matches(event, opted_out)
+        except EvaluationError as error:
+            return f"when: {error}"
+
+    async def _opted_out(self, event: Event) -> bool:
+        """The contact's last word, which may be this very event."""
+        if not self.asks_consent:
+            return False
+        if event.data["consent"]:
+            return bool(event.data["consent"] == "opt_out")
+        source = event.source.removeprefix("/callbacks/")
+        return await self._store.opted_out(source, event.data["mobile"])

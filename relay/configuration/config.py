@@ -1,0 +1,333 @@
+"""The configuration: relay.yaml read, filled in and checked, every mistake with its line."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal, TypeVar
+from zoneinfo import ZoneInfo
+
+from relay.address import Address
+from relay.configuration import extras
+from relay.configuration.mistake import ConfigError, Location, Mistake, Problem
+from relay.configuration.plugins import RegisteredSink, Registry, plugin_name
+from relay.configuration.plugins import load as load_plugins
+from relay.configuration.reading import Reading
+from relay.configuration.settings import (
+    DEFAULT_PLUGINS,
+    DEFAULT_STORE,
+    POSTGRESQL,
+    Admin,
+    Alerts,
+    Breaker,
+    IPNetwork,
+    Retention,
+    Retry,
+    Server,
+    Settings,
+    SinkSettings,
+    SourceConfig,
+    Tracing,
+    parse_timezone,
+)
+from relay.nearest import suggestion
+from relay.sink import Options, Sink
+from relay.templates.expressions import Condition, Environment, ExpressionError
+from relay.templates.expressions import Mapping as RecordMap
+from relay.units import Rate
+
+__all__ = ["Config", "ConfigError", "Problem", "SinkConfig", "SourceConfig", "load"]
+
+UNGUARDED = "needs tokens or allow_from, as other machines can reach {}"
+NO_TRACES = "needs the extra otel: pip install 'sumotext-relay[otel]'"
+NO_LOGIN = "should be reached by this machine alone, as 127.0.0.1:8081 is: it has no login yet"
+
+HELD = RegisteredSink("", Sink, "")
+"""Stands in where a sink is not to be made."""
+
+S = TypeVar("S")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """`size` deliveries at most go together; one waits `wait` seconds for others."""
+
+    size: int
+    wait: float
+
+
+@dataclass(frozen=True, slots=True)
+class SinkConfig:
+    """A sink as relay.yaml describes it, ready to be made."""
+
+    name: str
+    plugin: str
+    sink_class: type[Sink]
+    enabled: bool
+    when: Condition | None
+    map: RecordMap | None
+    options: Options = field(repr=False)
+    batch: Batch
+    concurrency: int
+    rate: Rate | None
+    timeout: float
+    order: Literal["contact", "none"]
+    retry: Retry
+    breaker: Breaker
+    allow_private: list[IPNetwork]
+    held: str | None = None
+    """Why it is only queued for; its class and its options are none then."""
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """All that relay.yaml says, with absolute paths. `store` is a file or a postgresql:// URL.
+
+    `store_reserve` is in bytes.
+    """
+
+    path: Path
+    folder: Path
+    server: Server
+    admin: Admin
+    store: Path | str = field(repr=False)
+    store_fallback: Path
+    store_reserve: int
+    retention: Retention
+    timezone: ZoneInfo
+    environment: Environment = field(repr=False)
+    sources: dict[str, SourceConfig]
+    sinks: dict[str, SinkConfig]
+    alerts: Alerts
+    tracing: Tracing | None
+    registry: Registry = field(repr=False)
+    text: bytes = field(repr=False)
+    """The file as it was read."""
+    problems: Sequence[str] = ()
+    """What is wrong with `path`, where this is the last valid configuration in its place."""
+
+
+def load(path: Path, environ: Mapping[str, str], *, fill: bool = True) -> Config:
+    """Read relay.yaml. Raises one ConfigError for all that is wrong.
+
+    With `fill=False` a placeholder that has nothing to be filled with is left as it stands.
+    """
+    reading = Reading(path, environ, strict=fill)
+    return configured(reading, registry_of(reading))
+
+
+def configured(
+    reading: Reading,
+    registry: Registry,
+    *,
+    held: Mapping[str, str] = MappingProxyType({}),
+    problems: Sequence[str] = (),
+) -> Config:
+    """What a reading comes to. Raises ConfigError for all that is wrong.
+
+    Of the sinks in `held`, with the reasons, neither the plugin nor the options are looked at.
+    """
+    context = {"folder": reading.folder, "strict": reading.strict}
+    settings = reading.validated(Settings, reading.values, context=context)
+    environment = Environment(_timezone(reading.part("timezone")))
+    _check_listeners(reading)
+    _check_store(reading)
+    if reading.part("tracing") is not None and not extras.traces():
+        reading.complain([Mistake(("tracing",), NO_TRACES)])
+    sinks = {
+        name: _SinkReader(reading, name, environment, registry, held.get(name))
+        for name in reading.names("sinks")
+    }
+    if settings is None or reading.mistakes:
+        raise reading.error()
+    return Config(
+        path=reading.origin,
+        folder=reading.folder,
+        server=settings.server,
+        admin=settings.admin,
+        store=_place(settings.store, reading.folder),
+        store_fallback=reading.folder / (settings.store_fallback or _beside(settings.store)),
+        store_reserve=settings.store_reserve,
+        retention=settings.retention,
+        timezone=settings.timezone,
+        environment=environment,
+        sources=settings.sources,
+        sinks={name: sinks[name].config(each) for name, each in settings.sinks.items()},
+        alerts=settings.alerts,
+        tracing=settings.tracing,
+        registry=registry,
+        text=reading.text,
+        problems=problems,
+    )
+
+
+class _SinkReader:
+    """Checks what the model of all sinks cannot: the plugin, its options, the expressions."""
+
+    def __init__(
+        self,
+        reading: Reading,
+        name: str,
+        environment: Environment,
+        registry: Registry,
+        held: str | None,
+    ) -> None:
+        self.reading = reading
+        self.name = name
+        self.environment = environment
+        self.held = held
+        self.registered = self._registered(registry) if held is None else HELD
+        self.options = self._options() if held is None else Options()
+        self.when = self._compiled("when", str, environment.condition)
+        self.map = self._compiled("map", dict, environment.mapping)
+        self.limit = self._limit()
+
+    def config(self, settings: SinkSettings) -> SinkConfig:
+        """The sink, once nothing at all is wrong."""
+        assert self.registered is not None
+        assert self.options is not None
+        return SinkConfig(
+            name=self.name,
+            plugin=settings.plugin,
+            sink_class=self.registered.sink_class,
+            enabled=settings.enabled,
+            when=self.when,
+            map=self.map,
+            options=self.options,
+            batch=Batch(settings.batch.size or self.limit, settings.batch.wait),
+            concurrency=settings.concurrency,
+            rate=settings.rate,
+            timeout=settings.timeout,
+            order=settings.order,
+            retry=settings.retry,
+            breaker=settings.breaker,
+            allow_private=settings.allow_private,
+            held=self.held,
+        )
+
+    def _at(self, *rest: str | int) -> Location:
+        return ("sinks", self.name, *rest)
+
+    def _complain(self, message: str, *rest: str | int) -> None:
+        self.reading.complain([Mistake(self._at(*rest), message)])
+
+    def _registered(self, registry: Registry) -> RegisteredSink | None:
+        plugin = self.reading.part(*self._at("plugin"))
+        if not isinstance(plugin, str):
+            return None
+        broken = {plugin_name(Path(error.path)) for error in registry.errors}
+        if plugin not in registry.sinks and plugin not in broken:
+            hint = suggestion(plugin, registry.sinks)
+            self._complain(f"there is no such plugin{hint}", "plugin")
+        return registry.sinks.get(plugin)
+
+    def _options(self) -> Options | None:
+        options = self.reading.part(*self._at("options")) or {}
+        if self.registered is None or not isinstance(options, dict):
+            return None
+        context = {"environment": self.environment, "folder": self.reading.folder}
+        model = self.registered.sink_class.Options
+        try:
+            return self.reading.validated(model, options, self._at("options"), context)
+        except Exception as error:  # noqa: BLE001  a plugin's validator can raise anything
+            self._complain(f"the plugin fails to check them: {type(error).__name__}", "options")
+            return None
+
+    def _compiled(self, key: str, kind: type[S], compiler: Callable[[S], T]) -> T | None:
+        value = self.reading.part(*self._at(key))
+        if key == "when" and isinstance(value, bool):
+            value = str(value).lower()
+        if not isinstance(value, kind):
+            return None
+        try:
+            return compiler(value)
+        except ExpressionError as error:
+            self.reading.complain(
+                Mistake(self._at(key, *each.location), each.message) for each in error.mistakes
+            )
+            return None
+
+    def _limit(self) -> int:
+        """The most that the sink takes at once. Complains of a `batch.size` above it."""
+        if self.registered is None or self.options is None or self.held is not None:
+            return 1
+        try:
+            limit = self.registered.sink_class.batch_limit(self.options)
+        except Exception as error:  # noqa: BLE001  it is the plugin's
+            self._complain(f"the plugin's batch_limit fails: {type(error).__name__}", "options")
+            return 1
+        size = self.reading.part(*self._at("batch", "size"))
+        if isinstance(size, int) and size > limit:
+            self._complain(
+                f"should be at most {limit}, which is all that the sink takes at once",
+                "batch",
+                "size",
+            )
+        return limit
+
+
+def _timezone(text: Any) -> ZoneInfo:
+    try:
+        return parse_timezone(text)
+    except (TypeError, ValueError):
+        return ZoneInfo("UTC")
+
+
+def _place(store: str, folder: Path) -> Path | str:
+    return store if store.startswith(POSTGRESQL) else folder / store
+
+
+def _beside(store: str) -> str:
+    """Where the spill is unless relay.yaml says it."""
+    return f"{DEFAULT_STORE if store.startswith(POSTGRESQL) else store}.spill"
+
+
+def registry_of(reading: Reading) -> Registry:
+    """The plugins that can be used; those that do not load are among the reading's mistakes."""
+    folders = reading.part("plugins")
+    if not isinstance(folders, list):
+        folders = [DEFAULT_PLUGINS]
+    names = [name for name in folders if isinstance(name, str)]
+    for index, name in enumerate(folders):
+        # The default one need not be there.
+        if (
+            isinstance(name, str)
+            and name != DEFAULT_PLUGINS
+            and not (reading.folder / name).is_dir()
+        ):
+            reading.complain([Mistake(("plugins", index), "there is no such folder")])
+    registry = load_plugins([reading.folder / name for name in names])
+    reading.complain(Mistake(("plugins",), str(error)) for error in registry.errors)
+    return registry
+
+
+def _check_store(reading: Reading) -> None:
+    store = reading.part("store")
+    if isinstance(store, str) and store and (reading.folder / store).is_dir():
+        reading.complain([Mistake(("store",), "should be a file, and this is a folder")])
+
+
+def _check_listeners(reading: Reading) -> None:
+    """Beyond this machine, the public listener wants guarded sources, the other one a login."""
+    public = _listen(reading, "server")
+    reached = str(public) if public and not public.loopback else None
+    if reading.part("server", "proxies"):
+        reached = "the relay through a proxy"
+    if reached:
+        for name in reading.names("sources"):
+            source = reading.part("sources", name)
+            if not (
+                isinstance(source, dict) and (source.get("tokens") or source.get("allow_from"))
+            ):
+                reading.complain([Mistake(("sources", name), UNGUARDED.format(reached))])
+    admin = _listen(reading, "admin")
+    if admin and not admin.loopback:
+        reading.complain([Mistake(("admin", "listen"), NO_LOGIN)])
+
+
+def _listen(reading: Reading, listener: str) -> Address | None:
+    try:
+        return Address.parse(reading.part(listener, "listen"))
+    except (AttributeError, ValueError):
+        return None

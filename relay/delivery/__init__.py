@@ -1,0 +1,1 @@
+"""The delivery: how what is stored gets to the sinks."""

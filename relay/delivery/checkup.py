@@ -1,0 +1,32 @@
+"""The checkup: each sink asked whether it would deliver; nothing is sent."""
+
+import asyncio
+from collections.abc import Iterable
+
+from relay.clock import SystemClock
+from relay.configuration.config import SinkConfig
+from relay.delivery.classify import readable
+from relay.delivery.dispatch import within
+from relay.delivery.fleet import make_sink
+
+TIMEOUT = 30.0
+
+
+async def check_all(sinks: Iterable[SinkConfig]) -> dict[str, list[str]]:
+    """By the sinks' names, what their own `check` finds."""
+    asked = list(sinks)
+    found = await asyncio.gather(*(check(sink) for sink in asked))
+    return {sink.name: problems for sink, problems in zip(asked, found, strict=True)}
+
+
+async def check(sink: SinkConfig) -> list[str]:
+    """What the sink's own `check` finds. Plugins may raise anything."""
+    try:
+        made = make_sink(sink, SystemClock())
+        async with made.http:
+            found = await within(TIMEOUT, made.check())
+            return [readable(each) for each in found or ()]
+    except TimeoutError:
+        return [f"no answer within {TIMEOUT:.0f} seconds"]
+    except Exception as error:  # noqa: BLE001  it is the plugin's, whatever it is
+        return [f"{type(error).__name__}: {error}"]

@@ -1,0 +1,168 @@
+"""The dispatch: claims go to the sink, and each comes back with an outcome, whatever happens."""
+
+import asyncio
+from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from relay.clock import Clock, SystemClock
+from relay.configuration.config import SinkConfig
+from relay.delivery import limiter
+from relay.delivery.activeclock import ActiveClock
+from relay.delivery.classify import outcome_of, sound
+from relay.outcome import Delivered, Outcome, Pause, Reject, Retry
+from relay.sink import Delivery, Sink
+from relay.store import Claim
+from relay.telemetry.tracing import Traces
+from relay.templates.expressions import EvaluationError
+
+STREAK = 5
+"""So many contacts refused in a row for one cause point to a mistake in the configuration."""
+ABANDON_AFTER = 1.0
+"""Seconds in which a send has to end once it is cancelled."""
+SHORTEST_LOOK = 0.01
+
+
+class Unruly(Exception):
+    """A plugin raised what is meant to end a process; it ends the one delivery."""
+
+
+class MapFailed(Reject):
+    """The sink's `map` raised for this event."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What became of one claim. `started` in seconds since the epoch, `duration` in seconds."""
+
+    claim: Claim
+    outcome: Outcome
+    started: float
+    duration: float
+
+
+class Dispatch:
+    """Sends claims to one sink: renders the records, keeps the time-out, classes what is raised."""
+
+    def __init__(
+        self, config: SinkConfig, sink: Sink, clock: Clock, traces: Traces | None = None
+    ) -> None:
+        self._config = config
+        self._sink = sink
+        self._clock = clock
+        self._traces = traces
+
+    async def send(self, claims: Sequence[Claim]) -> list[Result]:
+        """Send the claims together; a result for each. Raises nothing but CancelledError."""
+        if self._traces is None:
+            return await self._send(claims)
+        with self._traces.attempts(self._config.name, claims) as attempts:
+            results = await self._send(claims)
+            attempts.end([result.outcome for result in results])
+        return results
+
+    async def _send(self, claims: Sequence[Claim]) -> list[Result]:
+        started, begun = self._clock.now(), self._clock.monotonic()
+        limiter.urgent.set(any(claim.urgent for claim in claims))
+        deliveries: list[Delivery] = []
+        outcomes: dict[int, Outcome] = {}
+        for claim in claims:
+            try:
+                deliveries.append(self._delivery(claim))
+            except EvaluationError as error:
+                outcomes[claim.seq] = MapFailed(f"map: {error}")
+        sent = [claim for claim in claims if claim.seq not in outcomes]
+        if sent:
+            results = await self._send_or_split(deliveries)
+            outcomes |= {claim.seq: sound(each) for claim, each in zip(sent, results, strict=True)}
+        duration = self._clock.monotonic() - begun
+        return [Result(claim, outcomes[claim.seq], started, duration) for claim in claims]
+
+    def _delivery(self, claim: Claim) -> Delivery:
+        mapping = self._config.map
+        event = claim.event
+        record = mapping.record(event, claim.opted_out) if mapping else event.to_dict()
+        return Delivery(event.id, event, record, claim.attempt, claim.replayed, claim.stale)
+
+    async def _send_or_split(self, deliveries: Sequence[Delivery]) -> list[Outcome]:
+        """A batch that is refused as a whole goes again one by one, to find the bad record."""
+        outcomes = await self._send_batch(deliveries)
+        if not isinstance(outcomes, Reject) or len(deliveries) == 1:
+            return outcomes if isinstance(outcomes, list) else [outcomes] * len(deliveries)
+        singly: list[Outcome] = []
+        for delivery in deliveries:
+            if len(singly) == STREAK and all(isinstance(each, Reject) for each in singly):
+                rest = len(deliveries) - STREAK
+                return singly + [Pause(f"each record is refused: {outcomes.reason}")] * rest
+            outcome = await self._send_batch([delivery])
+            singly += outcome if isinstance(outcome, list) else [outcome]
+        return singly
+
+    async def _send_batch(self, deliveries: Sequence[Delivery]) -> list[Outcome] | Outcome:
+        """The outcomes in order, or the one that applies to all."""
+        try:
+            outcomes = await within(self._config.timeout, self._sink.send_batch(deliveries))
+        except TimeoutError:
+            return Retry(f"no end within {self._config.timeout:g} s")
+        except Exception as error:  # noqa: BLE001  whatever a plugin raises is an outcome
+            return outcome_of(error, self._clock.now())
+        return self._checked(outcomes, len(deliveries))
+
+    def _checked(self, outcomes: Any, expected: int) -> list[Outcome] | Outcome:
+        """A plugin may return anything."""
+        try:
+            listed = list(outcomes)
+        except TypeError:
+            listed = [outcomes]
+        if len(listed) != expected:
+            return Retry(f"send_batch returned {len(listed)} outcomes for {expected} deliveries")
+        return [
+            each
+            if isinstance(each, Delivered | Retry | Reject | Pause)
+            else Retry(f"send_batch returned {type(each).__name__}, which is no outcome")
+            for each in listed
+        ]
+
+
+async def within(seconds: float, work: Awaitable[Any]) -> Any:
+    """The result of `work`. Raises TimeoutError, even where the work will not be cancelled.
+
+    What `work` spends waiting for the sink's `rate` does not count.
+    """
+    watch = ActiveClock(SystemClock())
+    watch.go()
+    limiter.stopwatch.set(watch)
+    task = asyncio.ensure_future(_contained(work))
+    task.add_done_callback(_heard)
+    try:
+        while not task.done() and (left := seconds - watch.now()) > 0:
+            await asyncio.wait({task}, timeout=max(left, SHORTEST_LOOK))
+    finally:
+        if not task.done():
+            task.cancel()
+            await asyncio.wait({task}, timeout=ABANDON_AFTER)
+    if task.cancelled() or not task.done():
+        raise TimeoutError
+    return _result(task)
+
+
+async def _contained(work: Awaitable[Any]) -> Any:
+    """The result of `work`. asyncio would hand these two past its task, to the whole relay."""
+    try:
+        return await work
+    except (SystemExit, KeyboardInterrupt) as error:
+        raise Unruly(type(error).__name__) from None
+
+
+def _result(task: asyncio.Future[Any]) -> Any:
+    """The task's result. Libraries in Rust, for one, raise what is no Exception when they fail."""
+    error = task.exception()
+    if error is not None and not isinstance(error, Exception):
+        raise Unruly(type(error).__name__)
+    return task.result()
+
+
+def _heard(task: asyncio.Future[Any]) -> None:
+    """See the error of work that was left behind: asyncio would log it, with what it quotes."""
+    if not task.cancelled():
+        task.exception()

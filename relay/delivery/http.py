@@ -1,0 +1,335 @@
+"""The one way out: an httpx client that is guarded, limited in time and size, and counted.
+
+httpx is the API that plugins see; aiohttp carries the requests, as it is several times faster
+and shows each address before it is dialled. Nothing here reads the environment, keeps a cookie
+or follows a redirect, and no error's text holds a URL.
+"""
+
+import asyncio
+import contextlib
+import functools
+import logging
+import os
+import socket
+import ssl
+from collections.abc import AsyncIterator, Iterator, Sequence
+from typing import Any
+
+import aiohttp
+import aiohttp.abc
+import httpx
+import yarl
+
+from relay.delivery.guard import Network, refusal
+from relay.delivery.limiter import Limiter
+from relay.outcome import Pause
+from relay.release import version
+from relay.telemetry.tracing import outgoing
+
+CONNECTIONS = 100
+# Below the 5 s of many servers, so that no request meets a connection just being closed.
+KEEP_ALIVE = 4.0
+CONNECT_TIMEOUT = 10.0
+LARGEST_ANSWER = 8 * 1024 * 1024
+ANSWER_READ = 64 * 1024
+ANSWER_TIME = 5.0
+REDIRECTS = frozenset({301, 302, 303, 307, 308})
+
+# The first that fits. aiohttp's own texts may hold the URL with its secrets: they are used only
+# for a connection (host and port) and for a header that cannot be sent (line break, NUL).
+ERRORS: tuple[tuple[type[Exception], type[httpx.TransportError], str | None], ...] = (
+    (aiohttp.ConnectionTimeoutError, httpx.ConnectTimeout, "no connection in time"),
+    (TimeoutError, httpx.ReadTimeout, "no full answer in time"),
+    (aiohttp.ClientConnectorError, httpx.ConnectError, None),
+    (aiohttp.ServerDisconnectedError, httpx.RemoteProtocolError, "closed without an answer"),
+    (aiohttp.ClientConnectionError, httpx.ReadError, "the connection broke"),
+    (aiohttp.ClientPayloadError, httpx.ReadError, "the answer broke off"),
+    (aiohttp.InvalidURL, httpx.UnsupportedProtocol, "the URL cannot be requested"),
+    (aiohttp.ClientError, httpx.RemoteProtocolError, "the answer is not valid HTTP"),
+    (ValueError, httpx.LocalProtocolError, None),
+)
+
+
+def client(
+    *,
+    timeout: float,
+    allow_private: Sequence[Network] = (),
+    limiter: Limiter | None = None,
+    resolver: aiohttp.abc.AbstractResolver | None = None,
+) -> httpx.AsyncClient:
+    """A client for one sink.
+
+    `timeout` covers a request from the lookup of the name to the last byte of the answer; what
+    a request asks for itself can only shorten it. `resolver` is for tests.
+    """
+    # httpx logs each URL at INFO, and URLs hold tokens.
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    return _Client(
+        transport=Transport(timeout, allow_private, limiter, resolver),
+        timeout=timeout,
+        trust_env=False,
+        headers={"user-agent": f"sumotext-relay/{version()}", "accept-encoding": "gzip, deflate"},
+    )
+
+
+async def read_answer(response: httpx.Response, limit: int = ANSWER_READ) -> bytes:
+    """The beginning of a streamed answer, and the response closed.
+
+    The status has been said before: that the rest comes slowly, is too long or breaks off
+    changes nothing, so what has come within five seconds is returned.
+    """
+    answer = bytearray()
+    try:
+        with contextlib.suppress(httpx.TransportError, TimeoutError):
+            async with asyncio.timeout(ANSWER_TIME):
+                async for chunk in response.aiter_raw():
+                    answer += chunk
+                    if len(answer) >= limit:
+                        break
+    finally:
+        await response.aclose()
+        _untie(response)
+    return bytes(answer[:limit])
+
+
+def _untie(response: httpx.Response) -> None:
+    """Undo the circle of a response and its stream: httpx leaves it to the garbage collector."""
+    response.stream = httpx.ByteStream(b"")
+
+
+class Transport(httpx.AsyncBaseTransport):
+    """Carries httpx's requests over aiohttp.
+
+    `httpx_aiohttp` does the same, but takes a dropped connection for a time-out of the connect,
+    lets errors through with the URL in their text, and has no limit to an answer's time or size.
+    """
+
+    def __init__(
+        self,
+        timeout: float,
+        allow_private: Sequence[Network],
+        limiter: Limiter | None,
+        resolver: aiohttp.abc.AbstractResolver | None,
+    ) -> None:
+        self._timeout = timeout
+        self._private = allow_private
+        self._limiter = limiter
+        self._resolver = resolver
+        self._session: aiohttp.ClientSession | None = None
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        if self._limiter is not None:
+            await self._limiter.acquire()
+        if self._session is None:
+            self._session = self._new_session()
+        with _as_httpx_errors():
+            answer = await self._session.request(
+                request.method,
+                _url(request.url),
+                headers=_headers(request),
+                data=_body(request),
+                allow_redirects=False,
+                timeout=_time_limit(self._timeout, request.extensions.get("timeout")),
+            )
+        return httpx.Response(
+            answer.status,
+            headers=_answer_headers(answer),
+            stream=_Answer(answer),
+            request=request,
+            extensions={"http_version": b"HTTP/1.1"},
+        )
+
+    def _new_session(self) -> aiohttp.ClientSession:
+        """Made with the first request, as aiohttp wants a running loop."""
+        connector = aiohttp.TCPConnector(
+            limit=CONNECTIONS,
+            keepalive_timeout=KEEP_ALIVE,
+            resolver=_GuardedResolver(self._resolver or aiohttp.ThreadedResolver(), self._private),
+            socket_factory=self._guarded_socket,
+            ssl=_trust(),
+        )
+        return aiohttp.ClientSession(
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            # httpx has said all headers; aiohttp adds none of its own.
+            skip_auto_headers=("Accept", "Accept-Encoding", "Content-Type", "User-Agent"),
+        )
+
+    def _guarded_socket(self, info: aiohttp.AddrInfoType) -> socket.socket:
+        """The last word: this very address is dialled next, whatever led here."""
+        family, kind, protocol, _, address = info
+        _refuse(str(address[0]), self._private)
+        return socket.socket(family, kind, protocol)
+
+    async def aclose(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+
+class _GuardedResolver(aiohttp.abc.AbstractResolver):
+    """Refuses a name if any of its addresses is closed.
+
+    The socket factory would stop only the closed ones, and aiohttp, trying several addresses
+    at once, would lose the reason.
+    """
+
+    def __init__(self, resolver: aiohttp.abc.AbstractResolver, private: Sequence[Network]) -> None:
+        self._resolver = resolver
+        self._private = private
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[aiohttp.abc.ResolveResult]:
+        found = await self._resolver.resolve(host, port, family)
+        for each in found:
+            _refuse(each["host"], self._private)
+        return found
+
+    async def close(self) -> None:
+        await self._resolver.close()
+
+
+class _Answer(httpx.AsyncByteStream):
+    """An answer's body; aiohttp unpacks it bit by bit, so that a small one cannot fill memory."""
+
+    def __init__(self, answer: aiohttp.ClientResponse) -> None:
+        self._answer = answer
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        size = 0
+        with _as_httpx_errors():
+            async for chunk in self._answer.content.iter_any():
+                size += len(chunk)
+                if size > LARGEST_ANSWER:
+                    raise httpx.RemoteProtocolError("the answer is larger than 8 MiB")
+                yield chunk
+
+    async def aclose(self) -> None:
+        self._answer.release()
+
+
+class _NoCookies(httpx.Cookies):
+    """What a sink's server sets is not sent back; and httpx takes its time over each answer."""
+
+    def extract_cookies(self, response: httpx.Response) -> None:
+        pass
+
+
+class _Client(httpx.AsyncClient):
+    async def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
+        response = await super().send(request, **options)
+        if response.is_closed:
+            _untie(response)
+        return response
+
+    @functools.cached_property
+    def cookies(self) -> httpx.Cookies:
+        return _NoCookies()
+
+
+@contextlib.contextmanager
+def _as_httpx_errors() -> Iterator[None]:
+    try:
+        yield
+    except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+        raise _translated(error) from error
+
+
+def _translated(error: Exception) -> httpx.TransportError:
+    return next(
+        translation(text or _told(error))
+        for kind, translation, text in ERRORS
+        if isinstance(error, kind)
+    )
+
+
+def _told(error: Exception) -> str:
+    if type(error) is aiohttp.ClientConnectorError:  # those of TLS and DNS say more themselves
+        return f"{error.host}:{error.port} cannot be reached: {_cause(error.os_error)}"
+    return str(error)
+
+
+def _cause(error: OSError) -> str:
+    """The system's own words, without the address that asyncio puts before them."""
+    if error.errno is not None and error.errno > 0:
+        return os.strerror(error.errno)
+    return error.strerror or str(error)
+
+
+def _refuse(address: str, private: Sequence[Network]) -> None:
+    """Raise Pause for a closed address: only the operator can change that.
+
+    It is no OSError, which aiohttp would wrap or take for a reason to try the next address.
+    """
+    if reason := refusal(address, private):
+        raise Pause(reason)
+
+
+def _url(url: httpx.URL) -> yarl.URL:
+    """Exactly the URL that httpx built; userinfo has become a header."""
+    if url.scheme not in {"http", "https"} or not url.host:
+        raise httpx.UnsupportedProtocol("the URL is not http:// or https:// with a host")
+    return _yarl(f"{url.scheme}://{url.netloc.decode()}{url.raw_path.decode()}")
+
+
+@functools.lru_cache(maxsize=64)
+def _yarl(url: str) -> yarl.URL:
+    return yarl.URL(url, encoded=True)
+
+
+def _headers(request: httpx.Request) -> list[tuple[str, str]]:
+    """All but the one about framing, which is aiohttp's to say."""
+    headers = [
+        (name.decode(), value.decode())
+        for name, value in request.headers.raw
+        if name.lower() != b"transfer-encoding"
+    ]
+    if (trace := outgoing.get()) and "traceparent" not in request.headers:
+        headers.append(("traceparent", trace))
+    return headers
+
+
+def _body(request: httpx.Request) -> bytes | AsyncIterator[bytes] | None:
+    try:
+        return request.content or None
+    except httpx.RequestNotRead:
+        assert isinstance(request.stream, httpx.AsyncByteStream)
+        return aiter(request.stream)
+
+
+def _time_limit(sink: float, asked: dict[str, float | None] | None) -> aiohttp.ClientTimeout:
+    read = (asked or {}).get("read")
+    return _client_timeout(sink if read is None else min(sink, read))
+
+
+@functools.lru_cache(maxsize=64)
+def _client_timeout(total: float) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(total=total, sock_connect=min(total, CONNECT_TIMEOUT))
+
+
+def _answer_headers(answer: aiohttp.ClientResponse) -> list[tuple[bytes, bytes]]:
+    """As they came, but the body is unpacked already, and of a redirect only the host is told."""
+    headers = list(answer.raw_headers)
+    if "Content-Encoding" in answer.headers:
+        gone = (b"content-encoding", b"content-length")
+        headers = [(name, value) for name, value in headers if name.lower() not in gone]
+    if answer.status in REDIRECTS:
+        headers = [(n, _origin(v) if n.lower() == b"location" else v) for n, v in headers]
+    return headers
+
+
+def _origin(location: bytes) -> bytes:
+    """`https://host`; the rest may hold secrets, and httpx fails on what is no URL."""
+    try:
+        url = yarl.URL(location.decode())
+        return str(url.origin()).encode()
+    except ValueError:
+        return b"/"
+
+
+@functools.cache
+def _trust() -> ssl.SSLContext:
+    """The usual authorities, and those that the machine's administrator has added."""
+    context = httpx.create_ssl_context(trust_env=False)
+    context.load_default_certs()
+    return context

@@ -1,0 +1,60 @@
+"""The lessons: what results say about the sink itself, rather than about one delivery."""
+
+from relay.configuration.config import SinkConfig
+from relay.delivery.breaker import Breaker, Streak
+from relay.delivery.depot import Depot
+from relay.delivery.dispatch import STREAK, MapFailed, Result
+from relay.delivery.hold import Hold
+from relay.outcome import Delivered, Pause, Reject, Retry
+from relay.store import Claim
+
+THROTTLED = 429
+
+
+class Lessons:
+    """Halts the sink by its hold, when results say that it is down or wrongly set up."""
+
+    def __init__(self, config: SinkConfig, hold: Hold, depot: Depot) -> None:
+        self._config = config.breaker
+        self._hold = hold
+        self._depot = depot
+        self._breaker = Breaker(config.breaker.failures)
+        self._streak = Streak(STREAK)
+
+    def forget(self) -> None:
+        """Nothing counts against the sink any more."""
+        self._breaker.success()
+        self._streak.end()
+
+    async def learn(self, result: Result, *, trial: bool) -> None:
+        """Of a `trial` that failed, its courier knows what to make."""
+        claim, outcome = result.claim, result.outcome
+        match outcome:
+            case Delivered():
+                self.forget()
+            case Pause():
+                await self._hold.pause(outcome.reason, after=outcome.after)
+            case Retry(after=(float() | int()) as after):
+                await self._hold.park(f"asked to wait: {outcome.reason}", after)
+            case Retry() if outcome.status != THROTTLED and not trial:
+                await self._learn_from_failure(claim, outcome)
+            case Reject() if not trial:
+                await self._learn_from_refusal(claim, outcome)
+            case _:
+                pass
+
+    async def _learn_from_failure(self, claim: Claim, outcome: Retry) -> None:
+        if self._breaker.failure(claim.contact):
+            await self._hold.open_breaker(
+                f"{self._config.failures} contacts failed in a row,"
+                f" the last with: {outcome.reason}",
+                self._config.cooldown,
+            )
+
+    async def _learn_from_refusal(self, claim: Claim, outcome: Reject) -> None:
+        cause = MapFailed if isinstance(outcome, MapFailed) else outcome.status
+        if cause is None:
+            return
+        if streak := self._streak.refusal(cause, claim.contact, claim.seq):
+            await self._hold.pause(f"{STREAK} contacts in a row were refused: {outcome.reason}")
+            await self._depot.revive(streak)

@@ -1,0 +1,61 @@
+"""A sink's `rate`: so many requests in any stretch of so many seconds."""
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Iterator
+from contextvars import ContextVar
+
+from relay.clock import Clock
+from relay.delivery.activeclock import ActiveClock
+from relay.units import Rate
+
+urgent: ContextVar[bool] = ContextVar("urgent", default=False)
+"""True while an opt-out is delivered: its requests do not wait, but count for those to come."""
+
+stopwatch: ContextVar[ActiveClock | None] = ContextVar("stopwatch", default=None)
+"""Times a send; it stands still while the send waits here, which is no fault of the sink."""
+
+
+@contextlib.contextmanager
+def unmeasured() -> Iterator[None]:
+    """What is waited for in here does not count against the sink's time-out."""
+    watch = stopwatch.get()
+    if watch is None:
+        yield
+        return
+    watch.halt()
+    try:
+        yield
+    finally:
+        watch.go()
+
+
+class Limiter:
+    """Lets `rate.count` requests pass in any `rate.per` seconds, in the order they came."""
+
+    def __init__(self, rate: Rate, clock: Clock) -> None:
+        self._per = rate.per
+        self._clock = clock
+        self._passed: deque[float] = deque(maxlen=rate.count)
+        self._turn = asyncio.Lock()
+
+    async def acquire(self) -> None:
+        """Return when one more request may be made."""
+        if urgent.get():
+            self._pass()
+            return
+        with unmeasured():
+            async with self._turn:
+                while (wait := self._wait()) > 0:
+                    await self._clock.sleep(wait)
+                self._pass()
+
+    def _pass(self) -> None:
+        self._passed.append(self._clock.monotonic())
+
+    def _wait(self) -> float:
+        """How long until the oldest of the last `count` requests is `per` seconds ago."""
+        if len(self._passed) < (self._passed.maxlen or 0):
+            return 0.0
+        return self._passed[0] + self._per - self._clock.monotonic()

@@ -1,0 +1,74 @@
+"""The trips: a batch goes to the sink, how each delivery ended is written, and learned from."""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+
+from relay.clock import Clock
+from relay.delivery.depot import Depot
+from relay.delivery.dispatch import Dispatch, Result
+from relay.delivery.hold import Hold
+from relay.delivery.lessons import Lessons
+from relay.delivery.verdict import Judge
+from relay.store import Claim
+from relay.telemetry.tally import Deliveries, word_of
+
+
+class Trips:
+    """Several may be under way at once. What was claimed is settled here, or put back."""
+
+    def __init__(
+        self,
+        dispatch: Dispatch,
+        judge: Judge,
+        lessons: Lessons,
+        hold: Hold,
+        depot: Depot,
+        clock: Clock,
+        log: logging.Logger,
+    ) -> None:
+        self._dispatch = dispatch
+        self._judge = judge
+        self._lessons = lessons
+        self._hold = hold
+        self._depot = depot
+        self._clock = clock
+        self._log = log
+        self._under_way = 0
+        self._home = asyncio.Event()
+        self._home.set()
+        self.tally = Deliveries()
+
+    async def make(self, claims: Sequence[Claim], *, trial: bool = False) -> list[Result]:
+        """Send a batch and write how it ended; while the sink is halted, only as a `trial`.
+
+        What is cancelled stays in flight: the store puts it back when it is closed.
+        """
+        if not claims or (self._hold.left() and not trial):
+            await self._depot.put_back(claims)
+            return []
+        self._under_way += 1
+        self._home.clear()
+        try:
+            results = await self._dispatch.send(claims)
+            await self._conclude(results, trial=trial)
+            return results
+        finally:
+            self._under_way -= 1
+            if not self._under_way:
+                self._home.set()
+
+    async def over(self) -> None:
+        """Return when none is under way."""
+        await self._home.wait()
+
+    async def _conclude(self, results: Sequence[Result], *, trial: bool) -> None:
+        settlements = [self._judge.settlement(result, trial=trial) for result in results]
+        await self._depot.settle(settlements)
+        now = self._clock.now()
+        for result, settlement in zip(results, settlements, strict=True):
+            self.tally.concluded(result, settlement, now)
+            outcome = ": ".join(filter(None, (word_of(result.outcome), settlement.error)))
+            claim = result.claim
+            self._log.debug("%s: attempt %d: %s", claim.event.id, claim.attempt, outcome)
+            await self._lessons.learn(result, trial=trial)

@@ -1,0 +1,70 @@
+"""The verdict: what an outcome means for its delivery."""
+
+from dataclasses import replace
+
+from relay.configuration.config import SinkConfig
+from relay.delivery.dispatch import Result
+from relay.delivery.hold import MICROSECONDS, PROBE_EVERY, Hold
+from relay.delivery.retry import LONGEST_HOLD, RetryPolicy
+from relay.outcome import Delivered, NotDelivered, Pause, Reject, Retry
+from relay.store import Attempt, Claim, Settlement, State
+
+TRIAL_RESTS = 1.5
+"""For how many trial periods a delivery that failed as a trial makes way for others."""
+ANSWER_KEPT = 2048
+
+
+class Judge:
+    """Settles results of one sink, by its retry policy and the time that its hold keeps."""
+
+    def __init__(self, config: SinkConfig, hold: Hold) -> None:
+        self._cooldown = config.breaker.cooldown
+        self._hold = hold
+        self._policy = RetryPolicy(
+            config.retry.initial, config.retry.max, config.retry.attempts, config.retry.window
+        )
+
+    def settlement(self, result: Result, *, trial: bool) -> Settlement:
+        """How the claim ends. A `trial` costs no attempt, and the next one takes another."""
+        claim, outcome = result.claim, result.outcome
+        if isinstance(outcome, Delivered):
+            return Settlement(claim.sink, claim.seq, State.DELIVERED, reference=outcome.reference)
+        settlement = replace(put_back(claim), error=outcome.reason, attempt=_attempt(result))
+        if isinstance(outcome, Pause):
+            return settlement
+        if trial:
+            period = PROBE_EVERY if self._hold.paused else self._cooldown
+            due = self._hold.after(TRIAL_RESTS * period)
+            return replace(settlement, state=State.WAITING, due=due, counted=False)
+        if isinstance(outcome, Reject):
+            return replace(settlement, state=State.DEAD)
+        return self._retried(settlement, claim, outcome)
+
+    def _retried(self, settlement: Settlement, claim: Claim, outcome: Retry) -> Settlement:
+        active = self._hold.active()
+        failed_at = active if claim.failed_at is None else claim.failed_at
+        wait = self._policy.wait(outcome, claim.attempt, max(0.0, active - failed_at))
+        if wait is None:
+            return replace(settlement, state=State.DEAD, failed_at=failed_at)
+        if outcome.after is not None:
+            wait = min(max(outcome.after, 0.0), LONGEST_HOLD)
+        due = self._hold.after(wait)
+        return replace(settlement, state=State.WAITING, failed_at=failed_at, due=due)
+
+
+def put_back(claim: Claim) -> Settlement:
+    """As if it had never been claimed."""
+    return Settlement(claim.sink, claim.seq, State.PENDING, failed_at=claim.failed_at)
+
+
+def _attempt(result: Result) -> Attempt:
+    """The failed attempt as it is recorded."""
+    outcome = result.outcome
+    assert isinstance(outcome, NotDelivered)
+    return Attempt(
+        int(result.started * MICROSECONDS),
+        result.duration,
+        outcome.reason,
+        outcome.status,
+        None if outcome.answer is None else outcome.answer[:ANSWER_KEPT],
+    )

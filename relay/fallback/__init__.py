@@ -1,0 +1,1 @@
+"""The fallback: where callbacks go while the store cannot be written."""

@@ -1,0 +1,86 @@
+"""The importer: brings what the spill holds to the store, in its order, each under its own id."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+
+from relay.callbacks.intake import Intake
+from relay.callbacks.normalise import NotUnderstood
+from relay.event import Event
+from relay.fallback.spill import Spill
+from relay.fallback.spillfile import Spilled
+from relay.store import Store, StoreError
+
+NOT_UNDERSTOOD = 422
+
+Found = tuple[Spilled, Event | None]
+"""With its event; without one it is for quarantine."""
+
+
+class Importer:
+    """Reads, stores, goes on; what is there already, it leaves at that."""
+
+    def __init__(self, intake: Intake, store: Store, spill: Spill) -> None:
+        self._intake = intake
+        self._store = store
+        self._spill = spill
+
+    async def bring(self, limit: int) -> int:
+        """Store the next lines; return how many. Raises StoreError or OSError."""
+        chunk = await self._spill.read(limit)
+        # After a crash, or a commit whose fate nobody knew, some of them are there already.
+        known = await self._store.known([each.id for each in chunk.records])
+        found = [self._found(each) for each in chunk.records if each.id not in known]
+        for each in _rounds(found) if self._intake.asks_consent else [found]:
+            await self._store_together(each)
+        if chunk.bad:
+            await self._spill.put_aside(*chunk.bad)
+        self._spill.passed(chunk)
+        return chunk.lines
+
+    def _found(self, spilled: Spilled) -> Found:
+        if spilled.status is not None:
+            return spilled, None
+        try:
+            return spilled, self._intake.event(spilled.callback, spilled.id)
+        except NotUnderstood as error:  # it was, by the configuration of then
+            return _not_understood(spilled, error.reason), None
+
+    async def _store_together(self, found: Sequence[Found]) -> None:
+        writes: list[Callable[[], Awaitable[object]]] = []
+        for spilled, event in found:
+            if event is None:
+                writes.append(partial(self._quarantine, spilled))
+            else:
+                arrival = await self._intake.arrival(spilled.callback, event)
+                writes.append(partial(self._store.add, arrival))
+        results = await asyncio.gather(*(write() for write in writes), return_exceptions=True)
+        for (spilled, _), result in zip(found, results, strict=True):
+            if type(result) is StoreError:  # this one alone: a person is to look at it
+                await self._quarantine(_not_understood(spilled, str(result)))
+            elif isinstance(result, BaseException):
+                raise result
+
+    async def _quarantine(self, spilled: Spilled) -> None:
+        assert spilled.status is not None
+        await self._store.quarantine(spilled.callback, spilled.status, spilled.reason, spilled.id)
+
+
+def _not_understood(spilled: Spilled, reason: str) -> Spilled:
+    return replace(spilled, status=NOT_UNDERSTOOD, reason=reason)
+
+
+def _rounds(found: Iterable[Found]) -> Iterator[list[Found]]:
+    """In their order, no contact twice in one: what comes after a word depends on it."""
+    taken: list[Found] = []
+    contacts: set[tuple[str, str]] = set()
+    for spilled, event in found:
+        contact = spilled.callback.source, event.data["mobile"] if event else spilled.id
+        if contact in contacts:
+            yield taken
+            taken, contacts = [], set()
+        taken.append((spilled, event))
+        contacts.add(contact)
+    if taken:
+        yield taken

@@ -1,0 +1,1 @@
+"""systemd: what it hands to the service and wants to be told."""

@@ -1,0 +1,1 @@
+"""Telemetry: what metrics, logs and traces show of a running relay."""

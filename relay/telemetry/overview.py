@@ -1,0 +1,84 @@
+"""The overview: how all of it stands, for the metrics, the health check and the alerts."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from relay.clock import Clock
+from relay.delivery.fleet import Fleet
+from relay.mask import mask_all
+from relay.store import Store
+from relay.telemetry.metrics import Readings
+from relay.telemetry.tally import Answers
+
+HALTED = ("paused", "parked", "held")
+
+
+class Overview:
+    """Asks the parts; each is asked anew each time.
+
+    `answers` and `refusals` are the public listener's. `facts` gives what metrics.FACTS names,
+    and `notices` sentences of what else an operator should know.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        fleet: Fleet,
+        clock: Clock,
+        answers: Answers,
+        refusals: Callable[[], Counter[int]],
+        facts: Callable[[], Mapping[str, float]] = dict,
+        notices: Callable[[], list[str]] = list,
+    ) -> None:
+        self._store = store
+        self._fleet = fleet
+        self._clock = clock
+        self._answers = answers
+        self._refusals = refusals
+        self._facts = facts
+        self._notices = notices
+
+    async def readings(self) -> Readings:
+        """What the metrics show."""
+        tallies = self._fleet.tallies()
+        return Readings(
+            at=self._clock.now(),
+            answers=self._answers,
+            refusals=self._refusals(),
+            sinks=await self._store.sink_counts(),
+            waits=await self._store.waits(),
+            states=self._fleet.states(),
+            breakers=self._fleet.open_breakers(),
+            deliveries=tallies,
+            statistics=self._store.statistics(),
+            quarantined=await self._store.quarantine_count(),
+            facts={"relay_store_writable": float(self._store.alive()), **self._facts()},
+        )
+
+    def health(self) -> dict[str, Any]:
+        """Whether callbacks are taken, and what is wrong, with the part that it is wrong with.
+
+        A sink in trouble is told, but is no reason against taking callbacks.
+        """
+        alive = self._store.alive()
+        states = {name: _masked(state) for name, state in self._fleet.states().items()}
+        reasons = [] if alive else ["store: it cannot be written; see the log"]
+        reasons += self._notices()
+        reasons += [
+            f"sink {name}: {state['state']}: {state.get('reason')}"
+            for name, state in states.items()
+            if state["state"] in HALTED
+        ]
+        store = {"state": self._store_state(alive)}
+        return {"ready": alive, "reasons": reasons, "store": store, "sinks": states}
+
+    def _store_state(self, alive: bool) -> str:
+        if not alive:
+            return "broken"
+        return "spills" if self._facts().get("relay_spill_records") else "writable"
+
+
+def _masked(state: Mapping[str, Any]) -> dict[str, Any]:
+    """What others say may quote a contact's number."""
+    return {name: mask_all(value) if name == "reason" else value for name, value in state.items()}

@@ -1,0 +1,1 @@
+"""Templates: the expressions of relay.yaml."""

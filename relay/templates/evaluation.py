@@ -1,0 +1,105 @@
+"""Evaluation: what a compiled expression or template gives for one event."""
+
+from collections import abc
+from typing import Any
+
+from jinja2.exceptions import SecurityError, UndefinedError
+from jinja2.runtime import Undefined
+
+from relay.event import Event
+from relay.templates.helpers import HelperError
+from relay.templates.sandbox import GLOBALS, RESULT, Root, Sandbox, Scope, absent
+
+MAX_TEXT = 1024 * 1024
+ABSENT = Undefined()
+
+Variables = dict[str, Any]
+
+
+class EvaluationError(Exception):
+    """It compiles, and fails for this event. The message holds no value of the event."""
+
+
+def variables_of(event: Event, opted_out: bool) -> Variables:
+    return {
+        "id": event.id,
+        "type": event.type,
+        "time": event.time,
+        "source": event.source,
+        "subject": event.subject,
+        "test": event.test,
+        "data": event.data,
+        "opted_out": opted_out,
+        **GLOBALS,
+    }
+
+
+def evaluate(sandbox: Sandbox, root: Root, variables: Variables) -> Any:
+    """The value of an expression."""
+    scope = Scope(sandbox, variables)
+    try:
+        for _ in root(scope):
+            pass
+    except Exception as error:  # noqa: BLE001  an expression can raise anything
+        raise EvaluationError(reason_of(error)) from None
+    return scope.vars[RESULT]
+
+
+def render(sandbox: Sandbox, root: Root, variables: Variables) -> str:
+    """The text of a template."""
+    text = ""
+    try:
+        for piece in root(Scope(sandbox, variables)):
+            text += piece
+            check_length(text)
+    except EvaluationError:
+        raise
+    except Exception as error:  # noqa: BLE001  an expression can raise anything
+        raise EvaluationError(reason_of(error)) from None
+    return text
+
+
+def plain(value: Any) -> Any:
+    """An expression's value as JSON has it. Null at the top is absent, as undefined is."""
+    if absent(value):
+        return ABSENT
+    try:
+        return _plain(value)
+    except EvaluationError:
+        raise
+    except Exception as error:  # noqa: BLE001  what is lazy in an expression runs only here
+        raise EvaluationError(reason_of(error)) from None
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, str):
+        check_length(value)
+        return str(value)
+    if value is None or isinstance(value, bool | float):
+        return value
+    if isinstance(value, int):
+        if not -(2**63) <= value < 2**64:
+            raise EvaluationError("its number is too large")
+        return value
+    if isinstance(value, dict):
+        items = value.items()
+        return {str(k): _plain(v) for k, v in items if not isinstance(v, Undefined)}
+    if isinstance(value, abc.Iterable):
+        return [_plain(item) for item in value if not isinstance(item, Undefined)]
+    raise EvaluationError(f"it gives a {type(value).__name__}, which JSON does not have")
+
+
+def check_length(text: str) -> None:
+    if len(text) > MAX_TEXT:
+        raise EvaluationError("its text is longer than a million characters")
+
+
+def reason_of(error: Exception) -> str:
+    """A sentence that shows no value, as Python's and Jinja2's own messages may."""
+    if isinstance(error, HelperError):
+        return str(error)
+    if isinstance(error, UndefinedError):
+        return "it calls or compares something that is undefined or null"
+    if isinstance(error, SecurityError):
+        return "it does what a template may not do, or makes something too large"
+    return f"it raises {type(error).__name__}"

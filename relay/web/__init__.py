@@ -1,0 +1,1 @@
+"""The listeners: HTTP from the connection to the callback."""

@@ -1,0 +1,37 @@
+"""The admin listener's application: the relay's health, with reasons, and its metrics."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from relay.telemetry.metrics import Readings, exposition
+
+Health = Callable[[], Awaitable[dict[str, Any]]]
+Read = Callable[[], Awaitable[Readings]]
+
+
+def app(health: Health, read: Read) -> Starlette:
+    """`health` gives `ready` (bool), `reasons` (list of text) and `sinks`."""
+
+    async def healthz(_: Request) -> Response:
+        return JSONResponse({"status": "ok"})
+
+    async def readyz(_: Request) -> Response:
+        report = await health()
+        return JSONResponse(report, 200 if report["ready"] else 503)
+
+    async def metrics(_: Request) -> Response:
+        return Response(exposition(await read()), media_type=CONTENT_TYPE_LATEST)
+
+    return Starlette(
+        routes=[
+            Route("/healthz", healthz),
+            Route("/readyz", readyz),
+            Route("/metrics", metrics),
+        ]
+    )

@@ -1,0 +1,64 @@
+"""The door of a source: who may send to it, and how much."""
+
+import logging
+import math
+from collections.abc import Callable
+
+from relay.configuration.settings import SourceConfig
+from relay.units import Rate
+from relay.web.bucket import Bucket
+from relay.web.proxies import parsed
+from relay.web.tokens import Tokens
+
+log = logging.getLogger("relay.ingress")
+
+STRANGERS = Rate(1000, 60.0)
+"""Those whose token or address is wrong have a limit of their own, so that they take nothing from
+the vendor's; as many are kept in quarantine."""
+REMINDER = 60.0
+"""Seconds between two lines in the log about one limit."""
+
+
+class Door:
+    """See above. `now` gives seconds that only go forward."""
+
+    def __init__(self, name: str, source: SourceConfig, now: Callable[[], float]) -> None:
+        self.tokens = Tokens(token.get_secret_value() for token in source.tokens)
+        self._networks = source.allow_from
+        self.open = not self.tokens and not self._networks
+        self._name = name
+        self._now = now
+        self._requests = Bucket(source.limit.rate, now)
+        self._bytes = Bucket(source.limit.bytes, now)
+        self._strangers = Bucket(STRANGERS, now)
+        self._told = -math.inf
+        self._untold = 0
+
+    def knows(self, peer: tuple[str, int] | None) -> bool:
+        """Whether the sender is in one of the networks.
+
+        It is the socket's other end; or, where that is a proxy that we trust, who is behind it.
+        """
+        if not self._networks:
+            return True
+        address = parsed(peer[0]) if peer else None
+        return address is not None and any(address in network for network in self._networks)
+
+    def wait(self, size: int) -> float:
+        """The seconds after which a callback of that size may come; mostly none at all."""
+        wait = self._requests.take() or self._bytes.take(size)
+        return self._tell(wait) if wait else 0.0
+
+    def wait_of_stranger(self) -> float:
+        """The same for somebody whom we do not know."""
+        wait = self._strangers.take()
+        return self._tell(wait) if wait else 0.0
+
+    def _tell(self, wait: float) -> float:
+        self._untold += 1
+        if self._now() - self._told >= REMINDER:
+            log.warning(
+                "source %s: above its limit, refused with 429: %d", self._name, self._untold
+            )
+            self._told, self._untold = self._now(), 0
+        return wait

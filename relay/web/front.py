@@ -1,0 +1,41 @@
+"""The front: the servers behind the public and the admin listener."""
+
+import asyncio
+from collections.abc import Iterable
+
+from relay.configuration.config import Config
+from relay.web import admin, guests
+from relay.web.admin import Health, Read
+from relay.web.certificate import Certificate
+from relay.web.ingress import Ingress
+from relay.web.listeners import Listeners
+from relay.web.server import BACKLOG, Server, make_server
+
+DRAIN = 3.0
+"""Seconds for requests that have come in; with a sink's grace below the 10 s of a stop."""
+
+
+def front(
+    config: Config, listeners: Listeners, callbacks: Ingress, health: Health, read: Read
+) -> tuple[list[Server], list[Server]]:
+    """The public servers and the operators'. Raises OSError where one cannot be."""
+    tls = config.server.tls
+    certificate = Certificate(tls.cert, tls.key) if tls else None
+    admitted = guests.expected(config.server)
+    outside, inside = listeners.bind(config.server.listen, config.admin.listen)
+    public = [
+        make_server(callbacks, each, certificate=certificate, guests=admitted) for each in outside
+    ]
+    return public, [make_server(admin.app(health, read), each) for each in inside]
+
+
+def listen(listeners: Listeners) -> None:
+    """From now on nobody is refused: who comes before the servers are started waits for that."""
+    for some in (listeners.own.values(), *listeners.given.values()):
+        for each in some:
+            each.listen(BACKLOG)
+
+
+async def drain(servers: Iterable[Server]) -> None:
+    """Answer what has come in, and close."""
+    await asyncio.gather(*(server.drain(DRAIN) for server in servers))

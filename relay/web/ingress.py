@@ -1,0 +1,270 @@
+"""The ingress: the public listener's application. It knows no sink."""
+
+import logging
+import math
+from collections.abc import Callable, Sequence
+from time import monotonic, perf_counter
+from typing import Any
+
+import orjson
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from relay.callbacks.callback import Callback
+from relay.callbacks.normalise import NotUnderstood
+from relay.configuration.config import Config
+from relay.fallback.keeper import Keeper
+from relay.store import Receipt, StoreError
+from relay.telemetry.tally import Answers
+from relay.telemetry.tracing import Traces, valid
+from relay.web.door import Door
+from relay.web.problem import CONTENT_TYPE, Headers, problem, send_problem
+from relay.web.tokens import basic_password
+
+log = logging.getLogger("relay.ingress")
+
+PREFIX = "/callbacks/"
+METHODS = ("GET", "POST")
+
+Ready = Callable[[], Sequence[str]]
+
+MOST_OFFERED = 4
+"""Tokens of one request that are looked at: with hundreds of them, guessing would be cheap."""
+
+LARGEST_KEPT = 16 * 1024
+"""Bytes of a callback with a wrong token. None of the vendor's is larger, and anybody may send a
+thousand of them: they are to fill no disk."""
+
+_JSON = (b"content-type", b"application/json")
+_UNAUTHORIZED: Headers = [(b"www-authenticate", b'Basic realm="relay", charset="UTF-8"')]
+_FULL: Headers = [(b"retry-after", b"5")]
+_ALLOW: Headers = [(b"allow", b"GET, POST")]
+
+
+class Ingress(Starlette):
+    """Starlette's application, with a short way round its layers for callbacks.
+
+    The layers would make each callback dearer by a quarter. `answers` counts every answer.
+    """
+
+    def __init__(self, callbacks: "Callbacks", ready: Ready) -> None:
+        super().__init__(
+            routes=[Route("/healthz", _healthz), Route("/readyz", _readyz)],
+            exception_handlers={HTTPException: _http_problem},
+        )
+        self.router.redirect_slashes = False
+        self.state.ready = ready
+        self._callbacks = callbacks
+        self.answers = callbacks.answers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"].startswith(PREFIX):
+            await self._callbacks(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
+
+
+def app(
+    keeper: Keeper,
+    config: Config,
+    *,
+    ready: Ready = lambda: (),
+    traces: Traces | None = None,
+) -> Ingress:
+    """The application. `ready` gives the reasons why the relay is not ready; none, and it is."""
+    return Ingress(Callbacks(keeper, config, traces), ready)
+
+
+async def _healthz(_: Request) -> Response:
+    return JSONResponse({"status": "ok"})
+
+
+async def _readyz(request: Request) -> Response:
+    if request.app.state.ready():
+        return JSONResponse({"status": "not ready"}, 503)
+    return JSONResponse({"status": "ready"})
+
+
+async def _http_problem(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return Response(
+        problem(error.status_code, error.detail),
+        error.status_code,
+        error.headers,
+        media_type=CONTENT_TYPE.decode(),
+    )
+
+
+class Refused(Exception):
+    """A callback that gets no further; with the answer that says why."""
+
+    def __init__(self, status: int, detail: str, headers: Headers = (), **members: Any) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+        self.headers = headers
+        self.members = members
+
+
+class Disconnected(Exception):
+    """The sender has gone before its request was whole."""
+
+
+class Callbacks:
+    """`/callbacks/{source}` and `/callbacks/{source}/{token}`, as a bare ASGI application."""
+
+    def __init__(self, keeper: Keeper, config: Config, traces: Traces | None) -> None:
+        self._keeper = keeper
+        self._traces = traces
+        self._doors = {
+            name: Door(name, source, monotonic) for name, source in config.sources.items()
+        }
+        self.answers = Answers(config.sources)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        begun = perf_counter()
+        name, _, token = scope["path"][len(PREFIX) :].partition("/")
+        try:
+            receipt = await self._take(name, token, scope, receive)
+        except Refused as refusal:
+            self.answers.refused(name if name in self._doors else "", refusal.status)
+            await send_problem(
+                send,
+                refusal.status,
+                refusal.detail,
+                headers=refusal.headers,
+                members=refusal.members,
+            )
+        except Disconnected:
+            pass
+        else:
+            if log.isEnabledFor(logging.DEBUG):
+                log.debug("source %s: %s %s", name, receipt.type, receipt.id)
+            self._acknowledged(name, receipt, scope, perf_counter() - begun)
+            body = orjson.dumps({"id": receipt.id, "type": receipt.type})
+            length = (b"content-length", b"%d" % len(body))
+            await send({"type": "http.response.start", "status": 200, "headers": [_JSON, length]})
+            await send({"type": "http.response.body", "body": body})
+
+    def _acknowledged(self, name: str, receipt: Receipt, scope: Scope, seconds: float) -> None:
+        self.answers.acknowledged(name, receipt, seconds)
+        if self._traces is not None:
+            self._traces.received(name, receipt, _traceparent(scope), seconds)
+
+    async def _take(self, name: str, token: str, scope: Scope, receive: Receive) -> Receipt:
+        """Store the callback, or raise Refused."""
+        door = self._doors.get(name)
+        if door is None:
+            raise Refused(404, "There is no such source.")
+        if scope["method"] not in METHODS:
+            raise Refused(405, "Callbacks are GET or POST.", _ALLOW)
+        callback = await self._callback(name, scope, receive)
+        try:
+            if not door.open:
+                await self._knock(door, callback, scope, token)
+            if wait := door.wait(len(callback.query) + len(callback.body)):
+                raise _too_many(wait)
+            try:
+                return await self._keeper.receive(callback)
+            except NotUnderstood as error:
+                raise await self._quarantined(callback, error.reason) from None
+        except StoreError as error:
+            log.error("source %s: refused, %s", name, error)
+            raise Refused(503, "Nothing can be stored at the moment.", _FULL) from None
+
+    async def _callback(self, name: str, scope: Scope, receive: Receive) -> Callback:
+        """The request as it arrived."""
+        content_type, test, has_body = "", False, False
+        for header, value in scope["headers"]:
+            if header == b"content-type":
+                content_type = value.decode("latin-1")
+            elif header == b"content-length":
+                has_body = value != b"0"
+            elif header == b"transfer-encoding":
+                has_body = True
+            elif header == b"x-relay-test":
+                test = value.lower() == b"true"
+        return Callback(
+            source=name,
+            method=scope["method"],
+            query=scope["query_string"],
+            content_type=content_type,
+            body=await _body(receive) if has_body else b"",
+            received=self._keeper.now(),
+            test=test,
+            traceparent=None if self._traces is None else _traceparent(scope),
+        )
+
+    async def _knock(self, door: Door, callback: Callback, scope: Scope, token: str) -> None:
+        """Let the sender in by its address and its token, or raise Refused."""
+        known = door.knows(scope["client"])
+        admitted = known and (not door.tokens or door.tokens.admit(_offered(scope, token)))
+        if admitted:
+            return
+        if wait := door.wait_of_stranger():
+            raise _too_many(wait)
+        if not known:
+            log.warning("source %s: refused, the address is not in allow_from", callback.source)
+            raise Refused(403, "Callbacks are not taken from this address.")
+        await self._keep_refused(callback)
+        raise Refused(401, "The token is wrong or missing.", _UNAUTHORIZED)
+
+    async def _keep_refused(self, callback: Callback) -> None:
+        """A mistyped token is the commonest mistake of a first day: what came is kept."""
+        log.warning("source %s: refused, the token is wrong or missing", callback.source)
+        if len(callback.query) + len(callback.body) > LARGEST_KEPT:
+            return
+        try:
+            await self._keeper.quarantine(callback, 401, "the token is wrong or missing")
+        except StoreError as error:
+            log.warning(
+                "source %s: %s, so the refused callback is not kept", callback.source, error
+            )
+
+    async def _quarantined(self, callback: Callback, reason: str) -> Refused:
+        quarantine_id = await self._keeper.quarantine(callback, 422, reason)
+        log.warning(
+            "source %s: not understood, kept as %s: %s", callback.source, quarantine_id, reason
+        )
+        return Refused(422, f"Not understood: {reason}.", id=quarantine_id)
+
+
+def _too_many(wait: float) -> Refused:
+    """Nothing of it is kept: who floods the relay shall not fill its disk."""
+    later = (b"retry-after", b"%d" % math.ceil(wait))
+    return Refused(429, "There are too many callbacks.", [later])
+
+
+def _offered(scope: Scope, path_token: str) -> list[bytes]:
+    """The tokens that the request brings: one in each of the three places is all that is meant."""
+    offered = [path_token.encode()] if path_token else []
+    for header, value in scope["headers"]:
+        if header == b"x-relay-token":
+            offered.append(value)
+        elif header == b"authorization":
+            password = basic_password(value)
+            if password is not None:
+                offered.append(password)
+    return offered[:MOST_OFFERED]
+
+
+def _traceparent(scope: Scope) -> str | None:
+    """The trace that the request is part of; none where it says so twice."""
+    found = [value for header, value in scope["headers"] if header == b"traceparent"]
+    return valid(found[0]) if len(found) == 1 else None
+
+
+async def _body(receive: Receive) -> bytes:
+    """The whole body; relay.web.protocol has seen to its size."""
+    chunks = []
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise Disconnected
+        chunks.append(message.get("body", b""))
+        if not message.get("more_body", False):
+            return b"".join(chunks)

@@ -1,0 +1,388 @@
+"""HTTP as the relay takes it: liberal in the request line, strict in size and time.
+
+uvicorn's protocol waits for ever for the rest of a request, takes a header block of any size,
+and refuses what Sumotext's own examples show: spaces and 8-bit bytes in the request line. Here
+a head is collected and tidied before the parser sees it, and the application is called when
+the whole request is there. Where there are too many connections, or too much of what is not
+whole, the slow ones make room.
+"""
+
+import asyncio
+import math
+import re
+from collections import Counter
+from typing import Any
+from urllib.parse import unquote
+
+import httptools
+import uvicorn.server
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from relay.web.chunked import Chunked
+from relay.web.deadline import Deadline
+from relay.web.exchange import Exchange
+from relay.web.guests import Guests
+from relay.web.head import split, tidy
+from relay.web.problem import CONTENT_TYPE, problem
+
+MAX_HEAD = 16 * 1024
+MAX_BODY = 256 * 1024
+HEADER = 200
+"""Bytes that a header takes in memory, however short it is."""
+
+_HEAD_END = re.compile(rb"\n\r?\n")
+_TOKEN_START = re.compile(rb"[!#-'*+\-.0-9A-Z^-z|~]")
+
+
+class ServerState(uvicorn.server.ServerState):
+    """What the connections of one server share."""
+
+    def __init__(self, guests: Guests) -> None:
+        super().__init__()
+        self.guests = guests
+        self.draining = False
+        """While True, every answer says that it is the connection's last."""
+        self.refusals: Counter[int] = Counter()
+        """Requests that no application saw, by status."""
+
+
+class Protocol(HttpToolsProtocol):
+    """One connection."""
+
+    receive_timeout = 10.0
+    """Seconds from a request's first byte to its last; also from connecting to the first."""
+    idle_timeout = 30.0
+    """Seconds between an answer and the next request."""
+    linger_timeout = 1.0
+    """Seconds for which a refused sender may go on sending, so that it gets to read why."""
+
+    server_state: ServerState
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self.parser.set_dangerous_leniencies(lenient_optional_cr_before_lf=True)
+        self.exchange: Exchange | None = None
+        self._buffer = b""
+        self._busy = False
+        """A request is with the application; what follows it waits in the buffer."""
+        self._deaf = False
+        """A request was refused; what follows it is thrown away."""
+        self._receiving = False
+        self._served = False
+        self._left = 0
+        """Bytes of a body of known length still to come."""
+        self._chunked: Chunked | None = None
+        self._host = ""
+        """Who counts for the connection: its other end or, behind a proxy, who is there."""
+        self._proxy = ""
+        """The other end where that is a proxy that we trust."""
+        self._deadline = Deadline(self.loop, self._too_late)
+
+    # the connection
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._deadline.set(self.receive_timeout)
+        self._host = self.client[0] if self.client else ""
+        guests = self.server_state.guests
+        if guests.proxies.trusts(self._host):
+            self._proxy = self._host
+        guests.join(self, self._host)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        self.connections.discard(self)
+        self.server_state.guests.leave(self, self._host)
+        self.flow.resume_writing()
+        if self.exchange is not None:
+            self.exchange.disconnected()
+        self._deadline.cancel()
+        self._deaf = True
+        self._buffer = b""
+
+    def eof_received(self) -> bool | None:  # type: ignore[override]
+        """A sender that only half closes still gets its answer."""
+        if self.scheme == "https":
+            return None
+        if self._busy and self.exchange is not None:
+            self.exchange.half_closed()
+            return True
+        if self._receiving and not self._deaf:
+            self._refuse(400, "The request is cut short.")
+        return None
+
+    def shutdown(self) -> None:
+        """Close once what has begun is answered."""
+        if self._busy and self.exchange is not None:
+            self.exchange.keep_alive = False
+        elif not self._receiving:
+            self.transport.close()
+
+    # one of many
+
+    def waited(self) -> float:
+        """Which share of its time is up; -1 while its request is with the application."""
+        return math.inf if self._deaf else self._deadline.waited()
+
+    def send_away(self) -> None:
+        """Make room for others: at once where nothing has come, else with a word."""
+        if self._busy and not self.flow.write_paused:
+            self._answer_no_more()
+            return
+        self.server_state.guests.leave(self, self._host)
+        if self._deaf or self._busy:
+            self.transport.abort()
+            return
+        if self._receiving or not self._served:
+            self._refuse(503, "There is no room for this request.", b"retry-after: 1\r\n")
+        self._close()
+
+    def _answer_no_more(self) -> None:
+        """The answer that is being made is the last; what was sent behind its request is lost."""
+        assert self.exchange is not None
+        self.exchange.keep_alive = False
+        self.flow.pause_reading()
+        self._buffer = b""
+        self._hold()
+
+    def _count_for(self, host: str) -> None:
+        self.server_state.guests.leave(self, self._host)
+        self._host = host
+        self.server_state.guests.join(self, host)
+
+    # receiving
+
+    def data_received(self, data: bytes) -> None:
+        if self._deaf:
+            return
+        self._buffer = self._buffer + data if self._buffer else data
+        if self._busy:
+            self.flow.pause_reading()
+            self._hold()
+        else:
+            self._advance()
+
+    def _advance(self) -> None:
+        """Make a request of the buffer, as far as it is there."""
+        began, self._receiving = self._receiving, True
+        if self._left or self._chunked:
+            self._take_body()
+        else:
+            self._take_head()
+        if self._deaf:
+            return
+        if not (began or self._busy):
+            self._deadline.set(self.receive_timeout)
+        if began or self._buffer or not self._busy:
+            self._hold()
+
+    def _hold(self) -> None:
+        """Have counted what is here of requests that no application can answer yet."""
+        size = len(self._buffer)
+        if self.exchange is not None and not self._busy:
+            size += len(self.exchange.body) + len(self.url) + HEADER * len(self.headers)
+        self.server_state.guests.hold(self, size)
+
+    def _take_head(self) -> None:
+        buffer = self._buffer
+        if buffer[0] in b"\r\n":
+            buffer = self._buffer = buffer.lstrip(b"\r\n")
+        found = _HEAD_END.search(buffer)
+        end = found.end() if found else len(buffer)
+        if end > MAX_HEAD:
+            self._refuse_head(buffer)
+        elif found:
+            self._buffer = buffer[end:]
+            self._feed(tidy(buffer[:end]))
+            if self._left or self._chunked:
+                self._take_body()
+        elif buffer and not _TOKEN_START.match(buffer):
+            self._refuse(400, "This is not HTTP.")
+
+    def _take_body(self) -> None:
+        buffer = self._buffer
+        if self._chunked is None:
+            size = min(self._left, len(buffer))
+            self._left -= size
+        else:
+            try:
+                size = self._chunked.extent(buffer)
+            except ValueError:
+                self._refuse(400, "The chunked body is malformed.")
+                return
+            if self._chunked.taken > 2 * MAX_BODY:
+                self._refuse_body()
+                return
+        if size:
+            self._buffer = buffer[size:]
+            self._feed(buffer[:size])
+            if self._chunked is not None and self._chunked.ended and not self._busy:
+                self._refuse(400, "The chunked body is malformed.")
+
+    def _feed(self, data: bytes) -> None:
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            pass
+        except httptools.HttpParserError:
+            self._refuse(400, "The request is malformed.")
+
+    # what the parser calls
+
+    def on_message_begin(self) -> None:
+        self.url = b""
+        self.headers = []
+        self.exchange = None
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self.exchange is not None:
+            return  # a trailer
+        name = name.lower()
+        self.headers.append((name, value))
+        if name == b"content-length":
+            self._left = int(value)
+        elif name == b"transfer-encoding":
+            self._chunked = Chunked()
+
+    def on_headers_complete(self) -> None:
+        raw_path, query = split(self.url)
+        path = raw_path.decode("ascii")
+        version = self.parser.get_http_version()
+        scope: dict[str, Any] = {
+            "type": "http",
+            "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
+            "http_version": version,
+            "server": self.server,
+            "client": self._client() if self._proxy else self.client,
+            "scheme": self.scheme or "http",
+            "method": self.parser.get_method().decode("ascii"),
+            "root_path": "",
+            "path": unquote(path) if "%" in path else path,
+            "raw_path": raw_path,
+            "query_string": query,
+            "headers": self.headers,
+            "state": self.app_state.copy(),
+        }
+        self.exchange = Exchange(
+            scope,
+            self.transport,
+            self.flow,
+            self.server_state.default_headers,
+            self.on_response_complete,
+            keep_alive=version == "1.1" and self.parser.should_keep_alive(),
+        )
+        if self._left > MAX_BODY:
+            self._refuse_body()
+        elif (self._left or self._chunked) and not self._deaf:
+            self._invite()
+
+    def _client(self) -> tuple[str, int] | None:
+        """Who is behind the proxy."""
+        host = self.server_state.guests.proxies.client(self._proxy, self.headers)
+        self._count_for(host or self._proxy)
+        return (host, 0) if host else None
+
+    def on_body(self, body: bytes) -> None:
+        if self._deaf:
+            return
+        assert self.exchange is not None
+        self.exchange.body += body
+        if len(self.exchange.body) > MAX_BODY:
+            self._refuse_body()
+
+    def on_message_complete(self) -> None:
+        if self._deaf:
+            return
+        assert self.exchange is not None
+        if self.server_state.draining:
+            self.exchange.keep_alive = False
+        self._busy = True
+        self._left, self._chunked = 0, None
+        if self.flow.write_paused:
+            self._deadline.set(self.receive_timeout)
+        else:
+            self._deadline.lift()
+        task = self.loop.create_task(self.exchange.run(self.app))
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    def on_response_complete(self) -> None:
+        self.server_state.total_requests += 1
+        self.exchange = None
+        self._busy = self._receiving = False
+        self._served = True
+        if self.transport.is_closing():
+            self._deadline.set(self.receive_timeout)  # for the other side to take the answer
+            return
+        if self._proxy:
+            self._count_for(self._proxy)
+        self._deadline.set(self.idle_timeout)
+        self.flow.resume_reading()
+        if self._buffer:
+            self._advance()
+            self._hold()
+
+    def _invite(self) -> None:
+        """Answer `Expect: 100-continue`."""
+        if any(n == b"expect" and v.lower() == b"100-continue" for n, v in self.headers):
+            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    # time
+
+    def _too_late(self) -> None:
+        if self.transport.is_closing() or self._busy:
+            self.transport.abort()  # it does not read
+        elif self._deaf or (self._served and not self._receiving):
+            self._close()
+        else:
+            self._refuse(408, f"The request took longer than {self.receive_timeout:g} s.")
+            self._close()
+
+    def _close(self) -> None:
+        """Close, and do not wait long for the other side to read the rest."""
+        self.transport.close()
+        self._deadline.set(self.linger_timeout)
+
+    def pause_writing(self) -> None:
+        """The other side does not read its answer: it has as long for it as for a request."""
+        super().pause_writing()
+        self._deadline.set(self.receive_timeout)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._busy:
+            self._deadline.lift()
+
+    # refusing
+
+    def _refuse_head(self, buffer: bytes) -> None:
+        if 0 <= buffer.find(b"\n") < MAX_HEAD:
+            self._refuse(431, f"A header block has at most {MAX_HEAD} bytes.")
+        else:
+            self._refuse(414, f"A request line has at most {MAX_HEAD} bytes.")
+
+    def _refuse_body(self) -> None:
+        self._refuse(413, f"A body has at most {MAX_BODY} bytes.")
+
+    def _refuse(self, status: int, detail: str, headers: bytes = b"") -> None:
+        """Answer what no application shall see, and hear nothing more on this connection."""
+        if self._deaf:
+            return
+        self._deaf = True
+        self._buffer, self.exchange, self.headers = b"", None, []
+        self.server_state.guests.hold(self, 0)
+        self.server_state.refusals[status] += 1
+        body = problem(status, detail)
+        self.transport.write(
+            b"%s%scontent-type: %s\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%s"
+            % (STATUS_LINE[status], headers, CONTENT_TYPE, len(body), body)
+        )
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self._deadline.set(self.linger_timeout)
