@@ -55,3 +55,16 @@ class Pause(NotDelivered):
 
 
 Outcome = Delivered | Retry | Reject | Pause
+
+
+def word_of(outcome: Outcome) -> str:
+    """What it is called in metrics and traces."""
+    match outcome:
+        case Delivered():
+            return "delivered"
+        case Reject():
+            return "rejected"
+        case Pause():
+            return "paused"
+        case _:
+            return "retry"

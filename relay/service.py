@@ -27,7 +27,7 @@ from relay.housekeeping import Housekeeping
 from relay.sqlite import SqliteStore
 from relay.sqlite.connection import lock
 from relay.store import StoreBroken, StoreError
-from relay.telemetry import tracing
+from relay.telemetry import exporting
 from relay.telemetry.metrics import Readings
 from relay.telemetry.overview import Overview
 from relay.telemetry.tracing import Traces
@@ -285,7 +285,7 @@ async def started(
     clock = clock or SystemClock()
     kept = kept or Kept(Listeners())
     await asyncio.to_thread(Reserve.of(config).relieve)
-    traces = tracing.made(config.tracing)
+    traces = exporting.made(config.tracing)
     try:
         async with sheltering(config, clock) as shelter:
             service = Service(standing or Standing(config), shelter, traces, clock)

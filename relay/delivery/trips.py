@@ -10,8 +10,9 @@ from relay.delivery.dispatch import Dispatch, Result
 from relay.delivery.hold import Hold
 from relay.delivery.lessons import Lessons
 from relay.delivery.verdict import Judge
+from relay.outcome import word_of
 from relay.store import Claim
-from relay.telemetry.tally import Deliveries, word_of
+from relay.telemetry.tally import Deliveries
 
 
 class Trips:

@@ -24,11 +24,10 @@ from opentelemetry.trace import (
 )
 
 from relay.configuration.settings import Tracing
-from relay.outcome import Delivered, NotDelivered, Outcome
+from relay.outcome import Delivered, NotDelivered, Outcome, word_of
 from relay.release import version
 from relay.store import Claim, Receipt
 from relay.telemetry import tracing
-from relay.telemetry.tally import word_of
 from relay.telemetry.tracing import SpanPlace, receipt_of
 
 NANOSECONDS = 1_000_000_000

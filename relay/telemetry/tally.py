@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from datetime import datetime
 
 from relay.delivery.dispatch import Result
-from relay.outcome import Delivered, Outcome, Pause, Reject
+from relay.outcome import word_of
 from relay.store import Receipt, Settlement, State
 from relay.telemetry.histogram import LONG_SECONDS, SECONDS, Histogram
 
@@ -64,16 +64,3 @@ class Deliveries:
                 self.delivery_seconds.observe(max(0.0, now - received))
         elif settlement.state == State.DEAD:
             self.ended["dead"] += 1
-
-
-def word_of(outcome: Outcome) -> str:
-    """What it is called in metrics and traces."""
-    match outcome:
-        case Delivered():
-            return "delivered"
-        case Reject():
-            return "rejected"
-        case Pause():
-            return "paused"
-        case _:
-            return "retry"

@@ -5,15 +5,13 @@ days and restarts is still of the same trace, and who has the one has the other.
 callback brought a `traceparent` is that kept with its event, and goes on.
 """
 
-import importlib
 import re
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, Protocol, Self
+from typing import Protocol, Self
 
-from relay.configuration.settings import Tracing
 from relay.outcome import Outcome
 from relay.store import Claim, Receipt
 
@@ -85,12 +83,3 @@ class Traces(Protocol):
 
     async def close(self) -> None:
         """Hand over what is left, within a short time."""
-
-
-def made(settings: Tracing | None) -> Traces | None:
-    """What relay.yaml asks for. The extra is loaded only then: it takes its time."""
-    if settings is None:
-        return None
-    otel: Any = importlib.import_module("relay.telemetry.otel")
-    traces: Traces = otel.made(settings)
-    return traces
