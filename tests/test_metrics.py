@@ -169,3 +169,9 @@ async def test_what_happened_is_what_is_counted(tmp_path):
     assert sample(found, "relay_store_writable") == 1
     assert 'relay_build_info{version="' in answer.text
     assert "5550001" not in answer.text
+
+
+def test_a_quota_of_which_no_use_is_known_yet_has_no_ratio():
+    state = {"state": "running", "quota": {"used": None, "most": 10, "share": 0.9}}
+    text = exposition(readings(states={"crm": state})).decode()
+    assert "relay_sink_quota_used_ratio{" not in text

@@ -1,14 +1,16 @@
 """What the vendor lets us use, with a clock that is moved by hand."""
 
 import asyncio
+import logging
 
 import pytest
 from arrivals import arrival
 from clock import settle
-from couriers import ScriptedSink, reached, running
+from couriers import ScriptedSink, fail, reached, running
 
 from relay.delivery import limiter
 from relay.delivery.activeclock import ActiveClock
+from relay.delivery.allowance import Allowance
 from relay.quota import DAY, LOOK_AGAIN, Quota
 from relay.sqlite import SqliteStore
 from relay.units import Rate
@@ -104,6 +106,7 @@ async def test_the_wall_clock_has_no_say(quota, clock):
     assert quota.bulk_wait() == 0.0
 
 
+PARTS = ("tight", "bulk_wait", "status")
 ENDLESS = 10**400
 """More than a float can hold."""
 
@@ -138,6 +141,75 @@ async def test_such_a_number_in_an_answer_does_not_end_the_courier(tmp_path, clo
             await reached(store, 0, 2, 0)
     finally:
         await store.close()
+
+
+class Failing(Quota):
+    """One of a plugin's own, of which one part does as it is told."""
+
+    def __init__(self, part, said):
+        super().__init__()
+        self.part, self.said = part, said
+
+    def read(self, part):
+        if part != self.part:
+            return getattr(super(), part)
+        if isinstance(self.said, BaseException):
+            raise self.said
+        return lambda: self.said
+
+    bulk_wait = property(lambda self: self.read("bulk_wait"))
+    status = property(lambda self: self.read("status"))
+    tight = property(lambda self: self.read("tight"))
+
+
+class FailingSink(ScriptedSink):
+    quota = property(lambda _: fail(LookupError("2125550177")))
+
+
+def with_quota(part, said):
+    sink = ScriptedSink()
+    sink.quota = Failing(part, said)
+    return sink
+
+
+@pytest.mark.parametrize(
+    "sink",
+    [
+        FailingSink(),
+        *(with_quota(part, LookupError("2125550177")) for part in PARTS),
+        with_quota("bulk_wait", SystemExit()),
+        with_quota("bulk_wait", float("nan")),
+        with_quota("bulk_wait", "soon"),
+        with_quota("bulk_wait", None),
+        with_quota("status", "well"),
+        with_quota("status", {"used": 1}),
+        with_quota("status", {"used": 1, "most": "ten", "share": 0.9, "until": None}),
+        with_quota("status", {"used": 1, "most": 10, "share": 0.9, "until": "noon"}),
+    ],
+)
+async def test_a_quota_that_cannot_be_read_limits_nothing_and_is_told_of_once(
+    tmp_path, clock, sink, caplog
+):
+    store = await SqliteStore.open(tmp_path / "relay.db", clock=clock)
+    try:
+        async with running(store, clock, sink) as courier:
+            failure = asyncio.create_task(courier.failure())
+            for _ in range(3):
+                await store.add(arrival())
+            await reached(store, 0, 3, 0)
+            assert courier.status() == {"state": "running"}
+            assert not failure.done()
+            failure.cancel()
+    finally:
+        await store.close()
+    (told,) = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert (told.name, "quota" in told.message) == ("relay.sinks.crm", True)
+
+
+async def test_a_wait_below_nothing_is_none(tmp_path, clock, caplog):
+    sink = with_quota("bulk_wait", -1.0)
+    assert Allowance(sink, logging.getLogger()).bulk_wait() == 0.0
+    assert not caplog.records
 
 
 async def test_nobody_has_a_call_wait_for_longer_than_a_day(quota, clock, start):

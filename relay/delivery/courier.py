@@ -14,6 +14,7 @@ from typing import Any
 
 from relay.clock import Clock
 from relay.configuration.config import SinkConfig
+from relay.delivery.allowance import Allowance
 from relay.delivery.depot import Depot
 from relay.delivery.dispatch import Dispatch, within
 from relay.delivery.feeder import Feeder
@@ -66,7 +67,10 @@ class Courier:
             config, sink, self._hold, lessons, self._depot, self._trips, clock
         )
         self._lane = Lane(config.batch.size, self._depot, self._trips, self._hold, clock)
-        self._feeder = Feeder(config, sink, self._hold, self._depot, self._trips, self._lane, clock)
+        self._quota = Allowance(sink, log)
+        self._feeder = Feeder(
+            config, self._quota, self._hold, self._depot, self._trips, self._lane, clock
+        )
         self._feeding: list[asyncio.Task[None]] = []
         self._sending: list[asyncio.Task[None]] = []
 
@@ -134,7 +138,7 @@ class Courier:
 
         With a quota of which something is known, `quota` as well.
         """
-        return _quota_view(self._feeder.quota.status()) | self._hold.status()
+        return _quota_view(self._quota.status()) | self._hold.status()
 
     @property
     def breaker_open(self) -> bool:

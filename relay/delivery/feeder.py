@@ -7,19 +7,17 @@ import asyncio
 
 from relay.clock import Clock
 from relay.configuration.config import SinkConfig
+from relay.delivery.allowance import Allowance
 from relay.delivery.depot import CLAIM, Depot
 from relay.delivery.hold import Hold
 from relay.delivery.lane import Lane
 from relay.delivery.trips import Trips
-from relay.quota import Quota
-from relay.sink import Sink
 from relay.store import Claim, Claimed
 
 LOOK_FOR_OPT_OUTS = 5.0
 """Seconds between looks for opt-outs that are due again, while only those may go."""
 FILL_STEPS = 10
 """How often a batch that waits to fill looks for more."""
-NO_QUOTA = Quota()
 
 
 class Feeder:
@@ -28,7 +26,7 @@ class Feeder:
     def __init__(
         self,
         config: SinkConfig,
-        sink: Sink,
+        quota: Allowance,
         hold: Hold,
         depot: Depot,
         trips: Trips,
@@ -36,7 +34,7 @@ class Feeder:
         clock: Clock,
     ) -> None:
         self._batch = config.batch
-        self._sink = sink
+        self._quota = quota
         self._hold = hold
         self._depot = depot
         self._trips = trips
@@ -44,15 +42,9 @@ class Feeder:
         self._clock = clock
         self._ready: asyncio.Queue[list[Claim]] = asyncio.Queue(config.concurrency)
 
-    @property
-    def quota(self) -> Quota:
-        """The sink's; a plugin may put anything there, at any time."""
-        quota = self._sink.quota
-        return quota if isinstance(quota, Quota) else NO_QUOTA
-
     def halted(self) -> bool:
         """Whether nothing but opt-outs, at the most, is to be sent."""
-        return self._hold.left() > 0 or self.quota.bulk_wait() > 0
+        return self._hold.left() > 0 or self._quota.bulk_wait() > 0
 
     async def next(self) -> list[Claim]:
         """The next batch to send."""
@@ -61,10 +53,10 @@ class Feeder:
     async def feed(self) -> None:
         """Claim one round, or wait until there may be something to claim."""
         await self._send_suspects()
-        if seconds := self.quota.bulk_wait():
+        if seconds := self._quota.bulk_wait():
             self._lane.rouse()
             await self._clock.sleep(min(seconds, LOOK_FOR_OPT_OUTS))
-        elif self.quota.tight:
+        elif self._quota.tight:
             await self._send_one()
         else:
             await self._claim_batches()

@@ -167,7 +167,7 @@ def _sinks(readings: Readings) -> Iterator[Metric]:
             states.add_metric([sink, state], float(report["state"] == state))
         breakers.add_metric([sink], float(sink in readings.breakers))
         quota = report.get("quota") or {}
-        if quota.get("most"):
+        if quota.get("most") and quota["used"] is not None:
             quotas.add_metric([sink], quota["used"] / quota["most"])
     yield from (states, breakers, quotas)
 

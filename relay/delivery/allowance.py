@@ -1,0 +1,71 @@
+"""The allowance: what a sink's quota says, as far as a plugin's word can be used."""
+
+import logging
+import math
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from relay.quota import Quota
+from relay.sink import Sink
+
+T = TypeVar("T")
+
+NO_QUOTA = Quota()
+NUMBERS = {"used": int, "most": int, "share": (int, float), "until": int}
+"""What a status has, each of which may be None."""
+
+
+class Allowance:
+    """One sink's. A plugin may put anything into `quota`, at any time, and none of it raises here.
+
+    What cannot be read limits nothing: the courier asks with each claim, and ends by an error.
+    """
+
+    def __init__(self, sink: Sink, log: logging.Logger) -> None:
+        self._sink = sink
+        self._log = log
+        self._told = False
+
+    @property
+    def tight(self) -> bool:
+        """As in Quota."""
+        return self._read(lambda quota: bool(quota.tight), unknown=False)
+
+    def bulk_wait(self) -> float:
+        """As in Quota."""
+        return self._read(_bulk_wait, unknown=0.0)
+
+    def status(self) -> dict[str, Any]:
+        """As in Quota."""
+        return self._read(_status, unknown={})
+
+    def _read(self, question: Callable[[Quota], T], unknown: T) -> T:
+        try:
+            quota = self._sink.quota
+            return question(quota if isinstance(quota, Quota) else NO_QUOTA)
+        except BaseException as error:  # noqa: BLE001  it is the plugin's: nothing here waits
+            self._tell(error)
+            return unknown
+
+    def _tell(self, error: BaseException) -> None:
+        if not self._told:
+            self._told = True
+            self._log.error(
+                "its quota cannot be read: it goes on without; correct the plugin", exc_info=error
+            )
+
+
+def _bulk_wait(quota: Quota) -> float:
+    seconds = float(quota.bulk_wait())
+    if not math.isfinite(seconds):
+        raise ValueError("bulk_wait is no time")
+    return max(0.0, seconds)
+
+
+def _status(quota: Quota) -> dict[str, Any]:
+    said = quota.status()
+    status = {name: said[name] for name in NUMBERS} if said else {}
+    for name, value in status.items():
+        if value is not None and not isinstance(value, NUMBERS[name]):  # type: ignore[arg-type]
+            raise TypeError(f"{name} is no number")
+    return status
