@@ -85,6 +85,8 @@ EVENTS = {
         headed(b"X-Relay-Test: maybe\r\n"), headed(b"X-Relay-Token: \xff\r\n"),
         get(GOOD).replace(b"GET /", b"GET http://x/"), get(GOOD).replace(b"Host: x", b"Host: \xff"),
         get(GOOD).replace(b"?", b"/%FF%00/..?"), chunked(b"0\r\n\r\n"),
+        headed(b"Transfer-Encoding:  CHUNKED \r\n", b"0\r\n\r\n"),
+        chunked(b"0\r\n\r\n").replace(b"\r\n", b"\n", 3),
         chunked(b"1;a=b\r\nx\r\n0\r\nA: b\r\n\r\n"), chunked(b"00001\r\nx\r\n000\r\n\r\n"),
         chunked(b"0\r\n\r\n") + b"trailing rubbish",
     ],
@@ -130,12 +132,24 @@ REFUSED = {
         headed(b"Transfer-Encoding: chunked, identity\r\n", b"0\r\n\r\n"),
         headed(b"Transfer-Encoding: x\r\n", b"0\r\n\r\n"),
         *(
+            headed(b"Transfer-Encoding: " + coding + b"\r\n", b"0\r\n\r\n")
+            for coding in (
+                b"", b"gzip", b"chunked, gzip", b"chunked, chunked", b", chunked,", b"chunked;a=b",
+                b"chunked\r\nTransfer-Encoding: chunked", b"chunked\r\nTransfer-Encoding: x",
+                b"xchunked", b"chunked x",
+            )
+        ),
+        *(
             chunked(body)
             for body in (
                 b"\r\n\r\n", b"x\r\n\r\n", b"-1\r\n\r\n", b"+1\r\nx\r\n", b"0x1\r\nx\r\n",
                 b"1_0\r\nx\r\n", b"1\r\nxy\r\n0\r\n\r\n", b"1\r\nx0\r\n\r\n", b"g\r\n",
                 b"fffffffffffffffff\r\nx", b"1 1\r\nx\r\n", b";a\r\n", b"\xff\r\n", b"\x00\r\n",
-                b"1" * 5000,
+                b"1" * 5000, b"1;a\nx\r\n0\r\n\r\n", b"1\nx\r\n0\r\n\r\n", b"1\r\nx\n0\r\n\r\n",
+                b"1\r\nx\r\n0\n\r\n", b"1\r\nx\r\n0;a\n\r\n", b"0\r\n\n", b"0\n\n",
+                b"0\r\nA: b\n\r\n", b"0\r\nA: b\r\n\n", b"0\r\nA: b\rC: d\r\n\r\n",
+                b"1;a\rb\r\nx\r\n0\r\n\r\n", b"1\r\r\nx\r\n0\r\n\r\n", b"0\r\n \r\n\r\n",
+                b"1\r\nx\r\r\n0\r\n\r\n", b"1;\n1\r\nx\r\n0\r\n\r\n",
             )
         ),
     ],
@@ -160,6 +174,13 @@ REFUSED = {
     431: [
         headed(b"X: y\r\n" * 5_000), headed(b"X: " + b"y" * 20_000 + b"\r\n"),
         headed(b"y" * 20_000),
+    ],
+    501: [
+        headed(b"Transfer-Encoding: " + coding + b"\r\n", b"3\r\nabc\r\n0\r\n\r\n")
+        for coding in (
+            b"gzip, chunked", b"gzip,Chunked", b"identity, chunked", b"x;a=b, chunked",
+            b"gzip\r\nTransfer-Encoding: chunked", b", chunked",
+        )
     ],
 }  # fmt: skip
 

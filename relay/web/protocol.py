@@ -11,6 +11,7 @@ import asyncio
 import math
 import re
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import unquote
 
@@ -277,7 +278,9 @@ class Protocol(HttpToolsProtocol):
             self.on_response_complete,
             keep_alive=version == "1.1" and self.parser.should_keep_alive(),
         )
-        if self._left > MAX_BODY:
+        if self._chunked and (status := _not_understood(self.headers)):
+            self._refuse(status, "A body is sent as it is or chunked, in no other transfer coding.")
+        elif self._left > MAX_BODY:
             self._refuse_body()
         elif (self._left or self._chunked) and not self._deaf:
             self._invite()
@@ -386,3 +389,12 @@ class Protocol(HttpToolsProtocol):
         if self.transport.can_write_eof():
             self.transport.write_eof()
         self._deadline.set(self.linger_timeout)
+
+
+def _not_understood(headers: Sequence[tuple[bytes, bytes]]) -> int | None:
+    """The status for a transfer coding other than `chunked`, once: RFC 9112, 6.1 and 6.3."""
+    values = [value for name, value in headers if name == b"transfer-encoding"]
+    codings = [each.strip().lower() for each in b",".join(values).split(b",")]
+    if codings == [b"chunked"]:
+        return None
+    return 501 if codings[-1] == b"chunked" and codings.count(b"chunked") == 1 else 400
