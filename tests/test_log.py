@@ -171,6 +171,59 @@ def test_an_exceptions_text_is_not_logged(stream):
     assert "ValueError" in stream.getvalue()
 
 
+def failing_in(file):
+    """What is caught of a plugin whose file has this name."""
+    try:
+        exec(compile("1 / 0", file, "exec"))
+    except ZeroDivisionError:
+        return sys.exc_info()
+
+
+@pytest.mark.parametrize("folder", ["/tmp/\udcff", "/tmp/\x1b[2J"])
+@pytest.mark.parametrize("formatter", [log.Lines(), log.JsonLines(), log.JournalLines()])
+def test_a_file_of_any_name_is_told(stream, formatter, folder):
+    handler = logging.getLogger().handlers[0]
+    handler.setFormatter(formatter)
+    logging.getLogger("relay\udcff").error("it failed", exc_info=failing_in(f"{folder}/x.py"))
+    written = stream.getvalue()
+    assert "ZeroDivisionError" in written
+    assert written.encode().replace(b"\n", b"").decode().isprintable()
+
+
+# a terminal
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.fixture
+def terminal(stream):
+    terminal = Terminal()
+    log.set_up(logging.INFO, terminal)
+    return terminal
+
+
+FORGED = "\x1b]0;title\x07\n12:00:00 INFO    relay: all is well\r\x9b2J\u2028\u202e"
+
+
+def test_what_others_say_moves_no_cursor_and_begins_no_line(terminal):
+    logging.getLogger("relay.sinks.crm").warning("paused: %s é", FORGED)
+    line, end, rest = terminal.getvalue().partition("\n")
+    assert (end, rest) == ("\n", "")
+    assert line.isprintable()
+    assert line.endswith("é")
+
+
+def test_the_way_to_an_exception_keeps_its_lines(terminal):
+    logging.getLogger("relay").error("it failed", exc_info=failing_in("x.py"))
+    said, kind, *frames = terminal.getvalue().splitlines()
+    assert said.endswith("it failed")
+    assert kind == "ZeroDivisionError"
+    assert frames[-1].startswith("  x.py:1 in ")
+
+
 # what nobody logs
 
 

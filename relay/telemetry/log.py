@@ -91,18 +91,32 @@ def _without_numbers(record: logging.LogRecord) -> bool:
     except Exception:  # noqa: BLE001  words that do not fit their values must not fail a delivery
         message = str(record.msg)
     masked = mask_e164 if OWN.fullmatch(record.name) else mask_all
-    record.msg, record.args = masked(message).encode(errors="replace").decode(), ()
+    record.msg, record.args = _sayable(masked(message)), ()
     return True
 
 
+def _sayable(text: str) -> str:
+    """The text as UTF-8 can say it: a file's name need not be any."""
+    return text.encode(errors="replace").decode()
+
+
+def _printable(text: str) -> str:
+    """The text without what would move a terminal's cursor, or begin a line that nobody logged."""
+    return "".join(char if char.isprintable() else "�" for char in text)
+
+
 class Lines(logging.Formatter):
-    """`12:00:01 WARNING relay.sinks.crm: parked for 60 s`."""
+    """`12:00:01 WARNING relay.sinks.crm: parked for 60 s`. What others say stays on its line."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)-7s %(name)s: %(message)s", "%H:%M:%S")
 
-    def formatException(self, ei: object) -> str:  # noqa: N802  logging's name
-        return "\n".join(frames(ei))  # type: ignore[arg-type]  # typeshed allows a tuple of None
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  logging's name
+        return _printable(super().formatMessage(record))
+
+    def formatException(self, ei: object) -> str:  # noqa: N802  the same
+        lines = frames(ei)  # type: ignore[arg-type]  # typeshed allows a tuple of None
+        return "\n".join(map(_printable, lines))
 
 
 class JsonLines(logging.Formatter):
@@ -112,11 +126,11 @@ class JsonLines(logging.Formatter):
         line = {
             "time": timestamp(int(record.created * 1_000_000)),
             "level": record.levelname.lower(),
-            "logger": record.name,
+            "logger": _sayable(record.name),
             "message": record.getMessage(),
         }
         if record.exc_info and record.exc_info[0]:
-            line["error"] = "; ".join(frames(record.exc_info))
+            line["error"] = _sayable("; ".join(frames(record.exc_info)))
         return orjson.dumps(line).decode()
 
 
