@@ -18,6 +18,7 @@ from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -622,6 +623,15 @@ def test_the_commands_work_beside_a_running_service(here):
     log_text = (here / "relay.log").read_text()
     assert not any(number in log_text for number in NUMBERS)
     assert command("status").stdout.startswith("3 events")
+
+
+@pytest.mark.parametrize(
+    "family", [each for each in main.commands.values() if isinstance(each, click.Group)]
+)
+def test_the_help_of_a_family_cuts_no_sentence(family):
+    said = " ".join(CliRunner().invoke(main, [family.name, "--help"]).stdout.split())
+    for command in family.commands.values():
+        assert f" {command.name} {command.get_short_help_str(1000)}" in said
 
 
 def test_events_tail_follows_the_service(here):

@@ -8,12 +8,13 @@ from relay.alerts.channel import Channel, NotSaid
 from relay.alerts.policy import Alert, Note
 from relay.alerts.watch import channels
 from relay.cli import options
+from relay.cli.family import Family
 from relay.cli.output import printable
 from relay.clock import SystemClock
 from relay.configuration.config import Config
 
 
-@click.group()
+@click.group(cls=Family)
 def alerts() -> None:
     """Who is told when something is wrong."""
 

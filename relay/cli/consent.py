@@ -10,6 +10,7 @@ import orjson
 
 from relay.cli import client, options
 from relay.cli.client import Client
+from relay.cli.family import Family
 from relay.cli.output import print_json
 from relay.configuration.config import Config
 from relay.control.questions import PAGE
@@ -17,7 +18,7 @@ from relay.control.questions import PAGE
 COLUMNS = ("received", "source", "mobile", "contact", "word", "test", "sink", "accepted")
 
 
-@click.group()
+@click.group(cls=Family)
 def consent() -> None:
     """Show the log of opt-outs and opt-ins, which no retention touches."""
 

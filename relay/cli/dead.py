@@ -7,13 +7,14 @@ import click
 
 from relay.cli import client, options
 from relay.cli.client import Client
+from relay.cli.family import Family
 from relay.cli.output import count, kind_of, local_time, print_json, print_table, progress
 from relay.configuration.config import Config
 from relay.control.questions import CHUNK
 from relay.mask import mask_all
 
 
-@click.group()
+@click.group(cls=Family)
 def dead() -> None:
     """Look at deliveries that were given up, and try them again."""
 

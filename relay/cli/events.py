@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from relay.cli import client, options
+from relay.cli.family import Family
 from relay.cli.moment import Resolve
 from relay.cli.output import (
     kind_of,
@@ -25,7 +26,7 @@ EVERY = 0.5
 SAYS = 40
 
 
-@click.group()
+@click.group(cls=Family)
 def events() -> None:
     """Look at the events."""
 

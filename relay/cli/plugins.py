@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from relay.cli import options
+from relay.cli.family import Family
 from relay.cli.output import print_json, print_table
 from relay.configuration.config import Config
 
@@ -37,7 +38,7 @@ def register_sinks(register):
 '''
 
 
-@click.group()
+@click.group(cls=Family)
 def plugins() -> None:
     """Look at the plugins, or begin one."""
 

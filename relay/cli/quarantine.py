@@ -6,6 +6,7 @@ import click
 
 from relay.cli import client, options
 from relay.cli.client import Client
+from relay.cli.family import Family
 from relay.cli.output import (
     count,
     kind_of,
@@ -23,7 +24,7 @@ from relay.mask import mask_all
 from relay.preview import Preview
 
 
-@click.group()
+@click.group(cls=Family)
 def quarantine() -> None:
     """Look at callbacks that became no event, and release them after a fix."""
 

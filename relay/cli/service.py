@@ -10,6 +10,7 @@ import click
 
 import relay
 from relay.cli import options
+from relay.cli.family import Family
 from relay.cli.output import print_table
 from relay.configuration.config import ConfigError
 from relay.systemd.install import (
@@ -42,7 +43,7 @@ root_option = click.option(
 dry_run_option = click.option("--dry-run", is_flag=True, help="Only show what would be done.")
 
 
-@click.group()
+@click.group(cls=Family)
 def service() -> None:
     """Install the relay as a service of systemd, or take it away."""
 

@@ -3,11 +3,12 @@
 import click
 
 from relay.cli import client, options
+from relay.cli.family import Family
 from relay.cli.output import count, print_json, print_table, reason_of
 from relay.configuration.config import Config
 
 
-@click.group()
+@click.group(cls=Family)
 def sinks() -> None:
     """Look at the sinks; pause, resume, rename, discard."""
 
