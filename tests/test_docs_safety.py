@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from olderstore import EVENTS, content, make_older
 
 from relay.cli import main
-from relay.doctor import access, condition, places
+from relay.doctor import access, condition, places, sinks
 from relay.doctor.places import OLD
 from relay.sqlite.backup import before_schema
 
@@ -57,7 +57,7 @@ def test_the_copy_has_the_name_that_the_text_says():
 
 
 def test_every_subject_of_the_doctor_is_in_the_table(root):
-    sources = [access, condition, places]
+    sources = [access, condition, places, sinks]
     code = "".join(Path(each.__file__).read_text() for each in sources)
     code += (root / "relay/cli/doctor.py").read_text()
     called = re.findall(r"\b(?:ok|warning|problem)\(\s*f?\"([^\"{]*)", code)
