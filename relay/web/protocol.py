@@ -278,8 +278,9 @@ class Protocol(HttpToolsProtocol):
             self.on_response_complete,
             keep_alive=version == "1.1" and self.parser.should_keep_alive(),
         )
-        if self._chunked and (status := _not_understood(self.headers)):
-            self._refuse(status, "A body is sent as it is or chunked, in no other transfer coding.")
+        codings = _codings(self.headers)
+        if codings not in ([], [b"chunked"]):
+            self._refuse_codings(codings)
         elif self._left > MAX_BODY:
             self._refuse_body()
         elif (self._left or self._chunked) and not self._deaf:
@@ -373,6 +374,13 @@ class Protocol(HttpToolsProtocol):
     def _refuse_body(self) -> None:
         self._refuse(413, f"A body has at most {MAX_BODY} bytes.")
 
+    def _refuse_codings(self, codings: Sequence[bytes]) -> None:
+        """RFC 9112, 6.1 and 6.3: another coding, or a body of which nobody knows the end."""
+        if codings[-1] == b"chunked" and codings.count(b"chunked") == 1:
+            self._refuse(501, "A body is sent as it is or chunked, in no other transfer coding.")
+        else:
+            self._refuse(400, "The end of the body cannot be found.")
+
     def _refuse(self, status: int, detail: str, headers: bytes = b"") -> None:
         """Answer what no application shall see, and hear nothing more on this connection."""
         if self._deaf:
@@ -391,10 +399,7 @@ class Protocol(HttpToolsProtocol):
         self._deadline.set(self.linger_timeout)
 
 
-def _not_understood(headers: Sequence[tuple[bytes, bytes]]) -> int | None:
-    """The status for a transfer coding other than `chunked`, once: RFC 9112, 6.1 and 6.3."""
+def _codings(headers: Sequence[tuple[bytes, bytes]]) -> list[bytes]:
+    """The transfer codings of the body in their order."""
     values = [value for name, value in headers if name == b"transfer-encoding"]
-    codings = [each.strip().lower() for each in b",".join(values).split(b",")]
-    if codings == [b"chunked"]:
-        return None
-    return 501 if codings[-1] == b"chunked" and codings.count(b"chunked") == 1 else 400
+    return [each.strip().lower() for value in values for each in value.split(b",")]
