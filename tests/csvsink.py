@@ -14,6 +14,7 @@ package = Csv.__module__
 archive_module = sys.modules[f"{package}.archive"]
 erasure_module = sys.modules[f"{package}.erasure"]
 ledger_module = sys.modules[f"{package}.ledger"]
+neighbours_module = sys.modules[f"{package}.neighbours"]
 sheet_module = sys.modules[f"{package}.sheet"]
 table_module = sys.modules[f"{package}.table"]
 

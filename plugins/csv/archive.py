@@ -13,7 +13,7 @@ import relay
 from relay.outcome import Outcome
 from relay.traces import Traces
 
-from . import folder
+from . import folder, neighbours
 from .erasure import Cleared, clear, files_of
 from .ledger import Append, Ledger
 from .place import Place
@@ -49,6 +49,7 @@ class Archive:
         self._log = log
         self._now = now
         self._ledger: Ledger | None = None
+        neighbours.join(place)
 
     def open(self) -> None:
         """Take the ledger, and settle what the last process left. Raises Pause or Retry."""
@@ -58,16 +59,16 @@ class Archive:
             raise outcome(error, self._place.ledger) from None
 
     def close(self) -> None:
-        if self._ledger:
-            self._ledger.close()
-            self._ledger = None
+        """Let go of the ledger and the files."""
+        self._close_ledger()
+        neighbours.leave(self._place)
 
     def write(self, deliveries: Sequence[relay.Delivery]) -> list[Outcome]:
         """Append the rows that are not there yet; one outcome for each delivery."""
         try:
             known = self._opened().known([delivery.id for delivery in deliveries])
         except TROUBLE as error:
-            self.close()
+            self._close_ledger()
             raise outcome(error, self._place.ledger) from None
         outcomes: dict[str, Outcome] = dict.fromkeys(known, relay.Delivered())
         for path, group in self._by_file(deliveries, outcomes).items():
@@ -119,6 +120,11 @@ class Archive:
             )
         return problems
 
+    def _close_ledger(self) -> None:
+        if self._ledger:
+            self._ledger.close()
+            self._ledger = None
+
     def _opened(self) -> Ledger:
         if self._ledger is None:
             folder.make(self._place.folder)
@@ -136,9 +142,10 @@ class Archive:
         if append is None:
             return
         kept: set[str] = set()
+        path = self._place.folder / append.path
         try:
-            with Sheet(self._place.folder / append.path, create=False) as sheet:
-                kept = sheet.settle(append)
+            with Sheet(path, create=False) as sheet:
+                kept = sheet.settle(append, cut=neighbours.take(self._place, path))
                 self._sync_names(sheet.path)
         except FileNotFoundError:
             pass
@@ -165,6 +172,10 @@ class Archive:
         return files
 
     def _append(self, path: Path, group: dict[str, relay.Delivery]) -> Outcome:
+        if not neighbours.take(self._place, path):
+            return relay.Reject(
+                f"{shown(path)}: another csv sink writes this file; give one another options.path"
+            )
         rows = [(event_id, self._table.row(delivery)) for event_id, delivery in group.items()]
         try:
             ledger = self._opened()
@@ -210,7 +221,7 @@ class Archive:
             ledger.take_back(append)
         except TROUBLE:
             # Nobody knows what is on disk: the next opening looks.
-            self.close()
+            self._close_ledger()
 
     @contextmanager
     def _sheet(self, ledger: Ledger, path: Path, added: int) -> Iterator[Sheet]:

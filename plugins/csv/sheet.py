@@ -51,8 +51,10 @@ class Sheet:
         os.ftruncate(self._fd, size)
         os.fsync(self._fd)
 
-    def settle(self, append: Append) -> set[str]:
+    def settle(self, append: Append, *, cut: bool = True) -> set[str]:
         """Cut back what an append left behind to its last complete row; return the ids kept.
+
+        Without `cut`, what stands behind that row may be somebody else's, and stays.
 
         The complete ones are written over with themselves: after a failed fsync the system
         takes a page for clean that never reached the disk.
@@ -65,7 +67,7 @@ class Sheet:
             data = os.pread(self._fd, piece.length, end)
             if len(data) != piece.length or zlib.crc32(data) != piece.checksum:
                 # More than was announced is somebody else's, and not ours to cut.
-                if self.size <= append.end:
+                if cut and self.size <= append.end:
                     self.cut(end)
                 break
             self._put(data, end)

@@ -22,6 +22,7 @@ from csvsink import (
     event_id,
     ids,
     ledger_module,
+    neighbours_module,
     options,
     rows,
     sink,
@@ -533,6 +534,58 @@ async def test_a_file_locked_by_another_program_is_tried_again(opened, tmp_path)
     assert "locked" in outcome.reason
     program.communicate(b"\n")
     assert delivered(await archive.send_batch(deliveries(2))) == [True]
+
+
+# two sinks in one folder
+
+NEIGHBOUR = "out/{{ data.keyword }}.csv"
+
+
+async def test_an_event_that_names_another_sinks_file_is_refused_alone(opened, tmp_path):
+    """Whichever of the two is first at work."""
+    ours, theirs = sink(tmp_path), await opened(tmp_path, path=NEIGHBOUR)
+    told = await theirs.send_batch([delivery(1, keyword="events"), delivery(2, keyword="join")])
+    assert [type(each) for each in told] == [relay.Reject, relay.Delivered]
+    assert "out/events.csv: another csv sink writes this file" in told[0].reason
+    assert delivered(await ours.send_batch(deliveries(3))) == [True]
+    assert ids(tmp_path) == [event_id(3), event_id(2)]
+    await ours.close()
+    assert delivered(await theirs.send_batch([delivery(1, keyword="events")])) == [True]
+    assert ids(tmp_path) == [event_id(3), event_id(1), event_id(2)]
+
+
+async def test_of_two_templates_that_name_one_file_the_first_has_it(opened, tmp_path):
+    first = await opened(tmp_path, path=NEIGHBOUR)
+    (tmp_path / "link").symlink_to("out")
+    second = await opened(tmp_path, path="link/{{ data.label }}.csv")
+    event = delivery(1, keyword="a", label="a")
+    assert delivered(await first.send_batch([event])) == [True]
+    assert delivered(await second.send_batch([event])) == [False]
+    assert delivered(await second.send_batch([delivery(1, label="b")])) == [True]
+    assert sorted(ids(tmp_path / "out")) == [event_id(1)] * 2
+
+
+@pytest.mark.parametrize("protected", [True, False])
+async def test_a_repair_cuts_off_nothing_that_another_sink_has_written(
+    opened, tmp_path, monkeypatch, protected
+):
+    """Unprotected, a row is lost that the other one's ledger has as written."""
+    file = tmp_path / "out/a.csv"
+    first = sink(tmp_path, path=NEIGHBOUR)
+    await first.send_batch([delivery(1, keyword="a")])
+    with monkeypatch.context() as patch:
+        patch.setattr(ledger_module.Ledger, "finish", lambda _: None)
+        await first.send_batch([delivery(number, keyword="a") for number in range(2, 9)])
+    await first.close()
+    os.truncate(file, file.read_bytes().index(event_id(4).encode()) + 50)
+    second = await opened(tmp_path, path="out/{{ data.label }}.csv")
+    assert delivered(await second.send_batch([delivery(9, label="a")])) == [True]
+    if not protected:
+        monkeypatch.setattr(neighbours_module, "take", lambda *_: True)
+    again = await opened(tmp_path, path=NEIGHBOUR)
+    assert (event_id(9).encode() in file.read_bytes()) is protected
+    written = [delivery(number, keyword="a") for number in (1, 2, 3)]
+    assert delivered(await again.send_batch(written)) == [True] * 3
 
 
 # an append that was under way when the relay ended
