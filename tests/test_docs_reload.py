@@ -55,7 +55,7 @@ def test_it_is_told_as_often_as_it_says():
 @pytest.mark.parametrize("word", ["READY=1", "RELOADING=1", "STOPPING=1"])
 def test_systemd_hears_what_it_says(word, root):
     assert f"`{word}`" in SECTION
-    assert f'"{word}"' in (root / "relay" / "notify.py").read_text()
+    assert f'"{word}"' in (root / "relay" / "systemd" / "notify.py").read_text()
 
 
 def test_the_unit_reloads_by_the_signal_that_it_says(root):

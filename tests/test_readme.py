@@ -333,7 +333,7 @@ def every_command(command):
 
 def test_every_answer_of_the_listener_is_in_the_table():
     source = "".join(
-        (ROOT / "relay" / f"{name}.py").read_text() for name in ("ingress", "protocol")
+        (ROOT / "relay" / "web" / f"{name}.py").read_text() for name in ("ingress", "protocol")
     )
     given = set(re.findall(r"(?:Refused|_refuse)\((\d{3}),", source)) | {"200"}
     table = section("What it promises, and what it does not")

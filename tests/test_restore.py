@@ -319,7 +319,7 @@ def test_the_command_asks_and_says_what_came_of_it(store, tmp_path, monkeypatch)
     with closing(lock(store)):
         busy = CliRunner().invoke(main, ["restore", "copy.db", "--yes"])
     assert busy.exit_code == 1
-    assert "in use by another relay process: stop that first" in busy.stderr
+    assert "in use by another relay process: stop that first, or name another" in busy.stderr
     result = CliRunner().invoke(main, ["restore", "copy.db", "--yes"], catch_exceptions=False)
     assert result.exit_code == 0, result.output
     assert f"{tmp_path / 'relay.db'} is as copy.db is." in result.stdout

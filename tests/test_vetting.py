@@ -1,6 +1,7 @@
 """Vetting tries relay.yaml out in another process, whatever the plugins do there."""
 
 import socket
+import subprocess
 import sys
 
 import pytest
@@ -55,6 +56,16 @@ async def test_each_mistake_is_named_with_its_line(path):
     country, more = await vet(path, Listeners())
     assert country.startswith(f"{path}:4: sources.sumotext.country: ")
     assert more.startswith(f"{path}:7: more: ")
+
+
+@pytest.mark.parametrize("command", ["check", "run"])
+def test_check_refuses_the_store_that_run_refuses(path, command):
+    path.write_text(YAML + "store: postgresql://relay:secret@db/relay\n")
+    line = [sys.executable, "-m", "relay.cli", command, "--config", str(path)]
+    checked = subprocess.run(line, capture_output=True, text=True, timeout=60, check=False)
+    assert checked.returncode == 78
+    assert "PostgreSQL is not supported yet: name a file" in checked.stderr
+    assert "secret" not in checked.stdout + checked.stderr
 
 
 @pytest.mark.parametrize("status", [0, 3])

@@ -9,7 +9,6 @@ from relay.cli import client, options
 from relay.cli.output import count
 from relay.configuration.config import Config
 from relay.sqlite.restore import restore as restored_from
-from relay.store import StoreLocked
 
 
 @click.command()
@@ -25,10 +24,7 @@ def restore(config: Config, file: Path, yes: bool) -> None:
     store = client.store_file(config)
     if not yes:
         click.confirm(f"Have {store} be as {file} is?", abort=True)
-    try:
-        found = restored_from(file.absolute(), store, config.store_fallback, time.time())
-    except StoreLocked as error:
-        raise click.ClickException(f"{error}: stop that first") from error
+    found = restored_from(file.absolute(), store, config.store_fallback, time.time())
     click.echo(f"{store} is as {file} is.")
     if found.since:
         came = f"{count(found.since, 'callback')} that came since, or waited then"

@@ -204,7 +204,10 @@ class SpillFile:
             self._measure()
         except BlockingIOError:
             os.close(descriptor)
-            raise StoreLocked(f"{self.path} is in use by another relay process") from None
+            raise StoreLocked(
+                f"{self.path} is in use by another relay process: stop that first,"
+                " or name another `store_fallback`"
+            ) from None
         except BaseException:
             os.close(descriptor)
             raise

@@ -54,7 +54,9 @@ def lock(path: Path, kept: int | None = None) -> IO[bytes]:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         file.close()
-        raise StoreLocked(f"{path} is in use by another relay process") from None
+        raise StoreLocked(
+            f"{path} is in use by another relay process: stop that first, or name another `store`"
+        ) from None
     return file
 
 
