@@ -38,6 +38,10 @@ READER_PRAGMAS = (
 )
 
 
+PIECE = 1 << 20
+"""Bytes of the log that are in memory at once."""
+
+
 def lock(path: Path, kept: int | None = None) -> IO[bytes]:
     """Own the store at `path` until the returned file is closed. Raises StoreLocked.
 
@@ -70,8 +74,30 @@ def connect_writer(path: Path, vfs: str | None = None) -> apsw.Connection:
     if not path.stat().st_size:
         _configure(connection, NEW_FILE_PRAGMAS)
     _configure(connection, WRITER_PRAGMAS)
+    harden(connection, path)
     migrate(connection, path)
     return connection
+
+
+def harden(connection: apsw.Connection, path: Path) -> None:
+    """Write the log that was left once more, as it is, and sync it. Raises OSError.
+
+    After a sync that failed, the system shows what is not on the disk, and takes it for written:
+    to sync it again does nothing. But what is read from here on is to be there after a power cut.
+    A checkpoint in its place would change the file while its log is not on the disk.
+    """
+    log = path.with_name(f"{path.name}-wal")
+    if not log.exists() or not log.stat().st_size:
+        return
+    connection.execute("BEGIN IMMEDIATE").fetchall()  # so that nobody else writes to the log
+    try:
+        with log.open("r+b", buffering=0) as file:
+            at = 0
+            while piece := os.pread(file.fileno(), PIECE, at):
+                at += os.pwrite(file.fileno(), piece, at)
+            os.fdatasync(file.fileno())
+    finally:
+        connection.execute("ROLLBACK").fetchall()
 
 
 def connect_reader(path: Path, vfs: str | None = None) -> apsw.Connection:

@@ -8,6 +8,8 @@ removed) when its folder is; what was not yet may be there after a cut, or not, 
         disk.cut(chance)      # from now on everything fails, as nothing is there any more
         ... kill who wrote ...
         disk.heal()           # what the cut has left
+    with disk.failing():  # no sync works, and what it was for is taken for written all the same
+        ...
 
 As a program: `python tests/faults/amnesia.py FOLDER`.
 """
@@ -36,6 +38,7 @@ except (ImportError, OSError) as error:  # it is there, but the system's library
     mfusepy, MISSING = None, str(error)
 
 KEEP, CUT, HEAL = "user.keep", "user.cut", "user.heal"
+FAIL, WORK = "user.fail", "user.work"
 DAMAGES = ("drop", "some", "reorder", "tear")
 ROOT = "/"
 BLOCK = 4096
@@ -70,6 +73,15 @@ class Disk:
     def heal(self) -> None:
         """The power is back: there is what the cut has left."""
         self._tell(HEAL)
+
+    @contextlib.contextmanager
+    def failing(self) -> Iterator[None]:
+        """As Linux does it: a later sync knows nothing of what one that failed was for."""
+        self._tell(FAIL)
+        try:
+            yield
+        finally:
+            self._tell(WORK)
 
     def _tell(self, what: str) -> bytes:
         return os.getxattr(self.folder, what)
@@ -177,6 +189,7 @@ class Amnesia(mfusepy.Operations if mfusepy else object):
         self._left: dict[str, Node] | None = None
         self._opened: dict[int, Node] = {}
         self._handles = itertools.count(1)
+        self._fails = False
 
     # the power
 
@@ -185,6 +198,9 @@ class Amnesia(mfusepy.Operations if mfusepy else object):
             return str(self._cut(name)).encode()
         if path == ROOT and name in (KEEP, HEAL):
             self._begin(self._names.now if name == KEEP else self._left)
+            return b"-"
+        if path == ROOT and name in (FAIL, WORK):
+            self._fails = name == FAIL
             return b"-"
         raise fail(errno.ENODATA)
 
@@ -308,6 +324,9 @@ class Amnesia(mfusepy.Operations if mfusepy else object):
 
     def fsync(self, path, datasync, fh):
         self._powered()
+        if self._fails:
+            self._node(path, fh).pending.clear()
+            raise fail(errno.EIO)
         self._node(path, fh).sync()
         return 0
 

@@ -5,8 +5,12 @@ import time
 
 import amnesia
 import pytest
+from arrivals import arrival
 from relays import RUN, Relay, crowd, live
 from stubs.receiver import Receiver
+
+from relay.sqlite import SqliteStore
+from relay.store import StoreBroken
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -65,6 +69,41 @@ async def cut_in_a_loop(folder, cuts, *, seed=0, command=RUN, spilled=False):
     # A spill is synced at once, so that a few cuts may find nothing: the control shows them well.
     assert forgotten or spilled, "there was nothing to forget: the cuts show nothing"
     return verdict
+
+
+async def known_after_the_cut(folder) -> bool:
+    """A callback's commit cannot be synced; the next start finds it, and then the power goes.
+
+    Whether the store has it then: the next start has dropped it from the spill.
+    """
+    path = folder / "disk" / "relay.db"
+    with amnesia.mounted(folder / "disk") as disk:
+        store = await SqliteStore.open(path)
+        await store.add(arrival(1))
+        disk.keep()
+        with disk.failing():
+            with pytest.raises(StoreBroken):
+                await store.add(unsure := arrival(2))
+            await store.close()
+        store = await SqliteStore.open(path)
+        assert await store.known([unsure.event.id]), "it is not there: this shows nothing"
+        disk.cut(random.Random(1))
+        await store.close()
+        disk.heal()
+        store = await SqliteStore.open(path)
+        known = await store.known([unsure.event.id])
+        await store.close()
+    return bool(known)
+
+
+async def test_what_a_start_finds_in_the_log_is_there_after_a_power_cut(tmp_path):
+    assert await known_after_the_cut(tmp_path)
+
+
+async def test_without_writing_the_log_once_more_it_is_not(tmp_path, monkeypatch):
+    """The control."""
+    monkeypatch.setattr("relay.sqlite.connection.harden", lambda *_: None)
+    assert not await known_after_the_cut(tmp_path)
 
 
 async def test_three_power_cuts_lose_and_invent_nothing(tmp_path):
