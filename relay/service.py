@@ -39,6 +39,8 @@ from relay.web.server import Server, make_server
 
 SOON = 1.0
 """Seconds that callbacks wait for the store to be opened. After that they are taken without it."""
+LOOK = 1.0
+"""Seconds between looks whether the store's files are still there, where nothing is written."""
 LONG = 60.0
 """Seconds after which a store that is still being opened is worth an alert."""
 GRACE = 3.0
@@ -65,7 +67,7 @@ class Service:
         self._clock = clock
         self.callbacks = ingress.app(shelter, self._config, ready=self._not_ready, traces=traces)
         self._told = (clock, self.callbacks.answers, self.refusals, self.facts)
-        self._rescue = Rescue(*self._told, standing.notices)
+        self._rescue = Rescue(*self._told, standing.notices, lambda: shelter.refusal)
         self.overview: Overview | Rescue = self._rescue
         self._commands = self._rescue.commands()
         self.public: list[Server] = []
@@ -138,7 +140,7 @@ class Service:
         await _first(asyncio.shield(self._life), self._delivers.wait())
         assert self._fleet is not None
         await _first(self._broken.wait(), self._fleet.failure())
-        raise StoreBroken("a write failed")
+        raise StoreBroken(self._store.trouble if self._store else "a write failed")
 
     def lasted(self) -> float:
         """For how many seconds the store has been used."""
@@ -168,7 +170,8 @@ class Service:
         return sum((each.server_state.refusals for each in self.public), Counter())
 
     def _not_ready(self) -> list[str]:
-        return ["store"] if self._store and not self._store.alive() else []
+        broken = self._store is not None and not self._store.alive()
+        return ["store"] if broken or self._shelter.refusal else []
 
     # with its store
 
@@ -236,11 +239,22 @@ class Service:
             await self._hear_commands()
         self._store, self._fleet = store, fleet
         self.overview = Overview(
-            store, fleet, *self._told, notices=lambda: standing.notices() + shelter.notices()
+            store,
+            fleet,
+            *self._told,
+            notices=lambda: standing.notices() + shelter.notices(),
+            refusal=lambda: shelter.refusal,
         )
         housekeeping = Housekeeping(store, config, fleet, shelter.erase, self._clock)
         self._commands = control.app(
-            intake, store, config, fleet, standing, lambda: shelter.records, housekeeping
+            intake,
+            store,
+            config,
+            fleet,
+            standing,
+            lambda: shelter.records,
+            housekeeping,
+            lambda: shelter.refusal,
         )
         fleet.start(store)
         self._delivers_since = self._clock.monotonic()
@@ -248,7 +262,10 @@ class Service:
         await shelter.join(intake, store)
         async with self._watching(store), kept_up(store, config.retention, self._clock):
             self.settled.set()
-            await asyncio.Event().wait()
+            while True:
+                await asyncio.sleep(LOOK)
+                with contextlib.suppress(StoreError):
+                    await store.pulse()
 
     def _watching(self, store: SqliteStore | None) -> contextlib.AbstractAsyncContextManager[Any]:
         return watching(self._config.alerts, self.readings, store, self._path, self._clock)

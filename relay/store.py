@@ -443,6 +443,9 @@ class Store(Protocol):
     async def pulse(self) -> None:
         """Return when all that was handed over before has had its turn."""
 
+    async def try_write(self) -> None:
+        """Return when something could be written. Raises StoreError."""
+
     def alive(self) -> bool:
         """Whether the store can still be written."""
 

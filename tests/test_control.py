@@ -108,6 +108,7 @@ async def test_status_counts_events_quarantine_and_each_sink(relay):
         "events": 2,
         "quarantine": 1,
         "spill": 0,
+        "refusal": "",
         "sinks": {
             "archive": {"state": "running", "pending": 0, "delivered": 2, "dead": 0},
             "crm": {"state": "running", "pending": 0, "delivered": 0, "dead": 1},

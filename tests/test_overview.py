@@ -61,3 +61,21 @@ async def test_a_store_that_spills_is_told(relay):
     relay._running.overview._facts = lambda: {"relay_spill_records": 3.0}
     _, inner = await readyz(relay)
     assert (inner.status_code, inner.json()["store"]) == (200, {"state": "spills"})
+
+
+async def no() -> bool:
+    return False
+
+
+async def test_a_relay_that_refuses_is_not_ready_and_says_why(relay, monkeypatch):
+    shelter = relay._running._shelter
+    monkeypatch.setattr(shelter, "_refusal", "the disk is full, and so is the other")
+    monkeypatch.setattr(shelter, "_can_be_kept", no)
+    public, inner = await readyz(relay)
+    assert (public.status_code, inner.status_code) == (503, 503)
+    report = inner.json()
+    assert report["store"] == {"state": "refuses"}
+    assert report["reasons"][0] == (
+        "store: callbacks are refused: the disk is full, and so is the other"
+    )
+    assert (await relay._running.readings()).facts["relay_store_writable"] == 0

@@ -17,6 +17,7 @@ from relay.fallback.importer import Importer
 from relay.fallback.reserve import Reserve
 from relay.fallback.shelter import CHUNK, Shelter
 from relay.fallback.spill import Spill
+from relay.fallback.spillfile import Spilled
 from relay.sqlite import SqliteStore
 from relay.store import EventFilter, State, StoreBroken, StoreError, StoreFull
 from relay.templates.expressions import Environment
@@ -116,6 +117,58 @@ async def test_where_neither_takes_it_it_is_refused(tmp_path, monkeypatch):
         monkeypatch.undo()
         await parts.send()
         assert parts.shelter.records == 1
+
+
+async def test_who_refuses_says_so_until_one_can_be_kept_again(tmp_path, monkeypatch):
+    def fails(*_):
+        raise OSError(28, "No space left on device")
+
+    async def refuses(parts):
+        monkeypatch.setattr("relay.fallback.spillfile.os.pwrite", fails)
+        with pytest.raises(StoreFull) as raised:
+            await parts.send()
+        assert parts.shelter.refusal == str(raised.value)
+        assert "No space left on device" in parts.shelter.refusal
+
+    async def takes_again(parts):
+        async with asyncio.timeout(PATIENCE):
+            while parts.shelter.refusal:
+                await asyncio.sleep(0.005)
+
+    wrap, made = troubled()
+    async with sheltered(tmp_path, wrap=wrap) as parts:
+        assert not parts.shelter.refusal
+        await refuses(parts)
+        monkeypatch.undo()
+        await takes_again(parts)
+        await refuses(parts)
+        made[0].error = None  # the spill is as it was
+        await takes_again(parts)
+
+
+async def test_a_disk_that_is_almost_full_is_a_refusal_where_only_the_spill_is_left(tmp_path):
+    wrap, _ = troubled()
+    async with sheltered(tmp_path, wrap=wrap) as parts:
+        await parts.send()
+        await parts.shelter.stop()  # nobody else looks at the disk
+        parts.reserve.spill_low = True
+        with pytest.raises(StoreFull, match="the spill's disk is almost full"):
+            await parts.send()
+        assert "the spill's disk is almost full" in parts.shelter.refusal
+        parts.reserve.spill_low = False
+        assert not parts.shelter.refusal
+
+
+async def test_an_id_that_stands_twice_in_the_spill_is_one_event_and_nothing_else(tmp_path):
+    one, two = (f"0000000{each}-0000-7000-8000-000000000000" for each in (1, 2))
+    spill = await Spill.open(tmp_path / "relay.db.spill")
+    for number, each in enumerate([one, two, one]):
+        await spill.append(Spilled(each, callback(number)))
+    await spill.close()
+    async with sheltered(tmp_path) as parts:
+        await parts.home()
+        assert await parts.stored() == [one, two]
+        assert await parts.store.quarantine_count() == 0
 
 
 async def test_a_callback_of_unknown_fate_is_there_once(tmp_path):

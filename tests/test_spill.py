@@ -153,6 +153,86 @@ def test_a_second_process_is_refused(path):
     other.close()
 
 
+def put_another(path):
+    """As another relay would, that began without one."""
+    path.unlink()
+    written(path, [8, 9])
+
+
+@pytest.mark.parametrize(
+    ("harm", "expected"),
+    [(lambda path: path.unlink(), [1, 2, 3]), (put_another, [1, 2, 8, 9, 3])],
+)
+def test_a_file_that_lost_its_name_is_made_anew_before_the_answer(path, harm, expected):
+    file = SpillFile(path)
+    file.append([encode(spilled(1)), encode(spilled(2))])
+    harm(path)
+    file.append([encode(spilled(3))])
+    assert file.lines == len(expected)
+    file.close()
+    assert read(path) == (expected, [], 0)
+
+
+def test_without_that_it_is_acknowledged_and_lost(path, monkeypatch):
+    """The control."""
+    monkeypatch.setattr(SpillFile, "_in_place", lambda _: True)
+    file = SpillFile(path)
+    file.append([encode(spilled(1))])
+    path.unlink()
+    file.append([encode(spilled(2))])
+    file.close()
+    assert not path.exists()
+
+
+def test_one_that_is_deleted_while_it_is_written_is_written_again(path, monkeypatch):
+    sync = os.fdatasync
+
+    def delete_once(descriptor):
+        sync(descriptor)
+        monkeypatch.undo()
+        path.unlink()
+
+    file = SpillFile(path)
+    file.append([encode(spilled(1))])
+    monkeypatch.setattr("relay.fallback.spillfile.os.fdatasync", delete_once)
+    file.append([encode(spilled(2))])
+    file.close()
+    assert read(path) == ([1, 2], [], 0)
+
+
+def test_one_that_lost_its_name_is_read_on_where_one_was(path):
+    file = SpillFile(path)
+    file.append([encode(spilled(each)) for each in (1, 2)])
+    end = file.read(0, 1).end
+    path.unlink()
+    assert [each.id for each in file.read(end, 9).records] == ["id-2"]
+    file.close()
+
+
+async def test_one_that_lost_its_name_is_there_after_the_end(path):
+    spill = await Spill.open(path)
+    await spill.append(spilled(1))
+    path.unlink()
+    await spill.close()
+    assert read(path) == ([1], [], 0)
+
+
+def test_to_try_a_write_leaves_nothing(path, monkeypatch):
+    def fails(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    file = SpillFile(path)
+    file.append([encode(spilled(1))])
+    file.try_write()
+    file.append([encode(spilled(2))])
+    with monkeypatch.context() as patch:
+        patch.setattr("relay.fallback.spillfile.os.pwrite", fails)
+        with pytest.raises(OSError, match="No space"):
+            file.try_write()
+    file.close()
+    assert read(path) == ([1, 2], [], 0)
+
+
 def test_a_file_that_has_grown_is_not_removed(path):
     file = written(path, [1])
     file.open()

@@ -29,6 +29,8 @@ def status(config: Config, as_json: bool) -> None:
     click.echo(f"{count(found['events'], 'event')}, {quarantine}.")
     if not live:
         click.echo("The relay is not running; `relay run` starts it.")
+    if refusal := found.get("refusal"):
+        click.echo(f"Callbacks are refused (503): {printable(refusal)}.")
     if found["spill"]:
         spilled = count(found["spill"], "callback")
         click.echo(f"{spilled} could not be stored so far, and wait in {config.store_fallback}.")

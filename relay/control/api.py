@@ -31,15 +31,19 @@ def app(
     standing: Standing | None = None,
     spilled: Callable[[], int] | None = None,
     housekeeping: Housekeeping | None = None,
+    refusal: Callable[[], str] = str,
 ) -> Starlette:
-    """The API as an ASGI application. `spilled` tells how many callbacks are spilled."""
+    """The API as an ASGI application. `spilled` tells how many callbacks are spilled.
+
+    `refusal` tells why callbacks are refused; it is empty while they are taken.
+    """
     standing = standing or Standing(config)
     spilled = spilled or partial(spillfile.count, config.store_fallback)
     housekeeping = housekeeping or Housekeeping(store, config, workers)
 
     named = Named(config.sinks, store)
     sinks = Sinks(named, store, workers, intake.now)
-    status = Status(sinks, store, standing, spilled)
+    status = Status(sinks, store, standing, spilled, refusal)
     events = Events(store)
     replays = Replays(named, store, workers, intake)
     quarantine = Quarantine(config.sinks, store, intake)

@@ -14,18 +14,25 @@ class Status:
     """The endpoint of `relay status`."""
 
     def __init__(
-        self, sinks: Sinks, store: Store, standing: Standing, spilled: Callable[[], int]
+        self,
+        sinks: Sinks,
+        store: Store,
+        standing: Standing,
+        spilled: Callable[[], int],
+        refusal: Callable[[], str],
     ) -> None:
         self._sinks = sinks
         self._store = store
         self._standing = standing
         self._spilled = spilled
+        self._refusal = refusal
 
     async def show(self, _: Request) -> dict[str, Any]:
         return {
             "events": await self._store.event_count(),
             "quarantine": await self._store.quarantine_count(),
             "spill": self._spilled(),
+            "refusal": self._refusal(),
             "sinks": await self._sinks.views(),
             "configuration": self._standing.view(),
         }

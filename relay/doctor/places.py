@@ -108,9 +108,10 @@ def leftovers(config: Config, store: Path, now: float) -> Iterator[Finding]:
     spill = config.store_fallback
     aside = spill.with_name(f"{spill.name}.bad")
     if waiting := spillfile.count(spill):
+        wait = "1 callback waits" if waiting == 1 else f"{waiting} callbacks wait"
         yield warning(
             "spill",
-            f"{waiting} callbacks wait in {spill}, as the store could not be written",
+            f"{wait} in {spill}, as the store could not be written",
             "they go there by themselves while the relay runs; its log says what hinders it",
         )
     else:

@@ -31,7 +31,7 @@ class Importer:
         chunk = await self._spill.read(limit)
         # After a crash, or a commit whose fate nobody knew, some of them are there already.
         known = await self._store.known([each.id for each in chunk.records])
-        found = [self._found(each) for each in chunk.records if each.id not in known]
+        found = [self._found(each) for each in _once(chunk.records, known)]
         for each in _rounds(found) if self._intake.asks_consent else [found]:
             await self._store_together(each)
         if chunk.bad:
@@ -65,6 +65,15 @@ class Importer:
     async def _quarantine(self, spilled: Spilled) -> None:
         assert spilled.status is not None
         await self._store.quarantine(spilled.callback, spilled.status, spilled.reason, spilled.id)
+
+
+def _once(records: Iterable[Spilled], known: set[str]) -> Iterator[Spilled]:
+    """Those that are not known, each id once."""
+    seen = set(known)
+    for each in records:
+        if each.id not in seen:
+            seen.add(each.id)
+            yield each
 
 
 def _not_understood(spilled: Spilled, reason: str) -> Spilled:

@@ -31,12 +31,14 @@ class Rescue:
         refusals: Callable[[], Counter[int]],
         facts: Callable[[], Mapping[str, float]],
         notices: Callable[[], list[str]],
+        refusal: Callable[[], str] = str,
     ) -> None:
         self._clock = clock
         self._answers = answers
         self._refusals = refusals
         self._facts = facts
         self._notices = notices
+        self._refusal = refusal
         self.trouble = ""
 
     @property
@@ -44,7 +46,10 @@ class Rescue:
         """How things stand, in one sentence."""
         trouble = self.trouble or "the store is being opened"
         waiting = self._facts()["relay_spill_records"]
-        return f"{trouble}; callbacks are taken, and {waiting:.0f} of them wait for it"
+        wait = "1 of them waits" if waiting == 1 else f"{waiting:.0f} of them wait"
+        if refusal := self._refusal():
+            return f"{trouble}; callbacks are refused: {refusal}; and {wait} for it"
+        return f"{trouble}; callbacks are taken, and {wait} for it"
 
     def health(self) -> dict[str, Any]:
         """As in Overview."""

@@ -42,6 +42,7 @@ class Shelter:
         self._reserve = reserve
         self._clock = clock
         self._trouble = "there is no store"
+        self._refusal = ""
         self._unauthorized = 0
         self._direct = False
         self._wanted = asyncio.Event()
@@ -76,6 +77,13 @@ class Shelter:
     def records(self) -> int:
         """How many callbacks wait in the spill."""
         return self._spill.records
+
+    @property
+    def refusal(self) -> str:
+        """Why callbacks are refused; empty while they are taken."""
+        if not self._direct and self._reserve.spill_low:
+            return f"{self._trouble}, and the spill's disk is almost full"
+        return self._refusal
 
     def facts(self) -> Mapping[str, float]:
         """For the metrics."""
@@ -142,16 +150,16 @@ class Shelter:
             self._unauthorized += 1
             if self._unauthorized > UNAUTHORIZED_KEPT:
                 raise StoreFull(f"{self._trouble}, and the spill has enough of those")
-        if self._reserve.spill_low:
-            raise StoreFull(f"{self._trouble}, and the spill's disk is almost full")
         self._direct = False  # where it was turned away, and the others have turned back since
         self._wanted.set()
+        if self._reserve.spill_low:
+            raise StoreFull(self.refusal)
         try:
             await self._spill.append(spilled)
         except OSError as error:
-            raise StoreFull(
-                f"{self._trouble}, and the spill cannot be written: {error.strerror}"
-            ) from error
+            self._refusal = f"{self._trouble}, and the spill cannot be written: {error.strerror}"
+            raise StoreFull(self._refusal) from error
+        self._refusal = ""
 
     # and home
 
@@ -159,6 +167,19 @@ class Shelter:
         while True:
             await self._clock.sleep(TRY_AGAIN)
             await self._look()
+            if self._refusal and await self._can_be_kept():
+                self._refusal = ""
+
+    async def _can_be_kept(self) -> bool:
+        """Whether something can be written again: nobody may come before that is known."""
+        with contextlib.suppress(OSError):
+            await self._spill.try_write()
+            return True
+        with contextlib.suppress(StoreError):
+            if self._direct and self._store is not None:
+                await self._store.try_write()
+                return True
+        return False
 
     async def _look(self) -> None:
         """Turn callbacks away before the disk is full."""

@@ -5,6 +5,7 @@ there together, with one sync.
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -67,6 +68,10 @@ class Spill:
             self._writing = self._loop.create_task(self._write())
         await done
 
+    async def try_write(self) -> None:
+        """Return when something could be written. Raises OSError."""
+        await self._run(self._file.try_write)
+
     async def written(self) -> None:
         """Return when all that was handed over has been written, or could not be."""
         while self._writing is not None:
@@ -104,6 +109,8 @@ class Spill:
     async def close(self) -> None:
         """Finish what was handed over, and let go of the file."""
         await self.written()
+        with contextlib.suppress(OSError):
+            await self._run(self._file.put_back)
         await self._run(self._file.close)
         self._thread.shutdown()
 

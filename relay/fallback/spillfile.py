@@ -7,6 +7,7 @@ whole and wrong is put aside into a file of its own, byte for byte.
 
 import contextlib
 import fcntl
+import logging
 import os
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,6 +24,11 @@ from relay.store import StoreLocked
 BYTES = ("query", "body")
 SUM = 8
 """Hexadecimal digits of the checksum."""
+
+TRIED = 4096
+"""Bytes that are written to find out whether any can be."""
+
+log = logging.getLogger("relay.spill")
 
 Matches = Callable[[Callback], bool]
 
@@ -115,28 +121,48 @@ class SpillFile:
 
     def append(self, lines: Sequence[bytes]) -> None:
         """Return when they are on disk. Where that fails, none of them is to be read again."""
-        if self._descriptor is None:
-            folder.make(self.path.parent)
-            self._own()
-        self._cut()
-        if not self._named:
-            folder.sync(self.path.parent)
-            self._named = True
         written = b"".join(lines)
-        self._clean = False
-        try:
-            self._write(written)
-            os.fdatasync(self._fd)
-        except OSError:
-            with contextlib.suppress(OSError):
-                self._cut()
-            raise
-        self._clean = True
+        self._make_ready()
+        self._put(written)
+        while not self._in_place():  # nobody would find it there
+            self._make_ready()
+            self._put(written)
         self.size += len(written)
         self.lines += len(lines)
 
+    def try_write(self) -> None:
+        """Return when something could be written, which is not there afterwards."""
+        self._make_ready()
+        self._put(bytes(TRIED))
+        self._clean = False
+        self._cut()
+
+    def put_back(self) -> None:
+        """Make the file anew where somebody has deleted or replaced it: it is still open here.
+
+        What stands in its place, as another relay's, comes behind what it held.
+        """
+        if self._descriptor is None or self._in_place():
+            return
+        log.critical("%s was deleted or replaced while the relay had it open", self.path)
+        folder.make(self.path.parent)
+        new = self.path.with_name(f"{self.path.name}.new")
+        with open(new, "wb", opener=folder.private) as file:
+            file.writelines(self._from(0))
+            if self.path.exists():
+                with self.path.open("rb") as other:
+                    file.writelines(line for line in other if line.endswith(b"\n"))
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(self.path)
+        folder.sync(self.path.parent)
+        self.close()
+        self._own()
+        log.warning("%s is there again, with %d callbacks", self.path, self.lines)
+
     def read(self, start: int, limit: int) -> Chunk:
         """The next lines, `limit` at most."""
+        self.put_back()
         records, bad, end = [], [], start
         for line in self._from(start):
             end += len(line)
@@ -161,6 +187,7 @@ class SpillFile:
 
     def remove(self, end: int) -> bool:
         """Remove the file unless there is something behind `end`."""
+        self.put_back()
         if self.size != end:
             return False
         if self._descriptor is not None:
@@ -174,6 +201,7 @@ class SpillFile:
 
         What cannot be read is shown as a callback whose body it is.
         """
+        self.put_back()
         erased = _without(self.aside, matches) if self.aside.exists() else 0
         if self._descriptor is None:
             return erased
@@ -195,6 +223,36 @@ class SpillFile:
     def _fd(self) -> int:
         assert self._descriptor is not None
         return self._descriptor
+
+    def _make_ready(self) -> None:
+        """Have a file with a name, and nothing in it that is not on disk for certain."""
+        self.put_back()
+        if self._descriptor is None:
+            folder.make(self.path.parent)
+            self._own()
+        self._cut()
+        if not self._named:
+            folder.sync(self.path.parent)
+            self._named = True
+
+    def _in_place(self) -> bool:
+        """Whether the name leads to what is open."""
+        try:
+            return os.path.samestat(self.path.stat(), os.fstat(self._fd))
+        except OSError:
+            return False
+
+    def _put(self, data: bytes) -> None:
+        """Bring it to disk behind what is there."""
+        self._clean = False
+        try:
+            self._write(data)
+            os.fdatasync(self._fd)
+        except OSError:
+            with contextlib.suppress(OSError):
+                self._cut()
+            raise
+        self._clean = True
 
     def _own(self) -> int:
         """Open the file, made if need be, and lock it; return how many bytes were cut off."""
@@ -245,7 +303,7 @@ class SpillFile:
         """The lines from there to the end of what is on disk for certain."""
         if start >= self.size:
             return
-        with self.path.open("rb") as file:
+        with os.fdopen(os.dup(self._fd), "rb") as file:  # it may have lost its name
             file.seek(start)
             while file.tell() < self.size:
                 yield file.readline()

@@ -20,6 +20,7 @@ from relay.clock import Clock, SystemClock
 from relay.sqlite import arrivals, changes, claims, quarantine, reads, rows, settlements
 from relay.sqlite.connection import connect_reader, connect_writer, lock
 from relay.sqlite.memory import Memory
+from relay.sqlite.presence import Presence
 from relay.sqlite.upkeep import Upkeep
 from relay.sqlite.waits import WaitReader, died
 from relay.sqlite.writer import Writer
@@ -74,6 +75,7 @@ class SqliteStore(Upkeep):
             before_commit=self._memory.write_counts,
             after_commit=self._after_commit,
             after_rollback=self._memory.load,
+            presence=partial(Presence, path),
             on_broken=on_broken,
         )
 
@@ -127,9 +129,18 @@ class SqliteStore(Upkeep):
         """As in Store."""
         await self._write(lambda _: None)
 
+    async def try_write(self) -> None:
+        """As in Store."""
+        await self._write(_note_try, self._now())
+
     def alive(self) -> bool:
         """Whether the writer still works."""
         return self._writer.alive()
+
+    @property
+    def trouble(self) -> str:
+        """Why it broke; empty where it did not."""
+        return self._writer.trouble
 
     def subscribe(self, notify: Notify) -> None:
         """As in Store."""
@@ -395,3 +406,7 @@ def _save_sink_state(
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
+
+
+def _note_try(connection: apsw.Connection, now: int) -> None:
+    connection.execute("INSERT OR REPLACE INTO meta VALUES ('last_try', ?)", (now,))

@@ -12,6 +12,7 @@ from typing import Any
 
 import apsw
 
+from relay.sqlite.presence import Presence
 from relay.store import StoreBroken, StoreError, StoreFull
 from relay.telemetry.histogram import PIECES, SECONDS, Histogram
 
@@ -39,7 +40,8 @@ class Writer:
     """Runs work in the order it was handed over, many pieces in one commit (group commit).
 
     `before_commit` runs inside each transaction, after its work; `after_commit` on the thread
-    after it; `after_rollback` when what was done since the last commit was undone.
+    after it; `after_rollback` when what was done since the last commit was undone. No commit is
+    answered unless its files still have their names: `presence` gives them, once they are open.
     """
 
     def __init__(
@@ -49,17 +51,21 @@ class Writer:
         before_commit: Callable[[apsw.Connection], None],
         after_commit: Callable[[], None],
         after_rollback: Callable[[apsw.Connection], None],
+        presence: Callable[[], Presence],
         on_broken: Callable[[], None],
     ) -> None:
         self._connect = connect
         self._before_commit = before_commit
         self._after_commit = after_commit
         self._after_rollback = after_rollback
+        self._find = presence
         self._on_broken = on_broken
         self._queue: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
         self._loop = asyncio.get_running_loop()
         self._next: Work | None = None
         self._broken = False
+        self.trouble = ""
+        """Why it broke."""
         self._thread = threading.Thread(target=self._main, name="store-writer", daemon=True)
         self._opened: asyncio.Future[None] = self._loop.create_future()
         self.commit_size = Histogram(PIECES)
@@ -97,6 +103,7 @@ class Writer:
     def _main(self) -> None:
         try:
             connection = self._connect()
+            self._presence = self._find()
         except BaseException as error:  # noqa: BLE001  it belongs to who called start()
             self._loop.call_soon_threadsafe(self._opened.set_exception, error)
             return
@@ -109,6 +116,8 @@ class Writer:
         if not self._broken:
             with contextlib.suppress(apsw.Error):  # a full disk: the log keeps what it has
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        if self._presence.log_is_anothers():  # which SQLite would delete as its own
+            connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
         connection.close()
 
     def _next_group(self) -> list[Work]:
@@ -141,6 +150,8 @@ class Writer:
             self._answer([(work, StoreFull(reason)) for work in group])
         except (apsw.IOError, apsw.CorruptError, apsw.NotADBError, apsw.CantOpenError) as error:
             self._break(error, group)
+        except StoreBroken as error:
+            self._break(error, group)
         except Exception as error:
             self._rolled_back(connection)
             if len(group) > 1:  # one bad piece must not take the others with it
@@ -157,12 +168,21 @@ class Writer:
 
     def _transaction(self, connection: apsw.Connection, group: list[Work]) -> list[Any]:
         if group[0].alone:
-            return [group[0].run(connection)]
-        connection.execute("BEGIN IMMEDIATE")
-        results = [work.run(connection) for work in group]
-        self._before_commit(connection)
-        connection.execute("COMMIT")
+            results = [group[0].run(connection)]
+        else:
+            connection.execute("BEGIN IMMEDIATE")
+            results = [work.run(connection) for work in group]
+            self._before_commit(connection)
+            connection.execute("COMMIT")
+        self._check_presence()
         return results
+
+    def _check_presence(self) -> None:
+        if missing := self._presence.missing():
+            raise StoreBroken(
+                f"{' and '.join(missing)} was deleted or replaced while the relay had it open;"
+                " what it held is there no more, unless it is put back while the relay is stopped"
+            )
 
     def _rolled_back(self, connection: apsw.Connection) -> None:
         if connection.in_transaction:  # SQLite has often rolled back by itself
@@ -173,6 +193,7 @@ class Writer:
         """Nobody knows whether the commit is on disk, so nothing may be answered from here on."""
         log.critical("the store failed: %s", error)
         self._broken = True
+        self.trouble = str(error) if isinstance(error, StoreBroken) else "a write failed"
         self._answer([(work, StoreBroken(f"the store failed: {error}")) for work in group])
         self._loop.call_soon_threadsafe(self._on_broken)
 

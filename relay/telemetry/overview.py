@@ -18,7 +18,8 @@ class Overview:
     """Asks the parts; each is asked anew each time.
 
     `answers` and `refusals` are the public listener's. `facts` gives what metrics.FACTS names,
-    and `notices` sentences of what else an operator should know.
+    `notices` sentences of what else an operator should know, and `refusal` why callbacks are
+    refused; that is empty while they are taken.
     """
 
     def __init__(
@@ -30,6 +31,7 @@ class Overview:
         refusals: Callable[[], Counter[int]],
         facts: Callable[[], Mapping[str, float]] = dict,
         notices: Callable[[], list[str]] = list,
+        refusal: Callable[[], str] = str,
     ) -> None:
         self._store = store
         self._fleet = fleet
@@ -38,6 +40,7 @@ class Overview:
         self._refusals = refusals
         self._facts = facts
         self._notices = notices
+        self._refusal = refusal
 
     async def readings(self) -> Readings:
         """What the metrics show."""
@@ -53,7 +56,10 @@ class Overview:
             deliveries=tallies,
             statistics=self._store.statistics(),
             quarantined=await self._store.quarantine_count(),
-            facts={"relay_store_writable": float(self._store.alive()), **self._facts()},
+            facts={
+                "relay_store_writable": float(self._store.alive() and not self._refusal()),
+                **self._facts(),
+            },
         )
 
     def health(self) -> dict[str, Any]:
@@ -61,21 +67,25 @@ class Overview:
 
         A sink in trouble is told, but is no reason against taking callbacks.
         """
-        alive = self._store.alive()
+        alive, refusal = self._store.alive(), self._refusal()
         states = {name: _masked(state) for name, state in self._fleet.states().items()}
         reasons = [] if alive else ["store: it cannot be written; see the log"]
+        reasons += [f"store: callbacks are refused: {refusal}"] if refusal else []
         reasons += self._notices()
         reasons += [
             f"sink {name}: {state['state']}: {state.get('reason')}"
             for name, state in states.items()
             if state["state"] in HALTED
         ]
-        store = {"state": self._store_state(alive)}
-        return {"ready": alive, "reasons": reasons, "store": store, "sinks": states}
+        store = {"state": self._store_state(alive, refusal)}
+        ready = alive and not refusal
+        return {"ready": ready, "reasons": reasons, "store": store, "sinks": states}
 
-    def _store_state(self, alive: bool) -> str:
+    def _store_state(self, alive: bool, refusal: str) -> str:
         if not alive:
             return "broken"
+        if refusal:
+            return "refuses"
         return "spills" if self._facts().get("relay_spill_records") else "writable"
 
 

@@ -80,6 +80,7 @@ class Relay:
         folder.mkdir(exist_ok=True)
         self.folder = folder
         self.port = port or free_port()
+        self.admin = free_port()
         self.config = folder / "relay.yaml"
         self.store = folder / "data/relay.db"
         self.csv = folder / "out/events.csv"
@@ -94,7 +95,7 @@ class Relay:
         self._descriptors = descriptors
         self._fresh = itertools.count()
         self.config.write_text(
-            CONFIG.format(port=self.port, admin=free_port(), plugins=plugins)
+            CONFIG.format(port=self.port, admin=self.admin, plugins=plugins)
             + (ARCHIVE if archive else "")
             + (HOOK.format(url=url) if url else "")
             + sinks

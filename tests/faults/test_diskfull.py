@@ -78,6 +78,38 @@ def command(relay, *words) -> str:
     ).stdout
 
 
+async def readyz(port) -> httpx.Response:
+    async with httpx.AsyncClient(trust_env=False) as http:
+        return await http.get(f"http://127.0.0.1:{port}/readyz")
+
+
+async def not_ready(relay, senders) -> None:
+    """Everybody who asks hears that callbacks are refused, and the operator why."""
+    async with asyncio.timeout(HEALS_WITHIN):
+        while relay.store.with_name("relay.db.ballast").exists():  # with that, a few can be kept
+            await asyncio.sleep(0.05)
+        async with Sender(relay.port, senders, padding=BIG) as sender:
+            while (await readyz(relay.port)).status_code == 200:
+                await sender.send(f"more-{len(senders.sent)}")
+                await asyncio.sleep(0.05)
+    answer = await readyz(relay.admin)
+    report = answer.json()
+    assert (answer.status_code, report["ready"]) == (503, False)
+    assert report["store"] == {"state": "refuses"}
+    assert "callbacks are refused: " in report["reasons"][0]
+    assert "full" in report["reasons"][0]
+    said = await asyncio.to_thread(command, relay, "status")
+    assert "Callbacks are refused (503): " in said
+
+
+async def ready_again(relay) -> None:
+    """By itself, as nobody may send anything to a relay that is not ready."""
+    async with asyncio.timeout(HEALS_WITHIN):
+        while (await readyz(relay.port)).status_code != 200:
+            await asyncio.sleep(0.05)
+    assert (await readyz(relay.admin)).json()["ready"]
+
+
 async def test_a_full_disk_costs_nothing_that_was_acknowledged(small_disk):
     folder, grow = small_disk
     senders = Senders()
@@ -87,13 +119,15 @@ async def test_a_full_disk_costs_nothing_that_was_acknowledged(small_disk):
         try:
             await relay.start()
             refused = await fill(relay, senders)
-            acked = len(senders.acked)
-            assert await kept(relay) >= acked
+            assert await kept(relay) >= len(senders.acked)
             assert "events, 0 callbacks in quarantine" in await asyncio.to_thread(
                 command, relay, "status"
             )
             assert relay.process.poll() is None
+            await not_ready(relay, senders)
+            acked = len(senders.acked)
             grow()
+            await ready_again(relay)
             healed = await seconds_to_heal(relay, senders)
             assert healed < HEALS_WITHIN
             await relay.finish(senders)
