@@ -161,7 +161,7 @@ def without_announcing():
 
 
 def without_settling():
-    sheet_module.Sheet.settle = lambda _, append: append.ids
+    sheet_module.Sheet.settle = lambda _, append, **__: append.ids
 
 
 def without_fsync():
