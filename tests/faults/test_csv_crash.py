@@ -49,7 +49,9 @@ def damage(folder, control="none"):
     try:
         with pytest.MonkeyPatch.context() as patch:
             if control == "settling":
-                patch.setattr(csvsink.sheet_module.Sheet, "settle", lambda _, append, **__: append.ids)
+                patch.setattr(
+                    csvsink.sheet_module.Sheet, "settle", lambda _, append, **__: append.ids
+                )
             archive = csvdisk.archive(folder)
             archive.open()
             before = set(ids(folder))
