@@ -192,6 +192,7 @@ def test_status_has_the_shape_that_programs_rely_on(here):
         "events": 2,
         "quarantine": 0,
         "spill": 0,
+        "refusal": "",
         "sinks": {
             "archive": {"state": "running", "pending": 2, "delivered": 0, "dead": 0},
             "crm": {"state": "running", "pending": 1, "delivered": 0, "dead": 0},

@@ -353,6 +353,15 @@ def test_callbacks_in_the_spill_are_told(here):
     assert "2 callbacks wait in" in found[0].text
 
 
+def test_one_callback_in_the_spill_waits(here):
+    settings = read()
+    spill = SpillFile(settings.store_fallback)
+    spill.append([encode(Spilled("1", arrival().callback))])
+    spill.close()
+    (found,) = places.leftovers(settings, here / "data/relay.db", time.time())
+    assert "1 callback waits in" in found.text
+
+
 def test_a_copy_that_has_done_its_duty_is_to_be_removed(here):
     copy = make_older(here / "data/relay.db.before-schema-2")
     now = copy.stat().st_mtime

@@ -18,6 +18,7 @@ from relay.cli import main
 from relay.configuration.config import load
 from relay.delivery.fleet import Fleet
 from relay.fallback.breakage import Breakage
+from relay.fallback.rescue import Rescue
 from relay.process import tell_of_error
 from relay.service import started
 from relay.sqlite import SqliteStore
@@ -290,3 +291,17 @@ def test_an_error_that_nobody_waits_for_is_logged_without_its_values():
         logging.getLogger("relay").removeHandler(handler)
     line = orjson.loads(stream.getvalue())
     assert (line["message"], line["error"]) == ("Exception", "ValueError")
+
+
+@pytest.mark.parametrize(
+    ("records", "refusal", "said"),
+    [
+        (1, "", "callbacks are taken, and 1 of them waits for it"),
+        (2, "", "callbacks are taken, and 2 of them wait for it"),
+        (2, "all is full", "callbacks are refused: all is full; and 2 of them wait for it"),
+    ],
+)
+def test_a_relay_without_its_store_says_what_becomes_of_callbacks(records, refusal, said):
+    facts = {"relay_spill_records": records}
+    rescue = Rescue(None, None, dict, lambda: facts, list, lambda: refusal)
+    assert rescue.plight == f"the store is being opened; {said}"
