@@ -259,11 +259,15 @@ def report(soak: Soak, seconds: float) -> bool:
         f" 0 invented; {sum(soak.fired.values())} faults: {dict(soak.fired)}"
     )
     grown = False
+    longest = slopes([max(soak.lives, key=len)])
     for what, slope in slopes(soak.lives).items():
         seen = [sample[what] for life in soak.lives for _, sample in life]
         drift = slope * seconds / HOUR
         grown |= drift > MOST[what]
-        print(f"{what}: {slope:+.1f} an hour, {min(seen):.0f} to {max(seen):.0f}")
+        print(
+            f"{what}: {slope:+.1f} an hour, {longest[what]:+.1f} in the longest of"
+            f" {len(soak.lives)} lives, {min(seen):.0f} to {max(seen):.0f}"
+        )
     return grown
 
 
