@@ -278,7 +278,7 @@ class Protocol(HttpToolsProtocol):
             self.on_response_complete,
             keep_alive=version == "1.1" and self.parser.should_keep_alive(),
         )
-        codings = _codings(self.headers)
+        codings = _codings(self.headers) if self._chunked else []
         if codings not in ([], [b"chunked"]):
             self._refuse_codings(codings)
         elif self._left > MAX_BODY:
