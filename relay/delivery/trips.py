@@ -67,9 +67,14 @@ class Trips:
         settlements = [self._judge.settlement(result, trial=trial) for result in results]
         await self._depot.settle(settlements)
         now = self._clock.now()
+        verbose = self._log.isEnabledFor(logging.DEBUG)
         for result, settlement in zip(results, settlements, strict=True):
             self.tally.concluded(result, settlement, now)
-            outcome = ": ".join(filter(None, (word_of(result.outcome), settlement.error)))
-            claim = result.claim
-            self._log.debug("%s: attempt %d: %s", claim.event.id, claim.attempt, outcome)
+            if verbose:
+                self._tell(result, settlement.error)
             await self._lessons.learn(result, trial=trial)
+
+    def _tell(self, result: Result, error: str | None) -> None:
+        outcome = ": ".join(filter(None, (word_of(result.outcome), error)))
+        claim = result.claim
+        self._log.debug("%s: attempt %d: %s", claim.event.id, claim.attempt, outcome)

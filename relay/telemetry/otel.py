@@ -60,7 +60,7 @@ class _Ids(RandomIdGenerator):
 
 
 class OtelTraces:
-    """As in relay.tracing.Traces."""
+    """As in relay.telemetry.tracing.Traces."""
 
     def __init__(self, exporter: SpanExporter, share: float) -> None:
         self._share = share
@@ -142,7 +142,7 @@ class OtelTraces:
 
 
 class _Attempts:
-    """As in relay.tracing.Attempts."""
+    """As in relay.telemetry.tracing.Attempts."""
 
     def __init__(self, spans: Sequence[Span | None]) -> None:
         self._spans = spans
