@@ -102,11 +102,18 @@ async def unfinished(store: SqliteStore) -> list[tuple[str, str, str]]:
 
 
 def in_csv(*paths: Path) -> Seen:
-    """The rows of csv files written by the sink with its default columns."""
+    """The rows of csv files written by the sink with its default columns.
+
+    Where one is no CSV any more, that is a row which nobody sent.
+    """
     seen: Seen = []
     for path in paths:
-        with path.open(newline="", encoding="utf-8") as file:
-            seen += [(row["id"], row["message"]) for row in csv.DictReader(file, strict=True)]
+        with path.open(newline="", encoding="utf-8", errors="replace") as file:
+            try:
+                for row in csv.DictReader(file, strict=True):
+                    seen.append((row["id"], row["message"]))
+            except csv.Error as error:
+                seen.append((f"{path.name}: {error}", ""))
     return seen
 
 
