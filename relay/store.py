@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from relay.callbacks.callback import Callback
 from relay.event import Event
@@ -52,8 +52,7 @@ class State(IntEnum):
 OPEN_STATES = (State.PENDING, State.IN_FLIGHT, State.WAITING, State.BLOCKED)
 
 
-@dataclass(frozen=True, slots=True)
-class Arrival:
+class Arrival(NamedTuple):
     """An event to be stored with its deliveries, in one transaction.
 
     `kind` is web_form, poll, text_4_info or message. `deliveries` maps each matching sink's
@@ -69,8 +68,7 @@ class Arrival:
     copy_of: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
+class Receipt(NamedTuple):
     """What the sender is told: of the first event, where a `message_id` came again."""
 
     id: str

@@ -60,7 +60,15 @@ callbacks = st.builds(
 )
 
 
-@given(st.builds(Spilled, id=texts, callback=callbacks, status=st.none() | st.just(422)))
+@given(
+    st.builds(
+        Spilled,
+        id=texts,
+        callback=callbacks,
+        status=st.none() | st.just(422),
+        reason=st.just(""),
+    )
+)
 def test_any_callback_comes_back_as_it_was(record):
     line = encode(record)
     assert line.index(b"\n") == len(line) - 1

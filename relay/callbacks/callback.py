@@ -1,10 +1,9 @@
 """The callback: a request from Sumotext exactly as it arrived, kept before it is understood."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Callback:
+class Callback(NamedTuple):
     """One request, as bytes. `repr` shows no bytes, as they hold the contact's number.
 
     `received` is microseconds since the epoch; `test` marks callbacks made by `relay send`;

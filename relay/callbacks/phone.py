@@ -44,7 +44,7 @@ def country(number: str, region: str) -> str | None:
     Where the number does not tell, it is `region`, unless that has another calling code.
     """
     if number.startswith("+1") and is_plain_nanp(number[2:]):
-        own = _nanp_country(number[2:8])
+        own = _prefixes.country(number[2:8])
     else:
         own = _country(number)
     return own or (region if number.startswith(f"+{_calling_code(region) or None}") else None)
@@ -69,10 +69,30 @@ def _parse(number: str, region: str, *, valid: bool = False) -> str | None:
     return phonenumbers.format_number(parsed, PhoneNumberFormat.E164)
 
 
-@lru_cache(maxsize=16_384)
-def _nanp_country(prefix: str) -> str | None:
-    """Within calling code 1 the first six digits decide."""
-    return _known(PhoneNumber(_NANP, int(f"{prefix}2222")))
+class _Prefixes:
+    """The countries of calling code 1, where the first six digits decide.
+
+    All prefixes take a byte each: a campaign that reaches a whole continent would drive any cache
+    of the usual kind round in circles.
+    """
+
+    def __init__(self) -> None:
+        self._numbers = bytearray(10**6)
+        """prefix -> which of the countries; 0 until it is looked up"""
+        self._countries: list[str | None] = [""]
+
+    def country(self, prefix: str) -> str | None:
+        return self._countries[self._numbers[int(prefix)] or self._look_up(int(prefix))]
+
+    def _look_up(self, prefix: int) -> int:
+        country = _known(PhoneNumber(_NANP, prefix * 10_000 + 2222))
+        if country not in self._countries:
+            self._countries.append(country)
+        self._numbers[prefix] = self._countries.index(country)
+        return self._numbers[prefix]
+
+
+_prefixes = _Prefixes()
 
 
 @lru_cache(maxsize=4096)

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
 from functools import partial
 
 from relay.callbacks.intake import Intake
@@ -77,7 +76,7 @@ def _once(records: Iterable[Spilled], known: set[str]) -> Iterator[Spilled]:
 
 
 def _not_understood(spilled: Spilled, reason: str) -> Spilled:
-    return replace(spilled, status=NOT_UNDERSTOOD, reason=reason)
+    return spilled._replace(status=NOT_UNDERSTOOD, reason=reason)
 
 
 def _rounds(found: Iterable[Found]) -> Iterator[list[Found]]:

@@ -11,9 +11,9 @@ import logging
 import os
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 
@@ -33,8 +33,7 @@ log = logging.getLogger("relay.spill")
 Matches = Callable[[Callback], bool]
 
 
-@dataclass(frozen=True, slots=True)
-class Spilled:
+class Spilled(NamedTuple):
     """A callback in the spill, with the id that its sender was told.
 
     With a `status` it goes to quarantine, for the `reason`; else it is an event.
@@ -61,7 +60,7 @@ class Chunk:
 
 def encode(spilled: Spilled) -> bytes:
     """The record as a line."""
-    callback = asdict(spilled.callback)
+    callback = spilled.callback._asdict()
     callback |= {name: callback[name].decode("latin-1") for name in BYTES}
     kept = {} if spilled.status is None else {"status": spilled.status, "reason": spilled.reason}
     record = orjson.dumps({"id": spilled.id, **kept, "callback": callback})
@@ -82,10 +81,9 @@ def decode(line: bytes) -> Spilled | None:
         return None
 
 
-def _known(kind: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
+def _known(kind: type[NamedTuple], values: Mapping[str, Any]) -> dict[str, Any]:
     """Without what a later release may have written: the way back is by the spill, too."""
-    names = {each.name for each in fields(kind)}
-    return {name: value for name, value in values.items() if name in names}
+    return {name: value for name, value in values.items() if name in kind._fields}
 
 
 def count(path: Path) -> int:

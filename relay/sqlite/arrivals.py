@@ -36,9 +36,9 @@ def add_all(
     """
     receipts: list[Receipt] = []
     fresh: list[Fresh] = []
-    known = _known(connection, arrivals)
-    for arrival in arrivals:
-        key = _message(arrival)
+    keys = [_message(arrival) for arrival in arrivals]
+    known = _known(connection, [key for key in keys if key is not None])
+    for arrival, key in zip(arrivals, keys, strict=True):
         receipt = None if key is None else known.get(key)
         if receipt is None:
             event = arrival.event
@@ -70,13 +70,12 @@ def _message(arrival: Arrival) -> tuple[str, str] | None:
 
 
 def _known(
-    connection: apsw.Connection, arrivals: Sequence[Arrival]
+    connection: apsw.Connection, messages: Sequence[tuple[str, str]]
 ) -> dict[tuple[str, str], Receipt]:
-    """The receipts of the messages among these that are stored already."""
+    """The receipts of those of these messages that are stored already."""
     ids = defaultdict(list)
-    for arrival in arrivals:
-        if key := _message(arrival):
-            ids[key[0]].append(key[1])
+    for source, message_id in messages:
+        ids[source].append(message_id)
     return {
         (source, message_id): Receipt(event_id, kind, repeated=True)
         for source, wanted in ids.items()
@@ -112,7 +111,8 @@ def _route(connection: apsw.Connection, memory: Memory, fresh: Fresh) -> int:
     if fresh.rank is not None:
         return memory.route(connection, ())
     deliveries = fresh.arrival.deliveries
-    return memory.route(connection, tuple(name for name in deliveries if deliveries[name] is None))
+    names = [name for name, error in deliveries.items() if error is None]
+    return memory.route(connection, tuple(names))
 
 
 def _event_row(fresh: Fresh, route: int) -> tuple[Any, ...]:

@@ -108,22 +108,25 @@ class Exchange:
         lines = [STATUS_LINE[self._start["status"]]]
         measured = False
         for name, value in (*self._default_headers, *self._start.get("headers", ())):
-            if b"\r" in value or b"\n" in value:
-                raise ValueError("a line break in a header")
             if name == b"content-length":
                 measured = True
             elif name == b"connection" and value == b"close":
                 self.keep_alive = False
                 continue
-            lines += (name, b": ", value, b"\r\n")
+            lines.append(b"%s: %s\r\n" % (name, value))
         if not measured:
             self._chunked = more
             lines.append(
                 b"transfer-encoding: chunked\r\n" if more else b"content-length: %d\r\n" % len(body)
             )
-        lines.append(b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n")
+        if not self.keep_alive:
+            lines.append(b"connection: close\r\n")
+        lines.append(b"\r\n")
+        head = b"".join(lines)
+        if not head.count(b"\r") == head.count(b"\n") == len(lines):
+            raise ValueError("a line break in a header")
         self._begun = True
-        return b"".join(lines)
+        return head
 
     def _framed(self, body: bytes, more: bool) -> bytes:
         if self.scope["method"] == "HEAD":

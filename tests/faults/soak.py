@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -107,11 +108,15 @@ class Soak:
 
     # what is done to it
 
-    async def suffer(self, faults: dict, rest: float) -> None:
-        """One of the faults after the other, by their weights, with a rest between them."""
+    async def suffer(self, first: Sequence, faults: dict, rest: float) -> None:
+        """The first ones in their order, then any by their weights, with a rest between them."""
+        waiting = list(first)
         while True:
             await asyncio.sleep(self.chance.uniform(0.5, 1.5) * rest)
-            (fault,) = self.chance.choices(list(faults), list(faults.values()))
+            if waiting:
+                fault = waiting.pop(0)
+            else:
+                (fault,) = self.chance.choices(list(faults), list(faults.values()))
             await fault(self)
             self.fired[fault.__name__] += 1
 
@@ -186,11 +191,10 @@ FAULTS = {
     slow_connections: 15,
     nonsense: 15,
     a_command: 10,
-    a_reload: 1,
-    a_restart: 1,
-    a_kill: 1,
 }
-"""Each with its weight: those that begin a new life are seldom, as growth takes its time."""
+"""Each with its weight."""
+BIRTHS = (a_reload, a_restart, a_kill)
+"""Each begins a new life. They come first, so that the last life is long enough to see it grow."""
 
 
 def slopes(lives) -> dict[str, float]:
@@ -213,7 +217,14 @@ def _slope(lives: list[list[tuple[float, float]]]) -> float:
 
 
 async def soak_for(
-    folder: Path, seconds: float, *, seed: int, leak=False, faults=FAULTS, rest: float = 8.0
+    folder: Path,
+    seconds: float,
+    *,
+    seed: int,
+    leak=False,
+    first=BIRTHS,
+    faults=FAULTS,
+    rest: float = 8.0,
 ) -> Soak:
     """Run it; the oracle's word is good, or this fails."""
     (folder / "plugins").mkdir(parents=True)
@@ -231,7 +242,7 @@ async def soak_for(
             await relay.start()
             working = [
                 asyncio.create_task(soak.watch()),
-                asyncio.create_task(soak.suffer(faults, rest)),
+                asyncio.create_task(soak.suffer(first, faults, rest)),
             ]
             async with trickle(relay, soak.senders, "soak", rate=RATE, failures=soak.failures):
                 done, _ = await asyncio.wait(working, timeout=seconds)

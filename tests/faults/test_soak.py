@@ -6,7 +6,7 @@ from soak import HOUR, MOST, a_sink_in_trouble, a_stop, report, slopes, soak_for
 
 async def test_a_short_soak_loses_nothing(tmp_path):
     faults = {a_sink_in_trouble: 2, a_stop: 1}
-    soak = await soak_for(tmp_path, 8.0, seed=1, faults=faults, rest=0.5)
+    soak = await soak_for(tmp_path, 8.0, seed=1, first=(), faults=faults, rest=0.5)
     report(soak, 8.0)
     assert soak.fired.total() > 2
     assert len(soak.senders.acked) > 400
@@ -35,4 +35,4 @@ async def test_minutes_of_faults_lose_nothing_and_nothing_grows(tmp_path):
 @pytest.mark.timeout(600)
 async def test_what_a_sink_leaks_is_seen(tmp_path):
     faults = {a_sink_in_trouble: 2, a_stop: 1}
-    assert report(await soak_for(tmp_path, 30.0, seed=2, leak=True, faults=faults), 30.0)
+    assert report(await soak_for(tmp_path, 30.0, seed=2, leak=True, first=(), faults=faults), 30.0)
