@@ -36,6 +36,8 @@ class Report:
     sinks: dict[str, dict[str, int]] = field(default_factory=dict)
     left: list[str] = field(default_factory=list)
     traces: int = 0
+    searched: int = 0
+    """Bytes of the store's file that were looked through at the end."""
 
     def view(self) -> dict[str, Any]:
         return {
@@ -43,6 +45,7 @@ class Report:
             "sinks": self.sinks,
             "left": self.left,
             "traces": self.traces,
+            "searched": self.searched,
         }
 
 
@@ -71,7 +74,7 @@ class Erasure:
         report.found["spill"] = await self._spill(lambda callback: _is_in(callback, traces))
         report.found += await self._store.forget(traced, traces)
         job.doing = "what was deleted"
-        report.traces = await self._store.scrub(traces)
+        report.traces, report.searched = await self._store.scrub(traces)
         report.left += self._unreachable()
         await self._store.note_erasure(traces, orjson.dumps(report.view()).decode())
         return report.view()

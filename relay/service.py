@@ -6,6 +6,7 @@ import logging
 import os
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from relay.telemetry import exporting
 from relay.telemetry.metrics import Readings
 from relay.telemetry.overview import Overview
 from relay.telemetry.tracing import Traces
+from relay.telemetry.vitals import Vitals
 from relay.upkeep import kept_up
 from relay.web import ingress, localsocket
 from relay.web.front import drain, front, listen
@@ -66,8 +68,15 @@ class Service:
         self._traces = traces
         self._clock = clock
         self.callbacks = ingress.app(shelter, self._config, ready=self._not_ready, traces=traces)
-        self._told = (clock, self.callbacks.answers, self.refusals, self.facts)
-        self._rescue = Rescue(*self._told, standing.notices, lambda: shelter.refusal)
+        self._vitals = Vitals(
+            clock,
+            self.callbacks.answers,
+            self.refusals,
+            self.facts,
+            standing.notices,
+            lambda: shelter.refusal,
+        )
+        self._rescue = Rescue(self._vitals)
         self.overview: Overview | Rescue = self._rescue
         self._commands = self._rescue.commands()
         self.public: list[Server] = []
@@ -241,9 +250,7 @@ class Service:
         self.overview = Overview(
             store,
             fleet,
-            *self._told,
-            notices=lambda: standing.notices() + shelter.notices(),
-            refusal=lambda: shelter.refusal,
+            replace(self._vitals, notices=lambda: standing.notices() + shelter.notices()),
         )
         housekeeping = Housekeeping(store, config, fleet, shelter.erase, self._clock)
         self._commands = control.app(

@@ -256,6 +256,13 @@ class Traced:
     waiting: Sequence[tuple[str, State, str]]
 
 
+class Scrubbed(NamedTuple):
+    """In how many places a number still stands, in so many bytes as were searched."""
+
+    traces: int
+    searched: int
+
+
 @dataclass(frozen=True, slots=True)
 class Word:
     """A contact's opt-out or opt-in, and when each sink first accepted it.
@@ -423,8 +430,8 @@ class Store(Protocol):
     async def forget(self, traced: Traced, traces: Traces) -> Counter[str]:
         """Delete these events; black the number out, or delete callbacks, wherever else it is."""
 
-    async def scrub(self, traces: Traces) -> int:
-        """Rid the files of what was deleted; return how often the number still stands in them."""
+    async def scrub(self, traces: Traces) -> Scrubbed:
+        """Rid the files of what was deleted, and look through them for the number."""
 
     async def note_erasure(self, traces: Traces, report: str) -> None:
         """Keep that the number was erased: as a keyed hash."""

@@ -120,6 +120,7 @@ async def test_afterwards_the_number_is_in_no_byte(settings, tmp_path, live):
         "days": {"records": 3, "mentions": 1},
     }
     assert found["traces"] == 0
+    assert 0 < found["searched"] <= (tmp_path / "data/relay.db").stat().st_size
     assert found["left"] == ["backups, and whatever else was copied from here"]
 
 
@@ -209,7 +210,7 @@ async def test_without_overwriting_the_number_would_stay(tmp_path, clock):
     await store._writer.submit(scrub.empty_log, alone=True)
     gone = [mobile(contact) for contact in range(9, 20)]
     left = next(number for number in gone if number.encode() in path.read_bytes())
-    assert await store.scrub(Traces(left)) == 0
+    assert await store.scrub(Traces(left)) == (0, path.stat().st_size)
     assert left.encode() not in path.read_bytes()
     await store.close()
 
@@ -252,7 +253,7 @@ async def test_what_receivers_answered_to_others_is_blacked_out(tmp_path, clock)
     assert shown.deliveries[0].error == "bad " + "x" * 11
     assert shown.attempts[0][2].answer == f'{{"phone": "{"x" * 11}"}}'
     assert (await store.sink_states())["crm"].paused == "it refused " + "x" * 11
-    assert await store.scrub(traces) == 0
+    assert (await store.scrub(traces)).traces == 0
     assert (await store.sink_counts())["crm"].dead == 1
     await store.close()
 

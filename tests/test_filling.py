@@ -54,7 +54,7 @@ def test_placeholders(text, filled, folder):
         ("${file:binary}", "${file:binary} cannot be read: it is not UTF-8 text"),
         (
             "${credential:crm}",
-            "${credential:crm} cannot be read: the service has no $CREDENTIALS_DIRECTORY",
+            "${credential:crm} cannot be read: systemd has set no $CREDENTIALS_DIRECTORY here",
         ),
         ("${credential:../secret}", "${credential:../secret} is not the name of a credential"),
         (

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import socket
+from collections import Counter
 from io import StringIO
 
 import httpx
@@ -24,6 +25,7 @@ from relay.service import started
 from relay.sqlite import SqliteStore
 from relay.store import EventFilter, StoreError, StoreLocked
 from relay.telemetry.log import JsonLines
+from relay.telemetry.vitals import Vitals
 from relay.web.listeners import Listeners
 from relay.web.server import listen
 
@@ -303,5 +305,5 @@ def test_an_error_that_nobody_waits_for_is_logged_without_its_values():
 )
 def test_a_relay_without_its_store_says_what_becomes_of_callbacks(records, refusal, said):
     facts = {"relay_spill_records": records}
-    rescue = Rescue(None, None, dict, lambda: facts, list, lambda: refusal)
+    rescue = Rescue(Vitals(None, None, Counter, lambda: facts, list, lambda: refusal))
     assert rescue.plight == f"the store is being opened; {said}"

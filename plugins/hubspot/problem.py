@@ -125,7 +125,7 @@ def read(status: int | None, error: Any, after: float | None = None) -> Problem:
     body = _mapping(error)
     message = str(body.get("message") or body.get("error_description") or "")[:LONGEST_READ]
     begin, end = _embedded_at(message)
-    faults = tuple(_faults(body, message)) or tuple(_unlisted(body, message))
+    faults = tuple(_faults(body, message[begin:end])) or tuple(_unlisted(body, message))
     codes = [*(fault.code for fault in faults), *_codes(body)]
     if scopes := sorted(_scopes(body)):
         message = f"{message} ({', '.join(scopes)})"
@@ -163,10 +163,10 @@ def _codes(body: Mapping[str, Any]) -> list[str]:
     return [code for code in found if isinstance(code, str) and code not in {"", "error"}]
 
 
-def _faults(body: Mapping[str, Any], message: str) -> Iterator[Fault]:
+def _faults(body: Mapping[str, Any], embedded: str) -> Iterator[Fault]:
     listed = [_mapping(each) for each in _list(body.get("errors"))]
     seen: set[tuple[str, tuple[str, ...]]] = set()
-    for each in [*listed, *_embedded(message)]:
+    for each in [*listed, *_embedded(embedded)]:
         fault = _fault(each)
         if fault.code and (fault.code, fault.properties) not in seen:
             seen.add((fault.code, fault.properties))
@@ -189,11 +189,10 @@ def _fault(error: Mapping[str, Any]) -> Fault:
     return Fault(code, message, tuple(dict.fromkeys(names)))
 
 
-def _embedded(message: str) -> list[Mapping[str, Any]]:
-    """`Property values were not valid: [{…}]`."""
-    begin, end = _embedded_at(message)
+def _embedded(text: str) -> list[Mapping[str, Any]]:
+    """The list in `Property values were not valid: [{…}]`."""
     try:
-        listed = orjson.loads(message[begin:end])
+        listed = orjson.loads(text)
     except orjson.JSONDecodeError:
         return []
     return [each for each in _list(listed) if isinstance(each, Mapping)]

@@ -75,6 +75,8 @@ def _report(found: dict[str, Any]) -> None:
         click.echo(
             f"The store's file still holds the number in {found['traces']} places.", err=True
         )
+    else:
+        click.echo(f"{found['searched']:,} bytes of the store searched: the number is in none")
     click.echo("Not reached:")
     for each in found["left"]:
         click.echo(f"  {printable(each)}")

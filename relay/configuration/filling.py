@@ -96,7 +96,7 @@ class _Filler:
         if not CREDENTIAL.fullmatch(name):
             raise _Unset("is not the name of a credential")
         if not directory:
-            raise _Unset("cannot be read: the service has no $CREDENTIALS_DIRECTORY")
+            raise _Unset("cannot be read: systemd has set no $CREDENTIALS_DIRECTORY here")
         places = [Path(directory, each) for each in (name, OF_FOLDER + name)]
         return _content(next(filter(os.path.exists, places), places[0]))
 

@@ -1,7 +1,5 @@
 """The rescue: what the relay says while it has no store, and takes callbacks all the same."""
 
-from collections import Counter
-from collections.abc import Callable, Mapping
 from typing import Any
 
 from starlette.applications import Starlette
@@ -9,9 +7,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from relay.clock import Clock
 from relay.telemetry.metrics import Readings
-from relay.telemetry.tally import Answers
+from relay.telemetry.vitals import Vitals
 from relay.web.problem import CONTENT_TYPE, problem
 
 TRY_AGAIN = 5.0
@@ -19,35 +16,22 @@ TRY_AGAIN = 5.0
 
 
 class Rescue:
-    """Stands in for the overview and the commands. The arguments are as in Overview.
+    """Stands in for the overview and the commands.
 
     `trouble` is why there is no store; while it is empty, the store is being opened.
     """
 
-    def __init__(
-        self,
-        clock: Clock,
-        answers: Answers,
-        refusals: Callable[[], Counter[int]],
-        facts: Callable[[], Mapping[str, float]],
-        notices: Callable[[], list[str]],
-        refusal: Callable[[], str] = str,
-    ) -> None:
-        self._clock = clock
-        self._answers = answers
-        self._refusals = refusals
-        self._facts = facts
-        self._notices = notices
-        self._refusal = refusal
+    def __init__(self, vitals: Vitals) -> None:
+        self._vitals = vitals
         self.trouble = ""
 
     @property
     def plight(self) -> str:
         """How things stand, in one sentence."""
         trouble = self.trouble or "the store is being opened"
-        waiting = self._facts()["relay_spill_records"]
+        waiting = self._vitals.facts()["relay_spill_records"]
         wait = "1 of them waits" if waiting == 1 else f"{waiting:.0f} of them wait"
-        if refusal := self._refusal():
+        if refusal := self._vitals.refusal():
             return f"{trouble}; callbacks are refused: {refusal}; and {wait} for it"
         return f"{trouble}; callbacks are taken, and {wait} for it"
 
@@ -55,7 +39,7 @@ class Rescue:
         """As in Overview."""
         return {
             "ready": False,
-            "reasons": [f"store: {self.plight}", *self._notices()],
+            "reasons": [f"store: {self.plight}", *self._vitals.notices()],
             "store": {"state": "unopened" if self.trouble else "opening"},
             "sinks": {},
         }
@@ -63,9 +47,9 @@ class Rescue:
     async def readings(self) -> Readings:
         """As in Overview, without what only a store could tell."""
         return Readings(
-            at=self._clock.now(),
-            answers=self._answers,
-            refusals=self._refusals(),
+            at=self._vitals.clock.now(),
+            answers=self._vitals.answers,
+            refusals=self._vitals.refusals(),
             sinks={},
             waits={},
             states={},
@@ -73,7 +57,7 @@ class Rescue:
             deliveries={},
             statistics={},
             quarantined=0,
-            facts={"relay_store_writable": 0.0, **self._facts()},
+            facts={"relay_store_writable": 0.0, **self._vitals.facts()},
         )
 
     def commands(self) -> Starlette:

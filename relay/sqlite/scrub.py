@@ -9,7 +9,7 @@ from pathlib import Path
 
 import apsw
 
-from relay.store import StoreError
+from relay.store import Scrubbed, StoreError
 from relay.traces import LONGEST, Traces
 
 PIECE = 1 << 16
@@ -32,14 +32,14 @@ def write_anew(connection: apsw.Connection) -> None:
     empty_log(connection)
 
 
-def count(connection: apsw.Connection, path: Path, traces: Traces) -> int:
+def search(connection: apsw.Connection, path: Path, traces: Traces) -> Scrubbed:
     """How many pieces of the file hold the number."""
     fd = _descriptor(connection, path)
     found, offset = 0, 0
     while data := os.pread(fd, PIECE + LONGEST, offset):
         found += traces.within(data)
         offset += PIECE
-    return found
+    return Scrubbed(found, searched=os.fstat(fd).st_size)
 
 
 def _descriptor(connection: apsw.Connection, path: Path) -> int:

@@ -11,7 +11,7 @@ from relay.sqlite import consents, erase, rows, scrub
 from relay.sqlite import purge as purges
 from relay.sqlite.memory import Memory
 from relay.sqlite.writer import Writer
-from relay.store import Before, Purged, Traced, Word
+from relay.store import Before, Purged, Scrubbed, Traced, Word
 from relay.traces import Traces
 
 
@@ -112,14 +112,14 @@ class Upkeep:
             done += await self._write(erase.black_out, found)
         return done
 
-    async def scrub(self, traces: Traces) -> int:
+    async def scrub(self, traces: Traces) -> Scrubbed:
         """As in Store."""
         await self._writer.submit(scrub.empty_log, alone=True)
-        left: int = await self._read(scrub.count, self._path, traces)
-        if left:
+        done: Scrubbed = await self._read(scrub.search, self._path, traces)
+        if done.traces:
             await self._writer.submit(scrub.write_anew, alone=True)
-            left = await self._read(scrub.count, self._path, traces)
-        return left
+            done = await self._read(scrub.search, self._path, traces)
+        return done
 
     async def note_erasure(self, traces: Traces, report: str) -> None:
         """As in Store."""

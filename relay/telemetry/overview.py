@@ -1,54 +1,32 @@
 """The overview: how all of it stands, for the metrics, the health check and the alerts."""
 
-from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from relay.clock import Clock
 from relay.delivery.fleet import Fleet
 from relay.mask import mask_all
 from relay.store import Store
 from relay.telemetry.metrics import Readings
-from relay.telemetry.tally import Answers
+from relay.telemetry.vitals import Vitals
 
 HALTED = ("paused", "parked", "held")
 
 
 class Overview:
-    """Asks the parts; each is asked anew each time.
+    """Asks the parts; each is asked anew each time."""
 
-    `answers` and `refusals` are the public listener's. `facts` gives what metrics.FACTS names,
-    `notices` sentences of what else an operator should know, and `refusal` why callbacks are
-    refused; that is empty while they are taken.
-    """
-
-    def __init__(
-        self,
-        store: Store,
-        fleet: Fleet,
-        clock: Clock,
-        answers: Answers,
-        refusals: Callable[[], Counter[int]],
-        facts: Callable[[], Mapping[str, float]] = dict,
-        notices: Callable[[], list[str]] = list,
-        refusal: Callable[[], str] = str,
-    ) -> None:
+    def __init__(self, store: Store, fleet: Fleet, vitals: Vitals) -> None:
         self._store = store
         self._fleet = fleet
-        self._clock = clock
-        self._answers = answers
-        self._refusals = refusals
-        self._facts = facts
-        self._notices = notices
-        self._refusal = refusal
+        self._vitals = vitals
 
     async def readings(self) -> Readings:
         """What the metrics show."""
         tallies = self._fleet.tallies()
         return Readings(
-            at=self._clock.now(),
-            answers=self._answers,
-            refusals=self._refusals(),
+            at=self._vitals.clock.now(),
+            answers=self._vitals.answers,
+            refusals=self._vitals.refusals(),
             sinks=await self._store.sink_counts(),
             waits=await self._store.waits(),
             states=self._fleet.states(),
@@ -57,8 +35,8 @@ class Overview:
             statistics=self._store.statistics(),
             quarantined=await self._store.quarantine_count(),
             facts={
-                "relay_store_writable": float(self._store.alive() and not self._refusal()),
-                **self._facts(),
+                "relay_store_writable": float(self._store.alive() and not self._vitals.refusal()),
+                **self._vitals.facts(),
             },
         )
 
@@ -67,11 +45,11 @@ class Overview:
 
         A sink in trouble is told, but is no reason against taking callbacks.
         """
-        alive, refusal = self._store.alive(), self._refusal()
+        alive, refusal = self._store.alive(), self._vitals.refusal()
         states = {name: _masked(state) for name, state in self._fleet.states().items()}
         reasons = [] if alive else ["store: it cannot be written; see the log"]
         reasons += [f"store: callbacks are refused: {refusal}"] if refusal else []
-        reasons += self._notices()
+        reasons += self._vitals.notices()
         reasons += [
             f"sink {name}: {state['state']}: {state.get('reason')}"
             for name, state in states.items()
@@ -86,7 +64,7 @@ class Overview:
             return "broken"
         if refusal:
             return "refuses"
-        return "spills" if self._facts().get("relay_spill_records") else "writable"
+        return "spills" if self._vitals.facts().get("relay_spill_records") else "writable"
 
 
 def _masked(state: Mapping[str, Any]) -> dict[str, Any]:
