@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import re
 import time
 
@@ -73,6 +74,7 @@ async def purge_under_load(folder, number, *, quiet, patience, altered=()):
     async with Receiver() as receiver:
         relay = Relay(folder, receiver.url, command=purging(LATER))
         await make_old(relay.store, number)
+        await asyncio.to_thread(os.sync)  # else the disk is still busy with that
         long = relay.store.stat().st_size
         senders = Senders()
         try:
