@@ -211,7 +211,7 @@ async def test_a_bad_answer_is_tried_again(receiver, answer, kind):
     async with relay.delivery.http.client(timeout=0.5, allow_private=LOOPBACK) as client:
         begin = time.monotonic()
         error, outcome = await failure(client, f"{receiver.url}?token=s3cret")
-        assert time.monotonic() - begin < 3
+        assert time.monotonic() - begin < 10
         assert type(error) is kind
         assert type(outcome) is Retry
         assert "s3cret" not in str(error)

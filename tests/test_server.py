@@ -82,7 +82,7 @@ async def test_a_drain_is_bounded(caplog):
         await asyncio.sleep(0.1)
         start = time.monotonic()
         await running.server.drain(patience=0.3)
-        assert time.monotonic() - start < 1
+        assert time.monotonic() - start < 10
         assert await reader.read() == b""
     assert "1 connections cut" in caplog.text
 
