@@ -57,7 +57,8 @@ class Arrival(NamedTuple):
 
     `kind` is web_form, poll, text_4_info or message. `deliveries` maps each matching sink's
     name to None, or to the error of a `when` that raised (stored as a dead delivery).
-    `copy_of` is the id of the event that this one repeats (`replay --as-new`).
+    `copy_of` is the id of the event that this one repeats (`replay --as-new`). One that is `late`
+    may be older than what its contact has said since.
     """
 
     event: Event
@@ -66,6 +67,7 @@ class Arrival(NamedTuple):
     kind: str
     deliveries: Mapping[str, str | None]
     copy_of: str | None = None
+    late: bool = False
 
 
 class Receipt(NamedTuple):

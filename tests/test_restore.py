@@ -6,24 +6,30 @@ import os
 import shutil
 from contextlib import closing
 from pathlib import Path
+from urllib.parse import urlencode
 
 import apsw
 import httpx
 import pytest
 import yaml
+from arrivals import claim_one, delivered
 from click.testing import CliRunner
 from olderstore import EVENTS, content, make_older
 from spills import Trouble, sheltered
 from stubs.receiver import Receiver
 
 from relay import service
+from relay.callbacks.callback import Callback
+from relay.callbacks.intake import Intake
 from relay.cli import main
+from relay.clock import SystemClock
 from relay.configuration import config
 from relay.sqlite import SqliteStore, backup, connection, restore
 from relay.sqlite.connection import connect_reader, lock, look_into
-from relay.store import StoreError, StoreFull, StoreLocked
+from relay.store import Before, StoreError, StoreFull, StoreLocked
 
 NOW = 1_800_000_100.0
+STORED = 1_800_000_000_000_000
 ASIDE = "relay.db.replaced-20270115T080140Z"
 LATER = "CREATE TABLE of_a_later_release (one INTEGER)"
 SOON = {"retry": {"initial": "10ms", "max": "50ms"}}
@@ -170,6 +176,89 @@ async def spilled(loaded):
     full = StoreFull("the disk is full")
     async with sheltered(loaded.folder, wrap=lambda store: Trouble(store, full)) as shelter:
         return [await shelter.send(contact) for contact in (1, 2, 1)]
+
+
+def said(word, received):
+    """A callback with a word of consent."""
+    query = urlencode(form(1, word)).encode()
+    return Callback("sumotext", "GET", query, "", b"", received)
+
+
+def back_up(loaded):
+    with closing(look_into(loaded.store)) as source:
+        backup.back_up(source, loaded.folder / "copy.db", loaded.store_fallback)
+
+
+async def opted_out(loaded):
+    store = await SqliteStore.open(loaded.store)
+    found = await store.opted_out("sumotext", "+12125550001")
+    words = await store.words(after=0)
+    await store.close()
+    return found, [(each.word, set(each.accepted)) for each in words]
+
+
+@pytest.mark.parametrize("copied", ["before the opt-out", "after the opt-out"])
+async def test_an_opt_in_released_since_does_not_undo_the_opt_out_that_came_after_it(
+    tmp_path, copied
+):
+    async with Receiver() as receiver:
+        loaded = settings(tmp_path, receiver.url)
+        store = await SqliteStore.open(loaded.store)
+        intake = Intake(loaded, store, SystemClock())
+        start, stop = said("START", STORED), said("STOP", STORED + 1)
+        quarantined = await store.quarantine(start, 422, "no kind")
+        if copied == "before the opt-out":
+            back_up(loaded)
+        await store.add(await intake.arrival(stop))
+        if copied == "after the opt-out":
+            back_up(loaded)
+        await store.release(quarantined, await intake.arrival(start))
+        assert await store.opted_out("sumotext", "+12125550001")
+        await store.close()
+        restore.restore(tmp_path / "copy.db", loaded.store, loaded.store_fallback, NOW)
+        await life(loaded, [], events=2)
+        assert (await opted_out(loaded))[0]
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["once", "restored again"])
+async def test_what_was_said_since_outlives_its_event_here_too(tmp_path, again):
+    async with Receiver() as receiver:
+        loaded = settings(tmp_path, receiver.url)
+        await life(loaded, [form(1, "START")], events=1)
+        back_up(loaded)
+        store = await SqliteStore.open(loaded.store)
+        intake = Intake(loaded, store, SystemClock())
+        await store.add(await intake.arrival(said("STOP", STORED + 1)))
+        for sink in ("archive", "hook"):
+            await store.settle([delivered(await claim_one(store, sink))])
+        later = 2 * STORED
+        assert [each.events async for each in store.purge(Before(later, later, later, later))]
+        assert await store.event_count() == 0
+        await store.close()
+        for now in (NOW, NOW + 1) if again else (NOW,):
+            restore.restore(tmp_path / "copy.db", loaded.store, loaded.store_fallback, now)
+        found, words = await opted_out(loaded)
+        both = {"archive", "hook"}
+        assert (found, words) == (True, [("opt_in", both), ("opt_out", both)])
+        await life(loaded, [], events=1)
+        found, words = await opted_out(loaded)
+        assert (found, [word for word, _ in words]) == (True, ["opt_in", "opt_out"])
+        await life(loaded, [form(1, "START")], events=2)
+        assert not (await opted_out(loaded))[0]
+
+
+async def test_the_copy_of_another_store_gets_no_words_of_this_one(tmp_path):
+    async with Receiver() as receiver:
+        loaded = settings(tmp_path, receiver.url)
+        await life(loaded, [form(1, "STOP")], events=1)
+        make_older(tmp_path / "copy.db")
+        store = await SqliteStore.open(loaded.store)
+        later = 2 * STORED
+        assert [each.events async for each in store.purge(Before(later, later, later, later))]
+        await store.close()
+    before = content(tmp_path / "copy.db")
+    kept(loaded.store)
+    assert content(loaded.store) == before
 
 
 def kept(store, spill=None):

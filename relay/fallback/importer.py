@@ -53,7 +53,7 @@ class Importer:
                 writes.append(partial(self._quarantine, spilled))
             else:
                 arrival = await self._intake.arrival(spilled.callback, event)
-                writes.append(partial(self._store.add, arrival))
+                writes.append(partial(self._store.add, arrival._replace(late=spilled.late)))
         results = await asyncio.gather(*(write() for write in writes), return_exceptions=True)
         for (spilled, _), result in zip(found, results, strict=True):
             if type(result) is StoreError:  # this one alone: a person is to look at it

@@ -36,13 +36,15 @@ Matches = Callable[[Callback], bool]
 class Spilled(NamedTuple):
     """A callback in the spill, with the id that its sender was told.
 
-    With a `status` it goes to quarantine, for the `reason`; else it is an event.
+    With a `status` it goes to quarantine, for the `reason`; else it is an event. One that is `late`
+    was released from there, after its contact had said something else.
     """
 
     id: str
     callback: Callback
     status: int | None = None
     reason: str = ""
+    late: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,7 @@ def encode(spilled: Spilled) -> bytes:
     callback = spilled.callback._asdict()
     callback |= {name: callback[name].decode("latin-1") for name in BYTES}
     kept = {} if spilled.status is None else {"status": spilled.status, "reason": spilled.reason}
+    kept |= {"late": True} if spilled.late else {}
     record = orjson.dumps({"id": spilled.id, **kept, "callback": callback})
     return b"%0*x %s\n" % (SUM, zlib.crc32(record), record)
 

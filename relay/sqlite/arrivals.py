@@ -24,16 +24,9 @@ class Fresh(NamedTuple):
 
 
 def add_all(
-    connection: apsw.Connection,
-    memory: Memory,
-    arrivals: Sequence[Arrival],
-    *,
-    released: bool = False,
+    connection: apsw.Connection, memory: Memory, arrivals: Sequence[Arrival]
 ) -> list[Receipt]:
-    """Store the arrivals in their order; one receipt for each.
-
-    `released` from quarantine, they may be older than what their contacts have said since.
-    """
+    """Store the arrivals in their order; one receipt for each."""
     receipts: list[Receipt] = []
     fresh: list[Fresh] = []
     keys = [_message(arrival) for arrival in arrivals]
@@ -47,7 +40,7 @@ def add_all(
                 known[key] = Receipt(event.id, event.type, repeated=True)
             memory.last_seq += 1
             contact = memory.contact(arrival.source, event.data["mobile"])
-            rank = _rank(connection, contact, arrival, released=released)
+            rank = _rank(connection, contact, arrival)
             fresh.append(Fresh(memory.last_seq, contact, rank, arrival))
         receipts.append(receipt)
     routes = [_route(connection, memory, each) for each in fresh]
@@ -89,14 +82,12 @@ def _known(
     }
 
 
-def _rank(
-    connection: apsw.Connection, contact: int, arrival: Arrival, *, released: bool
-) -> int | None:
+def _rank(connection: apsw.Connection, contact: int, arrival: Arrival) -> int | None:
     if arrival.copy_of is not None:
         first = "SELECT ifnull(rank, seq) FROM events WHERE id = ?"
         rank: int | None = rows.value(connection, first, (id_bytes(arrival.copy_of),))
         return rank or 0  # it may have been purged since it was read: it is older than all
-    if released:
+    if arrival.late:
         before: int | None = rows.value(
             connection,
             "SELECT seq - 1 FROM consents WHERE contact = ? AND word = ? AND received > ?",

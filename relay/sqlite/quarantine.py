@@ -57,7 +57,7 @@ def release(
     """Store what became of the callback, and let go of it. Raises KeyError if it is gone."""
     if not discard(connection, [quarantine_id]):
         raise KeyError(quarantine_id)
-    (receipt,) = add_all(connection, memory, [arrival], released=True)
+    (receipt,) = add_all(connection, memory, [arrival._replace(late=True)])
     return receipt
 
 

@@ -21,22 +21,23 @@ import apsw
 from relay import folder
 from relay.callbacks.callback import Callback
 from relay.fallback.spillfile import Spilled, SpillFile, decode, encode
-from relay.sqlite import rows
+from relay.sqlite import lastwords, rows
 from relay.sqlite.backup import copied, spilled
 from relay.sqlite.connection import connect_reader, lock, look_into
 
-# What was replayed as new is left out: it would be taken for an event of all sinks.
+# What was replayed as new is left out: it would be taken for an event of all sinks. What was
+# released after its contact had opted out stands before that, and is no later word of it.
 EVENTS_SINCE = (
     "SELECT id, source, method, query, content_type, body, received,"
-    " ifnull(json_extract(event, '$.test'), 0), NULL, ''"
+    " ifnull(json_extract(event, '$.test'), 0), NULL, '', rank IS NOT NULL"
     " FROM main.events e"
     " WHERE NOT EXISTS (SELECT 1 FROM copy.events c WHERE c.id = e.id)"
     " AND NOT (rank IS NOT NULL AND EXISTS"
     " (SELECT 1 FROM main.events f WHERE f.seq = e.rank AND f.received = e.received))"
-    " ORDER BY seq"
+    " ORDER BY ifnull(rank, seq), seq"
 )
 QUARANTINED_SINCE = (
-    "SELECT id, source, method, query, content_type, body, received, test, status, reason"
+    "SELECT id, source, method, query, content_type, body, received, test, status, reason, 0"
     " FROM main.quarantine q"
     " WHERE NOT EXISTS (SELECT 1 FROM copy.quarantine c WHERE c.id = q.id) ORDER BY seq"
 )
@@ -67,6 +68,8 @@ def restore(copy: Path, store: Path, spill: Path, now: float) -> Restored:
         waiting.open()  # a relay that cannot open its store has this
         with closing(look_into(copy)) as source, copied(source, store) as partial:
             _owned_as(store if store.exists() else store.parent, partial)
+            if store.exists():
+                _keep_words(store, copy, partial, restored)
             since = _since(store, copy, restored) if store.exists() else ()
             restored.since = _keep(chain(spilled(source), since), spill)
             if store.exists():
@@ -75,17 +78,35 @@ def restore(copy: Path, store: Path, spill: Path, now: float) -> Restored:
     return restored
 
 
+def _keep_words(store: Path, copy: Path, partial: Path, restored: Restored) -> None:
+    """Have the new store know what was said since in events that are gone; as far as that goes."""
+    try:
+        with _beside(store, copy) as present:
+            words = lastwords.said_since(present)
+    except apsw.Error as error:
+        restored.trouble = str(error)
+    else:
+        lastwords.write(words, partial)
+
+
 def _since(store: Path, copy: Path, restored: Restored) -> Iterator[bytes]:
     """The callbacks that the copy lacks, as lines of the spill; as many as can be read."""
     try:
-        with closing(connect_reader(store)) as present:
-            rows.every(present, "ATTACH ? AS copy", (str(copy),))
+        with _beside(store, copy) as present:
             restored.erased = len(_erasures(present, "main") - _erasures(present, "copy"))
             for query in (EVENTS_SINCE, QUARANTINED_SINCE):
                 for row in present.execute(query):
                     yield encode(_spilled(*row))
     except apsw.Error as error:
         restored.trouble = str(error)
+
+
+@contextlib.contextmanager
+def _beside(store: Path, copy: Path) -> Iterator[apsw.Connection]:
+    """The store, to be read, with the copy beside it. Raises apsw.Error."""
+    with closing(connect_reader(store)) as present:
+        rows.every(present, "ATTACH ? AS copy", (str(copy),))
+        yield present
 
 
 def _erasures(connection: apsw.Connection, schema: str) -> set[int]:
@@ -107,9 +128,10 @@ def _spilled(
     test: int,
     status: int | None,
     reason: str,
+    late: int,
 ) -> Spilled:
     callback = Callback(source, method, query, content_type, body, received, bool(test))
-    return Spilled(str(UUID(bytes=given_id)), callback, status, reason)
+    return Spilled(str(UUID(bytes=given_id)), callback, status, reason, bool(late))
 
 
 def _keep(lines: Iterable[bytes], spill: Path) -> int:
