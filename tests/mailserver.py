@@ -41,13 +41,13 @@ class Mails:
 
 
 @asynccontextmanager
-async def mail_server(**options):
-    """A server with these options of aiosmtpd's SMTP."""
+async def mail_server(*, tls=None, **options):
+    """A server with these options of aiosmtpd's SMTP; with `tls` it speaks that from the start."""
     mails = Mails()
     if options.get("auth_required"):
         options["authenticator"] = mails.authenticate
     server = await asyncio.get_running_loop().create_server(
-        lambda: SMTP(mails, hostname="mail.test", **options), "127.0.0.1", 0
+        lambda: SMTP(mails, hostname="mail.test", **options), "127.0.0.1", 0, ssl=tls
     )
     mails.port = server.sockets[0].getsockname()[1]
     async with server:

@@ -1,6 +1,7 @@
 """Alerts by a real webhook and by real mail, and over the whole way: what is wrong, told, over."""
 
 import asyncio
+import contextlib
 import datetime as dt
 import json
 import logging
@@ -21,6 +22,7 @@ from watching import NOW
 
 from relay import service
 from relay.alerts import channel as channels
+from relay.alerts import mail
 from relay.alerts.channel import NotSaid, Webhook
 from relay.alerts.mail import Mailbox
 from relay.alerts.policy import GAP, Alert, Note
@@ -110,6 +112,35 @@ async def test_a_server_that_refuses_is_named_but_not_quoted(note):
             await mailbox(mails).say(note)
 
 
+@pytest.fixture
+async def dripping():
+    """The port of a server that says a letter at a time and comes to no end; who hung up on it."""
+    gone = asyncio.Event()
+
+    async def drip(_reader, writer):
+        with contextlib.suppress(ConnectionError):
+            while True:
+                writer.write(b"2")
+                await writer.drain()
+                await asyncio.sleep(0.05)
+        gone.set()
+
+    server = await asyncio.start_server(drip, "127.0.0.1", 0)
+    async with server:
+        yield server.sockets[0].getsockname()[1], gone
+
+
+async def test_a_server_that_says_a_letter_at_a_time_is_hung_up_on(note, dripping, monkeypatch):
+    monkeypatch.setattr(mail, "LONGEST", 1)
+    port, gone = dripping
+    async with mail_server() as mails:
+        mails.port = port
+        async with asyncio.timeout(30):
+            with pytest.raises(NotSaid, match="TimeoutError"):
+                await mailbox(mails).say(note)
+            await gone.wait()
+
+
 async def test_a_server_that_is_not_there_is_named(note):
     async with mail_server() as mails:
         pass
@@ -162,6 +193,12 @@ async def test_a_password_goes_only_through_tls(note, certificate):
         with pytest.raises(NotSaid, match="SMTPAuthenticationError 535"):
             await encrypted(mails, "wrong").say(note)
     assert set(mails.logins) == {("relay", PASSWORD), ("relay", "wrong")}
+
+
+async def test_a_server_that_speaks_tls_from_the_first_byte_takes_it_too(note, certificate):
+    async with mail_server(tls=certificate) as mails:
+        await mailbox(mails, host="localhost", security="tls").say(note)
+        assert (await mails.next())["Subject"].endswith("spill")
 
 
 async def test_a_server_without_a_trusted_certificate_gets_no_password(

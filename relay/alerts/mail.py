@@ -1,12 +1,14 @@
 """A mailbox as a channel: each note is one mail."""
 
 import asyncio
+import contextlib
 import smtplib
 import socket
 import ssl
 from datetime import UTC, datetime
 from email.message import EmailMessage
 from email.utils import format_datetime
+from typing import Any
 
 from relay.alerts import note as words
 from relay.alerts.channel import NotSaid
@@ -15,6 +17,42 @@ from relay.configuration.settings import AlertEmail
 
 TIMEOUT = 20.0
 """Seconds for each step of the talk with the server, which runs in a thread."""
+LONGEST = 60.0
+"""Seconds for all of it: a server that says a letter at a time would hold up every channel."""
+
+
+class Talk:
+    """A talk with the server, which another thread can end at any time."""
+
+    def __init__(self) -> None:
+        self.over = False
+        self.server: smtplib.SMTP | None = None
+
+    def end(self) -> None:
+        """Have whoever waits for an answer wait no more."""
+        self.over = True
+        if self.server is not None and (connection := self.server.sock) is not None:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+
+class Server(smtplib.SMTP):
+    """smtplib's, which is known to its talk before it connects."""
+
+    def __init__(self, talk: Talk, *arguments: Any, **options: Any) -> None:
+        self._talk = talk
+        talk.server = self
+        super().__init__(*arguments, **options)
+
+    def getreply(self) -> tuple[int, bytes]:
+        """As in smtplib; none in a talk that is over."""
+        if self._talk.over:
+            raise smtplib.SMTPServerDisconnected
+        return super().getreply()
+
+
+class TlsServer(Server, smtplib.SMTP_SSL):
+    """The same, with TLS from the first byte."""
 
 
 class Mailbox:
@@ -27,13 +65,18 @@ class Mailbox:
 
     async def say(self, note: Note) -> None:
         """As in Channel."""
+        talk = Talk()
         try:
-            await asyncio.to_thread(self._send, self._mail(note))
+            mail = self._mail(note)
+            async with asyncio.timeout(LONGEST):
+                await asyncio.to_thread(self._send, mail, talk)
         except smtplib.SMTPResponseException as error:
             # What the server says may quote what it was given; its code will do.
             raise NotSaid(f"{self._server}: {type(error).__name__} {error.smtp_code}") from None
         except (smtplib.SMTPException, OSError, ValueError) as error:
             raise NotSaid(f"{self._server}: {type(error).__name__}") from None
+        finally:
+            talk.end()
 
     async def close(self) -> None:
         """As in Channel. No connection outlasts its mail."""
@@ -55,19 +98,19 @@ class Mailbox:
 
     # in the thread
 
-    def _send(self, mail: EmailMessage) -> None:
+    def _send(self, mail: EmailMessage, talk: Talk) -> None:
         settings = self._settings
-        with self._connect() as server:
+        with self._connect(talk) as server:
             if settings.security == "starttls":
                 server.starttls(context=ssl.create_default_context())
             if settings.username is not None and settings.password is not None:
                 server.login(settings.username, settings.password.get_secret_value())
             server.send_message(mail)
 
-    def _connect(self) -> smtplib.SMTP:
+    def _connect(self, talk: Talk) -> Server:
         # Named, as smtplib would ask the DNS for a name.
         host, port, name = self._settings.host, self._settings.port, socket.gethostname()
         if self._settings.security == "tls":
             context = ssl.create_default_context()
-            return smtplib.SMTP_SSL(host, port, name, timeout=TIMEOUT, context=context)
-        return smtplib.SMTP(host, port, name, timeout=TIMEOUT)
+            return TlsServer(talk, host, port, name, timeout=TIMEOUT, context=context)
+        return Server(talk, host, port, name, timeout=TIMEOUT)
