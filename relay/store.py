@@ -406,8 +406,11 @@ class Store(Protocol):
 
     async def quarantined_one(self, quarantine_id: str) -> Quarantined | None: ...
 
-    async def release(self, quarantine_id: str, arrival: Arrival) -> Receipt:
-        """Store the arrival and drop the quarantined callback in one transaction."""
+    async def release(self, quarantine_id: str, arrival: Arrival) -> Receipt | None:
+        """Store the arrival and drop the quarantined callback in one transaction.
+
+        None where that has gone meanwhile; nothing is stored then.
+        """
 
     async def discard_quarantined(self, ids: Sequence[str] | None) -> int: ...
 

@@ -1,5 +1,6 @@
 """Control over a real store and a real configuration; no service, no network but a socket."""
 
+import asyncio
 import os
 from types import SimpleNamespace
 
@@ -223,6 +224,17 @@ async def test_a_callback_is_released_when_todays_configuration_understands_it(r
     assert event["data"]["mobile"] == "+12125551212"
     assert answer["failed"] == [{"id": "none", "reason": "no callback none in quarantine"}]
     assert await ask.get("/quarantine") == []
+
+
+async def test_two_who_release_the_same_callbacks_do_not_hinder_each_other(relay):
+    names = [await relay.store.quarantine(callback(POLL), 422, "no number") for _ in range(20)]
+    asked = [relay.ask.post("/quarantine/release", ids=names) for _ in range(2)]
+    answers = await asyncio.gather(*asked)
+    released = [each["id"] for answer in answers for each in answer["released"]]
+    assert sorted(released) == sorted(names)
+    for answer in answers:
+        assert len(answer["released"]) + len(answer["failed"]) == len(names)
+    assert (await relay.ask.get("/status"))["events"] == len(names)
 
 
 async def test_quarantined_callbacks_are_discarded(relay):

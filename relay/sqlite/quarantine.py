@@ -53,10 +53,10 @@ def quarantine(
 
 def release(
     connection: apsw.Connection, memory: Memory, quarantine_id: str, arrival: Arrival
-) -> Receipt:
-    """Store what became of the callback, and let go of it. Raises KeyError if it is gone."""
+) -> Receipt | None:
+    """Store what became of the callback, and let go of it; None where it has gone already."""
     if not discard(connection, [quarantine_id]):
-        raise KeyError(quarantine_id)
+        return None
     (receipt,) = add_all(connection, memory, [arrival._replace(late=True)])
     return receipt
 

@@ -214,10 +214,8 @@ class SqliteStore(Upkeep):
         """As in Store."""
         return await self._read(reads.known, ids)
 
-    async def release(self, quarantine_id: str, arrival: Arrival) -> Receipt:
-        """As in Store. Raises KeyError if there is no such callback."""
-        if await self.quarantined_one(quarantine_id) is None:
-            raise KeyError(quarantine_id)
+    async def release(self, quarantine_id: str, arrival: Arrival) -> Receipt | None:
+        """As in Store."""
         return await self._write(quarantine.release, self._memory, quarantine_id, arrival)
 
     async def opted_out(self, source: str, mobile: str) -> bool:
