@@ -4,6 +4,9 @@ import asyncio
 import time
 from typing import Protocol
 
+MICROSECONDS = 1_000_000
+"""In a second: the store counts in these."""
+
 
 class Clock(Protocol):
     """What the relay needs of time; all three in seconds."""

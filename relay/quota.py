@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from relay.clock import Clock, SystemClock
+from relay.clock import MICROSECONDS, Clock, SystemClock
 from relay.delivery.limiter import Limiter, unmeasured, urgent
 from relay.units import Rate
 
@@ -11,7 +11,6 @@ LOOK_AGAIN = 900.0
 DAY = 24 * 3600.0
 MOST = 10**12
 """No vendor allows so many calls: what an answer says beyond it comes from a mistake."""
-MICROSECONDS = 1_000_000
 
 
 class Quota:

@@ -31,16 +31,16 @@ class Rate:
 
 def duration(text: str) -> float:
     """`250ms 5s 10m 6h 4d` in seconds."""
-    number, unit = _parts(DURATION, text, "should be a duration such as 250ms, 5s, 10m, 6h or 4d")
-    return round(float(number) * SECONDS[unit], 9)
+    message = "should be a duration such as 250ms, 5s, 10m, 6h or 4d"
+    return _seconds(*_parts(DURATION, text, message))
 
 
 def term(text: str) -> float:
     """As `duration`; `never` is a time that does not come."""
     if text.strip() == NEVER:
         return float("inf")
-    number, unit = _parts(DURATION, text, "should be a duration such as 10m, 6h or 4d, or never")
-    return round(float(number) * SECONDS[unit], 9)
+    message = "should be a duration such as 10m, 6h or 4d, or never"
+    return _seconds(*_parts(DURATION, text, message))
 
 
 def size(text: str) -> int:
@@ -70,6 +70,7 @@ def byte_rate(text: str) -> Rate:
 
 
 def _seconds(number: str, unit: str) -> float:
+    """A unit without a number is one of it, as in `5/s`."""
     return round(float(number or 1) * SECONDS[unit], 9)
 
 

@@ -10,7 +10,7 @@ import logging
 import math
 from collections.abc import AsyncIterator
 
-from relay.clock import Clock
+from relay.clock import MICROSECONDS, Clock
 from relay.configuration.settings import Retention
 from relay.store import Before, Purged, Store, StoreError
 
@@ -21,7 +21,6 @@ REST = 0.02
 DUTY = 4
 """A round rests so many times as long as each of its steps took, and before the next round twenty
 times as long as the last one took: it is to be a small part of what the store does."""
-MICROSECONDS = 1_000_000
 JUMP = 24 * 3600.0
 """Seconds by which a clock may be ahead of what it should say."""
 DOUBT = 24 * 3600.0

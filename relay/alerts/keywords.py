@@ -2,11 +2,11 @@
 
 from collections.abc import Iterable
 
+from relay.clock import MICROSECONDS
 from relay.store import Store
 
 LOOKED_AT = 20_000
 """So many events are gone through in one look; the next one goes on."""
-MICROSECONDS = 1_000_000
 
 
 class Keywords:

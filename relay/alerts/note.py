@@ -8,10 +8,10 @@ from typing import Any
 import orjson
 
 from relay.alerts.policy import Alert, Note
+from relay.clock import MICROSECONDS
 from relay.event import timestamp
 from relay.release import version
 
-MICROSECONDS = 1_000_000
 TYPE = "relay.alerts"
 
 

@@ -4,9 +4,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from relay.alerts.policy import Finding
+from relay.clock import MICROSECONDS
 from relay.configuration.settings import AlertRules
 from relay.mask import mask_all
-from relay.telemetry.metrics import MICROSECONDS, Readings
+from relay.telemetry.metrics import Readings
 
 HALTED = ("paused", "held")
 

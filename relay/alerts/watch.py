@@ -14,11 +14,11 @@ from relay.alerts.mail import Mailbox
 from relay.alerts.notebook import Notebook
 from relay.alerts.policy import Finding, Memory, Note
 from relay.alerts.rules import UNREADABLE, Look, findings
-from relay.clock import Clock
+from relay.clock import MICROSECONDS, Clock
 from relay.configuration.settings import Alerts
 from relay.mask import mask_all
 from relay.store import Store, StoreError
-from relay.telemetry.metrics import MICROSECONDS, Readings
+from relay.telemetry.metrics import Readings
 
 LOOK_EVERY = 15.0
 TRY_AGAIN = (30.0, 60.0, 300.0, 900.0)

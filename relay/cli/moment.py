@@ -5,9 +5,8 @@ from datetime import datetime, tzinfo
 
 import click
 
+from relay.clock import MICROSECONDS
 from relay.units import duration
-
-MICROSECONDS = 1_000_000
 
 Resolve = Callable[[tzinfo, float], int]
 

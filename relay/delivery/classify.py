@@ -13,6 +13,7 @@ from relay.delivery import retryafter
 from relay.outcome import Delivered, Outcome, Pause, Reject, Retry
 
 ANSWER_KEPT = 2048
+"""Characters of what a receiver answered."""
 LONGEST_REASON = 500
 LATER = frozenset({408, 425, 429})
 # The boundary keeps it from trying each letter of a long word anew.

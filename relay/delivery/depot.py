@@ -8,7 +8,7 @@ import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
-from relay.clock import Clock
+from relay.clock import MICROSECONDS, Clock
 from relay.configuration.config import SinkConfig
 from relay.delivery.until import until
 from relay.delivery.verdict import put_back
@@ -22,7 +22,6 @@ LOOK_AGAIN = 0.1
 """Seconds between looks at what is due, while opt-outs wait for those that are being sent."""
 LOOK_ANYWAY = 300.0
 """The most seconds between looks: the clock that says what is due may jump."""
-MICROSECONDS = 1_000_000
 T = TypeVar("T")
 
 

@@ -10,15 +10,14 @@ import math
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from relay.clock import Clock
+from relay.clock import MICROSECONDS, Clock
 from relay.delivery.activeclock import ActiveClock
-from relay.delivery.retry import LONGEST_HOLD
+from relay.delivery.retryafter import LONGEST
 from relay.delivery.until import until
 from relay.mask import mask_all
 from relay.store import SinkState
 
 PROBE_EVERY = 300.0
-MICROSECONDS = 1_000_000
 NEWS = 1.0
 """A park that ends so little later is none: every record of a refused batch asks for it anew."""
 
@@ -101,7 +100,7 @@ class Hold:
         if self._state.paused_by_operator and not by_operator:
             return
         reason = mask_all(reason)
-        seconds = PROBE_EVERY if after is None else min(after, LONGEST_HOLD)
+        seconds = PROBE_EVERY if after is None else min(after, LONGEST)
         if self._state.paused is None or by_operator:
             self._log.log(logging.INFO if by_operator else logging.ERROR, "paused: %s", reason)
         elif self._state.paused == reason and seconds <= self.left() + NEWS:
@@ -114,7 +113,7 @@ class Hold:
     async def park(self, reason: str, seconds: float) -> None:
         """Halt it for so many seconds, a day at the most."""
         reason = mask_all(reason)
-        seconds = min(max(seconds, 0.0), LONGEST_HOLD)
+        seconds = min(max(seconds, 0.0), LONGEST)
         if self._state.parked is None or seconds > self.left() + NEWS:
             self._log.warning("parked for %g s: %s", seconds, reason)
             self._state.parked = reason

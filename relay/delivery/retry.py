@@ -16,9 +16,6 @@ from tenacity import (
 
 from relay.outcome import Retry
 
-LONGEST_HOLD = 24 * 3600.0
-"""The most seconds that a sink's Retry-After is obeyed for."""
-
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:

@@ -4,6 +4,7 @@ import re
 from email.utils import parsedate_to_datetime
 
 LONGEST = 24 * 3600.0
+"""The most seconds for which a receiver's word holds a sink."""
 SECONDS = re.compile(r"[0-9]+(\.[0-9]+)?")
 
 

@@ -2,16 +2,18 @@
 
 from dataclasses import replace
 
+from relay.clock import MICROSECONDS
 from relay.configuration.config import SinkConfig
+from relay.delivery.classify import ANSWER_KEPT
 from relay.delivery.dispatch import Result
-from relay.delivery.hold import MICROSECONDS, PROBE_EVERY, Hold
-from relay.delivery.retry import LONGEST_HOLD, RetryPolicy
+from relay.delivery.hold import PROBE_EVERY, Hold
+from relay.delivery.retry import RetryPolicy
+from relay.delivery.retryafter import LONGEST
 from relay.outcome import Delivered, NotDelivered, Pause, Reject, Retry
 from relay.store import Attempt, Claim, Settlement, State
 
 TRIAL_RESTS = 1.5
 """For how many trial periods a delivery that failed as a trial makes way for others."""
-ANSWER_KEPT = 2048
 
 
 class Judge:
@@ -47,7 +49,7 @@ class Judge:
         if wait is None:
             return replace(settlement, state=State.DEAD, failed_at=failed_at)
         if outcome.after is not None:
-            wait = min(max(outcome.after, 0.0), LONGEST_HOLD)
+            wait = min(max(outcome.after, 0.0), LONGEST)
         due = self._hold.after(wait)
         return replace(settlement, state=State.WAITING, failed_at=failed_at, due=due)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import apsw
 
+from relay.clock import MICROSECONDS
 from relay.doctor.finding import Finding, ok, problem, warning
 from relay.sqlite import reads, rows
 from relay.sqlite.backup import RESERVE, space_needed
@@ -99,7 +100,7 @@ def _times(connection: apsw.Connection) -> list[float]:
     found = rows.every(
         connection, "SELECT received FROM events ORDER BY seq DESC LIMIT ?", [RECENT]
     )
-    return [received / 1_000_000 for (received,) in reversed(found)]
+    return [received / MICROSECONDS for (received,) in reversed(found)]
 
 
 def clock(times: list[float], now: float) -> Iterator[Finding]:

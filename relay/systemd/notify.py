@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from typing import Self
 
-MICROSECONDS = 1_000_000
+from relay.clock import MICROSECONDS
 
 
 class Notifier:

@@ -5,8 +5,9 @@ import contextlib
 import os
 from collections.abc import Awaitable, Callable, Mapping
 
+from relay.clock import MICROSECONDS
 from relay.store import StoreError
-from relay.systemd.notify import MICROSECONDS, Notifier
+from relay.systemd.notify import Notifier
 
 SHARE = 3
 """It is fed so often within the time after which the manager would act."""

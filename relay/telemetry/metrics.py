@@ -17,6 +17,7 @@ from prometheus_client.core import (
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from relay.clock import MICROSECONDS
 from relay.event import TYPE_PREFIX
 from relay.release import version
 from relay.store import SinkCounts, Waits
@@ -24,7 +25,6 @@ from relay.telemetry.histogram import Histogram
 from relay.telemetry.tally import Answers, Deliveries
 
 SINK_STATES = ("running", "parked", "paused", "held")
-MICROSECONDS = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
