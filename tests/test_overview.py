@@ -1,5 +1,7 @@
 """What /readyz says: a broken store is told from a broken sink, and neither from the other."""
 
+from dataclasses import replace
+
 import httpx
 import pytest
 from relaying import relaying
@@ -58,7 +60,8 @@ async def test_a_reason_shows_no_number(relay):
 
 
 async def test_a_store_that_spills_is_told(relay):
-    relay._running.overview._facts = lambda: {"relay_spill_records": 3.0}
+    overview = relay._running.overview
+    overview._vitals = replace(overview._vitals, facts=lambda: {"relay_spill_records": 3.0})
     _, inner = await readyz(relay)
     assert (inner.status_code, inner.json()["store"]) == (200, {"state": "spills"})
 
