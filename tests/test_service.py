@@ -11,6 +11,7 @@ import httpx
 import orjson
 import pytest
 from click.testing import CliRunner
+from relaying import relaying
 
 from relay import service
 from relay.address import Address
@@ -138,7 +139,7 @@ async def stored(running, number):
     """The events in the store, in its order, as soon as they are so many."""
     async with asyncio.timeout(20):
         await running._delivers.wait()
-        while await running._store.event_count() < number or running._shelter.records:
+        while await running._store.event_count() < number or running._shelter.records():
             await asyncio.sleep(0.02)
     return [row.event for row in await running._store.events_after(EventFilter(), after=0)]
 
@@ -224,6 +225,42 @@ async def test_what_comes_without_a_store_keeps_its_trace(config, monkeypatch, s
         gate.open.set()
         (event,) = await stored(running, 1)
     assert event.traceparent == TRACEPARENT
+
+
+UNMADE = """
+import relay
+
+
+class Sink(relay.Sink):
+    def __init__(self, *_):
+        raise {error}
+
+    async def send(self, delivery):
+        pass
+
+
+@relay.hookimpl
+def register_sinks(register):
+    register("unmade", Sink)
+"""
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"), [("OSError('taken')", "OSError: taken"), ("SystemExit(2)", "SystemExit")]
+)
+async def test_a_sink_that_could_be_made_a_moment_ago_is_held(tmp_path, caplog, error, reason):
+    """A lock or a port, say, that it takes for itself when it is made for a try."""
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins/unmade.py").write_text(UNMADE.format(error=error))
+    async with relaying(tmp_path, {"plugin": "unmade"}) as relay:
+        await relay.send(1)
+        found = await relay.reached(pending=1)
+        words = ["sinks", "resume", "crm", "--config", str(relay.path)]
+        asked = await asyncio.to_thread(CliRunner().invoke, main, words)
+    assert (asked.exit_code, "the sink crm is held: the plugin" in asked.stderr) == (1, True)
+    assert found["state"] == "held"
+    assert f"the plugin unmade cannot make it: {reason}" in found["reason"]
+    assert "sink crm is held, its deliveries are queued" in caplog.text
 
 
 async def test_a_courier_that_ends_by_itself_ends_the_service(config, monkeypatch):

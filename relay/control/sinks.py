@@ -5,6 +5,7 @@ from typing import Any
 
 from starlette.requests import Request
 
+from relay.configuration.config import SinkConfig
 from relay.control.answers import Refused, body_of
 from relay.control.named import Named
 from relay.control.questions import PauseBody, RenameBody
@@ -33,12 +34,12 @@ class Sinks:
         ]
 
     async def pause(self, request: Request) -> dict[str, Any]:
-        sink = self._named.enabled(request.path_params["name"])
+        sink = self._made(request.path_params["name"])
         await self._workers.pause(sink.name, (await body_of(request, PauseBody)).reason)
         return {"paused": sink.name}
 
     async def resume(self, request: Request) -> dict[str, Any]:
-        sink = self._named.enabled(request.path_params["name"])
+        sink = self._made(request.path_params["name"])
         await self._workers.resume(sink.name)
         return {"resumed": sink.name}
 
@@ -71,6 +72,16 @@ class Sinks:
             )
         await self._named.check_remembered(name)
         return {"discarded": await self._store.discard(name, None)}
+
+    def _made(self, name: str) -> SinkConfig:
+        """One that delivers, as far as its plugin let it be made. Raises Refused."""
+        sink = self._named.enabled(name)
+        live = self._workers.states().get(name)
+        if live is not None and live["state"] == "held":
+            raise Refused(
+                409, f"the sink {name} is held: {live['reason']}; restart when it is mended"
+            )
+        return sink
 
     async def views(self) -> dict[str, dict[str, Any]]:
         """Every sink of relay.yaml, then those that have gone and left something behind."""

@@ -32,18 +32,25 @@ class Fleet:
     async def make(
         cls, config: Config, store: Store, clock: Clock, traces: Traces | None = None
     ) -> "Fleet":
-        """A courier for each enabled sink, going on from the state that the store kept."""
+        """A courier for each enabled sink, going on from the state that the store kept.
+
+        One that cannot be made now, though it could be when it was tried out, is held.
+        """
         states = await store.sink_states()
-        couriers = {}
+        couriers: dict[str, Courier] = {}
+        held: dict[str, str] = {}
         for name, sink in config.sinks.items():
-            if sink.enabled and sink.held is None:
-                state = states.get(name) or SinkState()
+            if not sink.enabled:
+                continue
+            if sink.held is not None:
+                held[name] = sink.held
+                continue
+            state = states.get(name) or SinkState()
+            try:
                 couriers[name] = Courier(sink, make_sink(sink, clock), store, clock, state, traces)
-        held = {
-            name: sink.held
-            for name, sink in config.sinks.items()
-            if sink.enabled and sink.held is not None
-        }
+            except PluginError as error:
+                held[name] = error.message
+                log.error("sink %s is held, its deliveries are queued: %s", name, error.message)
         return cls(couriers, held)
 
     def start(self, store: Store) -> None:
@@ -134,6 +141,8 @@ def make_sink(config: SinkConfig, clock: Clock) -> Sink:
             logging.getLogger(f"relay.sinks.{config.name}"),
             None if config.map is None else config.map.columns,
         )
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # libraries in Rust, for one, raise what is no Exception
         message = f"the plugin {config.plugin} cannot make it: {readable(error)}"
         raise PluginError(f"sinks.{config.name}", None, message) from error
