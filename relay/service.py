@@ -6,7 +6,6 @@ import logging
 import os
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -73,8 +72,8 @@ class Service:
             self.callbacks.answers,
             self.refusals,
             self.facts,
-            standing.notices,
-            lambda: shelter.refusal,
+            self.notices,
+            shelter.refusal,
         )
         self._rescue = Rescue(self._vitals)
         self.overview: Overview | Rescue = self._rescue
@@ -174,13 +173,18 @@ class Service:
             "relay_connections": connections,
         }
 
+    def notices(self) -> list[str]:
+        """What an operator should know; without a store, the rescue itself tells of the spill."""
+        of_shelter = self._shelter.notices() if self._store is not None else []
+        return self._standing.notices() + of_shelter
+
     def refusals(self) -> Counter[int]:
         """How many requests reached no source, by status."""
         return sum((each.server_state.refusals for each in self.public), Counter())
 
     def _not_ready(self) -> list[str]:
         broken = self._store is not None and not self._store.alive()
-        return ["store"] if broken or self._shelter.refusal else []
+        return ["store"] if broken or self._shelter.refusal() else []
 
     # with its store
 
@@ -241,27 +245,23 @@ class Service:
 
     async def _use(self, store: SqliteStore, fleet: Fleet) -> None:
         """Deliver, answer commands, purge."""
-        config, standing, shelter = self._config, self._standing, self._shelter
+        config, shelter = self._config, self._shelter
         intake = Intake(config, store, self._clock)
         if self._rescue.trouble:
             log.warning("the store can be opened again")
             await self._hear_commands()
         self._store, self._fleet = store, fleet
-        self.overview = Overview(
-            store,
-            fleet,
-            replace(self._vitals, notices=lambda: standing.notices() + shelter.notices()),
-        )
+        self.overview = Overview(store, fleet, self._vitals)
         housekeeping = Housekeeping(store, config, fleet, shelter.erase, self._clock)
         self._commands = control.app(
             intake,
             store,
             config,
             fleet,
-            standing,
-            lambda: shelter.records,
-            housekeeping,
-            lambda: shelter.refusal,
+            self._standing,
+            spilled=shelter.records,
+            housekeeping=housekeeping,
+            refusal=shelter.refusal,
         )
         fleet.start(store)
         self._delivers_since = self._clock.monotonic()

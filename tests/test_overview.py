@@ -60,6 +60,7 @@ async def test_a_reason_shows_no_number(relay):
 
 
 async def test_a_store_that_spills_is_told(relay):
+    await relay._running.settled.wait()  # till then, another stands in for the overview
     overview = relay._running.overview
     overview._vitals = replace(overview._vitals, facts=lambda: {"relay_spill_records": 3.0})
     _, inner = await readyz(relay)

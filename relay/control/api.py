@@ -29,13 +29,15 @@ def app(
     config: Config,
     workers: Workers,
     standing: Standing | None = None,
+    *,
     spilled: Callable[[], int] | None = None,
     housekeeping: Housekeeping | None = None,
-    refusal: Callable[[], str] = str,
+    refusal: Callable[[], str] | None = None,
 ) -> Starlette:
-    """The API as an ASGI application. `spilled` tells how many callbacks are spilled.
+    """The API as an ASGI application; what is left out is as where no service runs.
 
-    `refusal` tells why callbacks are refused; it is empty while they are taken.
+    `spilled` tells how many callbacks wait in the spill, and `refusal` why callbacks are refused;
+    that is empty while they are taken.
     """
     standing = standing or Standing(config)
     spilled = spilled or partial(spillfile.count, config.store_fallback)
@@ -43,7 +45,7 @@ def app(
 
     named = Named(config.sinks, store)
     sinks = Sinks(named, store, workers, intake.now)
-    status = Status(sinks, store, standing, spilled, refusal)
+    status = Status(sinks, store, standing, spilled, refusal or _nothing_refused)
     events = Events(store)
     replays = Replays(named, store, workers, intake)
     quarantine = Quarantine(config.sinks, store, intake)
@@ -77,3 +79,7 @@ def app(
             for method, path, endpoint in table
         ]
     )
+
+
+def _nothing_refused() -> str:
+    return ""

@@ -73,12 +73,10 @@ class Shelter:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    @property
     def records(self) -> int:
         """How many callbacks wait in the spill."""
         return self._spill.records
 
-    @property
     def refusal(self) -> str:
         """Why callbacks are refused; empty while they are taken."""
         if not self._direct and self._reserve.spill_low:
@@ -87,14 +85,14 @@ class Shelter:
 
     def facts(self) -> Mapping[str, float]:
         """For the metrics."""
-        return {"relay_spill_records": self.records}
+        return {"relay_spill_records": self.records()}
 
     def notices(self) -> list[str]:
         """What an operator should know."""
         if self._direct:
             return []
         return [
-            f"store: callbacks go to {self._spill.path}, {self.records} so far: {self._trouble}"
+            f"store: callbacks go to {self._spill.path}, {self.records()} so far: {self._trouble}"
         ]
 
     # what the ingress asks for
@@ -153,7 +151,7 @@ class Shelter:
         self._direct = False  # where it was turned away, and the others have turned back since
         self._wanted.set()
         if self._reserve.spill_low:
-            raise StoreFull(self.refusal)
+            raise StoreFull(self.refusal())
         try:
             await self._spill.append(spilled)
         except OSError as error:
