@@ -87,6 +87,15 @@ async def test_a_drain_is_bounded(caplog):
     assert "1 connections cut" in caplog.text
 
 
+async def test_a_drain_waits_for_nobody_where_nobody_is_connected():
+    async with serving(hello) as running:
+        running.server.settle = 60
+        (answer,) = answers(await running.raw(CLOSING))
+        assert answer.body == b"hello"
+        async with asyncio.timeout(20):
+            await running.server.drain()
+
+
 async def test_connections_nobody_has_read_yet_are_answered():
     """All that has been connected before the drain is answered, however late it is accepted."""
     async with serving(hello) as running:

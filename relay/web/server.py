@@ -87,8 +87,10 @@ class Server(uvicorn.Server):
         await asyncio.sleep(0)
         for server in self.servers:
             server.close()
-        await asyncio.sleep(self.settle)
-        await asyncio.sleep(TURN)  # for what came while the loop stood still
+        await asyncio.sleep(TURN)  # for those that have just been accepted to be known
+        if self.server_state.connections or len(self.server_state.guests):
+            await asyncio.sleep(self.settle)
+            await asyncio.sleep(TURN)  # for what came while the loop stood still
         self.should_exit = True
         try:
             async with asyncio.timeout(patience):
