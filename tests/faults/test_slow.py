@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from listening import QUERIES, answers, listening
-from relays import Relay, free_port
+from relays import PATIENCE, POLL, Relay, free_port
 
 from relay.sqlite import SqliteStore
 from relay.web.protocol import Protocol
@@ -28,9 +28,10 @@ BEGINNINGS = (
 
 BARE = Path(__file__).parents[1] / "bench/bare.py"
 FILES = 200
-"""So many may a process open that 300 slow clients come to."""
+"""So many may a process open, where there are more slow clients."""
 LIMITED = ("prlimit", f"--nofile={FILES}:{FILES}")
-MOST = 0.95
+ENOUGH = 25
+"""Good callbacks beside the slow clients, at least, however long they take."""
 
 
 class Brief(Protocol):
@@ -149,11 +150,11 @@ async def good(port: int, figures: Figures) -> None:
 
 
 async def beside(
-    port: int, process, slow: int, seconds: float, held: int, first: int = 50
+    port: int, process, slow: int, seconds: float, *, held: int, first: int = 50
 ) -> tuple[Figures, Figures]:
     """The `first` good callbacks, before the slow clients are there, and those beside them.
 
-    They are there when they hold so many descriptors.
+    They are there when the process has `held` descriptors open.
     """
     before, meanwhile = Figures(), Figures()
     for _ in range(first):
@@ -161,7 +162,7 @@ async def beside(
     before.take(process)
     pests = [asyncio.create_task(pester(port, number)) for number in range(slow)]
     async with asyncio.timeout(PATIENCE):
-        while descriptors(process) < before.descriptors + held:
+        while descriptors(process) < held:
             await asyncio.sleep(POLL)
     end = time.monotonic() + seconds
     while time.monotonic() < end or len(meanwhile.waits) < ENOUGH:
@@ -176,8 +177,8 @@ async def beside(
     return before, meanwhile
 
 
-async def told(relay, slow: int, seconds: float, first: int = 50) -> tuple[Figures, Figures]:
-    before, meanwhile = await beside(relay.port, relay.process, slow, seconds, first)
+async def told(relay, slow: int, seconds: float, **options) -> tuple[Figures, Figures]:
+    before, meanwhile = await beside(relay.port, relay.process, slow, seconds, **options)
     print(
         f"{slow} slow clients for {seconds:.0f} s: {len(meanwhile.waits)} good requests, "
         f"{meanwhile.failed} failed, p99 {meanwhile.p99() * 1e3:.0f} ms "
@@ -190,13 +191,12 @@ async def told(relay, slow: int, seconds: float, first: int = 50) -> tuple[Figur
 
 async def test_slow_clients_beyond_the_descriptors_keep_no_good_one_out(tmp_path):
     """300 of them, where the process may open 200 files."""
-    relay = Relay(tmp_path, under=("prlimit", "--nofile=200:200"))
+    relay = Relay(tmp_path, under=LIMITED)
     await relay.start()
     try:
-        before, meanwhile = await told(relay, 300, 5)
+        before, meanwhile = await told(relay, 300, 2, held=FILES * 3 // 4)
         assert before.failed == meanwhile.failed == 0
-        assert len(meanwhile.waits) > 20
-        assert before.descriptors + 100 < meanwhile.descriptors < 200
+        assert before.descriptors + 100 < meanwhile.descriptors < FILES
         assert await relay.stop() == 0
     finally:
         relay.close()
@@ -204,7 +204,7 @@ async def test_slow_clients_beyond_the_descriptors_keep_no_good_one_out(tmp_path
 
 async def test_control_they_keep_good_ones_out_of_a_usual_server(tmp_path):
     port = free_port()
-    command = ["prlimit", "--nofile=200:200", sys.executable, str(BARE), str(port)]
+    command = [*LIMITED, sys.executable, str(BARE), str(port)]
     with (tmp_path / "log").open("w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
     try:
@@ -215,9 +215,9 @@ async def test_control_they_keep_good_ones_out_of_a_usual_server(tmp_path):
                 if not found.failed:
                     break
                 await asyncio.sleep(0.05)
-        before, meanwhile = await beside(port, process, 300, 3)
+        before, meanwhile = await beside(port, process, 300, 1, held=FILES)
         assert before.failed == 0
-        assert meanwhile.failed > len(meanwhile.waits) / 10
+        assert meanwhile.failed > len(meanwhile.waits) / 2
     finally:
         process.kill()
         process.wait()
@@ -232,7 +232,7 @@ async def test_a_thousand_slow_connections(tmp_path):
     await relay.start()
     try:
         # So many that what the good ones need for themselves is there before the slow ones come.
-        before, meanwhile = await told(relay, 1000, 60, first=4000)
+        before, meanwhile = await told(relay, 1000, 60, held=1000, first=4000)
         assert before.failed == meanwhile.failed == 0
         # On a quiet machine it is below 100 ms; on another, see what it was before.
         assert meanwhile.p99() < max(0.1, 4 * before.p99())
