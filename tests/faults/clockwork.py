@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from relay.cli import main
-from relay.delivery import hold
+from relay.delivery import depot, hold
 from relay.sqlite import claims
 
 JUMPY = ("-m", "clockwork", "run")
@@ -46,6 +46,7 @@ def jumping() -> float:
 
 if __name__ == "__main__":
     time.time = jumping
+    depot.LOOK_ANYWAY = 1.0  # what helps where it jumps between a look and what is made of that
     if sys.argv[1] == "--credulous":
         del sys.argv[1]
         hold.whole = lambda _state: math.inf
