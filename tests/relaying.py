@@ -94,4 +94,5 @@ async def relaying(folder, sink, *, clock=None):
         service.started(config.load(path, {}), clock=clock) as running,
         httpx.AsyncClient(trust_env=False, limits=limits, timeout=PATIENCE) as http,
     ):
+        await running.settled.wait()  # on a busy machine it takes callbacks before
         yield Relay(path, running, http)
