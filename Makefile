@@ -11,6 +11,9 @@ READY := .venv/.ready
 run: $(READY)
 	@exec $(BIN)/relay run --config "$(RELAY_CONFIG)"
 
+# The tests start relays by the hundred: each would be compiled anew where no bytecode is kept.
+test faults: export PYTHONDONTWRITEBYTECODE :=
+
 test: $(READY)
 	$(BIN)/pytest
 
