@@ -192,8 +192,8 @@ async def seen(folder, command) -> dict[str, bytes]:
             alerts = await alerted(receiver)
             places |= {f"alert {number}": body for number, body in enumerate(alerts)}
             places |= await told(relay)
-            for words in COMMANDS:
-                places[" ".join(words)] = await asyncio.to_thread(said, relay, words)
+            printed = [asyncio.to_thread(said, relay, words) for words in COMMANDS]
+            places |= zip(map(" ".join, COMMANDS), await asyncio.gather(*printed), strict=True)
             await relay.fresh(Senders())
             assert await relay.stop() == 0
         finally:
