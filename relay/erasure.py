@@ -124,11 +124,16 @@ class Erasure:
 def _refuse_waiting(waiting: Sequence[tuple[str, State, str]]) -> None:
     """An opt-out must arrive before it is forgotten: else its receiver goes on sending."""
     for sink, state, event_id in waiting:
-        what = "is dead at" if state == State.DEAD else "has not reached"
+        if state == State.DEAD:
+            raise JobRefused(
+                f"the contact's opt-out {event_id} is dead at the sink {sink}: have it delivered"
+                f" (`relay dead replay {event_id}`) or give it up (`relay dead discard {event_id}`)"
+                ", then erase"
+            )
         raise JobRefused(
-            f"the contact's opt-out {event_id} {what} the sink {sink}: have it delivered"
-            f" (`relay status`, `relay dead replay {event_id}`) or give it up (`relay dead discard"
-            f" {event_id}`, `relay sinks discard {sink}` for a sink that has gone), then erase"
+            f"the contact's opt-out {event_id} has not reached the sink {sink}: `relay status` says"
+            f" what stops it (`relay sinks resume {sink}` where it is paused, `relay sinks discard"
+            f" {sink}` where it has gone from relay.yaml); have it delivered, then erase"
         )
 
 

@@ -157,6 +157,7 @@ async def test_an_opt_out_that_has_not_arrived_is_not_forgotten(settings, tmp_pa
         assert (await http.get(f"{url}?{stop}")).status_code == 200
         said = await command(settings, "erase", number=NUMBER, code=1)
         assert "has not reached the sink archive" in said
+        assert "relay sinks resume archive" in said
         assert "0142" not in said
         assert "data/relay.db-wal" in holders(tmp_path)
         await command(settings, "sinks", "resume", "archive")
