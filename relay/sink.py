@@ -9,7 +9,7 @@ import httpx
 import pydantic
 
 from relay.event import Event
-from relay.outcome import Delivered, NotDelivered, Outcome, Pause, Reject, Retry
+from relay.outcome import Delivered, Outcome, Pause, Reject, Retry
 from relay.quota import Quota
 from relay.traces import Traces
 
@@ -145,9 +145,13 @@ class Sink:
         """
         (delivery,) = deliveries
         try:
-            result = await self.send(delivery)
+            result: Any = await self.send(delivery)  # a plugin may return anything
         except (Retry, Reject, Pause) as outcome:
             return [outcome]
-        if isinstance(result, NotDelivered):  # returned in place of raised: surely no success
+        if isinstance(result, httpx.Response):
+            result.raise_for_status()  # nobody has looked at it yet
+        if result is False:
+            return [Retry("send returned False")]
+        if isinstance(result, Retry | Reject | Pause):  # returned in place of raised
             return [result]
         return [result if isinstance(result, Delivered) else Delivered()]

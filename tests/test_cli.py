@@ -163,17 +163,21 @@ class Leaving(Sad):
 class Vague(Sad):
     async def check(self):
         return None
+class Brief(Sad):
+    async def check(self):
+        return "no field"
 @relay.hookimpl
 def register_sinks(register):
     register("sad", Sad)
     register("broken", Broken)
     register("leaving", Leaving)
     register("vague", Vague)
+    register("brief", Brief)
 """
     (here / "plugins").mkdir()
     (here / "plugins" / "sad.py").write_text(plugin)
     with (here / "relay.yaml").open("a") as file:
-        for name in ("sad", "broken", "leaving", "vague"):
+        for name in ("sad", "broken", "leaving", "vague", "brief"):
             file.write(f"  {name}: {{plugin: {name}}}\n")
     lines = relay("check", "--online", status=1).stdout.splitlines()[1:]
     assert lines == [
@@ -183,6 +187,7 @@ def register_sinks(register):
         "broken: KeyError: 'x'",
         "leaving: Unruly: SystemExit",
         "vague: well",
+        "brief: no field",
     ]
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 
+import httpx
 import pytest
 from couriers import sink_config
 
@@ -76,6 +77,16 @@ async def test_what_a_plugin_raises_ends_no_more_than_the_delivery(error, reason
 @pytest.mark.parametrize("outcome", [Retry("x"), Reject("x"), Pause("x")])
 async def test_an_outcome_that_is_returned_counts_as_if_it_were_raised(outcome):
     assert await outcome_of(lambda: outcome) is outcome
+
+
+async def test_what_says_no_is_no_success():
+    assert (await outcome_of(lambda: False)).reason == "send returned False"
+
+
+@pytest.mark.parametrize(("status", "outcome"), [(204, Delivered), (400, Reject), (503, Retry)])
+async def test_an_answer_that_is_returned_is_looked_at(status, outcome):
+    answer = httpx.Response(status, request=httpx.Request("POST", "http://crm"))
+    assert type(await outcome_of(lambda: answer)) is outcome
 
 
 async def test_anything_else_that_is_returned_is_a_success():

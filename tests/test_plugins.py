@@ -175,6 +175,12 @@ REFUSED = [
     ("'a', sink(x=1)", "Mine should override send or send_batch"),
     ("'a', sink(send=lambda self, d: 1)", "Mine.send should be an async def"),
     ("'a', sink(send=good, open=lambda self: 1)", "Mine.open should be an async def"),
+    ("'a', sink(send=none)", "Mine.send should be: async def send(self, delivery)"),
+    ("'a', sink(send=good, open=good)", "Mine.open should be: async def open(self)"),
+    (
+        "'a', sink(send=good, setup=none)",
+        "Mine.setup should be: async def setup(self, *, backfill, progress)",
+    ),
     (
         "'a', sink(send=good, Options=dict)",
         "Mine.Options should be a class that is a relay.Options",
@@ -190,11 +196,24 @@ REFUSED = [
 CALL = """\
 import relay
 async def good(self, deliveries): ...
+async def none(self): ...
 def sink(**parts):
     return type("Mine", (relay.Sink,), parts)
 @relay.hookimpl
 def register_sinks(register):
     register({arguments})
+"""
+
+
+SENDING = """
+import relay
+
+class Mine(relay.Sink):
+    {send}
+
+@relay.hookimpl
+def register_sinks(register):
+    register("mine", Mine)
 """
 
 
@@ -209,7 +228,21 @@ def test_what_does_not_load_is_told_with_its_line(folder, text, message):
 def test_what_is_no_sink_is_told_with_the_line_of_register(folder, arguments, message):
     write(folder / "a.py", CALL, arguments=arguments)
     (error,) = errors_of(folder)
-    assert error.startswith(f"a.py:7: {message}")
+    assert error.startswith(f"a.py:8: {message}")
+
+
+@pytest.mark.parametrize(
+    "send",
+    [
+        "async def send(self, one, more=1): ...",
+        "async def send(self, *all): ...",
+        "@staticmethod\n    async def send(delivery): ...",
+        "@classmethod\n    async def send(cls, delivery): ...",
+    ],
+)
+def test_a_send_may_be_written_in_any_way_in_which_it_can_be_called(folder, send):
+    write(folder / "a.py", SENDING, send=send)
+    assert errors_of(folder) == []
 
 
 def test_the_line_of_a_package_is_that_of_the_file_inside(folder):

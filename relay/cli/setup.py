@@ -9,7 +9,7 @@ from relay.cli import options
 from relay.cli.output import printable, progress
 from relay.clock import SystemClock
 from relay.configuration.config import Config, SinkConfig
-from relay.delivery.classify import outcome_of, readable
+from relay.delivery.classify import lines, outcome_of, readable
 from relay.delivery.dispatch import within
 from relay.delivery.fleet import make_sink
 
@@ -54,7 +54,7 @@ async def _set_up(config: SinkConfig, *, backfill: bool) -> list[str]:
 
             async with sink.http:
                 found = await within(LONGEST, sink.setup(backfill=backfill, progress=show))
-        return [readable(each) for each in found or ()]
+        return lines(found)
     except Exception as error:  # it is the plugin's, whatever it is
         reason = outcome_of(error, time.time()).reason
         raise click.ClickException(f"{config.name}: {printable(readable(reason))}") from error

@@ -26,6 +26,16 @@ from relay.sink import Options, Sink
 
 PROJECT = "relay"
 NAME = re.compile(r"[A-Za-z0-9_-]+")
+METHODS = {
+    "send": ("delivery",),
+    "send_batch": ("deliveries",),
+    "open": (),
+    "close": (),
+    "check": (),
+    "setup": ("*", "backfill", "progress"),
+    "erase": ("traces", "ids"),
+}
+"""What a sink may override, and what each is called with."""
 HOW_TO = "write: @relay.hookimpl, then def register_sinks(register), which calls register(…)"
 
 hookspec = pluggy.HookspecMarker(PROJECT)
@@ -227,9 +237,12 @@ def check_sink_class(sink_class: Any) -> None:
     own = [method for method in ("send", "send_batch") if overrides(sink_class, method)]
     if not own:
         raise _Refused(f"{name} should override send or send_batch")
-    for method in ("send", "send_batch", "open", "close", "check"):
+    for method, parameters in METHODS.items():
         if not inspect.iscoroutinefunction(getattr(sink_class, method)):
             raise _Refused(f"{name}.{method} should be an async def")
+        if not _takes(sink_class, method, parameters):
+            wanted = ", ".join(["self", *parameters])
+            raise _Refused(f"{name}.{method} should be: async def {method}({wanted})")
     if not is_a(sink_class.Options, Options):
         raise _Refused(f"{name}.Options should be a class that is a relay.Options")
     try:
@@ -243,6 +256,18 @@ def check_sink_class(sink_class: Any) -> None:
         raise _Refused(f"{name}.max_batch should be a whole number from 1")
     if most > 1 and "send_batch" not in own:
         raise _Refused(f"{name}.max_batch is above 1, so it should override send_batch")
+
+
+def _takes(sink_class: type[Sink], method: str, parameters: tuple[str, ...]) -> bool:
+    """Whether the method can be called as the relay does: by place, and after `*` by name."""
+    given = parameters[: parameters.index("*")] if "*" in parameters else parameters
+    named = parameters[len(given) + 1 :]
+    bound = inspect.getattr_static(sink_class, method).__get__(object(), sink_class)
+    try:
+        inspect.signature(bound).bind(*given, **dict.fromkeys(named))
+    except TypeError:
+        return False
+    return True
 
 
 def is_a(value: Any, parent: type) -> bool:

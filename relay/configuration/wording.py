@@ -13,6 +13,7 @@ from relay.nearest import nearest, suggestion
 MAPPING = "should be a mapping, as in key: value"
 LIST = "should be a list, as in [a, b]"
 TEXT = "should be text"
+NO_OPTIONS = ": the plugin takes no options (its class would name them by `Options = …`)"
 WHOLE_NUMBER = "should be a whole number"
 SENTENCES = {
     "missing": "is missing",
@@ -73,7 +74,8 @@ def _keys(value: Any) -> Container[str | int]:
 def _sentence(detail: ErrorDetails, model: type[pydantic.BaseModel], location: Location) -> str:
     kind, message = detail["type"], detail["msg"]
     if kind == "extra_forbidden":
-        return f"is not known{suggestion(str(location[-1]), known_keys(model, location[:-1]))}"
+        known = known_keys(model, location[:-1])
+        return f"is not known{suggestion(str(location[-1]), known) if known else NO_OPTIONS}"
     if SENTENCES.get(kind) == TEXT and isinstance(detail["input"], bool | int | float):
         return f"{TEXT}; put it in quotes"
     if kind == "literal_error":

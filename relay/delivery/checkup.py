@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 from relay.clock import SystemClock
 from relay.configuration.config import SinkConfig
-from relay.delivery.classify import readable
+from relay.delivery.classify import lines
 from relay.delivery.dispatch import within
 from relay.delivery.fleet import make_sink
 
@@ -25,7 +25,7 @@ async def check(sink: SinkConfig) -> list[str]:
         made = make_sink(sink, SystemClock())
         async with made.http:
             found = await within(TIMEOUT, made.check())
-            return [readable(each) for each in found or ()]
+            return lines(found)
     except TimeoutError:
         return [f"no answer within {TIMEOUT:.0f} seconds"]
     except Exception as error:  # noqa: BLE001  it is the plugin's, whatever it is

@@ -62,6 +62,11 @@ def readable(value: Any) -> str:
     return text[:ANSWER_KEPT].encode(errors="replace").decode()
 
 
+def lines(found: Any) -> list[str]:
+    """What a plugin found or did, as lines: it may return one text in place of a list."""
+    return [readable(each) for each in ([found] if isinstance(found, str) else found or ())]
+
+
 def _seconds(value: Any) -> float | None:
     """None for what is no number of seconds to come: trying again at once would never end."""
     try:

@@ -4,7 +4,7 @@ import asyncio
 
 from relay.clock import Clock
 from relay.configuration.config import SinkConfig
-from relay.delivery.classify import outcome_of, readable
+from relay.delivery.classify import lines, outcome_of
 from relay.delivery.depot import Depot
 from relay.delivery.dispatch import within
 from relay.delivery.hold import Hold
@@ -83,7 +83,7 @@ class Recovery:
             return
         try:
             found = await within(self._config.timeout, self._sink.check())
-            problems = [readable(each) for each in found or ()]
+            problems = lines(found)
         except Exception as error:  # noqa: BLE001  a check that fails is a problem found
             problems = [f"{type(error).__name__} in check()"]
         if problems:
