@@ -69,7 +69,7 @@ def test_public_addresses_are_dialled(address):
 @pytest.mark.parametrize(("address", "kind"), TABLE)
 def test_closed_addresses_are_refused_by_their_kind(address, kind):
     assert refusal(address) == (
-        f"refused: {address} is {kind} address; allow_private lets this sink dial it"
+        f"refused: {address} is {kind} address; its network is not in allow_private"
     )
 
 

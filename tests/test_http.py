@@ -388,7 +388,7 @@ async def test_a_way_to_spell_a_closed_address_is_no_way_in(listener, host):
 )
 async def test_a_name_is_refused_if_any_of_its_addresses_is_closed(listener, addresses):
     async with relay.delivery.http.client(timeout=5, resolver=Names(addresses)) as client:
-        with pytest.raises(Pause, match="allow_private lets this sink dial it"):
+        with pytest.raises(Pause, match="its network is not in allow_private"):
             await client.get(at("receiver.test", listener))
 
 
@@ -423,7 +423,7 @@ async def test_the_refusal_says_what_to_do(listener):
         _, outcome = await failure(client, at("127.0.0.1", listener))
     assert type(outcome) is Pause
     assert outcome.reason == (
-        "refused: 127.0.0.1 is a loopback address; allow_private lets this sink dial it"
+        "refused: 127.0.0.1 is a loopback address; its network is not in allow_private"
     )
 
 

@@ -33,7 +33,8 @@ def status(config: Config, as_json: bool) -> None:
         click.echo(f"Callbacks are refused (503): {printable(refusal)}.")
     if found["spill"]:
         spilled = count(found["spill"], "callback")
-        click.echo(f"{spilled} could not be stored so far, and wait in {config.store_fallback}.")
+        wait = "waits" if found["spill"] == 1 else "wait"
+        click.echo(f"{spilled} could not be stored so far, and {wait} in {config.store_fallback}.")
     for line in _configuration(found["configuration"], config.path):
         click.echo(line)
     print_sinks([{"name": name, **sink} for name, sink in found["sinks"].items()], config.timezone)

@@ -76,7 +76,7 @@ def refusal(address: str, private: Sequence[Network] = ()) -> str | None:
     kind = closed(dialled)
     if kind is None or any(each in network for each in (outer, dialled) for network in private):
         return None
-    return f"refused: {address} is {kind} address; allow_private lets this sink dial it"
+    return f"refused: {address} is {kind} address; its network is not in allow_private"
 
 
 def embedded(address: Address) -> IPv4Address | None:

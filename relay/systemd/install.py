@@ -163,7 +163,8 @@ def check_program(program: Path, needed: Iterable[Path]) -> None:
         if any(path.is_relative_to(folder) for folder in HIDDEN):
             raise NotInstallable(
                 f"the service would not see {path}, as homes and /tmp are hidden from it: "
-                "put the relay into a folder such as /opt/relay, and install it from there"
+                "put the relay into a folder such as /opt/relay, and install it from there "
+                "(for an image, say where it has the relay: --program /opt/relay/bin/relay)"
             )
         for folder in path.parents:
             if folder.exists() and not folder.stat().st_mode & stat.S_IXOTH:
