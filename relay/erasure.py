@@ -7,6 +7,7 @@ store itself follows. Done twice, it finds nothing more.
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import orjson
@@ -25,7 +26,8 @@ from relay.traces import Traces
 PATIENCE = 60.0
 LOOK_AGAIN = 0.1
 
-Spill = Callable[[Callable[[Callback], bool]], Awaitable[int]]
+EraseSpill = Callable[[Callable[[Callback], bool]], Awaitable[int]]
+"""Takes the callbacks that match out of the spill; returns how many there were."""
 
 
 @dataclass(slots=True)
@@ -50,16 +52,16 @@ class Report:
 
 
 class Erasure:
-    """One contact's."""
+    """Erases contacts: from the files of the sinks, then from the spill and the store."""
 
     def __init__(
-        self, store: Store, config: Config, workers: Workers, clock: Clock, spill: Spill
+        self, store: Store, config: Config, workers: Workers, clock: Clock, erase_spill: EraseSpill
     ) -> None:
         self._store = store
         self._config = config
         self._workers = workers
         self._clock = clock
-        self._spill = spill
+        self._erase_spill = erase_spill
 
     async def erase(self, mobile: str, job: Job) -> dict[str, Any]:
         """Erase the number, in E.164. Raises JobRefused where something has to be done before."""
@@ -71,7 +73,7 @@ class Erasure:
         job.doing = "the sinks' files"
         await self._erase_from_sinks(traces, list(traced.events.values()), report)
         job.doing = "the store"
-        report.found["spill"] = await self._spill(lambda callback: _is_in(callback, traces))
+        report.found["spill"] = await self._erase_spill(partial(_is_in, traces))
         report.found += await self._store.forget(traced, traces)
         job.doing = "what was deleted"
         report.traces, report.searched = await self._store.scrub(traces)
@@ -137,5 +139,5 @@ def _refuse_waiting(waiting: Sequence[tuple[str, State, str]]) -> None:
         )
 
 
-def _is_in(callback: Callback, traces: Traces) -> bool:
+def _is_in(traces: Traces, callback: Callback) -> bool:
     return any(map(traces.within, (callback.query, callback.body, callback.content_type.encode())))

@@ -15,6 +15,11 @@ def make(folder: Path) -> None:
         sync(folder.parent)
 
 
+def existing(path: Path) -> Path:
+    """The path itself or, where it is not there, the nearest folder above it that is."""
+    return next(each for each in (path, *path.parents) if each.exists())
+
+
 def sync(folder: Path) -> None:
     """Bring the names in a folder to disk: of files that were made, renamed or removed there."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -9,9 +9,9 @@ from relay.callbacks.callback import Callback
 from relay.clock import Clock, SystemClock
 from relay.configuration.config import Config
 from relay.delivery.workers import Workers
-from relay.erasure import Erasure, Spill
+from relay.erasure import EraseSpill, Erasure
 from relay.event import timestamp
-from relay.fallback.spill import Spill as SpillAtHand
+from relay.fallback.spill import Spill
 from relay.jobs import Job, Jobs
 from relay.store import Store, Word
 
@@ -24,13 +24,15 @@ class Housekeeping:
         store: Store,
         config: Config,
         workers: Workers,
-        spill: Spill | None = None,
+        erase_spill: EraseSpill | None = None,
         clock: Clock | None = None,
     ) -> None:
         self._store = store
         self._config = config
         self._clock = clock or SystemClock()
-        self._erasure = Erasure(store, config, workers, self._clock, spill or self._erase_spill)
+        self._erasure = Erasure(
+            store, config, workers, self._clock, erase_spill or self._erase_spill
+        )
         self._jobs = Jobs()
 
     def purge(self, older_than: float | None, *, dry_run: bool) -> int:
@@ -78,7 +80,7 @@ class Housekeeping:
         path = self._config.store_fallback
         if not path.exists():
             return 0
-        spill = await SpillAtHand.open(path)
+        spill = await Spill.open(path)
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(spill.close)
             return await spill.erase(matches)

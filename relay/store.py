@@ -16,6 +16,10 @@ from relay.callbacks.callback import Callback
 from relay.event import Event
 from relay.traces import Traces
 
+UNAUTHORIZED = 401
+UNAUTHORIZED_KEPT = 1_000
+"""The most callbacks with a wrong token in quarantine: anybody may send those."""
+
 
 class StoreError(Exception):
     """The base of what the store raises."""

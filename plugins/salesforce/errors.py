@@ -7,7 +7,6 @@ answers of sObject Collections; waits and wordings come from connectors that mee
 from relay.delivery.taxonomy import Action, Rule
 
 QUARTER = 900.0
-HOUR = 3600.0
 SEVERAL = "two records have this external id; merge them, and make the field unique"
 NO_ACCESS = "give the integration user access to the object and its fields (a permission set)"
 TRIGGER = "a trigger or flow of the org refuses it; see the message"

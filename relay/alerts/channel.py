@@ -14,7 +14,6 @@ from relay.delivery.signing import key_of, signed_headers
 from relay.outcome import Pause
 
 TIMEOUT = 10.0
-ANSWER_SHOWN = 200
 
 
 class NotSaid(Exception):

@@ -8,6 +8,7 @@ from types import MappingProxyType
 import uuid_utils
 
 from relay.callbacks.callback import Callback
+from relay.callbacks.consent import OPT_OUT
 from relay.callbacks.normalise import NotUnderstood, Reader
 from relay.clock import Clock
 from relay.configuration.config import Config
@@ -119,6 +120,6 @@ class Intake:
         if not self.asks_consent:
             return False
         if event.data["consent"]:
-            return bool(event.data["consent"] == "opt_out")
+            return bool(event.data["consent"] == OPT_OUT)
         source = event.source.removeprefix("/callbacks/")
         return await self._store.opted_out(source, event.data["mobile"])

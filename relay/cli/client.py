@@ -12,7 +12,7 @@ import click
 import httpx
 import orjson
 
-from relay import control
+from relay import control, folder
 from relay.callbacks.intake import Intake
 from relay.clock import SystemClock
 from relay.configuration.accounts import user_name
@@ -88,15 +88,11 @@ def become_owner(path: Path) -> None:
     """Give up root for the owner of the store, so that no file of it ends up as root's."""
     if os.geteuid() != 0:
         return
-    owner = _existing(path).stat()
+    owner = folder.existing(path).stat()
     if owner.st_uid != 0:
         os.setgroups([])
         os.setegid(owner.st_gid)
         os.seteuid(owner.st_uid)
-
-
-def _existing(path: Path) -> Path:
-    return next(each for each in (path, *path.parents) if each.exists())
 
 
 def store_file(config: Config) -> Path:
@@ -111,7 +107,7 @@ def served(path: Path) -> bool:
     try:
         return localsocket.answers(path)
     except PermissionError as error:
-        owner = user_name(_existing(path).stat().st_uid)
+        owner = user_name(folder.existing(path).stat().st_uid)
         raise click.ClickException(f"the store belongs to {owner}: sudo -u {owner} …") from error
 
 

@@ -9,6 +9,7 @@ import click
 import orjson
 
 from relay.callbacks.callback import Callback
+from relay.callbacks.consent import OPT_OUT
 from relay.callbacks.intake import new_id
 from relay.callbacks.normalise import NotUnderstood, understand
 from relay.cli import client, options, samples
@@ -47,7 +48,7 @@ def preview(
         event, opted_out = _stored(config, event_id)
     else:
         event = _understood(config, _callback(config, str(what), pairs, source))
-        opted_out = event.data["consent"] == "opt_out"
+        opted_out = event.data["consent"] == OPT_OUT
     previews = preview_all(config.sinks.values(), event, opted_out)
     if as_json:
         print_json({"event": event.to_dict(), "sinks": [each.to_dict() for each in previews]})

@@ -6,7 +6,7 @@ What the store cannot do while its disk is full waits here until it can.
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 
 from relay.clock import MICROSECONDS, Clock
 from relay.configuration.config import SinkConfig
@@ -22,6 +22,7 @@ LOOK_AGAIN = 0.1
 """Seconds between looks at what is due, while opt-outs wait for those that are being sent."""
 LOOK_ANYWAY = 300.0
 """The most seconds between looks: the clock that says what is due may jump."""
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -47,7 +48,7 @@ class Depot:
             self._work.clear()
         limit = min(limit, CLAIM)
         return await self._with_space(
-            lambda: self._store.claim(self._name, limit, ordered=self._ordered, urgent=urgent)
+            self._store.claim, self._name, limit, ordered=self._ordered, urgent=urgent
         )
 
     async def until_more(self, claimed: Claimed) -> None:
@@ -59,10 +60,10 @@ class Depot:
         await until(self._work, self._clock, max(soonest, self._until_due(claimed)))
 
     async def suspects(self) -> list[Claim]:
-        """A batch of what was in flight when a process died; once there is none, none comes."""
+        """The next of what was in flight when a process died; asked for until none is left."""
         if not self._suspects:
             return []
-        claims = await self._with_space(lambda: self._store.claim_suspects(self._name, self._batch))
+        claims = await self._with_space(self._store.claim_suspects, self._name, self._batch)
         self._suspects = bool(claims)
         return claims
 
@@ -74,7 +75,7 @@ class Depot:
 
     async def settle(self, settlements: Sequence[Settlement]) -> None:
         """Write until it is written: a full disk must not send anything twice."""
-        await self._with_space(lambda: self._store.settle(settlements))
+        await self._with_space(self._store.settle, settlements)
         if any(each.state in (State.WAITING, State.PENDING) for each in settlements):
             self.rouse()  # there is perhaps a sooner time to wait for
 
@@ -85,7 +86,7 @@ class Depot:
 
     async def revive(self, seqs: Sequence[int]) -> None:
         """Dead deliveries go again: they were not to blame."""
-        await self._with_space(lambda: self._store.revive(self._name, seqs, replayed=False))
+        await self._with_space(self._store.revive, self._name, seqs, replayed=False)
 
     async def save(self, state: SinkState) -> None:
         """Keep what halts the sink, unless the disk is full: it is kept again every minute."""
@@ -98,10 +99,12 @@ class Depot:
             return LOOK_ANYWAY
         return min(max(0.0, claimed.due / MICROSECONDS - self._clock.now()), LOOK_ANYWAY)
 
-    async def _with_space(self, ask: Callable[[], Awaitable[T]]) -> T:
+    async def _with_space(
+        self, ask: Callable[P, Awaitable[T]], *arguments: P.args, **named: P.kwargs
+    ) -> T:
         """What the store answers as soon as its disk is not full."""
         while True:
             try:
-                return await ask()
+                return await ask(*arguments, **named)
             except StoreFull:
                 await self._clock.sleep(TRY_AGAIN)

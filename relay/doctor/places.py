@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from relay import folder
 from relay.configuration.accounts import user_name
 from relay.configuration.config import Config
 from relay.doctor.finding import Finding, ok, problem, warning
@@ -21,10 +22,10 @@ OLD = 30 * 86400
 
 def disks(config: Config, store: Path) -> Iterator[Finding]:
     """Whether there is room, on something that lasts."""
-    there = _existing(store)
+    there = folder.existing(store)
     yield _kind(store, _file_system(there))
     yield _room(config, store)
-    if _existing(config.store_fallback).stat().st_dev != there.stat().st_dev:
+    if folder.existing(config.store_fallback).stat().st_dev != there.stat().st_dev:
         yield _room(config, config.store_fallback)
     found = os.statvfs(there)
     if found.f_files and found.f_favail < FEW_FILES:
@@ -145,10 +146,6 @@ def ballast(config: Config, store: Path, *, running: bool) -> Iterator[Finding]:
         yield warning(
             "ballast", "it was given up, as the disk is full or has been", "make room on the disk"
         )
-
-
-def _existing(path: Path) -> Path:
-    return next(each for each in (path, *path.parents) if each.exists())
 
 
 def _file_system(path: Path) -> str | None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from relay import folder
 from relay.configuration.config import Config
 from relay.fallback.ballast import Ballast
 from relay.store import StoreError
@@ -37,8 +38,7 @@ class Disk:
     @classmethod
     def of(cls, path: Path) -> Self:
         """The one on which `path` is, or will be. Raises OSError."""
-        there = next(each for each in (path, *path.parents) if each.exists())
-        found = os.statvfs(there)
+        found = os.statvfs(folder.existing(path))
         return cls(found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize)
 
     def reserve(self, wanted: int) -> int:

@@ -19,14 +19,11 @@ from relay.fallback.importer import Importer
 from relay.fallback.reserve import Reserve
 from relay.fallback.spill import Spill
 from relay.fallback.spillfile import Matches, Spilled
-from relay.store import Receipt, Store, StoreError, StoreFull
+from relay.store import UNAUTHORIZED, UNAUTHORIZED_KEPT, Receipt, Store, StoreError, StoreFull
 
 TRY_AGAIN = 1.0
 """Seconds between tries to bring the spill to the store."""
 CHUNK = 128
-UNAUTHORIZED = 401
-UNAUTHORIZED_KEPT = 1_000
-"""Anybody may send those: they must not fill the disk."""
 ALMOST_FULL = "its disk is almost full"
 
 log = logging.getLogger("relay.shelter")

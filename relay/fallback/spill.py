@@ -9,15 +9,15 @@ import contextlib
 import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Self, TypeVar, TypeVarTuple
 
 from relay.fallback.spillfile import Chunk, Matches, Spilled, SpillFile, encode
 
 log = logging.getLogger("relay.spill")
 
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 
 class Spill:
@@ -79,7 +79,7 @@ class Spill:
 
     async def read(self, limit: int) -> Chunk:
         """The next of what is on disk. Raises OSError."""
-        return await self._run(lambda: self._file.read(self._position, limit))
+        return await self._run(self._file.read, self._position, limit)
 
     def passed(self, chunk: Chunk) -> None:
         """Go on behind the chunk, the last that was read."""
@@ -88,13 +88,12 @@ class Spill:
 
     async def put_aside(self, *lines: bytes) -> None:
         """Keep lines that cannot be stored where a person can look at them. Raises OSError."""
-        await self._run(lambda: self._file.put_aside(lines))
+        await self._run(self._file.put_aside, lines)
         log.error("%d records are wrong, and kept in %s", len(lines), self._file.aside)
 
     async def remove(self) -> None:
         """Remove the file, unless there is more behind what has been passed. Raises OSError."""
-        end = self._position
-        if await self._run(lambda: self._file.remove(end)):
+        if await self._run(self._file.remove, self._position):
             self._position = self._passed = 0
 
     async def erase(self, matches: Matches) -> int:
@@ -102,7 +101,7 @@ class Spill:
 
         It is read from the start again. Call it while nobody holds what was read. Raises OSError.
         """
-        number = await self._run(lambda: self._file.erase(matches))
+        number = await self._run(self._file.erase, matches)
         self._position = self._passed = 0
         return number
 
@@ -114,15 +113,15 @@ class Spill:
         await self._run(self._file.close)
         self._thread.shutdown()
 
-    def _run(self, work: Callable[[], T]) -> asyncio.Future[T]:
-        return self._loop.run_in_executor(self._thread, work)
+    def _run(self, work: Callable[[*Ts], T], *arguments: *Ts) -> asyncio.Future[T]:
+        return self._loop.run_in_executor(self._thread, work, *arguments)
 
     async def _write(self) -> None:
         while self._waiting:
             group, self._waiting = self._waiting, []
             error = None
             try:
-                await self._run(partial(self._file.append, [line for line, _ in group]))
+                await self._run(self._file.append, [line for line, _ in group])
             except Exception as failure:  # noqa: BLE001  each of them hears of it
                 error = failure
             for _, done in group:

@@ -6,12 +6,11 @@ from typing import Any, NamedTuple
 
 import apsw
 
+from relay.callbacks.consent import OPT_OUT
 from relay.sqlite import rows
 from relay.sqlite.consents import note_word
 from relay.sqlite.memory import Memory
 from relay.store import Arrival, Receipt, State
-
-OPT_OUT = "opt_out"
 
 
 class Fresh(NamedTuple):

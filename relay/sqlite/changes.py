@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 import apsw
 
+from relay.callbacks.consent import OPT_OUT
 from relay.sqlite import rows
-from relay.sqlite.arrivals import OPT_OUT, events_of, give_rows, hurry
+from relay.sqlite.arrivals import events_of, give_rows, hurry
 from relay.sqlite.memory import Memory
 from relay.store import OPEN_STATES, State
 

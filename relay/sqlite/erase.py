@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import apsw
 import orjson
 
+from relay.callbacks.consent import OPT_OUT
 from relay.sqlite import rows
-from relay.sqlite.arrivals import OPT_OUT, events_of, give_rows
+from relay.sqlite.arrivals import events_of, give_rows
 from relay.sqlite.memory import Memory
 from relay.sqlite.purge import forget_events
 from relay.sqlite.settlements import unblock

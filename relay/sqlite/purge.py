@@ -17,8 +17,8 @@ from typing import NamedTuple
 
 import apsw
 
+from relay.callbacks.consent import OPT_OUT
 from relay.sqlite import rows
-from relay.sqlite.arrivals import OPT_OUT
 from relay.sqlite.memory import Memory
 from relay.store import OPEN_STATES, Before, State
 

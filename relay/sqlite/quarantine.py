@@ -9,13 +9,11 @@ from relay.callbacks.callback import Callback
 from relay.sqlite import rows
 from relay.sqlite.arrivals import add_all, id_bytes
 from relay.sqlite.memory import Memory
-from relay.store import Arrival, Quarantined, Receipt
+from relay.store import UNAUTHORIZED, UNAUTHORIZED_KEPT, Arrival, Quarantined, Receipt
 
 COLUMNS = (
     "lower(hex(id)), received, source, status, reason, method, query, content_type, body, test"
 )
-UNAUTHORIZED = 401
-UNAUTHORIZED_KEPT = 1_000
 
 
 def quarantine(
@@ -25,7 +23,7 @@ def quarantine(
     status: int,
     reason: str,
 ) -> str:
-    """Keep a callback; of those with a wrong token only the last 1,000."""
+    """Keep a callback; of those with a wrong token only the last ones."""
     connection.execute(
         "INSERT INTO quarantine (id, received, source, status, reason, test, method, query,"
         " content_type, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Sequence
 
 import apsw
 
+from relay.callbacks.consent import OPT_OUT
 from relay.sqlite import rows
-from relay.sqlite.arrivals import OPT_OUT
 from relay.sqlite.consents import note_accepted
 from relay.sqlite.memory import Memory
 from relay.store import Settlement, State

@@ -4,8 +4,8 @@ from typing import NamedTuple
 
 import apsw
 
+from relay.callbacks.consent import OPT_OUT
 from relay.sqlite import rows
-from relay.sqlite.arrivals import OPT_OUT
 from relay.store import Waits
 
 LOOKED_AT = 20_000
