@@ -1,8 +1,12 @@
 """The command `relay`: one file for each family of commands."""
 
+import os
+import sys
+from pathlib import Path
 from typing import Any
 
 import click
+import orjson
 
 from relay.cli.alerts import alerts
 from relay.cli.backup import backup
@@ -68,6 +72,10 @@ FAMILIES = {
 class Commands(click.Group):
     """The edge at which what went wrong becomes one sentence."""
 
+    def main(self, *args: Any, **options: Any) -> Any:
+        _fill_in()
+        return super().main(*args, **options)
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
@@ -75,11 +83,20 @@ class Commands(click.Group):
             raise
         except (StoreError, PluginError, OSError) as error:
             raise click.ClickException(str(error)) from error
+        except (UnicodeEncodeError, orjson.JSONEncodeError):
+            raise click.UsageError("something in what was given is not UTF-8 text") from None
 
     def format_commands(self, _: click.Context, formatter: click.HelpFormatter) -> None:
         for family, members in FAMILIES.items():
             with formatter.section(family):
                 formatter.write_dl([(f"{each.name:<10}", says) for each, says in members.items()])
+
+
+def _fill_in() -> None:
+    """Open what is closed of the standard streams; else files would get their descriptors."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

@@ -1,0 +1,52 @@
+"""The commands where a stream is closed, or what they are given is no text: no traceback."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = str(Path(__file__).parent.parent)
+NO_TEXT = b"\xff".decode(errors="surrogateescape")
+
+
+@pytest.fixture
+def odd(tmp_path):
+    """Runs a command, with some of the streams closed."""
+    (tmp_path / "relay.yaml").write_text("sources: {sumotext: {}}\n")
+
+    def run(*arguments, closed=""):
+        line = f'exec "$@" {closed}'
+        return subprocess.run(
+            ["/bin/sh", "-c", line, "sh", sys.executable, "-m", "relay.cli", *arguments],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": ROOT},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("arguments", "closed", "status"),
+    [
+        (["status"], ">&-", 0),
+        (["status"], "<&- >&- 2>&-", 0),
+        (["erase"], "<&-", 2),
+        (["events", "list", "--keyword", NO_TEXT], "", 2),
+        (["events", "show", NO_TEXT], "", 2),
+        (["replay", "--since", "1h", "--sink", NO_TEXT], "", 2),
+    ],
+)
+def test_a_command_ends_in_order_whatever_it_is_given(odd, arguments, closed, status):
+    found = odd(*arguments, closed=closed)
+    assert found.returncode == status, found.stderr
+    assert b"Traceback" not in found.stderr
+
+
+def test_what_is_no_text_is_said_to_be_none(odd):
+    assert b"is not UTF-8 text" in odd("events", "show", NO_TEXT).stderr
