@@ -64,6 +64,17 @@ async def test_the_log_tells_of_a_limit_once_a_minute(door, clock, caplog):
     assert caplog.messages[1:] == ["source sumotext: above its limit, refused with 429: 100"]
 
 
+async def test_the_log_tells_once_a_minute_of_what_cannot_be_stored(door, clock, caplog):
+    """A line for each would go to the disk that is full."""
+    opened = door()
+    for _ in range(101):
+        opened.not_stored("the disk is full")
+    assert caplog.messages == ["source sumotext: refused with 503, the disk is full: 1"]
+    await clock.advance(REMINDER)
+    opened.not_stored("the disk is full")
+    assert caplog.messages[1:] == ["source sumotext: refused with 503, the disk is full: 101"]
+
+
 @pytest.mark.parametrize(
     ("network", "peer", "known"),
     [

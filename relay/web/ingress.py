@@ -173,7 +173,7 @@ class Callbacks:
             except NotUnderstood as error:
                 raise await self._quarantined(callback, error.reason) from None
         except StoreError as error:
-            log.error("source %s: refused, %s", name, error)
+            door.not_stored(error)
             raise Refused(503, "Nothing can be stored at the moment.", _FULL) from None
 
     async def _callback(self, name: str, scope: Scope, receive: Receive) -> Callback:
