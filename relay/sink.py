@@ -50,11 +50,13 @@ class Erased:
     left: Sequence[str] = ()
 
 
+Log = logging.Logger | logging.LoggerAdapter[logging.Logger]
+
 Progress = Callable[[int, int | None], None]
 """Told how many are done, and of how many, or None."""
 
 
-def _in_silence(done: int, total: int | None) -> None:
+def in_silence(done: int, total: int | None) -> None:
     """Nobody looks on."""
 
 
@@ -76,7 +78,7 @@ class Sink:
         name: str,
         options: Any,
         http: httpx.AsyncClient,
-        log: logging.Logger | logging.LoggerAdapter[logging.Logger],
+        log: Log,
         columns: tuple[str, ...] | None = None,
     ) -> None:
         self.name = name
@@ -107,7 +109,7 @@ class Sink:
         self,
         *,
         backfill: bool = False,  # noqa: ARG002  for those who have something to fill
-        progress: Progress = _in_silence,  # noqa: ARG002  the same
+        progress: Progress = in_silence,  # noqa: ARG002  the same
     ) -> list[str]:
         """Make on the other side what deliveries need there: fields, say, and indexes.
 

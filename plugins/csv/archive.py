@@ -1,6 +1,5 @@
 """The archive: the CSV files of one sink, and the order of steps that writes each id once."""
 
-import logging
 import os
 import shutil
 import time
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import relay
 from relay.outcome import Outcome
+from relay.sink import Log
 from relay.traces import Traces
 
 from . import folder, neighbours
@@ -39,7 +39,7 @@ class Archive:
         table: Table,
         rotation: Rotation,
         zone: tzinfo,
-        log: logging.Logger | logging.LoggerAdapter[logging.Logger],
+        log: Log,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._place = place

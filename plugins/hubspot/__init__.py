@@ -62,7 +62,7 @@ from typing import Any
 import relay
 from relay.outcome import Outcome
 from relay.quota import Quota
-from relay.sink import Progress
+from relay.sink import Progress, in_silence
 from relay.templates.evaluation import EvaluationError
 
 from . import activity
@@ -111,9 +111,7 @@ class HubSpot(relay.Sink):
         found = [] if self.columns else [NO_MAP]
         return found + await self._inspection.problems()
 
-    async def setup(
-        self, *, backfill: bool = False, progress: Progress = lambda _done, _total: None
-    ) -> list[str]:
+    async def setup(self, *, backfill: bool = False, progress: Progress = in_silence) -> list[str]:
         made = await Preparation(self._session, self._inspection, self.options, self.columns).run()
         if not backfill:
             return made

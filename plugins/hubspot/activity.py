@@ -11,16 +11,15 @@ from functools import partial
 from typing import Protocol
 
 import relay
+from relay.sink import Log
 
 from .entry import Entry, moment
 from .mender import Mender
 from .occurrences import Occurrences
-from .options import ActivityOptions, Communication, Options
+from .options import COMMUNICATIONS, ActivityOptions, Communication, Options
 from .session import Session
 from .timeline import Communications, Link, Records
-from .tokens import Log
 
-COMMUNICATIONS = "communications"
 TO_CONTACT = Link(81, "HUBSPOT_DEFINED")
 """From a communication (HubSpot's guide to associations)."""
 

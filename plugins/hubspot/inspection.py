@@ -11,13 +11,12 @@ from relay.nearest import nearest
 from relay.outcome import NotDelivered
 
 from .errors import GONE
-from .options import CustomEvent, CustomObject, Options
+from .options import COMMUNICATIONS, CustomEvent, CustomObject, Options
 from .people import PHONES
 from .problem import Problem
 from .session import Session
 
 FORMATTED = "phonenumber"
-COMMUNICATIONS = "communications"
 Properties = Mapping[str, Mapping[str, Any]]
 
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 import relay
 from relay.delivery.taxonomy import Action
 from relay.outcome import Outcome
+from relay.sink import Log
 
 from .errors import ALREADY_SET, EXISTING_ID, GONE, MISSING, TOO_LONG, UNKNOWN, UNSET
 from .options import OnInvalid
 from .problem import Fault, Problem
 from .record import Record
-from .tokens import Log
 
 LONGEST_TEXT = 65_536
 """Characters of a text property (HubSpot's Properties guide)."""

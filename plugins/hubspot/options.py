@@ -12,7 +12,8 @@ from relay.templates.expressions import Mapping, Template
 
 from .record import text
 
-CREATED_BY_DEFAULT = "{{ data.mobile | digits }}"
+KEY = "{{ data.mobile | digits }}"
+COMMUNICATIONS = "communications"
 EVENT = r"^[A-Za-z0-9_.-]+$"
 PROPERTY = r"^[A-Za-z0-9_-]+$"
 VERSION = r"^(v3|20\d\d-(03|09))$"
@@ -102,7 +103,7 @@ class Options(relay.Options):
     api_version: Annotated[str, Field(pattern=VERSION)] = "2026-09"
     object: Kind = "contacts"
     id_property: PropertyName = "sms_key"
-    key: Template = Field(default=CREATED_BY_DEFAULT, validate_default=True)
+    key: Template = Field(default=KEY, validate_default=True)
     match: list[Literal["key", "phone", "email"]] = Field(default=["key"])
     country: Country = "US"
     on_invalid: OnInvalid = "dead"

@@ -14,6 +14,7 @@ from relay.clock import SystemClock
 from relay.delivery.limiter import Limiter
 from relay.mask import mask
 from relay.outcome import Delivered
+from relay.sink import Log
 from relay.templates.helpers import national
 from relay.units import Rate
 
@@ -23,7 +24,6 @@ from .options import Options
 from .problem import no_word
 from .record import Record, keep_filled, value
 from .session import Session
-from .tokens import Log
 from .writer import Writer, blocked, end
 
 SEARCHES = Rate(4, 1.0)

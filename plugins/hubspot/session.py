@@ -14,12 +14,13 @@ from relay.delivery.classify import outcome_of
 from relay.delivery.limiter import stopwatch
 from relay.delivery.taxonomy import Action
 from relay.quota import Quota
+from relay.sink import Log
 
 from . import problem as problems
 from .options import Options
 from .paths import Paths
 from .problem import Problem
-from .tokens import FixedKey, Log, NoToken, OAuthTokens, Tokens
+from .tokens import FixedKey, NoToken, OAuthTokens, Tokens
 
 PREFIX = "x-hubspot-ratelimit-"
 DEFAULT_INTERVAL = 10.0

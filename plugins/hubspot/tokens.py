@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 from relay.clock import Clock
+from relay.sink import Log
 
 from .options import OAuth
 from .problem import Problem
@@ -14,8 +15,6 @@ RENEW_AT = 0.8
 """The part of a token's life after which it is renewed, as HubSpot's usage guidelines advise."""
 USUAL_LIFE = 1800.0
 TRY_AGAIN = 10.0
-
-Log = logging.Logger | logging.LoggerAdapter[logging.Logger]
 
 
 class NoToken(Exception):

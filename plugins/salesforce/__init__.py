@@ -50,9 +50,10 @@ import relay
 from relay.delivery.classify import outcome_of
 from relay.outcome import NotDelivered, Outcome
 from relay.quota import Quota
+from relay.sink import Progress, in_silence
 from relay.templates.expressions import EvaluationError
 
-from .backfill import Backfill, Progress
+from .backfill import Backfill
 from .key import is_of_contact
 from .mending import Mender
 from .options import PERSONS, Activity, Campaign, Options
@@ -109,9 +110,7 @@ class Salesforce(relay.Sink):
             return [*missing, outcome_of(error, 0.0).reason]
         return [*missing, *map(str, found)]
 
-    async def setup(
-        self, *, backfill: bool = False, progress: Progress = lambda _done, _total: None
-    ) -> list[str]:
+    async def setup(self, *, backfill: bool = False, progress: Progress = in_silence) -> list[str]:
         """Say where to click for what is missing; give people their keys.
 
         Raises Retry or Pause.

@@ -1,12 +1,13 @@
 """The backfill: gives the people who are there already the key by which their events find them."""
 
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from itertools import islice
 
 import relay
 from relay.callbacks.phone import country, e164
 from relay.quota import Quota
+from relay.sink import Progress
 
 from .key import of_number
 from .options import Options
@@ -15,7 +16,6 @@ from .row import MOST_ROWS, Row
 from .session import Session
 from .writer import Writer
 
-Progress = Callable[[int, int | None], None]
 NO_EVENT = relay.Event(id="", source="", type="", subject=None, time="", data={})
 NOT_OF_NUMBER = "no keys are filled in: they are made of more than the number (options.key)"
 

@@ -1,9 +1,10 @@
 """Mending: what the options allow to change in a record that was refused, once in each way."""
 
-import logging
 import re
 from collections.abc import Iterable
 from typing import Any
+
+from relay.sink import Log
 
 from .errors import GONE, INVALID
 from .options import Mending
@@ -12,7 +13,6 @@ from .row import Row
 
 NAMED = re.compile(r"\[([^\[\]]*)\]")
 LONGEST = re.compile(r"max length=(\d+)")
-Log = logging.Logger | logging.LoggerAdapter[logging.Logger]
 
 
 class Mender:

@@ -6,9 +6,10 @@ from typing import Any
 from urllib.parse import quote
 
 from relay.callbacks.phone import e164
+from relay.sink import Log
 from relay.templates.helpers import national
 
-from .mending import Log, spelt
+from .mending import spelt
 from .options import Options
 from .row import Row
 from .session import Session

@@ -14,11 +14,13 @@ import orjson
 
 import relay
 from relay.delivery.classify import outcome_of
+from relay.delivery.dispatch import STREAK
 from relay.delivery.taxonomy import Action, Rule
 from relay.outcome import Outcome
+from relay.sink import Log
 
 from .errors import RULES, TRIGGERED, own_key
-from .mending import Log, Mender, values
+from .mending import Mender, values
 from .refusal import Refusal, gravest, judged, read_json, refusal, refusals
 from .row import MOST_ROWS, Row, body, encoded, packed, waves
 from .session import Session
@@ -27,8 +29,6 @@ from .target import Target
 DUPLICATES = "DUPLICATES_DETECTED"
 NO_ID = "answered without the record's id"
 NO_WORD = "answered without a word about this record"
-STREAK = 5
-"""So many records refused one by one, and none taken: so will be the others."""
 
 
 class Writer:
@@ -182,6 +182,7 @@ class Writer:
         middle = len(request) // 2
         first, second = request[:middle], request[middle:]
         await self._write_request(first)
+        # So many refused, and none taken: so would be the others.
         if len(first) >= STREAK and (reason := self._all_refused(row for row, _ in first)):
             _end([row for row, _ in second], relay.Pause(f"each record is refused: {reason}"))
             return
