@@ -265,9 +265,9 @@ def by_phonenumbers(number: str, region: str) -> str:
 
 
 def test_the_short_way_for_ten_digits_equals_phonenumbers():
-    """100,000 random numbers take the short way and phonenumbers' own, and end the same."""
+    """20,000 random numbers take the short way and phonenumbers' own, and end the same."""
     random.seed(20261123)
-    for count in range(100_000):
+    for count in range(20_000):
         number = str(random.randrange(2_000_000_000, 10_000_000_000))
         region = NANP[count % len(NANP)]
         assert phone.is_plain_nanp(number)

@@ -518,7 +518,7 @@ class History:
         return last > 0 and self.ever()[last].consent == "opt_out"
 
 
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("seed", range(36))  # each of the nine ways four times
 async def test_random_histories_keep_the_order(tmp_path, clock, seed, monkeypatch):
     monkeypatch.setattr(claims, "SCAN", (1, 3, claims.SCAN)[seed % 3])
     monkeypatch.setattr(purge, "STEP", (1, 2, purge.STEP)[seed // 3 % 3])
