@@ -215,6 +215,7 @@ async def test_a_store_that_broke_is_let_alone_for_a_while(config, soon):
 
 async def test_what_comes_without_a_store_keeps_its_trace(config, monkeypatch, soon):
     gate = Gate(monkeypatch)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")  # nobody is to wait for more tries
     text = YAML + "tracing: {endpoint: 'http://127.0.0.1:9/v1/traces'}\n"
     config.path.write_text(text)
     async with (
