@@ -1,9 +1,13 @@
 """`relay run`: the service, until it is told to stop."""
 
+import asyncio
 import logging
 import os
 import threading
+import traceback
+from collections.abc import Coroutine
 from pathlib import Path
+from typing import Any
 
 import click
 import uvloop
@@ -22,6 +26,8 @@ from relay.web.listeners import Listeners
 LINGER = 1.0
 """Seconds for an orderly end of the process, once the relay has stopped."""
 
+logger = logging.getLogger("relay")
+
 
 @click.command()
 @options.config_path
@@ -39,7 +45,26 @@ def run(path: Path, verbose: bool) -> None:
         config = uvloop.run(_configuration(path, kept.listeners))
     except ConfigError as error:
         raise options.WrongConfiguration(str(error)) from error
-    uvloop.run(_until_stopped(Standing(config), kept))
+    _run(_until_stopped(Standing(config), kept))
+
+
+def _run(work: Coroutine[Any, Any, None]) -> None:
+    """Run it to its end, which is not that of a plugin's own task.
+
+    asyncio hands what a task raises to end the process past all others.
+    """
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        loop = runner.get_loop()
+        main = loop.create_task(work)
+        while True:
+            try:
+                return loop.run_until_complete(main)
+            except SystemExit as error:
+                if main.done():
+                    raise
+                place = traceback.extract_tb(error.__traceback__)[-1]
+                at = f"{place.filename}:{place.lineno}"
+                logger.error("a task wants to end the process (SystemExit), and may not: %s", at)
 
 
 async def _configuration(path: Path, listeners: Listeners) -> Config:
