@@ -19,8 +19,8 @@ FIRST = 30.0
 EVERY = 3600.0
 REST = 0.02
 DUTY = 4
-"""A round rests so many times as long as each of its steps took, and before the next round twenty
-times as long as the last one took: it is to be a small part of what the store does."""
+"""A round rests so many times as long as each of its steps took: it is to be a small part of what
+the store does."""
 JUMP = 24 * 3600.0
 """Seconds by which a clock may be ahead of what it should say."""
 DOUBT = 24 * 3600.0
@@ -46,6 +46,15 @@ def older_than(seconds: float, now: float) -> Before:
 
 def _microseconds(moment: float) -> int:
     return 0 if moment == -math.inf else max(0, int(moment * MICROSECONDS))
+
+
+def pause(took: float) -> float:
+    """The seconds until the next round, after one that took so many.
+
+    A busy store rests as long as it was purged and no longer: what comes in meanwhile has to go
+    in the next round, and with long rests each round would have more to do than the last one.
+    """
+    return max(EVERY, took)
 
 
 class Pace:
@@ -101,7 +110,7 @@ class Upkeep:
                     "nothing is purged: the clock has jumped ahead; it is believed in a day, or set"
                     " it right"
                 )
-            await clock.sleep(max(EVERY, 20 * (clock.monotonic() - began)))
+            await clock.sleep(pause(clock.monotonic() - began))
 
     async def _round(self, now: float) -> None:
         try:

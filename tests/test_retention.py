@@ -17,7 +17,7 @@ from relay.configuration.settings import Retention
 from relay.sqlite import SqliteStore
 from relay.sqlite import purge as purges
 from relay.store import Before, Settlement, State
-from relay.upkeep import DOUBT, EVERY, FIRST, Trust, Upkeep
+from relay.upkeep import DOUBT, EVERY, FIRST, Trust, Upkeep, pause
 
 DAY = 86_400.0
 ALL = Before(NOW + 1, NOW + 1, NOW + 1, NOW + 1)
@@ -263,6 +263,14 @@ async def test_it_goes_on_round_by_round(clock):
     assert first.delivered == first.now - 30 * 86_400_000_000
     assert first.dead == first.now - 180 * 86_400_000_000
     task.cancel()
+
+
+def test_rounds_keep_up_with_what_comes_in_at_a_third_of_their_own_speed():
+    """Each purges what has come in since the one before began; none gets longer and longer."""
+    round_, speed = 10 * EVERY, 3.0  # events a second; one comes in
+    for _ in range(100):
+        round_ = (round_ + pause(round_)) / speed
+    assert round_ <= EVERY
 
 
 async def test_a_clock_that_jumps_ahead_deletes_nothing(clock):
