@@ -29,6 +29,8 @@ from relay.cli.moment import moment
 from relay.cli.output import printable
 from relay.clock import SystemClock
 from relay.configuration import config
+from relay.fallback.spill import Spill
+from relay.fallback.spillfile import Spilled
 from relay.mask import mask, mask_all, mask_in
 from relay.sqlite import SqliteStore
 from relay.store import Settlement, State
@@ -145,6 +147,22 @@ def test_check_names_what_a_sink_that_has_gone_left(here):
     assert "Orphaned: crm, 1 pending and 0 dead." in relay("check").stdout
     relay("sinks", "rename", "crm", "sales")
     assert "Orphaned" not in relay("check").stdout
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [(1, "1 callback could not be stored so far, and waits in"), (2, "2 callbacks could not be")],
+)
+def test_status_says_what_waits_beside_the_store(here, number, said):
+    async def spill():
+        fallback = await Spill.open(here / "data/relay.db.spill")
+        for _ in range(number):
+            await fallback.append(Spilled("1", callback(POLL)))
+        await fallback.close()
+
+    fill(WEB_FORM)
+    asyncio.run(spill())
+    assert said in relay("status").stdout
 
 
 def test_check_online_asks_each_sink(here):
