@@ -30,7 +30,7 @@ from relay.store import StoreBroken, StoreError
 from relay.telemetry import exporting
 from relay.telemetry.metrics import Readings
 from relay.telemetry.overview import Overview
-from relay.telemetry.tracing import Traces
+from relay.telemetry.tracing import Tracer
 from relay.telemetry.vitals import Vitals
 from relay.upkeep import kept_up
 from relay.web import ingress, localsocket
@@ -58,15 +58,15 @@ class Service:
     """
 
     def __init__(
-        self, standing: Standing, shelter: Shelter, traces: Traces | None, clock: Clock
+        self, standing: Standing, shelter: Shelter, tracer: Tracer | None, clock: Clock
     ) -> None:
         self._standing = standing
         self._config = standing.config
         self._path = _file(self._config)
         self._shelter = shelter
-        self._traces = traces
+        self._tracer = tracer
         self._clock = clock
-        self.callbacks = ingress.app(shelter, self._config, ready=self._not_ready, traces=traces)
+        self.callbacks = ingress.app(shelter, self._config, ready=self._not_ready, tracer=tracer)
         self._vitals = Vitals(
             clock,
             self.callbacks.answers,
@@ -232,7 +232,7 @@ class Service:
         store = await asyncio.shield(opening)
         try:
             await _name_orphans(self._config, store)
-            return store, await Fleet.make(self._config, store, self._clock, self._traces)
+            return store, await Fleet.make(self._config, store, self._clock, self._tracer)
         except BaseException:
             await store.close()
             raise
@@ -309,18 +309,18 @@ async def started(
     clock = clock or SystemClock()
     kept = kept or Kept(Listeners())
     await asyncio.to_thread(Reserve.of(config).relieve)
-    traces = exporting.made(config.tracing)
+    tracer = exporting.made(config.tracing)
     try:
         async with sheltering(config, clock) as shelter:
-            service = Service(standing or Standing(config), shelter, traces, clock)
+            service = Service(standing or Standing(config), shelter, tracer, clock)
             try:
                 await service.start(kept)
                 yield service
             finally:
                 await service.stop(kept.listeners)
     finally:
-        if traces is not None:
-            await traces.close()
+        if tracer is not None:
+            await tracer.close()
 
 
 def _locked(path: Path, kept: int | None) -> int | None:

@@ -28,7 +28,7 @@ from relay.delivery.verdict import Judge
 from relay.sink import Sink
 from relay.store import SinkState, Store
 from relay.telemetry.tally import Deliveries
-from relay.telemetry.tracing import Traces
+from relay.telemetry.tracing import Tracer
 
 SAVE_ACTIVE_EVERY = 60.0
 LEAST_TO_CLOSE = 1.0
@@ -45,7 +45,7 @@ class Courier:
         store: Store,
         clock: Clock,
         state: SinkState,
-        traces: Traces | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         self.sink = sink
         self._concurrency = config.concurrency
@@ -55,7 +55,7 @@ class Courier:
         self._hold = Hold(state, clock, self._depot.save, self._hold_changed, log)
         lessons = Lessons(config, self._hold, self._depot)
         self._trips = Trips(
-            Dispatch(config, sink, clock, traces),
+            Dispatch(config, sink, clock, tracer),
             Judge(config, self._hold),
             lessons,
             self._hold,

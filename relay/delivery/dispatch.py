@@ -13,7 +13,7 @@ from relay.delivery.classify import outcome_of, sound
 from relay.outcome import Delivered, Outcome, Pause, Reject, Retry
 from relay.sink import Delivery, Sink
 from relay.store import Claim
-from relay.telemetry.tracing import Traces
+from relay.telemetry.tracing import Tracer
 from relay.templates.expressions import EvaluationError
 
 STREAK = 5
@@ -45,18 +45,18 @@ class Dispatch:
     """Sends claims to one sink: renders the records, keeps the time-out, classes what is raised."""
 
     def __init__(
-        self, config: SinkConfig, sink: Sink, clock: Clock, traces: Traces | None = None
+        self, config: SinkConfig, sink: Sink, clock: Clock, tracer: Tracer | None = None
     ) -> None:
         self._config = config
         self._sink = sink
         self._clock = clock
-        self._traces = traces
+        self._tracer = tracer
 
     async def send(self, claims: Sequence[Claim]) -> list[Result]:
         """Send the claims together; a result for each. Raises nothing but CancelledError."""
-        if self._traces is None:
+        if self._tracer is None:
             return await self._send(claims)
-        with self._traces.attempts(self._config.name, claims) as attempts:
+        with self._tracer.attempts(self._config.name, claims) as attempts:
             results = await self._send(claims)
             attempts.end([result.outcome for result in results])
         return results

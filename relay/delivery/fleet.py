@@ -15,7 +15,7 @@ from relay.delivery.limiter import Limiter
 from relay.sink import Sink
 from relay.store import SinkState, Store
 from relay.telemetry.tally import Deliveries
-from relay.telemetry.tracing import Traces
+from relay.telemetry.tracing import Tracer
 
 log = logging.getLogger("relay")
 
@@ -30,7 +30,7 @@ class Fleet:
 
     @classmethod
     async def make(
-        cls, config: Config, store: Store, clock: Clock, traces: Traces | None = None
+        cls, config: Config, store: Store, clock: Clock, tracer: Tracer | None = None
     ) -> "Fleet":
         """A courier for each enabled sink, going on from the state that the store kept.
 
@@ -47,7 +47,7 @@ class Fleet:
                 continue
             state = states.get(name) or SinkState()
             try:
-                couriers[name] = Courier(sink, make_sink(sink, clock), store, clock, state, traces)
+                couriers[name] = Courier(sink, make_sink(sink, clock), store, clock, state, tracer)
             except PluginError as error:
                 held[name] = error.message
                 log.error("sink %s is held, its deliveries are queued: %s", name, error.message)

@@ -35,13 +35,13 @@ CLOSE = 2.0
 """Seconds for what is left when the relay stops."""
 
 
-def made(settings: Tracing) -> "OtelTraces":
+def made(settings: Tracing) -> "OtelTracer":
     """Traces that go where relay.yaml says."""
     headers = {name: value.get_secret_value() for name, value in settings.headers.items()}
     exporter = OTLPSpanExporter(endpoint=settings.endpoint, headers=headers)
     # It warns of each try with the URL, which may hold a key; that spans are lost is an error.
     logging.getLogger("opentelemetry").setLevel(logging.ERROR)
-    return OtelTraces(exporter, settings.share)
+    return OtelTracer(exporter, settings.share)
 
 
 class _Ids(RandomIdGenerator):
@@ -59,8 +59,8 @@ class _Ids(RandomIdGenerator):
         return super().generate_span_id() if span is None else span
 
 
-class OtelTraces:
-    """As in relay.telemetry.tracing.Traces."""
+class OtelTracer:
+    """As in relay.telemetry.tracing.Tracer."""
 
     def __init__(self, exporter: SpanExporter, share: float) -> None:
         self._share = share
@@ -80,7 +80,7 @@ class OtelTraces:
     def received(
         self, source: str, receipt: Receipt, traceparent: str | None, seconds: float
     ) -> None:
-        """As in Traces. A repeat has a span of its own in the trace of the first."""
+        """As in Tracer. A repeat has a span of its own in the trace of the first."""
         place = receipt_of(receipt.id, traceparent, self._share)
         if not place.sampled:
             return
@@ -110,7 +110,7 @@ class OtelTraces:
 
     @contextlib.contextmanager
     def attempts(self, sink: str, claims: Sequence[Claim]) -> Iterator["_Attempts"]:
-        """As in Traces."""
+        """As in Tracer."""
         spans = [self._attempt(sink, claim) for claim in claims]
         alone = spans[0] if len(spans) == 1 else None
         token = tracing.outgoing.set(_header(alone))
@@ -136,7 +136,7 @@ class OtelTraces:
         )
 
     async def close(self) -> None:
-        """As in Traces."""
+        """As in Tracer."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(asyncio.to_thread(self._provider.shutdown), CLOSE)
 

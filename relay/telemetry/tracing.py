@@ -70,7 +70,7 @@ class Attempts(Protocol):
         """What became of them, in their order."""
 
 
-class Traces(Protocol):
+class Tracer(Protocol):
     """Where spans are handed over. They hold no contact's data."""
 
     def received(

@@ -20,7 +20,7 @@ from relay.configuration.config import Config
 from relay.fallback.keeper import Keeper
 from relay.store import Receipt, StoreError
 from relay.telemetry.tally import Answers
-from relay.telemetry.tracing import Traces, valid
+from relay.telemetry.tracing import Tracer, valid
 from relay.web.door import Door
 from relay.web.problem import CONTENT_TYPE, Headers, problem, send_problem
 from relay.web.tokens import basic_password
@@ -73,10 +73,10 @@ def app(
     config: Config,
     *,
     ready: Ready = lambda: (),
-    traces: Traces | None = None,
+    tracer: Tracer | None = None,
 ) -> Ingress:
     """The application. `ready` gives the reasons why the relay is not ready; none, and it is."""
-    return Ingress(Callbacks(keeper, config, traces), ready)
+    return Ingress(Callbacks(keeper, config, tracer), ready)
 
 
 async def _healthz(_: Request) -> Response:
@@ -117,9 +117,9 @@ class Disconnected(Exception):
 class Callbacks:
     """`/callbacks/{source}` and `/callbacks/{source}/{token}`, as a bare ASGI application."""
 
-    def __init__(self, keeper: Keeper, config: Config, traces: Traces | None) -> None:
+    def __init__(self, keeper: Keeper, config: Config, tracer: Tracer | None) -> None:
         self._keeper = keeper
-        self._traces = traces
+        self._tracer = tracer
         self._doors = {
             name: Door(name, source, monotonic) for name, source in config.sources.items()
         }
@@ -152,8 +152,8 @@ class Callbacks:
 
     def _acknowledged(self, name: str, receipt: Receipt, scope: Scope, seconds: float) -> None:
         self.answers.acknowledged(name, receipt, seconds)
-        if self._traces is not None:
-            self._traces.received(name, receipt, _traceparent(scope), seconds)
+        if self._tracer is not None:
+            self._tracer.received(name, receipt, _traceparent(scope), seconds)
 
     async def _take(self, name: str, token: str, scope: Scope, receive: Receive) -> Receipt:
         """Store the callback, or raise Refused."""
@@ -196,7 +196,7 @@ class Callbacks:
             body=await _body(receive) if has_body else b"",
             received=self._keeper.now(),
             test=test,
-            traceparent=None if self._traces is None else _traceparent(scope),
+            traceparent=None if self._tracer is None else _traceparent(scope),
         )
 
     async def _knock(self, door: Door, callback: Callback, scope: Scope, token: str) -> None:
