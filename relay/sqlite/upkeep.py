@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from relay.sqlite import consents, erase, rows, scrub
 from relay.sqlite import purge as purges
@@ -14,6 +14,8 @@ from relay.sqlite.writer import Writer
 from relay.store import Before, Purged, Scrubbed, Traced, Word
 from relay.traces import Traces
 
+T = TypeVar("T")
+
 
 class Upkeep:
     """What SqliteStore does beside its daily work."""
@@ -21,12 +23,18 @@ class Upkeep:
     _path: Path
     _memory: Memory
     _writer: Writer
-    _read: Callable[..., Awaitable[Any]]
-    _write: Callable[..., Awaitable[Any]]
+
+    def _read(self, run: Callable[..., T], *arguments: Any) -> Awaitable[T]:
+        """Run it with a connection that cannot write. Raises StoreError."""
+        raise NotImplementedError
+
+    def _write(self, run: Callable[..., T], *arguments: Any) -> Awaitable[T]:
+        """Run it in a transaction; what it returns, once that is on disk. Raises StoreError."""
+        raise NotImplementedError
 
     async def words(self, *, after: int, limit: int = 500) -> list[Word]:
         """As in Store."""
-        return await self._read(consents.words, after, limit)  # type: ignore[no-any-return]
+        return await self._read(consents.words, after, limit)
 
     async def purge(self, before: Before, *, dry_run: bool = False) -> AsyncIterator[Purged]:
         """As in Store."""
@@ -57,8 +65,7 @@ class Upkeep:
         if dry_run or not any(each.may_go(before) for each in step):
             choice = await self._read(purges.choose, step, before, remaining)
             return len(choice.going)
-        gone: int = await self._write(purges.remove, self._memory, step, before, remaining)
-        return gone
+        return await self._write(purges.remove, self._memory, step, before, remaining)
 
     async def _purge_quarantine(self, before: Before, *, dry_run: bool) -> AsyncIterator[Purged]:
         after, found = 0, [(0, 0)]
@@ -75,7 +82,7 @@ class Upkeep:
     async def last_round(self) -> float | None:
         """As in Store."""
         query = "SELECT value FROM meta WHERE name = 'last_purge'"
-        return await self._read(rows.value, query)  # type: ignore[no-any-return]
+        return await self._read(rows.value, query)
 
     async def note_round(self, now: float) -> None:
         """As in Store."""
@@ -85,11 +92,11 @@ class Upkeep:
 
     async def traced(self, traces: Traces) -> Traced:
         """As in Store."""
-        return await self._read(erase.traced, self._memory, traces)  # type: ignore[no-any-return]
+        return await self._read(erase.traced, self._memory, traces)
 
     async def halt(self, traced: Traced) -> int:
         """As in Store."""
-        return await self._write(erase.halt, self._memory, traced)  # type: ignore[no-any-return]
+        return await self._write(erase.halt, self._memory, traced)
 
     async def forget(self, traced: Traced, traces: Traces) -> Counter[str]:
         """As in Store."""
@@ -115,7 +122,7 @@ class Upkeep:
     async def scrub(self, traces: Traces) -> Scrubbed:
         """As in Store."""
         await self._writer.submit(scrub.empty_log, alone=True)
-        done: Scrubbed = await self._read(scrub.search, self._path, traces)
+        done = await self._read(scrub.search, self._path, traces)
         if done.traces:
             await self._writer.submit(scrub.write_anew, alone=True)
             done = await self._read(scrub.search, self._path, traces)
