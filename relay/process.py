@@ -23,8 +23,9 @@ from relay.telemetry.lag import LagWatch
 from relay.web.descriptors import raise_limit
 
 COLLECT = (5_000, 20, 100)
-"""When garbage is looked for: seldom, as hardly any is in circles; but what a plugin leaves of it
-is cleared away in pieces of a few milliseconds, for everything stands still meanwhile."""
+"""The thresholds of the garbage collector. It is seldom needed, as the relay makes hardly any
+reference cycles; what plugins leave is collected in steps of a few milliseconds, during which
+everything stands still."""
 
 REMIND = 600.0
 """Seconds from one complaint of a wrong relay.yaml to the next."""

@@ -411,7 +411,7 @@ def test_the_command_asks_and_says_what_came_of_it(store, tmp_path, monkeypatch)
     assert "in use by another relay process: stop that first, or name another" in busy.stderr
     result = CliRunner().invoke(main, ["restore", "copy.db", "--yes"], catch_exceptions=False)
     assert result.exit_code == 0, result.output
-    assert f"{tmp_path / 'relay.db'} is as copy.db is." in result.stdout
+    assert f"{tmp_path / 'relay.db'} is now a copy of copy.db." in result.stdout
     assert "takes in the 3 callbacks that came since" in result.stdout
     assert "relay.db.replaced-" in result.stdout
 

@@ -16,16 +16,16 @@ from relay.sqlite.restore import restore as restored_from
 @options.config
 @options.yes
 def restore(config: Config, file: Path, yes: bool) -> None:
-    """Have the store be as FILE is, which `relay backup` or an upgrade made.
+    """Put FILE, a copy that `relay backup` or an upgrade made, in the store's place.
 
     Stop the relay first. The callbacks that came since FILE was made are not lost: they wait
     beside the store, and the next start takes them in. The store as it was is kept.
     """
     store = client.store_file(config)
     if not yes:
-        click.confirm(f"Have {store} be as {file} is?", abort=True)
+        click.confirm(f"Replace {store} with a copy of {file}?", abort=True)
     found = restored_from(file.absolute(), store, config.store_fallback, time.time())
-    click.echo(f"{store} is as {file} is.")
+    click.echo(f"{store} is now a copy of {file}.")
     if found.since:
         came = f"{count(found.since, 'callback')} that came since, or waited then"
         click.echo(f"The next start takes in the {came}: {config.store_fallback}")

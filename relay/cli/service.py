@@ -1,4 +1,4 @@
-"""`relay service`: the relay as a service of systemd, and none any more."""
+"""`relay service`: install the relay as a service of systemd, or remove it."""
 
 import os
 import shutil

@@ -60,9 +60,9 @@ def _configuration(found: dict[str, Any], path: Path) -> list[str]:
         case {"problems": []}:
             return [f"{path} has changed since: restart or reload the relay (SIGHUP) to use it."]
         case {"state": "last_valid"}:
-            said = f"{path} is wrong, and the last valid configuration in its place:"
+            said = f"{path} is wrong; the last valid configuration is used instead:"
         case _:
-            said = f"{path} is wrong, and what was read before in its place:"
+            said = f"{path} is wrong; what was read before is used instead:"
     return [said, *(f"  {printable(problem)}" for problem in found["problems"])]
 
 

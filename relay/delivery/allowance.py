@@ -16,9 +16,10 @@ NUMBERS = {"used": int, "most": int, "share": (int, float), "until": int}
 
 
 class Allowance:
-    """One sink's. A plugin may put anything into `quota`, at any time, and none of it raises here.
+    """The allowance of one sink.
 
-    What cannot be read limits nothing: the courier asks with each claim, and ends by an error.
+    A plugin may put anything into `quota`, at any time, and none of it raises here. What cannot be
+    read limits nothing: the courier asks with each claim, and ends by an error.
     """
 
     def __init__(self, sink: Sink, log: logging.Logger) -> None:
@@ -51,7 +52,8 @@ class Allowance:
         if not self._told:
             self._told = True
             self._log.error(
-                "its quota cannot be read: it goes on without; correct the plugin", exc_info=error
+                "its quota cannot be read: it goes on without one; correct the plugin",
+                exc_info=error,
             )
 
 

@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 
 class Depot:
-    """One sink's. `rouse` tells it of new work."""
+    """The depot of one sink. `rouse` tells it of new work."""
 
     def __init__(self, config: SinkConfig, store: Store, clock: Clock) -> None:
         self._name = config.name

@@ -21,7 +21,7 @@ FILL_STEPS = 10
 
 
 class Feeder:
-    """One sink's. What it has claimed waits in a short queue for the next free worker."""
+    """The feeder of one sink. What it has claimed waits in a short queue for a free worker."""
 
     def __init__(
         self,

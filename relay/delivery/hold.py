@@ -25,7 +25,7 @@ Save = Callable[[SinkState], Awaitable[None]]
 
 
 class Hold:
-    """One sink's hold. `changed` is called, and the state saved, whenever it changes.
+    """The hold of one sink. `changed` is called, and the state saved, whenever it changes.
 
     The reasons that it keeps and shows hold no contact's number.
     """
@@ -46,7 +46,7 @@ class Hold:
         self._active = ActiveClock(clock, state.active)
         self._changed = asyncio.Event()
         # When all halts are over, by the clock that cannot jump.
-        self._over_at = clock.monotonic() + whole(state)
+        self._over_at = clock.monotonic() + planned(state)
 
     @property
     def paused(self) -> bool:
@@ -171,6 +171,6 @@ def over_at(state: SinkState) -> int:
     return state.parked_until if state.paused is None else state.probe_at
 
 
-def whole(state: SinkState) -> float:
-    """For how many seconds it was to be halted: no longer now, whatever the wall clock says."""
+def planned(state: SinkState) -> float:
+    """For how many seconds it was halted: it waits no longer, whatever the wall clock says."""
     return (over_at(state) - state.halted_at) / MICROSECONDS

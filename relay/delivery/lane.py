@@ -10,7 +10,7 @@ from relay.delivery.until import until
 
 
 class Lane:
-    """One sink's. `waiting` says that there may be some; at the start nobody knows."""
+    """The lane of one sink. While `waiting`, there may be some in it: at the start nobody knows."""
 
     def __init__(self, limit: int, depot: Depot, trips: Trips, hold: Hold, clock: Clock) -> None:
         self._limit = limit

@@ -27,7 +27,7 @@ class Lessons:
         self._streak.end()
 
     async def learn(self, result: Result, *, trial: bool) -> None:
-        """Of a `trial` that failed, its courier knows what to make."""
+        """Learn from a result; what a failed `trial` says of the sink, the recovery sees to."""
         claim, outcome = result.claim, result.outcome
         match outcome:
             case Delivered():

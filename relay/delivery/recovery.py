@@ -15,7 +15,7 @@ from relay.sink import Sink
 
 
 class Recovery:
-    """One sink's. `opened` is set for good when the sink is open."""
+    """The recovery of one sink. `opened` is set for good when the sink is open."""
 
     def __init__(
         self,

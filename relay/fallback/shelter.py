@@ -42,8 +42,11 @@ class Shelter:
         self._refusal = ""
         self._unauthorized = 0
         self._direct = False
+        """Whether callbacks go to the store, and not to the spill."""
         self._wanted = asyncio.Event()
+        """Set while there is a spill to be imported."""
         self._turned = asyncio.Event()
+        """Clear while the last of the spill is imported, for which new callbacks wait."""
         self._turned.set()
         self._importing = asyncio.Lock()
         self._tasks: list[asyncio.Task[None]] = []
@@ -62,7 +65,7 @@ class Shelter:
         if not self._direct:
             self._wanted.set()
         importer = Importer(intake, store, self._spill)
-        self._tasks.append(asyncio.create_task(self._come_home(importer)))
+        self._tasks.append(asyncio.create_task(self._import_when_wanted(importer)))
 
     async def stop(self) -> None:
         """What is in the spill stays there for the next start."""
@@ -156,7 +159,7 @@ class Shelter:
             raise StoreFull(self._refusal) from error
         self._refusal = ""
 
-    # and home
+    # back to the store
 
     async def _watch(self) -> None:
         while True:
@@ -182,16 +185,16 @@ class Shelter:
         if self._reserve.store_low and self._direct:
             self._turn_away(StoreFull(ALMOST_FULL))
 
-    async def _come_home(self, importer: Importer) -> None:
+    async def _import_when_wanted(self, importer: Importer) -> None:
         while True:
             await self._wanted.wait()
             await self._clock.sleep(TRY_AGAIN)
             try:
                 await self._import(importer)
             except Exception as error:  # noqa: BLE001  whatever it is, callbacks are to be kept
-                self._hindered(error)
+                self._import_failed(error)
 
-    def _hindered(self, error: Exception) -> None:
+    def _import_failed(self, error: Exception) -> None:
         expected = isinstance(error, StoreError | OSError)
         trouble = str(error) if expected else type(error).__name__
         if trouble != self._trouble:
@@ -224,7 +227,7 @@ class Shelter:
         finally:
             self._turned.set()
         self._unauthorized = 0
-        log.warning("callbacks go to the store again, as have %d from the spill", number)
+        log.warning("callbacks go to the store again; %d from the spill were brought there", number)
         try:
             await self._spill.remove()
         except OSError as error:

@@ -1,9 +1,7 @@
 """The restore: a copy takes the store's place, and what came since it was made goes to the spill.
 
-So does what waited in the spill when it was made, if it is a backup.
-
-From there the next start takes it in, under the ids that the senders were told; the release that
-starts may be an older one.
+So does what waited in the spill when it was made, if it is a backup. From there the next start
+takes it in, under the ids that the senders were told; the release that starts may be an older one.
 """
 
 import contextlib

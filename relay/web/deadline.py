@@ -45,7 +45,7 @@ class Deadline:
             self._timer.cancel()
 
     def waited(self) -> float:
-        """Which share of the time is up; -1 where there is all the time of the world."""
+        """Which share of the time is up; -1 where none is set."""
         if self._at == math.inf:
             return -1.0
         return 1 - (self._at - self._loop.time()) / self._patience

@@ -20,7 +20,7 @@ REMINDER = 60.0
 
 
 class Door:
-    """See above. `now` gives seconds that only go forward."""
+    """The door of one source. `now` gives seconds that only go forward."""
 
     def __init__(self, name: str, source: SourceConfig, now: Callable[[], float]) -> None:
         self.tokens = Tokens(token.get_secret_value() for token in source.tokens)

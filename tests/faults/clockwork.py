@@ -49,6 +49,6 @@ if __name__ == "__main__":
     depot.LOOK_ANYWAY = 1.0  # what helps where it jumps between a look and what is made of that
     if sys.argv[1] == "--credulous":
         del sys.argv[1]
-        hold.whole = lambda _state: math.inf
+        hold.planned = lambda _state: math.inf
         claims.heed_clock = lambda *_: None
     main(sys.argv[1:])
