@@ -37,6 +37,12 @@ OF_NOBODY_ELSE = 9999
 """The contact of the fresh events."""
 CONTROL = "http://relay/api/v1"
 RUN = ("-m", "relay.cli", "run")
+EAGER = (
+    *("-m", "altered"),
+    *("relay.fallback.breakage.FIRST=1", "relay.service.TRY_AGAIN=1"),
+    "run",
+)
+"""A relay that tries a store that broke, or that cannot be opened, again after a second."""
 
 CONFIG = """
 server: {{listen: "127.0.0.1:{port}"}}

@@ -6,7 +6,7 @@ import shutil
 
 import httpx
 from oracle import Senders
-from relays import POLL, Relay, Sender
+from relays import EAGER, POLL, Relay, Sender
 from stubs.receiver import Receiver
 
 NOTICED_WITHIN = 30.0
@@ -29,7 +29,7 @@ async def has_its_store(relay) -> None:
 
 async def test_callbacks_after_a_deletion_are_kept_and_it_is_told(tmp_path):
     async with Receiver() as receiver:
-        relay = Relay(tmp_path / "relay", receiver.url, archive=False)
+        relay = Relay(tmp_path / "relay", receiver.url, archive=False, command=EAGER)
         try:
             await relay.start()
             async with Sender(relay.port, Senders()) as sender:
