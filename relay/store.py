@@ -222,13 +222,17 @@ class EventRow:
 
 @dataclass(frozen=True, slots=True)
 class EventFilter:
-    """Which events; None is no bound. `since` and `until` are microseconds, `until` exclusive."""
+    """Which events; None is no bound. `since` and `until` are microseconds, `until` exclusive.
+
+    Without `copies`, what was replayed as new is left out.
+    """
 
     source: str | None = None
     kind: str | None = None
     keyword: str | None = None
     since: int | None = None
     until: int | None = None
+    copies: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from datetime import datetime
 from types import SimpleNamespace
 
 import httpx
@@ -290,6 +291,26 @@ async def test_a_replay_as_new_stores_copies_and_ends(relay):
     copy = await relay.ask.get(f"/events/{events[0]['id']}")
     assert copy["id"] not in ids
     assert [each["sink"] for each in copy["deliveries"]] == ["crm"]
+
+
+async def test_copies_are_not_replayed_themselves(relay):
+    """They were made for one sink; another would take each for an event that it lacks."""
+    await receive(relay, WEB_FORM, WEB_FORM)
+    for _ in range(2):
+        assert (await relay.ask.post("/replay", sink="crm", as_new=True))["made"] == 2
+    assert (await relay.ask.get("/status"))["events"] == 6
+    ask = relay.ask_with(YAML + "  young: {plugin: csv, options: {path: young.csv}}\n")
+    assert (await ask.post("/replay", sink="young"))["made"] == 2
+
+
+async def test_a_replay_says_where_to_go_on(relay):
+    await receive(relay, WEB_FORM, POLL)
+    first = await relay.ask.post("/replay", sink="crm", as_new=True, limit=1)
+    assert first["next"] == 1
+    since = int(datetime.fromisoformat(first["behind"]).timestamp() * 1_000_000)
+    (event,) = [each for each in await relay.ask.get("/events") if each["seq"] == 1]
+    assert first["behind"] > event["time"]
+    assert (await relay.ask.post("/replay", sink="crm", since=since))["first"] in (2, None)
 
 
 async def test_a_replay_names_the_events_whose_when_fails(relay):

@@ -11,6 +11,7 @@ from relay.cli.moment import Resolve
 from relay.cli.output import count, print_json, printable, progress
 from relay.cli.preview import as_text
 from relay.configuration.config import Config
+from relay.control.questions import CHUNK
 
 
 @click.command()
@@ -33,7 +34,8 @@ def replay(
     """Deliver events again to a sink, by its `when` and `map` of today.
 
     Events that are older than the sink count too. The ids stay the same unless --as-new, so
-    that a sink which has an event already does not take it twice.
+    that a sink which has an event already does not take it twice. What --as-new made before is
+    left out.
     """
     if since is None and until is None:
         raise click.UsageError("say which events, with --since or --until (--since 2h)")
@@ -57,8 +59,15 @@ async def _replayed(
     records: list[dict[str, Any]] = []
     position: dict[str, int] = {}
     start = None
+    behind = None
     while True:
-        answer = await session.post("/replay", **asked, **position)
+        try:
+            answer = await session.post("/replay", **asked, **position)
+        except BaseException:  # Ctrl-C, or the relay has stopped
+            if behind and not asked["dry_run"]:
+                _say_how_far(total["made"], behind, as_new=asked["as_new"])
+            raise
+        behind = answer["behind"] or behind
         start = start or answer["first"]
         for name in total:
             total[name] += answer[name]
@@ -77,6 +86,19 @@ async def _replayed(
     if as_json and asked["dry_run"]:
         print_json(records)
     return total
+
+
+def _say_how_far(made: int, behind: str, *, as_new: bool) -> None:
+    """Where to go on: what goes once more as new is doubled."""
+    click.echo(
+        f"Broken off: {count(made, 'event')} on the way, of those before {behind}.", err=True
+    )
+    if as_new:
+        click.echo(
+            f"What goes --as-new once more is doubled: go on with --since {behind},"
+            f" when you have looked whether the next {CHUNK} have gone, too.",
+            err=True,
+        )
 
 
 def _print_record(record: dict[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """Questions: what the commands may ask of control, checked."""
 
+from dataclasses import replace
 from uuid import UUID
 
 import pydantic
@@ -57,6 +58,10 @@ class ReplayBody(Where):
     limit: int = pydantic.Field(default=CHUNK, ge=1, le=CHUNK)
     as_new: bool = False
     dry_run: bool = False
+
+    def filter(self) -> EventFilter:
+        """Of copies the first ones go: theirs were for one sink, and are no news to it."""
+        return replace(super().filter(), copies=False)
 
 
 class ReleaseBody(Body):

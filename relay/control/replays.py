@@ -12,6 +12,7 @@ from relay.control.named import Named
 from relay.control.questions import DeadQuery, Deliveries, ReplayBody
 from relay.control.views import delivery_view
 from relay.delivery.workers import Workers
+from relay.event import timestamp
 from relay.preview import matches, preview
 from relay.store import EventFilter, EventRow, State, Store
 from relay.templates.expressions import EvaluationError
@@ -50,7 +51,10 @@ class Replays:
         return {"discarded": await self._store.discard(body.sink, body.seqs)}
 
     async def replay(self, request: Request) -> dict[str, Any]:
-        """One chunk; `next` is the `after` of the following one, None at the end."""
+        """One chunk; `next` is the `after` of the following one, None at the end.
+
+        `behind` is the moment after its last event came.
+        """
         body = await body_of(request, ReplayBody)
         sink = self._named.enabled(body.sink)
         through = await self._store.last_seq() if body.through is None else body.through
@@ -65,6 +69,7 @@ class Replays:
             "first": rows[0].seq if rows else None,
             "next": rows[-1].seq if more else None,
             "through": through,
+            "behind": timestamp(rows[-1].received + 1) if rows else None,
         }
         if body.dry_run:
             answer["records"] = [await self._record(sink, row) for row in wanted]

@@ -156,6 +156,12 @@ def deliveries(
     return [_delivery(row) for row in found]
 
 
+NO_COPY = (
+    "(rank IS NULL OR NOT EXISTS (SELECT 1 FROM events first"
+    " WHERE first.seq = events.rank AND first.received = events.received))"
+)
+
+
 def _number(connection: apsw.Connection, sql: str, bindings: Sequence[Any] = ()) -> int:
     return rows.every(connection, sql, bindings)[0][0]  # type: ignore[no-any-return]
 
@@ -169,6 +175,8 @@ def _terms(where: EventFilter) -> tuple[list[str], list[Any]]:
         "received < ?": where.until,
     }
     terms = [term for term, value in wanted.items() if value is not None]
+    if not where.copies:
+        terms.append(NO_COPY)
     return terms, [value for value in wanted.values() if value is not None]
 
 
