@@ -107,8 +107,8 @@ class Upkeep:
                 await self._round(now)
             else:
                 log.warning(
-                    "nothing is purged: the clock has jumped ahead; it is believed in a day, or set"
-                    " it right"
+                    "nothing is purged: the clock has jumped ahead; set it right, or it is believed"
+                    " after a day"
                 )
             await clock.sleep(pause(clock.monotonic() - began))
 
