@@ -9,9 +9,12 @@ from pathlib import Path
 from urllib.parse import quote, unquote_to_bytes
 
 import httpx
+import pytest
 from oracle import Senders
 from relays import PATIENCE, POLL, Relay
 from stubs.receiver import Receiver, status
+
+pytestmark = pytest.mark.timeout(180)  # many commands at once, on a busy machine
 
 CANARY = "+13475550182"
 NATIONAL = "3475550182"
