@@ -51,7 +51,7 @@ def test_a_command_ends_in_order_whatever_it_is_given(odd, arguments, closed, st
 @pytest.mark.parametrize("name", ["", "../status"])
 def test_what_names_nothing_is_said_to_be_no_name(odd, name):
     found = odd("events", "show", name)
-    assert (found.returncode, b"is neither a name nor an id" in found.stderr) == (2, True)
+    assert (found.returncode, b"is neither a name nor an id" in found.stderr) == (1, True)
 
 
 def test_what_is_no_text_is_said_to_be_none(odd):

@@ -75,9 +75,9 @@ async def session(config: Config) -> AsyncIterator[Client]:
 
 
 def part(text: str) -> str:
-    """What somebody typed, as one part of a path. Raises UsageError for what names nothing."""
+    """What somebody typed, as one part of a path. Raises ClickException for what names nothing."""
     if not text or "/" in text:
-        raise click.UsageError(f"{text!r} is neither a name nor an id")
+        raise click.ClickException(f"{text!r} is neither a name nor an id")
     return quote(text, safe="")
 
 
