@@ -6,11 +6,14 @@ Clients come from addresses of their own: all of 127.0.0.0/8 is this machine.
 import asyncio
 import contextlib
 import errno
+import gc
 import math
 import socket
 import ssl
 import time
+import weakref
 from ipaddress import ip_network
+from typing import ClassVar
 
 import pytest
 from certificates import certify
@@ -532,3 +535,41 @@ async def test_a_doorman_without_descriptors_rests_and_goes_on(certificate, capl
         await server.drain(patience=1)
     told = [each for each in caplog.messages if "Too many open files" in each]
     assert len(told) == 3
+
+
+# what is left of a connection
+
+
+class Remembered(Protocol):
+    """As patient as the short form, and known after it has gone."""
+
+    receive_timeout = 0.3
+    linger_timeout = 0.1
+    made: ClassVar[list[weakref.ref]] = []
+
+    def connection_made(self, transport) -> None:
+        super().connection_made(transport)
+        self.made.append(weakref.ref(self))
+
+
+async def test_a_connection_that_has_gone_leaves_nothing_to_the_garbage_collector():
+    """What lives for seconds is collected after hours: slow clients would fill the memory."""
+    Remembered.made.clear()
+    gc.disable()
+    try:
+        async with crowd(hello, protocol=Remembered) as clients:
+            assert (await clients.ask()).body == b"hello"
+            mute, _ = await clients.open(2)
+            slow, _ = await clients.open(3, sends=BEGINNING)
+            for reader in (mute, slow):
+                assert (await gone(reader)).startswith(b"HTTP/1.1 408")
+            _, writer = await clients.open(4, sends=KEEPING)
+            await seen(clients.running, 1)
+            writer.transport.abort()
+            await seen(clients.running, 0)
+            async with asyncio.timeout(10):
+                while any(made() for made in Remembered.made):
+                    await asyncio.sleep(0.01)
+            assert len(Remembered.made) == 4
+    finally:
+        gc.enable()

@@ -44,6 +44,11 @@ class Deadline:
         if self._timer is not None:
             self._timer.cancel()
 
+    def end(self) -> None:
+        """Let go of everything; nothing is missed any more."""
+        self.cancel()
+        self._timer, self._missed = None, _nothing
+
     def waited(self) -> float:
         """Which share of the time is up; -1 where none is set."""
         if self._at == math.inf:
@@ -64,3 +69,7 @@ class Deadline:
             self._set_timer(max(TURN, min(late, self._patience)), put_off=self._at)
         elif self._at < math.inf:
             self._set_timer(-late)
+
+
+def _nothing() -> None:
+    """What happens when nobody waits."""

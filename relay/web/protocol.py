@@ -103,9 +103,12 @@ class Protocol(HttpToolsProtocol):
         self.flow.resume_writing()
         if self.exchange is not None:
             self.exchange.disconnected()
-        self._deadline.cancel()
+        self._deadline.end()
         self._deaf = True
         self._buffer = b""
+        # These know the connection, too: a ring that the garbage collector would find far too late.
+        self.exchange = None
+        del self.parser
 
     def eof_received(self) -> bool | None:  # type: ignore[override]
         """A sender that only half closes still gets its answer."""
