@@ -5,6 +5,11 @@ from pathlib import Path
 import pytest
 import uvloop
 from clock import ManualClock
+from hypothesis import HealthCheck, settings
+
+# A machine that stands still for a second makes no test wrong.
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
 
 
 @pytest.fixture(scope="session")
