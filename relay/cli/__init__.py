@@ -96,7 +96,7 @@ def _fill_in() -> None:
     """Open what is closed of the standard streams; else files would get their descriptors."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
-            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115  it stays open
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import apsw
 
 from relay.sqlite import rows
+from relay.sqlite.memory import LAST_SEQ
 
 SAME_STORE = (
     "SELECT (SELECT value FROM main.meta WHERE name = 'contact_key')"
@@ -28,10 +29,6 @@ LAST = f"SELECT seq, contact, source, word, received FROM main.consents w WHERE 
 ACCEPTED = (
     "SELECT seq, name, accepted FROM main.words_accepted w JOIN main.sinks ON sinks.id = w.sink"
     f" WHERE {WITHOUT_EVENT}"
-)
-HIGHEST = (
-    "SELECT max(ifnull((SELECT max(seq) FROM events), 0),"
-    " ifnull((SELECT value FROM meta WHERE name = 'last_seq'), 0))"
 )
 NEW_SINK = "INSERT OR IGNORE INTO sinks (name, cursor) VALUES (?, ?)"
 HEARD = "INSERT OR IGNORE INTO words_accepted SELECT ?, id, ? FROM sinks WHERE name = ?"
@@ -78,7 +75,7 @@ def write(words: LastWords, copy: Path) -> None:
 
 
 def _write(connection: apsw.Connection, words: LastWords) -> None:
-    highest: int = rows.value(connection, HIGHEST)
+    highest: int = rows.value(connection, LAST_SEQ)
     given = {word[0]: number for number, word in enumerate(words.every, start=highest + 1)}
     if rows.value(connection, TABLE.format("main")):
         connection.executemany(

@@ -11,6 +11,11 @@ from relay.sqlite import rows
 from relay.store import OPEN_STATES, State
 
 LATER_THAN_ALL = 1 << 62
+LAST_SEQ = (
+    "SELECT max(ifnull((SELECT max(seq) FROM events), 0),"
+    " ifnull((SELECT value FROM meta WHERE name = 'last_seq'), 0))"
+)
+"""The highest that was ever given; its event may be gone."""
 
 
 class Flight(NamedTuple):
@@ -57,11 +62,7 @@ class Memory:
         self.contact_key = rows.value(
             connection, "SELECT value FROM meta WHERE name = 'contact_key'"
         )
-        self.last_seq = rows.value(
-            connection,
-            "SELECT max(ifnull((SELECT max(seq) FROM events), 0),"
-            " ifnull((SELECT value FROM meta WHERE name = 'last_seq'), 0))",
-        )
+        self.last_seq = rows.value(connection, LAST_SEQ)
         self.any_consent = bool(rows.value(connection, "SELECT EXISTS (SELECT 1 FROM consents)"))
         found = rows.every(connection, "SELECT name, id, cursor FROM sinks")
         self.sink_ids = {name: number for name, number, _ in found}

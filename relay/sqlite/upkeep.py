@@ -26,11 +26,11 @@ class Upkeep:
 
     def _read(self, run: Callable[..., T], *arguments: Any) -> Awaitable[T]:
         """Run it with a connection that cannot write. Raises StoreError."""
-        raise NotImplementedError
+        raise NotImplementedError  # the store has it
 
     def _write(self, run: Callable[..., T], *arguments: Any) -> Awaitable[T]:
         """Run it in a transaction; what it returns, once that is on disk. Raises StoreError."""
-        raise NotImplementedError
+        raise NotImplementedError  # the store has it
 
     async def words(self, *, after: int, limit: int = 500) -> list[Word]:
         """As in Store."""
