@@ -1,9 +1,14 @@
-"""Stores as earlier releases left them: older/schema-N.sql was written out of such a file."""
+"""Stores as earlier releases left them: older/schema-1.sql was written out of such a file.
+
+A later schema is what its release made of that file.
+"""
 
 import contextlib
 from pathlib import Path
 
 import apsw
+
+from relay.sqlite.connection import migrations
 
 OLDER = Path(__file__).parent / "older"
 EVENTS = 41
@@ -14,7 +19,11 @@ def make_older(path: Path, schema: int = 1) -> Path:
     """The store of a release that knew no later schema."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with contextlib.closing(apsw.Connection(str(path))) as connection:
-        connection.execute((OLDER / f"schema-{schema}.sql").read_text()).fetchall()
+        connection.execute((OLDER / "schema-1.sql").read_text()).fetchall()
+        for number, script in enumerate(migrations()[1:schema], start=2):
+            connection.execute(
+                f"BEGIN; {script}; PRAGMA user_version = {number}; COMMIT"
+            ).fetchall()
     return path
 
 

@@ -296,9 +296,21 @@ async def test_an_older_store_is_copied_before_it_is_changed(tmp_path, newer, ca
     assert f"the store gets schema {newer}; as it was before, it is {copy}" in caplog.text
     after = content(path)
     assert after["user_version"] == [(newer,)]
-    assert after["events"] == before["events"]
-    assert after["quarantine"] == before["quarantine"]
+    assert after["events"] == [(*row, "", 0) for row in before["events"]]
+    assert after["quarantine"] == [(*row, "", "", None) for row in before["quarantine"]]
     assert after["attempts"] == before["attempts"]
+
+
+def test_a_store_of_the_second_schema_keeps_all_it_has(tmp_path):
+    path = make_older(tmp_path / "relay.db", schema=2)
+    before = content(path)
+    connection.connect_writer(path).close()
+    assert content(tmp_path / "relay.db.before-schema-3") == before
+    after = content(path)
+    assert after["events"] == [(*row, "", 0) for row in before["events"]]
+    assert after["quarantine"] == [(*row, "", "", None) for row in before["quarantine"]]
+    for table in before.keys() - {"events", "quarantine", "user_version"}:
+        assert after[table] == before[table], table
 
 
 async def test_the_copy_has_what_stands_in_the_log_alone(tmp_path, newer):

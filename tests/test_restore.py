@@ -26,7 +26,7 @@ from relay.clock import SystemClock
 from relay.configuration import config
 from relay.sqlite import SqliteStore, backup, connection, restore
 from relay.sqlite.connection import connect_reader, lock, look_into
-from relay.store import Before, StoreError, StoreFull, StoreLocked
+from relay.store import Before, EventFilter, StoreError, StoreFull, StoreLocked
 
 NOW = 1_800_000_100.0
 STORED = 1_800_000_000_000_000
@@ -245,6 +245,25 @@ async def test_what_was_said_since_outlives_its_event_here_too(tmp_path, again):
         assert (found, [word for word, _ in words]) == (True, ["opt_in", "opt_out"])
         await life(loaded, [form(1, "START")], events=2)
         assert not (await opted_out(loaded))[0]
+
+
+async def test_what_came_with_a_callback_comes_back_with_it(tmp_path):
+    """Its Content-Encoding, and of what is in quarantine the sender and the digest of its token."""
+    loaded = settings(tmp_path, "http://127.0.0.1:9")
+    store = await SqliteStore.open(loaded.store)
+    back_up(loaded)
+    more = {"encoding": "gzip", "sender": "192.0.2.7", "token_digest": b"\xff\x00"}
+    event = said("START", STORED)._replace(encoding="identity")
+    await store.add(await Intake(loaded, store, SystemClock()).arrival(event))
+    await store.quarantine(said("STOP", STORED + 1)._replace(**more), 401, "the token is wrong")
+    await store.close()
+    assert kept(loaded.store).since == 2
+    async with sheltered(tmp_path) as shelter:
+        await shelter.home()
+        (row,) = await shelter.store.events_after(EventFilter(), after=0)
+        (held,) = await shelter.store.quarantined()
+    assert row.callback == event
+    assert held.callback == said("STOP", STORED + 1)._replace(**more)
 
 
 async def test_the_copy_of_another_store_gets_no_words_of_this_one(tmp_path):

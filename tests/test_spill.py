@@ -57,6 +57,9 @@ callbacks = st.builds(
     body=bytes_,
     received=st.integers(0, 2**62),
     test=st.booleans(),
+    encoding=texts,
+    sender=texts,
+    token_digest=st.none() | st.binary(min_size=1, max_size=60),
 )
 
 
@@ -97,6 +100,17 @@ def test_what_a_later_release_wrote_more_is_left_out():
     record["callback"]["later"] = record["later"] = 1
     text = orjson.dumps(record)
     assert decode(b"%08x %s\n" % (zlib.crc32(text), text)) == spilled(1)
+
+
+def test_a_line_of_an_earlier_release_is_read():
+    """As schema 2 wrote it: without the encoding, the sender and the token."""
+    line = (
+        b'9f60ce53 {"id":"id-1","callback":{"source":"sumotext","method":"POST","query":"a=1",'
+        b'"content_type":"text/plain","body":"\xc3\xbf","received":7,"test":true,"traceparent":null}}\n'
+    )
+    found = Callback("sumotext", "POST", b"a=1", "text/plain", b"\xff", 7, test=True)
+    assert decode(line) == Spilled("id-1", found)
+    assert encode(Spilled("id-1", found)) == line
 
 
 def test_a_record_of_another_shape_is_none():

@@ -578,6 +578,24 @@ async def test_the_last_thousand_callbacks_with_a_wrong_token_are_kept(store):
     assert (found.status, found.reason, found.callback) == (422, "no kind", callback)
 
 
+async def test_a_quarantined_callback_keeps_all_that_is_known_of_it(store):
+    callback = arrival().callback._replace(
+        test=True, encoding="gzip", sender="192.0.2.7", token_digest=b"\xff\x00"
+    )
+    kept = await store.quarantine(callback, 401, "token")
+    assert (await store.quarantined_one(kept)).callback == callback
+    plain = arrival().callback
+    kept = await store.quarantine(plain, 422, "no kind")
+    assert (await store.quarantined_one(kept)).callback == plain
+
+
+async def test_an_event_keeps_the_encoding_of_its_body(store):
+    new = arrival()
+    new = new._replace(callback=new.callback._replace(encoding="gzip"))
+    await store.add(new)
+    assert (await store.event(new.event.id)).callback == new.callback
+
+
 async def test_release_turns_a_quarantined_callback_into_an_event(store):
     new = arrival()
     kept = await store.quarantine(new.callback, 422, "no kind")

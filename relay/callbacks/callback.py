@@ -7,7 +7,9 @@ class Callback(NamedTuple):
     """One request, as bytes. `repr` shows no bytes, as they hold the contact's number.
 
     `received` is microseconds since the epoch; `test` marks callbacks made by `relay send`;
-    `traceparent` is the trace it came in, where traces are wanted.
+    `traceparent` is the trace it came in, where traces are wanted. `encoding` is the
+    Content-Encoding of the body. `sender` is the address that it came from, `token_digest` a keyed
+    digest of the token that it came with; empty and None where that is not known.
     """
 
     source: str
@@ -18,6 +20,9 @@ class Callback(NamedTuple):
     received: int
     test: bool = False
     traceparent: str | None = None
+    encoding: str = ""
+    sender: str = ""
+    token_digest: bytes | None = None
 
     def __repr__(self) -> str:
         return f"Callback(source={self.source!r}, method={self.method!r}, …)"

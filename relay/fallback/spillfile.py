@@ -21,7 +21,10 @@ from relay import folder
 from relay.callbacks.callback import Callback
 from relay.store import StoreLocked
 
-BYTES = ("query", "body")
+BYTES = ("query", "body", "token_digest")
+OPTIONAL = ("encoding", "sender", "token_digest")
+"""Left out of a line where they are empty, as in the lines of earlier releases."""
+
 SUM = 8
 """Hexadecimal digits of the checksum."""
 
@@ -62,8 +65,11 @@ class Chunk:
 
 def encode(spilled: Spilled) -> bytes:
     """The record as a line."""
-    callback = spilled.callback._asdict()
-    callback |= {name: callback[name].decode("latin-1") for name in BYTES}
+    callback = {
+        name: value.decode("latin-1") if name in BYTES else value
+        for name, value in spilled.callback._asdict().items()
+        if value or name not in OPTIONAL
+    }
     kept = {} if spilled.status is None else {"status": spilled.status, "reason": spilled.reason}
     kept |= {"late": True} if spilled.late else {}
     record = orjson.dumps({"id": spilled.id, **kept, "callback": callback})
@@ -78,7 +84,7 @@ def decode(line: bytes) -> Spilled | None:
             return None
         found: dict[str, Any] = orjson.loads(record)
         callback = _known(Callback, found.pop("callback"))
-        callback |= {name: callback[name].encode("latin-1") for name in BYTES}
+        callback |= {name: callback[name].encode("latin-1") for name in BYTES if name in callback}
         return Spilled(**_known(Spilled, found), callback=Callback(**callback))
     except (AttributeError, KeyError, TypeError, ValueError):
         return None

@@ -43,7 +43,11 @@ def add_all(
             fresh.append(Fresh(memory.last_seq, contact, rank, arrival))
         receipts.append(receipt)
     routes = [_route(connection, memory, each) for each in fresh]
-    rows.insert(connection, "events", list(map(_event_row, fresh, routes)))
+    rows.insert(
+        connection,
+        "events",
+        [_event_row(memory, *each) for each in zip(fresh, routes, strict=True)],
+    )
     _announce(memory, routes)
     for each in fresh:
         _insert_special(connection, memory, each)
@@ -105,7 +109,7 @@ def _route(connection: apsw.Connection, memory: Memory, fresh: Fresh) -> int:
     return memory.route(connection, tuple(names))
 
 
-def _event_row(fresh: Fresh, route: int) -> tuple[Any, ...]:
+def _event_row(memory: Memory, fresh: Fresh, route: int) -> tuple[Any, ...]:
     arrival = fresh.arrival
     event, callback = arrival.event, arrival.callback
     return (
@@ -124,6 +128,8 @@ def _event_row(fresh: Fresh, route: int) -> tuple[Any, ...]:
         callback.query,
         callback.content_type,
         callback.body,
+        callback.encoding,
+        memory.text_hash(event.data.get("message")),
     )
 
 

@@ -90,10 +90,15 @@ class Memory:
 
     def contact(self, source: str, mobile: str) -> int:
         """The contact's number in the store: a keyed hash, 63 bits."""
+        return self._hash(f"{source}\0{mobile}")
+
+    def text_hash(self, message: str | None) -> int:
+        """A message's text as a number above 0: a keyed hash, 63 bits."""
+        return self._hash(message or "") or 1
+
+    def _hash(self, text: str) -> int:
         digest = blake2b(
-            f"{source}\0{mobile}".encode("utf-8", "surrogatepass"),
-            digest_size=8,
-            key=self.contact_key,
+            text.encode("utf-8", "surrogatepass"), digest_size=8, key=self.contact_key
         ).digest()
         return int.from_bytes(digest, "big") >> 1
 

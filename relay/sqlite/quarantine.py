@@ -12,7 +12,8 @@ from relay.sqlite.memory import Memory
 from relay.store import UNAUTHORIZED, UNAUTHORIZED_KEPT, Arrival, Quarantined, Receipt
 
 COLUMNS = (
-    "lower(hex(id)), received, source, status, reason, method, query, content_type, body, test"
+    "lower(hex(id)), received, source, status, reason, method, query, content_type, body, test,"
+    " encoding, sender, token_digest"
 )
 
 
@@ -26,7 +27,8 @@ def quarantine(
     """Keep a callback; of those with a wrong token only the last ones."""
     connection.execute(
         "INSERT INTO quarantine (id, received, source, status, reason, test, method, query,"
-        " content_type, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        " content_type, body, encoding, sender, token_digest)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             id_bytes(quarantine_id),
             callback.received,
@@ -38,6 +40,9 @@ def quarantine(
             callback.query,
             callback.content_type,
             callback.body,
+            callback.encoding,
+            callback.sender,
+            callback.token_digest,
         ),
     )
     if status == UNAUTHORIZED:
@@ -92,8 +97,20 @@ def one(connection: apsw.Connection, quarantine_id: str) -> Quarantined | None:
 
 
 def _quarantined(row: Sequence[Any]) -> Quarantined:
-    digits, received, source, status, reason, method, query, content_type, body, test = row
-    callback = Callback(source, method, query, content_type, body, received, bool(test))
+    digits, received, source, status, reason, method, query, content_type, body, test, *rest = row
+    encoding, sender, token_digest = rest
+    callback = Callback(
+        source,
+        method,
+        query,
+        content_type,
+        body,
+        received,
+        bool(test),
+        encoding=encoding,
+        sender=sender,
+        token_digest=token_digest,
+    )
     return Quarantined(_uuid(digits), received, source, status, reason, callback)
 
 

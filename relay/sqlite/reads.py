@@ -18,7 +18,7 @@ from relay.store import (
     State,
 )
 
-EVENT = "seq, source, received, event, method, query, content_type, body"
+EVENT = "seq, source, received, event, method, query, content_type, body, encoding"
 DELIVERY = (
     "sinks.name, d.seq, json_extract(e.event, '$.id'), json_extract(e.event, '$.type'),"
     " e.received, d.state, d.attempts, d.due, d.error, d.reference, d.settled"
@@ -195,9 +195,11 @@ def _event_row(
     deliveries: list[DeliveryRow],
     attempts: list[tuple[str, int, Attempt]],
 ) -> EventRow:
-    seq, source, received, text, method, query, content_type, body = row
+    seq, source, received, text, method, query, content_type, body, encoding = row
     event = Event.from_json(text)
-    callback = Callback(source, method, query, content_type, body, received, event.test)
+    callback = Callback(
+        source, method, query, content_type, body, received, event.test, encoding=encoding
+    )
     return EventRow(seq, source, received, event, callback, deliveries, attempts)
 
 

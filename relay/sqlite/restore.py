@@ -27,7 +27,7 @@ from relay.sqlite.connection import connect_reader, lock, look_into
 # released after its contact had opted out stands before that, and is no later word of it.
 EVENTS_SINCE = (
     "SELECT id, source, method, query, content_type, body, received,"
-    " ifnull(json_extract(event, '$.test'), 0), NULL, '', rank IS NOT NULL"
+    " ifnull(json_extract(event, '$.test'), 0), NULL, '', rank IS NOT NULL, {encoding}, '', NULL"
     " FROM main.events e"
     " WHERE NOT EXISTS (SELECT 1 FROM copy.events c WHERE c.id = e.id)"
     " AND NOT (rank IS NOT NULL AND EXISTS"
@@ -35,10 +35,12 @@ EVENTS_SINCE = (
     " ORDER BY ifnull(rank, seq), seq"
 )
 QUARANTINED_SINCE = (
-    "SELECT id, source, method, query, content_type, body, received, test, status, reason, 0"
+    "SELECT id, source, method, query, content_type, body, received, test, status, reason, 0,"
+    " {encoding}, {sender}, {token_digest}"
     " FROM main.quarantine q"
     " WHERE NOT EXISTS (SELECT 1 FROM copy.quarantine c WHERE c.id = q.id) ORDER BY seq"
 )
+LATER_COLUMNS = {"encoding": "''", "sender": "''", "token_digest": "NULL"}
 
 
 @dataclass(slots=True)
@@ -92,8 +94,9 @@ def _since(store: Path, copy: Path, restored: Restored) -> Iterator[bytes]:
     try:
         with _beside(store, copy) as present:
             restored.erased = len(_erasures(present, "main") - _erasures(present, "copy"))
+            later = _later_columns(present)
             for query in (EVENTS_SINCE, QUARANTINED_SINCE):
-                for row in present.execute(query):
+                for row in present.execute(query.format_map(later)):
                     yield encode(_spilled(*row))
     except apsw.Error as error:
         restored.trouble = str(error)
@@ -105,6 +108,13 @@ def _beside(store: Path, copy: Path) -> Iterator[apsw.Connection]:
     with closing(connect_reader(store)) as present:
         rows.every(present, "ATTACH ? AS copy", (str(copy),))
         yield present
+
+
+def _later_columns(present: apsw.Connection) -> dict[str, str]:
+    """The columns that came with the third schema; what stands for them in an older store."""
+    found = rows.every(present, "SELECT name FROM pragma_table_info('quarantine', 'main')")
+    known = {name for (name,) in found}
+    return {name: name if name in known else older for name, older in LATER_COLUMNS.items()}
 
 
 def _erasures(connection: apsw.Connection, schema: str) -> set[int]:
@@ -127,8 +137,22 @@ def _spilled(
     status: int | None,
     reason: str,
     late: int,
+    encoding: str,
+    sender: str,
+    token_digest: bytes | None,
 ) -> Spilled:
-    callback = Callback(source, method, query, content_type, body, received, bool(test))
+    callback = Callback(
+        source,
+        method,
+        query,
+        content_type,
+        body,
+        received,
+        bool(test),
+        encoding=encoding,
+        sender=sender,
+        token_digest=token_digest,
+    )
     return Spilled(str(UUID(bytes=given_id)), callback, status, reason, bool(late))
 
 
