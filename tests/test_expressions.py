@@ -183,6 +183,8 @@ def test_map_values(environment, template, value):
         ("{{ data.fields.DOB | date('%m/%d/%Y', 'iso') }}", "2000-01-02T00:00:00"),
         ("{{ time | date('iso', '%Y-%m-%d %H:%M') }}", "2026-11-22 23:34"),
         ("{{ time | date('iso', 'iso') }}", "2026-11-22T23:34:00.123456-05:00"),
+        ("{{ time | date('iso', '%s %%s %-s') }}", "1795408440 %s 1795408440"),
+        ("{{ data.fields.DOB | date('%m/%d/%Y', '%s') }}", "946789200"),
         ("{{ data.fields.Empty | date('%Y', '%y') }}", ABSENT),
         ("{{ data.label | date('%Y', '%y') }}", ABSENT),
         ("{{ data.fields.no | first_name | default('friend') }}", "friend"),

@@ -1,11 +1,23 @@
 """Retry-After in all the forms that servers send."""
 
+import time
+
 import pytest
 
 from relay.delivery import retryafter
 
 NOW = 1_800_000_000.0  # Fri, 15 Jan 2027 08:00:00 GMT
 DAY = 86_400.0
+
+
+@pytest.fixture(params=["UTC", "America/New_York", "Asia/Tokyo"])
+def zone(request, monkeypatch):
+    """The machine's time zone for one test."""
+    with monkeypatch.context() as patched:
+        patched.setenv("TZ", request.param)
+        time.tzset()
+        yield request.param
+    time.tzset()
 
 
 @pytest.mark.parametrize(
@@ -49,7 +61,23 @@ def test_what_names_a_time_to_come_is_obeyed_up_to_a_day(value, seconds):
         "Fri, 99 Foo 2027 99:99:99 GMT",
         "\x00",
         "1" * 4000 + "x",
+        "Fri, 15 Jan 2027 08:00:30 GMT" + " (" * 30_000,
     ],
 )
 def test_anything_else_leaves_the_back_off_as_it_is(value):
     assert retryafter.parse(value, NOW) is None
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "Fri, 15 Jan 2027 08:00:30 GMT",
+        "Friday, 15-Jan-27 08:00:30 GMT",
+        "Fri Jan 15 08:00:30 2027",
+        "Fri, 15 Jan 2027 08:00:30 -0000",
+        "Fri, 15 Jan 2027 08:00:30",
+    ],
+)
+def test_every_date_is_utc_wherever_the_machine_stands(zone, value):
+    assert time.tzname[0] == {"America/New_York": "EST", "Asia/Tokyo": "JST"}.get(zone, "UTC")
+    assert retryafter.parse(value, NOW) == pytest.approx(30.0)

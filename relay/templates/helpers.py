@@ -4,6 +4,7 @@ A list, which is what a repeated field is, counts as its first item.
 """
 
 import functools
+import math
 import re
 from collections.abc import Callable
 from datetime import datetime, tzinfo
@@ -11,6 +12,9 @@ from typing import Any
 
 import phonenumbers
 from jinja2 import Undefined
+
+DIRECTIVE = re.compile(r"%[^a-zA-Z%]*(.)", re.DOTALL)
+"""One directive of strftime, with the flags and the width that the C library allows."""
 
 
 class HelperError(Exception):
@@ -51,14 +55,23 @@ def date(timezone: tzinfo) -> Callable[..., str | None]:
     """The filter `date(from, to)` for one time zone.
 
     The formats are strptime's and strftime's, or `iso`. A time that says its offset is moved
-    to the time zone; one that does not is taken as it stands.
+    to the time zone; one that does not is taken as it stands. `%s` writes seconds since the epoch.
     """
 
     def reformat(text: str, read: str, write: str) -> str:
         moment = _moment(text.strip(), read)
         if moment.tzinfo is not None:
             moment = moment.astimezone(timezone)
-        return moment.isoformat() if write == "iso" else moment.strftime(write)
+        if write == "iso":
+            return moment.isoformat()
+        return moment.strftime(DIRECTIVE.sub(lambda found: _directive(found, moment), write))
+
+    def _directive(found: re.Match[str], moment: datetime) -> str:
+        """`%s` as a number: the C library would read the moment in the machine's time zone."""
+        if found[1] != "s":
+            return found[0]
+        aware = moment if moment.tzinfo is not None else moment.replace(tzinfo=timezone)
+        return str(math.floor(aware.timestamp()))
 
     return _on_text(reformat)
 
