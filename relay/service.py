@@ -127,6 +127,7 @@ class Service:
         if not self._delivers.is_set():  # nor is it to begin now
             await _end(self._life)
         await drain(self.servers)
+        self.callbacks.refusals.flush()
         await _end(self._life)
 
     def go_on(self) -> int | None:

@@ -81,8 +81,8 @@ async def test_strangers_take_nothing_from_who_has_the_token(store):
         found = answers(await relay.raw(request * (guesses - 1) + last, timeout=50))
         told = [answer.status for answer in found]
         assert set(told) == {401, 429}
-        # A few more than in the bucket, for those that it gets meanwhile.
-        assert STRANGERS.count <= told.count(401) < guesses
+        # One sender gets half of the bucket, and a few more for those that it gets meanwhile.
+        assert STRANGERS.count / 2 <= told.count(401) < STRANGERS.count
         right = b"/callbacks/sumotext/right?" + QUERIES[0]
         assert await statuses(relay, [right] * 6) == [200] * 5 + [429]
 

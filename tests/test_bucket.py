@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.units import Rate
-from relay.web.bucket import Bucket
+from relay.web.bucket import MEMORY, SENDERS, Bucket, SharedBucket
 
 
 def taken(bucket, times, amount=1.0):
@@ -51,6 +51,81 @@ async def test_what_is_larger_than_the_bucket_passes_when_that_is_full(bucket, c
     await clock.advance(8.001)
     assert bucket.take() == 0
     assert bucket.take(25) == pytest.approx(5.0, abs=0.01)
+
+
+def test_what_is_to_be_left_is_left(bucket):
+    assert sum(bucket.take(leave=4) == 0 for _ in range(20)) == 6
+    assert bucket.take(leave=4) == pytest.approx(0.5)
+    assert taken(bucket, 20) == 4
+
+
+# shared
+
+
+@pytest.fixture
+def shared(clock):
+    return SharedBucket(Rate(1000, 60.0), clock.monotonic)
+
+
+def share(shared, sender, times):
+    return sum(shared.take(sender) == 0 for _ in range(times))
+
+
+async def flood(shared, clock, senders, seconds, each=4):
+    """So many senders, each of which sends so many a second."""
+    for _ in range(seconds):
+        for number in range(senders):
+            share(shared, f"flood {number}", each)
+        await clock.advance(1.0)
+
+
+async def test_one_that_takes_much_gets_the_rest_and_no_more(shared, clock):
+    assert share(shared, "flood", 2000) == 500
+    total = 500
+    for _ in range(600):
+        await clock.advance(1.0)
+        total += share(shared, "flood", 200)
+    assert total == pytest.approx(2000, abs=100)  # of 11,000 that all together may take
+
+
+@pytest.mark.parametrize("senders", [1, 10, 50, 200])
+async def test_one_that_takes_little_finds_something_beside_a_flood(shared, clock, senders):
+    await flood(shared, clock, senders, 300)
+    assert share(shared, "vendor", 5) == 5
+
+
+async def test_control_without_shares_it_finds_nothing(clock):
+    bucket = Bucket(Rate(1000, 60.0), clock.monotonic)
+    for _ in range(300):
+        taken(bucket, 200)
+        await clock.advance(1.0)
+    taken(bucket, 200)
+    assert taken(bucket, 5) == 0
+
+
+async def test_together_they_take_no_more_than_one_bucket(shared, clock):
+    total = 0
+    for second in range(120):
+        total += sum(share(shared, f"{second}.{number}", 1) for number in range(50))
+        await clock.advance(1.0)
+    assert total <= 1000 + 2 * 1000
+
+
+async def test_what_was_taken_is_forgotten_in_time(shared, clock):
+    share(shared, "flood", 2000)
+    await clock.advance(10 * MEMORY)
+    assert share(shared, "flood", 2000) == 500
+
+
+async def test_no_more_than_so_many_senders_are_remembered(shared, clock):
+    """One that comes again and again is not forgotten for those that came once."""
+    share(shared, "flood", 2000)
+    for number in range(2 * SENDERS):
+        assert shared.take(f"{number}") == 0
+        await clock.advance(0.1)
+        shared.take("flood")
+    assert len(shared) == SENDERS
+    assert share(shared, "flood", 2000) < 300
 
 
 @given(

@@ -3,7 +3,7 @@
 import pytest
 
 from relay.configuration.config import SourceConfig
-from relay.web.door import REMINDER, STRANGERS, Door
+from relay.web.door import STRANGERS, Door
 
 
 @pytest.fixture
@@ -11,7 +11,7 @@ def door(clock):
     """Makes a door of these settings."""
 
     def door(**settings):
-        return Door("sumotext", SourceConfig(**settings), clock.monotonic)
+        return Door(SourceConfig(**settings), clock.monotonic)
 
     return door
 
@@ -48,31 +48,42 @@ def test_a_body_as_large_as_any_may_be_passes(door):
     assert passed(opened, 2, size=256 * 1024) == 1
 
 
+def refused(door, sender, times):
+    """How many of so many callbacks with a wrong token are answered as such, not with 429."""
+    return sum(door.wait_of_stranger((sender, 1)) == 0 for _ in range(times))
+
+
 def test_strangers_take_nothing_from_the_vendor(door):
     opened = door(tokens=["t"], limit={"rate": "5/1s"})
-    refused = [opened.wait_of_stranger() for _ in range(STRANGERS.count + 10)]
-    assert sum(wait > 0 for wait in refused) == 10
+    assert sum(refused(opened, f"203.0.113.{each}", 10) for each in range(256)) <= STRANGERS.count
     assert passed(opened, 10) == 5
 
 
-async def test_the_log_tells_of_a_limit_once_a_minute(door, clock, caplog):
-    opened = door(limit={"rate": "1/1h"})
-    passed(opened, 101)
-    assert caplog.messages == ["source sumotext: above its limit, refused with 429: 1"]
-    await clock.advance(REMINDER)
-    passed(opened, 2)
-    assert caplog.messages[1:] == ["source sumotext: above its limit, refused with 429: 100"]
+def test_a_flood_from_one_address_leaves_half_to_the_others(door):
+    opened = door(tokens=["t"])
+    assert refused(opened, "203.0.113.1", 10_000) == STRANGERS.count / 2
+    assert refused(opened, "198.51.100.1", 5) == 5
 
 
-async def test_the_log_tells_once_a_minute_of_what_cannot_be_stored(door, clock, caplog):
-    """A line for each would go to the disk that is full."""
-    opened = door()
-    for _ in range(101):
-        opened.not_stored("the disk is full")
-    assert caplog.messages == ["source sumotext: refused with 503, the disk is full: 1"]
-    await clock.advance(REMINDER)
-    opened.not_stored("the disk is full")
-    assert caplog.messages[1:] == ["source sumotext: refused with 503, the disk is full: 101"]
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("2001:db8::1", "2001:db8::2"),
+        ("203.0.113.1", "::ffff:203.0.113.1"),
+    ],
+)
+def test_addresses_of_one_household_share(door, first, second):
+    opened = door(tokens=["t"])
+    assert refused(opened, first, 10_000) == STRANGERS.count / 2
+    assert refused(opened, second, 1) == 0
+
+
+def test_senders_who_cannot_be_told_share(door):
+    opened = door(tokens=["t"])
+    for _ in range(10_000):
+        opened.wait_of_stranger(None)
+    assert opened.wait_of_stranger(None) > 0
+    assert refused(opened, "198.51.100.1", 5) == 5
 
 
 @pytest.mark.parametrize(

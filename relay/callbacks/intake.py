@@ -1,6 +1,5 @@
 """Intake: a callback becomes an event with one delivery for each sink that it matches."""
 
-import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
@@ -15,8 +14,6 @@ from relay.configuration.config import Config
 from relay.event import TYPE_PREFIX, Event
 from relay.store import Arrival, EventRow, Receipt, Store
 from relay.templates.expressions import Condition, EvaluationError
-
-log = logging.getLogger("relay.ingress")
 
 
 def new_id() -> str:
@@ -71,8 +68,7 @@ class Intake:
             raise
         except Exception as error:  # noqa: BLE001
             # Ours to mend, not the sender's: the callback stays, and can be released then.
-            # The error's text may quote the callback, so it is not logged.
-            log.error("source %s: normalisation failed: %s", callback.source, type(error).__name__)
+            # The error's text may quote the callback, so it is not passed on.
             raise NotUnderstood(f"the relay failed to read it ({type(error).__name__})") from None
 
     async def release(self, quarantine_id: str) -> Receipt | None:

@@ -23,12 +23,15 @@ from relay.telemetry.tally import Answers
 from relay.telemetry.tracing import Tracer, valid
 from relay.web.door import Door
 from relay.web.problem import CONTENT_TYPE, Headers, problem, send_problem
+from relay.web.refusals import RefusalLog
 from relay.web.tokens import basic_password
 
 log = logging.getLogger("relay.ingress")
 
 PREFIX = "/callbacks/"
 METHODS = ("GET", "POST")
+INTERNAL = 500
+"""From this status on the relay is at fault, and not the sender."""
 
 Ready = Callable[[], Sequence[str]]
 
@@ -60,6 +63,7 @@ class Ingress(Starlette):
         self.state.ready = ready
         self._callbacks = callbacks
         self.answers = callbacks.answers
+        self.refusals = self.state.refusals = callbacks.refusals
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"].startswith(PREFIX):
@@ -89,8 +93,11 @@ async def _readyz(request: Request) -> Response:
     return JSONResponse({"status": "ready"})
 
 
-async def _http_problem(_: Request, error: Exception) -> Response:
+async def _http_problem(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
+    request.app.state.refusals.note(
+        error.status_code, "not the path of a source", level=logging.INFO
+    )
     return Response(
         problem(error.status_code, error.detail),
         error.status_code,
@@ -100,13 +107,27 @@ async def _http_problem(_: Request, error: Exception) -> Response:
 
 
 class Refused(Exception):
-    """A callback that gets no further; with the answer that says why."""
+    """A callback that gets no further; with the answer that says why.
 
-    def __init__(self, status: int, detail: str, headers: Headers = (), **members: Any) -> None:
+    The log counts it under its `kind`, and says what is known of the `last` of that kind.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        detail: str,
+        headers: Headers = (),
+        *,
+        kind: str,
+        last: object = "",
+        **members: Any,
+    ) -> None:
         super().__init__(detail)
         self.status = status
         self.detail = detail
         self.headers = headers
+        self.kind = kind
+        self.last = last
         self.members = members
 
 
@@ -120,10 +141,9 @@ class Callbacks:
     def __init__(self, keeper: Keeper, config: Config, tracer: Tracer | None) -> None:
         self._keeper = keeper
         self._tracer = tracer
-        self._doors = {
-            name: Door(name, source, monotonic) for name, source in config.sources.items()
-        }
+        self._doors = {name: Door(source, monotonic) for name, source in config.sources.items()}
         self.answers = Answers(config.sources)
+        self.refusals = RefusalLog(log)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         begun = perf_counter()
@@ -131,7 +151,7 @@ class Callbacks:
         try:
             receipt = await self._take(name, token, scope, receive)
         except Refused as refusal:
-            self.answers.refused(name if name in self._doors else "", refusal.status)
+            self._refused(name if name in self._doors else "", refusal)
             await send_problem(
                 send,
                 refusal.status,
@@ -150,6 +170,13 @@ class Callbacks:
             await send({"type": "http.response.start", "status": 200, "headers": [_JSON, length]})
             await send({"type": "http.response.body", "body": body})
 
+    def _refused(self, source: str, refusal: Refused) -> None:
+        self.answers.refused(source, refusal.status)
+        level = logging.WARNING if refusal.status < INTERNAL else logging.ERROR
+        self.refusals.note(
+            refusal.status, refusal.kind, source=source, last=refusal.last, level=level
+        )
+
     def _acknowledged(self, name: str, receipt: Receipt, scope: Scope, seconds: float) -> None:
         self.answers.acknowledged(name, receipt, seconds)
         if self._tracer is not None:
@@ -159,22 +186,22 @@ class Callbacks:
         """Store the callback, or raise Refused."""
         door = self._doors.get(name)
         if door is None:
-            raise Refused(404, "There is no such source.")
+            raise Refused(404, "There is no such source.", kind="there is no such source")
         if scope["method"] not in METHODS:
-            raise Refused(405, "Callbacks are GET or POST.", _ALLOW)
+            raise Refused(405, "Callbacks are GET or POST.", _ALLOW, kind="neither GET nor POST")
         callback = await self._callback(name, scope, receive)
         try:
             if not door.open:
                 await self._knock(door, callback, scope, token)
             if wait := door.wait(len(callback.query) + len(callback.body)):
-                raise _too_many(wait)
+                raise _too_many(wait, "above its limit")
             try:
                 return await self._keeper.receive(callback)
             except NotUnderstood as error:
                 raise await self._quarantined(callback, error.reason) from None
         except StoreError as error:
-            door.not_stored(error)
-            raise Refused(503, "Nothing can be stored at the moment.", _FULL) from None
+            detail = "Nothing can be stored at the moment."
+            raise Refused(503, detail, _FULL, kind="nothing can be stored", last=error) from None
 
     async def _callback(self, name: str, scope: Scope, receive: Receive) -> Callback:
         """The request as it arrived."""
@@ -205,38 +232,47 @@ class Callbacks:
         admitted = known and (not door.tokens or door.tokens.admit(_offered(scope, token)))
         if admitted:
             return
-        if wait := door.wait_of_stranger():
-            raise _too_many(wait)
+        if wait := door.wait_of_stranger(scope["client"]):
+            raise _too_many(wait, "too many with a wrong token or address")
         if not known:
-            log.warning("source %s: refused, the address is not in allow_from", callback.source)
-            raise Refused(403, "Callbacks are not taken from this address.")
-        await self._keep_refused(callback)
-        raise Refused(401, "The token is wrong or missing.", _UNAUTHORIZED)
+            detail = "Callbacks are not taken from this address."
+            raise Refused(403, detail, kind="the address is not in allow_from")
+        raise Refused(
+            401,
+            "The token is wrong or missing.",
+            _UNAUTHORIZED,
+            kind="the token is wrong or missing",
+            last=await self._keep_refused(callback),
+        )
 
-    async def _keep_refused(self, callback: Callback) -> None:
-        """A mistyped token is the commonest mistake of a first day: what came is kept."""
-        log.warning("source %s: refused, the token is wrong or missing", callback.source)
+    async def _keep_refused(self, callback: Callback) -> str:
+        """A mistyped token is the commonest mistake of a first day: what came is kept.
+
+        Returns why it is not; empty where it is.
+        """
         if len(callback.query) + len(callback.body) > LARGEST_KEPT:
-            return
+            return f"not kept: above {LARGEST_KEPT // 1024} KiB"
         try:
             await self._keeper.quarantine(callback, 401, "the token is wrong or missing")
         except StoreError as error:
-            log.warning(
-                "source %s: %s, so the refused callback is not kept", callback.source, error
-            )
+            return f"not kept: {error}"
+        return ""
 
     async def _quarantined(self, callback: Callback, reason: str) -> Refused:
         quarantine_id = await self._keeper.quarantine(callback, 422, reason)
-        log.warning(
-            "source %s: not understood, kept as %s: %s", callback.source, quarantine_id, reason
+        return Refused(
+            422,
+            f"Not understood: {reason}.",
+            kind="not understood",
+            last=f"{reason}, kept as {quarantine_id}",
+            id=quarantine_id,
         )
-        return Refused(422, f"Not understood: {reason}.", id=quarantine_id)
 
 
-def _too_many(wait: float) -> Refused:
-    """Nothing of it is kept: who floods the relay shall not fill its disk."""
+def _too_many(wait: float, kind: str) -> Refused:
+    """Nothing of it is kept: a flood shall not fill the disk."""
     later = (b"retry-after", b"%d" % math.ceil(wait))
-    return Refused(429, "There are too many callbacks.", [later])
+    return Refused(429, "There are too many callbacks.", [later], kind=kind)
 
 
 def _offered(scope: Scope, path_token: str) -> list[bytes]:

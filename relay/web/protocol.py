@@ -8,6 +8,7 @@ whole, the slow ones make room.
 """
 
 import asyncio
+import logging
 import math
 import re
 from collections import Counter
@@ -26,9 +27,13 @@ from relay.web.exchange import Exchange
 from relay.web.guests import Guests
 from relay.web.head import split, tidy
 from relay.web.problem import CONTENT_TYPE, problem
+from relay.web.refusals import RefusalLog
+
+log = logging.getLogger("relay.server")
 
 MAX_HEAD = 16 * 1024
 MAX_BODY = 256 * 1024
+NO_ROOM = 503
 HEADER = 200
 """Bytes that a header takes in memory, however short it is."""
 
@@ -46,6 +51,7 @@ class ServerState(uvicorn.server.ServerState):
         """While True, every answer says that it is the connection's last."""
         self.refusals: Counter[int] = Counter()
         """Requests that no application saw, by status."""
+        self.refusal_log = RefusalLog(log)
 
 
 class Protocol(HttpToolsProtocol):
@@ -144,7 +150,7 @@ class Protocol(HttpToolsProtocol):
             self.transport.abort()
             return
         if self._receiving or not self._served:
-            self._refuse(503, "There is no room for this request.", b"retry-after: 1\r\n")
+            self._refuse(NO_ROOM, "There is no room for this request.", b"retry-after: 1\r\n")
         self._close()
 
     def _answer_no_more(self) -> None:
@@ -392,6 +398,9 @@ class Protocol(HttpToolsProtocol):
         self._buffer, self.exchange, self.headers = b"", None, []
         self.server_state.guests.hold(self, 0)
         self.server_state.refusals[status] += 1
+        level = logging.WARNING if status == NO_ROOM else logging.INFO
+        kind = f"{detail[0].lower()}{detail[1:-1]}"
+        self.server_state.refusal_log.note(status, kind, level=level)
         body = problem(status, detail)
         self.transport.write(
             b"%s%scontent-type: %s\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%s"

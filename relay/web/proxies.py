@@ -9,6 +9,8 @@ Network = IPv4Network | IPv6Network
 Headers = Iterable[tuple[bytes, bytes]]
 
 FORWARDED = b"x-forwarded-for"
+LONGEST = 64
+"""Bytes of an entry that may be an address: a scope of any length may follow an IPv6 one."""
 
 
 class Proxies:
@@ -55,6 +57,8 @@ def parsed(host: str) -> Address | None:
 def _host(entry: bytes) -> str | None:
     """The address of an entry; some proxies add the port, and brackets for its sake."""
     text = entry.decode("latin-1").strip()
+    if len(text) > LONGEST:
+        return None
     if text.startswith("["):
         text = text[1:].partition("]")[0]
     elif text.count(":") == 1:

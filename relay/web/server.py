@@ -100,6 +100,7 @@ class Server(uvicorn.Server):
         for connection in list(self.server_state.connections):
             connection.transport.abort()
         await self._ticking
+        self.server_state.refusal_log.flush()
 
 
 def make_server(
