@@ -12,7 +12,7 @@ from relay.callbacks import phone
 from relay.callbacks.callback import Callback
 from relay.callbacks.consent import consent
 from relay.callbacks.countries import alpha_2
-from relay.callbacks.normalise import NotUnderstood, understand
+from relay.callbacks.normalise import MOST_SPELLINGS, NotUnderstood, understand
 from relay.configuration.config import SourceConfig
 
 POLL = b"mobile=2125551212&reply=A&"
@@ -356,6 +356,19 @@ def test_start_words_are_opt_ins(message):
 @pytest.mark.parametrize("message", ["", "!", "STOP it", "don't stop", "YES", "stopp", "HELP"])
 def test_other_messages_say_nothing_of_consent(message):
     assert consent(message) is None
+
+
+@pytest.mark.parametrize("message", ["STOP" + " " * 100_000, "!" * 500 + "STOP" + "." * 500])
+def test_what_surrounds_a_stop_word_does_not_count(message):
+    assert consent(message) == "opt_out"
+
+
+def test_a_number_in_too_many_spellings_is_not_understood():
+    """Each costs a while; none is lost, as what is not understood is kept."""
+    spellings = [f"mobile={'.' * dots}2125551212&".encode() for dots in range(MOST_SPELLINGS + 1)]
+    assert data(b"".join(spellings[1:]) + b"reply=A")["mobile"] == "+12125551212"
+    with pytest.raises(NotUnderstood, match="more than 10 ways"):
+        data(b"".join(spellings) + b"reply=A")
 
 
 @pytest.mark.parametrize("query", [b"carrierId=V", b"lead=K", b"smsid=1", b"reply=A", b"key=K"])

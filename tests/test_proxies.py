@@ -68,6 +68,7 @@ def test_only_those_networks_are_trusted(host, trusted):
         ([b"localhost"], None),
         ([b"1:2"], None),
         ([b"["], None),
+        ([b"fe80::1%" + b"z" * 1000], None),
     ],
 )
 def test_the_first_from_the_right_that_is_no_proxy_is_the_client(forwarded, found):

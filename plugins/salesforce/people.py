@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 from urllib.parse import quote
 
+from relay.caching import short_key
 from relay.callbacks.phone import e164
 from relay.sink import Log
 from relay.templates.helpers import national
@@ -29,11 +30,12 @@ class Known:
         self._keys: OrderedDict[str, None] = OrderedDict()
 
     def __contains__(self, key: str) -> bool:
-        return key.casefold() in self._keys
+        return short_key(key.casefold()) in self._keys
 
     def add(self, key: str) -> None:
-        self._keys[key.casefold()] = None
-        self._keys.move_to_end(key.casefold())
+        key = short_key(key.casefold())
+        self._keys[key] = None
+        self._keys.move_to_end(key)
         if len(self._keys) > self._most:
             self._keys.popitem(last=False)
 

@@ -13,6 +13,11 @@ _WORDS = {
     **dict.fromkeys(("start", "unstop"), OPT_IN),
 }
 _BESIDE_WORDS = re.compile(r"[\W_]+")
+LONGEST = 1600
+"""Characters of a message that may be one of the words: no text message has more.
+
+The time that normalisation takes grows with the square of a run of combining marks.
+"""
 
 
 def consent(message: str) -> str | None:
@@ -20,5 +25,8 @@ def consent(message: str) -> str | None:
 
     Case, spaces and punctuation do not count, nor does the width of the letters.
     """
+    message = message.strip()
+    if len(message) > LONGEST:
+        return None
     word = _BESIDE_WORDS.sub("", unicodedata.normalize("NFKC", message))
     return _WORDS.get(word.casefold())

@@ -1,6 +1,6 @@
 """Countries: whatever way one is written, its ISO 3166 alpha-2 code."""
 
-from functools import lru_cache
+from relay.caching import short_keys
 
 # alpha-3, then alpha-2.
 _CODES = """
@@ -42,7 +42,7 @@ _ALPHA_2 |= {code: code for code in _ALPHA_2.values()}
 _ALPHA_2 |= dict(entry.split() for entry in _NAMES.split(","))
 
 
-@lru_cache(maxsize=1024)
+@short_keys(maxsize=1024)
 def alpha_2(written: str) -> str | None:
     """`US` for US, USA, u.s., United States; None for what is no country we know."""
     return _ALPHA_2.get("".join(letter for letter in written if letter.isalpha()).upper())

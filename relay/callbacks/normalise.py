@@ -2,9 +2,9 @@
 
 import re
 from collections.abc import Callable, Mapping
-from functools import lru_cache
 from typing import Any, Protocol
 
+from relay.caching import short_keys
 from relay.callbacks import phone
 from relay.callbacks.callback import Callback
 from relay.callbacks.consent import consent
@@ -41,7 +41,8 @@ _TELLING = (
     (("key", "msg"), "message"),
 )
 _SEPARATORS = re.compile(r"[\s_-]+")
-_CACHED_NAME = 64
+MOST_SPELLINGS = 10
+"""Ways in which one callback may write its number: each is parsed, which takes a while."""
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
@@ -76,7 +77,7 @@ class Reader:
         self._country = alpha_2(source.country) or source.country
         self._rename = {fold(name): new for name, new in source.rename.items()}
         # Names repeat from callback to callback, so each is looked up once.
-        self._cached_place = lru_cache(maxsize=1024)(self._place)
+        self._cached_place = short_keys(maxsize=1024)(self._place)
 
     def read(self, callback: Callback, new_id: Callable[[], str]) -> Event:
         """The event that a callback makes. Raises NotUnderstood."""
@@ -120,7 +121,7 @@ class Reader:
         found = _Found()
         values, place = found.values, self._cached_place
         for name, value in pairs:
-            folded, attribute, field = (place if len(name) <= _CACHED_NAME else self._place)(name)
+            folded, attribute, field = place(name)
             if attribute is None:
                 found.unknown.append(value)
                 found.add_field(field, value)
@@ -179,7 +180,10 @@ def _mobile(written: list[str], region: str) -> str:
     number = phone.e164(written[0], region)
     if number is None:
         raise NotUnderstood(f"mobile is no number that can exist in {region}")
-    if len(written) > 1 and any(phone.e164(other, region) != number for other in set(written)):
+    spellings = set(written)
+    if len(spellings) > MOST_SPELLINGS:
+        raise NotUnderstood(f"mobile is written in more than {MOST_SPELLINGS} ways")
+    if any(phone.e164(other, region) != number for other in spellings):
         raise NotUnderstood("mobile is there twice, and they differ")
     return number
 

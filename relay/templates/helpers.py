@@ -13,6 +13,8 @@ from typing import Any
 import phonenumbers
 from jinja2 import Undefined
 
+from relay.caching import short_keys
+
 DIRECTIVE = re.compile(r"%[^a-zA-Z%]*(.)", re.DOTALL)
 """One directive of strftime, with the flags and the width that the C library allows."""
 
@@ -31,7 +33,7 @@ def national(text: str) -> str | None:
     return _national_number(text) if text.startswith("+") else digits(text)
 
 
-@functools.lru_cache(maxsize=4096)
+@short_keys(maxsize=4096)
 def _national_number(text: str) -> str | None:
     try:
         return phonenumbers.national_significant_number(phonenumbers.parse(text))

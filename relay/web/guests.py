@@ -10,10 +10,10 @@ import heapq
 import logging
 import math
 from collections.abc import Iterable
-from functools import lru_cache
 from ipaddress import IPv6Address, IPv6Network
 from typing import Protocol
 
+from relay.caching import short_keys
 from relay.configuration.settings import Server
 from relay.web import descriptors
 from relay.web.proxies import NOBODY, Proxies, parsed
@@ -124,7 +124,7 @@ def expected(server: Server) -> Guests:
     return Guests(min(limits.total, possible), limits.each, Proxies(server.proxies))
 
 
-@lru_cache(maxsize=4096)
+@short_keys(maxsize=4096)
 def household(host: str) -> str:
     """What counts as one address: with IPv6 everybody has a network of them."""
     address = parsed(host)

@@ -1,8 +1,9 @@
 """Proxies: whose word is taken for where a request comes from."""
 
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+
+from relay.caching import short_keys
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
@@ -18,7 +19,7 @@ class Proxies:
 
     def __init__(self, networks: Sequence[Network] = ()) -> None:
         self._networks = networks
-        self.trusts = lru_cache(maxsize=1024)(self._trusts)
+        self.trusts = short_keys(maxsize=1024)(self._trusts)
 
     def _trusts(self, host: str) -> bool:
         """Whether this address is a proxy's."""
