@@ -17,6 +17,7 @@ from relay.clock import Clock
 from relay.configuration.config import Config
 from relay.delivery.fleet import make_sink
 from relay.delivery.workers import Workers
+from relay.fallback import spillfile
 from relay.jobs import Job, JobRefused
 from relay.sink import Erased
 from relay.sqlite.backup import copies_beside
@@ -117,8 +118,10 @@ class Erasure:
         """Copies of the store that lie beside it, and those that lie elsewhere."""
         store = self._config.store
         beside = [] if isinstance(store, str) else copies_beside(store)
+        spills = spillfile.damaged(self._config.store_fallback)
         return [
             *(f"{copy}: a copy of the store; remove it when nobody needs it" for copy in beside),
+            *(f"{file}: a damaged spill; remove it when nobody needs it" for file in spills),
             "backups, and whatever else was copied from here",
         ]
 

@@ -348,9 +348,11 @@ def test_callbacks_in_the_spill_are_told(here):
     spill.append([encode(Spilled("1", callback)), encode(Spilled("2", callback))])
     spill.close()
     (here / "data/relay.db.spill.bad").write_bytes(b"?")
+    (here / "data/relay.db.spill.damaged-2").write_bytes(b"?")
     found = list(places.leftovers(settings, here / "data/relay.db", time.time()))
-    assert [each.level for each in found] == ["warning", "problem"]
+    assert [each.level for each in found] == ["warning", "problem", "problem"]
     assert "2 callbacks wait in" in found[0].text
+    assert "relay.db.spill.damaged-2 could not be read" in found[2].text
 
 
 def test_one_callback_in_the_spill_waits(here):

@@ -88,7 +88,8 @@ def permissions(config: Config, store: Path) -> Iterator[Finding]:
 def _files(config: Config, store: Path) -> list[Path]:
     spill = config.store_fallback
     beside = [store.with_name(store.name + end) for end in ("-wal", "-shm", ".lock", ".ballast")]
-    files = [store.parent, store, *beside, spill, *copies_beside(store)]
+    spills = [spill, *spillfile.damaged(spill)]
+    files = [store.parent, store, *beside, *spills, *copies_beside(store)]
     return [path for path in files if path.exists()]
 
 
@@ -122,6 +123,12 @@ def leftovers(config: Config, store: Path, now: float) -> Iterator[Finding]:
             "spill",
             f"{aside} has callbacks that were damaged on disk and could not be read",
             "see what can be told of them, then move it away; and look after that disk",
+        )
+    for file in spillfile.damaged(spill):
+        yield problem(
+            "spill",
+            f"{file} could not be read everywhere; the callbacks that could were taken in",
+            "what is lacking may be in it: look after that disk, then move the file away",
         )
     for copy in copies_beside(store):
         days = int(now - copy.stat().st_mtime) // 86400

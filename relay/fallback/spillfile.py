@@ -2,13 +2,17 @@
 
 A line is the CRC-32 of what follows, and the record as JSON with the callback's bytes as Latin-1.
 One that is not whole was never acknowledged, and is cut off when the file is opened. One that is
-whole and wrong is put aside into a file of its own, byte for byte.
+whole and wrong is put aside into a file of its own, byte for byte. Where a line break is damaged,
+the checksums tell where the records end.
 """
 
 import contextlib
+import errno
 import fcntl
+import itertools
 import logging
 import os
+import re
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +23,7 @@ import orjson
 
 from relay import folder
 from relay.callbacks.callback import Callback
+from relay.fallback import spillreader
 from relay.store import StoreLocked
 
 BYTES = ("query", "body", "token_digest")
@@ -28,8 +33,13 @@ OPTIONAL = ("encoding", "sender", "token_digest")
 SUM = 8
 """Hexadecimal digits of the checksum."""
 
+BEGINNING = re.compile(rb'[0-9a-f]{8} \{"id":"')
+"""Where a record begins. Within a record these quotes have backslashes before them."""
+
 TRIED = 4096
 """Bytes that are written to find out whether any can be."""
+TRIES = 3
+"""How often pages that cannot be read are tried before they are passed over."""
 
 log = logging.getLogger("relay.spill")
 
@@ -52,15 +62,12 @@ class Spilled(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """What stands in the file before `end`: the records that are right, the lines that are not."""
+    """The `lines` of the file before `end`: the records that are right, the bytes that are not."""
 
     end: int
+    lines: int = 0
     records: list[Spilled] = field(default_factory=list)
     bad: list[bytes] = field(default_factory=list)
-
-    @property
-    def lines(self) -> int:
-        return len(self.records) + len(self.bad)
 
 
 def encode(spilled: Spilled) -> bytes:
@@ -90,6 +97,34 @@ def decode(line: bytes) -> Spilled | None:
         return None
 
 
+def split(line: bytes) -> list[bytes]:
+    """The lines in what is read as one: a line break is no part of what the checksum covers.
+
+    Each is a record, or is none of any record's bytes.
+    """
+    if decode(line) is not None:
+        return [line]
+    starts = [found.start() for found in BEGINNING.finditer(line)]
+    pieces = [line[a:b] for a, b in itertools.pairwise([0, *starts, len(line)]) if b > a]
+    found = [_record(piece) for piece in pieces]
+    if not any(found):
+        return [line]
+    return [record or _ended(piece) for record, piece in zip(found, pieces, strict=True)]
+
+
+def _record(piece: bytes) -> bytes | None:
+    """The record at the beginning of a piece, as a line; behind it may stand a damaged byte."""
+    text = piece.removesuffix(b"\n")
+    for record in (text, text[:-1], text.rstrip(b"\0")):
+        if decode(record) is not None:
+            return _ended(record)
+    return None
+
+
+def _ended(line: bytes) -> bytes:
+    return line if line.endswith(b"\n") else line + b"\n"
+
+
 def _known(kind: type[NamedTuple], values: Mapping[str, Any]) -> dict[str, Any]:
     """Without what a later release may have written: the way back is by the spill, too."""
     return {name: value for name, value in values.items() if name in kind._fields}
@@ -104,10 +139,16 @@ def count(path: Path) -> int:
         return 0
 
 
+def damaged(path: Path) -> list[Path]:
+    """The spills of this path that could not be read everywhere, and were kept for that."""
+    return sorted(path.parent.glob(f"{path.name}.damaged*"))
+
+
 class SpillFile:
     """The file, for one thread at a time. Everything may raise OSError.
 
-    `size` is what is on disk for certain, in bytes; `lines` is how many that are.
+    `size` is what is on disk for certain, in bytes; `lines` is how many that are. While it is
+    `unopened`, there may be a file that holds callbacks, and nothing is known of them.
     """
 
     def __init__(self, path: Path) -> None:
@@ -115,16 +156,37 @@ class SpillFile:
         self.aside = path.with_name(f"{path.name}.bad")
         self.size = 0
         self.lines = 0
+        self.unopened = False
         self._descriptor: int | None = None
         self._named = False
         self._clean = False
+        self._damaged = False
+        """Whether a page could not be read: the file is to be kept, then."""
+        self._failures = 0
 
     def open(self) -> int:
         """Own the file if it is there, and cut off what is not whole; return how many bytes.
 
         Raises StoreLocked where another process has it.
         """
-        return self._own() if self.path.exists() else 0
+        self.unopened = True
+        if self._is_there():
+            return self._own()
+        self.unopened = False
+        return 0
+
+    def look(self) -> None:
+        """Note a file that has come by itself, as with a disk that is mounted late."""
+        if self._descriptor is None and not self.unopened:
+            self.unopened = self._is_there()
+
+    def _is_there(self) -> bool:
+        """Whether something has the name; a link that leads nowhere may lead to a disk."""
+        try:
+            self.path.lstat()
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return True
 
     def append(self, lines: Sequence[bytes]) -> None:
         """Return when they are on disk. Where that fails, none of them is to be read again."""
@@ -149,13 +211,16 @@ class SpillFile:
 
         What stands in its place, as another relay's, comes behind what it held.
         """
-        if self._descriptor is None or self._in_place():
+        if self._descriptor is None:
+            return
+        if self._in_place():
+            self._measure_if_shorter()
             return
         log.critical("%s was deleted or replaced while the relay had it open", self.path)
         folder.make(self.path.parent)
         new = self.path.with_name(f"{self.path.name}.new")
         with open(new, "wb", opener=folder.private) as file:
-            file.writelines(self._from(0))
+            file.writelines(each.content for each in self._from(0, skip=True))
             if self.path.exists():
                 with self.path.open("rb") as other:
                     file.writelines(line for line in other if line.endswith(b"\n"))
@@ -168,19 +233,34 @@ class SpillFile:
         log.warning("%s is there again, with %d callbacks", self.path, self.lines)
 
     def read(self, start: int, limit: int) -> Chunk:
-        """The next lines, `limit` at most."""
+        """The next lines, `limit` at most.
+
+        Pages that the disk fails to read several times come as zeros: the lines that they are
+        part of are bad then, and those behind them are read.
+        """
         self.put_back()
-        records, bad, end = [], [], start
-        for line in self._from(start):
-            end += len(line)
-            record = decode(line)
-            if record is None:
-                bad.append(line)
-            else:
-                records.append(record)
-            if len(records) + len(bad) == limit:
-                break
-        return Chunk(end, records, bad)
+        try:
+            chunk = self._chunk(start, limit, skip=self._failures >= TRIES)
+        except OSError as error:
+            self._failures += error.errno == errno.EIO
+            raise
+        self._failures = 0
+        return chunk
+
+    def _chunk(self, start: int, limit: int, *, skip: bool) -> Chunk:
+        records, bad, end, number = [], [], start, 0
+        for line in itertools.islice(self._from(start, skip=skip), limit):
+            end += len(line.content)
+            number += 1
+            if not line.whole:
+                self._note_damage(end)
+            for each in split(line.content):
+                record = decode(each)
+                if record is None:
+                    bad.append(each)
+                else:
+                    records.append(record)
+        return Chunk(end, number, records, bad)
 
     def put_aside(self, lines: Sequence[bytes]) -> None:
         """Keep lines that are wrong; once, however often they are met."""
@@ -193,14 +273,34 @@ class SpillFile:
         folder.sync(self.aside.parent)
 
     def remove(self, end: int) -> bool:
-        """Remove the file unless there is something behind `end`."""
+        """Remove the file unless there is something behind `end`.
+
+        One that could not be read everywhere gets another name instead.
+        """
         self.put_back()
-        if self.size != end:
+        if self.size > end:
             return False
         if self._descriptor is not None:
-            self.path.unlink(missing_ok=True)
+            if self._damaged:
+                self.path.rename(_free(self.path.with_name(f"{self.path.name}.damaged")))
+            elif not self._unlinked():
+                return True
             self.close()
             folder.sync(self.path.parent)
+        return True
+
+    def _unlinked(self) -> bool:
+        """Whether its name is gone; if that cannot be, nothing is left in the file at least.
+
+        What has been purged or erased since would be taken in once more.
+        """
+        try:
+            self.path.unlink(missing_ok=True)
+        except OSError:
+            self.size = self.lines = 0
+            self._clean = False
+            self._cut()
+            return False
         return True
 
     def erase(self, matches: Matches) -> int:
@@ -208,6 +308,8 @@ class SpillFile:
 
         What cannot be read is shown as a callback whose body it is.
         """
+        if self.unopened:
+            self.open()
         self.put_back()
         erased = _without(self.aside, matches) if self.aside.exists() else 0
         if self._descriptor is None:
@@ -223,7 +325,7 @@ class SpillFile:
         if self._descriptor is not None:
             os.close(self._descriptor)
         self._descriptor = None
-        self._named = self._clean = False
+        self._named = self._clean = self._damaged = False
         self.size = self.lines = 0
 
     @property
@@ -236,7 +338,7 @@ class SpillFile:
         self.put_back()
         if self._descriptor is None:
             folder.make(self.path.parent)
-            self._own()
+            self._own(skip=True)  # to go on behind what cannot be read, it need not be read
         self._cut()
         if not self._named:
             folder.sync(self.path.parent)
@@ -261,33 +363,70 @@ class SpillFile:
             raise
         self._clean = True
 
-    def _own(self) -> int:
-        """Open the file, made if need be, and lock it; return how many bytes were cut off."""
+    def _own(self, *, skip: bool = False) -> int:
+        """Open the file, made if need be, and lock it; return how many bytes were cut off.
+
+        With `skip`, pages that cannot be read are passed over at once.
+        """
+        self.unopened = True
         descriptor = folder.private(str(self.path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._measure()
+            self._measure(descriptor, skip=skip or self._failures >= TRIES)
         except BlockingIOError:
             os.close(descriptor)
             raise StoreLocked(
                 f"{self.path} is in use by another relay process: stop that first,"
                 " or name another `store_fallback`"
             ) from None
-        except BaseException:
+        except BaseException as error:
+            self._failures += isinstance(error, OSError) and error.errno == errno.EIO
+            self.size = self.lines = 0
             os.close(descriptor)
             raise
         self._descriptor = descriptor
+        self.unopened = False
+        self._failures = 0
         with contextlib.suppress(OSError):  # the next append comes to it
             return self._cut()
         return 0
 
-    def _measure(self) -> None:
+    def _measure(self, descriptor: int, *, skip: bool) -> None:
         self.size = self.lines = 0
-        with self.path.open("rb") as file:
-            for line in file:
-                if line.endswith(b"\n"):
-                    self.lines += 1
-                    self.size += len(line)
+        size = os.fstat(descriptor).st_size
+        for block in spillreader.blocks(descriptor, 0, size, skip=skip):
+            self.lines += block.content.count(b"\n")
+            last = block.content.rfind(b"\n")
+            if last >= 0:
+                self.size = block.at + last + 1
+            if not block.whole:
+                self._note_damage(block.at)
+        if self.size < size and self._worth_keeping(descriptor, size):
+            os.pwrite(descriptor, b"\n", size)
+            os.fdatasync(descriptor)
+            self.size = size + 1
+            self.lines += 1
+            log.warning("%s: its last line had lost its end, and is kept", self.path)
+
+    def _worth_keeping(self, descriptor: int, end: int) -> bool:
+        """Whether there may be a record behind the last line break."""
+        tail = spillreader.lines(descriptor, self.size, end, skip=True)
+        return self._damaged or any(
+            decode(record) for line in tail for record in split(line.content)
+        )
+
+    def _measure_if_shorter(self) -> None:
+        """Another program may have cut it short."""
+        gone = self.size - os.fstat(self._fd).st_size
+        if gone > 0:
+            log.critical("%s was cut short: %d bytes of callbacks are gone", self.path, gone)
+            self._measure(self._fd, skip=True)
+            self._clean = False
+
+    def _note_damage(self, near: int) -> None:
+        if not self._damaged:
+            log.error("%s cannot be read near byte %d: it is to be kept", self.path, near)
+        self._damaged = True
 
     def _cut(self) -> int:
         """Leave nothing behind what is on disk for certain; return how many bytes there were."""
@@ -306,14 +445,19 @@ class SpillFile:
             written = os.pwrite(self._fd, left, at)
             at, left = at + written, left[written:]
 
-    def _from(self, start: int) -> Iterator[bytes]:
+    def _from(self, start: int, *, skip: bool) -> Iterator[spillreader.Line]:
         """The lines from there to the end of what is on disk for certain."""
-        if start >= self.size:
-            return
-        with os.fdopen(os.dup(self._fd), "rb") as file:  # it may have lost its name
-            file.seek(start)
-            while file.tell() < self.size:
-                yield file.readline()
+        if self._descriptor is None:
+            return iter(())
+        return spillreader.lines(self._fd, start, self.size, skip=skip)
+
+
+def _free(path: Path) -> Path:
+    """The path, or one with a number behind it that no file has."""
+    names = itertools.chain(
+        [path], (path.with_name(f"{path.name}-{n}") for n in itertools.count(2))
+    )
+    return next(each for each in names if not each.exists())
 
 
 def _without(path: Path, matches: Matches) -> int:
@@ -321,7 +465,7 @@ def _without(path: Path, matches: Matches) -> int:
     gone = 0
     new = path.with_name(f"{path.name}.new")
     with path.open("rb") as old, open(new, "wb", opener=folder.private) as file:
-        for line in old:
+        for line in itertools.chain.from_iterable(map(split, old)):
             record = decode(line)
             if matches(record.callback if record else _unread(line)):
                 gone += 1
