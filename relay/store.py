@@ -75,11 +75,16 @@ class Arrival(NamedTuple):
 
 
 class Receipt(NamedTuple):
-    """What the sender is told: of the first event, where a `message_id` came again."""
+    """The answer to the sender: the event's id and type.
+
+    `repeated`: the first event's, because the same source, message id, number and text came
+    before. `id_reused`: the message id came before with another number or text.
+    """
 
     id: str
     type: str
     repeated: bool = False
+    id_reused: bool = False
 
 
 @dataclass(frozen=True, slots=True)

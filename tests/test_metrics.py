@@ -140,32 +140,36 @@ async def test_what_happened_is_what_is_counted(tmp_path):
             await relay.reached(dead=1)
             await relay.send(2)
             await relay.reached(delivered=1, dead=1)
-            repeat = {"mobile": "2125550001", "smsid": "m1", "key": "JOIN", "msg": "x"}
+            repeat = {"mobile": "2125550001", "smsid": "m1", "key": "JOIN", "msg": "hello"}
             async with httpx.AsyncClient(trust_env=False) as http:
                 again = await http.get(relay._url, params=repeat)
                 assert again.json()["id"] == first
+                other = await http.get(relay._url, params=repeat | {"msg": "x"})
+                assert other.json()["id"] != first
+                await relay.reached(delivered=2, dead=1)
                 assert (await http.get(relay._url, params={"x": "1"})).status_code == 422
                 admin = relay._running.inner[0].address
                 answer = await http.get(f"http://127.0.0.1:{admin[1]}/metrics")
     found = families(answer.text)
     callbacks = {"source": "sumotext", "kind": "message"}
-    assert sample(found, "relay_callbacks_total", outcome="accepted", **callbacks) == 2
+    assert sample(found, "relay_callbacks_total", outcome="accepted", **callbacks) == 3
     assert sample(found, "relay_callbacks_total", outcome="repeated", **callbacks) == 1
     callbacks["kind"] = ""
     assert sample(found, "relay_callbacks_total", outcome="quarantined", **callbacks) == 1
-    assert sample(found, "relay_acknowledgement_seconds_count", source="sumotext") == 3
+    assert sample(found, "relay_acknowledgement_seconds_count", source="sumotext") == 4
     attempts = "relay_delivery_attempts_total"
     assert sample(found, attempts, sink="crm", outcome="retry") == 1
     assert sample(found, attempts, sink="crm", outcome="rejected") == 1
-    assert sample(found, attempts, sink="crm", outcome="delivered") == 1
-    assert sample(found, "relay_deliveries_total", sink="crm", outcome="delivered") == 1
+    assert sample(found, attempts, sink="crm", outcome="delivered") == 2
+    assert sample(found, "relay_deliveries_total", sink="crm", outcome="delivered") == 2
     assert sample(found, "relay_deliveries_total", sink="crm", outcome="dead") == 1
-    assert sample(found, "relay_delivery_seconds_count", sink="crm") == 1
-    assert sample(found, "relay_delivery_attempt_seconds_count", sink="crm") == 3
+    assert sample(found, "relay_delivery_seconds_count", sink="crm") == 2
+    assert sample(found, "relay_delivery_attempt_seconds_count", sink="crm") == 4
     assert sample(found, "relay_sink_dead_deliveries", sink="crm") == 1
     assert sample(found, "relay_quarantined_callbacks") == 1
     assert sample(found, "relay_store_commit_size_count") >= 3
     assert sample(found, "relay_store_commit_seconds_sum") > 0
+    assert sample(found, "relay_reused_message_ids_total", source="sumotext") == 1
     assert sample(found, "relay_store_writable") == 1
     assert 'relay_build_info{version="' in answer.text
     assert "5550001" not in answer.text

@@ -142,11 +142,11 @@ async def test_what_is_out_of_date_stays_so_when_the_newer_has_gone(store):
 
 
 async def test_a_message_that_comes_again_later_is_new(store):
-    first = arrival(message_id="m1")
+    first = arrival(1, message_id="m1")
     await land(store, first)
-    assert (await store.add(arrival(message_id="m1"))).id == first.event.id
+    assert (await store.add(arrival(1, message_id="m1"))).id == first.event.id
     await purge(store)
-    new = arrival(message_id="m1")
+    new = arrival(1, message_id="m1")
     assert (await store.add(new)).id == new.event.id
 
 

@@ -77,10 +77,10 @@ async def test_many_adds_at_once_share_a_commit_and_keep_their_order(store):
 
 
 async def test_a_message_id_seen_before_stores_nothing_new(store):
-    first = await store.add(arrival(message_id="abc"))
-    again = await store.add(arrival(message_id="abc"))
-    other = await store.add(arrival(message_id="abc", source="second"))
-    together = await asyncio.gather(*(store.add(arrival(message_id="new")) for _ in range(3)))
+    first = await store.add(arrival(1, message_id="abc"))
+    again = await store.add(arrival(1, message_id="abc"))
+    other = await store.add(arrival(1, message_id="abc", source="second"))
+    together = await asyncio.gather(*(store.add(arrival(1, message_id="new")) for _ in range(3)))
     assert (again.id, again.repeated) == (first.id, True)
     assert not other.repeated
     assert len({receipt.id for receipt in together}) == 1

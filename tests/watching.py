@@ -52,6 +52,7 @@ def readings(**changes) -> Readings:
             "wal_bytes": 512,
             "commit_size": histogram(PIECES, 1, 300),
             "commit_seconds": histogram(SECONDS, 0.002, 0.003),
+            "reused_ids": Counter({"sumotext": 3}),
         },
         quarantined=1,
         facts=dict.fromkeys(FACTS, 1.0),

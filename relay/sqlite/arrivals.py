@@ -1,16 +1,30 @@
 """Storing arrivals: the event, its deliveries, and what it says of the contact's consent."""
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import apsw
 
 from relay.callbacks.consent import OPT_OUT
+from relay.event import Event
 from relay.sqlite import rows
 from relay.sqlite.consents import note_word
 from relay.sqlite.memory import Memory
 from relay.store import Arrival, Receipt, State
+
+NO_HASH = 0
+"""Of what is no message, and of what an earlier release stored: there the text is compared."""
+
+
+class Message(NamedTuple):
+    """The same one must not come twice."""
+
+    source: str
+    message_id: str
+    contact: int
+    text_hash: int
 
 
 class Fresh(NamedTuple):
@@ -19,6 +33,7 @@ class Fresh(NamedTuple):
     seq: int
     contact: int
     rank: int | None
+    message: Message | None
     arrival: Arrival
 
 
@@ -26,28 +41,9 @@ def add_all(
     connection: apsw.Connection, memory: Memory, arrivals: Sequence[Arrival]
 ) -> list[Receipt]:
     """Store the arrivals in their order; one receipt for each."""
-    receipts: list[Receipt] = []
-    fresh: list[Fresh] = []
-    keys = [_message(arrival) for arrival in arrivals]
-    known = _known(connection, [key for key in keys if key is not None])
-    for arrival, key in zip(arrivals, keys, strict=True):
-        receipt = None if key is None else known.get(key)
-        if receipt is None:
-            event = arrival.event
-            receipt = Receipt(event.id, event.type)
-            if key is not None:
-                known[key] = Receipt(event.id, event.type, repeated=True)
-            memory.last_seq += 1
-            contact = memory.contact(arrival.source, event.data["mobile"])
-            rank = _rank(connection, contact, arrival)
-            fresh.append(Fresh(memory.last_seq, contact, rank, arrival))
-        receipts.append(receipt)
+    receipts, fresh = _without_repeats(connection, memory, arrivals)
     routes = [_route(connection, memory, each) for each in fresh]
-    rows.insert(
-        connection,
-        "events",
-        [_event_row(memory, *each) for each in zip(fresh, routes, strict=True)],
-    )
+    rows.insert(connection, "events", list(map(_event_row, fresh, routes)))
     _announce(memory, routes)
     for each in fresh:
         _insert_special(connection, memory, each)
@@ -57,32 +53,70 @@ def add_all(
     return receipts
 
 
-def _message(arrival: Arrival) -> tuple[str, str] | None:
-    """What must not come twice: the message of a source. A copy is meant to."""
-    message_id = arrival.event.data.get("message_id")
+def _without_repeats(
+    connection: apsw.Connection, memory: Memory, arrivals: Sequence[Arrival]
+) -> tuple[list[Receipt], list[Fresh]]:
+    """The receipt of each, and those that are to be stored, with their places in the order."""
+    receipts: list[Receipt] = []
+    fresh: list[Fresh] = []
+    contacts = [memory.contact(each.source, each.event.data["mobile"]) for each in arrivals]
+    messages = list(map(partial(_message, memory), arrivals, contacts))
+    ids = _used_ids(connection, [each for each in messages if each is not None])
+    known = _known(connection, memory, [each for each in messages if each and each[:2] in ids])
+    for arrival, contact, message in zip(arrivals, contacts, messages, strict=True):
+        receipt = None if message is None else known.get(message)
+        if receipt is None:
+            event = arrival.event
+            receipt = Receipt(event.id, event.type)
+            if message is not None:
+                receipt = receipt._replace(id_reused=message[:2] in ids)
+                known[message] = Receipt(event.id, event.type, repeated=True)
+                ids.add(message[:2])
+            memory.last_seq += 1
+            rank = _rank(connection, contact, arrival)
+            fresh.append(Fresh(memory.last_seq, contact, rank, message, arrival))
+        receipts.append(receipt)
+    return receipts, fresh
+
+
+def _message(memory: Memory, arrival: Arrival, contact: int) -> Message | None:
+    """The message that it is; None for a copy, which is meant to come again."""
+    data = arrival.event.data
+    message_id = data.get("message_id")
     if message_id is None or arrival.copy_of is not None:
         return None
-    return arrival.source, message_id
+    return Message(arrival.source, message_id, contact, memory.text_hash(data.get("message")))
+
+
+def _used_ids(connection: apsw.Connection, messages: Sequence[Message]) -> set[tuple[str, str]]:
+    """The sources and ids of these messages that are stored already, with any number and text."""
+    used = (
+        "SELECT column1, column2 FROM {rows} WHERE EXISTS"
+        " (SELECT 1 FROM events WHERE source = column1 AND message_id = column2)"
+    )
+    return set(rows.there(connection, used, [each[:2] for each in messages]))
 
 
 def _known(
-    connection: apsw.Connection, messages: Sequence[tuple[str, str]]
-) -> dict[tuple[str, str], Receipt]:
+    connection: apsw.Connection, memory: Memory, messages: Sequence[Message]
+) -> dict[Message, Receipt]:
     """The receipts of those of these messages that are stored already."""
-    ids = defaultdict(list)
-    for source, message_id in messages:
-        ids[source].append(message_id)
-    return {
-        (source, message_id): Receipt(event_id, kind, repeated=True)
-        for source, wanted in ids.items()
-        for message_id, event_id, kind in rows.among(
-            connection,
-            "SELECT message_id, json_extract(event, '$.id'), json_extract(event, '$.type')"
-            " FROM events WHERE source = ? AND message_id IN",
-            [source],
-            wanted,
-        )
-    }
+    wanted = [
+        (*each[:3], text_hash) for each in messages for text_hash in (each.text_hash, NO_HASH)
+    ]
+    same = (
+        "SELECT source, message_id, contact, text_hash, event"
+        " FROM {rows} CROSS JOIN events INDEXED BY events_message ON source = column1"
+        " AND message_id = column2 AND contact = column3 AND text_hash = column4"
+        " ORDER BY seq DESC"
+    )
+    found = {}
+    for source, message_id, contact, text_hash, text in rows.there(connection, same, wanted):
+        event = Event.from_json(text)
+        given = text_hash or memory.text_hash(event.data.get("message"))
+        key = Message(source, message_id, contact, given)
+        found[key] = Receipt(event.id, event.type, repeated=True)
+    return found
 
 
 def _rank(connection: apsw.Connection, contact: int, arrival: Arrival) -> int | None:
@@ -109,9 +143,9 @@ def _route(connection: apsw.Connection, memory: Memory, fresh: Fresh) -> int:
     return memory.route(connection, tuple(names))
 
 
-def _event_row(memory: Memory, fresh: Fresh, route: int) -> tuple[Any, ...]:
+def _event_row(fresh: Fresh, route: int) -> tuple[Any, ...]:
     arrival = fresh.arrival
-    event, callback = arrival.event, arrival.callback
+    event, callback, message = arrival.event, arrival.callback, fresh.message
     return (
         fresh.seq,
         id_bytes(event.id),
@@ -121,7 +155,7 @@ def _event_row(memory: Memory, fresh: Fresh, route: int) -> tuple[Any, ...]:
         callback.received,
         fresh.contact,
         route,
-        None if arrival.copy_of is not None else event.data.get("message_id"),
+        None if message is None else message.message_id,
         fresh.rank,
         event.to_json(),
         callback.method,
@@ -129,7 +163,7 @@ def _event_row(memory: Memory, fresh: Fresh, route: int) -> tuple[Any, ...]:
         callback.content_type,
         callback.body,
         callback.encoding,
-        memory.text_hash(event.data.get("message")),
+        NO_HASH if message is None else message.text_hash,
     )
 
 
@@ -143,7 +177,7 @@ def _announce(memory: Memory, routes: Sequence[int]) -> None:
 
 def _insert_special(connection: apsw.Connection, memory: Memory, fresh: Fresh) -> None:
     """The deliveries that are not simply the next ones of their sinks."""
-    seq, contact, rank, arrival = fresh
+    seq, contact, rank, _, arrival = fresh
     for name, error in arrival.deliveries.items():
         if error is not None:
             _insert_dead(connection, memory, name, seq, contact, arrival, error)
@@ -178,7 +212,7 @@ def _insert_dead(
 
 
 def _note_consent(connection: apsw.Connection, memory: Memory, fresh: Fresh) -> None:
-    seq, contact, rank, arrival = fresh
+    seq, contact, rank, _, arrival = fresh
     word = arrival.event.data["consent"]
     if arrival.copy_of is None:
         note_word(connection, seq, contact, arrival)

@@ -21,6 +21,8 @@ from relay.traces import Traces
 
 PAGE = 200
 RAW = ("keyword", "message_id", "query", "content_type", "body")
+BLACKED = -1
+"""In place of a text's hash; no text has it."""
 # Where others' words may quote a number: the table, its key, and the columns.
 QUOTES = (
     ("attempts", ("sink", "seq", "number", "started"), ("error", "answer")),
@@ -121,11 +123,15 @@ def _in_event(traces: Traces, row: Sequence[Any]) -> Quote | None:
     seq, event, *raw = row
     if not any(_within(traces, value) for value in (event, *raw)):
         return None
-    blacked: dict[str, Any] = {"event": orjson.dumps(traces.blacked_in(orjson.loads(event)))}
+    event_was = orjson.loads(event)
+    event_is = traces.blacked_in(event_was)
+    blacked: dict[str, Any] = {"event": orjson.dumps(event_is)}
     for name, value in zip(RAW, raw, strict=True):
         blacked[name] = _blacked(traces, value)
     if blacked["message_id"] != raw[RAW.index("message_id")]:
         blacked["message_id"] = None  # two that were blacked out could be the same
+    if event_is["data"].get("message") != event_was["data"].get("message"):
+        blacked["text_hash"] = BLACKED  # the hash would tell the number to who tries them all
     return Quote("events", {"seq": seq}, blacked)
 
 

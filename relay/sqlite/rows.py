@@ -54,6 +54,20 @@ def among(
     return found
 
 
+def there(connection: apsw.Connection, sql: str, wanted: Sequence[Sequence[Any]]) -> list[Any]:
+    """The rows of a statement about `{rows}`, a table of what is wanted.
+
+    Rows of nulls fill it up.
+    """
+    found: list[Any] = []
+    for chunk in _chunks(wanted):
+        size, width = _size(len(chunk)), len(chunk[0])
+        values = [each for row in chunk for each in row]
+        values += [None] * (size * width - len(values))
+        found += every(connection, sql.format(rows=f"({_values(width, size)})"), values)
+    return found
+
+
 def insert(connection: apsw.Connection, table: str, rows: Sequence[Sequence[Any]]) -> None:
     """Insert the rows, each with a value for every column; the first must not be null."""
     for chunk in _chunks(rows):
@@ -75,8 +89,13 @@ def _size(least: int) -> int:
 
 @cache
 def _insertion(table: str, columns: int, rows: int) -> str:
-    places = f"({', '.join('?' * columns)})"
-    values = f"VALUES {', '.join([places] * rows)}"
+    values = _values(columns, rows)
     if rows == 1:
         return f"INSERT INTO {table} {values}"
     return f"INSERT INTO {table} SELECT * FROM ({values}) WHERE column1 IS NOT NULL"
+
+
+@cache
+def _values(columns: int, rows: int) -> str:
+    places = f"({', '.join('?' * columns)})"
+    return f"VALUES {', '.join([places] * rows)}"

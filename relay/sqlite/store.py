@@ -21,6 +21,7 @@ from relay.sqlite import arrivals, changes, claims, quarantine, reads, rows, set
 from relay.sqlite.connection import connect_reader, connect_writer, lock
 from relay.sqlite.memory import Memory
 from relay.sqlite.presence import Presence
+from relay.sqlite.reuse import ReusedIds
 from relay.sqlite.upkeep import Upkeep
 from relay.sqlite.waits import WaitReader, died
 from relay.sqlite.writer import Writer
@@ -62,6 +63,7 @@ class SqliteStore(Upkeep):
         self._vfs = vfs
         self._memory = Memory()
         self._waits = WaitReader()
+        self._reused_ids = ReusedIds(clock.monotonic)
         self._notify: list[Notify] = []
         self._adding: list[tuple[Arrival, asyncio.Future[Receipt]]] = []
         self._loop = asyncio.get_running_loop()
@@ -147,11 +149,12 @@ class SqliteStore(Upkeep):
         self._notify.append(notify)
 
     def statistics(self) -> Mapping[str, Any]:
-        """Figures of this process: its commits, and the size of the file and its log in bytes."""
+        """Figures of this process: commits, reused message ids by source, the files' bytes."""
         return {
             "commits": self._commits,
             "commit_size": self._writer.commit_size,
             "commit_seconds": self._writer.commit_seconds,
+            "reused_ids": self._reused_ids.counts,
             "bytes": _size(self._path),
             "wal_bytes": _size(Path(f"{self._path}-wal")),
         }
@@ -194,7 +197,9 @@ class SqliteStore(Upkeep):
             for each in batch:  # one bad arrival must not take the others with it
                 self._submit([each])
             return
-        for number, (_, receipt) in enumerate(batch):
+        for number, (arrival, receipt) in enumerate(batch):
+            if error is None:
+                self._reused_ids.note(arrival.source, done.result()[number])
             if receipt.cancelled():
                 continue
             if error is not None:
@@ -216,7 +221,10 @@ class SqliteStore(Upkeep):
 
     async def release(self, quarantine_id: str, arrival: Arrival) -> Receipt | None:
         """As in Store."""
-        return await self._write(quarantine.release, self._memory, quarantine_id, arrival)
+        receipt = await self._write(quarantine.release, self._memory, quarantine_id, arrival)
+        if receipt is not None:
+            self._reused_ids.note(arrival.source, receipt)
+        return receipt
 
     async def opted_out(self, source: str, mobile: str) -> bool:
         """As in Store."""

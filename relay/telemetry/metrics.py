@@ -181,6 +181,7 @@ def _store(readings: Readings) -> Iterator[Metric]:
     yield GaugeMetricFamily(
         "relay_quarantined_callbacks", "Callbacks in quarantine.", value=readings.quarantined
     )
+    yield _reused_ids(statistics["reused_ids"])
     size = HistogramMetricFamily(
         "relay_store_commit_size", "How many callbacks and other changes one commit wrote."
     )
@@ -190,6 +191,17 @@ def _store(readings: Readings) -> Iterator[Metric]:
     _add(size, [], statistics["commit_size"])
     _add(seconds, [], statistics["commit_seconds"])
     yield from (size, seconds)
+
+
+def _reused_ids(counts: Mapping[str, int]) -> Metric:
+    family = CounterMetricFamily(
+        "relay_reused_message_ids",
+        "Messages with the id of an earlier one, but another number or text.",
+        labels=["source"],
+    )
+    for source, number in counts.items():
+        family.add_metric([source], number)
+    return family
 
 
 def _gauge(name: str, what: str) -> GaugeMetricFamily:

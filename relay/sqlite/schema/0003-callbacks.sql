@@ -2,7 +2,7 @@
 
 ALTER TABLE events ADD COLUMN encoding TEXT NOT NULL DEFAULT '';
 
--- A keyed hash of the message's text; 0 where only the event itself tells the text.
+-- A keyed hash of a message's text; 0 in what is no message, and in what was stored before.
 ALTER TABLE events ADD COLUMN text_hash INTEGER NOT NULL DEFAULT 0;
 
 -- A repeat has the id, the contact and the text of an earlier event. The contact and the hash are
