@@ -313,7 +313,7 @@ class Store(Protocol):
     ) -> str:
         """Keep a callback that became no event; return its id, a new one unless it is given.
 
-        Of 401s the last 1,000 stay.
+        Of 401s 1,000 stay; the sender that has the most of them loses its oldest.
         """
 
     async def known(self, ids: Sequence[str]) -> set[str]:

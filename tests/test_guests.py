@@ -5,8 +5,9 @@ import math
 import pytest
 
 from relay.configuration.settings import Server
+from relay.senders import household
 from relay.web import descriptors
-from relay.web.guests import SHARE, Guests, expected, household
+from relay.web.guests import SHARE, Guests, expected
 from relay.web.proxies import Proxies
 
 

@@ -83,15 +83,29 @@ async def test_what_is_not_understood_is_quarantined_by_way_of_the_spill(tmp_pat
 
 
 async def test_of_wrong_tokens_the_spill_keeps_no_more_than_the_store(tmp_path, monkeypatch):
-    monkeypatch.setattr("relay.fallback.shelter.UNAUTHORIZED_KEPT", 3)
+    """A sender gets as many as are left for the others, so that there is room for those."""
+    monkeypatch.setattr("relay.fallback.shelter.UNAUTHORIZED_KEPT", 8)
     wrap, _ = troubled()
     async with sheltered(tmp_path, wrap=wrap) as parts:
-        for _ in range(3):
-            await parts.shelter.quarantine(nonsense(), 401, "the token is wrong")
+
+        async def kept(sender):
+            """How many callbacks of this sender are kept."""
+            callback = nonsense()._replace(sender=sender)
+            for number in range(9):
+                try:
+                    await parts.shelter.quarantine(callback, 401, "the token is wrong")
+                except StoreFull:
+                    return number
+            raise AssertionError("no end")
+
+        assert await kept("203.0.113.1") == 4
+        assert await kept("2001:db8::1") == 2
+        assert await kept("2001:db8::2") == 0
+        assert [await kept(f"198.51.100.{each}") for each in range(3)] == [1, 1, 0]
         with pytest.raises(StoreFull, match="enough of those"):
             await parts.shelter.quarantine(nonsense(), 401, "the token is wrong")
         await parts.send()
-        assert parts.shelter.records() == 4
+        assert parts.shelter.records() == 9
 
 
 async def test_a_spill_that_was_left_comes_home_at_the_next_start(tmp_path):
@@ -214,6 +228,31 @@ async def test_what_the_store_never_takes_is_kept_in_quarantine(tmp_path):
         assert await parts.stored() == sent
         kept = await parts.store.quarantined_one(poison)
     assert (kept.status, kept.reason) == (422, "the store refused it")
+
+
+async def test_a_wrong_token_is_not_forgotten_where_the_store_refuses_it(tmp_path):
+    """As one that was not understood it could be released with those."""
+
+    class Choosy(Trouble):
+        async def quarantine(self, callback, status, *rest):
+            self.tries += 1
+            if self.error or self.tries == 2:
+                raise self.error or StoreError("the store refused it")
+            return await self._store.quarantine(callback, status, *rest)
+
+    made = []
+
+    def wrap(store):
+        made.append(Choosy(store, FULL))
+        return made[0]
+
+    async with sheltered(tmp_path, wrap=wrap) as parts:
+        told = await parts.shelter.quarantine(nonsense(), 401, "the token is wrong")
+        made[0].error = None
+        await parts.home()
+        kept = await parts.store.quarantined_one(told)
+    assert made[0].tries == 3
+    assert (kept.status, kept.reason) == (401, "the token is wrong")
 
 
 async def test_what_not_even_the_quarantine_takes_waits_in_the_spill(tmp_path):

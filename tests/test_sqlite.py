@@ -578,6 +578,23 @@ async def test_the_last_thousand_callbacks_with_a_wrong_token_are_kept(store):
     assert (found.status, found.reason, found.callback) == (422, "no kind", callback)
 
 
+async def test_a_flood_of_wrong_tokens_drives_out_none_of_another_sender(store):
+    """From one address, and from fifty networks of IPv6 with many addresses each."""
+    vendor = arrival().callback._replace(sender="198.51.100.7")
+    flood = vendor._replace(sender="203.0.113.1")
+    first = [await store.quarantine(vendor, 401, "token") for _ in range(2)]
+    for start in (0, 1_500):
+        await asyncio.gather(*(store.quarantine(flood, 401, "token") for _ in range(1_000)))
+        spread = (
+            flood._replace(sender=f"2001:db8:0:{number % 50:x}::{number:x}")
+            for number in range(start, start + 1_500)
+        )
+        await asyncio.gather(*(store.quarantine(each, 401, "token") for each in spread))
+    assert await store.quarantine_count() == 1_000
+    for each in first:
+        assert (await store.quarantined_one(each)).callback == vendor
+
+
 async def test_a_quarantined_callback_keeps_all_that_is_known_of_it(store):
     callback = arrival().callback._replace(
         test=True, encoding="gzip", sender="192.0.2.7", token_digest=b"\xff\x00"

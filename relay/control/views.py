@@ -55,6 +55,7 @@ def quarantined_view(row: Quarantined) -> dict[str, Any]:
         "id": row.id,
         "received": timestamp(row.received),
         "source": row.source,
+        "sender": row.callback.sender or None,
         "status": row.status,
         "reason": row.reason,
     }

@@ -76,6 +76,9 @@ def _once(records: Iterable[Spilled], known: set[str]) -> Iterator[Spilled]:
 
 
 def _not_understood(spilled: Spilled, reason: str) -> Spilled:
+    """For quarantine; what came with a wrong token stays known as such."""
+    if spilled.status is not None:
+        return spilled
     return spilled._replace(status=NOT_UNDERSTOOD, reason=reason)
 
 

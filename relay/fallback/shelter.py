@@ -8,6 +8,7 @@ there would always be one more.
 import asyncio
 import contextlib
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from typing import cast
 
@@ -19,6 +20,7 @@ from relay.fallback.importer import Importer
 from relay.fallback.reserve import Reserve
 from relay.fallback.spill import Spill
 from relay.fallback.spillfile import Matches, Spilled
+from relay.senders import household
 from relay.store import UNAUTHORIZED, UNAUTHORIZED_KEPT, Receipt, Store, StoreError, StoreFull
 
 TRY_AGAIN = 1.0
@@ -40,7 +42,8 @@ class Shelter:
         self._clock = clock
         self._trouble = "there is no store"
         self._refusal = ""
-        self._unauthorized = 0
+        self._unauthorized: Counter[str] = Counter()
+        """How many callbacks with a wrong token each sender has in the spill."""
         self._direct = False
         """Whether callbacks go to the store, and not to the spill."""
         self._wanted = asyncio.Event()
@@ -145,9 +148,7 @@ class Shelter:
 
     async def _keep(self, spilled: Spilled) -> None:
         if spilled.status == UNAUTHORIZED:
-            self._unauthorized += 1
-            if self._unauthorized > UNAUTHORIZED_KEPT:
-                raise StoreFull(f"{self._trouble}, and the spill has enough of those")
+            self._count_unauthorized(household(spilled.callback.sender))
         self._direct = False  # where it was turned away, and the others have turned back since
         self._wanted.set()
         if self._reserve.spill_low:
@@ -158,6 +159,13 @@ class Shelter:
             self._refusal = f"{self._trouble}, and the spill cannot be written: {error.strerror}"
             raise StoreFull(self._refusal) from error
         self._refusal = ""
+
+    def _count_unauthorized(self, sender: str) -> None:
+        """Raise StoreFull where the sender has its share: as much as is left for the others."""
+        left = UNAUTHORIZED_KEPT - self._unauthorized.total()
+        if left <= self._unauthorized[sender]:
+            raise StoreFull(f"{self._trouble}, and the spill has enough of those")
+        self._unauthorized[sender] += 1
 
     # back to the store
 
@@ -226,7 +234,7 @@ class Shelter:
             self._wanted.clear()
         finally:
             self._turned.set()
-        self._unauthorized = 0
+        self._unauthorized.clear()
         log.warning("callbacks go to the store again; %d from the spill were brought there", number)
         try:
             await self._spill.remove()

@@ -6,6 +6,7 @@ from typing import Any
 import apsw
 
 from relay.callbacks.callback import Callback
+from relay.senders import surplus
 from relay.sqlite import rows
 from relay.sqlite.arrivals import add_all, id_bytes
 from relay.sqlite.memory import Memory
@@ -24,7 +25,7 @@ def quarantine(
     status: int,
     reason: str,
 ) -> str:
-    """Keep a callback; of those with a wrong token only the last ones."""
+    """Keep a callback; of those with a wrong token only so many."""
     connection.execute(
         "INSERT INTO quarantine (id, received, source, status, reason, test, method, query,"
         " content_type, body, encoding, sender, token_digest)"
@@ -46,12 +47,19 @@ def quarantine(
         ),
     )
     if status == UNAUTHORIZED:
-        connection.execute(
-            "DELETE FROM quarantine WHERE status = ?1 AND seq <= (SELECT seq FROM quarantine"
-            " WHERE status = ?1 ORDER BY seq DESC LIMIT 1 OFFSET ?2)",
-            (UNAUTHORIZED, UNAUTHORIZED_KEPT),
-        )
+        _make_room(connection)
     return quarantine_id
+
+
+def _make_room(connection: apsw.Connection) -> None:
+    """Keep no more callbacks with a wrong token than there may be."""
+    kept = rows.every(
+        connection,
+        "SELECT sender, seq FROM quarantine INDEXED BY quarantine_senders"
+        f" WHERE status = {UNAUTHORIZED}",
+    )
+    for seq in surplus(kept, UNAUTHORIZED_KEPT):
+        connection.execute("DELETE FROM quarantine WHERE seq = ?", (seq,)).fetchall()
 
 
 def release(

@@ -3,10 +3,9 @@
 from collections.abc import Callable
 
 from relay.configuration.settings import SourceConfig
+from relay.senders import household, parsed
 from relay.units import Rate
 from relay.web.bucket import Bucket, SharedBucket
-from relay.web.guests import household
-from relay.web.proxies import parsed
 from relay.web.tokens import Tokens
 
 STRANGERS = Rate(1000, 60.0)

@@ -10,13 +10,12 @@ import heapq
 import logging
 import math
 from collections.abc import Iterable
-from ipaddress import IPv6Address, IPv6Network
 from typing import Protocol
 
-from relay.caching import short_keys
 from relay.configuration.settings import Server
+from relay.senders import household
 from relay.web import descriptors
-from relay.web.proxies import NOBODY, Proxies, parsed
+from relay.web.proxies import NOBODY, Proxies
 
 log = logging.getLogger("relay.server")
 
@@ -122,12 +121,3 @@ def expected(server: Server) -> Guests:
             descriptors.limit(),
         )
     return Guests(min(limits.total, possible), limits.each, Proxies(server.proxies))
-
-
-@short_keys(maxsize=4096)
-def household(host: str) -> str:
-    """What counts as one address: with IPv6 everybody has a network of them."""
-    address = parsed(host)
-    if isinstance(address, IPv6Address):
-        return str(IPv6Network((int(address) >> 64 << 64, 64)))
-    return host if address is None else str(address)

@@ -24,7 +24,7 @@ from relay.telemetry.tracing import Tracer, valid
 from relay.web.door import Door
 from relay.web.problem import CONTENT_TYPE, Headers, problem, send_problem
 from relay.web.refusals import RefusalLog
-from relay.web.tokens import basic_password
+from relay.web.tokens import basic_password, kept_of
 
 log = logging.getLogger("relay.ingress")
 
@@ -198,7 +198,8 @@ class Callbacks:
             try:
                 return await self._keeper.receive(callback)
             except NotUnderstood as error:
-                raise await self._quarantined(callback, error.reason) from None
+                kept = callback._replace(sender=_sender(scope))
+                raise await self._quarantined(kept, error.reason) from None
         except StoreError as error:
             detail = "Nothing can be stored at the moment."
             raise Refused(503, detail, _FULL, kind="nothing can be stored", last=error) from None
@@ -229,8 +230,8 @@ class Callbacks:
     async def _knock(self, door: Door, callback: Callback, scope: Scope, token: str) -> None:
         """Let the sender in by its address and its token, or raise Refused."""
         known = door.knows(scope["client"])
-        admitted = known and (not door.tokens or door.tokens.admit(_offered(scope, token)))
-        if admitted:
+        offered = _offered(scope, token)
+        if known and (not door.tokens or door.tokens.admit(offered)):
             return
         if wait := door.wait_of_stranger(scope["client"]):
             raise _too_many(wait, "too many with a wrong token or address")
@@ -242,7 +243,9 @@ class Callbacks:
             "The token is wrong or missing.",
             _UNAUTHORIZED,
             kind="the token is wrong or missing",
-            last=await self._keep_refused(callback),
+            last=await self._keep_refused(
+                callback._replace(sender=_sender(scope), token_digest=kept_of(offered))
+            ),
         )
 
     async def _keep_refused(self, callback: Callback) -> str:
@@ -286,6 +289,11 @@ def _offered(scope: Scope, path_token: str) -> list[bytes]:
             if password is not None:
                 offered.append(password)
     return offered[:MOST_OFFERED]
+
+
+def _sender(scope: Scope) -> str:
+    """The address that the request came from; empty where it cannot be told."""
+    return scope["client"][0] if scope["client"] else ""
 
 
 def _traceparent(scope: Scope) -> str | None:

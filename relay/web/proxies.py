@@ -1,11 +1,11 @@
 """Proxies: whose word is taken for where a request comes from."""
 
 from collections.abc import Iterable, Sequence
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Network, IPv6Network
 
 from relay.caching import short_keys
+from relay.senders import parsed
 
-Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 Headers = Iterable[tuple[bytes, bytes]]
 
@@ -44,15 +44,6 @@ class Proxies:
 
 
 NOBODY = Proxies()
-
-
-def parsed(host: str) -> Address | None:
-    """The address; the IPv4 one where that is written as an IPv6 one."""
-    try:
-        address = ip_address(host)
-    except ValueError:
-        return None
-    return getattr(address, "ipv4_mapped", None) or address
 
 
 def _host(entry: bytes) -> str | None:

@@ -12,7 +12,10 @@ CREATE INDEX events_message ON events (source, message_id, contact, text_hash)
 WHERE message_id IS NOT NULL;
 
 -- sender: the address that the callback came from; empty where it is not known. token_digest: a
--- keyed digest of the token that came with it; null where none came, or none was kept.
+-- keyed digest of the tokens that came with it (relay.web.tokens); null where none was kept.
 ALTER TABLE quarantine ADD COLUMN encoding TEXT NOT NULL DEFAULT '';
 ALTER TABLE quarantine ADD COLUMN sender TEXT NOT NULL DEFAULT '';
 ALTER TABLE quarantine ADD COLUMN token_digest BLOB;
+
+-- Whose callbacks with a wrong token are kept, so that bodies need not be read to tell.
+CREATE INDEX quarantine_senders ON quarantine (sender, seq) WHERE status = 401;
