@@ -7,7 +7,7 @@ from listening import QUERIES, answers, listening
 
 from relay.configuration.config import SourceConfig
 from relay.sqlite import SqliteStore
-from relay.store import StoreError, StoreFull
+from relay.store import EventFilter, StoreError, StoreFull
 from relay.web.door import STRANGERS
 
 FIRST = b"/callbacks/sumotext?" + QUERIES[0]
@@ -97,6 +97,61 @@ async def test_what_strangers_send_fills_no_disk(store):
             assert answer.status == 401
     (kept,) = await store.quarantined()
     assert len(kept.callback.body) == 16 * 1024
+
+
+REFUSED_BY_THE_HEAD = {
+    b"POST /callbacks/sumotext/wrong": 401,
+    b"POST /callbacks/sumotext": 401,
+    b"POST /callbacks/near": 403,
+    b"POST /callbacks/nothing": 404,
+    b"PUT /callbacks/sumotext/right": 405,
+}
+
+
+@pytest.mark.parametrize("length", [b"Content-Length: 17000", b"Transfer-Encoding: chunked"])
+async def test_what_the_head_refuses_is_answered_before_the_body_comes(store, length):
+    """A sender with a wrong token holds no memory and costs no time with what it sends."""
+    sources = {
+        "sumotext": SourceConfig(tokens=["right"]),
+        "near": SourceConfig(allow_from=["203.0.113.0/24"]),
+    }
+    async with listening(store, sources=sources) as relay:
+        for request, status in REFUSED_BY_THE_HEAD.items():
+            head = request + b" HTTP/1.1\r\n" + length + b"\r\n\r\n"
+            if status == 401 and b"chunked" in length:
+                head += b"4268\r\n" + b"x" * 0x4268  # more than may be kept, without an end
+            (answer,) = answers(await relay.raw(head))
+            assert (answer.status, answer.headers["connection"]) == (status, "close")
+        assert await store.quarantine_count() == 0
+
+
+async def test_a_right_token_has_the_whole_body_read(store):
+    body = b"mobile=2125551212&reply=A&x=" + b"x" * 200_000
+    post = b"POST /callbacks/sumotext/right HTTP/1.1\r\nConnection: close\r\n"
+    chunks = b"".join(b"1000\r\n%s\r\n" % body[at : at + 4096] for at in range(0, 196_608, 4096))
+    rest = body[196_608:]
+    async with listening(store, sources={"sumotext": SourceConfig(tokens=["right"])}) as relay:
+        for request in (
+            post + b"Content-Length: %d\r\n\r\n%s" % (len(body), body),
+            post + b"Transfer-Encoding: chunked\r\n\r\n" + chunks
+            + b"%x\r\n%s\r\n0\r\n\r\n" % (len(rest), rest),
+        ):  # fmt: skip
+            (answer,) = answers(await relay.raw(request))
+            assert answer.status == 200
+    assert [row.callback.body for row in await store.events(EventFilter())] == [body, body]
+
+
+async def test_the_answer_is_read_by_who_sends_on(store):
+    """The connection is not reset while the rest of an unread body comes in."""
+    sources = {"sumotext": SourceConfig(tokens=["right"])}
+    async with listening(store, sources=sources) as relay:
+        for size in (20_000, 256 * 1024):
+            reader, writer = await relay.open()
+            writer.write(POST % (size, b""))
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"x" * size)
+            await writer.drain()
+            await reader.read()
 
 
 async def test_a_request_guesses_no_more_than_a_few_tokens(store):

@@ -26,7 +26,7 @@ CACHES = {
     "relay/sqlite/rows.py": "no key but the columns of a query of ours",
     "relay/templates/helpers.py": "short keys",
     "relay/web/bucket.py": "SENDERS addresses, as `household` has them",
-    "relay/web/guests.py": "short keys",
+    "relay/senders.py": "short keys",
     "relay/web/proxies.py": "short keys",
 }
 """Where something is cached, and what bounds its keys. A new one has to say so here."""

@@ -530,14 +530,16 @@ def test_any_target_is_made_fit(target):
 def test_a_chunked_body_ends_where_it_ends(chunks, step, behind):
     body = b"".join(b"%x\r\n%s\r\n" % (len(chunk), chunk) for chunk in chunks) + b"0\r\n\r\n"
     data = body + behind
-    chunked, pending, taken = Chunked(), b"", 0
+    chunked, pending, taken, content = Chunked(), b"", 0, b""
     for start in range(0, len(data), step):
         pending += data[start : start + step]
-        extent = chunked.extent(pending)
+        extent, found = chunked.decode(pending)
         taken += extent
+        content += found
         pending = pending[extent:]
     assert chunked.ended
     assert taken == len(body)
+    assert content == b"".join(chunks)
 
 
 async def test_nothing_is_logged_of_what_is_refused(server, caplog):

@@ -1,4 +1,4 @@
-"""Where a chunked body ends, so that the bytes behind it are not taken for a part of it.
+"""A chunked body: where it ends, and what is in it.
 
 Every line in it ends in CR LF. Whoever takes less might see another end than the proxy before us,
 and a request where that saw a body.
@@ -8,64 +8,84 @@ import re
 
 _LONGEST_LINE = 4096
 _END = b"\r\n"
-_SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;.*)?")
+_SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[^\r\n]*)?\r\n")
+_TRAILER = re.compile(rb"(?:[!#-'*+\-.0-9A-Z^-z|~]+:[^\r\n\0]*)?\r\n")
+
+FREE_FRAMING = 4096
+"""Bytes between the chunks that any body may have: some eight hundred tiny chunks."""
+FRAMING_SHARE = 4
+"""Above them, one byte for so many of the content: chunks of 24 bytes and more."""
+
+
+class TooManyChunks(ValueError):
+    """There is more between the chunks than in them. Each chunk costs time, however small."""
 
 
 class Chunked:
-    """Follows a chunked body without decoding it; the parser does that, and checks it too."""
+    """Decodes a chunked body as it comes."""
 
     def __init__(self) -> None:
         self.ended = False
-        self.taken = 0
-        """Bytes of it so far, with all that is between the chunks."""
+        self._size = 0
+        """Bytes of content so far."""
+        self._framing = 0
+        """Bytes of all the rest so far."""
         self._left = 0
         """Bytes of the present chunk still to come."""
         self._behind = False
         """A chunk's bytes are there, and their line end is next."""
         self._trailers = False
 
-    def extent(self, data: bytes) -> int:
-        """How many bytes of `data` belong to the body and are complete enough to be parsed.
+    def decode(self, data: bytes) -> tuple[int, bytes]:
+        """How many bytes of `data` are complete enough to be read, and the content in them.
 
         The others are to come again with more behind them. Raises ValueError for what is no
-        chunk.
+        chunk, and TooManyChunks.
         """
-        position = 0
+        position, content = 0, []
         while position < len(data) and not self.ended:
             if self._left:
-                step = min(self._left, len(data) - position)
-                self._left -= step
-                position += step
+                chunk = data[position : position + self._left]
+                content.append(chunk)
+                self._left -= len(chunk)
+                self._size += len(chunk)
+                position += len(chunk)
                 continue
-            if self._behind and data[position : position + 2] not in (_END, _END[:1]):
-                raise ValueError("a chunk longer than its size")
-            end = data.find(b"\n", position) + 1
+            end = self._line(data, position)
             if not end:
-                if len(data) - position > _LONGEST_LINE:
-                    raise ValueError("the line of a chunk is too long")
                 break
-            self._line(_unended(data[position:end]))
+            self._count(end - position)
             position = end
-        self.taken += position
-        return position
+        return position, b"".join(content)
 
-    def _line(self, line: bytes) -> None:
+    def _line(self, data: bytes, position: int) -> int:
+        """Take the line that begins there; where it ends, or 0 while that is still to come."""
         if self._behind:
-            self._behind = False
-        elif self._trailers:
-            self.ended = not line
+            end = data[position : position + 2]
+            self._behind = end == _END[:1]
+            if end not in (_END, _END[:1]):
+                raise ValueError("a chunk longer than its size")
+            return 0 if self._behind else position + 2
+        found = (_TRAILER if self._trailers else _SIZE).match(data, position)
+        if found is None:
+            return self._unfinished(data, position)
+        if self._trailers:
+            self.ended = found[0] == _END
         else:
-            found = _SIZE.fullmatch(line)
-            if found is None:
-                raise ValueError("a chunk without its size")
             self._left = int(found[1], 16)
             self._behind = self._left > 0
             self._trailers = not self._behind
+        return found.end()
 
+    def _unfinished(self, data: bytes, position: int) -> int:
+        """0 while the line may still become a right one."""
+        if len(data) - position > _LONGEST_LINE:
+            raise ValueError("the line of a chunk is too long")
+        if data.find(b"\n", position) >= 0:
+            raise ValueError("a line that is no size or trailer, or does not end in CR LF")
+        return 0
 
-def _unended(line: bytes) -> bytes:
-    """The line without its CR LF, which are to be nowhere else in it."""
-    bare = line.removesuffix(_END)
-    if bare == line or b"\r" in bare:
-        raise ValueError("a line that does not end in CR LF")
-    return bare
+    def _count(self, framing: int) -> None:
+        self._framing += framing
+        if self._framing > FREE_FRAMING + self._size // FRAMING_SHARE:
+            raise TooManyChunks

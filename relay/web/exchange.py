@@ -25,6 +25,7 @@ class Exchange:
         flow: FlowControl,
         default_headers: Headers,
         on_end: Callable[[], None],
+        hang_up: Callable[[], None],
         keep_alive: bool,
     ) -> None:
         self.scope = scope
@@ -34,6 +35,7 @@ class Exchange:
         self._flow = flow
         self._default_headers = default_headers
         self._on_end = on_end
+        self._hang_up = hang_up
         self._given = False
         self._start: Message | None = None
         self._begun = False
@@ -83,7 +85,7 @@ class Exchange:
             self._over = True
             self._leave()
             if not self.keep_alive:
-                self._transport.close()
+                self._hang_up()
             self._on_end()
 
     def half_closed(self) -> None:

@@ -23,6 +23,7 @@ from relay.telemetry.tally import Answers
 from relay.telemetry.tracing import Tracer, valid
 from relay.web.door import Door
 from relay.web.problem import CONTENT_TYPE, Headers, problem, send_problem
+from relay.web.protocol import MAX_BODY, UNREAD
 from relay.web.refusals import RefusalLog
 from relay.web.tokens import basic_password, kept_of
 
@@ -42,6 +43,7 @@ LARGEST_KEPT = 16 * 1024
 """Bytes of a callback with a wrong token. None of the vendor's is larger, and anybody may send a
 thousand of them: they are to fill no disk."""
 
+_NOT_KEPT = f"not kept: above {LARGEST_KEPT // 1024} KiB"
 _JSON = (b"content-type", b"application/json")
 _UNAUTHORIZED: Headers = [(b"www-authenticate", b'Basic realm="relay", charset="UTF-8"')]
 _FULL: Headers = [(b"retry-after", b"5")]
@@ -64,6 +66,11 @@ class Ingress(Starlette):
         self._callbacks = callbacks
         self.answers = callbacks.answers
         self.refusals = self.state.refusals = callbacks.refusals
+
+    def largest_body(self, scope: Scope) -> int:
+        """Bytes of the request's body that are of use; the protocol reads no more."""
+        is_callback = scope["path"].startswith(PREFIX)
+        return self._callbacks.largest_body(scope) if is_callback else 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"].startswith(PREFIX):
@@ -170,6 +177,16 @@ class Callbacks:
             await send({"type": "http.response.start", "status": 200, "headers": [_JSON, length]})
             await send({"type": "http.response.body", "body": body})
 
+    def largest_body(self, scope: Scope) -> int:
+        """Nothing is done with the body of a request that is refused, unless it is kept."""
+        name, _, token = scope["path"][len(PREFIX) :].partition("/")
+        door = self._doors.get(name)
+        if door is None or scope["method"] not in METHODS or not door.knows(scope["client"]):
+            return 0
+        if door.open or not door.tokens or door.tokens.admit(_offered(scope, token)):
+            return MAX_BODY
+        return max(0, LARGEST_KEPT - len(scope["query_string"]))
+
     def _refused(self, source: str, refusal: Refused) -> None:
         self.answers.refused(source, refusal.status)
         level = logging.WARNING if refusal.status < INTERNAL else logging.ERROR
@@ -231,21 +248,21 @@ class Callbacks:
         """Let the sender in by its address and its token, or raise Refused."""
         known = door.knows(scope["client"])
         offered = _offered(scope, token)
-        if known and (not door.tokens or door.tokens.admit(offered)):
+        unread = scope.get(UNREAD, False)
+        if known and not unread and (not door.tokens or door.tokens.admit(offered)):
             return
         if wait := door.wait_of_stranger(scope["client"]):
             raise _too_many(wait, "too many with a wrong token or address")
         if not known:
             detail = "Callbacks are not taken from this address."
             raise Refused(403, detail, kind="the address is not in allow_from")
+        kept = callback._replace(sender=_sender(scope), token_digest=kept_of(offered))
         raise Refused(
             401,
             "The token is wrong or missing.",
             _UNAUTHORIZED,
             kind="the token is wrong or missing",
-            last=await self._keep_refused(
-                callback._replace(sender=_sender(scope), token_digest=kept_of(offered))
-            ),
+            last=_NOT_KEPT if unread else await self._keep_refused(kept),
         )
 
     async def _keep_refused(self, callback: Callback) -> str:
@@ -254,7 +271,7 @@ class Callbacks:
         Returns why it is not; empty where it is.
         """
         if len(callback.query) + len(callback.body) > LARGEST_KEPT:
-            return f"not kept: above {LARGEST_KEPT // 1024} KiB"
+            return _NOT_KEPT
         try:
             await self._keeper.quarantine(callback, 401, "the token is wrong or missing")
         except StoreError as error:

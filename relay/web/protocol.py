@@ -12,16 +12,17 @@ import logging
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import unquote
 
 import httptools
 import uvicorn.server
+from starlette.types import Scope
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from relay.web.chunked import Chunked
+from relay.web.chunked import FREE_FRAMING, Chunked, TooManyChunks
 from relay.web.deadline import Deadline
 from relay.web.exchange import Exchange
 from relay.web.guests import Guests
@@ -34,10 +35,13 @@ log = logging.getLogger("relay.server")
 MAX_HEAD = 16 * 1024
 MAX_BODY = 256 * 1024
 NO_ROOM = 503
+UNREAD = "relay.unread"
+"""In the scope where the body was not read, as nothing would be done with it."""
 HEADER = 200
 """Bytes that a header takes in memory, however short it is."""
 
 _HEAD_END = re.compile(rb"\n\r?\n")
+LONGEST_END = 3
 _TOKEN_START = re.compile(rb"[!#-'*+\-.0-9A-Z^-z|~]")
 
 
@@ -83,6 +87,13 @@ class Protocol(HttpToolsProtocol):
         """A request was refused; what follows it is thrown away."""
         self._receiving = False
         self._served = False
+        self._looked_at = 0
+        """Bytes of the buffer in which no head ends: each byte is looked at once."""
+        self._largest_body: Callable[[Scope], int] = getattr(
+            self.app, "largest_body", _largest_body
+        )
+        self._most = MAX_BODY
+        """Bytes of the present body that are read."""
         self._left = 0
         """Bytes of a body of known length still to come."""
         self._chunked: Chunked | None = None
@@ -138,7 +149,7 @@ class Protocol(HttpToolsProtocol):
 
     def waited(self) -> float:
         """Which share of its time is up; -1 while its request is with the application."""
-        return math.inf if self._deaf else self._deadline.waited()
+        return math.inf if self._deaf and not self._busy else self._deadline.waited()
 
     def send_away(self) -> None:
         """Make room for others: at once where nothing has come, else with a word."""
@@ -203,7 +214,8 @@ class Protocol(HttpToolsProtocol):
         buffer = self._buffer
         if buffer[0] in b"\r\n":
             buffer = self._buffer = buffer.lstrip(b"\r\n")
-        found = _HEAD_END.search(buffer)
+        found = _HEAD_END.search(buffer, max(0, self._looked_at - LONGEST_END))
+        self._looked_at = 0 if found else len(buffer)
         end = found.end() if found else len(buffer)
         if end > MAX_HEAD:
             self._refuse_head(buffer)
@@ -216,24 +228,30 @@ class Protocol(HttpToolsProtocol):
             self._refuse(400, "This is not HTTP.")
 
     def _take_body(self) -> None:
-        buffer = self._buffer
-        if self._chunked is None:
-            size = min(self._left, len(buffer))
-            self._left -= size
-        else:
-            try:
-                size = self._chunked.extent(buffer)
-            except ValueError:
-                self._refuse(400, "The chunked body is malformed.")
-                return
-            if self._chunked.taken > 2 * MAX_BODY:
-                self._refuse_body()
-                return
-        if size:
-            self._buffer = buffer[size:]
-            self._feed(buffer[:size])
-            if self._chunked is not None and self._chunked.ended and not self._busy:
-                self._refuse(400, "The chunked body is malformed.")
+        if self._chunked is not None:
+            self._take_chunks(self._chunked)
+            return
+        size = min(self._left, len(self._buffer))
+        self._left -= size
+        body, self._buffer = self._buffer[:size], self._buffer[size:]
+        if body:
+            self._feed(body)
+
+    def _take_chunks(self, chunked: Chunked) -> None:
+        """Feed what has come as one chunk: the parser has its work with each."""
+        try:
+            size, body = chunked.decode(self._buffer)
+        except TooManyChunks:
+            self._refuse_chunks()
+            return
+        except ValueError:
+            self._refuse(400, "The chunked body is malformed.")
+            return
+        self._buffer = self._buffer[size:]
+        if body:
+            self._feed(b"%x\r\n%s\r\n" % (len(body), body))
+        if chunked.ended and not self._deaf:
+            self._feed(b"0\r\n\r\n")
 
     def _feed(self, data: bytes) -> None:
         try:
@@ -285,6 +303,7 @@ class Protocol(HttpToolsProtocol):
             self.flow,
             self.server_state.default_headers,
             self.on_response_complete,
+            self._hang_up,
             keep_alive=version == "1.1" and self.parser.should_keep_alive(),
         )
         codings = _codings(self.headers) if self._chunked else []
@@ -293,7 +312,11 @@ class Protocol(HttpToolsProtocol):
         elif self._left > MAX_BODY:
             self._refuse_body()
         elif (self._left or self._chunked) and not self._deaf:
-            self._invite()
+            self._most = self._largest_body(scope)
+            if self._left > self._most or not self._most:
+                self._answer_unread()
+            else:
+                self._invite()
 
     def _client(self) -> tuple[str, int] | None:
         """Who is behind the proxy."""
@@ -306,7 +329,11 @@ class Protocol(HttpToolsProtocol):
             return
         assert self.exchange is not None
         self.exchange.body += body
-        if len(self.exchange.body) > MAX_BODY:
+        if len(self.exchange.body) <= self._most:
+            return
+        if self._most < MAX_BODY:
+            self._answer_unread()
+        else:
             self._refuse_body()
 
     def on_message_complete(self) -> None:
@@ -315,12 +342,28 @@ class Protocol(HttpToolsProtocol):
         assert self.exchange is not None
         if self.server_state.draining:
             self.exchange.keep_alive = False
-        self._busy = True
         self._left, self._chunked = 0, None
         if self.flow.write_paused:
             self._deadline.set(self.receive_timeout)
         else:
             self._deadline.lift()
+        self._answer()
+
+    def _answer_unread(self) -> None:
+        """Have the request answered at once. The rest of its body is thrown away."""
+        assert self.exchange is not None
+        self._deaf = True
+        self._buffer = b""
+        self.server_state.guests.hold(self, 0)
+        self.exchange.scope[UNREAD] = True
+        self.exchange.body.clear()
+        self.exchange.keep_alive = False
+        self._deadline.lift()
+        self._answer()
+
+    def _answer(self) -> None:
+        assert self.exchange is not None
+        self._busy = True
         task = self.loop.create_task(self.exchange.run(self.app))
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
@@ -332,6 +375,8 @@ class Protocol(HttpToolsProtocol):
         self._served = True
         if self.transport.is_closing():
             self._deadline.set(self.receive_timeout)  # for the other side to take the answer
+            return
+        if self._deaf:
             return
         if self._proxy:
             self._count_for(self._proxy)
@@ -362,6 +407,19 @@ class Protocol(HttpToolsProtocol):
         self.transport.close()
         self._deadline.set(self.linger_timeout)
 
+    def _hang_up(self) -> None:
+        """The answer was the connection's last."""
+        if self._deaf:
+            self._stop_writing()
+        else:
+            self.transport.close()
+
+    def _stop_writing(self) -> None:
+        """Let the sender read the answer before the connection is closed."""
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self._deadline.set(self.linger_timeout)
+
     def pause_writing(self) -> None:
         """The other side does not read its answer: it has as long for it as for a request."""
         super().pause_writing()
@@ -382,6 +440,10 @@ class Protocol(HttpToolsProtocol):
 
     def _refuse_body(self) -> None:
         self._refuse(413, f"A body has at most {MAX_BODY} bytes.")
+
+    def _refuse_chunks(self) -> None:
+        most = f"{FREE_FRAMING} bytes and a quarter of its content"
+        self._refuse(413, f"A chunked body has at most {most} between its chunks.")
 
     def _refuse_codings(self, codings: Sequence[bytes]) -> None:
         """RFC 9112, 6.1 and 6.3: another coding, or a body of which nobody knows the end."""
@@ -406,9 +468,12 @@ class Protocol(HttpToolsProtocol):
             b"%s%scontent-type: %s\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%s"
             % (STATUS_LINE[status], headers, CONTENT_TYPE, len(body), body)
         )
-        if self.transport.can_write_eof():
-            self.transport.write_eof()
-        self._deadline.set(self.linger_timeout)
+        self._stop_writing()
+
+
+def _largest_body(_: Scope) -> int:
+    """How much of a body is read where the application does not say."""
+    return MAX_BODY
 
 
 def _codings(headers: Sequence[tuple[bytes, bytes]]) -> list[bytes]:
