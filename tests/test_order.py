@@ -76,6 +76,8 @@ class Delivery:
     landed: bool = False
     suspect: bool = False
     deaths: int = 0
+    again: bool = False
+    """It is a last word that goes once more, behind what was older."""
 
 
 class History:
@@ -126,7 +128,8 @@ class History:
         await self.store.release(kept, new)
         self.quarantined.pop()
         last = self.last_word(contact)
-        passed = self.opted_out(contact) and self.ever()[last].received > new.callback.received
+        weighs = self.opted_out(contact) or (last and consent)
+        passed = weighs and self.ever()[last].received > new.callback.received
         self.note(new, contact, consent, rank=last - 1 if passed else None)
 
     def something(self, contact=None, consent=None, **options):
@@ -197,7 +200,7 @@ class History:
         assert claim.opted_out == self.opted_out(event.contact)
         if claim.urgent or ORDERED[claim.sink]:
             assert event.contact not in self.busy(claim.sink), "one contact twice in flight"
-        if ORDERED[claim.sink] and not event.late:
+        if ORDERED[claim.sink] and not event.late and not sink[claim.seq].again:
             later = any(
                 delivery.landed and seq > claim.seq and self.events[seq].contact == event.contact
                 for seq, delivery in sink.items()
@@ -257,13 +260,18 @@ class History:
         delivery.attempts -= 1
 
     def expect_again(self, sink: str, seq: int) -> None:
-        """An opt-out that was delivered is due once more behind an older event that landed."""
+        """A last word that was delivered is due once more behind what is older and landed.
+
+        An opt-in only behind an opt-out.
+        """
         event = self.events[seq]
         last = self.last_word(event.contact)
-        again = self.opted_out(event.contact) and event.rank < last != seq
+        again = event.rank < last != seq and (
+            self.opted_out(event.contact) or event.consent == "opt_out"
+        )
         if again and self.state(sink, last) == State.DELIVERED:
-            self.sinks[sink][last] = Delivery(landed=True)
-        assert not (again and last in self.purged), f"the opt-out {last} was still needed"
+            self.sinks[sink][last] = Delivery(landed=True, again=True)
+        assert not (again and last in self.purged), f"the last word {last} was still needed"
 
     # what people do
 
@@ -332,11 +340,11 @@ class History:
         self.forget(going)
 
     def going(self, before: Before) -> list[int]:
-        """The events whose term is over, but for an opt-out that what is left may need."""
+        """The events whose term is over, but for a last word that what is left may need."""
         going: list[int] = []
         left: set[int] = set()
         for seq, event in sorted(self.events.items()):
-            last_word = seq == self.last_word(event.contact) and self.opted_out(event.contact)
+            last_word = seq == self.last_word(event.contact)
             needed = last_word and (
                 event.contact in left
                 or any(received < event.received for received in self.quarantined)
@@ -461,15 +469,20 @@ class History:
             assert counts.get(sink, SinkCounts()) == there
 
     def check_last_words(self) -> None:
-        """What a sink heard last, of what the contact said until then, is the opt-out."""
+        """What a sink heard last, of what the contact said until then, is the last word.
+
+        Behind an opt-in may stand what says nothing against it.
+        """
         for contact in range(CONTACTS):
             last = self.last_word(contact)
             for sink, landed in self.landed.items():
                 heard = (self.sinks[sink] | self.gone[sink]).get(last, Delivery())
-                if self.opted_out(contact) and heard.state == State.DELIVERED:
-                    mine = [e.rank for e in map(self.ever().get, landed) if e.contact == contact]
-                    # a copy of the opt-out, which has its rank, is as good
-                    assert [rank for rank in mine if rank <= last][-1] == last
+                if last and heard.state == State.DELIVERED:
+                    mine = [e for e in map(self.ever().get, landed) if e.contact == contact]
+                    if not self.opted_out(contact):
+                        mine = [e for e in mine if e.consent == "opt_out" or e.rank == last]
+                    # a copy of the last word, which has its rank, is as good
+                    assert [e.rank for e in mine if e.rank <= last][-1] == last
 
     # what it knows
 

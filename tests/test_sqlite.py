@@ -49,6 +49,10 @@ def seqs(claimed) -> list[int]:
     return [claim.seq for claim in claimed.claims]
 
 
+def dead_letter(claim) -> Settlement:
+    return Settlement(claim.sink, claim.seq, State.DEAD, error="400")
+
+
 def in_an_hour(clock) -> int:
     return int(clock.now() * SECOND) + 3600 * SECOND
 
@@ -282,6 +286,79 @@ async def test_a_later_opt_in_is_the_last_word(store):
         await store.settle([delivered(await claim_one(store))])
     assert not await store.opted_out("sumotext", join.event.data["mobile"])
     await store.replay("crm", [1])
+    await store.settle([delivered(await claim_one(store))])
+    assert await ids(store) == []
+
+
+@pytest.mark.parametrize("way", ["revived", "replayed", "copied"])
+async def test_an_older_opt_out_is_followed_by_the_opt_in(store, way):
+    """What the contact said last is what the sink gets last, whichever word that is."""
+    stop, join = arrival(7, consent="opt_out"), arrival(7, consent="opt_in")
+    await store.add(stop)
+    claim = await claim_one(store)
+    dead = way == "revived"
+    await store.settle([dead_letter(claim) if dead else delivered(claim)])
+    await store.add(join)
+    await store.settle([delivered(await claim_one(store))])
+    if way == "copied":
+        await store.add(arrival(7, consent="opt_out", copy_of=stop.event.id))
+    else:
+        await (store.revive if dead else store.replay)("crm", [1])
+    await store.settle([delivered(await claim_one(store))])
+    again = await claim_one(store)
+    assert (again.event.id, again.replayed, again.stale) == (join.event.id, True, False)
+    await store.settle([delivered(again)])
+    assert await ids(store) == []
+    assert not await store.opted_out("sumotext", join.event.data["mobile"])
+
+
+async def test_an_older_opt_out_that_waited_for_a_retry_is_followed_by_the_opt_in(store, clock):
+    """A sink with `order: none` gets the later word first."""
+    stop, join = arrival(7, consent="opt_out"), arrival(7, consent="opt_in")
+    await store.add(stop)
+    await store.settle([waiting(await claim_one(store, ordered=False), in_an_hour(clock))])
+    await store.add(join)
+    await store.settle([delivered(await claim_one(store, ordered=False))])
+    await clock.advance(3600)
+    late = await claim_one(store, ordered=False)
+    assert late.event.id == stop.event.id
+    await store.settle([delivered(late)])
+    assert await ids(store, ordered=False) == [join.event.id]
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+async def test_a_replayed_opt_out_is_never_in_flight_with_another_of_its_contact(store, ordered):
+    """Two at once could reach the sink in either order."""
+    stop = arrival(7, consent="opt_out", sinks=(), errors={"crm": "when: no such name"})
+    await store.add(stop)
+    await store.add(arrival(7, consent="opt_in"))
+    await store.revive("crm", [1])
+    assert await ids(store, ordered=ordered) == [stop.event.id]
+    assert await ids(store, ordered=ordered) == []
+
+
+async def test_an_opt_out_released_after_a_later_opt_in_does_not_undo_it(store):
+    stop = arrival(7, consent="opt_out", received=NOW)
+    join = arrival(7, consent="opt_in", received=NOW + SECOND)
+    kept = await store.quarantine(stop.callback, 422, "no kind")
+    await store.add(join)
+    await store.settle([delivered(await claim_one(store))])
+    await store.release(kept, stop)
+    assert not await store.opted_out("sumotext", join.event.data["mobile"])
+    late = await claim_one(store)
+    assert late.event.id == stop.event.id
+    await store.settle([delivered(late)])
+    assert await ids(store) == [join.event.id]
+
+
+async def test_what_is_released_without_a_word_needs_no_opt_in_after_it(store):
+    """Only what a sink could take for the last word is put right."""
+    form = arrival(7, received=NOW)
+    join = arrival(7, consent="opt_in", received=NOW + SECOND)
+    kept = await store.quarantine(form.callback, 422, "no kind")
+    await store.add(join)
+    await store.settle([delivered(await claim_one(store))])
+    await store.release(kept, form)
     await store.settle([delivered(await claim_one(store))])
     assert await ids(store) == []
 

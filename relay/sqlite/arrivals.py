@@ -125,10 +125,13 @@ def _rank(connection: apsw.Connection, contact: int, arrival: Arrival) -> int | 
         rank: int | None = rows.value(connection, first, (id_bytes(arrival.copy_of),))
         return rank or 0  # it may have been purged since it was read: it is older than all
     if arrival.late:
+        # An opt-out comes after everything that was received before it, an opt-in only after
+        # the words.
+        says_a_word = arrival.event.data.get("consent") is not None
         before: int | None = rows.value(
             connection,
-            "SELECT seq - 1 FROM consents WHERE contact = ? AND word = ? AND received > ?",
-            (contact, OPT_OUT, arrival.callback.received),
+            "SELECT seq - 1 FROM consents WHERE contact = ? AND (word = ? OR ?) AND received > ?",
+            (contact, OPT_OUT, says_a_word, arrival.callback.received),
         )
         return before
     return None
@@ -190,6 +193,9 @@ def _insert_special(connection: apsw.Connection, memory: Memory, fresh: Fresh) -
             )
             memory.count(sink, None, State.PENDING)
             memory.rouse(sink)
+            if arrival.event.data.get("consent") == OPT_OUT:
+                # No other of its contact is then in flight with it, whatever the sink's order.
+                hurry(connection, memory, sink, contact, seq)
 
 
 def _insert_dead(

@@ -166,13 +166,27 @@ def _hurry_opt_outs(
     sink: int,
     renewed: Sequence[tuple[int, int]],
 ) -> None:
-    """An open opt-out takes what is renewed of its contact to the front with it."""
-    for contact, seq in rows.fetch(
+    """An opt-out takes what is open of its contact to the front with it.
+
+    That is one that is renewed, so that no other of its contact is in flight with it, whatever
+    the sink's order; and an open one that is its contact's last word.
+    """
+    seqs = rows.array([seq for seq, _ in renewed])
+    contacts = rows.array([contact for _, contact in renewed])
+    found = rows.fetch(
+        connection,
+        "contact, seq",
+        "FROM events WHERE seq IN (SELECT value FROM json_each(?))"
+        " AND json_extract(event, '$.data.consent') = ?",
+        (seqs, OPT_OUT),
+    )
+    found += rows.fetch(
         connection,
         "contact, seq",
         "FROM consents WHERE word = ?1 AND contact IN (SELECT value FROM json_each(?2))"
         " AND EXISTS (SELECT 1 FROM deliveries d WHERE d.sink = ?3 AND d.seq = consents.seq"
         " AND state IN (0, 1, 2, 3))",
-        (OPT_OUT, rows.array([contact for _, contact in renewed]), sink),
-    ):
+        (OPT_OUT, contacts, sink),
+    )
+    for contact, seq in found:
         hurry(connection, memory, sink, contact, seq)

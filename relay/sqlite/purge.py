@@ -3,8 +3,8 @@
 One sweep looks at the events from the oldest on. An event goes when none of its deliveries is
 open and its term is over. What later deliveries need to know of it stays:
 
-- an opt-out that is its contact's last word stays whole as long as anything older of the contact
-  is left, be it a copy or in quarantine: if that lands anywhere, the opt-out goes once more;
+- a contact's last word stays whole as long as anything older of the contact is left, be it a copy
+  or in quarantine: if that lands anywhere, the last word may have to go once more;
 - that a sink has heard a later event of a contact is kept, without the event, as long as an older
   one is left, which would be out of date there (the table "heard").
 
@@ -17,7 +17,6 @@ from typing import NamedTuple
 
 import apsw
 
-from relay.callbacks.consent import OPT_OUT
 from relay.sqlite import rows
 from relay.sqlite.memory import Memory
 from relay.store import OPEN_STATES, Before, State
@@ -245,7 +244,7 @@ def _candidates(
 
 
 def _needed(connection: apsw.Connection, found: Collection[Candidate]) -> dict[int, bool]:
-    """Those that are a last word and an opt-out; True where a copy or a callback needs them."""
+    """Those that are a last word; True where a copy or a callback needs them."""
     words = rows.fetch(
         connection,
         "seq, needed",
@@ -253,8 +252,8 @@ def _needed(connection: apsw.Connection, found: Collection[Candidate]) -> dict[i
         " AND e.rank < c.seq AND e.rank IS NOT NULL AND e.seq > c.seq)"
         " OR EXISTS (SELECT 1 FROM quarantine q WHERE q.source = c.source"
         " AND q.received < c.received) AS needed"
-        " FROM consents c WHERE word = ? AND contact IN (SELECT value FROM json_each(?)))",
-        (OPT_OUT, rows.array([each.contact for each in found])),
+        " FROM consents c WHERE contact IN (SELECT value FROM json_each(?)))",
+        (rows.array([each.contact for each in found]),),
     )
     return {seq: bool(needed) for seq, needed in words}
 

@@ -1,4 +1,4 @@
-"""Settling claims, and what follows: the next of the contact, the opt-out once more."""
+"""Settling claims, and what follows: the next of the contact, its last word once more."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -155,7 +155,10 @@ def _follow_up(
     sink: int,
     delivered: Sequence[tuple[Settlement, int]],
 ) -> None:
-    """Send the opt-out again behind what landed after it."""
+    """Send the contact's last word again behind what landed after it.
+
+    An opt-out goes again behind anything older; an opt-in only behind an older opt-out.
+    """
     words = {
         contact: (word, seq)
         for contact, word, seq in rows.fetch(
@@ -167,30 +170,37 @@ def _follow_up(
     }
     for settlement, contact in delivered:
         word, seq = words.get(contact, (None, 0))
-        if word != OPT_OUT or settlement.seq == seq:
+        if word is None or settlement.seq == seq:
             continue
-        if _order_of(connection, settlement.seq) < seq:
-            _send_again(connection, memory, sink, seq)
+        order, said = _place_and_word(connection, settlement.seq)
+        if order < seq and OPT_OUT in (word, said):
+            _send_again(connection, memory, sink, seq, urgent=word == OPT_OUT)
 
 
-def _order_of(connection: apsw.Connection, seq: int) -> int:
-    """Where the event stands among those of its contact."""
-    order: int = rows.value(
-        connection, "SELECT ifnull(rank, seq) FROM events WHERE seq = ?", (seq,)
+def _place_and_word(connection: apsw.Connection, seq: int) -> tuple[int, str | None]:
+    """The event's place in the order of its contact, and its word of consent."""
+    found: list[tuple[int, str | None]] = rows.every(
+        connection,
+        "SELECT ifnull(rank, seq), json_extract(event, '$.data.consent') FROM events WHERE seq = ?",
+        (seq,),
     )
-    return order
+    return found[0]
 
 
-def _send_again(connection: apsw.Connection, memory: Memory, sink: int, seq: int) -> None:
+def _send_again(
+    connection: apsw.Connection, memory: Memory, sink: int, seq: int, *, urgent: bool
+) -> None:
+    # It waits, due at once, and is not late: a sink writes it whatever has landed since.
     again = rows.every(
         connection,
-        "UPDATE deliveries SET state = 0, urgent = 1, replayed = 1, attempts = 0,"
-        " failed_at = NULL, settled = 0 WHERE sink = ? AND seq = ? AND state = 4 RETURNING seq",
-        (sink, seq),
+        "UPDATE deliveries SET state = 2, urgent = ?, replayed = 1, late = 0, attempts = 0,"
+        " failed_at = NULL, due = 0, settled = 0 WHERE sink = ? AND seq = ? AND state = 4"
+        " RETURNING seq",
+        (urgent, sink, seq),
     )
     if again:
-        memory.count(sink, State.DELIVERED, State.PENDING)
-        memory.rouse(sink, urgent=True)
+        memory.count(sink, State.DELIVERED, State.WAITING)
+        memory.rouse(sink, urgent=urgent)
 
 
 def put_back_all(connection: apsw.Connection, memory: Memory) -> None:
