@@ -1,7 +1,9 @@
 """The public listener: what it takes, what it answers, what it keeps, what it never tells."""
 
 import base64
+import gzip
 import logging
+import zlib
 
 import orjson
 import pytest
@@ -125,6 +127,55 @@ async def test_what_is_not_understood_is_kept_and_can_be_found_by_its_id(relay, 
     assert kept.reason in answer.json()["detail"]
     assert kept.id in caplog.text
     assert "1212" not in caplog.text + answer.body.decode()
+
+
+JSON = b"Content-Type: application/json\r\n"
+GZIP = b"Content-Encoding: gzip\r\n"
+COMPLETE = b"/callbacks/sumotext?mobile=2125551212&carrierId=X&key=K"
+
+
+@pytest.mark.parametrize(
+    ("headers", "body"),
+    [
+        (JSON, b'{"msg":"STOP",}'),
+        (FORM, b'{"msg":"STOP",}'),
+        (b"", b'{"msg":"STOP",}'),
+        (FORM + b"Content-Encoding: br\r\n", b"\x8b\x04\x80msg=STOP\x03"),
+        (FORM + GZIP, gzip.compress(b"msg=STOP")[:-4]),
+        (FORM + GZIP + b"Content-Encoding: br\r\n", gzip.compress(b"msg=STOP")),
+        (b"Content-Type: multipart/form-data; boundary=b\r\n", b"--b\r\nmsg=STOP"),
+        (FORM, b"\xff\xfem"),
+    ],
+)
+async def test_what_cannot_be_read_is_kept_as_it_came_beside_a_complete_query(relay, headers, body):
+    answer = await relay.ask(COMPLETE, method=b"POST", headers=headers, body=body)
+    assert answer.status == 422
+    assert await relay.store.event_count() == 0
+    callback = (await relay.store.quarantined_one(answer.json()["id"])).callback
+    sent = dict(line.split(": ") for line in headers.decode().splitlines())
+    assert (callback.query, callback.body) == (COMPLETE.partition(b"?")[2], body)
+    assert callback.content_type == sent.get("Content-Type", "")
+    encodings = [line for line in headers.decode().splitlines() if "Encoding" in line]
+    assert callback.encoding == ", ".join(line.split(": ")[1] for line in encodings)
+
+
+@pytest.mark.parametrize(
+    ("headers", "body"),
+    [
+        (FORM + GZIP, gzip.compress(b"msg=STOP")),
+        (JSON + GZIP, gzip.compress(b'{"msg":"STOP"}')),
+        (FORM + b"Content-Encoding: deflate\r\n", zlib.compress(b"msg=STOP")),
+        (FORM, b"\xef\xbb\xbfmsg=STOP"),
+        (FORM, "\ufeffmsg=STOP".encode("utf-16-le")),
+        (FORM, b"msg=%u0053TOP"),
+        (JSON, '{"msg":"STOP"}'.encode("utf-16")),
+    ],
+)
+async def test_what_can_be_unpacked_and_decoded_is_an_event(relay, headers, body):
+    row = await stored(relay, await relay.ask(COMPLETE, method=b"POST", headers=headers, body=body))
+    assert (row.event.data["message"], row.event.data["consent"]) == ("STOP", "opt_out")
+    assert row.callback.body == body
+    assert row.callback.encoding in headers.decode()
 
 
 @pytest.mark.parametrize("method", [b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"PATCH"])

@@ -61,6 +61,92 @@ def test_a_query_and_a_form_read_the_same(query, expected):
     assert read(b"", query, "Application/X-WWW-Form-Urlencoded; charset=utf-8") == expected
 
 
+@pytest.mark.parametrize(
+    ("written", "expected"),
+    [
+        (b"%u20AC", "€"),
+        (b"%u20ac+%u0053TOP", "€ STOP"),
+        (b"%uD83D%uDE00", "😀"),
+        (b"a%uD83D%uDE00%u0041b", "a😀Ab"),
+        (b"%uD83D", "%uD83D"),
+        (b"%uDE00%uD83D", "%uDE00%uD83D"),
+        (b"%uD83D%u0041", "%uD83DA"),
+        (b"%u20A", "%u20A"),
+        (b"%u20AG", "%u20AG"),
+        (b"%U20AC", "%U20AC"),
+        (b"%25u20AC", "%u20AC"),
+        (b"%E9%u20AC%C3%A9", "é€é"),
+        (b"%u0000", "\0"),
+        (b"%u%u20AC%", "%u€%"),
+    ],
+)
+def test_what_asp_escapes_is_read(written, expected):
+    assert read(b"a=" + written) == [("a", expected)]
+    assert read(b"", written + b"=1&b=2", FORM) == [(expected, "1"), ("b", "2")]
+
+
+PAIRS = [("msg", "é€ 😀"), ("b", "")]
+
+
+@pytest.mark.parametrize("kind", ["form", "JSON"])
+@pytest.mark.parametrize(
+    ("mark", "codec", "charset"),
+    [
+        (b"\xef\xbb\xbf", "utf-8", ""),
+        (b"\xff\xfe", "utf-16-le", ""),
+        (b"\xfe\xff", "utf-16-be", "; charset=utf-8"),
+        (b"\xff\xfe\0\0", "utf-32-le", ""),
+        (b"\0\0\xfe\xff", "utf-32-be", ""),
+        (b"", "utf-16-le", ""),
+        (b"", "utf-16-be", ""),
+        (b"", "utf-16-le", "; charset=utf-16"),
+        (b"", "utf-16-be", '; Charset="UTF-16"'),
+        (b"", "utf-16-be", "; charset=utf-16be"),
+        (b"", "utf-32-le", "; charset=utf-32"),
+        (b"", "utf-8", "; charset=utf-16"),
+        (b"", "utf-8", "; charset=zlib_codec"),
+        (b"", "utf-8", "; charset=" + "x" * 1000),
+    ],
+)
+def test_a_body_may_begin_with_a_mark_and_be_utf_16(kind, mark, codec, charset):
+    text, content_type = "msg=é€ 😀&b=", FORM
+    if kind == "JSON":
+        text, content_type = '{"msg": "é€ 😀", "b": ""}', "application/json"
+    assert read(b"", mark + text.encode(codec), content_type + charset) == PAIRS
+
+
+def test_a_mark_may_be_percent_encoded():
+    assert read(b"", b"%EF%BB%BFa=%EF%BB%BF1", FORM) == [("a", "\ufeff1")]
+
+
+@pytest.mark.parametrize(
+    ("charset", "raw", "expected"),
+    [
+        ("windows-1252", b"\x93\xe9\x94", "“é”"),
+        ("iso-8859-1", b"\x93\xe9\x94", "“é”"),
+        ("windows-1252", b"\xc3\xa9", "é"),
+        ("utf-8", b"\xe9", "é"),
+        ("windows-1251", b"\xd1\xf2\xee\xef", "Стоп"),
+        ("x-cp1251", b"\xe9", "é"),
+        ("KOI8-R", b"\xf3\xd4\xcf\xd0", "Стоп"),
+        ("ISO-8859-2", b"\xb3", "ł"),
+        ("Shift_JIS", b"\x92\xe2\x8e\x7e", "停止"),
+        ("gb2312", b"\xcd\xa3", "停"),
+        ("Big5", b"\xb0\xb1", "停"),
+        ("EUC-KR", b"\xc1\xdf\xc1\xf6", "중지"),
+        ("euc-jp", b"\xc4\xe4", "停"),
+    ],
+)
+def test_a_charset_that_is_declared_is_heeded(charset, raw, expected):
+    quoted = b"".join(b"%%%02x" % byte for byte in raw)
+    declared = f"{FORM}; charset={charset}"
+    assert read(b"", b"a=" + raw + b"&b=" + quoted, declared) == [("a", expected), ("b", expected)]
+    json_type = f"application/json;charset='{charset}'"
+    assert read(b"", b'{"a": "%s"}' % raw, json_type) == [("a", expected)]
+    of_part = b'form-data; name="a"\r\nContent-Type: text/plain; charset=' + charset.encode()
+    assert read(b"", part(raw, of_part) + b"--xyz--\r\n", MULTIPART) == [("a", expected)]
+
+
 def test_the_query_comes_before_the_body():
     assert read(b"a=1", b"a=2&b=3", FORM) == [("a", "1"), ("a", "2"), ("b", "3")]
 
@@ -88,6 +174,8 @@ def test_an_unknown_type_is_tried_as_a_form(content_type):
         (b'{"a": "\\u0000"}', [("a", "\0")]),
         (b'{"a": "\xe9"}', [("a", "é")]),
         (b'\xef\xbb\xbf{"a": "1"}', [("a", "1")]),
+        (b"null", []),
+        (b" \r\n", []),
     ],
 )
 def test_a_json_body_is_an_object_of_scalars_and_lists(body, expected):
@@ -98,9 +186,19 @@ def test_a_json_body_is_an_object_of_scalars_and_lists(body, expected):
 def test_json_is_known_also_under_a_wrong_type():
     assert read(b"", b' {"a": "1=2"}', FORM) == [("a", "1=2")]
     assert read(b"", b"{a=1", FORM) == [("{a", "1")]
+    assert read(b"", b"[a]=1", FORM) == [("[a]", "1")]
+
+
+@pytest.mark.parametrize("other", ["application/json", "text/plain", "multipart/form-data"])
+def test_of_two_types_the_first_counts(other):
+    assert read(b"", b"a=1", f"{FORM}, {other}") == [("a", "1")]
+    assert read(b"", b'{"a": "1"}', f"application/json, {other}") == [("a", "1")]
 
 
 MULTIPART = "multipart/form-data; boundary=xyz"
+
+
+ENCODED_PART = b'form-data; name="a"\r\nContent-Transfer-Encoding: base64'
 
 
 def part(value: bytes, disposition: bytes = b'form-data; name="a"') -> bytes:
@@ -124,34 +222,58 @@ def test_a_multipart_form_is_read(body, expected):
     assert read(b"", body, MULTIPART) == expected
 
 
-BROKEN = [
+UNREADABLE = [
     (b"[1]", "application/json"),
     (b'"a"', "application/json"),
     (b"{", "application/json"),
     (b"a=1", "application/json"),
     (b"{" * 100_000, "application/json"),
     (b'{"a":' * 50_000 + b"1" + b"}" * 50_000, "application/json"),
-    (b"hello", "text/plain"),
-    (b"\x00\xff", ""),
     (b"a=1", "multipart/form-data"),
     (b"a=1", MULTIPART),
     (part(b"1"), MULTIPART),
     (part(b"1")[:-10], MULTIPART),
     (b"--xyz\r\nbad header\r\n\r\n1\r\n--xyz--\r\n", MULTIPART),
     (part(b"1") + b"--xyz--\r\n", "multipart/form-data; boundary=" + "x" * 500),
+    (part(b"U1RPUA==", ENCODED_PART) + b"--xyz--\r\n", MULTIPART),
+    (b'{"msg":"STOP",}', "application/json"),
+    (b'{"msg":"STOP",}', FORM),
+    (b' {\n"msg":"STOP",}', "text/plain"),
+    (b"{'msg':'STOP'}", ""),
+    (b'[{"msg":"STOP"}]', FORM),
+    (b'{"msg":"STOP"} {"msg":"STOP"}', "application/json"),
+    (b"msg=STOP", "application/json, application/x-www-form-urlencoded"),
+    (b'{"a": "\x81"}', "application/json; charset=shift_jis"),
+    (b"msg=%FF%FF", FORM + "; charset=euc-jp"),
+    (b"\xff\xfem\0s", FORM),
+    (b"\xff\xfe\x00\xd8", FORM),
+    (b"\0m\0s\0g\0", FORM + "; charset=utf-16"),
 ]
 
 
-@pytest.mark.parametrize(("body", "content_type"), BROKEN)
-def test_a_broken_body_is_not_understood(body, content_type, caplog):
+@pytest.mark.parametrize("query", [b"", b"mobile=1"], ids=["alone", "beside a query"])
+@pytest.mark.parametrize(("body", "content_type"), UNREADABLE)
+def test_a_body_that_cannot_be_read_is_not_understood(query, body, content_type, caplog):
+    """A good query does not suffice: the body may hold what the contact said."""
     with pytest.raises(NotUnderstood):
-        read(b"", body, content_type)
+        read(query, body, content_type)
     assert not caplog.records
 
 
-@pytest.mark.parametrize(("body", "content_type"), BROKEN)
-def test_good_query_parameters_suffice_beside_a_broken_body(body, content_type):
+@pytest.mark.parametrize(
+    ("body", "content_type"),
+    [
+        (b"hello", "text/plain"),
+        (b"hello", ""),
+        (b"\x00\xff", ""),
+        (b"\x00\xff\x00", "application/octet-stream"),
+        (b"<a>STOP</a>", "text/xml; charset=unknown"),
+    ],
+)
+def test_good_query_parameters_suffice_beside_a_body_that_has_none(body, content_type):
     assert read(b"mobile=1", body, content_type) == [("mobile", "1")]
+    with pytest.raises(NotUnderstood, match="the body has no parameters"):
+        read(b"", body, content_type)
 
 
 def test_the_number_of_parameters_is_limited():

@@ -1,6 +1,7 @@
 """The shelter: whatever the store does, what was acknowledged is there once, in its order."""
 
 import asyncio
+import gzip
 import itertools
 import logging
 from contextlib import asynccontextmanager
@@ -42,6 +43,19 @@ async def test_while_the_store_is_well_there_is_no_spill(tmp_path):
         assert await parts.stored() == sent
         assert parts.shelter.notices() == []
         assert not parts.spill.path.exists()
+
+
+async def test_a_packed_body_comes_home_as_it_was(tmp_path):
+    wrap, made = troubled()
+    async with sheltered(tmp_path, wrap=wrap) as parts:
+        body = gzip.compress(b"msg=STOP")
+        packed = callback(1)._replace(method="POST", body=body, encoding="gzip")
+        await parts.shelter.receive(packed._replace(query=b"mobile=2125550001&carrierId=T&key=K"))
+        made[0].error = None
+        await parts.home()
+        (row,) = await parts.store.events_after(EventFilter(), after=0)
+        assert row.event.data["consent"] == "opt_out"
+        assert (row.callback.body, row.callback.encoding) == (body, "gzip")
 
 
 @pytest.mark.parametrize("error", [FULL, StoreError("the store is ill")])

@@ -3,6 +3,14 @@
 from typing import NamedTuple
 
 
+class NotUnderstood(Exception):
+    """A callback that makes no event. `reason` holds nothing of the contact."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
 class Callback(NamedTuple):
     """One request, as bytes. `repr` shows no bytes, as they hold the contact's number.
 

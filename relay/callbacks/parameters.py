@@ -1,21 +1,28 @@
 """The parameters of a callback: names and values out of the query and the body, decoded."""
 
-import codecs
 import json
 import logging
+import re
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from relay.callbacks.callback import Callback
+from relay.callbacks.callback import Callback, NotUnderstood
+from relay.callbacks.coding import BrokenBody, as_utf8, charset_of, decode, unpacked
+
+__all__ = ["MAX_PARAMETERS", "NotUnderstood", "Pairs", "decode", "parameters"]
 
 MAX_PARAMETERS = 1_000
+PLAIN_TRANSFER = (b"7bit", b"8bit", b"binary")
 
-# Windows-1252 leaves five bytes undefined. Browsers read them as Latin-1 does, and so do we:
-# no byte is lost.
-WINDOWS_1252 = "".join(bytes([byte]).decode("cp1252", "ignore") or chr(byte) for byte in range(256))
+# `%u20AC`, as JavaScript's escape() and ASP write it; characters above U+FFFF are pairs of them.
+_ESCAPES = re.compile(
+    "((?:%u[dD][89abAB][0-9a-fA-F]{2}%u[dD][c-fC-F][0-9a-fA-F]{2}|%u(?![dD][89a-fA-F])[0-9a-fA-F]{4})+)"
+)
+# No browser leaves these bytes as they are in a form.
+_LOOKS_LIKE_JSON = re.compile(rb"\s*(?:\{\s*[\"'}]|\[\s*[\"'{\]])")
 
 # The parser's own log lines quote the body; nobody is to see them.
 _silent = logging.getLogger(f"{__name__}.multipart")
@@ -24,40 +31,26 @@ _silent.disabled = True
 Pairs = list[tuple[str, str]]
 
 
-class NotUnderstood(Exception):
-    """A callback that makes no event. `reason` holds nothing of the contact."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
-
-
-class BrokenBody(NotUnderstood):
-    """The body is not what its type says."""
+class _NoParameters(BrokenBody):
+    """The body is of no type that has parameters."""
 
 
 def parameters(callback: Callback) -> Pairs:
     """Every parameter in the order received, those of the query before those of the body.
 
-    A broken body matters only where the query has nothing to offer.
+    A body without parameters matters only where the query has none either. One that should have
+    some and cannot be read always matters: it may hold what the contact said.
     """
     found = _form(callback.query)
     if callback.body:
+        body = as_utf8(unpacked(callback.body, callback.encoding), callback.content_type)
         try:
-            found += _body(callback.body, callback.content_type)
-        except BrokenBody:
+            found += _body(body, callback.content_type)
+        except _NoParameters:
             if not found:
                 raise
         _check_count(len(found))
     return found
-
-
-def decode(raw: bytes) -> str:
-    """UTF-8 if it is that, else Windows-1252."""
-    try:
-        return raw.decode()
-    except UnicodeDecodeError:
-        return codecs.charmap_decode(raw, "strict", WINDOWS_1252)[0]
 
 
 def _check_count(count: int) -> None:
@@ -65,7 +58,7 @@ def _check_count(count: int) -> None:
         raise NotUnderstood(f"more than {MAX_PARAMETERS} parameters")
 
 
-def _form(raw: bytes) -> Pairs:
+def _form(raw: bytes, charset: str | None = None) -> Pairs:
     """A query string or an urlencoded form; a name without `=` gets an empty value."""
     # Latin-1 carries any byte, and text splits faster.
     pieces = [piece for piece in raw.decode("latin-1").split("&") if piece]
@@ -73,37 +66,56 @@ def _form(raw: bytes) -> Pairs:
     split = [piece.partition("=") for piece in pieces]
     if raw.isascii() and b"%" not in raw and b"+" not in raw:
         return [(name, value) for name, _, value in split]
-    return [(_unquote(name), _unquote(value)) for name, _, value in split]
+    return [(_unquote(name, charset), _unquote(value, charset)) for name, _, value in split]
 
 
-def _unquote(text: str) -> str:
-    """Percent-decoding that leaves a `%` alone where no two hexadecimal digits follow."""
-    raw = text.replace("+", " ").encode("latin-1")
-    return decode(unquote_to_bytes(raw) if b"%" in raw else raw)
+def _unquote(text: str, charset: str | None) -> str:
+    """Percent-decoding that leaves a `%` alone where no hexadecimal digits follow."""
+    text = text.replace("+", " ")
+    if "%u" not in text:
+        return _unquote_bytes(text, charset)
+    pieces = _ESCAPES.split(text)
+    pieces[::2] = [_unquote_bytes(piece, charset) for piece in pieces[::2]]
+    pieces[1::2] = [
+        bytes.fromhex(piece.replace("%u", "")).decode("utf-16-be") for piece in pieces[1::2]
+    ]
+    return "".join(pieces)
+
+
+def _unquote_bytes(text: str, charset: str | None) -> str:
+    raw = text.encode("latin-1")
+    return decode(unquote_to_bytes(raw) if b"%" in raw else raw, charset)
 
 
 def _body(body: bytes, content_type: str) -> Pairs:
-    media = content_type.partition(";")[0].strip().lower()
+    # Where a header came twice, or lists types, the first one counts.
+    media = re.split("[;,]", content_type, maxsplit=1)[0].strip().lower()
     if media.startswith("multipart/"):
         return _multipart(body, content_type)
-    if media.endswith("json"):
-        return _json(body)
-    if body.lstrip().startswith(b"{"):
-        # JSON under a wrong type, as `curl --data` sends it.
-        try:
-            return _json(body)
-        except BrokenBody:
-            pass
+    charset = charset_of(content_type)
+    # JSON under a wrong type, as `curl --data` sends it.
+    if media.endswith("json") or _LOOKS_LIKE_JSON.match(body):
+        return _json(body, charset)
     if media != "application/x-www-form-urlencoded" and b"=" not in body:
-        raise BrokenBody("the body has no parameters")
-    return _form(body)
+        raise _NoParameters("the body has no parameters")
+    return _without_mark(_form(body, charset))
 
 
-def _json(body: bytes) -> Pairs:
+def _without_mark(pairs: Pairs) -> Pairs:
+    """Without a byte order mark that was percent-encoded."""
+    if pairs and pairs[0][0].startswith("\ufeff"):
+        pairs[0] = (pairs[0][0].removeprefix("\ufeff"), pairs[0][1])
+    return pairs
+
+
+def _json(body: bytes, charset: str | None) -> Pairs:
     """An object of scalars and lists. Numbers stay as they were written."""
+    text = decode(body, charset).strip()
+    if text in ("", "null"):
+        return []
     try:
         members = json.loads(
-            decode(body).removeprefix("\ufeff"),
+            text,
             parse_int=str,
             parse_float=str,
             parse_constant=str,
@@ -178,6 +190,7 @@ class _Parts:
         self._value = bytearray()
         self._data = bytearray()
         self._name: bytes | None = None
+        self._content_type = ""
 
     def callbacks(self) -> Any:
         return {
@@ -191,19 +204,25 @@ class _Parts:
         }
 
     def _begin(self) -> None:
-        self._name = None
+        self._name, self._content_type = None, ""
         self._data.clear()
 
     def _header_end(self) -> None:
-        if self._header.lower() == b"content-disposition":
-            _, options = parse_options_header(bytes(self._value))
-            self._name = options.get(b"name")
+        match bytes(self._header.lower()):
+            case b"content-disposition":
+                _, options = parse_options_header(bytes(self._value))
+                self._name = options.get(b"name")
+            case b"content-type":
+                self._content_type = self._value.decode("latin-1")
+            case b"content-transfer-encoding" if self._value.lower() not in PLAIN_TRANSFER:
+                raise BrokenBody("a part of the multipart body has a transfer encoding")
         self._header.clear()
         self._value.clear()
 
     def _end(self) -> None:
         if self._name is not None:
-            self.found.append((decode(self._name), decode(bytes(self._data))))
+            value = as_utf8(bytes(self._data), self._content_type)
+            self.found.append((decode(self._name), decode(value, charset_of(self._content_type))))
 
     def _ended(self) -> None:
         self.ended = True

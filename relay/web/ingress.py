@@ -223,10 +223,12 @@ class Callbacks:
 
     async def _callback(self, name: str, scope: Scope, receive: Receive) -> Callback:
         """The request as it arrived."""
-        content_type, test, has_body = "", False, False
+        content_type, encoding, test, has_body = "", "", False, False
         for header, value in scope["headers"]:
             if header == b"content-type":
-                content_type = value.decode("latin-1")
+                content_type = _joined(content_type, value)
+            elif header == b"content-encoding":
+                encoding = _joined(encoding, value)
             elif header == b"content-length":
                 has_body = value != b"0"
             elif header == b"transfer-encoding":
@@ -242,6 +244,7 @@ class Callbacks:
             received=self._keeper.now(),
             test=test,
             traceparent=None if self._tracer is None else _traceparent(scope),
+            encoding=encoding,
         )
 
     async def _knock(self, door: Door, callback: Callback, scope: Scope, token: str) -> None:
@@ -293,6 +296,12 @@ def _too_many(wait: float, kind: str) -> Refused:
     """Nothing of it is kept: a flood shall not fill the disk."""
     later = (b"retry-after", b"%d" % math.ceil(wait))
     return Refused(429, "There are too many callbacks.", [later], kind=kind)
+
+
+def _joined(before: str, value: bytes) -> str:
+    """A header that comes twice is a list."""
+    text = value.decode("latin-1")
+    return f"{before}, {text}" if before else text
 
 
 def _offered(scope: Scope, path_token: str) -> list[bytes]:

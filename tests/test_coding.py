@@ -1,0 +1,121 @@
+"""Packed bodies: whatever of gzip and deflate they are in, they are read; bombs are not."""
+
+import contextlib
+import gzip
+import os
+import time
+import zlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from relay.callbacks.callback import Callback, NotUnderstood
+from relay.callbacks.coding import MAX_CODINGS, MAX_MEMBERS, MAX_UNPACKED, unpacked
+from relay.callbacks.parameters import parameters
+from relay.web.protocol import MAX_BODY
+
+FORM = b"mobile=2125551212&smsid=1&msg=STOP"
+
+
+def raw_deflate(data: bytes) -> bytes:
+    packer = zlib.compressobj(wbits=-15)
+    return packer.compress(data) + packer.flush()
+
+
+PACKED = [
+    (gzip.compress(FORM), "gzip"),
+    (gzip.compress(FORM), "X-GZIP"),
+    (gzip.compress(FORM), "identity, gzip"),
+    (gzip.compress(FORM), ""),
+    (gzip.compress(FORM[:9]) + gzip.compress(FORM[9:]) + bytes(512), "gzip"),
+    (zlib.compress(FORM), "deflate"),
+    (raw_deflate(FORM), "deflate"),
+    (zlib.compress(gzip.compress(FORM)), "gzip, deflate"),
+    (gzip.compress(raw_deflate(FORM)), " Deflate ,, gzip"),
+    (FORM, "identity" + ", identity" * MAX_CODINGS),
+    (FORM, " , "),
+]
+
+
+@pytest.mark.parametrize(("body", "encoding"), PACKED)
+def test_what_is_packed_is_read(body, encoding):
+    assert unpacked(body, encoding) == FORM
+
+
+def test_a_body_may_be_as_large_unpacked_as_one_that_is_not_packed():
+    assert MAX_UNPACKED == MAX_BODY
+    whole = bytes(MAX_UNPACKED)
+    assert unpacked(gzip.compress(whole), "gzip") == whole
+    assert unpacked(zlib.compress(whole), "deflate") == whole
+    halves = gzip.compress(whole[: MAX_UNPACKED // 2]) * 2
+    assert unpacked(halves, "gzip") == whole
+
+
+BOMB = gzip.compress(bytes(200 * 2**20), 1)[: 256 * 1024]
+TWICE = gzip.compress(gzip.compress(bytes(100 * 2**20), 1))
+BROKEN = [
+    (FORM, "gzip", "no gzip"),
+    (FORM, "deflate", "no deflate"),
+    (b"", "gzip", "cut short"),
+    (gzip.compress(FORM)[:-9], "gzip", "cut short"),
+    (gzip.compress(FORM)[:-8] + bytes(8), "gzip", "no gzip"),
+    (gzip.compress(FORM) + b"more", "gzip", "no gzip"),
+    (zlib.compress(FORM)[:-5], "deflate", "no deflate|cut short"),
+    (zlib.compress(FORM) + b"more", "deflate", "follows"),
+    (gzip.compress(FORM), "br", "neither gzip nor deflate"),
+    (gzip.compress(FORM), "gzip, br", "neither gzip nor deflate"),
+    (gzip.compress(FORM), "gzip, gzip, gzip, gzip", f"more than {MAX_CODINGS} content codings"),
+    (gzip.compress(bytes(MAX_UNPACKED + 1)), "gzip", "more than 262144 bytes"),
+    (zlib.compress(bytes(MAX_UNPACKED + 1)), "deflate", "more than 262144 bytes"),
+    (raw_deflate(bytes(MAX_UNPACKED + 1)), "deflate", "more than 262144 bytes"),
+    (gzip.compress(bytes(MAX_UNPACKED)) + gzip.compress(b"1"), "gzip", "more than 262144 bytes"),
+    (BOMB, "gzip", "more than 262144 bytes"),
+    (TWICE, "gzip, gzip", "more than 262144 bytes"),
+    (gzip.compress(b"") * (MAX_MEMBERS + 1), "gzip", "more than 16 members"),
+]
+
+
+@pytest.mark.parametrize(("body", "encoding", "reason"), BROKEN)
+def test_what_cannot_be_unpacked_is_not_understood_whatever_the_query_holds(body, encoding, reason):
+    if body:
+        callback = Callback("s", "POST", FORM, "", body, 0, encoding=encoding)
+        with pytest.raises(NotUnderstood, match=reason):
+            parameters(callback)
+    with pytest.raises(NotUnderstood, match=reason):
+        unpacked(body, encoding)
+
+
+@pytest.mark.parametrize(
+    ("body", "encoding"),
+    [
+        (BOMB, "gzip"),
+        (TWICE, "gzip, gzip"),
+        (gzip.compress(b"") * (256 * 1024 // 20), "gzip"),
+        (os.urandom(256 * 1024), "deflate, deflate, deflate"),
+        (gzip.compress(os.urandom(255 * 1024)), "gzip"),
+    ],
+    ids=["a bomb", "a bomb in a bomb", "empty members", "noise", "what is hard to pack"],
+)
+def test_unpacking_holds_the_loop_for_a_few_milliseconds(body, encoding):
+    """Processor time; 50 ms is the most that anything of a sender may take."""
+    times = []
+    for _ in range(5):
+        begun = time.process_time()
+        with contextlib.suppress(NotUnderstood):
+            unpacked(body, encoding)
+        times.append(time.process_time() - begun)
+    assert min(times) < 0.025
+
+
+@given(st.binary(max_size=300), st.sampled_from(["gzip", "deflate", "gzip, deflate", ""]))
+def test_nothing_else_is_raised(body, encoding):
+    with contextlib.suppress(NotUnderstood):
+        assert len(unpacked(body, encoding)) <= MAX_UNPACKED
+
+
+@given(st.binary(max_size=300))
+def test_what_was_packed_comes_out_again(body):
+    assert unpacked(gzip.compress(body), "gzip") == body
+    assert unpacked(zlib.compress(body), "deflate") == body
+    assert unpacked(raw_deflate(body), "deflate") == body
