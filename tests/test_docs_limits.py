@@ -10,6 +10,7 @@ from certificates import certify
 
 from relay.configuration import config
 from relay.configuration.settings import Settings, SourceConfig
+from relay.delivery import chunkedbody, http, responsehead, responses
 from relay.units import Rate
 from relay.web import guests, protocol
 from relay.web.door import STRANGERS
@@ -48,11 +49,16 @@ def test_the_limits_are_those():
     assert Protocol.idle_timeout == 30
     assert RENEWAL * 0.1 == 10
     assert guests.MEMORY == 64 * 2**20
+    assert (responses.MOST_INTERIM, responsehead.MOST_HEADERS) == (8, 256)
+    assert (responsehead.LARGEST, http.LARGEST_ANSWER) == (64 * 1024, 8 * 2**20)
+    assert (chunkedbody.MOST_SMALL, chunkedbody.SMALL) == (4096, 32)
     for said in (
         "10,000 callbacks or 64 MiB in 10 s",
         "1,000 at once, 250",
         "1,000 in a minute",
         "64 MiB of",
+        "8 interim answers (1xx), 64 KiB or 256 headers",
+        "a body of 8 MiB, unpacked; more than 4,096 chunks of less than 32 bytes",
     ):
         assert said in LIMITS
 

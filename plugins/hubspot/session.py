@@ -117,9 +117,9 @@ class Session:
             response = await self._http.request(
                 method, self._base + path, headers=headers, content=body, params=parameters or None
             )
+            return self._read(response)
         except httpx.TransportError as error:
             return Answer({}, problems.no_answer(_told(error)))
-        return self._read(response)
 
     def _read(self, response: httpx.Response) -> Answer:
         self._tell_quota(response)
@@ -144,9 +144,9 @@ class Session:
         """Ask for a token (OAuth 2.0, refresh_token). Raises NoToken."""
         try:
             response = await self._http.post(self._base + self.paths.token(), data=form)
+            answer = self._read(response)
         except httpx.TransportError as error:
             raise NoToken(problems.no_answer(_told(error))) from None
-        answer = self._read(response)
         if answer.problem is None and not isinstance(answer.body.get("access_token"), str):
             raise NoToken(problems.no_word())
         if answer.problem is not None:

@@ -116,8 +116,8 @@ def _host(location: str) -> str:
 
 
 def _beginning(response: httpx.Response) -> str | None:
-    """What the answer says, if the plugin has read it."""
+    """What the answer says, if the plugin has read it and it could be read."""
     try:
         return response.content[:ANSWER_KEPT].decode(errors="replace")
-    except httpx.ResponseNotRead:
+    except (httpx.ResponseNotRead, httpx.TransportError):
         return None

@@ -132,6 +132,7 @@ async def within(seconds: float, work: Awaitable[Any]) -> Any:
     watch = ActiveClock(SystemClock())
     watch.go()
     limiter.stopwatch.set(watch)
+    limiter.timeout.set(seconds)
     task = asyncio.ensure_future(_contained(work))
     task.add_done_callback(_heard)
     try:

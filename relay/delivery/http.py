@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import functools
 import logging
+import math
 import os
 import socket
 import ssl
@@ -20,8 +21,10 @@ import aiohttp.abc
 import httpx
 import yarl
 
+from relay.delivery import responses
 from relay.delivery.guard import Network, refusal
-from relay.delivery.limiter import Limiter
+from relay.delivery.limiter import Limiter, time_left
+from relay.delivery.unpacking import NotUnpacked, Unpacker
 from relay.outcome import Pause
 from relay.release import version
 from relay.telemetry.tracing import outgoing
@@ -33,18 +36,22 @@ CONNECT_TIMEOUT = 10.0
 LARGEST_ANSWER = 8 * 1024 * 1024
 ANSWER_READ = 64 * 1024
 ANSWER_TIME = 5.0
+MOST_ADDRESSES = 16
+"""Of a name's addresses, those that are tried."""
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
+NO_FULL_ANSWER = "no full answer in time"
 # The first that fits. aiohttp's own texts may hold the URL with its secrets: they are used only
 # for a connection (host and port) and for a header that cannot be sent (line break, NUL).
 ERRORS: tuple[tuple[type[Exception], type[httpx.TransportError], str | None], ...] = (
     (aiohttp.ConnectionTimeoutError, httpx.ConnectTimeout, "no connection in time"),
-    (TimeoutError, httpx.ReadTimeout, "no full answer in time"),
+    (TimeoutError, httpx.ReadTimeout, NO_FULL_ANSWER),
     (aiohttp.ClientConnectorError, httpx.ConnectError, None),
     (aiohttp.ServerDisconnectedError, httpx.RemoteProtocolError, "closed without an answer"),
     (aiohttp.ClientConnectionError, httpx.ReadError, "the connection broke"),
     (aiohttp.ClientPayloadError, httpx.ReadError, "the answer broke off"),
     (aiohttp.InvalidURL, httpx.UnsupportedProtocol, "the URL cannot be requested"),
+    (responses.BadResponse, httpx.RemoteProtocolError, None),
     (aiohttp.ClientError, httpx.RemoteProtocolError, "the answer is not valid HTTP"),
     (ValueError, httpx.LocalProtocolError, None),
 )
@@ -75,13 +82,13 @@ def client(
 async def read_answer(response: httpx.Response, limit: int = ANSWER_READ) -> bytes:
     """The beginning of a streamed answer, and the response closed.
 
-    The status has been said before: that the rest comes slowly, is too long or breaks off
-    changes nothing, so what has come within five seconds is returned.
+    The status has been read before: that the rest comes slowly, is too long or breaks off changes
+    nothing. What has come within five seconds is returned, or within half of the time that is left.
     """
     answer = bytearray()
     try:
         with contextlib.suppress(httpx.TransportError, TimeoutError):
-            async with asyncio.timeout(ANSWER_TIME):
+            async with asyncio.timeout(min(ANSWER_TIME, time_left() / 2)):
                 async for chunk in response.aiter_raw():
                     answer += chunk
                     if len(answer) >= limit:
@@ -131,7 +138,7 @@ class Transport(httpx.AsyncBaseTransport):
                 allow_redirects=False,
                 timeout=_time_limit(self._timeout, request.extensions.get("timeout")),
             )
-        return httpx.Response(
+        return _Response(
             answer.status,
             headers=_answer_headers(answer),
             stream=_Answer(answer),
@@ -141,7 +148,7 @@ class Transport(httpx.AsyncBaseTransport):
 
     def _new_session(self) -> aiohttp.ClientSession:
         """Made with the first request, as aiohttp wants a running loop."""
-        connector = aiohttp.TCPConnector(
+        connector = responses.Connector(
             limit=CONNECTIONS,
             keepalive_timeout=KEEP_ALIVE,
             resolver=_GuardedResolver(self._resolver or aiohttp.ThreadedResolver(), self._private),
@@ -151,6 +158,7 @@ class Transport(httpx.AsyncBaseTransport):
         return aiohttp.ClientSession(
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
+            read_bufsize=ANSWER_READ,
             # httpx has said all headers; aiohttp adds none of its own.
             skip_auto_headers=("Accept", "Accept-Encoding", "Content-Type", "User-Agent"),
         )
@@ -183,29 +191,61 @@ class _GuardedResolver(aiohttp.abc.AbstractResolver):
         found = await self._resolver.resolve(host, port, family)
         for each in found:
             _refuse(each["host"], self._private)
-        return found
+        return found[:MOST_ADDRESSES]
 
     async def close(self) -> None:
         await self._resolver.close()
 
 
 class _Answer(httpx.AsyncByteStream):
-    """An answer's body; aiohttp unpacks it bit by bit, so that a small one cannot fill memory."""
+    """An answer's body, unpacked. Raises httpx.ReadError at the end of one that is spoilt."""
 
     def __init__(self, answer: aiohttp.ClientResponse) -> None:
         self._answer = answer
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        size = 0
+        packed = unpacked = 0
+        unpacker = Unpacker(self._answer.headers.getall("Content-Encoding", ()))
+        content = self._answer.content
         with _as_httpx_errors():
-            async for chunk in self._answer.content.iter_any():
-                size += len(chunk)
-                if size > LARGEST_ANSWER:
-                    raise httpx.RemoteProtocolError("the answer is larger than 8 MiB")
-                yield chunk
+            async for part in content.iter_any():
+                packed += len(part)
+                for piece in unpacker.feed(part):
+                    unpacked += len(piece)
+                    if max(packed, unpacked) > LARGEST_ANSWER:
+                        raise httpx.RemoteProtocolError("the answer is larger than 8 MiB")
+                    yield piece
+            if isinstance(content, responses.Payload) and content.flaw:
+                raise httpx.ReadError(f"the answer cannot be read: {content.flaw}")
+            unpacker.end()
 
     async def aclose(self) -> None:
         self._answer.release()
+
+
+class _Response(httpx.Response):
+    """A response whose body may be spoilt: whoever looks at that gets the error, nobody else."""
+
+    _spoilt: tuple[type[httpx.TransportError], str] | None = None
+
+    async def read_all(self) -> None:
+        """Read the body in nine tenths of the time that is left, so that the status decides."""
+        left = time_left()
+        try:
+            async with asyncio.timeout(None if math.isinf(left) else left * 0.9):
+                await self.aread()
+        except (httpx.TransportError, TimeoutError) as error:
+            kind = type(error) if isinstance(error, httpx.TransportError) else httpx.ReadTimeout
+            self._spoilt = kind, str(error) or NO_FULL_ANSWER
+            await self.aclose()
+
+    @property
+    def content(self) -> bytes:
+        """As in httpx; raises what ended the body too soon."""
+        if self._spoilt is not None:
+            kind, text = self._spoilt
+            raise kind(text)
+        return super().content
 
 
 class _NoCookies(httpx.Cookies):
@@ -216,9 +256,13 @@ class _NoCookies(httpx.Cookies):
 
 
 class _Client(httpx.AsyncClient):
-    async def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
-        response = await super().send(request, **options)
-        if response.is_closed:
+    async def send(
+        self, request: httpx.Request, *, stream: bool = False, **options: Any
+    ) -> httpx.Response:
+        response = await super().send(request, stream=True, **options)
+        if not stream:
+            assert isinstance(response, _Response)
+            await response.read_all()
             _untie(response)
         return response
 
@@ -231,6 +275,8 @@ class _Client(httpx.AsyncClient):
 def _as_httpx_errors() -> Iterator[None]:
     try:
         yield
+    except NotUnpacked as error:
+        raise httpx.ReadError(f"the answer cannot be read: {error}") from None
     except (aiohttp.ClientError, TimeoutError, ValueError) as error:
         raise _translated(error) from error
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 from collections import deque
 from collections.abc import Iterator
 from contextvars import ContextVar
@@ -13,8 +14,17 @@ from relay.units import Rate
 urgent: ContextVar[bool] = ContextVar("urgent", default=False)
 """True while an opt-out is delivered: its requests do not wait, but count for those to come."""
 
+timeout: ContextVar[float] = ContextVar("timeout", default=math.inf)
+"""Seconds that a send may take."""
+
 stopwatch: ContextVar[ActiveClock | None] = ContextVar("stopwatch", default=None)
 """Times a send; it stands still while the send waits here, which is no fault of the sink."""
+
+
+def time_left() -> float:
+    """Seconds until the present send is cancelled; infinite outside of one."""
+    watch = stopwatch.get()
+    return math.inf if watch is None else timeout.get() - watch.now()
 
 
 @contextlib.contextmanager

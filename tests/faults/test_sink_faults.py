@@ -35,7 +35,7 @@ NEVER_ARRIVE = {
     "two lengths": says(
         b"HTTP/1.1 503 Busy", b"Content-Length: 1", b"Content-Length: 2", body=b"x"
     ),
-    "a length that is none": says(b"HTTP/1.1 200 OK", b"Content-Length: -1"),
+    "a length that is none": says(b"HTTP/1.1 503 Busy", b"Content-Length: -1"),
     "a chunk that is none": says(
         b"HTTP/1.1 503 Busy", b"Transfer-Encoding: chunked", body=b"zz\r\n"
     ),

@@ -1,0 +1,236 @@
+"""Responses as aiohttp's connections read them: a status that has been read decides.
+
+aiohttp's own parser raises for a stray byte before there is a response object, so that a 2xx is
+lost, and it takes interim answers without end. The parser here stands in its place. Whatever goes
+wrong behind the status line spoils the body alone, and ends the connection.
+"""
+
+import asyncio
+import functools
+from typing import Any
+
+import aiohttp
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.http import HttpVersion, RawResponseMessage
+from aiohttp.streams import EMPTY_PAYLOAD
+from multidict import CIMultiDict, CIMultiDictProxy
+
+from relay.delivery import responsehead
+from relay.delivery.chunkedbody import Chunks, Malformed
+from relay.delivery.responsehead import BadHead, Body, Head
+
+MOST_INTERIM = 8
+"""Interim answers (1xx) before the answer itself. None is asked for."""
+NO_END = "where it ends is unclear"
+BROKE_OFF = "it broke off"
+
+Message = tuple[RawResponseMessage, aiohttp.StreamReader]
+Fed = tuple[tuple[Message, ...], bool, bytes]
+"""What aiohttp's parser returns: messages, whether the protocol changes, and what is left over."""
+
+
+class BadResponse(aiohttp.ClientError):
+    """There is no answer that could be read. The text says why, and quotes nothing."""
+
+
+class Payload(aiohttp.StreamReader):
+    """The body of a response. `flaw` says what is wrong with it, once all of it has been read."""
+
+    __slots__ = ("flaw",)
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.flaw: str | None = None
+
+
+class Peer:
+    """What a connector has learnt about the other side of its connections."""
+
+    sends_strays = False
+    """It has sent more than its answers: the next answer would be taken for what is left of one."""
+
+
+class Parser:
+    """Reads one response. `feed_data`, `feed_eof` and `pause_reading` are what aiohttp calls."""
+
+    def __init__(self, connection: "Connection", timer: Any, limit: int, *, to_head: bool) -> None:
+        self._connection = connection
+        self._timer = timer
+        self._limit = limit
+        self._to_head = to_head
+        self._head = bytearray()
+        self._interim = 0
+        self._body: Body | None = None
+        self._left = 0
+        self._chunks = Chunks()
+        self._payload: Payload | None = None
+        self._reusable = False
+        self._over = False
+
+    def feed_data(self, data: bytes) -> Fed:
+        """The response, when its head is complete."""
+        if self._body is not None or self._over:
+            self._feed_body(data)
+            return (), False, b""
+        try:
+            head, rest = self._read_head(data)
+        except BadHead as error:
+            self._over = True
+            self._connection.peer.sends_strays |= self._connection.reused
+            self._connection.set_exception(BadResponse(f"the answer cannot be read: {error}"))
+            self._connection.cut()
+            return (), False, b""
+        if head is None:
+            return (), False, b""
+        message = self._begin(head)
+        self._feed_body(rest)
+        return (message,), False, b""
+
+    def lost(self, *, cleanly: bool) -> None:
+        """End with the connection."""
+        if self._payload is not None:
+            whole = cleanly and self._body is Body.UNTIL_CLOSE
+            self._end(None if whole else BROKE_OFF)
+
+    def feed_eof(self) -> None:
+        """Nothing is left to do: `lost` has been called."""
+
+    def pause_reading(self) -> None:
+        """What has come is taken. The transport brings no more."""
+
+    def _read_head(self, data: bytes) -> tuple[Head | None, bytes]:
+        """The head, and what follows it; interim answers are left out. Raises BadHead."""
+        searched = max(len(self._head) - len(b"\n\r"), 0)
+        self._head += data
+        if self._head.startswith((b"\r", b"\n")):
+            self._head, searched = self._head.lstrip(b"\r\n"), 0
+        while (end := responsehead.end_of(self._head, searched)) >= 0:
+            head = responsehead.parse(bytes(self._head[:end]))
+            del self._head[:end]
+            searched = 0
+            if not head.is_interim():
+                return head, bytes(self._head)
+            self._interim += 1
+            if self._interim > MOST_INTERIM:
+                raise BadHead(f"more than {MOST_INTERIM} interim answers (1xx) precede it")
+        return None, b""
+
+    def _begin(self, head: Head) -> Message:
+        self._head = bytearray()
+        self._body, self._left = responsehead.body_of(head, to_head=self._to_head)
+        self._reusable = (
+            head.keeps_connection()
+            and not responsehead.disagrees(head, self._body)
+            and not self._connection.peer.sends_strays
+        )
+        message = _message(head, should_close=not self._reusable)
+        if self._body is Body.NONE or (self._body is Body.LENGTH and not self._left):
+            self._end(None)
+            return message, EMPTY_PAYLOAD
+        loop = asyncio.get_running_loop()
+        self._payload = Payload(self._connection, self._limit, timer=self._timer, loop=loop)
+        payload = self._payload
+        if self._body is Body.UNKNOWN:
+            self._end(NO_END)
+        return message, payload
+
+    def _feed_body(self, data: bytes) -> None:
+        if not data:
+            return
+        if self._payload is None:
+            self._end(None, data)
+        elif self._body is Body.LENGTH:
+            self._payload.feed_data(data[: self._left])
+            rest = data[self._left :]
+            self._left -= len(data) - len(rest)
+            if not self._left:
+                self._end(None, rest)
+        elif self._body is Body.CHUNKED:
+            self._feed_chunks(data, self._payload)
+        else:
+            self._payload.feed_data(data)
+
+    def _feed_chunks(self, data: bytes, payload: Payload) -> None:
+        try:
+            body, rest = self._chunks.feed(data)
+        except Malformed as error:
+            self._end(str(error))
+            return
+        payload.feed_data(body)
+        if self._chunks.complete:
+            # The body is whole. Its trailers are not waited for.
+            self._reusable = self._reusable and self._chunks.ended
+            self._end(None, rest)
+
+    def _end(self, flaw: str | None, rest: bytes = b"") -> None:
+        self._over = True
+        payload, self._payload = self._payload, None
+        self._connection.peer.sends_strays |= bool(rest)
+        broken = flaw is not None or bool(rest)
+        if broken or not self._reusable:
+            self._connection.force_close()  # before whoever waits for the end releases it
+        if payload is not None:
+            payload.flaw = flaw
+            payload.feed_eof()
+        if broken:
+            self._connection.cut()
+
+
+class Connection(ResponseHandler):
+    """aiohttp's connection with the parser above."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, peer: Peer) -> None:
+        super().__init__(loop)
+        self.peer = peer
+        self.reused = False
+
+    def set_response_params(self, **params: Any) -> None:
+        """Expect the response to one request; the parameters are aiohttp's."""
+        self._skip_payload = params["skip_payload"]
+        self._read_timeout = params["read_timeout"]
+        self._read_bufsize = params["read_bufsize"]
+        self._timeout_ceil_threshold = params["timeout_ceil_threshold"]
+        self.reused = self._parser is not None
+        self._parser: Any = Parser(
+            self, params["timer"], self._read_bufsize, to_head=self._skip_payload
+        )
+        early, self._tail = self._tail, b""
+        if early:
+            self.data_received(early)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """As in asyncio.Protocol."""
+        if self._parser is not None:
+            self._parser.lost(cleanly=exc is None)
+        super().connection_lost(exc)
+
+    def cut(self) -> None:
+        """End the connection at once: nothing that is still to come from it counts."""
+        self.force_close()
+        if self.transport is not None:
+            self.transport.abort()
+
+
+class Connector(aiohttp.TCPConnector):
+    """aiohttp's connector with the connections above."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._factory: Any = functools.partial(Connection, self._loop, Peer())
+
+
+def _message(head: Head, *, should_close: bool) -> RawResponseMessage:
+    headers = CIMultiDict(
+        (name.decode(), value.decode(errors="surrogateescape")) for name, value in head.headers
+    )
+    return RawResponseMessage(
+        version=HttpVersion(*head.version),
+        code=head.status,
+        reason="",
+        headers=CIMultiDictProxy(headers),
+        raw_headers=head.headers,
+        should_close=should_close,
+        compression=None,
+        upgrade=False,
+        chunked=False,
+    )
