@@ -74,7 +74,7 @@ class Erasure:
         job.doing = "the sinks' files"
         await self._erase_from_sinks(traces, list(traced.events.values()), report)
         job.doing = "the store"
-        report.found["spill"] = await self._erase_spill(partial(_is_in, traces))
+        report.found["spill"] = await self._erase_from_spill(traces)
         report.found += await self._store.forget(traced, traces)
         job.doing = "what was deleted"
         report.traces, report.searched = await self._store.scrub(traces)
@@ -91,6 +91,15 @@ class Erasure:
                     f"{flying} of its deliveries are still being sent; try again in a while"
                 )
             await self._clock.sleep(LOOK_AGAIN)
+
+    async def _erase_from_spill(self, traces: Traces) -> int:
+        try:
+            return await self._erase_spill(partial(_is_in, traces))
+        except OSError as error:
+            raise JobRefused(
+                f"the spill cannot be read ({error.strerror}), so the number may be in it:"
+                " `relay doctor` says what to do; then erase"
+            ) from error
 
     async def _erase_from_sinks(self, traces: Traces, ids: list[str], report: Report) -> None:
         for name, sink in self._config.sinks.items():

@@ -176,7 +176,8 @@ class Service:
 
     def notices(self) -> list[str]:
         """What an operator should know; without a store, the rescue itself tells of the spill."""
-        of_shelter = self._shelter.notices() if self._store is not None else []
+        shelter = self._shelter
+        of_shelter = shelter.spill_notices() if self._store is None else shelter.notices()
         return self._standing.notices() + of_shelter
 
     def refusals(self) -> Counter[int]:
@@ -263,6 +264,7 @@ class Service:
             spilled=shelter.records,
             housekeeping=housekeeping,
             refusal=shelter.refusal,
+            unreadable=shelter.unreadable,
         )
         fleet.start(store)
         self._delivers_since = self._clock.monotonic()

@@ -29,6 +29,10 @@ class StoreFull(StoreError):
     """The disk is full, or another program keeps the store locked: nothing was stored."""
 
 
+class StoreStalled(StoreError):
+    """It takes too long: nobody knows yet whether it is stored."""
+
+
 class StoreBroken(StoreError):
     """A commit failed on I/O, so nobody knows what is on disk: the process must end."""
 
@@ -318,6 +322,12 @@ class Store(Protocol):
 
     async def known(self, ids: Sequence[str]) -> set[str]:
         """Which of these are the ids of events, or of callbacks in quarantine."""
+
+    async def spill_is_older(self) -> bool:
+        """Whether the spill may hold callbacks that came before some of the store's."""
+
+    async def note_spill_is_older(self, older: bool) -> None:
+        """Keep that for the next start."""
 
     async def opted_out(self, source: str, mobile: str) -> bool:
         """Whether the contact's last word is an opt-out."""

@@ -59,14 +59,16 @@ class Sheltered:
 
 
 @asynccontextmanager
-async def sheltered(folder, *, store=None, wrap=lambda store: store, sinks=("crm",)):
+async def sheltered(
+    folder, *, store=None, wrap=lambda store: store, sinks=("crm",), patience=PATIENCE
+):
     """A shelter that has started. `wrap` puts something between it and the store."""
     opened = store or await SqliteStore.open(folder / "relay.db")
-    spill = await Spill.open(folder / "relay.db.spill")
+    spill = await Spill.open(folder / "relay.db.spill", patience)
     between = wrap(opened)
     reserve = Reserve(folder / "relay.db", spill.path, 0)
     intake = Intake(config(sinks=sinks), between, SystemClock())
-    shelter = Shelter(intake, spill, reserve, Soon())
+    shelter = Shelter(intake, spill, reserve, Soon(), patience)
     await shelter.start()
     await shelter.join(intake, between)
     try:

@@ -288,6 +288,7 @@ def test_a_silent_keyword(age, told):
     [
         ("relay_store_writable", 0.0, "store"),
         ("relay_spill_records", 3.0, "spill"),
+        ("relay_spill_readable", 0.0, "spill"),
         ("relay_configuration_valid", 0.0, "configuration"),
     ],
 )

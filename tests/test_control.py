@@ -110,6 +110,7 @@ async def test_status_counts_events_quarantine_and_each_sink(relay):
         "events": 2,
         "quarantine": 1,
         "spill": 0,
+        "spill_trouble": "",
         "refusal": "",
         "sinks": {
             "archive": {"state": "running", "pending": 0, "delivered": 2, "dead": 0},

@@ -355,6 +355,13 @@ def test_callbacks_in_the_spill_are_told(here):
     assert "relay.db.spill.damaged-2 could not be read" in found[2].text
 
 
+def test_a_spill_that_cannot_be_read_is_a_problem(here):
+    (here / "data/relay.db.spill").mkdir()
+    found = list(places.leftovers(read(), here / "data/relay.db", time.time()))
+    assert [each.level for each in found] == ["problem"]
+    assert "relay.db.spill cannot be read" in found[0].text
+
+
 def test_one_callback_in_the_spill_waits(here):
     settings = read()
     spill = SpillFile(settings.store_fallback)

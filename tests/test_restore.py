@@ -324,6 +324,19 @@ def test_who_was_erased_since_is_counted(store, tmp_path):
     assert kept(store).erased == 2
 
 
+async def test_a_spill_that_is_older_than_the_store_stays_so(store, tmp_path):
+    opened = await SqliteStore.open(store)
+    copy = tmp_path / "another.db"
+    with closing(look_into(store)) as source:
+        backup.back_up(source, copy, tmp_path / "relay.db.spill")
+    await opened.note_spill_is_older(True)
+    await opened.close()
+    restore.restore(copy, store, tmp_path / "relay.db.spill", NOW)
+    opened = await SqliteStore.open(store)
+    assert await opened.spill_is_older()
+    await opened.close()
+
+
 def test_the_store_as_it_was_is_kept_whole(store, tmp_path):
     before = content(store)
     kept(store)

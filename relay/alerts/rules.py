@@ -46,7 +46,10 @@ UNREADABLE = Finding("store", "", "The store cannot be read; the log says why.")
 def _facts(facts: Mapping[str, float]) -> Iterator[Finding]:
     if not facts.get("relay_store_writable", 1.0):
         yield Finding("store", "", "The store cannot be written; the log says why.")
-    if facts.get("relay_spill_records"):
+    if not facts.get("relay_spill_readable", 1.0):
+        text = "The spill file cannot be read, and callbacks in it wait; the log says why."
+        yield Finding("spill", "", text)
+    elif facts.get("relay_spill_records"):
         text = "Callbacks go to the spill file, as the store cannot take them; the log says why."
         yield Finding("spill", "", text)
     if not facts.get("relay_configuration_valid", 1.0):

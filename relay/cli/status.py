@@ -31,6 +31,9 @@ def status(config: Config, as_json: bool) -> None:
         click.echo("The relay is not running; `relay run` starts it.")
     if refusal := found.get("refusal"):
         click.echo(f"Callbacks are refused (503): {printable(refusal)}.")
+    if trouble := found.get("spill_trouble"):
+        said = f"What {config.store_fallback} holds cannot be delivered so far"
+        click.echo(f"{said}: {printable(trouble)}.")
     if found["spill"]:
         spilled = count(found["spill"], "callback")
         wait = "waits" if found["spill"] == 1 else "wait"

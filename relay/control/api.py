@@ -33,19 +33,22 @@ def app(
     spilled: Callable[[], int] | None = None,
     housekeeping: Housekeeping | None = None,
     refusal: Callable[[], str] | None = None,
+    unreadable: Callable[[], str] | None = None,
 ) -> Starlette:
     """The API as an ASGI application; what is left out is as where no service runs.
 
-    `spilled` tells how many callbacks wait in the spill, and `refusal` why callbacks are refused;
-    that is empty while they are taken.
+    `spilled` tells how many callbacks wait in the spill, `unreadable` why that is not known, and
+    `refusal` why callbacks are refused; these two are empty where all is well.
     """
     standing = standing or Standing(config)
-    spilled = spilled or partial(spillfile.count, config.store_fallback)
+    path = config.store_fallback
+    spilled = spilled or partial(spillfile.count_if_readable, path)
+    unreadable = unreadable or partial(spillfile.unreadable, path)
     housekeeping = housekeeping or Housekeeping(store, config, workers)
 
     named = Named(config.sinks, store)
     sinks = Sinks(named, store, workers, intake.now)
-    status = Status(sinks, store, standing, spilled, refusal or _nothing_refused)
+    status = Status(sinks, store, standing, spilled, unreadable, refusal or _nothing_refused)
     events = Events(store)
     replays = Replays(named, store, workers, intake)
     quarantine = Quarantine(config.sinks, store, intake)

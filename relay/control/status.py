@@ -19,12 +19,14 @@ class Status:
         store: Store,
         standing: Standing,
         spilled: Callable[[], int],
+        unreadable: Callable[[], str],
         refusal: Callable[[], str],
     ) -> None:
         self._sinks = sinks
         self._store = store
         self._standing = standing
         self._spilled = spilled
+        self._unreadable = unreadable
         self._refusal = refusal
 
     async def show(self, _: Request) -> dict[str, Any]:
@@ -32,6 +34,7 @@ class Status:
             "events": await self._store.event_count(),
             "quarantine": await self._store.quarantine_count(),
             "spill": self._spilled(),
+            "spill_trouble": self._unreadable(),
             "refusal": self._refusal(),
             "sinks": await self._sinks.views(),
             "configuration": self._standing.view(),

@@ -109,7 +109,13 @@ def leftovers(config: Config, store: Path, now: float) -> Iterator[Finding]:
     """The spill, and the copies that migrations made."""
     spill = config.store_fallback
     aside = spill.with_name(f"{spill.name}.bad")
-    if waiting := spillfile.count(spill):
+    if reason := spillfile.unreadable(spill):
+        yield problem(
+            "spill",
+            f"{spill} cannot be read: {reason}; callbacks in it are not delivered",
+            "have the relay's user own it: a running relay tries it again every few seconds",
+        )
+    elif waiting := spillfile.count(spill):
         wait = "1 callback waits" if waiting == 1 else f"{waiting} callbacks wait"
         yield warning(
             "spill",

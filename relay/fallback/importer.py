@@ -25,10 +25,18 @@ class Importer:
         self._store = store
         self._spill = spill
 
-    async def bring(self, limit: int) -> int:
-        """Store the next lines; return how many. Raises StoreError or OSError."""
+    async def bring(self, limit: int, *, late: bool = False) -> int:
+        """Store the next lines; return how many. Raises StoreError or OSError.
+
+        `late`: the store may hold newer ones of their contacts.
+        """
+        await self._spill.find()
         chunk = await self._spill.read(limit)
-        # After a crash, or a commit whose fate nobody knew, some of them are there already.
+        if late:
+            chunk.records[:] = [each._replace(late=True) for each in chunk.records]
+        # After a crash, or a commit whose fate nobody knew, some of them are there already; or
+        # they will be in a moment: the store was not waited for any longer.
+        await self._store.pulse()
         known = await self._store.known([each.id for each in chunk.records])
         found = [self._found(each) for each in _once(chunk.records, known)]
         for each in _rounds(found) if self._intake.asks_consent else [found]:

@@ -3,6 +3,9 @@
 While there is a spill, new callbacks go to it too, and what it holds goes to the store in its
 order. For the last of it, new ones are held up for as long as a commit or two take: otherwise
 there would always be one more.
+
+A spill that cannot be opened or read holds up nothing: new callbacks go to the store, which keeps
+that the spill is older. What it holds comes late then, and is no contact's last word.
 """
 
 import asyncio
@@ -17,14 +20,26 @@ from relay.callbacks.intake import Intake, new_id
 from relay.clock import Clock
 from relay.configuration.config import Config
 from relay.fallback.importer import Importer
+from relay.fallback.patience import PATIENCE, Overdue, Patience
 from relay.fallback.reserve import Reserve
 from relay.fallback.spill import Spill
 from relay.fallback.spillfile import Matches, Spilled
 from relay.senders import household
-from relay.store import UNAUTHORIZED, UNAUTHORIZED_KEPT, Receipt, Store, StoreError, StoreFull
+from relay.store import (
+    UNAUTHORIZED,
+    UNAUTHORIZED_KEPT,
+    Receipt,
+    Store,
+    StoreError,
+    StoreFull,
+    StoreLocked,
+    StoreStalled,
+)
 
 TRY_AGAIN = 1.0
 """Seconds between tries to bring the spill to the store."""
+LONGEST_PAUSE = 8.0
+"""Seconds between tries to read a spill that cannot be read; the first are sooner."""
 CHUNK = 128
 ALMOST_FULL = "its disk is almost full"
 
@@ -32,18 +47,36 @@ log = logging.getLogger("relay.shelter")
 
 
 class Shelter:
-    """What the ingress hands its callbacks to. Until there is a store, all go to the spill."""
+    """What the ingress hands its callbacks to. Until there is a store, all go to the spill.
 
-    def __init__(self, intake: Intake, spill: Spill, reserve: Reserve, clock: Clock) -> None:
+    The store is waited for for so many seconds (`patience`).
+    """
+
+    def __init__(
+        self,
+        intake: Intake,
+        spill: Spill,
+        reserve: Reserve,
+        clock: Clock,
+        patience: float = PATIENCE,
+    ) -> None:
         self._intake = intake
         self._store: Store | None = None
         self._spill = spill
         self._reserve = reserve
         self._clock = clock
+        self._patience = Patience(patience)
         self._trouble = "there is no store"
         self._refusal = ""
         self._unauthorized: Counter[str] = Counter()
         """How many callbacks with a wrong token each sender has in the spill."""
+        self._unreadable = spill.trouble
+        """Why what the spill holds cannot be brought to the store."""
+        self._older = False
+        """Whether the spill may hold callbacks that came before some of the store's."""
+        self._pause = TRY_AGAIN
+        self._leftover = False
+        """Whether the spill's file is still there though all of it has been brought."""
         self._direct = False
         """Whether callbacks go to the store, and not to the spill."""
         self._wanted = asyncio.Event()
@@ -60,15 +93,34 @@ class Shelter:
         self._tasks = [asyncio.create_task(self._watch())]
 
     async def join(self, intake: Intake, store: Store) -> None:
-        """From now on there is a store: callbacks go there, after what the spill holds."""
+        """From now on there is a store: callbacks go there, after what the spill holds.
+
+        Where that cannot be opened, they go there at once.
+        """
         self._intake, self._store = intake, store
         self._trouble = "there is a spill"
         self._direct = not self._spill.unread
+        with contextlib.suppress(StoreError):
+            self._older = await store.spill_is_older()
+            if self._spill.unopened:
+                await self._join_without_spill()
         await self._look()
-        if not self._direct:
+        if self._spill.unread:
             self._wanted.set()
         importer = Importer(intake, store, self._spill)
         self._tasks.append(asyncio.create_task(self._import_when_wanted(importer)))
+
+    async def _join_without_spill(self) -> None:
+        self._turned.clear()
+        try:
+            async with self._in_time():
+                await self._spill.find()
+            self._unreadable = ""
+        except OSError as error:
+            async with self._in_time():
+                await self._pass_by(str(error))
+        finally:
+            self._turned.set()
 
     async def stop(self) -> None:
         """What is in the spill stays there for the next start."""
@@ -87,16 +139,33 @@ class Shelter:
         return self._refusal
 
     def facts(self) -> Mapping[str, float]:
-        """For the metrics."""
-        return {"relay_spill_records": self.records()}
+        """For the metrics. Of a spill that cannot be read, it is not known how many it holds."""
+        readable = not self.unreadable()
+        return {
+            "relay_spill_records": self.records() if readable else max(1, self.records()),
+            "relay_spill_readable": float(readable),
+        }
+
+    def unreadable(self) -> str:
+        """Why what the spill holds is not delivered; empty where it is, or will be."""
+        if self._spill.unopened or self._store is not None:
+            return self._unreadable
+        return ""
 
     def notices(self) -> list[str]:
         """What an operator should know."""
         if self._direct:
-            return []
+            return self.spill_notices()
         return [
-            f"store: callbacks go to {self._spill.path}, {self.records()} so far: {self._trouble}"
+            f"store: callbacks go to {self._spill.path}, {self.records()} so far: {self._trouble}",
+            *self.spill_notices(),
         ]
+
+    def spill_notices(self) -> list[str]:
+        """The same, of the spill alone."""
+        if reason := self.unreadable():
+            return [f"spill: what {self._spill.path} holds cannot be delivered so far: {reason}"]
+        return []
 
     # what the ingress asks for
 
@@ -104,28 +173,44 @@ class Shelter:
         return self._intake.now()
 
     async def receive(self, callback: Callback) -> Receipt:
-        """Return when the event that it makes is on disk. Raises NotUnderstood or StoreError."""
+        """Return when the event that it makes is on disk. Raises NotUnderstood or StoreError.
+
+        Its id is the same in the store and in the spill: where a write that was given up reaches
+        the disk after all, it is one event.
+        """
         event = self._intake.event(callback)
-        if self._direct or await self._goes_to_store():
-            assert self._store is not None
-            try:
-                return await self._store.add(await self._intake.arrival(callback, event))
-            except StoreError as error:
-                self._turn_away(error)
+        try:
+            async with self._in_time():
+                if self._direct or await self._goes_to_store():
+                    assert self._store is not None
+                    return await self._store.add(await self._intake.arrival(callback, event))
+        except StoreError as error:
+            self._turn_away(error)
         await self._keep(Spilled(event.id, callback))
         return Receipt(event.id, event.type)
 
     async def quarantine(self, callback: Callback, status: int, reason: str) -> str:
         """Keep what became no event; return its id. Raises StoreError."""
         quarantine_id = new_id()
-        if self._direct or await self._goes_to_store():
-            assert self._store is not None
-            try:
-                return await self._store.quarantine(callback, status, reason, quarantine_id)
-            except StoreError as error:
-                self._turn_away(error)
+        try:
+            async with self._in_time():
+                if self._direct or await self._goes_to_store():
+                    assert self._store is not None
+                    return await self._store.quarantine(callback, status, reason, quarantine_id)
+        except StoreError as error:
+            self._turn_away(error)
         await self._keep(Spilled(quarantine_id, callback, status, reason))
         return quarantine_id
+
+    @contextlib.asynccontextmanager
+    async def _in_time(self) -> AsyncIterator[None]:
+        """Raises StoreStalled where the store takes too long."""
+        try:
+            async with self._patience.bounded():
+                yield
+        except Overdue:
+            limit = self._patience.limit
+            raise StoreStalled(f"the store has not answered for {limit:g} s") from None
 
     async def erase(self, matches: Matches) -> int:
         """Take out of the spill the callbacks that match; return how many. Raises OSError."""
@@ -155,8 +240,9 @@ class Shelter:
             raise StoreFull(self.refusal())
         try:
             await self._spill.append(spilled)
-        except OSError as error:
-            self._refusal = f"{self._trouble}, and the spill cannot be written: {error.strerror}"
+        except (OSError, StoreLocked) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            self._refusal = f"{self._trouble}, and the spill cannot be written: {reason}"
             raise StoreFull(self._refusal) from error
         self._refusal = ""
 
@@ -173,8 +259,18 @@ class Shelter:
         while True:
             await self._clock.sleep(TRY_AGAIN)
             await self._look()
+            await self._look_at_spill()
             if self._refusal and await self._can_be_kept():
                 self._refusal = ""
+
+    async def _look_at_spill(self) -> None:
+        """See whether one has come by itself, and whether an old one can be removed now."""
+        with contextlib.suppress(OSError, StoreError):
+            if self._direct and not self._unreadable and await self._spill.look():
+                await self._pass_by("it was not there before")
+                self._wanted.set()
+            if self._leftover:
+                await self._remove()
 
     async def _can_be_kept(self) -> bool:
         """Whether something can be written again: nobody may come before that is known."""
@@ -196,24 +292,51 @@ class Shelter:
     async def _import_when_wanted(self, importer: Importer) -> None:
         while True:
             await self._wanted.wait()
-            await self._clock.sleep(TRY_AGAIN)
+            await self._clock.sleep(self._pause if self._direct else TRY_AGAIN)
             try:
                 await self._import(importer)
-            except Exception as error:  # noqa: BLE001  whatever it is, callbacks are to be kept
+            except StoreError as error:
                 self._import_failed(error)
+            except Exception as error:  # noqa: BLE001  whatever it is, callbacks are to be kept
+                await self._spill_failed(error)
 
-    def _import_failed(self, error: Exception) -> None:
-        expected = isinstance(error, StoreError | OSError)
-        trouble = str(error) if expected else type(error).__name__
-        if trouble != self._trouble:
-            log.error("the spill has to wait: %s", trouble, exc_info=None if expected else error)
-        self._trouble = trouble
+    def _import_failed(self, error: StoreError) -> None:
+        if str(error) != self._trouble:
+            log.error("the spill has to wait: %s", error)
+        self._trouble = str(error)
+
+    async def _spill_failed(self, error: Exception) -> None:
+        """The spill is tried again, less and less often; the store is used meanwhile."""
+        self._pause = min(2 * self._pause, LONGEST_PAUSE)
+        expected = isinstance(error, OSError)
+        if not expected:
+            log.error("the spill cannot be brought to the store", exc_info=error)
+        try:
+            self._want_room()
+            await self._pass_by(str(error) if expected else type(error).__name__)
+        except StoreError as trouble:
+            self._import_failed(trouble)
+
+    async def _pass_by(self, reason: str) -> None:
+        """Have callbacks go to the store though the spill holds others. Raises StoreError."""
+        assert self._store is not None
+        if reason != self._unreadable or not self._direct:
+            log.error(
+                "what %s holds has to wait, callbacks go to the store: %s",
+                self._spill.path,
+                reason,
+            )
+        self._unreadable = reason
+        await self._store.note_spill_is_older(True)
+        self._older = self._direct = True
 
     async def _bring(self, importer: Importer) -> int:
         """Bring the next chunk of the spill to the store; return how many lines it was."""
         self._want_room()
         async with self._importing:
-            return await importer.bring(CHUNK)
+            brought = await importer.bring(CHUNK, late=self._older)
+        self._pause, self._unreadable = TRY_AGAIN, ""
+        return brought
 
     def _want_room(self) -> None:
         if self._reserve.store_low:
@@ -225,21 +348,39 @@ class Shelter:
         while brought == CHUNK:
             brought = await self._bring(importer)
             number += brought
-        self._turned.clear()
+        number += await self._bring_last(importer)
+        self._unauthorized.clear()
+        log.warning("callbacks go to the store again; %d from the spill were brought there", number)
         try:
-            while self._spill.unread:
-                await self._spill.written()
-                number += await self._bring(importer)
+            await self._remove()
+        except OSError as error:
+            self._leftover = True
+            log.warning("%s cannot be removed so far: %s", self._spill.path, error)
+
+    async def _bring_last(self, importer: Importer) -> int:
+        """Bring what is left, while new callbacks wait, and turn them; return how many it was."""
+        number = 0
+        if not self._direct:
+            self._turned.clear()
+        try:
+            async with self._in_time():
+                while self._spill.unread:
+                    await self._spill.written()
+                    number += await self._bring(importer)
             self._direct = True
             self._wanted.clear()
         finally:
             self._turned.set()
-        self._unauthorized.clear()
-        log.warning("callbacks go to the store again; %d from the spill were brought there", number)
-        try:
-            await self._spill.remove()
-        except OSError as error:
-            log.warning("%s cannot be removed, and is read once more: %s", self._spill.path, error)
+        return number
+
+    async def _remove(self) -> None:
+        """Raises OSError."""
+        await self._spill.remove()
+        self._leftover = False
+        if self._older and self._store is not None and not self._spill.unread:
+            self._older = False
+            with contextlib.suppress(StoreError):  # it is kept for longer than need be
+                await self._store.note_spill_is_older(False)
 
 
 @contextlib.asynccontextmanager

@@ -1,18 +1,24 @@
 """The spill: where callbacks are kept while the store cannot be written.
 
 Its file is read and written on a thread of its own. All that comes while the disk is busy goes
-there together, with one sync.
+there together, with one sync. A disk that does not answer is an error after a while.
 """
 
 import asyncio
 import contextlib
+import errno
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Self, TypeVar, TypeVarTuple
+from typing import Any, Self, TypeVar, TypeVarTuple
 
+from relay.fallback.patience import PATIENCE
 from relay.fallback.spillfile import Chunk, Matches, Spilled, SpillFile, encode
+from relay.store import StoreLocked
+
+OPENS_WITHIN = 5.0
+"""Seconds for which a spill is waited for that is being opened: it may be a large one."""
 
 log = logging.getLogger("relay.spill")
 
@@ -21,30 +27,65 @@ Ts = TypeVarTuple("Ts")
 
 
 class Spill:
-    """One file, read from its start while it grows at its end. Made by `open`."""
+    """One file, read from its start while it grows at its end. Made by `open`.
 
-    def __init__(self, path: Path) -> None:
+    Its disk is waited for for so many seconds (`patience`).
+    """
+
+    def __init__(self, path: Path, patience: float) -> None:
         self._file = SpillFile(path)
+        self._patience = patience
         self._thread = ThreadPoolExecutor(1, "spill")
         self._loop = asyncio.get_running_loop()
         self._waiting: list[tuple[bytes, asyncio.Future[None]]] = []
         self._writing: asyncio.Task[None] | None = None
         self._position = 0
         self._passed = 0
+        self._hangs = False
+        self.trouble = ""
+        """Why it cannot be opened; empty where it can, or is not there."""
 
     @classmethod
-    async def open(cls, path: Path) -> Self:
-        """Own what is there already. Raises StoreLocked where another process has it."""
-        spill = cls(path)
+    async def open(cls, path: Path, patience: float = PATIENCE) -> Self:
+        """Own what is there already. Raises StoreLocked where another process has it.
+
+        One that cannot be opened counts as one that is there: `find` tries it again.
+        """
+        spill = cls(path, patience)
         try:
-            if torn := await spill._run(spill._file.open):
-                log.warning("%s: %d bytes that were never acknowledged are cut off", path, torn)
-        except OSError as error:  # the store may be well; it is tried again when it is needed
+            await spill._open()
+        except OSError as error:  # the store may be well
             log.error("the spill cannot be opened: %s", error)
         except BaseException:
             await spill.close()
             raise
         return spill
+
+    async def find(self) -> None:
+        """Open it where that was not possible so far. Raises OSError."""
+        if not self._file.unopened:
+            return
+        try:
+            await self._open()
+        except StoreLocked as error:
+            self.trouble = str(error)
+            raise OSError(errno.EBUSY, self.trouble) from error
+        self._position = self._passed = 0
+
+    async def _open(self) -> None:
+        try:
+            torn = await _in_time(self._run(self._file.open), max(OPENS_WITHIN, self._patience))
+        except OSError as error:
+            self.trouble = str(error)
+            raise
+        self.trouble = ""
+        if torn:
+            log.warning("%s: %d bytes that were never acknowledged are cut off", self.path, torn)
+
+    async def look(self) -> bool:
+        """Whether there is a file that has not been opened: it may come by itself."""
+        await self._in_time(self._run(self._file.look))
+        return self._file.unopened
 
     @property
     def path(self) -> Path:
@@ -52,25 +93,44 @@ class Spill:
 
     @property
     def records(self) -> int:
-        """How many callbacks wait in it."""
-        return max(0, self._file.lines - self._passed)
+        """How many callbacks wait in it, as far as that is known."""
+        if self._position >= self._file.size:
+            return 0
+        return max(1, self._file.lines - self._passed)  # line breaks that are damaged are not seen
+
+    @property
+    def unopened(self) -> bool:
+        """Whether there may be callbacks in it of which nothing is known."""
+        return self._file.unopened
 
     @property
     def unread(self) -> bool:
         """Whether there is anything to read, or will be in a moment."""
-        return self.records > 0 or self._writing is not None
+        return self.records > 0 or self._writing is not None or self.unopened
 
     async def append(self, spilled: Spilled) -> None:
-        """Return when it is on disk. Raises OSError."""
+        """Return when it is on disk. Raises OSError.
+
+        While the disk does not answer, all but the first fail at once, and are not kept.
+        """
+        if self._hangs:
+            raise _no_answer()
         done = self._loop.create_future()
-        self._waiting.append((encode(spilled), done))
+        entry = (encode(spilled), done)
+        self._waiting.append(entry)
         if self._writing is None:
             self._writing = self._loop.create_task(self._write())
-        await done
+        try:
+            await self._in_time(done)
+        except TimeoutError:
+            if entry in self._waiting:
+                self._waiting.remove(entry)
+            self._hangs = self._writing is not None
+            raise
 
     async def try_write(self) -> None:
         """Return when something could be written. Raises OSError."""
-        await self._run(self._file.try_write)
+        await self._in_time(self._run(self._file.try_write))
 
     async def written(self) -> None:
         """Return when all that was handed over has been written, or could not be."""
@@ -79,7 +139,7 @@ class Spill:
 
     async def read(self, limit: int) -> Chunk:
         """The next of what is on disk. Raises OSError."""
-        return await self._run(self._file.read, self._position, limit)
+        return await self._in_time(self._run(self._file.read, self._position, limit))
 
     def passed(self, chunk: Chunk) -> None:
         """Go on behind the chunk, the last that was read."""
@@ -88,12 +148,18 @@ class Spill:
 
     async def put_aside(self, *lines: bytes) -> None:
         """Keep lines that cannot be stored where a person can look at them. Raises OSError."""
-        await self._run(self._file.put_aside, lines)
+        await self._in_time(self._run(self._file.put_aside, lines))
         log.error("%d records are wrong, and kept in %s", len(lines), self._file.aside)
 
     async def remove(self) -> None:
         """Remove the file, unless there is more behind what has been passed. Raises OSError."""
-        if await self._run(self._file.remove, self._position):
+        removing = self._run(self._file.remove, self._position)
+        removing.add_done_callback(self._removed)
+        await self._in_time(asyncio.shield(removing))
+
+    def _removed(self, removing: asyncio.Future[bool]) -> None:
+        """However late it is: the next record is the first one of a new file."""
+        if not removing.cancelled() and removing.exception() is None and removing.result():
             self._position = self._passed = 0
 
     async def erase(self, matches: Matches) -> int:
@@ -107,11 +173,19 @@ class Spill:
 
     async def close(self) -> None:
         """Finish what was handed over, and let go of the file."""
-        await self.written()
-        with contextlib.suppress(OSError):
-            await self._run(self._file.put_back)
+        for last in (self.written, self._put_back, self._let_go):
+            with contextlib.suppress(OSError):
+                await self._in_time(last())
+        self._thread.shutdown(wait=False)
+
+    async def _put_back(self) -> None:
+        await self._run(self._file.put_back)
+
+    async def _let_go(self) -> None:
         await self._run(self._file.close)
-        self._thread.shutdown()
+
+    def _in_time(self, result: Awaitable[T]) -> Coroutine[Any, Any, T]:
+        return _in_time(result, self._patience)
 
     def _run(self, work: Callable[[*Ts], T], *arguments: *Ts) -> asyncio.Future[T]:
         return self._loop.run_in_executor(self._thread, work, *arguments)
@@ -127,4 +201,21 @@ class Spill:
             for _, done in group:
                 if not done.done():
                     done.set_exception(error) if error else done.set_result(None)
+            self._hangs = False
         self._writing = None
+
+
+async def _in_time(result: Awaitable[T], seconds: float) -> T:
+    """The result. Raises OSError where the disk takes too long."""
+    limit = asyncio.timeout(seconds)
+    try:
+        async with limit:
+            return await result
+    except TimeoutError:
+        if limit.expired():
+            raise _no_answer() from None
+        raise
+
+
+def _no_answer() -> OSError:
+    return TimeoutError(errno.ETIMEDOUT, "the disk does not answer")

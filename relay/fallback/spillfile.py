@@ -139,6 +139,26 @@ def count(path: Path) -> int:
         return 0
 
 
+def count_if_readable(path: Path) -> int:
+    """The same; 0 where it cannot be read."""
+    try:
+        return count(path)
+    except OSError:
+        return 0
+
+
+def unreadable(path: Path) -> str:
+    """Why it cannot be read; empty where it can, or is not there."""
+    try:
+        with path.open("rb") as file:
+            file.read(1)
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        return str(error)
+    return ""
+
+
 def damaged(path: Path) -> list[Path]:
     """The spills of this path that could not be read everywhere, and were kept for that."""
     return sorted(path.parent.glob(f"{path.name}.damaged*"))
@@ -169,6 +189,8 @@ class SpillFile:
 
         Raises StoreLocked where another process has it.
         """
+        if self._descriptor is not None:
+            return 0
         self.unopened = True
         if self._is_there():
             return self._own()

@@ -190,3 +190,11 @@ def _hurry_opt_outs(
     )
     for contact, seq in found:
         hurry(connection, memory, sink, contact, seq)
+
+
+def note_spill_is_older(connection: apsw.Connection, older: bool) -> None:
+    """Keep whether the spill may hold callbacks that came before some of the store's."""
+    if older:
+        connection.execute("INSERT OR REPLACE INTO meta VALUES ('spill_is_older', 1)")
+    else:
+        connection.execute("DELETE FROM meta WHERE name = 'spill_is_older'")

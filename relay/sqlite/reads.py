@@ -49,6 +49,12 @@ def known(connection: apsw.Connection, ids: Sequence[str]) -> set[str]:
     return {wanted[each] for each in found}
 
 
+def spill_is_older(connection: apsw.Connection) -> bool:
+    """Whether the spill may hold callbacks that came before some of the store's."""
+    noted = "SELECT EXISTS (SELECT 1 FROM meta WHERE name = 'spill_is_older')"
+    return bool(_number(connection, noted))
+
+
 def reusable(connection: apsw.Connection) -> int:
     """Bytes of the pages that are free."""
     return _number(connection, "PRAGMA freelist_count") * _number(connection, "PRAGMA page_size")

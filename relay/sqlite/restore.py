@@ -19,7 +19,7 @@ import apsw
 from relay import folder
 from relay.callbacks.callback import Callback
 from relay.fallback.spillfile import Spilled, SpillFile, decode, encode
-from relay.sqlite import lastwords, rows
+from relay.sqlite import changes, lastwords, reads, rows
 from relay.sqlite.backup import copied, spilled
 from relay.sqlite.connection import connect_reader, lock, look_into
 
@@ -82,11 +82,14 @@ def _keep_words(store: Path, copy: Path, partial: Path, restored: Restored) -> N
     """Have the new store know what was said since in events that are gone; as far as that goes."""
     try:
         with _beside(store, copy) as present:
-            words = lastwords.said_since(present)
+            words, older = lastwords.said_since(present), reads.spill_is_older(present)
     except apsw.Error as error:
         restored.trouble = str(error)
     else:
         lastwords.write(words, partial)
+        if older:
+            with closing(apsw.Connection(str(partial))) as connection:
+                changes.note_spill_is_older(connection, older=True)
 
 
 def _since(store: Path, copy: Path, restored: Restored) -> Iterator[bytes]:

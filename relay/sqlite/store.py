@@ -195,7 +195,8 @@ class SqliteStore(Upkeep):
         error = done.exception()
         if error is not None and type(error) is StoreError and len(batch) > 1:
             for each in batch:  # one bad arrival must not take the others with it
-                self._submit([each])
+                if not each[1].cancelled():  # nobody waits for it any more: it is in the spill
+                    self._submit([each])
             return
         for number, (arrival, receipt) in enumerate(batch):
             if error is None:
@@ -218,6 +219,14 @@ class SqliteStore(Upkeep):
     async def known(self, ids: Sequence[str]) -> set[str]:
         """As in Store."""
         return await self._read(reads.known, ids)
+
+    async def spill_is_older(self) -> bool:
+        """As in Store."""
+        return await self._read(reads.spill_is_older)
+
+    async def note_spill_is_older(self, older: bool) -> None:
+        """As in Store."""
+        await self._write(changes.note_spill_is_older, older)
 
     async def release(self, quarantine_id: str, arrival: Arrival) -> Receipt | None:
         """As in Store."""

@@ -55,6 +55,7 @@ FACTS = {
     "relay_configuration_valid": "0 while relay.yaml is wrong and an older one is in use.",
     "relay_connections": "Connections to the public listener.",
     "relay_spill_records": "Callbacks in the spill file, to be taken into the store.",
+    "relay_spill_readable": "0 while the spill file cannot be opened or read.",
 }
 
 

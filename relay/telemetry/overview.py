@@ -64,7 +64,9 @@ class Overview:
             return "broken"
         if refusal:
             return "refuses"
-        return "spills" if self._vitals.facts().get("relay_spill_records") else "writable"
+        facts = self._vitals.facts()
+        spills = facts.get("relay_spill_records") and facts.get("relay_spill_readable", 1.0)
+        return "spills" if spills else "writable"
 
 
 def _masked(state: Mapping[str, Any]) -> dict[str, Any]:
