@@ -80,6 +80,8 @@ class Process:
         async with started(config, kept=self._kept, standing=self._standing) as service:
             lag.start()
             reminder = asyncio.create_task(self._remind())
+            for warning in config.warnings:
+                log.warning("%s", warning)
             await asyncio.to_thread(lastvalid.keep, config)
             self._watchdog.heed(service.pulse)
             self._taken = f"callbacks are taken on {_url(config, service)}"

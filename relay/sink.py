@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import httpx
 import pydantic
@@ -67,10 +67,13 @@ class Sink:
     `http` a guarded client with time-outs, counted by `rate`; `log` a logger of its own;
     `columns` the keys of the sink's `map` in their order, or None without one. A sink whose
     vendor allows only so many calls sets a `quota`, for the last of them to be kept for opt-outs.
+    `blank` says what becomes of a value of `map` that is nothing but white space, where relay.yaml
+    does not: it stays, or its key is left out of the record.
     """
 
     Options: ClassVar[type[Options]] = Options
     max_batch: ClassVar[int] = 1
+    blank: ClassVar[Literal["keep", "omit"]] = "keep"
     quota: Quota | None = None
 
     def __init__(

@@ -221,7 +221,7 @@ def test_status_has_the_shape_that_programs_rely_on(here):
             "archive": {"state": "running", "pending": 2, "delivered": 0, "dead": 0},
             "crm": {"state": "running", "pending": 1, "delivered": 0, "dead": 0},
         },
-        "configuration": {"state": "current", "problems": []},
+        "configuration": {"state": "current", "problems": [], "warnings": []},
     }
 
 

@@ -50,6 +50,22 @@ def test_an_example_makes_the_record_that_it_speaks_of(file, callback, expected)
 
 
 @pytest.mark.parametrize(
+    ("file", "names"),
+    [
+        ("salesforce-leads", {"MailingPostalCode", "Birthdate", "FirstName", "LastName"}),
+        ("hubspot-contacts", {"zip", "firstname", "lastname"}),
+    ],
+)
+def test_an_example_leaves_out_what_a_form_has_left_blank(file, names):
+    """Else an empty form field would wipe what the CRM has."""
+    filled = ("web_form", "Name=Mary Jane", "Zip=10054", "DOB=1/2/2000")
+    for callback, expected in ((filled, names), (("web_form", "Name= ", "Zip=", "DOB="), set())):
+        shown = relay("preview", "--json", "--config", f"{EXAMPLES / file}.yaml", *callback)
+        (sink,) = json.loads(shown)["sinks"]
+        assert sink["record"].keys() & names == expected
+
+
+@pytest.mark.parametrize(
     ("file", "callback"),
     [
         ("salesforce-leads", POLL),

@@ -117,7 +117,7 @@ async def test_status_counts_events_quarantine_and_each_sink(relay):
             "crm": {"state": "running", "pending": 0, "delivered": 0, "dead": 1},
             "off": {"state": "disabled", "pending": 0, "delivered": 0, "dead": 0},
         },
-        "configuration": {"state": "current", "problems": []},
+        "configuration": {"state": "current", "problems": [], "warnings": []},
     }
 
 

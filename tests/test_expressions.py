@@ -1,5 +1,6 @@
 """Expressions and templates over an event: `when`, `map`, and templates in options."""
 
+import dataclasses
 from datetime import UTC
 from zoneinfo import ZoneInfo
 
@@ -356,3 +357,32 @@ def test_a_mistake_in_a_field_is_told_at_its_key(value, message):
 def test_a_mapping_should_be_one():
     with pytest.raises(pydantic.ValidationError, match="valid dictionary"):
         Activity.model_validate({"map": "{{ id }}"})
+
+
+# blank values
+
+
+BLANK_MAP = {
+    "Zip": "{{ data.fields.Zip }}",
+    "Name": " {{ data.fields.First }} {{ data.fields.Last }} ",
+    "Tags": "{{ data.fields.Tags }}",
+    "Note": "",
+    "Gone": None,
+}
+
+
+@pytest.mark.parametrize(
+    ("blank", "fields", "expected"),
+    [
+        ("keep", {"Zip": "", "Tags": ["", "a"]}, {"Zip": "", "Name": "   ", "Tags": ["", "a"]}),
+        ("omit", {"Zip": " \u00a0\t", "Tags": ["", "a"]}, {"Tags": ["a"]}),
+        ("omit", {"Zip": "\u200b", "Tags": ["", " "]}, {}),
+        ("omit", {"Zip": "0", "First": "Mary"}, {"Zip": "0", "Name": " Mary  "}),
+        ("clear", {"Zip": "", "Tags": [" "]}, {"Zip": None, "Tags": None}),
+        ("clear", {}, {}),
+    ],
+)
+def test_a_blank_value_is_kept_left_out_or_null(blank, fields, expected):
+    event = dataclasses.replace(EVENT, data={**EVENT.data, "fields": fields})
+    made = Environment().mapping(BLANK_MAP, blank=blank).record(event)
+    assert made == {**expected, "Note": "", "Gone": None}

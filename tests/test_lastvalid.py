@@ -5,7 +5,10 @@ import stat
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from relay.cli import main
+from relay.configuration import kept as kept_copy
 from relay.configuration import lastvalid
 from relay.configuration.config import ConfigError, load
 
@@ -204,3 +207,85 @@ def test_a_relative_name_is_the_same_relay_yaml(path, monkeypatch):
     monkeypatch.chdir(path.parent)
     path.write_text("store: kept/relay.db\nnonsense: 1")
     assert os.fspath(last(Path("relay.yaml")).path) == "relay.yaml"
+
+
+# rules that an earlier release did not have
+
+CRM = """
+sinks:
+  crm:
+    plugin: salesforce
+    map: {LastName: Doe, Title: ""}
+    options:
+      login_url: https://acme.my.salesforce.com
+      client_id: an-id
+      client_secret: a-secret
+      activity:
+        object: Sms__c
+        external_id: Key__c
+        contact: Contact__r
+        map: {Note__c: " "}
+"""
+MEND = "write null to clear the field, or leave the key out (an error from release 0.3.0 on)"
+WARNINGS = [
+    f"sinks.crm.map.Title: is a blank text: {MEND}",
+    f"sinks.crm.options.activity.map.Note__c: is a blank text: {MEND}",
+]
+
+
+def keep_as_an_earlier_release_did(path):
+    """Make the copy that a release without the rule had kept."""
+    (path.parent / "data").mkdir(exist_ok=True)
+    place = path.parent / "data" / "relay.db.valid.yaml"
+    place.write_bytes(kept_copy.content(path, path.read_bytes()))
+
+
+def without_lines(warnings):
+    return [each.partition(": ")[2] for each in warnings]
+
+
+def test_a_new_rule_is_a_warning_in_a_file_that_the_relay_ran_with(tmp_path):
+    path = tmp_path / "relay.yaml"
+    path.write_text(CRM)
+    with pytest.raises(ConfigError) as refused:
+        load(path, {})
+    assert len(refused.value.problems) == 2
+    keep_as_an_earlier_release_did(path)
+    config = load(path, {})
+    assert without_lines(config.warnings) == WARNINGS
+    assert config.sinks["crm"].held is None
+    assert config.sinks["crm"].map.columns == ("LastName", "Title")
+    assert config.sinks["crm"].options.activity.object == "Sms__c"
+
+
+def test_a_new_rule_refuses_a_file_that_has_changed(tmp_path):
+    path = tmp_path / "relay.yaml"
+    path.write_text(CRM)
+    keep_as_an_earlier_release_did(path)
+    path.write_text(CRM + "# changed\n")
+    with pytest.raises(ConfigError) as refused:
+        load(path, {})
+    assert [str(each.line) for each in refused.value.problems] == ["5", "14"]
+
+
+def test_a_new_rule_is_no_reason_against_the_last_valid_configuration(tmp_path):
+    """The relay goes on with it, sinks and all, while relay.yaml is wrong by an old rule."""
+    path = tmp_path / "relay.yaml"
+    path.write_text(CRM)
+    keep_as_an_earlier_release_did(path)
+    path.write_text(CRM + "colour: red\n")
+    config = last(path, {})
+    assert without_lines(config.warnings) == WARNINGS
+    assert config.sinks["crm"].held is None
+
+
+def test_the_check_shows_the_warnings_and_calls_the_file_right(tmp_path):
+    path = tmp_path / "relay.yaml"
+    path.write_text(CRM)
+    keep_as_an_earlier_release_did(path)
+    result = CliRunner().invoke(main, ["check", "--config", str(path)])
+    assert result.exit_code == 0
+    assert "is right" in result.stdout
+    assert result.stderr.count("Warning: ") == 2
+    path.write_text(CRM + "# changed\n")
+    assert CliRunner().invoke(main, ["check", "--config", str(path)]).exit_code == 78

@@ -88,6 +88,7 @@ class HubSpot(relay.Sink):
 
     Options = Options
     max_batch = MOST
+    blank = "omit"
 
     def __init__(self, *args: Any, **named: Any) -> None:
         super().__init__(*args, **named)
@@ -141,7 +142,8 @@ class HubSpot(relay.Sink):
         if stale and not self._activity:
             return Sent(delivery, outcome=relay.Delivered(STALE))
         mobile = str(delivery.event.data.get("mobile") or "")
-        record = Record(delivery.id, key, properties(delivery.record), mobile)
+        values = cleared_only_where_allowed(delivery.record, self.options)
+        record = Record(delivery.id, key, properties(values), mobile)
         return Sent(delivery, record, is_stale=stale)
 
     async def _write(self, records: Sequence[Record]) -> None:
@@ -187,6 +189,12 @@ class Sent:
         """What became of it: of its activity, if that failed, else of its contact."""
         outcome = self.outcome or (self.record and self.record.outcome)
         return outcome or relay.Retry("nothing was learned of it")
+
+
+def cleared_only_where_allowed(record: dict[str, Any], options: Options) -> dict[str, Any]:
+    """The record without nulls for the key, and for what is only filled where it is empty."""
+    kept = {options.id_property, *options.only_if_empty}
+    return {name: each for name, each in record.items() if each is not None or name not in kept}
 
 
 def rounds(records: Sequence[Record]) -> list[list[Record]]:

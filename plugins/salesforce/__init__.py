@@ -75,6 +75,7 @@ class Salesforce(relay.Sink):
 
     Options = Options
     max_batch: ClassVar[int] = MOST_ROWS
+    blank = "omit"
 
     def __init__(self, *args: Any, **named: Any) -> None:
         super().__init__(*args, **named)
@@ -162,7 +163,7 @@ class Salesforce(relay.Sink):
             if not options.activity:
                 writing.ended = relay.Delivered("stale: a later event of the contact is there")
             return
-        fields = fields_of(delivery.record, options.external_id)
+        fields = fields_of(delivery.record, options.external_id, options.only_if_empty)
         writing.contact = Row(delivery, key, fields)
 
     async def _write_contacts(self, rows: Sequence[Row]) -> None:

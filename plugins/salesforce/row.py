@@ -1,6 +1,6 @@
 """The row: one record on its way into one object."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,10 +39,20 @@ class Row:
         return self.id or self.key.casefold()
 
 
-def fields_of(record: Mapping[str, Any], external_id: str) -> dict[str, Any]:
-    """The record as Salesforce takes it: its key is ours to write, a list is `a;b` (picklists)."""
+def fields_of(
+    record: Mapping[str, Any], external_id: str, only_if_empty: Iterable[str] = ()
+) -> dict[str, Any]:
+    """The record as Salesforce takes it: its key is ours to write, a list is `a;b` (picklists).
+
+    A null clears nothing that is only filled where it is empty.
+    """
     own = {"id", "attributes", external_id.casefold()}
-    return {name: _plain(value) for name, value in record.items() if name.casefold() not in own}
+    kept = {name.casefold() for name in only_if_empty}
+    return {
+        name: _plain(value)
+        for name, value in record.items()
+        if name.casefold() not in own and not (value is None and name.casefold() in kept)
+    }
 
 
 def waves(rows: Sequence[Row]) -> Iterator[list[Row]]:

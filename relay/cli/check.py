@@ -32,6 +32,8 @@ def check(path: Path, online: bool) -> None:
         Certificate(tls.cert, tls.key)
     sources, sinks = _named(config.sources, "source"), _named(config.sinks, "sink")
     click.echo(f"{config.path} is right: {sources}, {sinks}.")
+    for each in config.warnings:
+        click.echo(f"Warning: {each}", err=True)
     if not config.sources:
         click.echo("Without a source, no callback is taken: add one under `sources:`.", err=True)
     _name_orphans(config)

@@ -86,6 +86,8 @@ def _configuration(
         else:
             advice = "the service may know it; if not, it does not start"
             yield warning(subject, str(each), advice)
+    for text in raw.warnings:
+        yield warning(subject, text, "mend it before that release")
     if all(each.message.startswith("${") for each in unfilled):
         sums = f"{count(len(raw.sources), 'source')}, {count(len(raw.sinks), 'sink')}"
         yield ok(subject, f"{raw.path} reads well: {sums}")

@@ -40,6 +40,8 @@ def status(config: Config, as_json: bool) -> None:
         click.echo(f"{spilled} could not be stored so far, and {wait} in {config.store_fallback}.")
     for line in _configuration(found["configuration"], config.path):
         click.echo(line)
+    for each in found["configuration"].get("warnings", ()):
+        click.echo(f"Warning: {printable(each)}")
     print_sinks([{"name": name, **sink} for name, sink in found["sinks"].items()], config.timezone)
     for line in _hints(found):
         click.echo(line)

@@ -2,14 +2,15 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast, get_args
 from zoneinfo import ZoneInfo
 
 from relay.address import Address
-from relay.configuration import extras
-from relay.configuration.mistake import ConfigError, Location, Mistake, Problem
+from relay.configuration import extras, kept
+from relay.configuration.mistake import REFUSED_FROM, ConfigError, Location, Mistake, Problem
 from relay.configuration.plugins import RegisteredSink, Registry, plugin_name
 from relay.configuration.plugins import load as load_plugins
 from relay.configuration.reading import Reading
@@ -32,7 +33,8 @@ from relay.configuration.settings import (
 )
 from relay.nearest import suggestion
 from relay.sink import Options, Sink
-from relay.templates.expressions import Condition, Environment, ExpressionError
+from relay.templates.evaluation import Blank, is_blank
+from relay.templates.expressions import BLANK_CONSTANT, Condition, Environment, ExpressionError
 from relay.templates.expressions import Mapping as RecordMap
 from relay.units import Rate
 
@@ -76,6 +78,7 @@ class SinkConfig:
     retry: Retry
     breaker: Breaker
     allow_private: list[IPNetwork]
+    blank: Blank = "keep"
     held: str | None = None
     """Why it is only queued for; its class and its options are none then."""
 
@@ -106,15 +109,24 @@ class Config:
     """The file as it was read."""
     problems: Sequence[str] = ()
     """What is wrong with `path`, where this is the last valid configuration in its place."""
+    warnings: Sequence[str] = ()
+    """What a later release refuses, and this one only because the file has not changed does not."""
 
 
 def load(path: Path, environ: Mapping[str, str], *, fill: bool = True) -> Config:
     """Read relay.yaml. Raises one ConfigError for all that is wrong.
 
-    With `fill=False` a placeholder that has nothing to be filled with is left as it stands.
+    With `fill=False` a placeholder that has nothing to be filled with is left as it stands. What
+    only a new rule finds wrong is a warning where the relay last started with the same file.
     """
     reading = Reading(path, environ, strict=fill)
-    return configured(reading, registry_of(reading))
+    registry = registry_of(reading)
+    try:
+        return configured(reading, registry)
+    except ConfigError as error:
+        if not error.is_of_new_rules() or not kept.has_run_with(path, environ):
+            raise
+    return configured(Reading(path, environ, strict=fill, known=True), registry)
 
 
 def configured(
@@ -159,6 +171,7 @@ def configured(
         registry=registry,
         text=reading.text,
         problems=problems,
+        warnings=[each.as_warning() for each in reading.problems(reading.warnings)],
     )
 
 
@@ -178,9 +191,11 @@ class _SinkReader:
         self.environment = environment
         self.held = held
         self.registered = self._registered(registry) if held is None else HELD
+        self.blank = self._blank()
         self.options = self._options() if held is None else Options()
         self.when = self._compiled("when", str, environment.condition)
-        self.map = self._compiled("map", dict, environment.mapping)
+        self.map = self._compiled("map", dict, partial(environment.mapping, blank=self.blank))
+        self._check_constants()
         self.limit = self._limit()
 
     def config(self, settings: SinkSettings) -> SinkConfig:
@@ -203,6 +218,7 @@ class _SinkReader:
             retry=settings.retry,
             breaker=settings.breaker,
             allow_private=settings.allow_private,
+            blank=self.blank,
             held=self.held,
         )
 
@@ -226,13 +242,34 @@ class _SinkReader:
         options = self.reading.part(*self._at("options")) or {}
         if self.registered is None or not isinstance(options, dict):
             return None
-        context = {"environment": self.environment, "folder": self.reading.folder}
+        context = {
+            "environment": self.environment,
+            "folder": self.reading.folder,
+            "blank": self.blank,
+        }
         model = self.registered.sink_class.Options
         try:
             return self.reading.validated(model, options, self._at("options"), context)
         except Exception as error:  # noqa: BLE001  a plugin's validator can raise anything
             self._complain(f"the plugin fails to check them: {type(error).__name__}", "options")
             return None
+
+    def _blank(self) -> Blank:
+        """What becomes of blank values: as the sink says, else its plugin."""
+        asked: Any = self.reading.part(*self._at("blank"))
+        if asked in get_args(Blank):
+            return cast("Blank", asked)
+        return self.registered.sink_class.blank if self.registered else "keep"
+
+    def _check_constants(self) -> None:
+        """A blank constant can be meant for nothing where blank values are no values."""
+        values = self.reading.part(*self._at("map"))
+        if self.blank != "keep" and isinstance(values, dict):
+            self.reading.complain(
+                Mistake(self._at("map", name), BLANK_CONSTANT, refused_from=REFUSED_FROM)
+                for name, value in values.items()
+                if is_blank(value)
+            )
 
     def _compiled(self, key: str, kind: type[S], compiler: Callable[[S], T]) -> T | None:
         value = self.reading.part(*self._at(key))

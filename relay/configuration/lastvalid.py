@@ -7,24 +7,18 @@ night. Then callbacks go on being taken, and brought to the sinks that are as th
 import contextlib
 import logging
 import os
-import re
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-import orjson
-
 from relay import folder
+from relay.configuration import kept
 from relay.configuration.config import Config, ConfigError, configured, registry_of
 from relay.configuration.plugins import Registry, plugin_name
 from relay.configuration.reading import Reading
-from relay.configuration.settings import DEFAULT_STORE, POSTGRESQL
 
-SUFFIX = ".valid.yaml"
-HEAD = "# What the relay last started with. It is read while this file is wrong:"
 CHANGED = "its settings have changed in a relay.yaml that is wrong"
-STORE = re.compile(rb"^store:[ \t]*[\"']?([^\s\"'#]+)", re.MULTILINE)
 MAKING = (("plugin",), ("options",), ("batch",))
 """The parts of a sink that say how it is made."""
 GONE = "it has gone from a relay.yaml that is wrong"
@@ -36,8 +30,8 @@ def keep(config: Config) -> None:
     """Keep the configuration, its secrets unfilled; where that fails, the next start does it."""
     if config.problems or not isinstance(config.store, Path):
         return
-    place = _beside(config.store)
-    content = _head(config.path) + config.text.removeprefix(b"\xef\xbb\xbf")
+    place = kept.place_beside(config.store)
+    content = kept.content(config.path, config.text)
     try:
         if not place.exists() or place.read_bytes() != content:
             _write(place, content)
@@ -51,7 +45,7 @@ def load(path: Path, environ: Mapping[str, str], wrong: ConfigError, *, fill: bo
     Sinks are held back where they have changed since, or cannot be made any more. Raises `wrong`
     where there is none.
     """
-    for place in _places(path, environ):
+    for place in kept.places(path, environ):
         with contextlib.suppress(ConfigError):
             return _salvaged(place, path, environ, wrong, fill=fill)
     raise wrong
@@ -70,7 +64,7 @@ def _salvaged(
     place: Path, path: Path, environ: Mapping[str, str], wrong: ConfigError, *, fill: bool
 ) -> Config:
     def reading() -> Reading:
-        read = Reading(place, environ, strict=fill, origin=path)
+        read = Reading(place, environ, strict=fill, origin=path, known=True)
         _close_doors(read)
         if read.unfilled("alerts"):
             read.leave_out("alerts")
@@ -127,47 +121,6 @@ def _unfit(reading: Reading, registry: Registry) -> tuple[dict[str, str], set[st
         if plugin in broken and plugin not in registry.sinks:
             unfit[name] = broken[plugin]
     return unfit, {str(each.location[1]) for each in of_sinks if each.location[2:3] not in MAKING}
-
-
-# where it is
-
-
-def _beside(store: Path) -> Path:
-    return store.with_name(store.name + SUFFIX)
-
-
-def _places(path: Path, environ: Mapping[str, str]) -> Iterator[Path]:
-    """The files that were kept for this relay.yaml: where it says, else where a store may be."""
-    home = path.absolute().parent
-    folders = [Path(each) for each in environ.get("STATE_DIRECTORY", "").split(":") if each]
-    found = [_beside(home / store) for store in _named(path, environ)]
-    for each in [*folders, (home / DEFAULT_STORE).parent]:
-        found += sorted(each.glob(f"*{SUFFIX}"), key=_age)
-    head = _head(path)
-    for place in found:
-        with contextlib.suppress(OSError):
-            if place.read_bytes().startswith(head):
-                yield place
-
-
-def _named(path: Path, environ: Mapping[str, str]) -> Iterator[str]:
-    """The place of the store, where the broken file still tells it."""
-    with contextlib.suppress(ConfigError):
-        reading = Reading(path, environ, strict=False)
-        store = reading.part("store")
-        if store is None and (line := STORE.search(reading.text)):  # it is no YAML any more
-            store = line[1].decode(errors="replace")
-        if isinstance(store, str) and not store.startswith(POSTGRESQL):
-            yield store
-
-
-def _age(place: Path) -> float:
-    return -place.stat().st_mtime
-
-
-def _head(path: Path) -> bytes:
-    """The first lines, which name the file that is meant, on one line whatever it is called."""
-    return f"{HEAD}\n# {orjson.dumps(os.fspath(path.absolute())).decode()}\n".encode()
 
 
 def _write(place: Path, content: bytes) -> None:

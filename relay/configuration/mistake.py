@@ -3,6 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationInfo
+from pydantic_core import PydanticCustomError
+
+NEW_RULE = "relay_new_rule"
+REFUSED_FROM = "0.3.0"
+"""The release that refuses in every file what 0.2.0 began to refuse in a changed one."""
 
 Location = tuple[str | int, ...]
 """The way from the top of relay.yaml to a value: ("sinks", "crm", "batch", "size")."""
@@ -15,6 +23,9 @@ class Mistake:
     location: Location
     message: str
     line: int | None = None
+    refused_from: str | None = None
+    """The release that refuses the mistake in every file. Until then it is a warning in a file
+    that the relay has run with before. None: every release refuses it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +36,15 @@ class Problem:
     line: int | None
     path: str
     message: str
+    refused_from: str | None = None
 
     def __str__(self) -> str:
         where = f"{self.file}:{self.line}" if self.line else str(self.file)
         return ": ".join(part for part in (where, self.path, self.message) if part)
+
+    def as_warning(self) -> str:
+        """The sentence for a file that still works."""
+        return f"{self} (an error from release {self.refused_from} on)"
 
 
 class ConfigError(Exception):
@@ -38,6 +54,10 @@ class ConfigError(Exception):
         super().__init__("\n".join(str(problem) for problem in problems))
         self.problems = list(problems)
 
+    def is_of_new_rules(self) -> bool:
+        """Whether an earlier release would have found nothing wrong."""
+        return all(problem.refused_from for problem in self.problems)
+
 
 def dotted(location: Location) -> str:
     """`sources.sumotext.tokens[0]`."""
@@ -45,3 +65,14 @@ def dotted(location: Location) -> str:
     for part in location:
         text += f"[{part}]" if isinstance(part, int) else f".{part}"
     return text.removeprefix(".")
+
+
+def new_rule(info: ValidationInfo[Any], message: str, refused_from: str = REFUSED_FROM) -> None:
+    """Refuse a value, in a pydantic validator, by a rule that earlier releases did not have.
+
+    It returns where the relay has run with the same file before: the value then still counts.
+    """
+    if not (info.context or {}).get("without_new_rules"):
+        raise PydanticCustomError(
+            NEW_RULE, "{message}", {"message": message, "refused_from": refused_from}
+        )

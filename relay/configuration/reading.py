@@ -1,6 +1,7 @@
 """The reading of one relay.yaml: its values, and the mistakes found so far."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,13 +16,17 @@ from relay.configuration.yaml import parse
 ECHO = 4
 """A message shows fewer characters than these of a value that was filled in."""
 
+WITHOUT_NEW_RULES = {"without_new_rules": True}
+"""For the validators, see `relay.configuration.mistake.new_rule`."""
+
 Model = TypeVar("Model", bound=pydantic.BaseModel)
 
 
 class Reading:
     """Gathers mistakes instead of raising, so that one wrong part hides no other.
 
-    `origin` is the relay.yaml that the file at `path` is read in place of.
+    `origin` is the relay.yaml that the file at `path` is read in place of. `known` says that the
+    relay has run with this content before: what only a new rule finds wrong is a warning then.
     """
 
     def __init__(
@@ -31,6 +36,7 @@ class Reading:
         *,
         strict: bool,
         origin: Path | None = None,
+        known: bool = False,
     ) -> None:
         self.path = path
         self.origin = origin or path
@@ -40,6 +46,8 @@ class Reading:
         self._document = parse(self.text)
         self._filled = fill(self._document.value, environ, self.folder)
         self.mistakes = self._document.mistakes + (self._filled.mistakes if strict else [])
+        self.known = known
+        self.warnings: list[Mistake] = []
 
     @property
     def values(self) -> Any:
@@ -67,7 +75,10 @@ class Reading:
             return model.model_validate(value, context=context)
         except pydantic.ValidationError as error:
             found = worded(error, model, value)
-        mistakes = [Mistake((*location, *each.location), each.message) for each in found]
+        mistakes = [replace(each, location=(*location, *each.location)) for each in found]
+        if self.known and all(each.refused_from for each in mistakes):
+            self.complain(mistakes)
+            return self.validated(model, value, location, {**(context or {}), **WITHOUT_NEW_RULES})
         if self.strict or not all(self._placeholders(each.location) for each in mistakes):
             self.complain(mistakes)
             return None
@@ -78,6 +89,8 @@ class Reading:
         for mistake in mistakes:
             if placeholders := self._placeholders(mistake.location):
                 self.mistakes += [each for each in placeholders if each not in self.mistakes]
+            elif self.known and mistake.refused_from:
+                self.warnings.append(self._discreet(mistake))
             else:
                 self.mistakes.append(self._discreet(mistake))
 
@@ -112,16 +125,21 @@ class Reading:
 
     def error(self) -> ConfigError:
         """All the mistakes, in the order of their lines."""
-        problems = [
+        return ConfigError(self.problems(self.mistakes))
+
+    def problems(self, mistakes: Iterable[Mistake]) -> list[Problem]:
+        """The mistakes at their lines, in the order of those."""
+        found = [
             Problem(
                 self.path,
                 each.line or self._document.line(each.location),
                 dotted(each.location),
                 each.message,
+                each.refused_from,
             )
-            for each in self.mistakes
+            for each in mistakes
         ]
-        return ConfigError(sorted(problems, key=lambda problem: problem.line or 0))
+        return sorted(found, key=lambda problem: problem.line or 0)
 
     def _placeholders(self, location: Location) -> list[Mistake]:
         """The placeholders that still stand at the place or beneath it."""
@@ -131,7 +149,7 @@ class Reading:
         for place, secrets in self._filled.secrets.items():
             if _beneath(place, mistake.location) and _echoes(mistake.message, secrets):
                 message = "is not right; its value was filled in, so it is not shown here"
-                return Mistake(mistake.location, message)
+                return replace(mistake, message=message)
         return mistake
 
 

@@ -17,6 +17,7 @@ from pydantic_core import PydanticCustomError
 from relay.address import Address, Listen
 from relay.callbacks.countries import alpha_2
 from relay.delivery.signing import SigningSecret
+from relay.templates.evaluation import Blank
 from relay.units import ByteRate, Duration, RateLimit, Size, Term, Threshold, text_type
 from relay.weburl import WebUrl
 
@@ -223,6 +224,7 @@ class SinkSettings(Model):
     retry: Retry = Field(default_factory=Retry)
     breaker: Breaker = Field(default_factory=Breaker)
     allow_private: list[Network] = Field(default=[])
+    blank: Blank | None = None
 
 
 class AlertRules(Model):

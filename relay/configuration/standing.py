@@ -29,7 +29,11 @@ class Standing:
 
     def view(self) -> dict[str, Any]:
         """As `status` shows it; outdated without a problem is what has been edited since."""
-        return {"state": self.state, "problems": self.problems}
+        return {
+            "state": self.state,
+            "problems": self.problems,
+            "warnings": list(self.config.warnings),
+        }
 
     def facts(self) -> dict[str, float]:
         """For the metrics."""

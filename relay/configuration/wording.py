@@ -7,7 +7,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 import pydantic
 from pydantic_core import ErrorDetails
 
-from relay.configuration.mistake import Location, Mistake
+from relay.configuration.mistake import NEW_RULE, Location, Mistake
 from relay.nearest import nearest, suggestion
 
 MAPPING = "should be a mapping, as in key: value"
@@ -38,10 +38,14 @@ def worded(
     details = error.errors(include_url=False)
     meant = {guess for each in details if (guess := _misspelt(each, model, value))}
     return [
-        Mistake(location, _sentence(each, model, location))
+        Mistake(location, _sentence(each, model, location), refused_from=_release(each))
         for each in details
         if (location := _location(each, value)) not in meant or each["type"] != "missing"
     ]
+
+
+def _release(detail: ErrorDetails) -> str | None:
+    return str(detail["ctx"]["refused_from"]) if detail["type"] == NEW_RULE else None
 
 
 def _misspelt(detail: ErrorDetails, model: type[pydantic.BaseModel], value: Any) -> Location | None:

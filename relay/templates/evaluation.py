@@ -1,7 +1,7 @@
 """Evaluation: what a compiled expression or template gives for one event."""
 
 from collections import abc
-from typing import Any
+from typing import Any, Literal
 
 from jinja2.exceptions import SecurityError, UndefinedError
 from jinja2.runtime import Undefined
@@ -12,6 +12,12 @@ from relay.templates.sandbox import GLOBALS, RESULT, Root, Sandbox, Scope, absen
 
 MAX_TEXT = 1024 * 1024
 ABSENT = Undefined()
+INVISIBLE = "\u200b\u2060\ufeff"
+"""Characters without width, which `str.strip` does not take for white space."""
+
+Blank = Literal["keep", "omit", "clear"]
+"""What becomes of a value that is nothing but white space: it stays as it is, its key is left out
+of the record, or it becomes null, which clears the field on the other side."""
 
 Variables = dict[str, Any]
 
@@ -57,6 +63,24 @@ def render(sandbox: Sandbox, root: Root, variables: Variables) -> str:
     except Exception as error:  # noqa: BLE001  an expression can raise anything
         raise EvaluationError(reason_of(error)) from None
     return text
+
+
+def is_blank(value: Any) -> bool:
+    """Whether it is a text of nothing but white space, or a list of nothing but such texts."""
+    if isinstance(value, list):
+        return bool(value) and all(is_blank(item) for item in value)
+    return isinstance(value, str) and not value.strip().strip(INVISIBLE).strip()
+
+
+def without_blanks(value: Any, blank: Blank) -> Any:
+    """The value as a record has it; of a list only the items that are not blank."""
+    if blank == "keep":
+        return value
+    if is_blank(value):
+        return ABSENT if blank == "omit" else None
+    if isinstance(value, list):
+        return [item for item in value if not is_blank(item)]
+    return value
 
 
 def plain(value: Any) -> Any:

@@ -13,21 +13,25 @@ from jinja2 import TemplateSyntaxError, nodes
 from jinja2.runtime import Undefined
 from pydantic_core import PydanticCustomError, core_schema
 
-from relay.configuration.mistake import Location, Mistake, dotted
+from relay.configuration.mistake import Location, Mistake, dotted, new_rule
 from relay.event import Event
 from relay.templates.evaluation import (
     ABSENT,
+    Blank,
     EvaluationError,
     Variables,
     evaluate,
+    is_blank,
     plain,
     render,
     variables_of,
+    without_blanks,
 )
 from relay.templates.sandbox import Root, Sandbox, expression_tree
 from relay.templates.slips import Slip, check
 
 __all__ = [
+    "Blank",
     "Condition",
     "Environment",
     "EvaluationError",
@@ -37,6 +41,7 @@ __all__ = [
 ]
 
 MARKS = ("{{", "{%", "{#")
+BLANK_CONSTANT = "is a blank text: write null to clear the field, or leave the key out"
 Producer = abc.Callable[[Variables], Any]
 """Makes one value of a record; ABSENT leaves its key out."""
 
@@ -154,15 +159,15 @@ class Environment:
         tree = self._tree(lambda: self._sandbox.parse(text))
         return Template(text, self._sandbox, self._compile(tree))
 
-    def mapping(self, values: abc.Mapping[str, Any]) -> Mapping:
+    def mapping(self, values: abc.Mapping[str, Any], blank: Blank = "keep") -> Mapping:
         """Compile a `map`. Raises one ExpressionError for all that is wrong in it."""
-        building = _Building(self)
+        building = _Building(self, blank)
         producers = {key: building.producer(value, (key,)) for key, value in values.items()}
         if building.mistakes:
             raise ExpressionError("the map does not compile", building.mistakes)
         return Mapping(producers, building.uses_opted_out)
 
-    def value(self, text: str) -> tuple[Producer, bool]:
+    def value(self, text: str, blank: Blank = "keep") -> tuple[Producer, bool]:
         """A producer for a text with templates, and whether it uses `opted_out`.
 
         One `{{ … }}` and nothing else keeps the type of its value.
@@ -171,9 +176,15 @@ class Environment:
         tree = self._tree(lambda: sandbox.parse(text))
         if expression := only_expression(tree):
             root, uses_opted_out = self._compile(expression_tree(expression))
-            return lambda variables: plain(evaluate(sandbox, root, variables)), uses_opted_out
+            return lambda variables: without_blanks(
+                plain(evaluate(sandbox, root, variables)), blank
+            ), uses_opted_out
         root, uses_opted_out = self._compile(tree)
-        return lambda variables: render(sandbox, root, variables) or ABSENT, uses_opted_out
+        # White space between values that are absent says nothing, so it clears nothing either.
+        spaces: Blank = "keep" if blank == "keep" else "omit"
+        return lambda variables: without_blanks(
+            render(sandbox, root, variables) or ABSENT, spaces
+        ), uses_opted_out
 
     def _tree(self, parse: abc.Callable[[], nodes.Template]) -> nodes.Template:
         try:
@@ -197,8 +208,9 @@ class Environment:
 class _Building:
     """Makes the producers of one `map`, and gathers its mistakes."""
 
-    def __init__(self, environment: Environment) -> None:
+    def __init__(self, environment: Environment, blank: Blank) -> None:
         self.environment = environment
+        self.blank = blank
         self.mistakes: list[Mistake] = []
         self.uses_opted_out = False
 
@@ -215,7 +227,7 @@ class _Building:
 
     def _text(self, text: str, location: Location) -> Producer:
         try:
-            producer, uses_opted_out = self.environment.value(text)
+            producer, uses_opted_out = self.environment.value(text, self.blank)
         except ExpressionError as error:
             self.mistakes.append(Mistake(location, str(error)))
             return lambda _: ABSENT
@@ -266,7 +278,10 @@ def _template_field(value: Any, info: core_schema.ValidationInfo) -> Template:
 
 
 def _producer_field(value: Any, info: core_schema.ValidationInfo) -> Producer:
-    building = _Building(_environment(info))
+    blank: Blank = (info.context or {}).get("blank", "keep")
+    if blank != "keep" and is_blank(value):
+        new_rule(info, BLANK_CONSTANT)
+    building = _Building(_environment(info), blank)
     producer = building.producer(value, ())
     for mistake in building.mistakes:
         raise _field_error(": ".join(filter(None, (dotted(mistake.location), mistake.message))))

@@ -461,3 +461,15 @@ async def test_assignment_rules_run_only_if_asked_for():
         async with connected(assignment_rules=rules, **lead) as (stub, sink):
             assert all(delivered(await sink.send_batch([delivery(1, {"Company": "A"})])))
         assert len(stub.assigned) == assigned
+
+
+# blank values
+
+
+async def test_a_null_clears_a_field_but_none_that_is_only_filled_where_it_is_empty():
+    """The read before the write says that it is filled: a null must not get past that either."""
+    async with connected(only_if_empty=["leadsource"]) as (stub, sink):
+        await sink.send_batch([delivery(1, {"Title": "Mayor", "LeadSource": "SMS"})])
+        await sink.send_batch([delivery(1, {"Title": None, "LeadSource": None})])
+        (contact,) = stub.records("Contact")
+    assert (contact.get("Title"), contact["LeadSource"]) == (None, "SMS")
