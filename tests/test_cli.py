@@ -1,12 +1,15 @@
 """The commands: in process where that shows all, as a real process beside a real service."""
 
 import asyncio
+import base64
 import contextlib
 import csv
+import gzip
 import http.server
 import json
 import logging
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -103,6 +106,9 @@ def fill(*queries, dead=None, quarantined=()):
 
 
 def callback(query):
+    """One that has this query; or the callback itself."""
+    if isinstance(query, Callback):
+        return query
     return Callback("sumotext", "GET", query, "", b"", time.time_ns() // 1000)
 
 
@@ -321,6 +327,52 @@ def test_quarantine_is_shown_masked_and_released_or_kept(here):
     assert '"Mobile": "…1212"' in dry
     assert "2 callbacks released, 0 not" in relay("quarantine", "release", "--all").stdout
     assert json.loads(relay("status", "--json").stdout)["events"] == 2
+
+
+PACKED = gzip.compress(WEB_FORM + b"&msg=caf\xe9")
+POSTED = Callback(
+    "sumotext",
+    "POST",
+    b"a=\xe9",
+    "application/x-www-form-urlencoded",
+    PACKED,
+    1_800_000_000_000_000,
+    encoding="gzip",
+)
+
+
+def test_an_event_and_a_callback_in_quarantine_are_shown_with_their_raw_bytes(here):
+    broken = POSTED._replace(body=b'{"mobile": "2125551212",}\n\x00\xff', encoding="")
+    made = fill(POSTED, quarantined=[POSTED, broken])
+    shown = {
+        "event": ("events", "show", made.events[0]),
+        "callback": ("quarantine", "show", made.quarantined[0]),
+    }
+    for name, command in shown.items():
+        text = relay(*command).stdout
+        assert "content_encoding  gzip" in text, name
+        assert "application/x-www-form-urlencoded" in text
+        assert re.search(r"^query +a=\\xe9$", text, re.MULTILINE)
+        assert re.search(r"^body +\\x1f\\x8b\\x08", text, re.MULTILINE)
+        assert re.search(r"^text .*mobile=…1212&.*msg=café$", text, re.MULTILINE)
+        assert not any(number in text for number in NUMBERS)
+        found = json.loads(relay(*command, "--json").stdout)["callback"]
+        assert base64.b64decode(found["raw"]["body"]) == PACKED
+        assert base64.b64decode(found["raw"]["query"]) == b"a=\xe9"
+        assert (found["content_encoding"], found["body"][-8:]) == ("gzip", "msg=café")
+        assert ["msg", "café"] in found["parameters"]
+    text = relay("quarantine", "show", made.quarantined[1]).stdout
+    assert r'{"mobile": "…1212",}\n\x00\xff' in text
+    found = json.loads(relay("quarantine", "show", made.quarantined[1], "--json").stdout)
+    assert base64.b64decode(found["callback"]["raw"]["body"]) == broken.body
+
+
+def test_of_a_long_body_the_beginning_is_shown(here):
+    long = POSTED._replace(body=b"x" * 5000, encoding="")
+    kept = fill(quarantined=[long]).quarantined
+    text = relay("quarantine", "show", kept[0]).stdout
+    assert "x" * 2000 + " … and 3000 more: see --json" in text
+    assert "x" * 2001 not in text.partition("Parameter")[0]
 
 
 def test_quarantine_is_discarded_after_a_question(here):

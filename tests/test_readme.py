@@ -335,7 +335,7 @@ def test_every_answer_of_the_listener_is_in_the_table():
     source = "".join(
         (ROOT / "relay" / "web" / f"{name}.py").read_text() for name in ("ingress", "protocol")
     )
-    given = set(re.findall(r"(?:Refused|_refuse)\((\d{3}),", source)) | {"200"}
+    given = set(re.findall(r"(?:Refused|_refuse)\(\s*(\d{3}),", source)) | {"200"}
     table = section("What it promises, and what it does not")
     assert set(re.findall(r"^\| (\d{3}) \|", table, re.MULTILINE)) == given
 

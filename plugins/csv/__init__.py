@@ -5,7 +5,7 @@ sinks:
     plugin: csv
     options:
       path: data/events.csv              # a template, data/{{ data.keyword }}.csv say
-      mode: spreadsheet                  # or exact: leave cells that look like formulas alone
+      mode: spreadsheet                  # or exact: leave all as it is, formulas too
       rotate: {size: 64MiB, every: day}  # default: never; every: hour, day or month
 """
 

@@ -242,10 +242,10 @@ class Archive:
             sheet.close()
 
     def _is_over(self, sheet: Sheet, added: int) -> bool:
-        header = self._table.header
-        if not sheet.begins_with(header):
+        header = self._table.header_in(sheet.beginning(self._table.longest_header))
+        if not header:
             return True
-        return sheet.size > len(header) and self._rotation.is_due(
+        return sheet.size > header and self._rotation.is_due(
             sheet.size, added, sheet.changed, self._now(), self._zone
         )
 

@@ -33,8 +33,8 @@ class Sheet:
         """When it was last written to, in seconds since the epoch."""
         return self._times[1] / 1e9
 
-    def begins_with(self, header: bytes) -> bool:
-        return os.pread(self._fd, len(header), 0) == header
+    def beginning(self, length: int) -> bytes:
+        return os.pread(self._fd, length, 0)
 
     def context(self, offset: int) -> bytes:
         """The bytes in front of the offset: if they change, somebody else has edited the file."""

@@ -1,13 +1,16 @@
 """The table: how a delivery becomes a row of bytes (RFC 4180, UTF-8)."""
 
 import csv
+import io
 import json
 import re
+from collections.abc import Iterable
 from operator import attrgetter
-from types import SimpleNamespace
 from typing import Any
 
 import relay
+
+from .formulas import defused, defused_json
 
 ATTRIBUTES = ("id", "time", "type", "source", "subject")
 DATA = (
@@ -28,33 +31,35 @@ attributes = attrgetter(*ATTRIBUTES)
 as_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 SURROGATE = re.compile("[\ud800-\udfff]")
-PLAIN_NUMBER = re.compile(r"\+[1-9][0-9]{6,14}")
-# What a spreadsheet may take for a formula: one of = + - @, their full-width and small forms
-# and the minus sign, also behind characters that it drops or shows as nothing; and cells that
-# begin with TAB, CR or LF.
-FORMULA = re.compile(
-    r"[\t\r\n]"
-    r"|[\s\x00-\x1f\x7f-\x9f\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]*"
-    r"[=+\-@\uff1d\uff0b\uff0d\uff20\ufe66\ufe62\ufe63\ufe6b\u2212]"
-)
 
 
 class Table:
     """The columns of a CSV file: the event's id, then those of `map`, or else the default set.
 
-    With `defused`, no cell is a formula to a spreadsheet.
+    With `defused`, no cell is a formula to a spreadsheet, and every text stands in quotes.
     """
 
     def __init__(self, columns: tuple[str, ...] | None, *, defused: bool) -> None:
         self._columns = columns
         self._defused = defused
-        self._lines: list[str] = []
-        self._writer = csv.writer(SimpleNamespace(write=self._lines.append))
-        self.header = self._encode(self._names())
+        names = [self._cell(name) for name in self._names()]
+        self.header = self._encoded(names)
+        self._headers = (_encoded(_quoted(names)), _encoded(_plain(names)))
 
     def row(self, delivery: relay.Delivery) -> bytes:
         """The delivery's line, CRLF included."""
-        return self._encode(self._values(delivery))
+        return self._encoded([self._cell(value) for value in self._values(delivery)])
+
+    def header_in(self, beginning: bytes) -> int:
+        """How many bytes of a file's beginning are these columns' header; 0 if they are none.
+
+        Quotes make no difference: an earlier release wrote none, and `mode` may have changed.
+        """
+        return next((len(each) for each in self._headers if beginning.startswith(each)), 0)
+
+    @property
+    def longest_header(self) -> int:
+        return max(map(len, self._headers))
 
     def _names(self) -> list[str]:
         if self._columns is None:
@@ -67,30 +72,38 @@ class Table:
         event = delivery.event
         return [*attributes(event), *map(event.data.get, DATA)]
 
-    def _encode(self, values: list[Any]) -> bytes:
-        cells = [value if isinstance(value, str) else text(value) for value in values]
-        if self._defused:
-            cells = [f"'{cell}" if cell and is_formula(cell) else cell for cell in cells]
-        self._lines.clear()
-        self._writer.writerow(cells)
-        # A NUL ends the text for many readers, so it goes the way of what UTF-8 cannot say.
-        line = self._lines[0].replace("\0", "\ufffd")
+    def _cell(self, value: Any) -> str | None:
+        if value is None:
+            return None
+        if isinstance(value, str):
+            return defused(value) if self._defused else value
         try:
-            return line.encode()
-        except UnicodeEncodeError:
-            return SURROGATE.sub("\ufffd", line).encode()
+            json = as_json(value)
+        except (TypeError, ValueError):
+            return self._cell(str(value))
+        return defused_json(json) if self._defused else json
+
+    def _encoded(self, cells: list[str | None]) -> bytes:
+        return _encoded(_quoted(cells) if self._defused else _plain(cells))
 
 
-def text(value: Any) -> str:
-    """A value that is no text: nothing for None, else JSON where it can be said in it."""
-    if value is None:
-        return ""
+def _quoted(cells: Iterable[str | None]) -> str:
+    """The line with every cell in quotes but those without a value."""
+    doubled = ("" if cell is None else '"' + cell.replace('"', '""') + '"' for cell in cells)
+    return ",".join(doubled) + "\r\n"
+
+
+def _plain(cells: Iterable[str | None]) -> str:
+    """The line with quotes only where RFC 4180 asks for them."""
+    line = io.StringIO(newline="")
+    csv.writer(line).writerow(cells)
+    return line.getvalue()
+
+
+def _encoded(line: str) -> bytes:
+    # A NUL ends the text for many readers, so it goes the way of what UTF-8 cannot say.
+    line = line.replace("\0", "\ufffd")
     try:
-        return as_json(value)
-    except (TypeError, ValueError):
-        return str(value)
-
-
-def is_formula(cell: str) -> bool:
-    """Whether a spreadsheet might run the cell. A plain E.164 number is none."""
-    return FORMULA.match(cell) is not None and PLAIN_NUMBER.fullmatch(cell) is None
+        return line.encode()
+    except UnicodeEncodeError:
+        return SURROGATE.sub("\ufffd", line).encode()

@@ -12,7 +12,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from relay.callbacks.callback import Callback, NotUnderstood
 from relay.callbacks.coding import BrokenBody, as_utf8, charset_of, decode, unpacked
 
-__all__ = ["MAX_PARAMETERS", "NotUnderstood", "Pairs", "decode", "parameters"]
+__all__ = ["MAX_PARAMETERS", "NotUnderstood", "Pairs", "parameters"]
 
 MAX_PARAMETERS = 1_000
 PLAIN_TRANSFER = (b"7bit", b"8bit", b"binary")

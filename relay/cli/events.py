@@ -12,6 +12,7 @@ from relay.cli.moment import Resolve
 from relay.cli.output import (
     kind_of,
     local_time,
+    print_callback,
     print_json,
     print_json_line,
     print_pairs,
@@ -73,6 +74,8 @@ def show(config: Config, as_json: bool, event_id: str) -> None:
     click.echo(as_text(found["data"], found["data"]["mobile"]))
     _print_deliveries(found["deliveries"], config, found["data"]["mobile"])
     _print_attempts(found["attempts"], config, found["data"]["mobile"])
+    click.echo("As it came")
+    print_callback(found["callback"])
 
 
 @events.command()

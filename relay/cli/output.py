@@ -1,5 +1,6 @@
 """Output: tables and progress bars for people, JSON for programs."""
 
+import base64
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, tzinfo
@@ -14,6 +15,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from relay.mask import mask_all
+
 # What is read by a program or kept in a file is not broken to the width of a terminal.
 WIDE = 240
 # Where a table is too wide, its last column may be broken into lines if it is one of these, and has
@@ -21,6 +24,8 @@ WIDE = 240
 TEXTS = frozenset({"Answer", "Error", "Error or reference", "Reason", "Says", "Value"})
 ROOM = 24
 GAP = 3
+LONGEST = 2000
+"""Characters of a callback's query or body that are shown."""
 
 
 def print_json(value: Any) -> None:
@@ -81,6 +86,25 @@ def print_pairs(pairs: Iterable[tuple[str, Any]]) -> None:
     width = max((len(name) for name, _ in known), default=0)
     for name, value in known:
         click.echo(f"{name:<{width}}  {printable(str(value))}")
+
+
+def print_callback(callback: Mapping[str, Any]) -> None:
+    """How a callback came, with numbers masked: its bytes, and the body's text where that differs.
+
+    Bytes that are no printable ASCII are escaped.
+    """
+    raw = {name: base64.b64decode(data) for name, data in callback["raw"].items()}
+    bytes_ = {name: data.decode("latin-1").encode("unicode_escape") for name, data in raw.items()}
+    shown = {name: callback[name] for name in ("method", "content_type", "content_encoding")}
+    shown |= {name: _beginning(data.decode()) for name, data in bytes_.items()}
+    if callback["body"].encode() != raw["body"]:
+        shown["text"] = _beginning(callback["body"])
+    print_pairs((name, value or None) for name, value in shown.items())
+
+
+def _beginning(text: str) -> str:
+    more = len(text) - LONGEST
+    return mask_all(text[:LONGEST]) + (f" … and {more} more: see --json" if more > 0 else "")
 
 
 def progress(total: float | None, what: str, *, shown: bool = True) -> Progress:

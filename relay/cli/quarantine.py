@@ -11,10 +11,10 @@ from relay.cli.output import (
     count,
     kind_of,
     local_time,
+    print_callback,
     print_json,
     print_pairs,
     print_table,
-    printable,
     progress,
 )
 from relay.cli.preview import as_text
@@ -71,10 +71,9 @@ def show(config: Config, as_json: bool, quarantine_id: str) -> None:
         return
     callback = found.pop("callback")
     found["received"] = local_time(found["received"], config.timezone)
-    print_pairs([*found.items(), ("method", callback["method"])])
-    if callback["parameters"] is None:
-        click.echo(printable(mask_all(callback["body"])))
-    else:
+    print_pairs(found.items())
+    print_callback(callback)
+    if callback["parameters"] is not None:
         print_table(
             ("Parameter", "Value"),
             [[name, mask_all(value)] for name, value in callback["parameters"]],

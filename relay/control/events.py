@@ -7,7 +7,7 @@ from starlette.requests import Request
 
 from relay.control.answers import found, query_of
 from relay.control.questions import EventsQuery
-from relay.control.views import delivery_view, event_view
+from relay.control.views import callback_view, delivery_view, event_view
 from relay.event import timestamp
 from relay.store import Store
 
@@ -41,4 +41,5 @@ class Events:
                 | {"started": timestamp(attempt.started)}
                 for sink, number, attempt in row.attempts
             ],
+            "callback": callback_view(row.callback),
         }

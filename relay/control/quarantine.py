@@ -30,7 +30,7 @@ class Quarantine:
 
     async def show(self, request: Request) -> dict[str, Any]:
         row = await self._row(request.path_params["id"])
-        return {**quarantined_view(row), "callback": callback_view(row)}
+        return {**quarantined_view(row), "callback": callback_view(row.callback)}
 
     async def release(self, request: Request) -> dict[str, Any]:
         """Take callbacks in after all, in the order asked for."""

@@ -1,10 +1,13 @@
 """Views: the store's rows as the JSON that the commands print."""
 
+import base64
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from relay.callbacks.parameters import NotUnderstood, decode, parameters
+from relay.callbacks.callback import Callback, NotUnderstood
+from relay.callbacks.coding import as_utf8, charset_of, decode, unpacked
+from relay.callbacks.parameters import parameters
 from relay.configuration.config import SinkConfig
 from relay.delivery import hold
 from relay.event import timestamp
@@ -61,8 +64,8 @@ def quarantined_view(row: Quarantined) -> dict[str, Any]:
     }
 
 
-def callback_view(row: Quarantined) -> dict[str, Any]:
-    callback = row.callback
+def callback_view(callback: Callback) -> dict[str, Any]:
+    """A callback as it came: `raw` has its bytes in Base64; `query` and `body` are for people."""
     try:
         pairs = parameters(callback)
     except NotUnderstood:
@@ -71,6 +74,21 @@ def callback_view(row: Quarantined) -> dict[str, Any]:
         "method": callback.method,
         "query": decode(callback.query),
         "content_type": callback.content_type,
-        "body": decode(callback.body),
+        "content_encoding": callback.encoding,
+        "body": _text(callback),
         "parameters": pairs,
+        "raw": {"query": _base64(callback.query), "body": _base64(callback.body)},
     }
+
+
+def _text(callback: Callback) -> str:
+    """The body unpacked, where it can be, and decoded."""
+    try:
+        body = unpacked(callback.body, callback.encoding) if callback.body else b""
+        return decode(as_utf8(body, callback.content_type), charset_of(callback.content_type))
+    except NotUnderstood:
+        return decode(callback.body)
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
