@@ -141,6 +141,28 @@ async def test_a_server_that_says_a_letter_at_a_time_is_hung_up_on(note, drippin
             await gone.wait()
 
 
+async def test_a_reply_without_end_is_hung_up_on(note):
+    wrote, gone = 0, asyncio.Event()
+
+    async def flood(_reader, writer):
+        nonlocal wrote
+        with contextlib.suppress(ConnectionError):
+            while True:
+                writer.write(b"220-and more\r\n" * 1000)
+                wrote += 14_000
+                await writer.drain()
+        gone.set()
+
+    server = await asyncio.start_server(flood, "127.0.0.1", 0)
+    async with server, mail_server() as mails:
+        mails.port = server.sockets[0].getsockname()[1]
+        async with asyncio.timeout(10):
+            with pytest.raises(NotSaid, match="SMTPServerDisconnected"):
+                await mailbox(mails).say(note)
+            await gone.wait()
+    assert wrote < 32 * 1024 * 1024
+
+
 async def test_a_server_that_is_not_there_is_named(note):
     async with mail_server() as mails:
         pass

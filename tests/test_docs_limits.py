@@ -8,6 +8,7 @@ import pytest
 import yaml
 from certificates import certify
 
+from relay.alerts import mail
 from relay.configuration import config
 from relay.configuration.settings import Settings, SourceConfig
 from relay.delivery import chunkedbody, http, responsehead, responses
@@ -57,6 +58,7 @@ def test_the_limits_are_those():
         "1,000 at once, 250",
         "1,000 in a minute",
         "64 MiB of",
+        f"{mail.MOST_LINES} lines in a mail server's reply",
         "8 interim answers (1xx), 64 KiB or 256 headers",
         "a body of 8 MiB, unpacked; more than 4,096 chunks of less than 32 bytes",
     ):

@@ -11,6 +11,7 @@ import pytest
 import uuid_utils
 import yaml
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from rawserver import RawServer
 from relaying import SETTINGS
 from stubs.receiver import Receiver, status
 
@@ -253,9 +254,8 @@ async def test_no_span_holds_a_contacts_data(tmp_path, collector):
         assert word.encode() not in traces
 
 
-async def test_a_collector_that_is_down_harms_nothing(tmp_path, collector, caplog, monkeypatch):
+async def test_a_collector_that_is_down_harms_nothing(tmp_path, collector, caplog):
     """Its URL may hold a key."""
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")  # nobody is to wait for more tries
     async with Collector() as gone:
         endpoint = f"http://127.0.0.1:{gone.port}/v1/traces?key=sesame"
     async with traced(tmp_path, collector, {"endpoint": endpoint}) as (running, http):
@@ -263,6 +263,28 @@ async def test_a_collector_that_is_down_harms_nothing(tmp_path, collector, caplo
         await delivered(running)
     assert MOBILE not in caplog.text
     assert "sesame" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("beginning", "forever"),
+    [
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 1000),
+        (b"HTTP/1.1 503 Busy\r\n\r\n", b"x" * 50_000),
+    ],
+    ids=["interim answers", "a body"],
+)
+async def test_a_collector_that_answers_without_end_is_cut_off(
+    tmp_path, collector, beginning, forever, monkeypatch
+):
+    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "100")  # milliseconds
+    async with RawServer(beginning, forever=forever) as flood:
+        async with traced(tmp_path, collector, {"endpoint": flood.url}) as (running, http):
+            await send(http)
+            await delivered(running)
+            async with asyncio.timeout(20):
+                while len(flood.requests) < 2:  # it is tried again, so the first is over
+                    await asyncio.sleep(0.05)
+        assert flood.wrote < 32 * 1024 * 1024
 
 
 async def test_a_collectors_secret_goes_with_each_request_and_is_not_shown(tmp_path, collector):

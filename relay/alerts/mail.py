@@ -8,7 +8,7 @@ import ssl
 from datetime import UTC, datetime
 from email.message import EmailMessage
 from email.utils import format_datetime
-from typing import Any
+from typing import Any, BinaryIO
 
 from relay.alerts import note as words
 from relay.alerts.channel import NotSaid
@@ -19,6 +19,10 @@ TIMEOUT = 20.0
 """Seconds for each step of the talk with the server, which runs in a thread."""
 LONGEST = 60.0
 """Seconds for all of it: a server that says a letter at a time would hold up every channel."""
+
+
+MOST_LINES = 100
+"""Lines of one reply of the server; each has at most 8 KiB."""
 
 
 class Talk:
@@ -36,8 +40,32 @@ class Talk:
                 connection.shutdown(socket.SHUT_RDWR)
 
 
+class Lines:
+    """What the server says, line by line, and so many lines for a reply."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._left = 0
+
+    def begin_reply(self) -> None:
+        self._left = MOST_LINES
+
+    def readline(self, longest: int) -> bytes:
+        """As of a file. Raises an OSError of smtplib's where a reply does not end."""
+        if not self._left:
+            raise smtplib.SMTPServerDisconnected
+        self._left -= 1
+        return self._file.readline(longest)
+
+    def close(self) -> None:
+        self._file.close()
+
+
 class Server(smtplib.SMTP):
     """smtplib's, which is known to its talk before it connects."""
+
+    file: Lines | None
+    sock: socket.socket
 
     def __init__(self, talk: Talk, *arguments: Any, **options: Any) -> None:
         self._talk = talk
@@ -45,9 +73,12 @@ class Server(smtplib.SMTP):
         super().__init__(*arguments, **options)
 
     def getreply(self) -> tuple[int, bytes]:
-        """As in smtplib; none in a talk that is over."""
+        """As in smtplib, but bounded; none in a talk that is over."""
         if self._talk.over:
             raise smtplib.SMTPServerDisconnected
+        if self.file is None:
+            self.file = Lines(self.sock.makefile("rb"))
+        self.file.begin_reply()
         return super().getreply()
 
 

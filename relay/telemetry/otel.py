@@ -7,10 +7,9 @@ import time
 from collections.abc import Iterator, Sequence
 
 from opentelemetry.context import Context
-from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from opentelemetry.trace import (
@@ -28,6 +27,7 @@ from relay.outcome import Delivered, NotDelivered, Outcome, word_of
 from relay.release import version
 from relay.store import Claim, Receipt
 from relay.telemetry import tracing
+from relay.telemetry.spanexporter import Exporter
 from relay.telemetry.tracing import SpanPlace, receipt_of
 
 NANOSECONDS = 1_000_000_000
@@ -37,11 +37,9 @@ CLOSE = 2.0
 
 def made(settings: Tracing) -> "OtelTracer":
     """Traces that go where relay.yaml says."""
-    headers = {name: value.get_secret_value() for name, value in settings.headers.items()}
-    exporter = OTLPSpanExporter(endpoint=settings.endpoint, headers=headers)
-    # It warns of each try with the URL, which may hold a key; that spans are lost is an error.
+    # Its warnings are about its own queue; that spans are lost is said as an error.
     logging.getLogger("opentelemetry").setLevel(logging.ERROR)
-    return OtelTracer(exporter, settings.share)
+    return OtelTracer(Exporter(settings, asyncio.get_running_loop()), settings.share)
 
 
 class _Ids(RandomIdGenerator):
@@ -62,8 +60,9 @@ class _Ids(RandomIdGenerator):
 class OtelTracer:
     """As in relay.telemetry.tracing.Tracer."""
 
-    def __init__(self, exporter: SpanExporter, share: float) -> None:
+    def __init__(self, exporter: Exporter, share: float) -> None:
         self._share = share
+        self._exporter = exporter
         self._ids = _Ids()
         # What is not to be seen is not begun: whether it is stands in the event's id.
         self._provider = TracerProvider(
@@ -139,6 +138,7 @@ class OtelTracer:
         """As in Tracer."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(asyncio.to_thread(self._provider.shutdown), CLOSE)
+        await self._exporter.close()
 
 
 class _Attempts:
