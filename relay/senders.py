@@ -2,11 +2,12 @@
 
 from collections import deque
 from collections.abc import Iterable
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
 from relay.caching import short_keys
 
 Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
 
 
 def parsed(host: str) -> Address | None:
@@ -16,6 +17,12 @@ def parsed(host: str) -> Address | None:
     except ValueError:
         return None
     return getattr(address, "ipv4_mapped", None) or address
+
+
+def within(networks: Iterable[Network], host: str) -> bool:
+    """Whether the address is in one of the networks."""
+    address = parsed(host)
+    return address is not None and any(address in network for network in networks)
 
 
 @short_keys(maxsize=4096)

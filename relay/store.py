@@ -190,6 +190,7 @@ class Waits:
 class Quarantined:
     """A callback that was not understood, or refused for its token. `reason` holds no number."""
 
+    seq: int
     id: str
     received: int
     source: str
@@ -423,9 +424,8 @@ class Store(Protocol):
         Raises ValueError where the old one is not known.
         """
 
-    async def quarantined(
-        self, *, before: str | None = None, limit: int = 50
-    ) -> list[Quarantined]: ...
+    async def quarantined(self, *, before: int | None = None, limit: int = 50) -> list[Quarantined]:
+        """The newest first, older than the seq `before`."""
 
     async def quarantined_one(self, quarantine_id: str) -> Quarantined | None: ...
 

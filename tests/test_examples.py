@@ -81,12 +81,12 @@ async def relaying(path):
         yield running.address[1]
 
 
-async def send(port, query):
+async def send(port, query, headers=b""):
     """One callback over a socket of its own, byte for byte; the answer."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         line = b"GET /callbacks/sumotext?" + query + b" HTTP/1.1\r\n"
-        writer.write(line + b"Host: relay.example.com\r\nConnection: close\r\n\r\n")
+        writer.write(line + headers + b"Host: relay.example.com\r\nConnection: close\r\n\r\n")
         (answer,) = answers(await asyncio.wait_for(reader.read(), 10))
     finally:
         writer.close()
@@ -216,11 +216,13 @@ async def test_a_callback_with_a_mistyped_token_is_kept_and_released(tmp_path, r
     """The commonest mistake of a first day costs nothing."""
     path = configure(tmp_path, receiver, tokens=["the-right-one"])
     async with relaying(path) as port:
-        answer = await send(port, QUERIES[0])
+        answer = await send(port, QUERIES[0], b"X-Relay-Token: the-rihgt-one\r\n")
     assert answer.status == 401
     (kept,) = await command(path, "quarantine", "list")
     assert (kept["status"], kept["source"]) == (401, "sumotext")
-    (released,) = (await command(path, "quarantine", "release", "--all"))["released"]
+    assert (await command(path, "quarantine", "release", "--all"))["released"] == []
+    configure(tmp_path, receiver, tokens=["the-right-one", "the-rihgt-one"])
+    (released,) = (await command(path, "quarantine", "release", "--token-now-valid"))["released"]
     async with relaying(path):
         await until(lambda: receiver.requests and len(rows(tmp_path)) == 1)
     assert rows(tmp_path)[0]["id"] == released["event"]

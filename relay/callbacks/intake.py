@@ -12,7 +12,7 @@ from relay.callbacks.normalise import NotUnderstood, Reader
 from relay.clock import Clock
 from relay.configuration.config import Config
 from relay.event import TYPE_PREFIX, Event
-from relay.store import Arrival, EventRow, Receipt, Store
+from relay.store import Arrival, EventRow, Quarantined, Receipt, Store
 from relay.templates.expressions import Condition, EvaluationError
 
 
@@ -71,15 +71,13 @@ class Intake:
             # The error's text may quote the callback, so it is not passed on.
             raise NotUnderstood(f"the relay failed to read it ({type(error).__name__})") from None
 
-    async def release(self, quarantine_id: str) -> Receipt | None:
-        """Take a quarantined callback in after all; None where there is none of this id.
+    async def release(self, row: Quarantined) -> Receipt | None:
+        """Take a quarantined callback in after all; None where it has gone meanwhile.
 
-        Raises NotUnderstood where today's configuration does not help either.
+        Whether it may be taken in, the caller has checked (relay.control.unauthorized). Raises
+        NotUnderstood where today's configuration does not help either.
         """
-        row = await self._store.quarantined_one(quarantine_id)
-        if row is None:
-            return None
-        return await self._store.release(quarantine_id, await self.arrival(row.callback))
+        return await self._store.release(row.id, await self.arrival(row.callback))
 
     def copy(self, row: EventRow, sink: str) -> Arrival:
         """An event once more under an id of its own, for one sink (`replay --as-new`)."""

@@ -1,5 +1,9 @@
 """`relay quarantine`: callbacks that were not understood, or refused for their token."""
 
+import contextlib
+import sys
+from collections.abc import Iterable
+from itertools import groupby
 from typing import Any
 
 import click
@@ -20,8 +24,20 @@ from relay.cli.output import (
 from relay.cli.preview import as_text
 from relay.configuration.config import Config
 from relay.control.questions import CHUNK, PAGE
+from relay.control.unauthorized import Taken, Token
 from relay.mask import mask_all
 from relay.preview import Preview
+
+TOKENS = {
+    Token.VALID: "the token was wrong, and is valid now",
+    Token.WRONG: "the token is wrong",
+    Token.MISSING: "the token is missing",
+}
+UNPROVEN = {
+    Token.WRONG: "its token is not valid",
+    Token.MISSING: "it has no token",
+    Token.UNKNOWN: "whether its token is valid cannot be told",
+}
 
 
 @click.group(cls=Family)
@@ -40,13 +56,14 @@ def list_(config: Config, as_json: bool, limit: int) -> None:
         print_json(found)
     elif found:
         print_table(
-            ("Received", "Source", "Answer", "Reason", "Id"),
+            ("Received", "Source", "From", "Answer", "Reason", "Id"),
             [
                 [
                     local_time(each["received"], config.timezone),
                     each["source"],
+                    each["sender"] or "",
                     str(each["status"]),
-                    each["reason"],
+                    TOKENS.get(each["token"], each["reason"]),
                     each["id"],
                 ]
                 for each in found
@@ -84,30 +101,47 @@ def show(config: Config, as_json: bool, quarantine_id: str) -> None:
 @click.argument("ids", nargs=-1, metavar="[ID]…")
 @options.config
 @options.as_json
-@click.option("--all", "all_", is_flag=True, help="All of them, the oldest first.")
+@options.yes
+@click.option("--all", "all_", is_flag=True, help="All but those with a wrong token.")
+@click.option(
+    "--token-now-valid", is_flag=True, help="Those with a wrong token that is valid by now."
+)
 @click.option("--dry-run", is_flag=True, help="Show what each sink would get; change nothing.")
-def release(config: Config, as_json: bool, ids: tuple[str, ...], all_: bool, dry_run: bool) -> None:
-    """Take callbacks in after all, by the configuration of today."""
-    if bool(ids) == all_:
-        raise click.UsageError("name callbacks, or say --all")
+def release(
+    config: Config,
+    as_json: bool,
+    yes: bool,
+    ids: tuple[str, ...],
+    all_: bool,
+    token_now_valid: bool,
+    dry_run: bool,
+) -> None:
+    """Take callbacks in after all, by the configuration of today; the oldest first.
 
-    async def question(session: Client) -> dict[str, list[dict[str, Any]]]:
-        wanted = await _oldest_first(session) if all_ else list(ids)
-        total: dict[str, list[dict[str, Any]]] = {"released": [], "failed": []}
-        with progress(len(wanted), "releasing") as bar:
-            for start in range(0, len(wanted), CHUNK):
-                chunk = wanted[start : start + CHUNK]
-                answer = await session.post("/quarantine/release", ids=chunk, dry_run=dry_run)
-                for part in total:
-                    total[part] += answer[part]
-                bar.advance(bar.task_ids[0], len(chunk))
-        return total
+    Anyone can send a callback with a wrong token (401). Such a one is taken in where its token is
+    valid by now, or where you name it and confirm that.
+    """
+    if bool(ids) == (all_ or token_now_valid):
+        raise click.UsageError("name callbacks, or say --all or --token-now-valid")
+    chosen: set[str] = set()
+    if ids and not dry_run:
+        chosen = _confirmed(config, ids, yes=yes)
+
+    async def question(session: Client) -> dict[str, Any]:
+        wanted, left = list(ids), 0
+        if not ids:
+            wanted, left = await _oldest_first(session, all_, token_now_valid)
+        taken = Taken.TOKEN_NOW_VALID if ids or token_now_valid else Taken.NONE
+        if ids and dry_run:
+            taken = Taken.CHOSEN
+        return await _released(session, wanted, chosen, taken, dry_run) | {"left": left}
 
     total = client.ask(config, question)
     if as_json:
         print_json(total)
     else:
         _print_released(total["released"], total["failed"], dry_run=dry_run)
+        _print_left(total["left"], token_now_valid=token_now_valid)
     if total["failed"]:
         raise click.exceptions.Exit(1)
 
@@ -132,12 +166,79 @@ def discard(config: Config, yes: bool, ids: tuple[str, ...], all_: bool) -> None
         raise click.exceptions.Exit(1)
 
 
-async def _oldest_first(session: Client) -> list[str]:
-    """Every id, so that a contact's callbacks are released in the order in which they came."""
+def _confirmed(config: Config, ids: Iterable[str], *, yes: bool) -> set[str]:
+    """Those whose token is not valid. Ask for each of them whether it is to be taken in."""
+
+    async def question(session: Client) -> list[dict[str, Any]]:
+        found = []
+        for each in ids:
+            with contextlib.suppress(click.ClickException):  # the release says that it is not there
+                found.append(await session.get(f"/quarantine/{client.part(each)}"))
+        return found
+
+    found = client.ask(config, question)
+    doubtful = [each for each in found if each["token"] not in (None, Token.VALID)]
+    for each in doubtful:
+        words = _origin(each, config)
+        if not yes and not sys.stdin.isatty():
+            raise click.UsageError(f"{words}. To take it in all the same, say --yes.")
+        if not yes:
+            click.confirm(f"{words}. Take it in?", abort=True, err=True)
+    return {each["id"] for each in doubtful}
+
+
+def _origin(each: dict[str, Any], config: Config) -> str:
+    sender = each["sender"] or "an address that is not known"
+    received = local_time(each["received"], config.timezone)
+    return (
+        f"{each['id']} came to {each['source']} from {sender} at {received},"
+        f" and {UNPROVEN[each['token']]}"
+    )
+
+
+async def _oldest_first(
+    session: Client, all_: bool, token_now_valid: bool
+) -> tuple[list[str], int]:
+    """The ids of those that are wanted, and how many are left for their tokens.
+
+    In the order in which they came, so that a contact's callbacks are released in theirs.
+    """
     ids: list[str] = []
-    while rows := await session.get("/quarantine", before=ids[-1] if ids else None, limit=PAGE):
-        ids += [row["id"] for row in rows]
-    return ids[::-1]
+    left = 0
+    before = None
+    while rows := await session.get("/quarantine", before=before, limit=PAGE):
+        before = rows[-1]["seq"]
+        for row in rows:
+            unauthorized = row["token"] is not None
+            valid = row["token"] == Token.VALID
+            if token_now_valid and valid if unauthorized else all_:
+                ids.append(row["id"])
+            else:
+                left += unauthorized
+    return ids[::-1], left
+
+
+async def _released(
+    session: Client, wanted: list[str], chosen: set[str], taken: Taken, dry_run: bool
+) -> dict[str, list[dict[str, Any]]]:
+    """What became of the wanted ones. Each of the chosen ones is asked for alone."""
+    total: dict[str, list[dict[str, Any]]] = {"released": [], "failed": []}
+    with progress(len(wanted), "releasing") as bar:
+        for alone, group in groupby(wanted, key=chosen.__contains__):
+            ids = list(group)
+            size = 1 if alone else CHUNK
+            for start in range(0, len(ids), size):
+                chunk = ids[start : start + size]
+                answer = await session.post(
+                    "/quarantine/release",
+                    ids=chunk,
+                    dry_run=dry_run,
+                    unauthorized=Taken.CHOSEN if alone else taken,
+                )
+                for part in total:
+                    total[part] += answer[part]
+                bar.advance(bar.task_ids[0], len(chunk))
+    return total
 
 
 def _print_released(
@@ -152,6 +253,16 @@ def _print_released(
         click.echo(f"{each['id']} stays: {each['reason']}", err=True)
     would = "would be released" if dry_run else "released"
     click.echo(f"{count(len(released), 'callback')} {would}, {len(failed)} not.")
+
+
+def _print_left(left: int, *, token_now_valid: bool) -> None:
+    if not left:
+        return
+    others = "" if token_now_valid else " `--token-now-valid` takes those whose token is valid now,"
+    click.echo(
+        f"{count(left, 'callback')} with a wrong token (401) left:{others}"
+        " `relay quarantine release ID` a single one."
+    )
 
 
 def _print_would(each: dict[str, Any]) -> None:

@@ -51,7 +51,7 @@ def app(
     status = Status(sinks, store, standing, spilled, unreadable, refusal or _nothing_refused)
     events = Events(store)
     replays = Replays(named, store, workers, intake)
-    quarantine = Quarantine(config.sinks, store, intake)
+    quarantine = Quarantine(config, store, intake)
     chores = Chores(housekeeping)
     table: list[tuple[str, str, Endpoint]] = [
         ("GET", "/status", status.show),

@@ -1,36 +1,39 @@
 """Questions about the quarantine."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from starlette.requests import Request
 
 from relay.callbacks.intake import Intake
 from relay.callbacks.normalise import NotUnderstood
-from relay.configuration.config import SinkConfig
+from relay.configuration.config import Config
 from relay.control.answers import Refused, body_of, found, query_of
 from relay.control.questions import DiscardBody, QuarantineQuery, ReleaseBody
+from relay.control.unauthorized import Taken, Unauthorized
 from relay.control.views import callback_view, quarantined_view
 from relay.preview import preview_all
 from relay.store import Quarantined, Store
+
+FORBIDDEN = 403
 
 
 class Quarantine:
     """The endpoints of `relay quarantine`."""
 
-    def __init__(self, sinks: Mapping[str, SinkConfig], store: Store, intake: Intake) -> None:
-        self._sinks = sinks
+    def __init__(self, config: Config, store: Store, intake: Intake) -> None:
+        self._sinks = config.sinks
+        self._unauthorized = Unauthorized(config.sources)
         self._store = store
         self._intake = intake
 
     async def page(self, request: Request) -> list[dict[str, Any]]:
         query = query_of(request, QuarantineQuery)
         rows = await self._store.quarantined(before=query.before, limit=query.limit)
-        return [quarantined_view(row) for row in rows]
+        return [self._view(row) for row in rows]
 
     async def show(self, request: Request) -> dict[str, Any]:
         row = await self._row(request.path_params["id"])
-        return {**quarantined_view(row), "callback": callback_view(row.callback)}
+        return {**self._view(row), "callback": callback_view(row.callback)}
 
     async def release(self, request: Request) -> dict[str, Any]:
         """Take callbacks in after all, in the order asked for."""
@@ -39,7 +42,8 @@ class Quarantine:
         failed: list[dict[str, str]] = []
         for each in body.ids:
             try:
-                released.append(await (self._would if body.dry_run else self._release)(each))
+                row = await self._permitted(each, body.unauthorized)
+                released.append(await (self._would if body.dry_run else self._release)(row))
             except NotUnderstood as error:
                 failed.append({"id": each, "reason": error.reason})
             except Refused as error:
@@ -51,18 +55,27 @@ class Quarantine:
         ids = None if body.ids is None else [str(each) for each in body.ids]
         return {"discarded": await self._store.discard_quarantined(ids)}
 
-    async def _release(self, quarantine_id: str) -> dict[str, Any]:
-        receipt = await found(self._intake.release(quarantine_id), _named(quarantine_id))
-        return {"id": quarantine_id, "event": receipt.id, "type": receipt.type}
-
-    async def _would(self, quarantine_id: str) -> dict[str, Any]:
+    async def _permitted(self, quarantine_id: str, taken: Taken) -> Quarantined:
+        """The callback, where it may be released. Raises Refused."""
         row = await self._row(quarantine_id)
+        if objection := self._unauthorized.objection(row, taken):
+            raise Refused(FORBIDDEN, objection)
+        return row
+
+    def _view(self, row: Quarantined) -> dict[str, Any]:
+        return quarantined_view(row, self._unauthorized.token(row))
+
+    async def _release(self, row: Quarantined) -> dict[str, Any]:
+        receipt = await found(self._intake.release(row), _named(row.id))
+        return {"id": row.id, "event": receipt.id, "type": receipt.type}
+
+    async def _would(self, row: Quarantined) -> dict[str, Any]:
         event = self._intake.event(row.callback)
         mobile = event.data["mobile"]
         opted_out = await self._store.opted_out(row.source, mobile)
         sinks = preview_all(self._sinks.values(), event, opted_out)
         return {
-            "id": quarantine_id,
+            "id": row.id,
             "type": event.type,
             "mobile": mobile,
             "sinks": [each.to_dict() for each in sinks],

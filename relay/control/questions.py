@@ -1,10 +1,12 @@
 """Questions: what the commands may ask of control, checked."""
 
 from dataclasses import replace
+from typing import Self
 from uuid import UUID
 
 import pydantic
 
+from relay.control.unauthorized import Taken
 from relay.store import EventFilter
 
 # What one request may ask for: no more than the event loop can do without anybody waiting.
@@ -40,7 +42,7 @@ class DeadQuery(Body):
 
 
 class QuarantineQuery(Body):
-    before: str | None = None
+    before: int | None = None
     limit: int = pydantic.Field(default=50, ge=1, le=PAGE)
 
 
@@ -65,8 +67,17 @@ class ReplayBody(Where):
 
 
 class ReleaseBody(Body):
+    """`unauthorized`: which of those that came with a wrong token may be among them."""
+
     ids: list[str] = pydantic.Field(max_length=CHUNK)
     dry_run: bool = False
+    unauthorized: Taken = Taken.NONE
+
+    @pydantic.model_validator(mode="after")
+    def _one_choice_at_a_time(self) -> Self:
+        if self.unauthorized is Taken.CHOSEN and not self.dry_run and len(self.ids) != 1:
+            raise ValueError("a callback with a wrong token is chosen alone")
+        return self
 
 
 class DiscardBody(Body):

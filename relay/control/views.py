@@ -9,6 +9,7 @@ from relay.callbacks.callback import Callback, NotUnderstood
 from relay.callbacks.coding import as_utf8, charset_of, decode, unpacked
 from relay.callbacks.parameters import parameters
 from relay.configuration.config import SinkConfig
+from relay.control.unauthorized import Token
 from relay.delivery import hold
 from relay.event import timestamp
 from relay.store import DeliveryRow, EventRow, Quarantined, SinkCounts, SinkState
@@ -53,14 +54,17 @@ def delivery_view(row: DeliveryRow) -> dict[str, Any]:
     }
 
 
-def quarantined_view(row: Quarantined) -> dict[str, Any]:
+def quarantined_view(row: Quarantined, token: Token | None) -> dict[str, Any]:
+    """With what is known of a wrong `token` that it came with."""
     return {
+        "seq": row.seq,
         "id": row.id,
         "received": timestamp(row.received),
         "source": row.source,
         "sender": row.callback.sender or None,
         "status": row.status,
         "reason": row.reason,
+        "token": token,
     }
 
 

@@ -13,8 +13,8 @@ from relay.sqlite.memory import Memory
 from relay.store import UNAUTHORIZED, UNAUTHORIZED_KEPT, Arrival, Quarantined, Receipt
 
 COLUMNS = (
-    "lower(hex(id)), received, source, status, reason, method, query, content_type, body, test,"
-    " encoding, sender, token_digest"
+    "seq, lower(hex(id)), received, source, status, reason, method, query, content_type, body,"
+    " test, encoding, sender, token_digest"
 )
 
 
@@ -86,12 +86,12 @@ def discard(connection: apsw.Connection, ids: Sequence[str] | None) -> int:
     )
 
 
-def some(connection: apsw.Connection, before: str | None, limit: int) -> list[Quarantined]:
-    """The newest first, older than the one with the id `before`."""
-    bound = "WHERE seq < (SELECT seq FROM quarantine WHERE id = ?)" if before else ""
-    bindings: tuple[Any, ...] = (id_bytes(before), limit) if before else (limit,)
+def some(connection: apsw.Connection, before: int | None, limit: int) -> list[Quarantined]:
+    """The newest first, older than the one with the seq `before`."""
+    bound = "" if before is None else "WHERE seq < ?2"
+    bindings = (limit,) if before is None else (limit, before)
     found = rows.every(
-        connection, f"SELECT {COLUMNS} FROM quarantine {bound} ORDER BY seq DESC LIMIT ?", bindings
+        connection, f"SELECT {COLUMNS} FROM quarantine {bound} ORDER BY seq DESC LIMIT ?1", bindings
     )
     return [_quarantined(row) for row in found]
 
@@ -105,7 +105,8 @@ def one(connection: apsw.Connection, quarantine_id: str) -> Quarantined | None:
 
 
 def _quarantined(row: Sequence[Any]) -> Quarantined:
-    digits, received, source, status, reason, method, query, content_type, body, test, *rest = row
+    seq, digits, received, source, status, reason, method, query, *rest = row
+    content_type, body, test, *rest = rest
     encoding, sender, token_digest = rest
     callback = Callback(
         source,
@@ -119,7 +120,7 @@ def _quarantined(row: Sequence[Any]) -> Quarantined:
         sender=sender,
         token_digest=token_digest,
     )
-    return Quarantined(_uuid(digits), received, source, status, reason, callback)
+    return Quarantined(seq, _uuid(digits), received, source, status, reason, callback)
 
 
 def _uuid(digits: str) -> str:

@@ -356,7 +356,7 @@ class SqliteStore(Upkeep):
             partial(reads.deliveries, sink=sink, before=before, limit=limit), states
         )
 
-    async def quarantined(self, *, before: str | None = None, limit: int = 50) -> list[Quarantined]:
+    async def quarantined(self, *, before: int | None = None, limit: int = 50) -> list[Quarantined]:
         """As in Store."""
         return await self._read(quarantine.some, before, limit)
 

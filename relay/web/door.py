@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from relay.configuration.settings import SourceConfig
-from relay.senders import household, parsed
+from relay.senders import household, within
 from relay.units import Rate
 from relay.web.bucket import Bucket, SharedBucket
 from relay.web.tokens import Tokens
@@ -30,10 +30,7 @@ class Door:
 
     def knows(self, peer: Peer) -> bool:
         """Whether the sender is in one of the networks."""
-        if not self._networks:
-            return True
-        address = parsed(peer[0]) if peer else None
-        return address is not None and any(address in network for network in self._networks)
+        return not self._networks or (peer is not None and within(self._networks, peer[0]))
 
     def wait(self, size: int) -> float:
         """The seconds after which a callback of that size may come; mostly none at all."""

@@ -1,12 +1,10 @@
 """Proxies: whose word is taken for where a request comes from."""
 
 from collections.abc import Iterable, Sequence
-from ipaddress import IPv4Network, IPv6Network
 
 from relay.caching import short_keys
-from relay.senders import parsed
+from relay.senders import Network, parsed, within
 
-Network = IPv4Network | IPv6Network
 Headers = Iterable[tuple[bytes, bytes]]
 
 FORWARDED = b"x-forwarded-for"
@@ -23,8 +21,7 @@ class Proxies:
 
     def _trusts(self, host: str) -> bool:
         """Whether this address is a proxy's."""
-        address = parsed(host)
-        return address is not None and any(address in network for network in self._networks)
+        return within(self._networks, host)
 
     def client(self, proxy: str, headers: Headers) -> str | None:
         """Who sent the request that came from a trusted proxy; None where that cannot be told.
