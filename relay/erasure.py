@@ -15,11 +15,13 @@ import orjson
 from relay.callbacks.callback import Callback
 from relay.clock import Clock
 from relay.configuration.config import Config
+from relay.delivery import plugincode
 from relay.delivery.fleet import make_sink
+from relay.delivery.plugincode import Call
 from relay.delivery.workers import Workers
 from relay.fallback import spillfile
 from relay.jobs import Job, JobRefused
-from relay.sink import Erased
+from relay.sink import Erased, Sink
 from relay.sqlite.backup import copies_beside
 from relay.store import State, Store, Traced
 from relay.traces import Traces
@@ -102,7 +104,11 @@ class Erasure:
             ) from error
 
     async def _erase_from_sinks(self, traces: Traces, ids: list[str], report: Report) -> None:
+        live = self._workers.states()
         for name, sink in self._config.sinks.items():
+            if live.get(name, {}).get("state") == "held":
+                report.left.append(f"{name}: it is held; resume it, then erase once more")
+                continue
             erased = await self._erase_from(name, traces, ids)
             if erased is None:
                 report.left.append(f"{name}: what its receiver ({sink.plugin}) was sent")
@@ -115,13 +121,13 @@ class Erasure:
 
     async def _erase_from(self, name: str, traces: Traces, ids: list[str]) -> Erased | None:
         if sink := self._workers.sink(name):
-            return await sink.erase(traces, ids)
+            return await _erased(name, sink, traces, ids)
         sink = make_sink(self._config.sinks[name], self._clock)
         async with sink.http:
             try:
-                return await sink.erase(traces, ids)
+                return await _erased(name, sink, traces, ids)
             finally:
-                await sink.close()
+                await plugincode.run(Call(name, "close"), sink.close())
 
     def _unreachable(self) -> list[str]:
         """Copies of the store that lie beside it, and those that lie elsewhere."""
@@ -133,6 +139,11 @@ class Erasure:
             *(f"{file}: a damaged spill; remove it when nobody needs it" for file in spills),
             "backups, and whatever else was copied from here",
         ]
+
+
+async def _erased(name: str, sink: Sink, traces: Traces, ids: Sequence[str]) -> Erased | None:
+    erased: Erased | None = await plugincode.run(Call(name, "erase"), sink.erase(traces, ids))
+    return erased
 
 
 def _refuse_waiting(waiting: Sequence[tuple[str, State, str]]) -> None:

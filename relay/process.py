@@ -6,6 +6,8 @@ import gc
 import logging
 import os
 import signal
+import threading
+from types import FrameType
 from typing import Any
 
 from relay import terminal
@@ -14,12 +16,15 @@ from relay.configuration import lastvalid
 from relay.configuration.config import Config
 from relay.configuration.standing import Standing
 from relay.configuration.vetting import vet
+from relay.delivery import plugincode
+from relay.delivery.crashlog import CrashLog
+from relay.delivery.standstill import Standstill
 from relay.fallback.breakage import breakage
 from relay.service import Service, started
 from relay.store import StoreError
 from relay.systemd.notify import Notifier
 from relay.systemd.watchdog import Watchdog
-from relay.telemetry.lag import LagWatch
+from relay.telemetry.lag import LAG, LOOKS, LagWatch
 from relay.web.descriptors import raise_limit
 
 COLLECT = (5_000, 20, 100)
@@ -32,6 +37,9 @@ REMIND = 600.0
 
 NOT_YET = 20.0
 """Seconds after which systemd hears again that the store is still being opened."""
+
+LONGEST_STOP = 9.0
+"""Seconds after which a stop is cut short, whatever holds it up: ten are promised."""
 
 log = logging.getLogger("relay")
 
@@ -61,24 +69,33 @@ class Process:
         self._notifier = Notifier.of(os.environ)
         self._watchdog = Watchdog.of(os.environ, self._notifier)
         self._taken = ""
+        self._crash_log = CrashLog()
+        self._standstill = Standstill(self._crash_log, LAG / LOOKS, self._restart)
+        self._limit: threading.Timer | None = None
+        self._service: Service | None = None
 
     def catch_signals(self) -> None:
         """Where nohup has SIGHUP ignored, it stays so."""
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(tell_of_error)
+        loop.set_task_factory(plugincode.task_factory)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
+            signal.signal(number, self._limit_stop)  # heard also while a plugin blocks the loop
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
             loop.add_signal_handler(signal.SIGHUP, self._hung_up.set)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
     async def live(self) -> bool:
         """Take callbacks and deliver until the end; whether the process is to start anew then."""
-        lag = LagWatch()
+        lag = LagWatch(look=self._standstill.look)
+        lag.start()
         self._watchdog.start()
         config = self._standing.config
-        async with started(config, kept=self._kept, standing=self._standing) as service:
-            lag.start()
+        async with started(
+            config, kept=self._kept, standing=self._standing, crash_log=self._crash_log
+        ) as service:
+            self._service = service
             reminder = asyncio.create_task(self._remind())
             for warning in config.warnings:
                 log.warning("%s", warning)
@@ -88,6 +105,8 @@ class Process:
             log.info("%s", self._taken)
             settling = asyncio.create_task(self._settle(service))
             anew = await self._ended(service)
+            self._standstill.stop()
+            self._limit_stop()
             settling.cancel()
             if anew:
                 self._kept.lock = service.go_on()
@@ -96,11 +115,46 @@ class Process:
             log.info("starting anew" if anew else "stopping")
             self._watchdog.heed(None)
             reminder.cancel()
-            lag.stop()
+        lag.stop()
+        self._end_limit()
         if anew and not self._stop.is_set() and not self._left_alone():
             return True
         log.info("stopped; nothing is lost")
         return False
+
+    # its end, where a plugin does not let the event loop go on
+
+    def _limit_stop(self, _: int = 0, __: FrameType | None = None) -> None:
+        """From now on the end may take so long. A signal handler, too, beside the loop's own."""
+        if self._limit is None:
+            self._limit = threading.Timer(LONGEST_STOP, self._cut_short)
+            self._limit.daemon = True
+            self._limit.start()
+
+    def _end_limit(self) -> None:
+        if self._limit is not None:
+            self._limit.cancel()
+
+    def _cut_short(self) -> None:
+        call = plugincode.POSITION.call
+        log.critical(
+            "the stop has taken %g s and is cut short; it waits for %s", LONGEST_STOP, call
+        )
+        stored = self._service is not None and self._service.stored
+        if not self._stop.is_set() and self._service is not None and self._service.goes_on:
+            self._next_image()
+        os._exit(0 if stored else 1)
+
+    def _restart(self) -> None:
+        """Go on as a new image, from another thread than the loop's; or end, if that was asked."""
+        if self._limit is None:
+            self._next_image()
+        os._exit(1)
+
+    def _next_image(self) -> None:
+        """The store is left as a kill would leave it, and its lock is let go."""
+        with contextlib.suppress(OSError):
+            Kept(self._kept.listeners).start_anew()
 
     async def _settle(self, service: Service) -> None:
         """Tell systemd that all is there, or that the store cannot be had; till then, to wait."""

@@ -18,6 +18,7 @@ from relay.callbacks.intake import Intake
 from relay.clock import Clock, SystemClock
 from relay.configuration.config import Config
 from relay.configuration.standing import Standing
+from relay.delivery.crashlog import CrashLog
 from relay.delivery.fleet import Fleet
 from relay.fallback.breakage import Breakage
 from relay.fallback.rescue import TRY_AGAIN, Rescue
@@ -58,7 +59,12 @@ class Service:
     """
 
     def __init__(
-        self, standing: Standing, shelter: Shelter, tracer: Tracer | None, clock: Clock
+        self,
+        standing: Standing,
+        shelter: Shelter,
+        tracer: Tracer | None,
+        clock: Clock,
+        crash_log: CrashLog | None = None,
     ) -> None:
         self._standing = standing
         self._config = standing.config
@@ -66,6 +72,7 @@ class Service:
         self._shelter = shelter
         self._tracer = tracer
         self._clock = clock
+        self._crash_log = crash_log
         self.callbacks = ingress.app(shelter, self._config, ready=self._not_ready, tracer=tracer)
         self._vitals = Vitals(
             clock,
@@ -81,6 +88,8 @@ class Service:
         self.public: list[Server] = []
         self.inner: list[Server] = []
         self.goes_on = False
+        self.stored = False
+        """Set when the store is closed: what follows in a stop loses nothing if it is cut short."""
         self.settled = asyncio.Event()
         self._store: SqliteStore | None = None
         self._fleet: Fleet | None = None
@@ -201,7 +210,11 @@ class Service:
             finally:
                 await fleet.stop(GRACE)
                 await self._shelter.stop()
-                await store.close()
+                try:
+                    await store.close()
+                    self.stored = True
+                finally:
+                    await fleet.close()
         finally:
             await _end(alarm)
 
@@ -234,7 +247,10 @@ class Service:
         store = await asyncio.shield(opening)
         try:
             await _name_orphans(self._config, store)
-            return store, await Fleet.make(self._config, store, self._clock, self._tracer)
+            crash = None
+            if self._crash_log is not None:
+                crash = await asyncio.to_thread(self._crash_log.begin, self._path)
+            return store, await Fleet.make(self._config, store, self._clock, self._tracer, crash)
         except BaseException:
             await store.close()
             raise
@@ -302,6 +318,7 @@ async def started(
     clock: Clock | None = None,
     kept: Kept | None = None,
     standing: Standing | None = None,
+    crash_log: CrashLog | None = None,
 ) -> AsyncIterator[Service]:
     """A relay that takes callbacks and delivers them; a stop loses nothing.
 
@@ -315,7 +332,7 @@ async def started(
     tracer = exporting.made(config.tracing)
     try:
         async with sheltering(config, clock) as shelter:
-            service = Service(standing or Standing(config), shelter, tracer, clock)
+            service = Service(standing or Standing(config), shelter, tracer, clock, crash_log)
             try:
                 await service.start(kept)
                 yield service

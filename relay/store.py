@@ -166,6 +166,10 @@ class SinkState:
     parked: str | None = None
     breaker_open: bool = False
     active: float = 0.0
+    crashes: int = 0
+    """How often in a row the process ended inside its code."""
+    held: str | None = None
+    """Why none of its code is run until an operator resumes it; None where it is run."""
 
 
 @dataclass(frozen=True, slots=True)

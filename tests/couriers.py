@@ -108,6 +108,7 @@ async def running(store, clock, sink, *, grace: float = 1.0, **changes):
         yield courier
     finally:
         await courier.stop(grace)
+        await courier.close()
 
 
 async def eventually(condition, *arguments):

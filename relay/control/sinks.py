@@ -6,6 +6,7 @@ from typing import Any
 from starlette.requests import Request
 
 from relay.configuration.config import SinkConfig
+from relay.configuration.plugins import PluginError
 from relay.control.answers import Refused, body_of
 from relay.control.named import Named
 from relay.control.questions import PauseBody, RenameBody
@@ -39,12 +40,19 @@ class Sinks:
         return {"paused": sink.name}
 
     async def resume(self, request: Request) -> dict[str, Any]:
-        sink = self._made(request.path_params["name"])
-        await self._workers.resume(sink.name)
+        sink = self._named.enabled(request.path_params["name"])
+        try:
+            await self._workers.resume(sink.name)
+        except PluginError as error:
+            raise Refused(
+                409, f"the sink {sink.name} is held: {error.message}; restart when it is mended"
+            ) from error
         return {"resumed": sink.name}
 
     async def check(self, request: Request) -> dict[str, Any]:
         sink = self._named.enabled(request.path_params["name"])
+        if (reason := self._held(sink.name)) is not None:
+            return {"problems": [f"it is held: {reason}"]}
         return {"problems": await checkup.check(sink)}
 
     async def rename(self, request: Request) -> dict[str, Any]:
@@ -76,12 +84,14 @@ class Sinks:
     def _made(self, name: str) -> SinkConfig:
         """One that delivers, as far as its plugin let it be made. Raises Refused."""
         sink = self._named.enabled(name)
-        live = self._workers.states().get(name)
-        if live is not None and live["state"] == "held":
-            raise Refused(
-                409, f"the sink {name} is held: {live['reason']}; restart when it is mended"
-            )
+        if (reason := self._held(name)) is not None:
+            raise Refused(409, f"the sink {name} is held: {reason}")
         return sink
+
+    def _held(self, name: str) -> str | None:
+        """Why the running service runs none of the sink's code."""
+        live = self._workers.states().get(name, {})
+        return live["reason"] if live.get("state") == "held" else None
 
     async def views(self) -> dict[str, dict[str, Any]]:
         """Every sink of relay.yaml, then those that have gone and left something behind."""

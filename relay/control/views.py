@@ -21,6 +21,8 @@ def stored_state(sink: SinkConfig, state: SinkState, now: int) -> dict[str, Any]
         return {"state": "disabled"}
     if sink.held is not None:
         return {"state": "held", "reason": sink.held}
+    if state.held is not None:
+        return {"state": "held", "reason": state.held}
     if state.paused is None and state.parked_until <= now:
         return {"state": "running"}
     return hold.view(state)

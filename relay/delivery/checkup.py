@@ -5,9 +5,11 @@ from collections.abc import Iterable
 
 from relay.clock import SystemClock
 from relay.configuration.config import SinkConfig
+from relay.delivery import plugincode
 from relay.delivery.classify import lines
 from relay.delivery.dispatch import within
 from relay.delivery.fleet import make_sink
+from relay.delivery.plugincode import Call
 
 TIMEOUT = 30.0
 
@@ -24,7 +26,7 @@ async def check(sink: SinkConfig) -> list[str]:
     try:
         made = make_sink(sink, SystemClock())
         async with made.http:
-            found = await within(TIMEOUT, made.check())
+            found = await within(TIMEOUT, plugincode.run(Call(sink.name, "check"), made.check()))
             return lines(found)
     except TimeoutError:
         return [f"no answer within {TIMEOUT:.0f} seconds"]

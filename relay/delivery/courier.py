@@ -14,6 +14,7 @@ from typing import Any
 
 from relay.clock import Clock
 from relay.configuration.config import SinkConfig
+from relay.delivery import plugincode
 from relay.delivery.allowance import Allowance
 from relay.delivery.depot import Depot
 from relay.delivery.dispatch import Dispatch, within
@@ -21,6 +22,7 @@ from relay.delivery.feeder import Feeder
 from relay.delivery.hold import Hold
 from relay.delivery.lane import Lane
 from relay.delivery.lessons import Lessons
+from relay.delivery.plugincode import Call
 from relay.delivery.recovery import Recovery
 from relay.delivery.trips import Trips
 from relay.delivery.until import end
@@ -48,6 +50,8 @@ class Courier:
         tracer: Tracer | None = None,
     ) -> None:
         self.sink = sink
+        self._name = config.name
+        self._over = 0.0
         self._concurrency = config.concurrency
         self._clock = clock
         log = logging.getLogger(f"relay.sinks.{config.name}")
@@ -96,15 +100,19 @@ class Courier:
 
         What has been claimed by then, the store puts back uncounted when it is closed.
         """
-        over = self._clock.monotonic() + grace
+        self._over = self._clock.monotonic() + grace
         await end(self._feeding)
         self._feeder.empty()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._trips.over(), grace)
         await end(self._sending)
         await self._hold.stop()
+
+    async def close(self) -> None:
+        """Close the sink, in what is left of the grace, once all that it got is accounted for."""
+        left = max(LEAST_TO_CLOSE, self._over - self._clock.monotonic())
         with contextlib.suppress(Exception):  # a plugin may raise anything; there is no next step
-            await within(max(LEAST_TO_CLOSE, over - self._clock.monotonic()), self.sink.close())
+            await within(left, plugincode.run(Call(self._name, "close"), self.sink.close()))
         with contextlib.suppress(Exception):  # nor here
             await self.sink.http.aclose()
 

@@ -7,9 +7,10 @@ from typing import Any
 
 from relay.clock import Clock, SystemClock
 from relay.configuration.config import SinkConfig
-from relay.delivery import limiter
+from relay.delivery import limiter, plugincode
 from relay.delivery.activeclock import ActiveClock
 from relay.delivery.classify import outcome_of, sound
+from relay.delivery.plugincode import Call
 from relay.outcome import Delivered, Outcome, Pause, Reject, Retry
 from relay.sink import Delivery, Sink
 from relay.store import Claim
@@ -51,6 +52,7 @@ class Dispatch:
         self._sink = sink
         self._clock = clock
         self._tracer = tracer
+        self._call = Call(config.name, "send")
 
     async def send(self, claims: Sequence[Claim]) -> list[Result]:
         """Send the claims together; a result for each. Raises nothing but CancelledError."""
@@ -101,7 +103,8 @@ class Dispatch:
     async def _send_batch(self, deliveries: Sequence[Delivery]) -> list[Outcome] | Outcome:
         """The outcomes in order, or the one that applies to all."""
         try:
-            outcomes = await within(self._config.timeout, self._sink.send_batch(deliveries))
+            work = plugincode.run(self._call, self._sink.send_batch(deliveries))
+            outcomes = await within(self._config.timeout, work)
         except TimeoutError:
             return Retry(f"no end within {self._config.timeout:g} s")
         except Exception as error:  # noqa: BLE001  whatever a plugin raises is an outcome

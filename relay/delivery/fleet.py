@@ -2,16 +2,19 @@
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from relay.clock import Clock
 from relay.configuration.config import Config, SinkConfig
 from relay.configuration.plugins import PluginError
-from relay.delivery import http
+from relay.delivery import crashcount, http
 from relay.delivery.classify import readable
 from relay.delivery.courier import Courier
+from relay.delivery.crashlog import Crash
 from relay.delivery.limiter import Limiter
+from relay.delivery.plugincode import Call, inside
 from relay.sink import Sink
 from relay.store import SinkState, Store
 from relay.telemetry.tally import Deliveries
@@ -23,71 +26,100 @@ log = logging.getLogger("relay")
 class Fleet:
     """Starts, wakes and stops the couriers; what the commands ask of workers, too."""
 
-    def __init__(self, couriers: Mapping[str, Courier], held: Mapping[str, str]) -> None:
-        self._couriers = couriers
-        self._held = held
-        self._starting: asyncio.Task[None] | None = None
+    def __init__(
+        self, config: Config, store: Store, clock: Clock, tracer: Tracer | None = None
+    ) -> None:
+        self._config = config
+        self._store = store
+        self._clock = clock
+        self._tracer = tracer
+        self._couriers: dict[str, Courier] = {}
+        self._held: dict[str, str] = {}
+        self._starting: set[asyncio.Task[None]] = set()
+        self._watches: set[asyncio.Task[None]] = set()
+        self._failed = asyncio.Event()
 
     @classmethod
     async def make(
-        cls, config: Config, store: Store, clock: Clock, tracer: Tracer | None = None
+        cls,
+        config: Config,
+        store: Store,
+        clock: Clock,
+        tracer: Tracer | None = None,
+        crash: Crash | None = None,
     ) -> "Fleet":
         """A courier for each enabled sink, going on from the state that the store kept.
 
-        One that cannot be made now, though it could be when it was tried out, is held.
+        One that cannot be made now, though it could be when it was tried out, is held; so is one
+        inside whose code the process has ended too often.
         """
-        states = await store.sink_states()
-        couriers: dict[str, Courier] = {}
-        held: dict[str, str] = {}
-        for name, sink in config.sinks.items():
-            if not sink.enabled:
-                continue
-            if sink.held is not None:
-                held[name] = sink.held
-                continue
+        fleet = cls(config, store, clock, tracer)
+        enabled = [name for name, sink in config.sinks.items() if sink.enabled]
+        states = await crashcount.count(crash, enabled, await store.sink_states(), store)
+        for name in enabled:
             state = states.get(name) or SinkState()
-            try:
-                couriers[name] = Courier(sink, make_sink(sink, clock), store, clock, state, tracer)
-            except PluginError as error:
-                held[name] = error.message
-                log.error("sink %s is held, its deliveries are queued: %s", name, error.message)
-        return cls(couriers, held)
+            if (held := config.sinks[name].held) is not None:
+                fleet._held[name] = held
+            elif (reason := state.held or fleet._make(name, state)) is not None:
+                fleet._held[name] = reason
+                log.error("sink %s is held, its deliveries are queued: %s", name, reason)
+        return fleet
+
+    def _make(self, name: str, state: SinkState) -> str | None:
+        """Make the sink and its courier; why that cannot be, where it cannot."""
+        sink = self._config.sinks[name]
+        try:
+            made = make_sink(sink, self._clock)
+        except PluginError as error:
+            return error.message
+        self._couriers[name] = Courier(sink, made, self._store, self._clock, state, self._tracer)
+        return None
 
     def start(self, store: Store) -> None:
         """Begin to deliver."""
         store.subscribe(self._wake)
-        self._starting = asyncio.create_task(self._start())
+        self._begin(list(self._couriers.values()))
 
-    async def _start(self) -> None:
+    def _begin(self, couriers: Sequence[Courier]) -> None:
+        starting = asyncio.create_task(self._start(couriers))
+        self._starting.add(starting)
+        starting.add_done_callback(self._heard)
+
+    async def _start(self, couriers: Sequence[Courier]) -> None:
         """Deliver what is suspected of having killed the process alone, then all the rest."""
-        for courier in self._couriers.values():
+        for courier in couriers:
             await courier.deliver_accused()
-        for courier in self._couriers.values():
+        for courier in couriers:
             courier.start()
+            watch = asyncio.create_task(courier.failure())
+            self._watches.add(watch)
+            watch.add_done_callback(self._heard)
+
+    def _heard(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (task.exception() or task in self._watches):
+            self._failed.set()
 
     async def failure(self) -> None:
         """Return or raise when a courier ends by itself, which none should."""
-        if self._starting is not None:
-            await asyncio.wait({self._starting})
-            self._starting.result()
-        if not self._couriers:
-            await asyncio.Event().wait()
-        watches = [asyncio.create_task(each.failure()) for each in self._couriers.values()]
-        try:
-            done, _ = await asyncio.wait(watches, return_when=asyncio.FIRST_COMPLETED)
-            for watch in done:
-                watch.result()
-        finally:
-            for watch in watches:
-                watch.cancel()
+        await self._failed.wait()
+        for task in (*self._starting, *self._watches):
+            if task.done():
+                task.result()
 
     async def stop(self, grace: float) -> None:
         """Stop all couriers, each with `grace` seconds for what it is sending."""
-        if self._starting is not None:
-            self._starting.cancel()
-            await asyncio.wait({self._starting})
-        stops = [courier.stop(grace) for courier in self._couriers.values()]
-        for error in await asyncio.gather(*stops, return_exceptions=True):
+        for task in (*self._starting, *self._watches):
+            task.cancel()
+        if self._starting:
+            await asyncio.wait(self._starting)
+        await self._each(courier.stop(grace) for courier in self._couriers.values())
+
+    async def close(self) -> None:
+        """Close the sinks; the store is closed by then, so nothing waits for their code."""
+        await self._each(courier.close() for courier in self._couriers.values())
+
+    async def _each(self, ends: Iterable[Coroutine[Any, Any, None]]) -> None:
+        for error in await asyncio.gather(*ends, return_exceptions=True):
             if error is not None:
                 log.error("a sink did not stop as it should: %s", type(error).__name__)
 
@@ -96,8 +128,22 @@ class Fleet:
             await courier.pause(reason)
 
     async def resume(self, name: str) -> None:
+        """Deliver again; a held sink is made again for that. Raises PluginError if it cannot be."""
         if courier := self._couriers.get(name):
             await courier.resume()
+        elif name in self._held:
+            await self._try_again(name)
+
+    async def _try_again(self, name: str) -> None:
+        state = (await self._store.sink_states()).get(name) or SinkState()
+        state = replace(state, held=None, crashes=0)
+        await self._store.save_sink_state(name, state)
+        if (reason := self._make(name, state)) is not None:
+            self._held[name] = reason
+            raise PluginError(f"sinks.{name}", None, reason)
+        del self._held[name]
+        log.info("sink %s is held no more", name)
+        self._begin([self._couriers[name]])
 
     def sink(self, name: str) -> Sink | None:
         courier = self._couriers.get(name)
@@ -134,13 +180,14 @@ def make_sink(config: SinkConfig, clock: Clock) -> Sink:
         limiter=None if config.rate is None else Limiter(config.rate, clock),
     )
     try:
-        return config.sink_class(
-            config.name,
-            config.options,
-            client,
-            logging.getLogger(f"relay.sinks.{config.name}"),
-            None if config.map is None else config.map.columns,
-        )
+        with inside(Call(config.name, "__init__")):
+            return config.sink_class(
+                config.name,
+                config.options,
+                client,
+                logging.getLogger(f"relay.sinks.{config.name}"),
+                None if config.map is None else config.map.columns,
+            )
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # libraries in Rust, for one, raise what is no Exception

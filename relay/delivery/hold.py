@@ -18,6 +18,8 @@ from relay.mask import mask_all
 from relay.store import SinkState
 
 PROBE_EVERY = 300.0
+STEADY = 600.0
+"""Seconds at work after which an earlier crash and the next are not two in a row."""
 NEWS = 1.0
 """A park that ends so little later is none: every record of a refused batch asks for it anew."""
 
@@ -44,6 +46,7 @@ class Hold:
         self._tell = changed
         self._log = log
         self._active = ActiveClock(clock, state.active)
+        self._begun = state.active
         self._changed = asyncio.Event()
         # When all halts are over, by the clock that cannot jump.
         self._over_at = clock.monotonic() + planned(state)
@@ -128,20 +131,23 @@ class Hold:
 
     async def lift(self) -> None:
         """Nothing keeps it any more."""
-        self._state = SinkState(active=self.active())
+        self._state = SinkState(active=self.active(), crashes=self._state.crashes)
         self._over_at = 0.0
         self._active.go()
         self._log.info("resumed")
         await self._change()
 
     async def stop(self) -> None:
-        """The time that follows does not count either."""
+        """The time that follows does not count either. A process that stops has not crashed."""
         self._active.halt()
+        self._state.crashes = 0
         await self.save()
 
     async def save(self) -> None:
         """Write it down, with the seconds that have passed."""
         self._state.active = self.active()
+        if self._state.active - self._begun >= STEADY:
+            self._state.crashes = 0
         await self._save(self._state)
 
     async def _halt(self, seconds: float) -> None:

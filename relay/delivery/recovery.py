@@ -4,11 +4,13 @@ import asyncio
 
 from relay.clock import Clock
 from relay.configuration.config import SinkConfig
+from relay.delivery import plugincode
 from relay.delivery.classify import lines, outcome_of
 from relay.delivery.depot import Depot
 from relay.delivery.dispatch import within
 from relay.delivery.hold import Hold
 from relay.delivery.lessons import Lessons
+from relay.delivery.plugincode import Call
 from relay.delivery.trips import Trips
 from relay.outcome import Delivered, Retry
 from relay.sink import Sink
@@ -57,7 +59,8 @@ class Recovery:
         if self.opened.is_set():
             return True
         try:
-            await within(self._config.timeout, self._sink.open())
+            work = plugincode.run(Call(self._config.name, "open"), self._sink.open())
+            await within(self._config.timeout, work)
         except Exception as error:  # noqa: BLE001  a plugin may raise anything
             self._failed_to_open = True
             outcome = outcome_of(error, self._clock.now())
@@ -82,7 +85,8 @@ class Recovery:
             await self._try_one()
             return
         try:
-            found = await within(self._config.timeout, self._sink.check())
+            work = plugincode.run(Call(self._config.name, "check"), self._sink.check())
+            found = await within(self._config.timeout, work)
             problems = lines(found)
         except Exception as error:  # noqa: BLE001  a check that fails is a problem found
             problems = [f"{type(error).__name__} in check()"]

@@ -13,7 +13,7 @@ class Workers(Protocol):
         """Deliver nothing more to the sink until `resume`."""
 
     async def resume(self, name: str) -> None:
-        """Deliver again, at once."""
+        """Deliver again, at once. Raises PluginError where the sink cannot be made."""
 
     def sink(self, name: str) -> Sink | None:
         """The sink itself, where it is at work."""

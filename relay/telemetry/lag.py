@@ -6,12 +6,16 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from itertools import takewhile
 from types import FrameType
 
 BEAT = 0.1
 LAG = 1.0
 """Seconds without a beat that are worth a warning."""
+
+LOOKS = 4
+"""How often the thread looks within that time."""
 
 SHOWN = 3
 HOSTS = ("asyncio", "relay", "uvloop")
@@ -20,10 +24,14 @@ log = logging.getLogger("relay.lag")
 
 
 class LagWatch:
-    """A thread that looks at the event loop's thread whenever its heart stops for `lag` seconds."""
+    """A thread that looks at the event loop's thread whenever its heart stops for `lag` seconds.
 
-    def __init__(self, lag: float = LAG) -> None:
+    `look` is called at each of the thread's looks, as others have a use for a second thread.
+    """
+
+    def __init__(self, lag: float = LAG, look: Callable[[], None] | None = None) -> None:
         self._lag = lag
+        self._look = look
         self._beat = time.monotonic()
         self._stop = threading.Event()
         self._loop_thread = threading.get_ident()
@@ -47,7 +55,9 @@ class LagWatch:
 
     def _watch(self) -> None:
         named = 0.0
-        while not self._stop.wait(self._lag / 4):
+        while not self._stop.wait(self._lag / LOOKS):
+            if self._look is not None:
+                self._look()
             beat = self._beat
             if time.monotonic() - beat > self._lag and beat != named:
                 named = beat

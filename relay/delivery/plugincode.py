@@ -1,0 +1,113 @@
+"""Plugin code: which sink's own code the event loop is in, from a resume to the next await.
+
+A plugin that blocks there, or ends the process there, takes all the rest with it. The watch thread
+reads `POSITION` to name it. What a fatal signal leaves behind is a traceback alone; so the
+function that resumes a plugin's coroutine bears the name of the call.
+"""
+
+import asyncio
+import contextlib
+import types
+from collections.abc import Awaitable, Coroutine, Generator, Iterator
+from contextvars import ContextVar
+from functools import lru_cache
+from typing import Any, NamedTuple, Self, TypeVar
+
+T = TypeVar("T")
+
+
+class Call(NamedTuple):
+    """A call of a sink's own code: `crm`, `send`."""
+
+    sink: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"sink {self.sink}: {self.name}"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """What `str` gave."""
+        sink, _, name = text.removeprefix("sink ").partition(": ")
+        return cls(sink, name)
+
+
+class Position:
+    """Where the event loop is: in this call, or in none. `steps` counts the resumes."""
+
+    __slots__ = ("call", "steps")
+
+    def __init__(self) -> None:
+        self.call: Call | None = None
+        self.steps = 0
+
+
+POSITION = Position()
+"""That of the process, which has one event loop."""
+
+calling: ContextVar[Call | None] = ContextVar("calling", default=None)
+"""The call to which a task belongs, or a thread that it has started."""
+
+
+@contextlib.contextmanager
+def inside(call: Call) -> Iterator[None]:
+    """The block runs a sink's code that is no coroutine."""
+    before, POSITION.call = POSITION.call, call
+    POSITION.steps += 1
+    try:
+        yield
+    finally:
+        POSITION.call = before
+
+
+async def run(call: Call, work: Any) -> Any:
+    """The result of a sink's coroutine, whose every step is marked; so are its own tasks."""
+    token = calling.set(call)
+    try:
+        return await _stepping(call)(call, _coroutine(work))
+    finally:
+        calling.reset(token)
+
+
+def task_factory(
+    loop: asyncio.AbstractEventLoop,
+    coroutine: Coroutine[Any, Any, T] | Generator[Any, None, T],
+    **options: Any,
+) -> asyncio.Task[T]:
+    """Makes the loop's tasks. Those that a plugin starts are marked as well."""
+    call = calling.get()
+    work = coroutine if call is None else run(call, coroutine)
+    return asyncio.Task(work, loop=loop, **options)
+
+
+def _steps(call: Call, work: Coroutine[Any, Any, Any]) -> Generator[Any, Any, Any]:
+    resume, value = work.send, None
+    while True:
+        before, POSITION.call = POSITION.call, call
+        POSITION.steps += 1
+        try:
+            awaited = resume(value)
+        except StopIteration as end:
+            return end.value
+        finally:
+            POSITION.call = before
+            value = None  # an error would hold this frame, and this frame the error
+        try:
+            value = yield awaited
+            resume = work.send
+        except BaseException as error:  # noqa: BLE001  the coroutine is to see it
+            resume, value = work.throw, error
+
+
+@lru_cache(maxsize=1024)
+def _stepping(call: Call) -> Any:
+    """`_steps` under the name of the call."""
+    code = _steps.__code__.replace(co_name=str(call), co_qualname=str(call))
+    return types.coroutine(types.FunctionType(code, globals()))
+
+
+def _coroutine(work: Awaitable[Any]) -> Coroutine[Any, Any, Any]:
+    async def awaited() -> Any:
+        return await work
+
+    return work if isinstance(work, Coroutine) else awaited()
