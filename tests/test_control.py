@@ -239,6 +239,16 @@ async def test_two_who_release_the_same_callbacks_do_not_hinder_each_other(relay
     assert (await relay.ask.get("/status"))["events"] == len(names)
 
 
+async def test_a_page_of_the_quarantine_ends_nowhere_early(relay):
+    """The row that bounds it may be released, or driven out by a flood, before the next page."""
+    names = [await relay.store.quarantine(callback(BROKEN), 422, "no") for _ in range(3)]
+    (newest,) = await relay.ask.get("/quarantine", limit=1)
+    assert newest["id"] == names[2]
+    await relay.ask.post("/quarantine/discard", ids=names[2:])
+    rest = await relay.ask.get("/quarantine", before=newest["seq"])
+    assert [each["id"] for each in rest] == names[1::-1]
+
+
 async def test_quarantined_callbacks_are_discarded(relay):
     names = [await relay.store.quarantine(callback(BROKEN), 422, "no") for _ in range(3)]
     assert await relay.ask.post("/quarantine/discard", ids=names[:1]) == {"discarded": 1}

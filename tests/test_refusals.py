@@ -3,7 +3,7 @@
 import logging
 
 import pytest
-from listening import QUERIES, listening
+from listening import QUERIES, listening, serving
 
 from relay.configuration.config import SourceConfig
 from relay.sqlite import SqliteStore
@@ -101,6 +101,18 @@ async def store(tmp_path):
     opened = await SqliteStore.open(tmp_path / "relay.db")
     yield opened
     await opened.close()
+
+
+async def test_an_application_that_fails_makes_two_lines_and_shows_its_frames_once(caplog):
+    async def fails(scope, receive, send):
+        raise ZeroDivisionError("a secret")
+
+    async with serving(fails) as relay:
+        for _ in range(20):
+            assert (await relay.ask(b"/")).status == 500
+    said = "refused with 500, the application failed with ZeroDivisionError"
+    assert caplog.messages == [f"{said}: 1", f"{said}: 19"]
+    assert [bool(each.exc_info) for each in caplog.records] == [True, False]
 
 
 @pytest.mark.parametrize(("status", "request_"), REFUSED, ids=lambda each: str(each)[:30])

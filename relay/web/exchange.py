@@ -9,8 +9,9 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from relay.web.problem import send_problem
+from relay.web.refusals import RefusalLog
 
-log = logging.getLogger("relay.server")
+INTERNAL = 500
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -27,6 +28,7 @@ class Exchange:
         on_end: Callable[[], None],
         hang_up: Callable[[], None],
         keep_alive: bool,
+        refusals: RefusalLog,
     ) -> None:
         self.scope = scope
         self.body = bytearray()
@@ -35,6 +37,7 @@ class Exchange:
         self._flow = flow
         self._default_headers = default_headers
         self._on_end = on_end
+        self._refusals = refusals
         self._hang_up = hang_up
         self._given = False
         self._start: Message | None = None
@@ -50,14 +53,12 @@ class Exchange:
         """Let the application answer."""
         try:
             await app(self.scope, self.receive, self.send)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  whatever it is, it must be answered
             # relay.log writes the frames without the error's text, which may quote the request.
-            log.exception("the application failed: %s", type(error).__name__)
-            await self._fail()
+            await self._fail(f"the application failed with {type(error).__name__}", error)
         else:
             if not self._over:
-                log.error("the application did not answer")
-                await self._fail()
+                await self._fail("the application did not answer")
 
     async def receive(self) -> Message:
         """The body in one piece; then, when there is nothing more to come, the end."""
@@ -138,8 +139,9 @@ class Exchange:
         chunk = b"%x\r\n%s\r\n" % (len(body), body) if body else b""
         return chunk if more else chunk + b"0\r\n\r\n"
 
-    async def _fail(self) -> None:
+    async def _fail(self, kind: str, error: Exception | None = None) -> None:
+        self._refusals.note(INTERNAL, kind, level=logging.ERROR, error=error)
         if self._begun:
             self._transport.close()
         elif not self._over:
-            await send_problem(self.send, 500, "The relay failed to answer.")
+            await send_problem(self.send, INTERNAL, "The relay failed to answer.")

@@ -305,6 +305,7 @@ class Protocol(HttpToolsProtocol):
             self.on_response_complete,
             self._hang_up,
             keep_alive=version == "1.1" and self.parser.should_keep_alive(),
+            refusals=self.server_state.refusal_log,
         )
         codings = _codings(self.headers) if self._chunked else []
         if codings not in ([], [b"chunked"]):

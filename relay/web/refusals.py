@@ -33,15 +33,19 @@ class RefusalLog:
         source: str = "",
         last: object = "",
         level: int = logging.WARNING,
+        error: Exception | None = None,
     ) -> None:
-        """Count a refusal. `kind` says why; `last` is what is known of the last one."""
+        """Count a refusal. `kind` says why; `last` is what is known of the last one.
+
+        The frames of an `error` are logged with the first of a kind.
+        """
         found = self._kinds.get((source, status, kind))
         if found is None:
             found = self._kinds[source, status, kind] = _Kind(source, status, kind, level)
         found.number += 1
         found.last = last
         if not found.waiting:
-            self._write(found)
+            self._write(found, error)
 
     def flush(self) -> None:
         """Log at once what has been counted, and not logged yet."""
@@ -49,15 +53,15 @@ class RefusalLog:
             if each.number:
                 self._line(each)
 
-    def _write(self, kind: "_Kind") -> None:
+    def _write(self, kind: "_Kind", error: Exception | None = None) -> None:
         """Log what was counted; nothing was, and the next one is logged at once."""
         kind.waiting = kind.number > 0
         if kind.waiting:
-            self._line(kind)
+            self._line(kind, error)
             self._later(PERIOD, lambda: self._write(kind))
 
-    def _line(self, kind: "_Kind") -> None:
-        self._log.log(kind.level, "%s", str(kind))
+    def _line(self, kind: "_Kind", error: Exception | None = None) -> None:
+        self._log.log(kind.level, "%s", str(kind), exc_info=error)
         kind.number = 0
 
 
