@@ -258,6 +258,8 @@ def test_all_that_is_wrong_in_a_map_is_told_at_its_place(environment):
         ("data.mobile | date('%Y', '%Y')", "its value is not a date of the form '%Y'"),
         ("data.mobile | date('%', '%Y')", "its value is not a date of the form '%'"),
         ("data.mobile | date('%Y')", "it raises TypeError"),
+        ("('1' * 300) | date('%Y', '%Y')", "its date, or a format of it, is too long"),
+        ("'1' | date('%Y' * 300, '%Y')", "its date, or a format of it, is too long"),
         ("'x' * 10 ** 9", "it does what a template may not do, or makes something too large"),
         (
             "10 ** 10 ** 10 ** 10",

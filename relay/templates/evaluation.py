@@ -9,9 +9,11 @@ from jinja2.runtime import Undefined
 from relay.event import Event
 from relay.templates.helpers import HelperError
 from relay.templates.sandbox import GLOBALS, RESULT, Root, Sandbox, Scope, absent
+from relay.templates.sizes import MAX_TEXT, TooLong
+from relay.templates.steps import NoStepsLeft, Steps, begin
 
-MAX_TEXT = 1024 * 1024
 ABSENT = Undefined()
+TOO_LONG = "its text is longer than a million characters"
 INVISIBLE = "\u200b\u2060\ufeff"
 """Characters without width, which `str.strip` does not take for white space."""
 
@@ -19,7 +21,13 @@ Blank = Literal["keep", "omit", "clear"]
 """What becomes of a value that is nothing but white space: it stays as it is, its key is left out
 of the record, or it becomes null, which clears the field on the other side."""
 
-Variables = dict[str, Any]
+
+class Variables(dict[str, Any]):
+    """What the names in templates stand for. All templates that get them share their steps."""
+
+    def __init__(self, values: dict[str, Any]) -> None:
+        super().__init__(values)
+        self.steps = Steps()
 
 
 class EvaluationError(Exception):
@@ -27,7 +35,7 @@ class EvaluationError(Exception):
 
 
 def variables_of(event: Event, opted_out: bool) -> Variables:
-    return {
+    values = {
         "id": event.id,
         "type": event.type,
         "time": event.time,
@@ -38,10 +46,12 @@ def variables_of(event: Event, opted_out: bool) -> Variables:
         "opted_out": opted_out,
         **GLOBALS,
     }
+    return Variables(values)
 
 
 def evaluate(sandbox: Sandbox, root: Root, variables: Variables) -> Any:
     """The value of an expression."""
+    begin(variables.steps)
     scope = Scope(sandbox, variables)
     try:
         for _ in root(scope):
@@ -53,6 +63,7 @@ def evaluate(sandbox: Sandbox, root: Root, variables: Variables) -> Any:
 
 def render(sandbox: Sandbox, root: Root, variables: Variables) -> str:
     """The text of a template."""
+    begin(variables.steps)
     text = ""
     try:
         for piece in root(Scope(sandbox, variables)):
@@ -115,7 +126,7 @@ def _plain(value: Any) -> Any:
 
 def check_length(text: str) -> None:
     if len(text) > MAX_TEXT:
-        raise EvaluationError("its text is longer than a million characters")
+        raise EvaluationError(TOO_LONG)
 
 
 def reason_of(error: Exception) -> str:
@@ -124,6 +135,10 @@ def reason_of(error: Exception) -> str:
         return str(error)
     if isinstance(error, UndefinedError):
         return "it calls or compares something that is undefined or null"
+    if isinstance(error, TooLong):
+        return TOO_LONG
+    if isinstance(error, NoStepsLeft):
+        return "it goes through too much text, or too many items"
     if isinstance(error, SecurityError):
         return "it does what a template may not do, or makes something too large"
     return f"it raises {type(error).__name__}"

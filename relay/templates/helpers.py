@@ -19,6 +19,10 @@ DIRECTIVE = re.compile(r"%[^a-zA-Z%]*(.)", re.DOTALL)
 """One directive of strftime, with the flags and the width that the C library allows."""
 
 
+LONGEST_DATE = 256
+"""Characters of a date, and of a format of one. Python looks for the format in the whole text."""
+
+
 class HelperError(Exception):
     """A helper cannot use its value. The message never holds the value."""
 
@@ -61,6 +65,8 @@ def date(timezone: tzinfo) -> Callable[..., str | None]:
     """
 
     def reformat(text: str, read: str, write: str) -> str:
+        if max(map(len, (text, read, write))) > LONGEST_DATE:
+            raise HelperError("its date, or a format of it, is too long")
         moment = _moment(text.strip(), read)
         if moment.tzinfo is not None:
             moment = moment.astimezone(timezone)

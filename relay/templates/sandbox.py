@@ -12,13 +12,13 @@ from jinja2 import nodes
 from jinja2.exceptions import SecurityError
 from jinja2.nodes import EvalContext
 from jinja2.parser import Parser
-from jinja2.runtime import ChainableUndefined, Context, Undefined
+from jinja2.runtime import ChainableUndefined, Context, LoopContext, Undefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from relay.templates import sizes, steps
 from relay.templates.helpers import all_helpers
+from relay.templates.sizes import MAX_ITEMS
 
-MAX_ITEMS = 10_000
-"""What `range` and `*` may make at most."""
 MAX_BITS = 1_000
 READING_METHODS = ("get", "items", "keys", "values")
 TEXT_FILTERS = (
@@ -35,18 +35,23 @@ Root = Callable[[Context], Iterator[str]]
 class Sandbox(ImmutableSandboxedEnvironment):
     """The environment that every expression and template of relay.yaml is compiled in."""
 
-    intercepted_binops = frozenset({"*", "**"})
+    intercepted_binops = frozenset({"*", "**", "%"})
 
     def __init__(self, timezone: tzinfo) -> None:
         super().__init__(undefined=ChainableUndefined, finalize=none_is_nothing)
         self.globals = dict(GLOBALS)
+        self.filters.update(all_helpers(timezone))
+        for name, function in list(self.filters.items()):
+            self.filters[name] = sizes.bounded_filter(name, function)
+        for name, test in list(self.tests.items()):
+            self.tests[name] = sizes.bounded_test(test)
         for name in TEXT_FILTERS:
             self.filters[name] = null_through(self.filters[name])
         for name in NUMBER_FILTERS:
             self.filters[name] = number(self.filters[name])
         self.filters["default"] = self.filters["d"] = default
         self.filters[none_is_nothing.__name__] = none_is_nothing
-        self.filters.update(all_helpers(timezone))
+        self.filters.update(steps.FILTERS)
         self.eval_context = EvalContext(self)
 
     def getattr(self, obj: Any, attribute: str) -> Any:
@@ -69,8 +74,32 @@ class Sandbox(ImmutableSandboxedEnvironment):
             return self.undefined(obj=obj, name=argument)
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
-        check_product(operator, left, right)
+        if operator == "%":
+            if isinstance(left, str):
+                sizes.check_printf(left, right)
+        else:
+            check_product(operator, left, right)
         return super().call_binop(context, operator, left, right)
+
+    def call(self, context: Context, function: Any, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(function, LoopContext):  # of a recursive loop
+            args = (steps.counted(args[0]), *args[1:]) if args else args
+        else:
+            args = sizes.bounded_arguments(function, args, kwargs)
+        return super().call(context, function, *args, **kwargs)
+
+    def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
+        """`format` and `format_map` of a text, which may be a sender's."""
+        made = super().wrap_str_format(value)
+        if made is None:
+            return None
+        text, by_map = value.__self__, value.__name__ == "format_map"
+
+        def bounded(*args: Any, **kwargs: Any) -> str:
+            sizes.check_format(text, () if by_map else args, args[0] if by_map else kwargs)
+            return made(*args, **kwargs)
+
+        return bounded
 
     def parse_expression(self, text: str) -> nodes.Expr:
         """One expression and nothing after it. Raises TemplateSyntaxError."""
@@ -82,6 +111,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
     def compile_tree(self, tree: nodes.Template) -> Root:
         """What runs the tree; it wants a Scope."""
+        steps.instrument(tree)
         for concatenation in tree.find_all(nodes.Concat):
             concatenation.nodes = [_without_none(part) for part in concatenation.nodes]
         tree.set_environment(self)
