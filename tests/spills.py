@@ -103,3 +103,38 @@ class Trouble:
     async def quarantine(self, *arguments):
         self._fail()
         return await self._store.quarantine(*arguments)
+
+
+async def until(true) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while not true():
+            await asyncio.sleep(0.005)
+
+
+class Disk:
+    """The store's disk: it is almost full until the test says that there is room."""
+
+    store_low = True
+    spill_low = False
+
+    async def look(self, _) -> None:
+        pass
+
+    def has_room(self) -> None:
+        self.store_low = False
+
+
+@asynccontextmanager
+async def with_a_spill(folder, *, patience=PATIENCE):
+    """A shelter whose store takes nothing for now, with two callbacks in the spill."""
+    async with sheltered(folder, patience=patience) as parts:
+        disk = parts.shelter._reserve = Disk()
+        await until(parts.shelter.notices)
+        sent = [await parts.send(number) for number in range(2)]
+        assert parts.shelter.records() == 2
+        yield parts, sent, disk
+
+
+async def passed_by(parts) -> None:
+    """Wait until callbacks go to the store although there is a spill."""
+    await until(lambda: parts.shelter.unreadable() and len(parts.shelter.notices()) == 1)

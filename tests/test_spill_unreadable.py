@@ -3,10 +3,9 @@
 import asyncio
 import errno
 import os
-from contextlib import asynccontextmanager
 
 import pytest
-from spills import PATIENCE, Trouble, callback, sheltered
+from spills import PATIENCE, Trouble, callback, passed_by, sheltered, until, with_a_spill
 
 from relay.erasure import Erasure
 from relay.fallback.importer import Importer
@@ -46,12 +45,6 @@ class Harm:
     def mend(self):
         self._path.rmdir()
         self._good.rename(self._path)
-
-
-async def until(true) -> None:
-    async with asyncio.timeout(PATIENCE):
-        while not true():
-            await asyncio.sleep(0.005)
 
 
 async def last_word(store) -> bool:
@@ -234,35 +227,6 @@ class BadRead:
             self._left -= 1
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         return self._read(descriptor, size, at)
-
-
-class Disk:
-    """The store's disk: it is almost full until the test says that there is room."""
-
-    store_low = True
-    spill_low = False
-
-    async def look(self, _) -> None:
-        pass
-
-    def has_room(self) -> None:
-        self.store_low = False
-
-
-@asynccontextmanager
-async def with_a_spill(folder):
-    """A shelter whose store takes nothing for now, with two callbacks in the spill."""
-    async with sheltered(folder) as parts:
-        disk = parts.shelter._reserve = Disk()
-        await until(parts.shelter.notices)
-        sent = [await parts.send(number) for number in range(2)]
-        assert parts.shelter.records() == 2
-        yield parts, sent, disk
-
-
-async def passed_by(parts) -> None:
-    """Wait until callbacks go to the store although there is a spill."""
-    await until(lambda: parts.shelter.unreadable() and len(parts.shelter.notices()) == 1)
 
 
 @pytest.mark.parametrize("times", [1, 2, 3])

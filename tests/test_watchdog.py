@@ -44,7 +44,25 @@ async def test_it_is_fed_from_the_start_while_there_is_no_store_yet(watchdog, me
     await more(meals)
 
 
-async def test_it_is_not_fed_while_the_writer_does_not_answer(watchdog, meals):
+async def test_it_is_fed_while_the_disk_hangs_but_not_for_ever(meals):
+    watchdog = Watchdog(meals, 0.02, bearable=0.3)
+    begun = time.monotonic()
+    watchdog.heed(asyncio.Event().wait)
+    watchdog.start()
+    await more(meals)
+    async with asyncio.timeout(5):
+        while True:
+            before = meals.number
+            await asyncio.sleep(0.2)
+            if meals.number == before:
+                break
+    assert time.monotonic() - begun > 0.3
+    watchdog.stop()
+
+
+async def test_it_is_not_fed_while_the_writer_does_not_answer(meals):
+    watchdog = Watchdog(meals, 0.01, bearable=0.0)
+    watchdog.start()
     answered = asyncio.Event()
     asked = asyncio.Event()
 
@@ -59,6 +77,7 @@ async def test_it_is_not_fed_while_the_writer_does_not_answer(watchdog, meals):
     assert meals.number == before
     answered.set()
     await more(meals)
+    watchdog.stop()
 
 
 async def test_it_is_not_fed_while_the_loop_stands_still(watchdog, meals):

@@ -12,18 +12,23 @@ from relay.systemd.notify import Notifier
 SHARE = 3
 """It is fed so often within the time after which the manager would act."""
 
+BEARABLE = 600.0
+"""Seconds for which a disk may hang: a restart would only wait for it, too."""
+
 Pulse = Callable[[], Awaitable[None]]
 
 
 class Watchdog:
     """Feeds the manager's watchdog while the event loop turns and the store's writer answers.
 
-    A store that refuses to write is alive: a restart would not mend a full disk.
+    A store that refuses to write is alive: a restart would not mend a full disk. So is one that
+    does not answer, for so long as is `bearable`: callbacks are kept elsewhere meanwhile.
     """
 
-    def __init__(self, notifier: Notifier, every: float | None) -> None:
+    def __init__(self, notifier: Notifier, every: float | None, bearable: float = BEARABLE) -> None:
         self._notifier = notifier
         self._every = every
+        self._bearable = bearable
         self._pulse: Pulse | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -45,12 +50,24 @@ class Watchdog:
         self._pulse = pulse
 
     async def _feed(self, every: float) -> None:
+        loop = asyncio.get_running_loop()
+        answered = loop.time()
         while True:
-            if self._pulse is not None:
-                with contextlib.suppress(StoreError):
-                    await self._pulse()
-            self._notifier.alive()
+            if await self._answers(every):
+                answered = loop.time()
+            if loop.time() - answered <= self._bearable:
+                self._notifier.alive()
             await asyncio.sleep(every)
+
+    async def _answers(self, every: float) -> bool:
+        """Whether the writer answers; waited for so long that the manager need not act."""
+        if self._pulse is not None:
+            with contextlib.suppress(StoreError):
+                try:
+                    await asyncio.wait_for(self._pulse(), every)
+                except TimeoutError:
+                    return False
+        return True
 
 
 def interval(environ: Mapping[str, str]) -> float | None:
