@@ -1,6 +1,7 @@
 """What an attacker can send to the public listener, and how little he learns from the answers."""
 
 import re
+from ipaddress import ip_network
 
 import pytest
 from listening import QUERIES, answers, listening
@@ -9,6 +10,8 @@ from relay.configuration.config import SourceConfig
 from relay.sqlite import SqliteStore
 from relay.store import EventFilter, StoreError, StoreFull
 from relay.web.door import STRANGERS
+from relay.web.guests import Guests
+from relay.web.proxies import Proxies
 
 FIRST = b"/callbacks/sumotext?" + QUERIES[0]
 POST = b"POST /callbacks/sumotext HTTP/1.1\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s"
@@ -85,6 +88,29 @@ async def test_strangers_take_nothing_from_who_has_the_token(store):
         assert STRANGERS.count / 2 <= told.count(401) < STRANGERS.count
         right = b"/callbacks/sumotext/right?" + QUERIES[0]
         assert await statuses(relay, [right] * 6) == [200] * 5 + [429]
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+async def test_behind_a_proxy_that_is_trusted_each_client_is_a_sender(store, trusted):
+    """Else whoever sends the header would be as many as it likes."""
+    sources = {"sumotext": SourceConfig(tokens=["right"])}
+    guests = Guests(proxies=Proxies([ip_network("127.0.0.0/8")] if trusted else []))
+    clients = [
+        "203.0.113.9",
+        "2001:db8::1",
+        "::ffff:198.51.100.1",
+        "nonsense",
+        "fe80::1%" + "x" * 99,
+    ]
+    async with listening(store, sources=sources, guests=guests) as relay:
+        for client in clients:
+            header = b"X-Forwarded-For: 192.0.2.1, %s\r\n" % client.encode()
+            assert (await relay.ask(FIRST, headers=header)).status == 401
+    kept = [each.callback.sender for each in reversed(await store.quarantined())]
+    if trusted:
+        assert kept == ["203.0.113.9", "2001:db8::1", "198.51.100.1", "", ""]
+    else:
+        assert kept == ["127.0.0.1"] * len(clients)
 
 
 async def test_what_strangers_send_fills_no_disk(store):

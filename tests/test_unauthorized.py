@@ -211,6 +211,16 @@ async def test_by_id_a_token_that_is_valid_now_needs_no_question(relay):
     assert await relay.contacts() == [1]
 
 
+async def test_by_id_one_from_an_address_that_may_not_send_any_more_is_asked_for(relay):
+    kept = await refused_some(relay)
+    relay.configure(tokens=[NEW], allow_from=["203.0.113.0/24"])
+    assert (await relay.asked("quarantine", "release", "--token-now-valid"))["left"] == 3
+    told = (await relay.command("quarantine", "release", kept[0]["id"], status=2)).output
+    assert "not in allow_from" in told
+    await relay.command("quarantine", "release", kept[0]["id"], "--yes")
+    assert await relay.contacts() == [1]
+
+
 async def test_several_ids_are_released_in_their_order_or_not_at_all(relay):
     kept = await refused_some(relay)
     relay.configure(tokens=[NEW])
@@ -423,13 +433,19 @@ def test_only_a_token_of_today_is_valid(settings, more, token, released):
     assert judged(settings, **more) == (token, released)
 
 
-@pytest.mark.parametrize(("sender", "released"), [("203.0.113.9", True), ("198.51.100.1", False)])
-def test_a_network_of_today_counts_as_well(sender, released):
+@pytest.mark.parametrize(
+    ("sender", "token", "released"),
+    [("203.0.113.9", Token.VALID, True), ("198.51.100.1", Token.ELSEWHERE, False)],
+)
+def test_a_network_of_today_counts_as_well(sender, token, released):
     settings = {"tokens": [NEW], "allow_from": ["203.0.113.0/24"]}
     found = judged(settings, sender=sender, token_digest=kept_of([NEW.encode()]))
-    assert found == (Token.VALID, released)
+    assert found == (token, released)
 
 
 def test_an_address_that_is_not_known_is_in_no_network():
     settings = {"tokens": [NEW], "allow_from": ["0.0.0.0/0", "::/0"]}
-    assert judged(settings, token_digest=kept_of([NEW.encode()])) == (Token.VALID, False)
+    assert judged(settings, token_digest=kept_of([NEW.encode()])) == (
+        Token.ELSEWHERE,
+        False,
+    )

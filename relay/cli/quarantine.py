@@ -30,10 +30,12 @@ from relay.preview import Preview
 
 TOKENS = {
     Token.VALID: "the token was wrong, and is valid now",
+    Token.ELSEWHERE: "the token is valid now, the address is not in allow_from",
     Token.WRONG: "the token is wrong",
     Token.MISSING: "the token is missing",
 }
 UNPROVEN = {
+    Token.ELSEWHERE: "that address is not in allow_from",
     Token.WRONG: "its token is not valid",
     Token.MISSING: "it has no token",
     Token.UNKNOWN: "whether its token is valid cannot be told",

@@ -18,6 +18,8 @@ class Token(StrEnum):
     """What is known today of the tokens that came with a callback. One is enough to be valid."""
 
     VALID = "valid"
+    ELSEWHERE = "elsewhere"
+    """It is valid, but the callback came from an address that is not in allow_from."""
     WRONG = "wrong"
     MISSING = "missing"
     UNKNOWN = "unknown"
@@ -32,6 +34,7 @@ class Taken(StrEnum):
 
 
 REASONS = {
+    Token.ELSEWHERE: "its token is valid now, but its address is not in allow_from",
     Token.WRONG: "its token is none of today's",
     Token.MISSING: "no token came with it",
     Token.UNKNOWN: "it cannot be told whether its token is one of today's",
@@ -47,17 +50,18 @@ class Unauthorized:
 
     def token(self, row: Quarantined) -> Token | None:
         """What is known of its token; None where it did not come with a wrong one."""
-        kept = row.callback.token_digest
+        kept, source = row.callback.token_digest, self._sources.get(row.source)
         if row.status != UNAUTHORIZED:
             return None
-        if kept is None or row.source not in self._sources:
+        if kept is None or source is None:
             return Token.UNKNOWN
         if not any_offered(kept):
             return Token.MISSING
         if self._tokens[row.source].admitted(kept):
-            return Token.VALID
+            networks = source.allow_from
+            known = not networks or within(networks, row.callback.sender)
+            return Token.VALID if known else Token.ELSEWHERE
         # While one of today's cannot be read, it may be that one.
-        source = self._sources[row.source]
         return Token.WRONG if len(_filled(source)) == len(source.tokens) else Token.UNKNOWN
 
     def objection(self, row: Quarantined, taken: Taken) -> str:
@@ -67,12 +71,7 @@ class Unauthorized:
             return ""
         if taken is Taken.NONE:
             return "it came with a wrong token (401)"
-        if token is not Token.VALID:
-            return REASONS[token]
-        networks = self._sources[row.source].allow_from
-        if networks and not within(networks, row.callback.sender):
-            return "the address that it came from is not in allow_from"
-        return ""
+        return "" if token is Token.VALID else REASONS[token]
 
 
 def _filled(source: SourceConfig) -> list[str]:
