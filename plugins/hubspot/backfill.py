@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from relay.callbacks.phone import country, e164
+from relay.delivery.pages import Pages
 from relay.event import Event
 from relay.outcome import Delivered, Retry
 from relay.sink import Progress
@@ -20,6 +21,7 @@ from .session import Answer, Session
 from .writer import MOST, Writer
 
 PAGE = 100
+MOST_PAGES = 500_000
 PHONES = ("mobilephone", "phone")
 SHOWN = 20
 TRIES = 5
@@ -87,15 +89,18 @@ class Backfill:
         path = self._session.paths.objects(self._options.object)
         asked = {"limit": PAGE, "properties": ",".join([*PHONES, self._options.id_property])}
         read = 0
+        pages = Pages(MOST_PAGES)
         while True:
             answer = await self._patiently(self._session.get, path, **asked)
-            for result in answer.list("results"):
+            results = answer.list("results")
+            for result in results:
                 self._note(result)
-            read += len(answer.list("results"))
+            read += len(results)
             progress(read, None)
             after = answer.next_page()
             if after is None:
                 return
+            pages.turn(after, len(results))
             asked["after"] = after
 
     async def _patiently(

@@ -70,7 +70,7 @@ class Mender:
     def _all_mended(self, record: Record, problem: Problem) -> bool:
         ways = [(_way(fault, problem), fault) for fault in problem.faults or (_whole(problem),)]
         tries = {each for way, fault in ways for each in _tries(way, fault)}
-        if tries & record.mended:
+        if tries & record.mended or len(record.mended) > REMEMBERED:
             return False
         record.mended |= tries
         return all(self._apply(way, record, fault, problem) for way, fault in ways)

@@ -12,8 +12,9 @@ from typing import Any
 from relay.callbacks.phone import e164
 from relay.clock import SystemClock
 from relay.delivery.limiter import Limiter
+from relay.delivery.pages import Pages
 from relay.mask import mask
-from relay.outcome import Delivered
+from relay.outcome import Delivered, Retry
 from relay.sink import Log
 from relay.templates.helpers import national
 from relay.units import Rate
@@ -29,6 +30,8 @@ from .writer import Writer, blocked, end
 SEARCHES = Rate(4, 1.0)
 """HubSpot allows five a second to all of an account's apps together, older texts say four."""
 PAGE = 200
+MOST_PAGES = 10_000 // PAGE
+"""HubSpot's search gives no more results than that."""
 PHONES = {
     "phone": "hs_searchable_calculated_phone_number",
     "mobilephone": "hs_searchable_calculated_mobile_number",
@@ -138,6 +141,7 @@ class People:
         mobiles = {record.mobile for record in records}
         found: dict[str, dict[str, Result]] = defaultdict(dict)
         content = self._question(sorted({national(mobile) or mobile for mobile in mobiles}))
+        pages = Pages(MOST_PAGES)
         while True:
             await self._searches.acquire()
             path = self._session.paths.objects(self._options.object, "search")
@@ -146,12 +150,18 @@ class People:
             if problem:
                 end(records, blocked(problem))
                 return None
-            for result in answer.list("results"):
+            results = answer.list("results")
+            for result in results:
                 for mobile in self._numbers(result) & mobiles:
                     found[mobile][str(result["id"])] = result
             after = answer.next_page()
             if after is None:
                 return found
+            try:
+                pages.turn(after, len(results))
+            except Retry as endless:
+                end(records, endless)
+                return None
             content["after"] = after
 
     def _question(self, numbers: list[str]) -> dict[str, Any]:

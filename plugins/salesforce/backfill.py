@@ -6,6 +6,7 @@ from itertools import islice
 
 import relay
 from relay.callbacks.phone import country, e164
+from relay.delivery.pages import Pages
 from relay.quota import Quota
 from relay.sink import Progress
 
@@ -16,6 +17,7 @@ from .row import MOST_ROWS, Row
 from .session import Session
 from .writer import Writer
 
+MOST_PAGES = 500_000
 NO_EVENT = relay.Event(id="", source="", type="", subject=None, time="", data={})
 NOT_OF_NUMBER = "no keys are filled in: they are made of more than the number (options.key)"
 
@@ -85,11 +87,13 @@ class Backfill:
         page = await self._session.get("query", q=query)
         self._total = page["totalSize"]
         self._progress(0, self._total)
+        pages = Pages(MOST_PAGES)
         while True:
             for record in page["records"]:
                 yield Record(record)
             if page["done"]:
                 return
+            pages.turn(page["nextRecordsUrl"], len(page["records"]))
             page = await self._session.get(page["nextRecordsUrl"])
 
     def _keys(self, record: Record) -> list[str]:
