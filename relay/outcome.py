@@ -21,7 +21,8 @@ class NotDelivered(Exception):
     """The base of the three outcomes that are not a success.
 
     `reason` is for the operator; `after` seconds to wait; `status` and `answer` what the other
-    side said, where it said something.
+    side said, where it said something. `consent` says that the other side accepted the word of
+    consent, whatever became of the rest.
     """
 
     def __init__(
@@ -31,12 +32,14 @@ class NotDelivered(Exception):
         *,
         status: int | None = None,
         answer: str | None = None,
+        consent: bool = False,
     ) -> None:
         super().__init__(reason)
         self.reason = reason
         self.after = after
         self.status = status
         self.answer = answer
+        self.consent = consent
 
 
 class Retry(NotDelivered):

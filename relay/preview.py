@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 from relay.configuration.config import SinkConfig
@@ -11,9 +12,9 @@ from relay.templates.expressions import EvaluationError
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """`record` is None where the sink gets nothing.
+    """`record` is None where the sink gets nothing, or the word of consent alone (`consent`).
 
-    That is where it is disabled, its `when` does not match, or there is an `error`.
+    It gets nothing where it is disabled, its `when` does not match, or there is an `error`.
     """
 
     sink: str
@@ -21,14 +22,17 @@ class Preview:
     matches: bool
     record: dict[str, Any] | None = None
     error: str | None = None
+    consent: bool = False
 
     @property
     def verdict(self) -> str:
         """In a few words, what becomes of the event in this sink."""
         if self.error:
-            return f"fails, {self.error}"
+            return f"fails, {self.error}{' (the word of consent is written)' * self.consent}"
         if not self.enabled:
             return "nothing, as it is disabled"
+        if self.consent and not self.matches:
+            return "the word of consent alone, as `when` does not match"
         return "gets" if self.matches else "nothing, as `when` does not match"
 
     def to_dict(self) -> dict[str, Any]:
@@ -42,18 +46,15 @@ def preview_all(sinks: Iterable[SinkConfig], event: Event, opted_out: bool) -> l
 
 def preview(sink: SinkConfig, event: Event, opted_out: bool) -> Preview:
     """What the sink would get."""
+    consent = sink.takes_consent(event)
+    shown = partial(Preview, sink.name, sink.enabled, consent=consent)
     try:
-        if not matches(sink, event, opted_out):
-            return Preview(sink.name, sink.enabled, matches=False)
+        if not sink.matches(event, opted_out):
+            return shown(matches=False)
     except EvaluationError as error:
-        return Preview(sink.name, sink.enabled, matches=False, error=f"when: {error}")
+        return shown(matches=False, error=f"when: {error}")
     try:
         record = sink.map.record(event, opted_out) if sink.map else event.to_dict()
     except EvaluationError as error:
-        return Preview(sink.name, sink.enabled, matches=True, error=f"map: {error}")
-    return Preview(sink.name, sink.enabled, matches=True, record=record if sink.enabled else None)
-
-
-def matches(sink: SinkConfig, event: Event, opted_out: bool) -> bool:
-    """Whether the sink's `when` lets the event through. Raises EvaluationError."""
-    return sink.when is None or sink.when.matches(event, opted_out)
+        return shown(matches=True, error=f"map: {error}")
+    return shown(matches=True, record=record if sink.enabled else None)

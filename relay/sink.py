@@ -25,17 +25,22 @@ class Delivery:
     """One event on its way to one sink.
 
     `id` is the event's id and the idempotency key, the same over all attempts and replays.
-    `record` is the outcome of the sink's `map`; without one, the event itself as a dict.
+    `record` is the outcome of the sink's `map`; without one, the event itself as a dict. It is
+    None where only the word of consent is to be written, as the sink's `when` does not match or
+    its `map` failed with `map_error`: only sinks get that which take consent. They write
+    `last_word`, `opt_out` or `opt_in`: the last word of the number, over all sources.
     `attempt` counts from 1. `replayed` says that it was asked for again. `stale` says that a
     later event of this contact has already been delivered here.
     """
 
     id: str
     event: Event
-    record: dict[str, Any]
+    record: dict[str, Any] | None
     attempt: int = 1
     replayed: bool = False
     stale: bool = False
+    map_error: str | None = None
+    last_word: str | None = None
 
     def __repr__(self) -> str:
         return f"Delivery(id={self.id!r}, attempt={self.attempt})"
@@ -94,6 +99,14 @@ class Sink:
     def batch_limit(cls, options: Any) -> int:  # noqa: ARG003  for those whose options matter
         """The most deliveries that `send_batch` takes with these options."""
         return cls.max_batch
+
+    @classmethod
+    def takes_consent(cls, options: Any, event: Event) -> bool:  # noqa: ARG003  for sinks that do
+        """Whether the sink writes the word of consent of this event, whatever its `when` says.
+
+        Asked only of an event that carries one.
+        """
+        return False
 
     async def open(self) -> None:
         """Called once, before the first delivery."""

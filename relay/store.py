@@ -149,6 +149,8 @@ class Settlement:
     reference: str | None = None
     error: str | None = None
     attempt: Attempt | None = None
+    consent: bool = False
+    """Whether the sink accepted the word of consent, though it did not take the whole."""
 
 
 @dataclass(slots=True)
@@ -334,6 +336,10 @@ class Store(Protocol):
     async def note_spill_is_older(self, older: bool) -> None:
         """Keep that for the next start."""
 
+    async def last_word(self, mobile: str) -> str | None:
+        """`opt_out` or `opt_in`: what the number said last, to any source; None if nothing."""
+        ...
+
     async def opted_out(self, source: str, mobile: str) -> bool:
         """Whether the contact's last word is an opt-out."""
 
@@ -349,6 +355,13 @@ class Store(Protocol):
 
     async def settle(self, settlements: Sequence[Settlement]) -> None:
         """Write how claims ended; return when it is on disk."""
+
+    async def claim_consent(self, sink: str, limit: int) -> list[Claim]:
+        """Take up to `limit` open opt-outs that the sink has not accepted.
+
+        They overtake what is older of their contact, but never go beside it.
+        """
+        ...
 
     async def claim_suspects(
         self, sink: str, limit: int = 1, *, accused: bool = False

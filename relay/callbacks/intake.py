@@ -10,10 +10,10 @@ from relay.callbacks.callback import Callback
 from relay.callbacks.consent import OPT_OUT
 from relay.callbacks.normalise import NotUnderstood, Reader
 from relay.clock import Clock
-from relay.configuration.config import Config
+from relay.configuration.config import Config, SinkConfig
 from relay.event import TYPE_PREFIX, Event
 from relay.store import Arrival, EventRow, Quarantined, Receipt, Store
-from relay.templates.expressions import Condition, EvaluationError
+from relay.templates.expressions import EvaluationError
 
 
 def new_id() -> str:
@@ -31,13 +31,11 @@ class Intake:
         self._clock = clock
         self._new_id = new_id
         self._readers = {name: Reader(source) for name, source in config.sources.items()}
-        enabled = [sink for sink in config.sinks.values() if sink.enabled]
-        self._conditions: dict[str, Condition] = {
-            sink.name: sink.when for sink in enabled if sink.when is not None
-        }
-        self.asks_consent = any(when.uses_opted_out for when in self._conditions.values())
-        self._names = [sink.name for sink in enabled]
-        self._all = MappingProxyType(dict.fromkeys(self._names))
+        self._sinks = [sink for sink in config.sinks.values() if sink.enabled]
+        conditions = [sink.when for sink in self._sinks if sink.when is not None]
+        self.asks_consent = any(when.uses_opted_out for when in conditions)
+        self._all_get_all = not conditions
+        self._all = MappingProxyType(dict.fromkeys(sink.name for sink in self._sinks))
 
     def now(self) -> int:
         """The time of receipt, in microseconds since the epoch."""
@@ -54,7 +52,7 @@ class Intake:
             callback=callback,
             source=callback.source,
             kind=event.type.removeprefix(TYPE_PREFIX),
-            deliveries=await self._deliveries(event) if self._conditions else self._all,
+            deliveries=self._all if self._all_get_all else await self._deliveries(event),
         )
 
     def event(self, callback: Callback, event_id: str | None = None) -> Event:
@@ -92,22 +90,12 @@ class Intake:
 
     async def _deliveries(self, event: Event) -> Mapping[str, str | None]:
         opted_out = await self._opted_out(event)
-        verdicts = {name: self._verdict(name, event, opted_out) for name in self._names}
+        verdicts = {sink.name: _verdict(sink, event, opted_out) for sink in self._sinks}
         return {
             name: verdict if isinstance(verdict, str) else None
             for name, verdict in verdicts.items()
             if verdict is not False
         }
-
-    def _verdict(self, name: str, event: Event, opted_out: bool) -> bool | str:
-        """Whether the sink's `when` matches; an error's text where it cannot tell."""
-        when = self._conditions.get(name)
-        if when is None:
-            return True
-        try:
-            return when.matches(event, opted_out)
-        except EvaluationError as error:
-            return f"when: {error}"
 
     async def _opted_out(self, event: Event) -> bool:
         """The contact's last word, which may be this very event."""
@@ -117,3 +105,11 @@ class Intake:
             return bool(event.data["consent"] == OPT_OUT)
         source = event.source.removeprefix("/callbacks/")
         return await self._store.opted_out(source, event.data["mobile"])
+
+
+def _verdict(sink: SinkConfig, event: Event, opted_out: bool) -> bool | str:
+    """Whether the sink gets the event; an error's text where its `when` cannot tell."""
+    try:
+        return sink.gets(event, opted_out)
+    except EvaluationError as error:
+        return f"when: {error}"

@@ -31,6 +31,7 @@ from relay.configuration.settings import (
     Tracing,
     parse_timezone,
 )
+from relay.event import Event
 from relay.nearest import suggestion
 from relay.sink import Options, Sink
 from relay.templates.evaluation import Blank, is_blank
@@ -81,6 +82,27 @@ class SinkConfig:
     blank: Blank = "keep"
     held: str | None = None
     """Why it is only queued for; its class and its options are none then."""
+    held_for_consent: bool = False
+    """Whether a held sink's options speak of consent."""
+
+    def takes_consent(self, event: Event) -> bool:
+        """Whether the sink writes the event's word of consent, whatever its `when` says."""
+        if not event.data.get("consent"):
+            return False
+        if self.held is not None:
+            return self.held_for_consent
+        try:
+            return self.sink_class.takes_consent(self.options, event)
+        except Exception:  # noqa: BLE001  a plugin may raise anything, and an opt-out must arrive
+            return True
+
+    def matches(self, event: Event, opted_out: bool) -> bool:
+        """Whether the sink's `when` matches. Raises EvaluationError."""
+        return self.when is None or self.when.matches(event, opted_out)
+
+    def gets(self, event: Event, opted_out: bool) -> bool:
+        """Whether the event is delivered to the sink. Raises EvaluationError."""
+        return self.takes_consent(event) or self.matches(event, opted_out)
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +242,11 @@ class _SinkReader:
             allow_private=settings.allow_private,
             blank=self.blank,
             held=self.held,
+            held_for_consent=self.held is not None and self._speaks_of_consent(),
         )
+
+    def _speaks_of_consent(self) -> bool:
+        return self.reading.described(*self._at("options", "consent")) is not None
 
     def _at(self, *rest: str | int) -> Location:
         return ("sinks", self.name, *rest)

@@ -13,7 +13,7 @@ from relay.control.questions import DeadQuery, Deliveries, ReplayBody
 from relay.control.views import delivery_view
 from relay.delivery.workers import Workers
 from relay.event import timestamp
-from relay.preview import matches, preview
+from relay.preview import preview
 from relay.store import EventFilter, EventRow, State, Store
 from relay.templates.expressions import EvaluationError
 
@@ -88,11 +88,11 @@ class Replays:
     async def _wanted(
         self, sink: SinkConfig, rows: list[EventRow]
     ) -> tuple[list[EventRow], list[dict[str, str]]]:
-        """The events that the sink's `when` of today lets through; and where it fails."""
+        """The events that the sink gets by its settings of today; and where its `when` fails."""
         wanted, errors = [], []
         for row in rows:
             try:
-                if matches(sink, row.event, await self._opted_out(row)):
+                if sink.gets(row.event, await self._opted_out(row)):
                     wanted.append(row)
             except EvaluationError as error:
                 errors.append({"id": row.event.id, "error": f"when: {error}"})

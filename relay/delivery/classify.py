@@ -46,6 +46,7 @@ def sound(outcome: Outcome) -> Outcome:
     status, answer = told.get("status"), told.get("answer")
     outcome.status = status if isinstance(status, int) and 0 < status < 1000 else None
     outcome.answer = None if answer is None else readable(answer)
+    outcome.consent = told.get("consent") is True
     return outcome
 
 

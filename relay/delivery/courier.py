@@ -53,13 +53,14 @@ class Courier:
         self._name = config.name
         self._over = 0.0
         self._concurrency = config.concurrency
+        self._takes_consent = config.sink_class.takes_consent is not Sink.takes_consent
         self._clock = clock
         log = logging.getLogger(f"relay.sinks.{config.name}")
         self._depot = Depot(config, store, clock)
         self._hold = Hold(state, clock, self._depot.save, self._hold_changed, log)
         lessons = Lessons(config, self._hold, self._depot)
         self._trips = Trips(
-            Dispatch(config, sink, clock, tracer),
+            Dispatch(config, sink, clock, tracer, store.last_word),
             Judge(config, self._hold),
             lessons,
             self._hold,
@@ -183,6 +184,8 @@ class Courier:
                 await self._feeder.put_back()  # it may hold older deliveries of the contact
                 await self._lane.deliver()
                 self._depot.rouse()
+            if self._takes_consent:
+                await self._lane.deliver_consent()
 
     async def _save_active(self) -> None:
         while True:

@@ -51,6 +51,10 @@ class Depot:
             self._store.claim, self._name, limit, ordered=self._ordered, urgent=urgent
         )
 
+    async def claim_consent(self, limit: int) -> list[Claim]:
+        """Take opt-outs that the sink has not accepted, whatever is older of their contacts."""
+        return await self._with_space(self._store.claim_consent, self._name, min(limit, CLAIM))
+
     async def until_more(self, claimed: Claimed) -> None:
         """After a claim that took all there was, wait until there may be something."""
         if claimed.more:

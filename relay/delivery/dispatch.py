@@ -1,8 +1,8 @@
 """The dispatch: claims go to the sink, and each comes back with an outcome, whatever happens."""
 
 import asyncio
-from collections.abc import Awaitable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from relay.clock import Clock, SystemClock
@@ -40,51 +40,108 @@ class Result:
     outcome: Outcome
     started: float
     duration: float
+    rest: bool = False
+    """Whether only the word of consent was sent, and the rest is still to be."""
+
+
+LastWord = Callable[[str], Awaitable[str | None]]
+"""What a number said last, to any source: `opt_out`, `opt_in`, or None."""
+
+
+async def _no_word(_: str) -> str | None:
+    return None
 
 
 class Dispatch:
     """Sends claims to one sink: renders the records, keeps the time-out, classes what is raised."""
 
     def __init__(
-        self, config: SinkConfig, sink: Sink, clock: Clock, tracer: Tracer | None = None
+        self,
+        config: SinkConfig,
+        sink: Sink,
+        clock: Clock,
+        tracer: Tracer | None = None,
+        last_word: LastWord = _no_word,
     ) -> None:
         self._config = config
         self._sink = sink
         self._clock = clock
         self._tracer = tracer
         self._call = Call(config.name, "send")
+        self._last_word = last_word
 
-    async def send(self, claims: Sequence[Claim]) -> list[Result]:
-        """Send the claims together; a result for each. Raises nothing but CancelledError."""
+    async def send(self, claims: Sequence[Claim], *, consent_only: bool = False) -> list[Result]:
+        """Send the claims together; a result for each. Raises nothing but CancelledError.
+
+        With `consent_only`, of each no more than its word of consent.
+        """
         if self._tracer is None:
-            return await self._send(claims)
+            return await self._send(claims, consent_only=consent_only)
         with self._tracer.attempts(self._config.name, claims) as attempts:
-            results = await self._send(claims)
+            results = await self._send(claims, consent_only=consent_only)
             attempts.end([result.outcome for result in results])
         return results
 
-    async def _send(self, claims: Sequence[Claim]) -> list[Result]:
+    async def _send(self, claims: Sequence[Claim], *, consent_only: bool) -> list[Result]:
         started, begun = self._clock.now(), self._clock.monotonic()
         limiter.urgent.set(any(claim.urgent for claim in claims))
         deliveries: list[Delivery] = []
         outcomes: dict[int, Outcome] = {}
         for claim in claims:
             try:
-                deliveries.append(self._delivery(claim))
+                deliveries.append(await self._delivery(claim))
             except EvaluationError as error:
                 outcomes[claim.seq] = MapFailed(f"map: {error}")
+        rest: set[int] = set()
+        if consent_only:
+            pairs = zip(claims, deliveries, strict=True)
+            rest = {claim.seq for claim, each in pairs if each.record is not None or each.map_error}
+            deliveries = [replace(each, record=None, map_error=None) for each in deliveries]
         sent = [claim for claim in claims if claim.seq not in outcomes]
         if sent:
             results = await self._send_or_split(deliveries)
-            outcomes |= {claim.seq: sound(each) for claim, each in zip(sent, results, strict=True)}
+            for claim, delivery, result in zip(sent, deliveries, results, strict=True):
+                outcomes[claim.seq] = await self._concluded(delivery, sound(result))
         duration = self._clock.monotonic() - begun
-        return [Result(claim, outcomes[claim.seq], started, duration) for claim in claims]
+        return [
+            Result(claim, outcomes[claim.seq], started, duration, claim.seq in rest)
+            for claim in claims
+        ]
 
-    def _delivery(self, claim: Claim) -> Delivery:
-        mapping = self._config.map
+    async def _delivery(self, claim: Claim) -> Delivery:
+        """The delivery. Raises EvaluationError where nothing of it can be sent."""
         event = claim.event
-        record = mapping.record(event, claim.opted_out) if mapping else event.to_dict()
-        return Delivery(event.id, event, record, claim.attempt, claim.replayed, claim.stale)
+        plain = Delivery(event.id, event, None, claim.attempt, claim.replayed, claim.stale)
+        if not self._config.takes_consent(event):
+            return replace(plain, record=self._record(claim))
+        word = await self._last_word(event.data["mobile"]) or event.data["consent"]
+        plain = replace(plain, last_word=word)
+        try:
+            matches = self._config.matches(event, claim.opted_out)
+        except EvaluationError as error:
+            return replace(plain, map_error=f"when: {error}")
+        try:
+            return replace(plain, record=self._record(claim)) if matches else plain
+        except EvaluationError as error:
+            return replace(plain, map_error=f"map: {error}")
+
+    def _record(self, claim: Claim) -> dict[str, Any]:
+        mapping, event = self._config.map, claim.event
+        return mapping.record(event, claim.opted_out) if mapping else event.to_dict()
+
+    async def _concluded(self, delivery: Delivery, outcome: Outcome) -> Outcome:
+        """The outcome, with what the sink cannot know of a word of consent."""
+        if delivery.last_word is None:
+            return outcome
+        written = isinstance(outcome, Delivered) or outcome.consent
+        if written and await self._last_word(delivery.event.data["mobile"]) not in (
+            delivery.last_word,
+            None,
+        ):
+            return Retry("the number said another word of consent while this was written")
+        if delivery.map_error and isinstance(outcome, Delivered):
+            return MapFailed(delivery.map_error, consent=True)
+        return outcome
 
     async def _send_or_split(self, deliveries: Sequence[Delivery]) -> list[Outcome]:
         """A batch that is refused as a whole goes again one by one, to find the bad record."""

@@ -48,6 +48,7 @@ class Hold:
         self._active = ActiveClock(clock, state.active)
         self._begun = state.active
         self._changed = asyncio.Event()
+        self._closed_to_consent = False
         # When all halts are over, by the clock that cannot jump.
         self._over_at = clock.monotonic() + planned(state)
 
@@ -66,6 +67,20 @@ class Hold:
     @property
     def breaker_open(self) -> bool:
         return self._state.breaker_open
+
+    @property
+    def open_to_consent(self) -> bool:
+        """Whether words of consent may be sent though the sink is paused.
+
+        What paused it may concern other fields, or other records. One that fails closes it until
+        the next probe.
+        """
+        halted_otherwise = self.paused_by_operator or self.parked or self.breaker_open
+        return self.paused and not halted_otherwise and not self._closed_to_consent
+
+    def close_to_consent(self) -> None:
+        """A word of consent could not be written either."""
+        self._closed_to_consent = True
 
     def left(self) -> float:
         """Seconds for which the sink is not to be tried; 0 when it is."""
@@ -108,6 +123,7 @@ class Hold:
             self._log.log(logging.INFO if by_operator else logging.ERROR, "paused: %s", reason)
         elif self._state.paused == reason and seconds <= self.left() + NEWS:
             return  # the next record of a batch, with the same to say
+        self._closed_to_consent = False
         self._state.paused = reason
         self._state.paused_by_operator = by_operator
         self._state.probe_at = self.after(seconds)

@@ -47,3 +47,11 @@ class Lane:
             claimed = await self._depot.claim(self._limit, urgent=True)
             self.waiting |= claimed.more
             await self._trips.make(claimed.claims)
+
+    async def deliver_consent(self) -> None:
+        """Send the words of consent alone, while the sink is paused but open to them."""
+        while self._hold.open_to_consent:
+            claims = await self._depot.claim_consent(self._limit)
+            if not claims:
+                return
+            await self._trips.make(claims, consent_only=True)

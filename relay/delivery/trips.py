@@ -10,7 +10,7 @@ from relay.delivery.dispatch import Dispatch, Result
 from relay.delivery.hold import Hold
 from relay.delivery.lessons import Lessons
 from relay.delivery.verdict import Judge
-from relay.outcome import word_of
+from relay.outcome import Delivered, Reject, word_of
 from relay.store import Claim
 from relay.telemetry.tally import Deliveries
 
@@ -40,19 +40,23 @@ class Trips:
         self._home.set()
         self.tally = Deliveries()
 
-    async def make(self, claims: Sequence[Claim], *, trial: bool = False) -> list[Result]:
-        """Send a batch and write how it ended; while the sink is halted, only as a `trial`.
+    async def make(
+        self, claims: Sequence[Claim], *, trial: bool = False, consent_only: bool = False
+    ) -> list[Result]:
+        """Send a batch and write how it ended.
 
+        While the sink is halted, only as a `trial`, or `consent_only`: no more than the words of
+        consent, which say nothing of what has halted it.
         What is cancelled stays in flight: the store puts it back when it is closed.
         """
-        if not claims or (self._hold.left() and not trial):
+        if not claims or (self._hold.left() and not trial and not consent_only):
             await self._depot.put_back(claims)
             return []
         self._under_way += 1
         self._home.clear()
         try:
-            results = await self._dispatch.send(claims)
-            await self._conclude(results, trial=trial)
+            results = await self._dispatch.send(claims, consent_only=consent_only)
+            await self._conclude(results, trial=trial, consent_only=consent_only)
             return results
         finally:
             self._under_way -= 1
@@ -63,8 +67,13 @@ class Trips:
         """Return when none is under way."""
         await self._home.wait()
 
-    async def _conclude(self, results: Sequence[Result], *, trial: bool) -> None:
-        settlements = [self._judge.settlement(result, trial=trial) for result in results]
+    async def _conclude(
+        self, results: Sequence[Result], *, trial: bool, consent_only: bool
+    ) -> None:
+        settlements = [
+            self._judge.settlement(result, trial=trial, consent_only=consent_only)
+            for result in results
+        ]
         await self._depot.settle(settlements)
         now = self._clock.now()
         verbose = self._log.isEnabledFor(logging.DEBUG)
@@ -72,7 +81,10 @@ class Trips:
             self.tally.concluded(result, settlement, now)
             if verbose:
                 self._tell(result, settlement.error)
-            await self._lessons.learn(result, trial=trial)
+            if not consent_only:
+                await self._lessons.learn(result, trial=trial)
+            elif not isinstance(result.outcome, Delivered | Reject):
+                self._hold.close_to_consent()
 
     def _tell(self, result: Result, error: str | None) -> None:
         outcome = ": ".join(filter(None, (word_of(result.outcome), error)))

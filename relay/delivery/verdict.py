@@ -26,12 +26,19 @@ class Judge:
             config.retry.initial, config.retry.max, config.retry.attempts, config.retry.window
         )
 
-    def settlement(self, result: Result, *, trial: bool) -> Settlement:
+    def settlement(self, result: Result, *, trial: bool, consent_only: bool = False) -> Settlement:
         """How the claim ends. A `trial` costs no attempt, and the next one takes another."""
         claim, outcome = result.claim, result.outcome
+        if consent_only and not _ends(result):
+            return replace(put_back(claim), consent=isinstance(outcome, Delivered))
         if isinstance(outcome, Delivered):
             return Settlement(claim.sink, claim.seq, State.DELIVERED, reference=outcome.reference)
-        settlement = replace(put_back(claim), error=outcome.reason, attempt=_attempt(result))
+        settlement = replace(
+            put_back(claim),
+            error=outcome.reason,
+            attempt=_attempt(result),
+            consent=outcome.consent,
+        )
         if isinstance(outcome, Pause):
             return settlement
         if trial:
@@ -52,6 +59,13 @@ class Judge:
             wait = min(max(outcome.after, 0.0), LONGEST)
         due = self._hold.after(wait)
         return replace(settlement, state=State.WAITING, failed_at=failed_at, due=due)
+
+
+def _ends(result: Result) -> bool:
+    """Whether what became of a word of consent, sent alone, is the end of its delivery."""
+    return isinstance(result.outcome, Reject) or (
+        isinstance(result.outcome, Delivered) and not result.rest
+    )
 
 
 def put_back(claim: Claim) -> Settlement:

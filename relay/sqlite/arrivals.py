@@ -230,7 +230,7 @@ def _note_consent(connection: apsw.Connection, memory: Memory, fresh: Fresh) -> 
         " received = excluded.received",
         (contact, arrival.source, word, seq, arrival.callback.received),
     )
-    memory.any_consent = True
+    memory.consent_sources |= {arrival.source}
     if word == OPT_OUT:
         for name in arrival.deliveries:
             hurry(connection, memory, memory.sink(connection, name), contact, seq)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import apsw
 
+from relay.callbacks.consent import OPT_OUT
 from relay.event import Event
 from relay.sqlite import rows
 from relay.sqlite.arrivals import events_of
@@ -149,6 +150,28 @@ def claim_suspects(
     chosen = [row for row in free if row.strikes > 1][:1]
     if not chosen and not accused:
         chosen = [row for row in free if first_of_contact[row.contact] is row][:limit]
+    _take(connection, memory, sink, chosen)
+    return _claims(connection, memory, sink, chosen)
+
+
+def claim_consent(
+    connection: apsw.Connection, memory: Memory, name: str, limit: int
+) -> list[Claim]:
+    """Take open opt-outs that the sink has not accepted, whatever is older of their contact."""
+    sink = memory.sink(connection, name)
+    found = _candidates(
+        connection,
+        "FROM (SELECT * FROM deliveries INDEXED BY deliveries_pending"
+        " WHERE sink = ?1 AND urgent = 1 AND state = 0"
+        " UNION ALL SELECT * FROM deliveries INDEXED BY deliveries_held"
+        " WHERE sink = ?1 AND urgent = 1 AND state IN (2, 3))"
+        " d WHERE EXISTS (SELECT 1 FROM words w WHERE w.seq = d.seq AND w.word = ?2)"
+        " AND NOT EXISTS (SELECT 1 FROM words_accepted a WHERE a.seq = d.seq AND a.sink = ?1)"
+        " ORDER BY seq LIMIT ?3",
+        (sink, OPT_OUT, limit + len(memory.flying[sink])),
+    )
+    free = {row.contact: row for row in reversed(found) if row.contact not in memory.busy[sink]}
+    chosen = sorted(free.values())[:limit]
     _take(connection, memory, sink, chosen)
     return _claims(connection, memory, sink, chosen)
 

@@ -33,7 +33,8 @@ class Memory:
     last_seq: int = 0
     last_time: int = LATER_THAN_ALL
     """When deliveries were last claimed or settled, by the clock on the wall."""
-    any_consent: bool = False
+    consent_sources: frozenset[str] = frozenset()
+    """The sources to which any contact has ever said a word of consent."""
     sink_ids: dict[str, int] = field(default_factory=dict)
     sink_names: dict[int, str] = field(default_factory=dict)
     cursors: dict[int, int] = field(default_factory=dict)
@@ -63,7 +64,8 @@ class Memory:
             connection, "SELECT value FROM meta WHERE name = 'contact_key'"
         )
         self.last_seq = rows.value(connection, LAST_SEQ)
-        self.any_consent = bool(rows.value(connection, "SELECT EXISTS (SELECT 1 FROM consents)"))
+        sources = rows.every(connection, "SELECT DISTINCT source FROM consents")
+        self.consent_sources = frozenset(source for (source,) in sources)
         found = rows.every(connection, "SELECT name, id, cursor FROM sinks")
         self.sink_ids = {name: number for name, number, _ in found}
         self.sink_names = {number: name for name, number, _ in found}
@@ -87,6 +89,10 @@ class Memory:
         )
         self.changes.clear()
         self.wake.clear()
+
+    @property
+    def any_consent(self) -> bool:
+        return bool(self.consent_sources)
 
     def contact(self, source: str, mobile: str) -> int:
         """The contact's number in the store: a keyed hash, 63 bits."""

@@ -78,6 +78,17 @@ def sink_counts(connection: apsw.Connection) -> dict[str, SinkCounts]:
     return {name: SinkCounts(*counts) for name, *counts in found}
 
 
+def last_word(connection: apsw.Connection, contacts: Sequence[int]) -> str | None:
+    """The latest word of these contacts, which have one number at several sources."""
+    word: str | None = rows.value(
+        connection,
+        "SELECT word FROM consents WHERE contact IN (SELECT value FROM json_each(?))"
+        " ORDER BY seq DESC LIMIT 1",
+        (rows.array(contacts),),
+    )
+    return word
+
+
 def opted_out(connection: apsw.Connection, contact: int) -> bool:
     return bool(
         _number(

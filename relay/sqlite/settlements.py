@@ -37,9 +37,10 @@ def settle(
             if settlement.state != State.DELIVERED:
                 _settle_other(connection, memory, sink, settlement, now)
         unblock(connection, memory, sink, [contact for _, contact in landed])
-        if memory.any_consent and delivered:
-            note_accepted(connection, sink, [each.seq for each, _ in delivered], now)
-            _follow_up(connection, memory, sink, delivered)
+        accepted = [item for item in landed if item[0].state == State.DELIVERED or item[0].consent]
+        if memory.any_consent and accepted:
+            note_accepted(connection, sink, [each.seq for each, _ in accepted], now)
+            _follow_up(connection, memory, sink, accepted)
 
 
 def _settle_delivered(

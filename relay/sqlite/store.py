@@ -235,6 +235,11 @@ class SqliteStore(Upkeep):
             self._reused_ids.note(arrival.source, receipt)
         return receipt
 
+    async def last_word(self, mobile: str) -> str | None:
+        """As in Store."""
+        contacts = [self._memory.contact(source, mobile) for source in self._memory.consent_sources]
+        return await self._read(reads.last_word, contacts) if contacts else None
+
     async def opted_out(self, source: str, mobile: str) -> bool:
         """As in Store."""
         if not self._memory.any_consent:
@@ -254,6 +259,10 @@ class SqliteStore(Upkeep):
             limit,
             self._now(),
         )
+
+    async def claim_consent(self, sink: str, limit: int) -> list[Claim]:
+        """As in Store."""
+        return await self._write(claims.claim_consent, self._memory, sink, limit)
 
     async def claim_suspects(
         self, sink: str, limit: int = 1, *, accused: bool = False

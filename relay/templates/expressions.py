@@ -41,6 +41,7 @@ __all__ = [
 ]
 
 MARKS = ("{{", "{%", "{#")
+OPTED_OUT = "`opted_out` is known to the sink's own `when` and `map` alone"
 BLANK_CONSTANT = "is a blank text: write null to clear the field, or leave the key out"
 Producer = abc.Callable[[Variables], Any]
 """Makes one value of a record; ABSENT leaves its key out."""
@@ -62,7 +63,7 @@ class Compiled(NamedTuple):
 
 
 class Condition:
-    """A `when`."""
+    """A `when`. In a sink's options it is a pydantic field type."""
 
     def __init__(self, sandbox: Sandbox, compiled: Compiled) -> None:
         self._sandbox = sandbox
@@ -71,6 +72,21 @@ class Condition:
     def matches(self, event: Event, opted_out: bool = False) -> bool:
         """Whether the sink gets the event. Raises EvaluationError."""
         return bool(evaluate(self._sandbox, self._root, variables_of(event, opted_out)))
+
+    def __repr__(self) -> str:
+        return "Condition(…)"
+
+    @classmethod
+    def __get_pydantic_core_schema__(
+        cls, source: Any, handler: pydantic.GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
+        return core_schema.with_info_plain_validator_function(_condition_field)
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, schema: core_schema.CoreSchema, handler: pydantic.GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        return {"type": "string"}
 
 
 class Mapping:
@@ -266,6 +282,20 @@ def produce_list(producers: list[Producer], variables: Variables) -> list[Any]:
     return [value for value in values if not isinstance(value, Undefined)]
 
 
+def _condition_field(value: Any, info: core_schema.ValidationInfo) -> Condition:
+    if isinstance(value, Condition):
+        return value
+    if not isinstance(value, str):
+        raise PydanticCustomError("relay_text", "should be text")
+    try:
+        condition = _environment(info).condition(value)
+    except ExpressionError as error:
+        raise _field_error(str(error)) from None
+    if condition.uses_opted_out:
+        raise _field_error(OPTED_OUT)
+    return condition
+
+
 def _template_field(value: Any, info: core_schema.ValidationInfo) -> Template:
     if isinstance(value, Template):
         return value
@@ -286,7 +316,7 @@ def _producer_field(value: Any, info: core_schema.ValidationInfo) -> Producer:
     for mistake in building.mistakes:
         raise _field_error(": ".join(filter(None, (dotted(mistake.location), mistake.message))))
     if building.uses_opted_out:
-        raise _field_error("`opted_out` is known to the sink's own `when` and `map` alone")
+        raise _field_error(OPTED_OUT)
     return producer
 
 
