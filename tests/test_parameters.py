@@ -1,16 +1,20 @@
 """Parameters out of queries and bodies, whatever state they are in."""
 
 import contextlib
-from urllib.parse import urlencode
+import time
+from urllib.parse import unquote_to_bytes, urlencode
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from relay.callbacks.callback import Callback
+from relay.callbacks.coding import decode
 from relay.callbacks.parameters import MAX_PARAMETERS, NotUnderstood, parameters
+from relay.web.protocol import MAX_BODY
 
 FORM = "application/x-www-form-urlencoded"
+MULTIPART = "multipart/form-data; boundary=xyz"
 
 
 def callback(query: bytes = b"", body: bytes = b"", content_type: str = "") -> Callback:
@@ -147,6 +151,46 @@ def test_a_charset_that_is_declared_is_heeded(charset, raw, expected):
     assert read(b"", part(raw, of_part) + b"--xyz--\r\n", MULTIPART) == [("a", expected)]
 
 
+@given(st.text("%uU0aFgé +").map(lambda text: text.encode("latin-1").replace(b"%u", b"%U")))
+def test_percent_encoding_is_undone_as_the_library_does_it(raw):
+    ((_, value),) = read(b"=" + raw)
+    assert value == decode(unquote_to_bytes(raw.replace(b"+", b" ")))
+
+
+NESTED = b'{"a": {"b": [%s]}}'
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type"),
+    [
+        (b'{"a": [' + b"[]," * 80_000 + b"1]}", "application/json"),
+        (b'{"a": [' + b"{}," * 80_000 + b"1]}", "application/json"),
+        (b'{"a": [' + b"1," * 120_000 + b"1]}", "application/json"),
+        (NESTED % (b'{"c": 1},' * 28_000 + b"1"), "application/json"),
+        (NESTED % (b"[]," * 80_000 + b"1"), "application/json"),
+        (b"{" + b'"a":1,' * 42_000 + b'"a":1}', "application/json"),
+        (b"--xyz\r\nA: b\r\n\r\n\r\n" * 15_000 + b"--xyz--", MULTIPART),
+        (b"a=" + b"%u0041x" * 37_000, FORM),
+        (b"a=" + b"%u" * 130_000, FORM),
+        (b"a=" + b"%41" * 87_000, FORM),
+        (b"a=" + b"%uD83D" * 43_000, FORM),
+    ],
+    ids=[
+        *("empty lists", "empty objects", "a list", "nested objects", "nested lists", "members"),
+        *("parts", "escapes", "signs", "bytes", "half pairs"),
+    ],
+)
+def test_no_body_holds_the_loop_for_fifty_milliseconds(body, content_type):
+    assert len(body) <= MAX_BODY
+    times = []
+    for _ in range(5):
+        begun = time.process_time()
+        with contextlib.suppress(NotUnderstood):
+            read(b"", body, content_type)
+        times.append(time.process_time() - begun)
+    assert min(times) < 0.05
+
+
 def test_the_query_comes_before_the_body():
     assert read(b"a=1", b"a=2&b=3", FORM) == [("a", "1"), ("a", "2"), ("b", "3")]
 
@@ -193,9 +237,6 @@ def test_json_is_known_also_under_a_wrong_type():
 def test_of_two_types_the_first_counts(other):
     assert read(b"", b"a=1", f"{FORM}, {other}") == [("a", "1")]
     assert read(b"", b'{"a": "1"}', f"application/json, {other}") == [("a", "1")]
-
-
-MULTIPART = "multipart/form-data; boundary=xyz"
 
 
 ENCODED_PART = b'form-data; name="a"\r\nContent-Transfer-Encoding: base64'

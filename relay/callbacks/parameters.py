@@ -4,7 +4,6 @@ import json
 import logging
 import re
 from typing import Any
-from urllib.parse import unquote_to_bytes
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
@@ -15,12 +14,23 @@ from relay.callbacks.coding import BrokenBody, as_utf8, charset_of, decode, unpa
 __all__ = ["MAX_PARAMETERS", "NotUnderstood", "Pairs", "parameters"]
 
 MAX_PARAMETERS = 1_000
+MAX_CONTAINERS = 5_000
+"""Objects and lists of a JSON body: each takes the time of a hundred characters. Brackets within
+texts are counted along with them.
+"""
 PLAIN_TRANSFER = (b"7bit", b"8bit", b"binary")
 
 # `%u20AC`, as JavaScript's escape() and ASP write it; characters above U+FFFF are pairs of them.
 _ESCAPES = re.compile(
     "((?:%u[dD][89abAB][0-9a-fA-F]{2}%u[dD][c-fC-F][0-9a-fA-F]{2}|%u(?![dD][89a-fA-F])[0-9a-fA-F]{4})+)"
 )
+ESCAPE = len("%u20AC")
+_PERCENT = re.compile(rb"%([0-9a-fA-F]{2})")
+_BYTES = {
+    f"{high}{low}".encode(): bytes.fromhex(high + low)
+    for high in "0123456789abcdefABCDEF"
+    for low in "0123456789abcdefABCDEF"
+}
 # No browser leaves these bytes as they are in a form.
 _LOOKS_LIKE_JSON = re.compile(rb"\s*(?:\{\s*[\"'}]|\[\s*[\"'{\]])")
 
@@ -75,16 +85,34 @@ def _unquote(text: str, charset: str | None) -> str:
     if "%u" not in text:
         return _unquote_bytes(text, charset)
     pieces = _ESCAPES.split(text)
-    pieces[::2] = [_unquote_bytes(piece, charset) for piece in pieces[::2]]
-    pieces[1::2] = [
-        bytes.fromhex(piece.replace("%u", "")).decode("utf-16-be") for piece in pieces[1::2]
-    ]
+    if not _is_literal("".join(pieces[::2])):
+        pieces[::2] = [_unquote_bytes(piece, charset) for piece in pieces[::2]]
+    pieces[1::2] = [_unescaped(piece) for piece in pieces[1::2]]
     return "".join(pieces)
 
 
+def _is_literal(text: str) -> bool:
+    return "%" not in text and text.isascii()
+
+
+def _unescaped(escapes: str) -> str:
+    if len(escapes) == ESCAPE:
+        return chr(int(escapes.removeprefix("%u"), 16))
+    return bytes.fromhex(escapes.replace("%u", "")).decode("utf-16-be")
+
+
 def _unquote_bytes(text: str, charset: str | None) -> str:
+    if _is_literal(text):
+        return text
     raw = text.encode("latin-1")
-    return decode(unquote_to_bytes(raw) if b"%" in raw else raw, charset)
+    return decode(_percent_decoded(raw) if b"%" in raw else raw, charset)
+
+
+def _percent_decoded(raw: bytes) -> bytes:
+    """As `urllib.parse.unquote_to_bytes`, which takes long over `%` that encode nothing."""
+    pieces = _PERCENT.split(raw)
+    pieces[1::2] = [_BYTES[digits] for digits in pieces[1::2]]
+    return b"".join(pieces)
 
 
 def _body(body: bytes, content_type: str) -> Pairs:
@@ -113,6 +141,8 @@ def _json(body: bytes, charset: str | None) -> Pairs:
     text = decode(body, charset).strip()
     if text in ("", "null"):
         return []
+    if text.count("[") + text.count("{") > MAX_CONTAINERS:
+        raise NotUnderstood(f"more than {MAX_CONTAINERS} objects and lists in the JSON body")
     try:
         members = json.loads(
             text,
@@ -123,6 +153,7 @@ def _json(body: bytes, charset: str | None) -> Pairs:
         )
         if not isinstance(members, _Members):
             raise BrokenBody("the JSON body is not an object")
+        _check_count(sum(len(value) if type(value) is list else 1 for _, value in members))
         return [
             (_well_formed(name), _well_formed(_scalar(item)))
             for name, value in members
@@ -186,6 +217,7 @@ class _Parts:
     def __init__(self) -> None:
         self.found: Pairs = []
         self.ended = False
+        self._begun = 0
         self._header = bytearray()
         self._value = bytearray()
         self._data = bytearray()
@@ -204,6 +236,8 @@ class _Parts:
         }
 
     def _begin(self) -> None:
+        self._begun += 1
+        _check_count(self._begun)
         self._name, self._content_type = None, ""
         self._data.clear()
 
