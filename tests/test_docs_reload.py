@@ -9,7 +9,7 @@ import pytest
 from relay import process
 from relay.cli import main
 from relay.cli.run import run
-from relay.configuration import lastvalid, standing
+from relay.configuration import kept, standing
 from relay.telemetry.metrics import FACTS
 
 TEXT = (Path(__file__).parent.parent / "docs/operations.md").read_text()
@@ -23,7 +23,7 @@ def test_each_relay_command_is_one():
     named = [
         line.split()[2:] for block in BLOCKS for line in block.splitlines() if "sudo relay" in line
     ]
-    named += [each.split()[1:] for each in re.findall(r"`(relay [a-z ]+)`", SECTION)]
+    named += [each.split()[1:] for each in re.findall(r"`(relay [a-z -]+)`", SECTION)]
     assert len(named) > 2
     for words in named:
         command = main
@@ -39,7 +39,7 @@ def test_the_states_are_those_that_there_are():
 
 
 def test_the_copy_has_the_name_that_it_says():
-    assert f"`relay.db{lastvalid.SUFFIX}`" in SECTION
+    assert f"`relay.db{kept.SUFFIX}`" in SECTION
 
 
 def test_the_metric_is_one():
