@@ -1,8 +1,20 @@
-"""The folder: made with those above it, and its names brought to disk."""
+"""The folder: made with those above it, its names brought to disk, its files opened and replaced.
+
+It may be another user's than who looks into it: root's commands do. Such a user can plant links.
+"""
 
 import contextlib
+import errno
 import os
+import stat
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
+
+from relay import ownership
+
+TRIES = 100
+"""How often a name is cleared that another process fills again and again."""
 
 
 def make(folder: Path) -> None:
@@ -22,13 +34,86 @@ def existing(path: Path) -> Path:
 
 def sync(folder: Path) -> None:
     """Bring the names in a folder to disk: of files that were made, renamed or removed there."""
+    with opened(folder) as descriptor:
+        os.fsync(descriptor)
+
+
+@contextlib.contextmanager
+def opened(folder: Path) -> Iterator[int]:
+    """A folder's descriptor, by which its names are reached wherever the path may lead by then."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        os.fsync(descriptor)
+        yield descriptor
     finally:
         os.close(descriptor)
 
 
 def private(path: str, flags: int) -> int:
-    """An opener for files that hold contacts' data."""
-    return os.open(path, flags, 0o640)
+    """An opener for files that hold contacts' data, and for reading them again.
+
+    It opens plain files only, and waits for nobody, as a pipe would have it. In another user's
+    folder root follows no link, and takes no file that has another name, too.
+    """
+    return _open(path, flags, 0o640)
+
+
+def reading(path: Path) -> BinaryIO:
+    """Such a file, to be read. Raises OSError."""
+    return open(path, "rb", opener=private)
+
+
+def content(path: Path) -> bytes:
+    """What is in it. Raises OSError."""
+    with reading(path) as file:
+        return file.read()
+
+
+def _open(path: str, flags: int, mode: int) -> int:
+    strict = ownership.is_root() and os.stat(os.path.dirname(path) or ".").st_uid != 0  # noqa: PTH116,PTH120
+    more = os.O_NONBLOCK | os.O_CLOEXEC | (os.O_NOFOLLOW if strict else 0)
+    descriptor = os.open(path, flags & ~os.O_TRUNC | more, mode)
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "this is no plain file", path)
+    if strict and found.st_nlink > 1:
+        os.close(descriptor)
+        raise OSError(errno.EMLINK, "root opens no file here that has another name, too", path)
+    if flags & os.O_TRUNC:
+        os.ftruncate(descriptor, 0)
+    return descriptor
+
+
+def new(name: str, folder: int, mode: int) -> int:
+    """An empty file that is nobody else's, open to be read and written, in an open folder.
+
+    What has that name is removed, and never opened: a kill may have left it, or somebody a link.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    for _ in range(TRIES):
+        with contextlib.suppress(FileExistsError):
+            return os.open(name, flags, mode, dir_fd=folder)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=folder)
+    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), name)
+
+
+@contextlib.contextmanager
+def replaced(path: Path, mode: int = 0o640) -> Iterator[BinaryIO]:
+    """A file to be written, which takes the place of `path` once the block ends well.
+
+    It is on disk then, whole. Where the block or the disk fails, what was there stays as it is.
+    """
+    name = f"{path.name}.new"
+    with opened(path.parent) as folder:
+        with open(new(name, folder, mode), "wb") as file:
+            try:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+                os.rename(name, path.name, src_dir_fd=folder, dst_dir_fd=folder)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    os.unlink(name, dir_fd=folder)
+                raise
+        os.fsync(folder)

@@ -4,9 +4,9 @@ import asyncio
 import contextlib
 import json
 import logging
+import os
 import shutil
 import stat
-from pathlib import Path
 from typing import NamedTuple
 
 import apsw
@@ -214,10 +214,10 @@ def test_what_comes_to_be_there_meanwhile_is_not_overwritten_either(tmp_path):
 
 @pytest.mark.parametrize("taken", [False, True])
 def test_a_disk_without_links_takes_copies_too(tmp_path, monkeypatch, taken):
-    def refuse(*_):
+    def refuse(*_, **__):
         raise PermissionError(1, "Operation not permitted")
 
-    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    monkeypatch.setattr(os, "link", refuse)
     make_older(tmp_path / "relay.db")
     target = tmp_path / "copy.db"
     if taken:

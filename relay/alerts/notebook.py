@@ -22,7 +22,7 @@ class Notebook:
     def read(self) -> dict[str, Any]:
         """What was written last; nothing where that is not there or makes no sense."""
         try:
-            self._written = self._path.read_bytes()
+            self._written = folder.content(self._path)
             kept = orjson.loads(self._written)
         except (OSError, ValueError):
             return {}
@@ -33,11 +33,9 @@ class Notebook:
         text = orjson.dumps(kept)
         if text == self._written:
             return
-        beside = self._path.with_name(self._path.name + ".new")
         try:
-            with open(beside, "wb", opener=folder.private) as file:
+            with folder.replaced(self._path) as file:
                 file.write(text)
-            beside.replace(self._path)
         except OSError as error:
             if error.strerror != self._trouble:
                 log.warning("what was told cannot be written down: %s", error.strerror)

@@ -1,16 +1,19 @@
 """`relay backup`: a copy of the store, made while the relay runs."""
 
 import contextlib
+import os
 from pathlib import Path
 
 import click
 
+from relay import ownership
 from relay.cli import client, options
 from relay.cli.output import count, print_json, progress
 from relay.configuration.config import Config
 from relay.sqlite import reads
-from relay.sqlite.backup import back_up, spilled
+from relay.sqlite.backup import fill, new_copy, spilled
 from relay.sqlite.connection import look_into
+from relay.sqlite.descriptors import connected
 from relay.units import size_text
 
 
@@ -24,18 +27,20 @@ def backup(config: Config, file: Path, as_json: bool) -> None:
     Callbacks that wait in the spill are in the copy, too. It is checked, and on disk, before it
     has its name. A file that is there already is not overwritten.
     """
-    store = client.store_file(config)
-    file = file.absolute()
-    with contextlib.closing(look_into(store)) as source, progress(None, "copying") as bar:
+    store, file = client.store_file(config), file.absolute()
+    if ownership.owner_of(file.parent) == ownership.owner_of(store):
+        client.become_owner(store)
+    with new_copy(file) as copy, ownership.acting_for(store), progress(None, "copying") as bar:
 
         def show(done: int, total: int) -> None:
             what = "copying" if done < total else "checking"
             bar.update(bar.task_ids[0], completed=done, total=total, description=what)
 
-        back_up(source, file, config.store_fallback, show)
-    with contextlib.closing(look_into(file)) as copy:
-        events, waiting = reads.event_count(copy), sum(1 for _ in spilled(copy))
-    size = file.stat().st_size
+        with contextlib.closing(look_into(store)) as source:
+            fill(copy, source, config.store_fallback, show)
+        with connected(copy.descriptor) as made:
+            events, waiting = reads.event_count(made), sum(1 for _ in spilled(made))
+        size = os.fstat(copy.descriptor).st_size
     if as_json:
         print_json({"file": str(file), "events": events, "spilled": waiting, "bytes": size})
         return

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,7 +11,7 @@ import click
 import httpx
 import orjson
 
-from relay import control, folder
+from relay import control, folder, ownership
 from relay.callbacks.intake import Intake
 from relay.clock import SystemClock
 from relay.configuration.accounts import user_name
@@ -87,14 +86,8 @@ def has_store(config: Config) -> bool:
 
 
 def become_owner(path: Path) -> None:
-    """Give up root for the owner of the store, so that no file of it ends up as root's."""
-    if os.geteuid() != 0:
-        return
-    owner = folder.existing(path).stat()
-    if owner.st_uid != 0:
-        os.setgroups([])
-        os.setegid(owner.st_gid)
-        os.seteuid(owner.st_uid)
+    """Give up root for the owner of the store, who may have planted links beside it."""
+    ownership.give_up_root(path)
 
 
 def store_file(config: Config) -> Path:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from relay import ownership
 from relay.cli import options
 from relay.cli.family import Family
 from relay.cli.output import print_json, print_table
@@ -73,6 +74,7 @@ def new(config: Config, name: str) -> None:
     if there := config.registry.sinks.get(name):
         raise click.ClickException(f"there is a plugin {name} already: {there.origin}")
     path = _folder(config) / f"{name}.py"
+    ownership.give_up_root(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with path.open("x") as file:

@@ -12,10 +12,11 @@ from typing import Any
 import click
 import uvloop
 
-from relay import process
+from relay import ownership, process
 from relay.anew import Kept
 from relay.cli import options
 from relay.configuration import lastvalid
+from relay.configuration.accounts import user_name
 from relay.configuration.config import Config, ConfigError
 from relay.configuration.standing import Standing
 from relay.configuration.vetting import unfit, vetted
@@ -45,7 +46,18 @@ def run(path: Path, verbose: bool) -> None:
         config = uvloop.run(_configuration(path, kept.listeners))
     except ConfigError as error:
         raise options.WrongConfiguration(str(error)) from error
+    _leave_files_to_owner(config)
     _run(_until_stopped(Standing(config), kept))
+
+
+def _leave_files_to_owner(config: Config) -> None:
+    """As root, work on the store's files as their owner: that user may have planted links there.
+
+    All else stays root's: a port below 1024, the secrets that a reload reads.
+    """
+    if isinstance(config.store, Path) and (owner := ownership.give_up_files(config.store)):
+        name = user_name(owner.user)
+        logger.warning("run as root; files are read and written as %s, the store's owner", name)
 
 
 def _run(work: Coroutine[Any, Any, None]) -> None:

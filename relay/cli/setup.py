@@ -2,10 +2,11 @@
 
 import asyncio
 import time
+from pathlib import Path
 
 import click
 
-from relay.cli import options
+from relay.cli import client, options
 from relay.cli.output import printable, progress
 from relay.clock import SystemClock
 from relay.configuration.config import Config, SinkConfig
@@ -31,6 +32,8 @@ def setup(config: Config, name: str, backfill_keys: bool) -> None:
     It says what it made, and what is left for you to do there. Run it again whenever you like: it
     makes only what is missing.
     """
+    if isinstance(config.store, Path):
+        client.become_owner(config.store)
     lines = asyncio.run(_set_up(_sink(config, name), backfill=backfill_keys))
     for line in lines or ["nothing to set up"]:
         click.echo(printable(line))

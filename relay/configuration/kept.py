@@ -8,6 +8,7 @@ from pathlib import Path
 
 import orjson
 
+from relay import folder
 from relay.configuration.mistake import ConfigError
 from relay.configuration.reading import Reading
 from relay.configuration.settings import DEFAULT_STORE, POSTGRESQL
@@ -33,7 +34,7 @@ def places(path: Path, environ: Mapping[str, str]) -> Iterator[Path]:
     head = _head(path)
     for place in found:
         with contextlib.suppress(OSError):
-            if place.read_bytes().startswith(head):
+            if folder.content(place).startswith(head):
                 yield place
 
 
@@ -46,7 +47,7 @@ def has_run_with(path: Path, environ: Mapping[str, str]) -> bool:
     """Whether the relay last started with relay.yaml as it is now."""
     with contextlib.suppress(OSError):
         expected = content(path, path.read_bytes())
-        return any(place.read_bytes() == expected for place in places(path, environ))
+        return any(folder.content(place) == expected for place in places(path, environ))
     return False
 
 
@@ -62,7 +63,7 @@ def _stores(path: Path, environ: Mapping[str, str]) -> Iterator[str]:
 
 
 def _age(place: Path) -> float:
-    return -place.stat().st_mtime
+    return -place.lstat().st_mtime
 
 
 def _head(path: Path) -> bytes:

@@ -6,13 +6,12 @@ night. Then callbacks go on being taken, and brought to the sinks that are as th
 
 import contextlib
 import logging
-import os
 import secrets
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from relay import folder
+from relay import folder, ownership
 from relay.configuration import kept
 from relay.configuration.config import Config, ConfigError, configured, registry_of
 from relay.configuration.plugins import Registry, plugin_name
@@ -33,8 +32,9 @@ def keep(config: Config) -> None:
     place = kept.place_beside(config.store)
     content = kept.content(config.path, config.text)
     try:
-        if not place.exists() or place.read_bytes() != content:
-            _write(place, content)
+        if not place.exists() or folder.content(place) != content:
+            with folder.replaced(place, 0o600) as file:
+                file.write(content)
     except OSError as error:
         log.warning("%s cannot be kept as the last valid configuration: %s", config.path, error)
 
@@ -42,10 +42,12 @@ def keep(config: Config) -> None:
 def load(path: Path, environ: Mapping[str, str], wrong: ConfigError, *, fill: bool) -> Config:
     """The last valid configuration in place of `path`, with which this is wrong.
 
-    Sinks are held back where they have changed since, or cannot be made any more. Raises `wrong`
-    where there is none.
+    Sinks are held back where they have changed since, or cannot be made any more. Root becomes the
+    owner of that file for good: it names the plugins that are run, and the service may write it.
+    Raises `wrong` where there is none.
     """
     for place in kept.places(path, environ):
+        ownership.give_up_root(place)
         with contextlib.suppress(ConfigError):
             return _salvaged(place, path, environ, wrong, fill=fill)
     raise wrong
@@ -121,18 +123,3 @@ def _unfit(reading: Reading, registry: Registry) -> tuple[dict[str, str], set[st
         if plugin in broken and plugin not in registry.sinks:
             unfit[name] = broken[plugin]
     return unfit, {str(each.location[1]) for each in of_sinks if each.location[2:3] not in MAKING}
-
-
-def _write(place: Path, content: bytes) -> None:
-    """Put the file there as a whole, or leave the old one."""
-    new = place.with_name(place.name + ".new")
-    with open(new, "wb", opener=_private) as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    new.replace(place)
-    folder.sync(place.parent)
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)

@@ -133,7 +133,7 @@ def _known(kind: type[NamedTuple], values: Mapping[str, Any]) -> dict[str, Any]:
 def count(path: Path) -> int:
     """How many lines stand in a spill, whoever has it; 0 where there is none."""
     try:
-        with path.open("rb") as file:
+        with folder.reading(path) as file:
             return sum(line.endswith(b"\n") for line in file)
     except FileNotFoundError:
         return 0
@@ -150,7 +150,7 @@ def count_if_readable(path: Path) -> int:
 def unreadable(path: Path) -> str:
     """Why it cannot be read; empty where it can, or is not there."""
     try:
-        with path.open("rb") as file:
+        with folder.reading(path) as file:
             file.read(1)
     except FileNotFoundError:
         return ""
@@ -240,16 +240,11 @@ class SpillFile:
             return
         log.critical("%s was deleted or replaced while the relay had it open", self.path)
         folder.make(self.path.parent)
-        new = self.path.with_name(f"{self.path.name}.new")
-        with open(new, "wb", opener=folder.private) as file:
+        with folder.replaced(self.path) as file:
             file.writelines(each.content for each in self._from(0, skip=True))
             if self.path.exists():
-                with self.path.open("rb") as other:
+                with folder.reading(self.path) as other:
                     file.writelines(line for line in other if line.endswith(b"\n"))
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(self.path)
-        folder.sync(self.path.parent)
         self.close()
         self._own()
         log.warning("%s is there again, with %d callbacks", self.path, self.lines)
@@ -485,18 +480,13 @@ def _free(path: Path) -> Path:
 def _without(path: Path, matches: Matches) -> int:
     """Write a file anew without the lines that match; return how many there were."""
     gone = 0
-    new = path.with_name(f"{path.name}.new")
-    with path.open("rb") as old, open(new, "wb", opener=folder.private) as file:
+    with folder.reading(path) as old, folder.replaced(path) as file:
         for line in itertools.chain.from_iterable(map(split, old)):
             record = decode(line)
             if matches(record.callback if record else _unread(line)):
                 gone += 1
             else:
                 file.write(line)
-        file.flush()
-        os.fsync(file.fileno())
-    new.replace(path)
-    folder.sync(path.parent)
     return gone
 
 

@@ -13,13 +13,14 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
 import apsw
 
 from relay import folder
-from relay.sqlite import rows
+from relay.sqlite import descriptors, rows
 from relay.store import StoreError
 from relay.units import size_text
 
@@ -33,7 +34,14 @@ PRAGMAS = (
     "journal_mode = OFF",  # the file has its name when it is whole
     "synchronous = OFF",  # _copy itself brings it to disk
     "cache_size = 16",  # pages are written as they come, and not all at the end
+    "temp_store = MEMORY",
 )
+
+ROLLBACK, JOURNAL_MODE = b"\1\1", 18
+"""What stands in a database's file, and where, if it has no log."""
+
+MAKING = ".{}.partial"
+"""What a copy is called while it is made."""
 
 RESERVE = 64 * 1024**2
 """Bytes that a copy leaves free on the store's own disk, for the callbacks that come meanwhile."""
@@ -42,6 +50,90 @@ log = logging.getLogger("relay.store")
 
 Progress = Callable[[int, int], None]
 """Told how many pages of how many are copied."""
+
+Connect = Callable[[], contextlib.AbstractContextManager[apsw.Connection]]
+
+
+class Partial:
+    """A copy that is being made beside its target, under a name that says so.
+
+    Its folder stays open, and so does the file: wherever the path to them leads by then.
+    """
+
+    def __init__(self, place: int, target: Path) -> None:
+        self._place = place
+        self._name = MAKING.format(target.name)
+        self.target = target
+        self.path = target.with_name(self._name)
+        self._remove_old()
+        self.descriptor = folder.new(self._name, place, 0o600)
+        try:
+            self._lock(self.descriptor)
+            if not self._is_in_place():
+                raise self._taken()
+        except StoreError:
+            os.close(self.descriptor)
+            raise
+
+    def connected(self) -> contextlib.closing[apsw.Connection]:
+        return contextlib.closing(descriptors.connect(self.path))
+
+    def take_name(self, name: str) -> None:
+        """Get its name, on disk. Raises FileExistsError where that is taken."""
+        place = self._place
+        try:
+            os.link(self._name, name, src_dir_fd=place, dst_dir_fd=place, follow_symlinks=False)
+        except FileExistsError:
+            raise
+        except OSError:  # a file system without links
+            if self._found(name) is not None:
+                raise FileExistsError(name) from None
+            os.rename(self._name, name, src_dir_fd=place, dst_dir_fd=place)
+        os.fsync(place)
+
+    def replace(self, name: str) -> None:
+        """Take the place of what has that name, on disk."""
+        os.rename(self._name, name, src_dir_fd=self._place, dst_dir_fd=self._place)
+        os.fsync(self._place)
+
+    def close(self) -> None:
+        """Remove the name that it had while it was made."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._name, dir_fd=self._place)
+        os.close(self.descriptor)
+
+    def _remove_old(self) -> None:
+        """Remove what a kill left."""
+        flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        try:
+            old = os.open(self._name, flags, dir_fd=self._place)
+        except OSError:  # it is not there, or it is no file of this user's
+            return
+        try:
+            self._lock(old)
+            os.unlink(self._name, dir_fd=self._place)
+        finally:
+            os.close(old)
+
+    def _lock(self, descriptor: int) -> None:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise self._taken() from None
+
+    def _is_in_place(self) -> bool:
+        """Whether no other process took it for an old one, before it was locked."""
+        found = self._found(self._name)
+        return found is not None and os.path.samestat(found, os.fstat(self.descriptor))
+
+    def _found(self, name: str) -> os.stat_result | None:
+        try:
+            return os.stat(name, dir_fd=self._place, follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+
+    def _taken(self) -> StoreError:
+        return StoreError(f"{self.target} is being made by another process")
 
 
 def back_up(
@@ -52,14 +144,33 @@ def back_up(
     Others may write to both meanwhile. Raises StoreError or OSError, and leaves nothing behind
     then.
     """
-    if target.exists():
+    with new_copy(target) as copy:
+        fill(copy, source, spill, progress)
+
+
+@contextlib.contextmanager
+def new_copy(target: Path) -> Iterator[Partial]:
+    """An empty file that is `target` once the block, which fills it, ends well.
+
+    Root's, if root makes it, whoever fills it. Raises FileExistsError, StoreError or OSError.
+    """
+    if os.path.lexists(target):
         raise FileExistsError(f"{target} is there already, and is not overwritten")
-    # The spill is opened first: what comes home after that is in the open file still.
-    with _opened(spill) as lines, copied(source, target, progress, lines) as partial:
+    with _partial(target) as copy:
+        yield copy
         try:
-            _name(partial, target)
+            copy.take_name(target.name)
         except FileExistsError:  # since a moment ago
             raise FileExistsError(f"{target} is there already, and is not overwritten") from None
+
+
+def fill(
+    copy: Partial, source: apsw.Connection, spill: Path, progress: Progress = lambda *_: None
+) -> None:
+    """Copy the store and its spill, checked and on disk, by the copy's descriptor alone."""
+    # The spill is opened first: what comes home after that is in the open file still.
+    with _opened(spill) as lines:
+        _copy(source, copy, partial(descriptors.connected, copy.descriptor), progress, lines)
 
 
 def back_up_before(source: apsw.Connection, store: Path, schema: int) -> Path:
@@ -71,12 +182,12 @@ def back_up_before(source: apsw.Connection, store: Path, schema: int) -> Path:
     target = before_schema(store, schema)
     log.warning("the store (%s) is copied before it changes", size_text(space_needed(source)))
     try:
-        with copied(source, target) as partial:
+        with copied(source, target) as copy:
             for name in _names(target):
                 with contextlib.suppress(FileExistsError):
-                    _name(partial, name)
+                    copy.take_name(name.name)
                     return name
-                if filecmp.cmp(partial, name, shallow=False):
+                if filecmp.cmp(copy.path, name, shallow=False):
                     return name
     except (StoreError, OSError) as error:
         raise StoreError(f"the store is not changed without a copy: {error}") from error
@@ -109,34 +220,27 @@ def space_needed(source: apsw.Connection) -> int:
 
 
 @contextlib.contextmanager
-def copied(
-    source: apsw.Connection,
-    target: Path,
-    progress: Progress = lambda *_: None,
-    lines: BinaryIO | None = None,
-) -> Iterator[Path]:
-    """A whole copy, on disk, under a name of its own; what the block does not rename is removed.
+def copied(source: apsw.Connection, target: Path) -> Iterator[Partial]:
+    """A whole copy, on disk, under a name of its own; what the block does not name is removed.
 
-    With the `lines` of a spill. Raises StoreError or OSError.
+    Raises StoreError or OSError.
     """
-    lines = lines or io.BytesIO()
-    _check_space(space_needed(source) + _size(lines), source, target.parent)
-    with _partial(target) as (partial, descriptor):
-        try:
-            _copy(source, partial, descriptor, progress, lines)
-        except apsw.FullError:
-            raise StoreError(f"{target} cannot be made: the disk is full") from None
-        except apsw.Error as error:
-            raise StoreError(f"{target} cannot be made: {error}") from error
-        os.fsync(descriptor)
-        yield partial
-        folder.sync(target.parent)
+    with _partial(target) as copy:
+        # Not by its descriptor: then each page would wait for Python, which is busy with callbacks.
+        _copy(source, copy, copy.connected, lambda *_: None, io.BytesIO())
+        yield copy
+
+
+@contextlib.contextmanager
+def _partial(target: Path) -> Iterator[Partial]:
+    with folder.opened(target.parent) as place, contextlib.closing(Partial(place, target)) as copy:
+        yield copy
 
 
 def _opened(spill: Path) -> BinaryIO:
     """Its lines; none where there is none."""
     try:
-        return spill.open("rb")
+        return folder.reading(spill)
     except FileNotFoundError:
         return io.BytesIO()
 
@@ -147,50 +251,52 @@ def _size(file: BinaryIO) -> int:
     return size
 
 
-@contextlib.contextmanager
-def _partial(target: Path) -> Iterator[tuple[Path, int]]:
-    """An empty file beside the target, for nobody else's eyes. One that a kill left is used again.
-
-    Its descriptor stays open until all is done: to close it would drop SQLite's locks.
-    """
-    partial = target.with_name(f".{target.name}.partial")
-    descriptor = os.open(partial, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise StoreError(f"{target} is being made by another process") from None
-        try:
-            os.truncate(descriptor, 0)
-            yield partial, descriptor
-        finally:
-            partial.unlink(missing_ok=True)
-    finally:
-        os.close(descriptor)
-
-
 def _copy(
     source: apsw.Connection,
-    partial: Path,
-    descriptor: int,
+    copy: Partial,
+    connected: Connect,
     progress: Progress,
     lines: BinaryIO,
 ) -> None:
-    with contextlib.closing(apsw.Connection(str(partial))) as copy:
-        for pragma in PRAGMAS:
-            rows.every(copy, f"PRAGMA {pragma}")
-        with _moment(source), copy.backup("main", source, "main") as backup:
-            while not backup.done:
-                backup.step(PAGES)
-                os.fdatasync(descriptor)
-                progress(backup.page_count - backup.remaining, backup.page_count)
-        rows.every(copy, "PRAGMA journal_mode = DELETE")  # one file, with nothing beside it
-        rows.every(copy, "PRAGMA journal_mode = OFF")
-        rows.every(copy, "DROP TABLE IF EXISTS spilled")  # of a backup that is put back
-        _put_spilled(lines, copy, descriptor)
-        found = rows.value(copy, "PRAGMA integrity_check(1)")
-        if found != "ok":
-            raise StoreError(f"the store is damaged: {found}")
+    """Copy it whole, checked, on disk."""
+    _check_space(space_needed(source) + _size(lines), source, copy)
+    try:
+        with connected() as connection:
+            _copy_pages(source, connection, copy.descriptor, progress)
+        # One file, with nothing beside it: these numbers said that it has a log.
+        os.pwrite(copy.descriptor, ROLLBACK, JOURNAL_MODE)
+        with connected() as connection:
+            _finish(connection, copy.descriptor, lines)
+    except apsw.FullError:
+        raise StoreError(f"{copy.target} cannot be made: the disk is full") from None
+    except apsw.Error as error:
+        raise StoreError(f"{copy.target} cannot be made: {error}") from error
+    os.fsync(copy.descriptor)
+
+
+def _copy_pages(
+    source: apsw.Connection, copy: apsw.Connection, descriptor: int, progress: Progress
+) -> None:
+    _configure(copy)
+    with _moment(source), copy.backup("main", source, "main") as backup:
+        while not backup.done:
+            backup.step(PAGES)
+            os.fdatasync(descriptor)
+            progress(backup.page_count - backup.remaining, backup.page_count)
+
+
+def _finish(copy: apsw.Connection, descriptor: int, lines: BinaryIO) -> None:
+    _configure(copy)
+    rows.every(copy, "DROP TABLE IF EXISTS spilled")  # of a backup that is put back
+    _put_spilled(lines, copy, descriptor)
+    found = rows.value(copy, "PRAGMA integrity_check(1)")
+    if found != "ok":
+        raise StoreError(f"the store is damaged: {found}")
+
+
+def _configure(copy: apsw.Connection) -> None:
+    for pragma in PRAGMAS:
+        rows.every(copy, f"PRAGMA {pragma}")
 
 
 def _put_spilled(lines: BinaryIO, copy: apsw.Connection, descriptor: int) -> None:
@@ -213,13 +319,13 @@ def _moment(source: apsw.Connection) -> Iterator[None]:
         rows.every(source, "ROLLBACK")
 
 
-def _check_space(needed: int, source: apsw.Connection, place: Path) -> None:
-    if Path(source.filename).stat().st_dev == place.stat().st_dev:
+def _check_space(needed: int, source: apsw.Connection, copy: Partial) -> None:
+    if Path(source.filename).stat().st_dev == os.fstat(copy.descriptor).st_dev:
         needed += RESERVE
-    free = shutil.disk_usage(place).free
+    free = shutil.disk_usage(copy.descriptor).free
     if free < needed:
         raise StoreError(
-            f"{place} has {size_text(free)} free, and a copy of the store needs"
+            f"{copy.target.parent} has {size_text(free)} free, and a copy of the store needs"
             f" {size_text(needed)}: make room there"
         )
 
@@ -228,15 +334,3 @@ def _names(target: Path) -> Iterator[Path]:
     yield target
     for number in itertools.count(1):
         yield target.with_name(f"{target.name}.{number}")
-
-
-def _name(partial: Path, target: Path) -> None:
-    """Give the copy its name. Raises FileExistsError where that is taken."""
-    try:
-        target.hardlink_to(partial)
-    except FileExistsError:
-        raise
-    except OSError:  # a file system without links
-        if target.exists():
-            raise FileExistsError(target) from None
-        partial.rename(target)

@@ -1,9 +1,11 @@
 """Opening the file: the lock, the pragmas, the schema."""
 
+import contextlib
 import fcntl
 import logging
 import os
 import secrets
+from collections.abc import Callable, Iterator
 from importlib import resources
 from pathlib import Path
 from typing import IO
@@ -11,7 +13,7 @@ from typing import IO
 import apsw
 
 from relay import folder
-from relay.sqlite import backup
+from relay.sqlite import backup, descriptors
 from relay.store import StoreError, StoreLocked, StoreNewer
 
 log = logging.getLogger("relay.store")
@@ -70,7 +72,7 @@ def connect_writer(path: Path, vfs: str | None = None) -> apsw.Connection:
         raise StoreError(f"SQLite {apsw.sqlite_lib_version()} has a bug that loses commits")
     if not path.exists():
         os.close(folder.private(str(path), os.O_CREAT | os.O_WRONLY))
-    connection = apsw.Connection(str(path), vfs=vfs)
+    connection = descriptors.connect(path, vfs=vfs)
     if not path.stat().st_size:
         _configure(connection, NEW_FILE_PRAGMAS)
     _configure(connection, WRITER_PRAGMAS)
@@ -102,7 +104,9 @@ def harden(connection: apsw.Connection, path: Path) -> None:
 
 def connect_reader(path: Path, vfs: str | None = None) -> apsw.Connection:
     """Open a connection that can only read."""
-    connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE, vfs=vfs)
+    connection = descriptors.connect(path, flags=apsw.SQLITE_OPEN_READWRITE, vfs=vfs)
+    if vfs == descriptors.NAME:  # without others there is no need to share the log's index
+        _configure(connection, ("locking_mode = EXCLUSIVE",))
     _configure(connection, READER_PRAGMAS)
     connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
     return connection
@@ -112,8 +116,22 @@ def look_into(path: Path) -> apsw.Connection:
     """Open a store to read it, whoever owns it. Raises StoreError where there is none."""
     if not path.exists():
         raise StoreError(f"there is no store {path}")
+    return _looked_into(path, path)
+
+
+@contextlib.contextmanager
+def look_into_held(path: Path) -> Iterator[Callable[[], apsw.Connection]]:
+    """Open the files of a store now, to read them in the block, maybe as another user by then.
+
+    Raises OSError, and StoreError when the connection is made.
+    """
+    with descriptors.held(path) as name:
+        yield lambda: _looked_into(path, Path(name), descriptors.NAME)
+
+
+def _looked_into(path: Path, place: Path, vfs: str | None = None) -> apsw.Connection:
     try:
-        connection = connect_reader(path)
+        connection = connect_reader(place, vfs)
         if connection.execute("PRAGMA user_version").get:
             return connection
     except apsw.Error as error:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import apsw
 
-from relay.sqlite import rows
+from relay.sqlite import descriptors, rows
 from relay.sqlite.memory import LAST_SEQ
 
 SAME_STORE = (
@@ -67,7 +67,7 @@ def write(words: LastWords, copy: Path) -> None:
     """Have them stand in the copy as if their events had come after its last one, and gone."""
     if not words.every:
         return
-    with closing(apsw.Connection(str(copy))) as connection:
+    with closing(descriptors.connect(copy)) as connection:
         rows.every(connection, "PRAGMA journal_mode = MEMORY")
         rows.every(connection, "PRAGMA synchronous = FULL")
         with connection:

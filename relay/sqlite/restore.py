@@ -5,7 +5,6 @@ takes it in, under the ids that the senders were told; the release that starts m
 """
 
 import contextlib
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -19,9 +18,9 @@ import apsw
 from relay import folder
 from relay.callbacks.callback import Callback
 from relay.fallback.spillfile import Spilled, SpillFile, decode, encode
-from relay.sqlite import changes, lastwords, reads, rows
+from relay.sqlite import changes, descriptors, lastwords, reads, rows
 from relay.sqlite.backup import copied, spilled
-from relay.sqlite.connection import connect_reader, lock, look_into
+from relay.sqlite.connection import connect_reader, lock
 
 # What was replayed as new is left out: it would be taken for an event of all sinks. What was
 # released after its contact had opted out stands before that, and is no later word of it.
@@ -57,8 +56,8 @@ class Restored:
     trouble: str | None = None
 
 
-def restore(copy: Path, store: Path, spill: Path, now: float) -> Restored:
-    """Have the store be as the copy is. Nothing is removed, and a kill at any step loses nothing.
+def restore(source: apsw.Connection, store: Path, spill: Path, now: float) -> Restored:
+    """Have the store be as the source is. Nothing is removed, and a kill at any step loses nothing.
 
     Raises StoreLocked while a relay runs, StoreError or OSError.
     """
@@ -66,19 +65,18 @@ def restore(copy: Path, store: Path, spill: Path, now: float) -> Restored:
     waiting = SpillFile(spill)
     with closing(lock(store)), closing(waiting):
         waiting.open()  # a relay that cannot open its store has this
-        with closing(look_into(copy)) as source, copied(source, store) as partial:
-            _owned_as(store if store.exists() else store.parent, partial)
+        with copied(source, store) as copy:
             if store.exists():
-                _keep_words(store, copy, partial, restored)
-            since = _since(store, copy, restored) if store.exists() else ()
+                _keep_words(store, copy.path, restored)
+            since = _since(store, copy.path, restored) if store.exists() else ()
             restored.since = _keep(chain(spilled(source), since), spill)
             if store.exists():
                 restored.aside = _put_aside(store, now)
-            partial.rename(store)
+            copy.replace(store.name)
     return restored
 
 
-def _keep_words(store: Path, copy: Path, partial: Path, restored: Restored) -> None:
+def _keep_words(store: Path, copy: Path, restored: Restored) -> None:
     """Have the new store know what was said since in events that are gone; as far as that goes."""
     try:
         with _beside(store, copy) as present:
@@ -86,9 +84,9 @@ def _keep_words(store: Path, copy: Path, partial: Path, restored: Restored) -> N
     except apsw.Error as error:
         restored.trouble = str(error)
     else:
-        lastwords.write(words, partial)
+        lastwords.write(words, copy)
         if older:
-            with closing(apsw.Connection(str(partial))) as connection:
+            with closing(descriptors.connect(copy)) as connection:
                 changes.note_spill_is_older(connection, older=True)
 
 
@@ -164,25 +162,17 @@ def _keep(lines: Iterable[bytes], spill: Path) -> int:
 
     Each callback stands there once, whatever a kill before has left.
     """
-    new = spill.with_name(f"{spill.name}.new")
     folder.make(spill.parent)
     seen: set[str] = set()
-    number = 0
-    with open(new, "wb", opener=folder.private) as file:
-        for line in _once(lines, seen):
+    lines = _once(lines, seen)
+    if (first := next(lines, None)) is None:
+        return 0
+    with folder.replaced(spill) as file:
+        for number, line in enumerate(chain([first], lines), start=1):  # noqa: B007
             file.write(line)
-            number += 1
         if spill.exists():
-            with spill.open("rb") as old:
+            with folder.reading(spill) as old:
                 file.writelines(_once(old, seen))
-        file.flush()
-        os.fsync(file.fileno())
-    if number:
-        _owned_as(spill if spill.exists() else spill.parent, new)
-        new.replace(spill)
-        folder.sync(spill.parent)
-    else:
-        new.unlink()
     return number
 
 
@@ -201,7 +191,7 @@ def _put_aside(store: Path, now: float) -> Path:
     aside = store.with_name(
         f"{store.name}.replaced-{datetime.fromtimestamp(now, UTC):%Y%m%dT%H%M%SZ}"
     )
-    with contextlib.suppress(apsw.Error), closing(apsw.Connection(str(store))) as present:
+    with contextlib.suppress(apsw.Error), closing(descriptors.connect(store)) as present:
         rows.every(present, "PRAGMA journal_mode = DELETE")
     for end in ("-wal", "-shm"):  # of a damaged store; the copy must not be taken for its own
         with contextlib.suppress(FileNotFoundError):
@@ -214,10 +204,3 @@ def _put_aside(store: Path, now: float) -> Path:
         store.rename(aside)
     folder.sync(store.parent)
     return aside
-
-
-def _owned_as(example: Path, file: Path) -> None:
-    """What root restores belongs to the service."""
-    if os.geteuid() == 0:
-        owner = example.stat()
-        os.chown(file, owner.st_uid, owner.st_gid)

@@ -10,7 +10,10 @@ import traceback
 
 import apsw
 
-CALLS = ("fsync", "fdatasync", "truncate", "ftruncate", "rename", "replace", "link", "unlink")
+CALLS = (
+    *("fsync", "fdatasync", "truncate", "ftruncate", "pwrite"),
+    *("rename", "replace", "link", "unlink"),
+)
 NEVER = sys.maxsize
 
 

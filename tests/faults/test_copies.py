@@ -16,7 +16,7 @@ from uuid_utils import uuid7
 
 from relay.fallback.spillfile import Spilled, SpillFile, decode, encode
 from relay.sqlite import backup
-from relay.sqlite.connection import connect_reader, connect_writer, migrations
+from relay.sqlite.connection import connect_reader, connect_writer, look_into, migrations
 from relay.sqlite.restore import restore
 
 NOW = 1_800_000_000.0
@@ -63,7 +63,8 @@ class Case:
             backup.back_up(source, self.copy, self.spill)
 
     def restore(self):
-        restore(self.copy, self.store, self.spill, self.now)
+        with contextlib.closing(look_into(self.copy)) as source:
+            restore(source, self.store, self.spill, self.now)
 
     # what is there
 
@@ -194,16 +195,11 @@ def test_a_kill_at_any_change_leaves_no_half_copy_and_loses_nothing(tmp_path, pr
     procedure(tmp_path, None)
 
 
-@contextlib.contextmanager
-def in_place(target):
-    with target.open("wb") as file:
-        yield target, file.fileno()
-
-
 def test_a_copy_that_has_its_name_from_the_start_is_left_half_made(tmp_path, monkeypatch):
     """The control."""
-    monkeypatch.setattr(backup, "_partial", in_place)
-    monkeypatch.setattr(backup, "_name", lambda *_: None)
+    monkeypatch.setattr(backup, "MAKING", "{}")
+    monkeypatch.setattr(backup.Partial, "take_name", lambda *_: None)
+    monkeypatch.setattr(backup.Partial, "close", lambda *_: None)
     with pytest.raises((AssertionError, apsw.Error)):
         backups(tmp_path, SHORT)
 
