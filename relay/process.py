@@ -148,6 +148,7 @@ class Process:
     def _restart(self) -> None:
         """Go on as a new image, from another thread than the loop's; or end, if that was asked."""
         if self._limit is None:
+            log.critical("the process restarts in place")
             self._next_image()
         os._exit(1)
 
@@ -197,11 +198,10 @@ class Process:
         """Wait until relay.yaml is to be read again and is right; or for the terminal's end."""
         while True:
             await self._hung_up.wait()
-            self._hung_up.clear()
             if self._left_alone():
                 return False
             self._notifier.reloading()
-            problems = await vet(self._standing.config.path, self._kept.listeners)
+            problems = await self._tried_out()
             if not problems:
                 await service.settled.wait()  # not in the middle of a migration
                 self._kept.broke = None
@@ -209,6 +209,22 @@ class Process:
             self._standing.refuse(problems)
             self._complain()
             self._tell()
+
+    async def _tried_out(self) -> list[str]:
+        """What is wrong with relay.yaml, as it was at the last request to read it."""
+        while True:
+            self._hung_up.clear()
+            trial = asyncio.create_task(vet(self._standing.config.path, self._kept.listeners))
+            newer = asyncio.create_task(self._hung_up.wait())
+            try:
+                await asyncio.wait({trial, newer}, return_when=asyncio.FIRST_COMPLETED)
+                if trial.done():
+                    return trial.result()
+            finally:
+                newer.cancel()
+                trial.cancel()
+                await asyncio.wait({trial})
+            log.info("another reload was asked for: the trial of the configuration begins again")
 
     async def _remind(self) -> None:
         """Say that relay.yaml is wrong, now and every so often while it is."""

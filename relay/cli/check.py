@@ -13,7 +13,7 @@ from relay.cli.output import count, printable
 from relay.configuration import lastvalid
 from relay.configuration.config import Config, ConfigError
 from relay.configuration.vetting import vetted
-from relay.delivery import checkup
+from relay.delivery import blocking, checkup
 from relay.web.certificate import Certificate
 from relay.web.listeners import Listeners
 
@@ -37,7 +37,7 @@ def check(path: Path, online: bool) -> None:
     if not config.sources:
         click.echo("Without a source, no callback is taken: add one under `sources:`.", err=True)
     _name_orphans(config)
-    if online and not asyncio.run(_all_answer(config)):
+    if online and not blocking.run(_all_answer(config)):
         raise click.exceptions.Exit(1)
 
 

@@ -62,7 +62,7 @@ def _examine(
     yield from sinks.halted(status)
     if not offline:
         ask = None if status is None else partial(_through_service, raw)
-        yield from sinks.checked(config, unfilled, ask)
+        yield from sinks.checked(config, unfilled, ask, status)
 
 
 def _filled(raw: Config) -> tuple[Config, list[Problem]]:

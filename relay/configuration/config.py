@@ -1,5 +1,6 @@
 """The configuration: relay.yaml read, filled in and checked, every mistake with its line."""
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -11,7 +12,7 @@ from zoneinfo import ZoneInfo
 from relay.address import Address
 from relay.configuration import extras, kept
 from relay.configuration.mistake import REFUSED_FROM, ConfigError, Location, Mistake, Problem
-from relay.configuration.plugins import RegisteredSink, Registry, plugin_name
+from relay.configuration.plugins import RegisteredSink, Registry, plugin_name, source_file
 from relay.configuration.plugins import load as load_plugins
 from relay.configuration.reading import Reading
 from relay.configuration.settings import (
@@ -31,6 +32,7 @@ from relay.configuration.settings import (
     Tracing,
     parse_timezone,
 )
+from relay.configuration.timelimit import MAKE, TookTooLong, limited
 from relay.event import Event
 from relay.nearest import suggestion
 from relay.sink import Options, Sink
@@ -275,10 +277,19 @@ class _SinkReader:
         }
         model = self.registered.sink_class.Options
         try:
-            return self.reading.validated(model, options, self._at("options"), context)
-        except Exception as error:  # noqa: BLE001  a plugin's validator can raise anything
-            self._complain(f"the plugin fails to check them: {type(error).__name__}", "options")
+            with self._limited("the check of the options"):
+                return self.reading.validated(model, options, self._at("options"), context)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001  a plugin's validator can raise anything
+            self._complain(f"the plugin fails to check them: {_kind(error)}", "options")
             return None
+
+    def _limited(self, what: str) -> contextlib.AbstractContextManager[None]:
+        """The plugin's code is not waited for without end."""
+        assert self.registered is not None
+        file = source_file(self.registered.sink_class)
+        return limited(f"{what} of the sink {self.name} ({file})", MAKE)
 
     def _blank(self) -> Blank:
         """What becomes of blank values: as the sink says, else its plugin."""
@@ -316,9 +327,12 @@ class _SinkReader:
         if self.registered is None or self.options is None or self.held is not None:
             return 1
         try:
-            limit = self.registered.sink_class.batch_limit(self.options)
-        except Exception as error:  # noqa: BLE001  it is the plugin's
-            self._complain(f"the plugin's batch_limit fails: {type(error).__name__}", "options")
+            with self._limited("batch_limit"):
+                limit = self.registered.sink_class.batch_limit(self.options)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001  it is the plugin's
+            self._complain(f"the plugin's batch_limit fails: {_kind(error)}", "options")
             return 1
         size = self.reading.part(*self._at("batch", "size"))
         if isinstance(size, int) and size > limit:
@@ -328,6 +342,11 @@ class _SinkReader:
                 "size",
             )
         return limit
+
+
+def _kind(error: BaseException) -> str:
+    """What may be told of a plugin's error: its text may hold the values that it was given."""
+    return str(error) if isinstance(error, TookTooLong) else type(error).__name__
 
 
 def _timezone(text: Any) -> ZoneInfo:

@@ -21,6 +21,7 @@ import pluggy
 from pydantic.errors import PydanticUndefinedAnnotation
 
 import relay
+from relay.configuration.timelimit import IMPORT, TookTooLong, limited
 from relay.nearest import nearest
 from relay.sink import Options, Sink
 
@@ -155,9 +156,10 @@ class _Loader:
     def _load(self, origin: str, path: Path | None, import_plugin: Callable[[], Any]) -> None:
         self.origin = origin
         try:
-            plugin = import_plugin()
-            check_hooks(self.manager, plugin, origin)
-            self.manager.register(plugin, origin)
+            with limited(f"the import of the plugin {path or origin}", IMPORT):
+                plugin = import_plugin()
+                check_hooks(self.manager, plugin, origin)
+                self.manager.register(plugin, origin)
         except PluginError as error:
             self.registry.errors.append(error)
         except KeyboardInterrupt:  # Ctrl-C, while it is imported
@@ -278,6 +280,12 @@ def overrides(sink_class: type[Sink], method: str) -> bool:
     return getattr(sink_class, method) is not getattr(Sink, method)
 
 
+def source_file(sink_class: type[Sink]) -> str:
+    """The file of a sink's class, as far as it is known."""
+    name = sink_class.__module__
+    return getattr(sys.modules.get(name), "__file__", None) or name
+
+
 def blame(error: BaseException, origin: str, path: Path | None) -> PluginError:
     """The error of a plugin, at the line of the plugin that it came from."""
     message = _told(error)
@@ -295,4 +303,6 @@ def _told(error: BaseException) -> str:
         return str(error)
     if isinstance(error, SystemExit):
         return "ends the process when imported"
+    if isinstance(error, TookTooLong):
+        return str(error)
     return f"{type(error).__name__}: {error}"

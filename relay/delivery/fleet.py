@@ -8,7 +8,8 @@ from typing import Any
 
 from relay.clock import Clock
 from relay.configuration.config import Config, SinkConfig
-from relay.configuration.plugins import PluginError
+from relay.configuration.plugins import PluginError, source_file
+from relay.configuration.timelimit import MAKE, TookTooLong, limited
 from relay.delivery import crashcount, http
 from relay.delivery.classify import readable
 from relay.delivery.courier import Courier
@@ -179,8 +180,10 @@ def make_sink(config: SinkConfig, clock: Clock) -> Sink:
         allow_private=config.allow_private,
         limiter=None if config.rate is None else Limiter(config.rate, clock),
     )
+    file = source_file(config.sink_class)
     try:
-        with inside(Call(config.name, "__init__")):
+        what = f"__init__ of the sink {config.name} ({file})"
+        with inside(Call(config.name, "__init__")), limited(what, MAKE):
             return config.sink_class(
                 config.name,
                 config.options,
@@ -191,5 +194,6 @@ def make_sink(config: SinkConfig, clock: Clock) -> Sink:
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # libraries in Rust, for one, raise what is no Exception
-        message = f"the plugin {config.plugin} cannot make it: {readable(error)}"
+        why = f"{file}: {error}" if isinstance(error, TookTooLong) else readable(error)
+        message = f"the plugin {config.plugin} cannot make it: {why}"
         raise PluginError(f"sinks.{config.name}", None, message) from error

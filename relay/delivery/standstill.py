@@ -24,7 +24,14 @@ class Standstill:
     `end` is called, in the looking thread, where that is too long.
     """
 
-    def __init__(self, crash_log: CrashLog, pause: float, end: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        crash_log: CrashLog,
+        pause: float,
+        end: Callable[[], None],
+        too_long: float | None = None,
+    ) -> None:
+        self._too_long = TOO_LONG if too_long is None else too_long
         self._crash_log = crash_log
         self._pause = pause
         self._end = end
@@ -45,7 +52,7 @@ class Standstill:
         if passed >= LONG and not self._written:
             self._written = True
             self._crash_log.write(call, f"no return for {LONG:g} s")
-        if passed >= TOO_LONG:
+        if passed >= self._too_long:
             self._give_up(call)
 
     def stop(self) -> None:
@@ -62,6 +69,6 @@ class Standstill:
 
     def _give_up(self, call: Call) -> None:
         self._crash_log.clear()
-        self._crash_log.write(call, f"no return for {TOO_LONG:g} s")
-        log.critical("no return for %g s in %s: the process restarts in place", TOO_LONG, call)
+        self._crash_log.write(call, f"no return for {self._too_long:g} s")
+        log.critical("no return for %g s in %s", self._too_long, call)
         self._end()

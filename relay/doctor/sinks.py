@@ -3,12 +3,11 @@
 Where this command does not know a sink's secrets, the running service is asked, which does.
 """
 
-import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from relay.configuration.config import Config, Problem
-from relay.delivery import checkup
+from relay.delivery import blocking, checkup
 from relay.doctor.finding import Finding, ok, problem, warning
 
 Ask = Callable[[list[str]], Mapping[str, list[str]]]
@@ -29,12 +28,22 @@ def halted(status: Mapping[str, Any] | None) -> Iterator[Finding]:
                 yield warning(subject, text, f"relay sinks rename {name} NEW, or discard {name}")
 
 
-def checked(config: Config, unfilled: Iterable[Problem], ask: Ask | None) -> Iterator[Finding]:
-    """What the sinks' own checks find. Without a service there is nobody to `ask`."""
+def checked(
+    config: Config,
+    unfilled: Iterable[Problem],
+    ask: Ask | None,
+    status: Mapping[str, Any] | None = None,
+) -> Iterator[Finding]:
+    """What the sinks' own checks find. Without a service there is nobody to `ask`.
+
+    The code of a sink that the service holds is not run here either.
+    """
     missing = _missing(unfilled)
-    enabled = [sink for sink in config.sinks.values() if sink.enabled]
+    states = (status or {}).get("sinks", {})
+    held = {name for name, sink in states.items() if sink["state"] == "held"}
+    enabled = [s for s in config.sinks.values() if s.enabled and s.name not in held]
     known = [sink for sink in enabled if sink.name not in missing]
-    for name, found in asyncio.run(checkup.check_all(known)).items():
+    for name, found in blocking.run(checkup.check_all(known)).items():
         yield from _told(name, found, "it is well")
     unknown = [sink.name for sink in enabled if sink.name in missing]
     if unknown and ask:
