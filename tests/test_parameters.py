@@ -147,8 +147,9 @@ def test_a_charset_that_is_declared_is_heeded(charset, raw, expected):
     assert read(b"", b"a=" + raw + b"&b=" + quoted, declared) == [("a", expected), ("b", expected)]
     json_type = f"application/json;charset='{charset}'"
     assert read(b"", b'{"a": "%s"}' % raw, json_type) == [("a", expected)]
-    of_part = b'form-data; name="a"\r\nContent-Type: text/plain; charset=' + charset.encode()
-    assert read(b"", part(raw, of_part) + b"--xyz--\r\n", MULTIPART) == [("a", expected)]
+    of_part = PART + b"Content-Type: text/plain; charset=" + charset.encode()
+    assert read(b"", part(raw, of_part) + END, MULTIPART) == [("a", expected)]
+    assert read(b"", part(raw) + END, f"{MULTIPART}; charset={charset}") == [("a", expected)]
 
 
 @given(st.text("%uU0aFgé +").map(lambda text: text.encode("latin-1").replace(b"%u", b"%U")))
@@ -239,7 +240,8 @@ def test_of_two_types_the_first_counts(other):
     assert read(b"", b'{"a": "1"}', f"application/json, {other}") == [("a", "1")]
 
 
-ENCODED_PART = b'form-data; name="a"\r\nContent-Transfer-Encoding: base64'
+PART = b'form-data; name="a"\r\n'
+END = b"--xyz--\r\n"
 
 
 def part(value: bytes, disposition: bytes = b'form-data; name="a"') -> bytes:
@@ -254,6 +256,8 @@ def part(value: bytes, disposition: bytes = b'form-data; name="a"') -> bytes:
         (part(b"\xe9") + b"--xyz--\r\n", [("a", "é")]),
         (part(b"\xc3\xa9\r\n") + b"--xyz--\r\n", [("a", "é\r\n")]),
         (part(b"") + b"--xyz--\r\n", [("a", "")]),
+        (part(b"1", PART + b"Content-Transfer-Encoding: 8BIT ") + END, [("a", "1")]),
+        (part("é".encode("utf-16"), PART + b"Content-Type: text/plain") + END, [("a", "é")]),
         (part(b"1", b'form-data; name="a b"; filename="x"') + b"--xyz--\r\n", [("a b", "1")]),
         (part(b"1", b"form-data") + b"--xyz--\r\n", []),
         (b"--xyz--\r\n", []),
@@ -276,7 +280,10 @@ UNREADABLE = [
     (part(b"1")[:-10], MULTIPART),
     (b"--xyz\r\nbad header\r\n\r\n1\r\n--xyz--\r\n", MULTIPART),
     (part(b"1") + b"--xyz--\r\n", "multipart/form-data; boundary=" + "x" * 500),
-    (part(b"U1RPUA==", ENCODED_PART) + b"--xyz--\r\n", MULTIPART),
+    (part(b"U1RPUA==", PART + b"Content-Transfer-Encoding: base64") + END, MULTIPART),
+    (part(b"\x1f\x8b", PART + b"content-encoding: gzip") + END, MULTIPART),
+    (part(b"\x81", PART + b"Content-Type: text/plain; charset=sjis") + END, MULTIPART),
+    (part(b"\x81") + END, MULTIPART + "; charset=shift_jis"),
     (b'{"msg":"STOP",}', "application/json"),
     (b'{"msg":"STOP",}', FORM),
     (b' {\n"msg":"STOP",}', "text/plain"),

@@ -18,7 +18,8 @@ MAX_CONTAINERS = 5_000
 """Objects and lists of a JSON body: each takes the time of a hundred characters. Brackets within
 texts are counted along with them.
 """
-PLAIN_TRANSFER = (b"7bit", b"8bit", b"binary")
+PLAIN = (b"7bit", b"8bit", b"binary", b"identity")
+"""Encodings of a part that are none."""
 
 # `%u20AC`, as JavaScript's escape() and ASP write it; characters above U+FFFF are pairs of them.
 _ESCAPES = re.compile(
@@ -198,7 +199,7 @@ def _well_formed(text: str) -> str:
 
 def _multipart(body: bytes, content_type: str) -> Pairs:
     """The parts that have a name; of a file, its content."""
-    parts = _Parts()
+    parts = _Parts(charset_of(content_type))
     _, options = parse_options_header(content_type)
     try:
         parser = MultipartParser(options.get(b"boundary", b""), parts.callbacks())
@@ -212,9 +213,10 @@ def _multipart(body: bytes, content_type: str) -> Pairs:
 
 
 class _Parts:
-    """Collects what the parser finds."""
+    """Collects what the parser finds. `charset` is that of parts that name none."""
 
-    def __init__(self) -> None:
+    def __init__(self, charset: str | None) -> None:
+        self._charset = charset
         self.found: Pairs = []
         self.ended = False
         self._begun = 0
@@ -248,15 +250,19 @@ class _Parts:
                 self._name = options.get(b"name")
             case b"content-type":
                 self._content_type = self._value.decode("latin-1")
-            case b"content-transfer-encoding" if self._value.lower() not in PLAIN_TRANSFER:
-                raise BrokenBody("a part of the multipart body has a transfer encoding")
+            case b"content-transfer-encoding" | b"content-encoding" if self._is_encoded():
+                raise BrokenBody("a part of the multipart body is encoded")
         self._header.clear()
         self._value.clear()
 
     def _end(self) -> None:
         if self._name is not None:
+            charset = charset_of(self._content_type) or self._charset
             value = as_utf8(bytes(self._data), self._content_type)
-            self.found.append((decode(self._name), decode(value, charset_of(self._content_type))))
+            self.found.append((decode(self._name, charset), decode(value, charset)))
+
+    def _is_encoded(self) -> bool:
+        return bytes(self._value.strip().lower()) not in PLAIN
 
     def _ended(self) -> None:
         self.ended = True
