@@ -104,16 +104,22 @@ def replaced(path: Path, mode: int = 0o640) -> Iterator[BinaryIO]:
 
     It is on disk then, whole. Where the block or the disk fails, what was there stays as it is.
     """
-    name = f"{path.name}.new"
-    with opened(path.parent) as folder:
-        with open(new(name, folder, mode), "wb") as file:
-            try:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-                os.rename(name, path.name, src_dir_fd=folder, dst_dir_fd=folder)
-            except BaseException:
-                with contextlib.suppress(OSError):
-                    os.unlink(name, dir_fd=folder)
-                raise
-        os.fsync(folder)
+    with opened(path.parent) as folder, replaced_in(folder, path.name, mode) as file:
+        yield file
+
+
+@contextlib.contextmanager
+def replaced_in(folder: int, name: str, mode: int) -> Iterator[BinaryIO]:
+    """The same in an open folder."""
+    while_made = f"{name}.new"
+    with open(new(while_made, folder, mode), "wb") as file:
+        try:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+            os.rename(while_made, name, src_dir_fd=folder, dst_dir_fd=folder)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(while_made, dir_fd=folder)
+            raise
+    os.fsync(folder)

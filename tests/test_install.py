@@ -14,6 +14,7 @@ from click.testing import CliRunner
 
 from relay.cli import main
 from relay.configuration import config
+from relay.systemd.image import Image
 from relay.systemd.install import (
     COMMAND,
     CONFIG,
@@ -193,6 +194,91 @@ def test_only_root_may_install_on_this_machine(monkeypatch):
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     said = command("install", "--program", PROGRAM, "--yes", status=1)
     assert "sudo" in said
+
+
+# an image whose links lead out of it
+
+LEADING_OUT = ("etc/systemd", "etc/sysusers.d", "etc/relay", "usr/local/bin", "var/lib/relay")
+
+
+@pytest.fixture
+def outside(tmp_path):
+    """Files that are not the image's, one for each that an installation writes or removes."""
+    outside = tmp_path / "outside"
+    for name in ("relay.service", "relay.socket", "relay.conf", "relay", "relay.yaml", "relay.db"):
+        outside.mkdir(exist_ok=True)
+        (outside / name).write_text(f"{OURS}: not of the image")
+    for name in ("system", "credentials", "plugins"):
+        (outside / name).mkdir()
+    return outside
+
+
+@pytest.fixture
+def image(tmp_path):
+    image = tmp_path / "image"
+    image.mkdir()
+    return image
+
+
+def lead_out(image, outside, *, absolute):
+    """Have folders of the image be links to those outside."""
+    for place in LEADING_OUT:
+        link = image / place
+        link.parent.mkdir(parents=True, exist_ok=True)
+        up = os.path.relpath(outside, link.parent.resolve())
+        link.symlink_to(outside if absolute else up)
+
+
+@pytest.mark.parametrize("absolute", [True, False])
+def test_an_installation_leaves_no_image_by_a_link(image, outside, absolute):
+    lead_out(image, outside, absolute=absolute)
+    before = everything(outside)
+    install(image)
+    assert everything(outside) == before
+    assert read_in(image, SERVICE).startswith(b"# Sumotext Relay as a service")
+    uninstall(image, "--purge", "--yes")
+    assert everything(outside) == before
+
+
+def test_nor_where_the_file_is_a_link(image, outside):
+    for path in (SERVICE, CONFIG, TOKEN, COMMAND):
+        beneath(image, path).parent.mkdir(parents=True, exist_ok=True)
+        beneath(image, path).symlink_to(outside / path.name)
+        beneath(image, path).with_name(f"{path.name}.new").symlink_to(outside / path.name)
+    before = everything(outside)
+    install(image)
+    uninstall(image, "--purge", "--yes")
+    assert everything(outside) == before
+
+
+def test_by_the_names_alone_a_link_leads_out_of_the_image(image, outside):
+    """The control."""
+    lead_out(image, outside, absolute=True)
+    beneath(image, SERVICE).with_name("written").touch()
+    assert (outside / "system/written").exists()
+
+
+@pytest.mark.parametrize("target", ["../var/usrlocal", "/var/usrlocal"])
+def test_links_within_an_image_are_followed_in_it(image, target):
+    (image / "var/usrlocal").mkdir(parents=True)
+    (image / "usr").mkdir()
+    (image / "usr/local").symlink_to(target)
+    install(image)
+    assert OURS in (image / "var/usrlocal/bin/relay").read_text()
+    assert not re.search("^(make|change) ", install(image), re.MULTILINE)
+    uninstall(image)
+    assert not (image / "var/usrlocal/bin/relay").exists()
+
+
+def test_links_in_a_circle_are_refused(image):
+    (image / "usr").mkdir()
+    (image / "usr/local").symlink_to("local")
+    assert "symbolic links" in install(image, status=1)
+
+
+def read_in(image, path):
+    content, _ = Image(image).file(path)
+    return content
 
 
 # uninstalling

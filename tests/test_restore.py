@@ -335,7 +335,7 @@ async def test_a_spill_that_is_older_than_the_store_stays_so(store, tmp_path):
         backup.back_up(source, copy, tmp_path / "relay.db.spill")
     await opened.note_spill_is_older(True)
     await opened.close()
-    restore.restore(copy, store, tmp_path / "relay.db.spill", NOW)
+    restored(copy, store, tmp_path / "relay.db.spill", NOW)
     opened = await SqliteStore.open(store)
     assert await opened.spill_is_older()
     await opened.close()

@@ -1,7 +1,6 @@
 """`relay service`: install the relay as a service of systemd, or remove it."""
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +12,7 @@ from relay.cli import options
 from relay.cli.family import Family
 from relay.cli.output import print_table
 from relay.configuration.config import ConfigError
+from relay.systemd.image import Image
 from relay.systemd.install import (
     CONFIG,
     DATA,
@@ -23,7 +23,6 @@ from relay.systemd.install import (
     USERS,
     NotInstallable,
     Piece,
-    beneath,
     check_program,
     pieces,
     put,
@@ -90,7 +89,8 @@ def install(root: Path, dry_run: bool, yes: bool, program: Path | None) -> None:
 def uninstall(root: Path, dry_run: bool, yes: bool, purge: bool) -> None:
     """Stop the service and take it away; settings and events stay, unless --purge."""
     found = removable(root)
-    kept = [path for path in (CONFIG.parent, DATA) if beneath(root, path).exists()]
+    image = Image(root)
+    kept = [path for path in (CONFIG.parent, DATA) if image.has(path)]
     gone = [*found, *kept] if purge else found
     if not found and not kept:
         click.echo("There is nothing to take away.")
@@ -108,16 +108,9 @@ def uninstall(root: Path, dry_run: bool, yes: bool, purge: bool) -> None:
     if root == MACHINE and SERVICE in gone:
         _system("systemctl", "stop", SOCKET.name, SERVICE.name)
     for path in gone:
-        _remove(beneath(root, path))
+        image.remove(path)
     if root == MACHINE:
         _system("systemctl", "daemon-reload")
-
-
-def _remove(place: Path) -> None:
-    if place.is_dir() and not place.is_symlink():
-        shutil.rmtree(place)
-    else:
-        place.unlink()
 
 
 def _pieces(root: Path, program: Path | None) -> list[Piece]:

@@ -1,7 +1,6 @@
 """The installation: what makes the relay a service of systemd, and what of it is there already."""
 
 import ipaddress
-import os
 import re
 import secrets
 import stat
@@ -14,6 +13,7 @@ import relay
 from relay.address import Address
 from relay.configuration.reading import Reading
 from relay.configuration.settings import Server
+from relay.systemd.image import Image
 
 CONFIG = Path("/etc/relay/relay.yaml")
 CREDENTIALS = CONFIG.parent / "credentials"
@@ -77,30 +77,27 @@ class Piece:
 
     def fate(self, root: Path) -> Fate:
         """What becomes of it under `root`."""
-        place = beneath(root, self.path)
-        if not os.path.lexists(place):
+        image = Image(root)
+        if not image.has(self.path):
             return Fate.MAKE
-        return Fate.KEEP if self.theirs or self._stands(place) else Fate.CHANGE
+        return Fate.KEEP if self.theirs or self._stands(image) else Fate.CHANGE
 
     def put(self, root: Path) -> None:
         """Have it there, whole or not at all."""
-        place = beneath(root, self.path)
-        place.parent.mkdir(parents=True, exist_ok=True)
+        image = Image(root)
         if self.target:
-            place.unlink(missing_ok=True)
-            place.symlink_to(self.target)
+            image.make_link(self.path, self.target)
         elif self.text is None:
-            place.mkdir(exist_ok=True)
-            place.chmod(self.mode)
+            image.make_folder(self.path, self.mode)
         else:
-            _write(place, self.text, self.mode)
+            image.write(self.path, self.text.encode(), self.mode)
 
-    def _stands(self, place: Path) -> bool:
+    def _stands(self, image: Image) -> bool:
         if self.target:
-            return place.is_symlink() and place.readlink() == self.target
+            return image.link(self.path) == self.target
         if self.text is None:
-            return place.is_dir()
-        return place.read_text() == self.text and stat.S_IMODE(place.stat().st_mode) == self.mode
+            return image.is_folder(self.path)
+        return image.file(self.path) == (self.text.encode(), self.mode)
 
 
 def pieces(root: Path, program: Path, environ: Mapping[str, str]) -> list[Piece]:
@@ -122,8 +119,9 @@ def put(root: Path, pieces: Iterable[Piece]) -> set[Path]:
 
 def removable(root: Path) -> list[Path]:
     """What an installation has put there, but for settings, secrets and data."""
-    places = [path for path in (*UNIT_PATHS, *LINKS, USERS, MODES, COMMAND) if _ours(root, path)]
-    return [path for path in places if os.path.lexists(beneath(root, path))]
+    image = Image(root)
+    places = [path for path in (*UNIT_PATHS, *LINKS, USERS, MODES, COMMAND) if _ours(image, path)]
+    return [path for path in places if image.has(path)]
 
 
 def _settings(root: Path) -> list[Piece]:
@@ -148,7 +146,7 @@ def _machinery(root: Path, program: Path, address: Address) -> list[Piece]:
         Piece(SOCKET, "holds the address", 0o644, _unit(SOCKET, "ListenStream", str(address))),
         Piece(SERVICE, "runs the relay", 0o644, _unit(SERVICE, "ExecStart", start)),
         *(Piece(link, "starts it with the machine", target=unit) for link, unit in LINKS.items()),
-        *([command] if _ours(root, COMMAND) and program != COMMAND else []),
+        *([command] if _ours(Image(root), COMMAND) and program != COMMAND else []),
     ]
 
 
@@ -177,7 +175,7 @@ def check_program(program: Path, needed: Iterable[Path]) -> None:
 def _address(root: Path, environ: Mapping[str, str]) -> Address:
     """`server.listen` of the relay.yaml that is there, as systemd understands it."""
     listen = Server.model_fields["listen"].default
-    if (config := beneath(root, CONFIG)).exists():
+    if config := Image(root).real(CONFIG):
         reading = Reading(config, environ, strict=False)
         if reading.mistakes:
             raise reading.error()
@@ -216,18 +214,9 @@ def _template(name: str) -> str:
     return ((shipped if shipped.is_dir() else package.parent / "config") / name).read_text()
 
 
-def _ours(root: Path, path: Path) -> bool:
+def _ours(image: Image, path: Path) -> bool:
     """Whether we may write there: another program may have our command's name."""
-    place = beneath(root, path)
-    return path != COMMAND or not os.path.lexists(place) or OURS in place.read_text("latin-1")
-
-
-def _write(place: Path, text: str, mode: int) -> None:
-    new = place.with_name(f".{place.name}.new")
-    new.unlink(missing_ok=True)
-    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
-        os.fchmod(descriptor, mode)
-        os.fsync(descriptor)
-    new.replace(place)
+    if path != COMMAND or not image.has(path):
+        return True
+    content, _ = image.file(path) or (b"", 0)
+    return OURS.encode() in content
