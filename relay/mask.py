@@ -1,11 +1,18 @@
-"""Numbers of contacts as people may see them: the last four digits."""
+"""What is a contact's, as others may see it: of a number the last four digits, of texts nothing."""
 
 import re
+from collections.abc import Iterable
+from itertools import takewhile
 from typing import Any
 
 from relay.templates.helpers import national
 
 SHOWN = 4
+LONGEST_WORDS = 2048
+"""Characters of others' words that are looked at."""
+HEAD = 100
+"""Characters by which a long value is found; its other end may have been cut off."""
+MOST_VALUES = 500
 SEPARATORS = r"[\s().\-]*"
 E164 = re.compile(r"\+[1-9]\d{6,14}(?!\d)")
 
@@ -56,6 +63,52 @@ def mask_all(text: str) -> str:
 def mask_e164(text: str) -> str:
     """The text with the numbers masked that stand in it as events have them; ids stay whole."""
     return E164.sub(lambda found: mask(found[0]), text)
+
+
+def without(words: str, values: Iterable[str], *, whole: bool = False) -> str:
+    """Others' words about a record, cut, without the values that they quote of it.
+
+    Case does not count. With `whole`, a value inside a longer word stays. Nothing is left where
+    there are too many values to look for.
+    """
+    cut = words[:LONGEST_WORDS]
+    sought = sorted(set(values), key=len, reverse=True)
+    if len(sought) > MOST_VALUES:
+        return "…"
+    folded = _folded(cut)
+    for value in sought:
+        if _folded(value[:HEAD]) in folded:
+            cut = _without(cut, value, whole=whole)
+            folded = _folded(cut)
+    return cut if len(words) <= LONGEST_WORDS else cut[:-HEAD]
+
+
+def _without(words: str, value: str, *, whole: bool) -> str:
+    folded, head = _folded(words), _folded(value[:HEAD])
+    rest = _folded(value[HEAD : HEAD + len(words)])
+    pieces, start, at = [], 0, folded.find(head)
+    while at >= 0:
+        end = at + len(head)
+        same = takewhile(lambda pair: pair[0] == pair[1], zip(folded[end:], rest, strict=False))
+        end += sum(1 for _ in same)
+        if whole and (_is_word(words[at - 1 : at]) or _is_word(words[end : end + 1])):
+            at = folded.find(head, at + 1)
+            continue
+        pieces += [words[start:at], "…"]
+        start, at = end, folded.find(head, end)
+    return "".join((*pieces, words[start:]))
+
+
+def _folded(text: str) -> str:
+    """In lower case, with as many characters as before."""
+    lower = text.lower()
+    if len(lower) == len(text):
+        return lower
+    return "".join(low if len(low := char.lower()) == 1 else char for char in text)
+
+
+def _is_word(char: str) -> bool:
+    return char.isalnum() or char == "_"
 
 
 def mask_in(value: Any, number: str) -> Any:

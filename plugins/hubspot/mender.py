@@ -17,7 +17,7 @@ from .record import Record
 
 LONGEST_TEXT = 65_536
 """Characters of a text property (HubSpot's Properties guide)."""
-LIMIT = re.compile(r"(?:max\w*|up to|than)\D{0,30}?(\d[\d,]*)", re.IGNORECASE)
+LIMIT = re.compile(r"(?:max|up to|than)\D{0,50}?(\d[\d,]{0,15})", re.IGNORECASE)
 REMEMBERED = 200
 ASK_AGAIN = 3600.0
 EMAIL = "email"

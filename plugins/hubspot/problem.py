@@ -14,20 +14,21 @@ import orjson
 
 import relay
 from relay.delivery.taxonomy import Action, Rule
-from relay.mask import mask_all
+from relay.mask import mask_all, without
 from relay.outcome import Outcome
 
 from .errors import NO_ANSWER, NO_WORD, rule_of
 
 LIST_BEGINS, LIST_ENDS = re.compile(r"\[\s*\{"), re.compile(r"\}\s*\]")
 NAMED_PROPERTY = re.compile(r"propertyName=([\w-]+)|[Pp]roperty \"([\w-]+)\"")
-OTHER_RECORD = re.compile(r"Existing ID: (\d+)|(\d+) already has that value")
+OTHER_RECORD = re.compile(r"Existing ID: (\d{1,30})|(?<!\d)(\d{1,30}) already has that value")
 PROPERTY_NAMES = ("propertyName", "propertyNames", "properties", "name", "missingProperties")
 SCOPE_NAMES = ("requiredGranularScopes", "requiredScopes")
 RECORD_NAMES = ("objectWriteTraceId", "ids", "id", "fromObjectId", "toObjectId")
 LONGEST = 300
 LONGEST_READ = 64 * 1024
-"""Characters of what an answer says; it may have megabytes, and is searched for each value."""
+LONGEST_FAULT = 8 * 1024
+"""Characters of what an answer says, and of one error in it: an answer may have megabytes."""
 SHORTEST_VALUE = 3
 THROTTLED = 429
 LONGEST_THROTTLE = 60.0
@@ -143,11 +144,9 @@ def read(status: int | None, error: Any, after: float | None = None) -> Problem:
 
 def hidden(words: str, values: Iterable[str]) -> str:
     """The words without the record's values and with numbers masked."""
-    words = words[:LONGEST_READ]
-    quoted = {each.strip() for each in values}
-    for value in sorted((each for each in quoted if len(each) >= SHORTEST_VALUE), key=len):
-        words = re.sub(re.escape(value), "…", words, flags=re.IGNORECASE)
-    return mask_all(words)[:LONGEST]
+    quoted = (each.strip() for each in values)
+    told = without(words, (each for each in quoted if len(each) >= SHORTEST_VALUE))
+    return mask_all(told)[:LONGEST]
 
 
 def _scopes(body: Mapping[str, Any]) -> set[str]:
@@ -182,6 +181,7 @@ def _unlisted(body: Mapping[str, Any], message: str) -> Iterator[Fault]:
 
 def _fault(error: Mapping[str, Any]) -> Fault:
     message = str(error.get("message") or error.get("localizedErrorMessage") or "")
+    message = message[:LONGEST_FAULT]
     names = [*_strings(error.get("context"), PROPERTY_NAMES), *_strings(error, ("name", "in"))]
     if not names:
         names = [first or second for first, second in NAMED_PROPERTY.findall(message)]

@@ -10,7 +10,7 @@ import orjson
 
 import relay
 from relay.delivery.taxonomy import Action, Rule, find
-from relay.mask import mask_all
+from relay.mask import MOST_VALUES, mask_all, without
 from relay.outcome import Outcome
 
 from .errors import ONCE, SUSPICIOUS
@@ -138,13 +138,11 @@ def _text(value: Any) -> str:
 def _hidden(message: str, values: Iterable[Any]) -> str:
     """The message without what it quotes of the record."""
     message = TOO_LARGE.sub(r"\1…\2", message)  # what it quotes there is cut
-    for text in sorted(_texts(values), key=len, reverse=True):
-        message = re.sub(rf"(?<!\w){re.escape(text)}(?!\w)", "…", message, flags=re.IGNORECASE)
-    return mask_all(message)[:LONGEST_MESSAGE]
+    return mask_all(without(message, _texts(values), whole=True))[:LONGEST_MESSAGE]
 
 
 def _texts(values: Iterable[Any]) -> set[str]:
     """All that could be quoted: each text, and of a picklist's each item. Letters are no secret."""
     texts = {value for value in values if isinstance(value, str)}
-    items = {item.strip() for text in texts for item in (text, *text.split(";"))}
+    items = {item.strip() for text in texts for item in (text, *text.split(";", MOST_VALUES))}
     return {item for item in items if len(item) > 1}

@@ -23,6 +23,9 @@ OWN = re.compile(r"relay(\.(?!sinks\.).*)?")
 PRIORITIES = {"DEBUG": 7, "INFO": 6, "WARNING": 4, "ERROR": 3, "CRITICAL": 2}
 """As syslog has them."""
 
+LONGEST = 16 * 1024
+"""Characters of a line. A plugin may log a whole callback, and it takes a while to mask that."""
+
 log = logging.getLogger("relay")
 
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None]
@@ -91,7 +94,7 @@ def _without_numbers(record: logging.LogRecord) -> bool:
     except Exception:  # noqa: BLE001  words that do not fit their values must not fail a delivery
         message = str(record.msg)
     masked = mask_e164 if OWN.fullmatch(record.name) else mask_all
-    record.msg, record.args = _sayable(masked(message)), ()
+    record.msg, record.args = _sayable(masked(message[:LONGEST])), ()
     return True
 
 
