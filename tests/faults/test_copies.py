@@ -20,6 +20,8 @@ from relay.sqlite.connection import connect_reader, connect_writer, look_into, m
 from relay.sqlite.restore import restore
 
 NOW = 1_800_000_000.0
+LAST = len(migrations()) - 1
+"""The schema of the release before."""
 SHORT = 15
 """So many kills, spread over all the changes, in the short form."""
 
@@ -32,13 +34,13 @@ class Case:
         self.store = self.folder / "relay.db"
         self.copy = self.folder / "copy.db"
         self.spill = self.folder / "relay.db.spill"
-        self.before = content(make_older(folder / "before.db"))
+        self.before = content(make_older(folder / "before.db", LAST))
         self.waiting = lines()
 
     def prepare(self):
         shutil.rmtree(self.folder, ignore_errors=True)
         self.now = NOW
-        make_older(self.store)
+        make_older(self.store, LAST)
         write(self.spill, self.waiting)
 
     def each_kill(self, work, sample):
@@ -83,7 +85,7 @@ class WithCopy(Case):
 
     def __init__(self, folder):
         super().__init__(folder)
-        half, spill = make_older(folder / "half.db"), folder / "half.spill"
+        half, spill = make_older(folder / "half.db", LAST), folder / "half.spill"
         self.backed_up = folder / "backup.db"
         self.waited = lines()
         write(spill, self.waited)
@@ -131,14 +133,16 @@ def upgrades(folder, sample):
     changed = []
     for _ in case.each_kill(case.migrate, sample):
         assert all(content(copy) == case.before for copy in case.copies())
-        changed.append(schema_of(case.store) > 1)
+        changed.append(schema_of(case.store) > LAST)
         if changed[-1]:
             assert case.copies()
         else:
             assert content(case.store) == case.before
         case.migrate()
         assert schema_of(case.store) == len(migrations())
-        assert content(case.store)["events"] == case.before["events"]
+        assert content(case.store)["words"] == case.before["words"]
+        rows = zip(content(case.store)["events"], case.before["events"], strict=True)
+        assert all(row[: len(was)] == was for row, was in rows)  # columns are added at the end
         assert [content(copy) for copy in case.copies()] == [case.before]
         assert not case.partials()
     print(f"; the store was changed already in {sum(changed)} of them")
