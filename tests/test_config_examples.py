@@ -38,7 +38,6 @@ def test_every_example_is_right(file):
         ("salesforce-leads", FORM, {"FirstName": "Mary", "LastName": "Jane"}),
         ("salesforce-leads", FORM, {"Birthdate": "2000-01-02", "MailingPostalCode": "10054"}),
         ("salesforce-poll-votes", POLL, {"Reply__c": "A", "Label__c": "Tampa"}),
-        ("salesforce-opt-outs", STOP, {"SMS_Opt_Out__c": True}),
         ("hubspot-contacts", FORM, {"firstname": "Mary", "lastname": "Jane", "sms_opt_out": False}),
         ("hubspot-contacts", STOP, {"sms_opt_out": True}),
     ],
@@ -47,6 +46,12 @@ def test_an_example_makes_the_record_that_it_speaks_of(file, callback, expected)
     shown = json.loads(relay("preview", "--json", "--config", f"{EXAMPLES / file}.yaml", *callback))
     (sink,) = shown["sinks"]
     assert sink["record"].items() >= expected.items()
+
+
+def test_the_example_of_opt_outs_takes_consent_alone():
+    path = f"{EXAMPLES}/salesforce-opt-outs.yaml"
+    shown = json.loads(relay("preview", "--json", "--config", path, *STOP))
+    assert [(sink["consent"], sink["record"]) for sink in shown["sinks"]] == [(True, None)]
 
 
 @pytest.mark.parametrize(

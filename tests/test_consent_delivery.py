@@ -2,10 +2,12 @@
 
 import pytest
 from arrivals import arrival, mobile
+from click.testing import CliRunner
 from couriers import ScriptedSink, counts, eventually, fail, reached, running, states
 
 from relay.callbacks.callback import Callback
 from relay.callbacks.intake import Intake
+from relay.cli import main
 from relay.configuration import lastvalid
 from relay.configuration.config import ConfigError, load
 from relay.outcome import Pause, Reject, Retry
@@ -311,3 +313,35 @@ async def test_an_opt_out_does_not_pass_a_pause_by_the_operator(store, clock):
         await courier.resume()
         await reached(store, 0, 1, 0)
     assert await counts(store) == (0, 1, 0)
+
+
+# the check
+
+
+@pytest.mark.parametrize(
+    ("consent", "when", "warned"),
+    [
+        ("", "data.keyword in ['JOIN'] and not opted_out", True),
+        ("consent: {field: SMS_Opt_Out__c}", "data.keyword in ['JOIN'] and not opted_out", False),
+        ("", "", False),
+    ],
+)
+def test_the_check_warns_of_a_crm_whose_when_can_keep_opt_outs_away(
+    tmp_path, consent, when, warned
+):
+    path = tmp_path / "relay.yaml"
+    path.write_text(f"""
+sinks:
+  crm:
+    plugin: salesforce
+    {when and f"when: {when}"}
+    map: {{LastName: Doe}}
+    options:
+      login_url: https://acme.my.salesforce.com
+      client_id: an-id
+      client_secret: a-secret
+      {consent}
+""")
+    result = CliRunner().invoke(main, ["check", "--config", str(path)])
+    assert result.exit_code == 0, result.output
+    assert ("sinks.crm: its `when` can keep opt-outs away" in result.stderr) == warned

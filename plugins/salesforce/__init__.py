@@ -27,6 +27,9 @@ sinks:
       campaign: {id: 701Hs0000000001, status: Responded}
       test_events: skip               # send: callbacks of `relay send` go there, too
       quota: {share: 0.9}             # opt-outs alone have the rest of the org's calls of 24 hours
+      consent: {field: SMS_Opt_Out__c, opted_out: true, opted_in: false}  # none by default: see
+                                      # below; fields: {NAME: {opted_out: …, opted_in: …}}, when,
+                                      # create: true
       activity:                       # none by default
         object: SMS_Event__c
         external_id: Event_Id__c      # "External ID" and "Unique", filled with the event's id
@@ -37,7 +40,12 @@ sinks:
 
 200 records go in one call, with one more each for activities, new campaign members, only_if_empty
 and records to mend; `match` by phone makes two or three for numbers that were not seen before.
-Nothing is tried twice here but after a token has ended; retries are the relay's.
+Nothing is tried twice here but after a token has ended; retries are the relay's. With `consent`
+the sink gets every event that carries a word of consent, whatever its `when` says. The last word of
+the number is written alone, with no other field beside it, to each record of the object that has
+the number in its key or its phone_fields, and to the contact that a converted lead has become: two
+calls to find them, and one to write them. A record is made, with the number and `defaults`, where
+there is none. `map` does not write these fields.
 """
 
 import asyncio
@@ -54,6 +62,7 @@ from relay.sink import Progress, in_silence
 from relay.templates.expressions import EvaluationError
 
 from .backfill import Backfill
+from .consent import ConsentWriter, WordOfConsent, without_consent
 from .key import is_of_contact
 from .mending import Mender
 from .options import PERSONS, Activity, Campaign, Options
@@ -94,17 +103,28 @@ class Salesforce(relay.Sink):
             activity, activity.object, activity.external_id
         )
         self._members = Writer(self._session, Target(MEMBER), None, self.log)
+        self._consent = options.consent and ConsentWriter(
+            self._session, options, options.consent, self.log
+        )
         self._joined = Known()
         # Each member locks its campaign: batches that came together would refuse each other.
         self._campaign = asyncio.Lock()
 
+    @classmethod
+    def takes_consent(cls, options: Options, event: relay.Event) -> bool:
+        return options.consent is not None and options.consent.takes(event)
+
     async def open(self) -> None:
-        if self.columns is None:
+        if self._lacks_map():
             raise relay.Pause(NO_MAP)
+
+    def _lacks_map(self) -> bool:
+        """Whether there is nothing to write: consent needs no map."""
+        return self.columns is None and self._consent is None
 
     async def check(self) -> list[str]:
         """Sign in, and hold the options against what the org describes."""
-        missing = [NO_MAP] if self.columns is None else []
+        missing = [NO_MAP] if self._lacks_map() else []
         try:
             found = await lacks(self._session, self.options, self.columns)
         except (httpx.HTTPError, NotDelivered) as error:
@@ -130,7 +150,9 @@ class Salesforce(relay.Sink):
         batch = [Writing(delivery) for delivery in deliveries]
         for each in batch:
             self._prepare(each)
+        words = await self._write_consent(batch)
         await self._write_contacts([each.contact for each in batch if each.contact])
+        await self._write_new_consent(words)
         if self.options.campaign:
             await self._join([each for each in batch if each.is_written()], self.options.campaign)
         if self._activities:
@@ -143,6 +165,12 @@ class Salesforce(relay.Sink):
         delivery = writing.delivery
         if delivery.event.test and self.options.test_events == "skip":
             writing.ended = relay.Delivered("a test event: not sent (test_events: skip)")
+            writing.is_skipped = True
+            return
+        if delivery.record is None:
+            return
+        if self.columns is None:
+            writing.ended = relay.Pause(NO_MAP)
             return
         try:
             self._make_rows(writing)
@@ -163,8 +191,46 @@ class Salesforce(relay.Sink):
             if not options.activity:
                 writing.ended = relay.Delivered("stale: a later event of the contact is there")
             return
+        assert delivery.record is not None
         fields = fields_of(delivery.record, options.external_id, options.only_if_empty)
+        fields = without_consent(fields, options.consent)
         writing.contact = Row(delivery, key, fields)
+
+    async def _write_consent(self, batch: Sequence[Writing]) -> dict[Writing, WordOfConsent]:
+        """First, and alone: nothing else that the deliveries bring may keep it from the org.
+
+        Returns the words that no record was there for.
+        """
+        if self._consent is None:
+            return {}
+        words = {
+            each: WordOfConsent(each.delivery, self._key(each.delivery))
+            for each in batch
+            if each.delivery.last_word and not each.is_skipped
+        }
+        try:
+            await self._consent.write(list(words.values()))
+        except (httpx.HTTPError, relay.Retry, relay.Pause) as error:
+            for word in words.values():
+                word.outcome = outcome_of(error, 0.0)
+        for each, word in words.items():
+            each.consent = word.outcome
+        return {each: word for each, word in words.items() if word.outcome is None}
+
+    async def _write_new_consent(self, words: Mapping[Writing, WordOfConsent]) -> None:
+        """To the contacts that were made since, else to records of their own."""
+        if self._consent is None or not words:
+            return
+        await self._consent.write_to_new({word: each.reference() for each, word in words.items()})
+        for each, word in words.items():
+            each.consent = word.outcome
+
+    def _key(self, delivery: relay.Delivery) -> str:
+        """Empty where the template fails: a record may have the number all the same."""
+        try:
+            return self.options.key.render(delivery.event).strip()
+        except EvaluationError:
+            return ""
 
     async def _write_contacts(self, rows: Sequence[Row]) -> None:
         if not rows:

@@ -8,6 +8,7 @@ import pydantic
 import relay
 from relay.baseurl import BaseUrl
 from relay.configuration.settings import Country
+from relay.crm import Consent
 from relay.templates.expressions import Mapping, Template
 
 NAME = r"^[A-Za-z][A-Za-z0-9_]*$"
@@ -88,6 +89,7 @@ class Options(Mending):
     test_events: Literal["skip", "send"] = "skip"
     quota: Share = Share()
     activity: Activity | None = None
+    consent: Consent | None = None
 
     def audience(self) -> str:
         """Whom a JWT is for ("OAuth 2.0 JWT Bearer Flow": the login host, not My Domain)."""

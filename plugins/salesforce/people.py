@@ -129,27 +129,33 @@ class People:
     async def _with_numbers(self, numbers: Iterable[str]) -> dict[str, list[Record]]:
         """The people without a key, by number. The search overlooks how a number is written."""
         columns = dict.fromkeys(["Id", self._external_id, *self._phones, *self._only_if_empty])
-        returning = f" IN PHONE FIELDS RETURNING {self._object}({', '.join(columns)})"
-        terms = [" OR ".join(spellings(number)) for number in numbers]
         found: dict[str, dict[str, Record]] = {}
-        for part in parts(terms, LONGEST_SEARCH, joint=4):
-            asked = f"FIND {{{' OR '.join(part)}}}{returning}"
+        for asked in searches(numbers, f"{self._object}({', '.join(columns)})"):
             answer = await self._session.records("search", "searchRecords", q=asked)
             for record in map(Record, answer):
                 if not record[self._external_id]:
-                    for number in self._numbers(record):
+                    for number in e164_numbers(record, self._phones, self._country):
                         found.setdefault(number, {})[record["Id"]] = record
         return {number: list(people.values()) for number, people in found.items()}
-
-    def _numbers(self, record: Record) -> set[str]:
-        written = [str(record[name]) for name in self._phones if record[name]]
-        return {number for each in written if (number := e164(each, self._country))}
 
     def _keep(self, row: Row, record: Record) -> None:
         """Leave out what is only for empty fields, where they are not."""
         for name in spelt(self._only_if_empty, row.fields):
             if record[name] not in (None, ""):
                 del row.fields[name]
+
+
+def searches(numbers: Iterable[str], returning: str) -> Iterator[str]:
+    """The searches (SOSL) for records with any of these numbers, however they are written."""
+    terms = [" OR ".join(spellings(number)) for number in numbers]
+    for part in parts(terms, LONGEST_SEARCH, joint=4):
+        yield f"FIND {{{' OR '.join(part)}}} IN PHONE FIELDS RETURNING {returning}"
+
+
+def e164_numbers(record: Record, phones: Iterable[str], country: str) -> set[str]:
+    """The numbers that a record has in these fields."""
+    written = [str(record[name]) for name in phones if record[name]]
+    return {number for each in written if (number := e164(each, country))}
 
 
 def literal(text: str) -> str:

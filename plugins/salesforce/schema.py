@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import relay
+from relay.crm import Consent
 from relay.nearest import nearest
 from relay.templates.expressions import Template
 
@@ -101,6 +102,8 @@ def _of_contacts(table: Table, options: Options, columns: Iterable[str]) -> Iter
     names = [name for name in columns if name.casefold() != options.external_id.casefold()]
     yield from _of_key(table, "external_id", options.external_id, longest_key(options.key))
     yield from _of_fields(table, "map", names)
+    if options.consent:
+        yield from _of_consent(table, options.consent, names)
     yield from _of_defaults(table, "", options)
     yield from _of_required(table, "", options, [*names, options.external_id])
     for where in ("only_if_empty", *(["phone_fields"] if "phone" in options.match else [])):
@@ -161,6 +164,16 @@ def _of_fields(table: Table, where: str, names: Iterable[str]) -> Iterator[Lack]
             yield table.unknown(f"{where}.{name}", name)
         elif not (field["createable"] and field["updateable"]):
             yield _not_writable(table, f"{where}.{name}", name)
+
+
+def _of_consent(table: Table, consent: Consent, mapped: Iterable[str]) -> Iterator[Lack]:
+    yield from _of_fields(table, "consent", consent.words())
+    written = {name.casefold() for name in consent.words()}
+    for name in mapped:
+        if name.casefold() in written:
+            yield Lack(
+                f"map.{name}: consent writes it, and the map's value is left out", "remove it"
+            )
 
 
 def _of_defaults(table: Table, prefix: str, options: Mending) -> Iterator[Lack]:

@@ -32,7 +32,7 @@ NO_WORD = "answered without a word about this record"
 
 
 class Writer:
-    """Writes rows of one target; `headers` go with every request."""
+    """Writes rows of one target; `headers` go with every request, `rules` before the usual."""
 
     def __init__(
         self,
@@ -41,15 +41,16 @@ class Writer:
         mender: Mender | None,
         log: Log,
         headers: Mapping[str, str] | None = None,
+        rules: tuple[Rule, ...] = (),
     ) -> None:
         self._session = session
         self._target = target
         self._mender = mender
         self._log = log
         self._headers = headers or {}
-        self._rules: tuple[Rule, ...] = RULES
+        self._rules = (*rules, *RULES)
         if target.external_id:
-            self._rules = (own_key(target.external_id), *RULES)
+            self._rules = (own_key(target.external_id), *self._rules)
         self._most = MOST_ROWS
 
     async def write(self, rows: Sequence[Row]) -> None:

@@ -12,6 +12,8 @@ class Writing:
     def __init__(self, delivery: relay.Delivery) -> None:
         self.delivery = delivery
         self.ended: Outcome | None = None
+        self.is_skipped = False
+        self.consent: Outcome | None = None
         self.contact: Row | None = None
         self.member: Row | None = None
         self.activity: Row | None = None
@@ -29,9 +31,17 @@ class Writing:
         return outcome.reference if isinstance(outcome, relay.Delivered) else None
 
     def outcome(self) -> Outcome:
-        """The first of its rows that did not land; else the contact's."""
-        if self.ended:
-            return self.ended
+        """What kept the word of consent from being written; else what failed first of the rest."""
+        if isinstance(self.consent, NotDelivered):
+            return self.consent
+        outcome = self.ended or self._of_rows()
+        if isinstance(outcome, NotDelivered) and self.consent is not None:
+            outcome.consent = True
+        return outcome
+
+    def _of_rows(self) -> Outcome:
         ends = [row.outcome for row in (self.contact, self.member, self.activity) if row]
+        if not ends and self.consent is not None:
+            return self.consent
         failed = (end for end in ends if isinstance(end, NotDelivered))
         return next(failed, ends[0]) or relay.Retry("nothing was said about this record")

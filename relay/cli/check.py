@@ -36,9 +36,24 @@ def check(path: Path, online: bool) -> None:
         click.echo(f"Warning: {each}", err=True)
     if not config.sources:
         click.echo("Without a source, no callback is taken: add one under `sources:`.", err=True)
+    for name in _without_consent(config):
+        click.echo(
+            f"Warning: sinks.{name}: its `when` can keep opt-outs away; options.consent has each"
+            " written, whatever `when` says.",
+            err=True,
+        )
     _name_orphans(config)
     if online and not blocking.run(_all_answer(config)):
         raise click.exceptions.Exit(1)
+
+
+def _without_consent(config: Config) -> list[str]:
+    """The sinks that could write consent, and have no option for it but a `when`."""
+    return [
+        name
+        for name, sink in config.sinks.items()
+        if sink.when is not None and getattr(sink.options, "consent", ...) is None
+    ]
 
 
 def _named(parts: Mapping[str, object], thing: str) -> str:

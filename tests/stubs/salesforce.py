@@ -103,6 +103,11 @@ class SalesforceStub(Stub, Login, Writing):
         finally:
             self.fields[name] = fields
 
+    def convert(self, lead: str, contact: str) -> None:
+        """Make the lead a converted one, which has become this contact."""
+        row = self.org.row("Lead", lead)
+        row |= {"IsConverted": True, "ConvertedContactId": contact}
+
     def duplicate_rule(self, name: str, *fields: str, **more: Any) -> None:
         """From now on records alike in one of the fields are duplicates: see DuplicateRule."""
         self.org.rules.append(DuplicateRule(name, fields, **more))

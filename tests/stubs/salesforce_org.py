@@ -108,6 +108,9 @@ class Org:
         self, kind: str, row: dict[str, Any], values: Mapping[str, Any], *, allow_save: bool = False
     ) -> None:
         """Change a row; null clears. Raises Refused."""
+        if row.get("IsConverted"):
+            text = "cannot reference converted lead"
+            raise Refused(Mistake("CANNOT_UPDATE_CONVERTED_LEAD", text))
         changes = self._converted(kind, values)
         self._not_emptied(kind, changes)
         self._check(kind, changes)

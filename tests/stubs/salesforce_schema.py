@@ -77,6 +77,8 @@ def schema() -> dict[str, dict[str, Field]]:
         "Lead": _person()
         | {
             "Company": _text(255, required=True),
+            "IsConverted": Field("boolean", writable=False, label="Converted"),
+            "ConvertedContactId": Field("reference", 18, writable=False, refers="Contact"),
             "Status": Field("picklist", options=("Open", "Working", "Closed"), restricted=False),
             "Street": Field("textarea", 255),
             "City": _text(40),

@@ -1,0 +1,189 @@
+"""Consent in Salesforce: the last word of a number, alone, in every record that has the number."""
+
+import dataclasses
+
+import pytest
+from salesforcesink import connected, data_calls, delivery, key, mobile, options
+
+import relay
+
+FIELD = "SMS_Opt_Out__c"
+CONSENT = {"field": FIELD}
+NUMBER = "(212) 555-0001"
+LEADS = {"object": "Lead", "defaults": {"LastName": "Unknown", "Company": "n/a"}}
+
+
+def word(number=1, last="opt_out", **more):
+    """A delivery of nothing but a word of consent."""
+    return dataclasses.replace(delivery(number, **more), record=None, last_word=last)
+
+
+def with_word(number=1, last="opt_out", record=None, **more):
+    return dataclasses.replace(delivery(number, record, **more), last_word=last)
+
+
+def opted_out(stub, kind="Contact"):
+    return [each[FIELD] for each in stub.records(kind)]
+
+
+def reason(outcome):
+    assert isinstance(outcome, relay.Reject), outcome
+    return outcome.reason
+
+
+async def test_every_record_with_the_number_is_written_and_nothing_else_of_it():
+    async with connected(consent=CONSENT) as (stub, sink):
+        seeded = [
+            {"LastName": "Doe", "MobilePhone": NUMBER},
+            {"LastName": "Roe", "Phone": "+1 212 555 0001"},
+            {"LastName": "Poe", "SMS_Key__c": key(1)},
+        ]
+        for values in seeded:
+            stub.seed("Contact", values)
+        stub.seed("Contact", {"LastName": "Other", "Phone": "2125550002"})
+        (outcome,) = await sink.send_batch([word(1)])
+        contacts = stub.records("Contact")
+    assert isinstance(outcome, relay.Delivered)
+    assert opted_out(stub) == [True, True, True, False]
+    for values, contact in zip(seeded, contacts[:3], strict=True):
+        assert {name: contact.get(name) for name in ("MobilePhone", "Phone", "SMS_Key__c")} == {
+            name: values.get(name) for name in ("MobilePhone", "Phone", "SMS_Key__c")
+        }
+    assert data_calls(stub) == ["GET query", "GET search", "PATCH composite/sobjects"]
+
+
+async def test_a_start_is_written_the_same_way():
+    async with connected(consent=CONSENT) as (stub, sink):
+        stub.seed("Contact", {"LastName": "Doe", "MobilePhone": NUMBER, FIELD: True})
+        await sink.send_batch([word(1, "opt_in")])
+    assert opted_out(stub) == [False]
+
+
+async def test_a_record_is_made_only_where_there_is_none():
+    async with connected(consent=CONSENT, defaults={"LastName": "Unknown"}) as (stub, sink):
+        await sink.send_batch([word(1), word(2)])
+        await sink.send_batch([word(1, "opt_in")])
+        contacts = stub.records("Contact")
+    assert [(each["MobilePhone"], each["LastName"], each[FIELD]) for each in contacts] == [
+        (mobile(1), "Unknown", False),
+        (mobile(2), "Unknown", True),
+    ]
+
+
+async def test_no_record_is_made_where_the_options_say_so():
+    async with connected(consent={**CONSENT, "create": False}) as (stub, sink):
+        (outcome,) = await sink.send_batch([word(1)])
+    assert isinstance(outcome, relay.Delivered)
+    assert stub.records("Contact") == []
+
+
+async def test_the_contact_of_a_converted_lead_is_written_too():
+    async with connected(consent=CONSENT, **LEADS) as (stub, sink):
+        contact = stub.seed("Contact", {"LastName": "Doe"})
+        lead = stub.seed("Lead", {"LastName": "Doe", "Company": "A", "MobilePhone": NUMBER})
+        stub.seed("Lead", {"LastName": "Doe", "Company": "B", "Phone": NUMBER})
+        stub.convert(lead, contact)
+        (outcome,) = await sink.send_batch([word(1)])
+    assert isinstance(outcome, relay.Delivered)
+    assert opted_out(stub) == [True]
+    assert opted_out(stub, "Lead") == [False, True]
+
+
+@pytest.mark.parametrize("duplicates", ["fail", "allow_save", "use_match"])
+@pytest.mark.parametrize("edits", [False, True])
+async def test_a_duplicate_rule_keeps_no_word_away(duplicates, edits):
+    async with connected(consent=CONSENT, duplicates=duplicates) as (stub, sink):
+        for name in ("Doe", "Roe"):
+            stub.seed("Contact", {"LastName": name, "MobilePhone": NUMBER})
+        stub.duplicate_rule("Contact", "MobilePhone", edits=edits)
+        (outcome,) = await sink.send_batch([word(1)])
+    assert isinstance(outcome, relay.Delivered)
+    assert opted_out(stub) == [True, True]
+
+
+@pytest.mark.parametrize(
+    "record",
+    [{"Email": "no address"}, {"LastName": "x" * 200}, {"SMS_Status__c": "Nowhere"}],
+    ids=["a bad e-mail", "too long", "no value of the picklist"],
+)
+async def test_what_else_is_refused_keeps_no_word_away(record):
+    async with connected(consent=CONSENT, on_invalid="dead") as (stub, sink):
+        stub.seed("Contact", {"LastName": "Doe", "SMS_Key__c": key(1)})
+        (outcome,) = await sink.send_batch([with_word(1, record=record)])
+    assert isinstance(outcome, relay.Reject)
+    assert outcome.consent, "the word was accepted"
+    assert opted_out(stub) == [True]
+
+
+async def test_the_map_never_writes_the_field_beside_others():
+    """A `map` of the time before may name it, and say something older."""
+    async with connected(consent=CONSENT) as (stub, sink):
+        await sink.send_batch([with_word(1, record={FIELD.lower(): False, "Title": "Mayor"})])
+        (contact,) = stub.records("Contact")
+    assert (contact[FIELD], contact["Title"]) == (True, "Mayor")
+
+
+async def test_a_stale_event_writes_its_word():
+    async with connected(consent=CONSENT) as (stub, sink):
+        stub.seed("Contact", {"LastName": "Doe", "SMS_Key__c": key(1)})
+        await sink.send_batch([with_word(1, stale=True)])
+    assert opted_out(stub) == [True]
+
+
+async def test_what_cannot_be_written_to_one_record_is_written_to_the_others_and_said():
+    async with connected(consent=CONSENT) as (stub, sink):
+        first = stub.seed("Contact", {"LastName": "Doe", "MobilePhone": NUMBER})
+        stub.seed("Contact", {"LastName": "Roe", "MobilePhone": NUMBER})
+        stub.fault_row("FIELD_CUSTOM_VALIDATION_EXCEPTION", key=first)
+        (outcome,) = await sink.send_batch([word(1)])
+        assert stub.fired["FIELD_CUSTOM_VALIDATION_EXCEPTION"] == 1
+    assert "1 of 2 records with the number were not written" in reason(outcome)
+    assert not outcome.consent
+    assert opted_out(stub) == [False, True]
+
+
+async def test_several_fields_have_values_of_their_own():
+    consent = {"field": FIELD, "fields": {"SMS_Status__c": {"opted_out": "Stopped"}}}
+    async with connected(consent=consent) as (stub, sink):
+        stub.seed("Contact", {"LastName": "Doe", "SMS_Key__c": key(1), "SMS_Status__c": "Active"})
+        await sink.send_batch([word(1)])
+        (contact,) = stub.records("Contact")
+    assert (contact[FIELD], contact["SMS_Status__c"]) == (True, "Stopped")
+
+
+async def test_a_test_event_writes_nothing():
+    async with connected(consent=CONSENT) as (stub, sink):
+        await sink.send_batch([word(1, test=True)])
+    assert data_calls(stub) == []
+
+
+async def test_a_lost_answer_of_the_search_is_tried_again_with_nothing_written():
+    async with connected(consent=CONSENT) as (stub, sink):
+        stub.seed("Contact", {"LastName": "Doe", "SMS_Key__c": key(1)})
+        stub.fault("503", on="/search")
+        (outcome,) = await sink.send_batch([with_word(1)])
+        assert isinstance(outcome, relay.Retry)
+        assert not outcome.consent
+        (outcome,) = await sink.send_batch([with_word(1)])
+    assert isinstance(outcome, relay.Delivered)
+    assert opted_out(stub) == [True]
+
+
+async def test_records_without_words_cost_no_call_more():
+    async with connected(consent=CONSENT) as (stub, sink):
+        await sink.send_batch([delivery(n) for n in range(200)])
+    assert data_calls(stub) == ["PATCH composite/sobjects/Contact/SMS_Key__c"]
+
+
+async def test_a_hundred_words_cost_few_calls():
+    async with connected(consent=CONSENT) as (stub, sink):
+        for number in range(100):
+            stub.seed("Contact", {"LastName": "Doe", "MobilePhone": mobile(number)})
+        await sink.send_batch([word(number) for number in range(100)])
+    assert opted_out(stub) == [True] * 100
+    assert len(data_calls(stub)) <= 4
+
+
+def test_it_should_name_a_field():
+    with pytest.raises(ValueError, match="should name a field"):
+        options(consent={"opted_out": True})
