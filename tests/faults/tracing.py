@@ -17,10 +17,11 @@ def needed() -> None:
 def inject(relay, calls, fault, when, paths=()) -> None:
     """Put a fault into these calls (on these files), at the numbers `when` of each thread.
 
-    `fault` is error=… or signal=…, as strace has it. -D: the relay stays our own child.
+    `fault` is error=…, delay_enter=… or signal=…, as strace has it. -D: the relay stays our own
+    child.
     """
     relay.under = ["strace", "-D", "-f", "-qq", "-o", str(_log(relay))]
-    if fault.startswith("error"):
+    if not fault.startswith("signal"):
         relay.under.append("--seccomp-bpf")  # faster; signals do not come through with it
     for path in paths:
         relay.under += ["-P", str(path)]
@@ -33,7 +34,10 @@ def stop_injecting(relay) -> None:
 
 def injected(relay) -> int:
     """How often the fault fired."""
-    return _log(relay).read_text().count("(INJECTED)") if _log(relay).exists() else 0
+    if not _log(relay).exists():
+        return 0
+    told = _log(relay).read_text()
+    return told.count("(INJECTED)") + told.count("(DELAYED)")
 
 
 def _log(relay):
