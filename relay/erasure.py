@@ -12,6 +12,7 @@ from typing import Any
 
 import orjson
 
+from relay.callbacks import mentions
 from relay.callbacks.callback import Callback
 from relay.clock import Clock
 from relay.configuration.config import Config
@@ -96,7 +97,7 @@ class Erasure:
 
     async def _erase_from_spill(self, traces: Traces) -> int:
         try:
-            return await self._erase_spill(partial(_is_in, traces))
+            return await self._erase_spill(partial(mentions.within, traces))
         except OSError as error:
             raise JobRefused(
                 f"the spill cannot be read ({error.strerror}), so the number may be in it:"
@@ -160,7 +161,3 @@ def _refuse_waiting(waiting: Sequence[tuple[str, State, str]]) -> None:
             f" what stops it (`relay sinks resume {sink}` where it is paused, `relay sinks discard"
             f" {sink}` where it has gone from relay.yaml); have it delivered, then erase"
         )
-
-
-def _is_in(traces: Traces, callback: Callback) -> bool:
-    return any(map(traces.within, (callback.query, callback.body, callback.content_type.encode())))

@@ -77,10 +77,7 @@ class Housekeeping:
 
     async def _erase_spill(self, matches: Callable[[Callback], bool]) -> int:
         """Where no service runs, the spill is this process's to change."""
-        path = self._config.store_fallback
-        if not path.exists():
-            return 0
-        spill = await Spill.open(path)
+        spill = await Spill.open(self._config.store_fallback)
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(spill.close)
             return await spill.erase(matches)

@@ -1,11 +1,18 @@
 """Erasing a contact: before it the number is found, after it in no byte of what the relay keeps."""
 
 import asyncio
+import contextlib
 import csv
+import gzip
 import io
 import json
+import re
+import zlib
 from contextlib import asynccontextmanager
+from typing import NamedTuple
+from urllib.parse import quote, unquote
 
+import apsw
 import httpx
 import pytest
 import yaml
@@ -19,7 +26,7 @@ from relay.callbacks.callback import Callback
 from relay.cli import main
 from relay.configuration import config
 from relay.fallback.spill import Spill
-from relay.fallback.spillfile import Spilled
+from relay.fallback.spillfile import Spilled, encode
 from relay.sqlite import SqliteStore, scrub
 from relay.store import Attempt, EventFilter, Settlement, SinkState, State
 from relay.traces import Traces
@@ -276,3 +283,113 @@ async def test_callbacks_are_taken_and_delivered_while_somebody_is_forgotten(set
     assert sorted(row["message"] for row in rows if row["message"][0] == "n") == sorted(
         f"n{number}" for number in range(sent)
     )
+
+
+# in other encodings
+
+ARABIC = "٢١٢٥٥٥٠١٤٢"
+ESCAPED = "".join(f"\\u{ord(digit):04x}" for digit in "2125550142")
+JSON = "application/json"
+FORM = "application/x-www-form-urlencoded"
+
+
+def other_texts():
+    """Bodies of another contact that quote the number, with their headers."""
+    yield (
+        f'{{"mobile":"{OTHER}","smsid":"e1","key":"JOIN","msg":"call {ESCAPED}"}}'.encode(),
+        JSON,
+        "",
+    )
+    form = f"mobile={OTHER}&smsid=%s&key=JOIN&msg=%s"
+    yield (form % ("e2", "call 212:555:0142")).encode(), FORM, ""
+    yield (form % ("e3", quote("call ２１２ ５５５ ０１４２"))).encode(), FORM, ""
+    escaped = "".join(f"%u{ord(digit):04x}" for digit in ARABIC)
+    yield (form % ("e4", f"call+{escaped}")).encode(), FORM, ""
+    yield gzip.compress((form % ("e5", "call 212-555-0142")).encode()), FORM, "gzip"
+    yield (form % ("e6", "call 2125550142")).encode("utf-16"), f"{FORM}; charset=utf-16", ""
+
+
+def not_understood():
+    """Bodies that make no event and hold the number."""
+    yield f'{{"mobile":"{ESCAPED}"}}'.encode(), JSON, ""
+    yield f'{{"mobile":"{ARABIC}"}}'.encode(), JSON, ""
+    yield gzip.compress(b"mobile=212-555-0142"), FORM, "gzip"
+    yield gzip.compress(b"mobile=212-555-0142&carrierId=7&key=JOIN")[:-4], FORM, "gzip"
+    yield b"mobile=212JJJ0142", FORM, ""
+    yield b'{"mobile":"212-555-0142",}', JSON, ""
+
+
+def holds(callback) -> bool:
+    """Whether a reader of the bytes, which shares nothing with the erasure, finds the number."""
+    body = callback.body
+    with contextlib.suppress(OSError, EOFError):
+        body = zlib.decompressobj(31).decompress(body) if callback.encoding else body
+    found = [callback.query, body, body.replace(b"\0", b"")]
+    texts = [each.decode("utf-8", "replace") for each in found]
+    texts += [unquote(re.sub("%u(....)", r"\\u\1", text)) for text in texts]
+    texts += [re.sub(r"\\u(....)", lambda code: chr(int(code[1], 16)), text) for text in texts]
+    digits = ["".join(str(int(each)) for each in text if each.isdecimal()) for text in texts]
+    return any("2125550142" in each for each in digits) or b"212JJJ0142" in body
+
+
+async def test_what_is_encoded_is_found_too(settings, tmp_path):
+    async with running(settings) as (relay, url, http):
+        for body, content_type, encoding in [*other_texts(), *not_understood()]:
+            headers = {"Content-Type": content_type, "Content-Encoding": encoding}
+            await http.post(url, content=body, headers={k: v for k, v in headers.items() if v})
+        await landed(relay, 6)
+        assert len([each for each in kept(tmp_path) if holds(each)]) == 12
+        assert quoting(tmp_path / "out/events.csv") == 6
+        found = json.loads(await command(settings, "erase", "--json", number=NUMBER))
+        assert found["found"] == {"quarantine": 6, "mentions": 6}
+        assert found["sinks"]["archive"] == {"records": 0, "mentions": 6}
+        callbacks = kept(tmp_path)
+        listed = json.loads(await command(settings, "events", "list", "--json"))
+    assert len(callbacks) == 6
+    assert not any(map(holds, callbacks))
+    assert quoting(tmp_path / "out/events.csv") == 0
+    assert {event["data"]["mobile"] for event in listed} == {"+12125550177"}
+    assert all("x" in event["data"]["message"] for event in listed)
+    assert found["traces"] == 0
+
+
+def kept(folder):
+    """Every callback in the store, with its Content-Encoding."""
+    columns = "query, body, encoding"
+    connection = apsw.Connection(str(folder / "data/relay.db"), flags=apsw.SQLITE_OPEN_READONLY)
+    found = connection.execute(
+        f"SELECT {columns} FROM events UNION ALL SELECT {columns} FROM quarantine"
+    ).fetchall()
+    connection.close()
+    return [Kept(*each) for each in found]
+
+
+class Kept(NamedTuple):
+    query: bytes
+    body: bytes
+    encoding: str
+
+
+def quoting(file) -> int:
+    """How many rows of a CSV file hold the number in digits of any script."""
+    rows = csv.reader(io.StringIO(file.read_text(), newline=""), strict=True)
+    digits = ("".join(str(int(each)) for each in "|".join(row) if each.isdecimal()) for row in rows)
+    return sum("2125550142" in each for each in digits)
+
+
+async def test_a_damaged_line_of_the_spill_is_searched_in_what_it_was_written_from(
+    settings, tmp_path
+):
+    async with running(settings):
+        pass
+    spill = config.load(settings, {}).store_fallback
+    lines = []
+    for digits in (ARABIC, "２１２５５５０１４２", ESCAPED, "2125550199"):
+        body = f'{{"mobile":"{digits}"}}'.encode()
+        callback = Callback("sumotext", "POST", b"", JSON, body, 0)
+        lines.append(b"0" * 8 + encode(Spilled(str(uuid7()), callback))[8:])
+    aside = spill.with_name(f"{spill.name}.bad")
+    aside.write_bytes(b"".join(lines))
+    found = json.loads(await command(settings, "erase", "--json", number=NUMBER))
+    assert found["found"] == {"spill": 3}
+    assert aside.read_bytes() == lines[3]

@@ -81,12 +81,14 @@ def _without(record: bytes, traces: Traces, ids: Collection[bytes], found: Clear
     if record.partition(b",")[0].strip(b'"\r\n') in ids:
         found.records += 1
         return b""
-    if not traces.within(record):
+    if not traces.may_be_in(record):
         return record
     cells = (quoted or plain for quoted, plain in CELL.findall(record))
     if any(map(traces.is_whole, cells)):
         found.records += 1
         return b""
+    if not traces.within(record):
+        return record
     found.mentions += 1
     return traces.blacked(record)
 

@@ -23,6 +23,7 @@ import orjson
 
 from relay import folder
 from relay.callbacks.callback import Callback
+from relay.escapes import JSON, unfolded
 from relay.fallback import spillreader
 from relay.store import StoreLocked
 
@@ -491,4 +492,7 @@ def _without(path: Path, matches: Matches) -> int:
 
 
 def _unread(line: bytes) -> Callback:
-    return Callback(source="", method="", query=b"", content_type="", body=line, received=0)
+    """A line that is no record, and its text as the bytes that it was written from."""
+    text = unfolded(line, JSON).data.decode("utf-8", "replace")
+    written = text.encode("latin-1", "replace")
+    return Callback(source="", method="", query=line, content_type="", body=written, received=0)

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import apsw
 import orjson
 
+from relay.callbacks import mentions
 from relay.callbacks.consent import OPT_OUT
 from relay.sqlite import rows
 from relay.sqlite.arrivals import events_of, give_rows
@@ -19,8 +20,10 @@ from relay.sqlite.settlements import unblock
 from relay.store import OPEN_STATES, State, Traced
 from relay.traces import Traces
 
-PAGE = 200
-RAW = ("keyword", "message_id", "query", "content_type", "body")
+PAGE = 64
+"""Events or callbacks; each may have half a megabyte."""
+INDEXED = ("keyword", "message_id")
+RAW = ("query", "content_type", "body", "encoding")
 BLACKED = -1
 """In place of a text's hash; no text has it."""
 # Where others' words may quote a number: the table, its key, and the columns.
@@ -111,7 +114,7 @@ def page(
     """Where the number stands in the next events of others, and the seq of the last of them."""
     found = rows.every(
         connection,
-        f"SELECT seq, event, {', '.join(RAW)} FROM events WHERE seq > ?"
+        f"SELECT seq, event, {', '.join(INDEXED + RAW)} FROM events WHERE seq > ?"
         " AND contact NOT IN (SELECT value FROM json_each(?)) ORDER BY seq LIMIT ?",
         (after, rows.array(contacts), PAGE),
     )
@@ -120,15 +123,19 @@ def page(
 
 
 def _in_event(traces: Traces, row: Sequence[Any]) -> Quote | None:
-    seq, event, *raw = row
-    if not any(_within(traces, value) for value in (event, *raw)):
+    seq, event, keyword, message_id, *raw = row
+    callback = mentions.callback_of(*raw)
+    # What the relay has read of the callback is in the event.
+    if not traces.may_be_in(event) and not mentions.in_bytes(traces, callback):
         return None
     event_was = orjson.loads(event)
     event_is = traces.blacked_in(event_was)
-    blacked: dict[str, Any] = {"event": orjson.dumps(event_is)}
-    for name, value in zip(RAW, raw, strict=True):
-        blacked[name] = _blacked(traces, value)
-    if blacked["message_id"] != raw[RAW.index("message_id")]:
+    kept = mentions.blacked(traces, callback)
+    if event_is == event_was and kept == callback:
+        return None
+    blacked: dict[str, Any] = {name: getattr(kept, name) for name in RAW}
+    blacked |= {"event": orjson.dumps(event_is), "keyword": traces.blacked_in(keyword)}
+    if traces.blacked_in(message_id) != message_id:
         blacked["message_id"] = None  # two that were blacked out could be the same
     if event_is["data"].get("message") != event_was["data"].get("message"):
         blacked["text_hash"] = BLACKED  # the hash would tell the number to who tries them all
@@ -141,11 +148,14 @@ def callbacks(
     """The quarantined callbacks of the next page that hold the number."""
     found = rows.every(
         connection,
-        "SELECT seq, reason, query, content_type, body FROM quarantine WHERE seq > ?"
-        " ORDER BY seq LIMIT ?",
+        f"SELECT seq, reason, {', '.join(RAW)} FROM quarantine WHERE seq > ? ORDER BY seq LIMIT ?",
         (after, PAGE),
     )
-    held = [seq for seq, *values in found if any(_within(traces, value) for value in values)]
+    held = [
+        seq
+        for seq, reason, *raw in found
+        if _within(traces, reason) or mentions.within(traces, mentions.callback_of(*raw))
+    ]
     return (found[-1][0] if found else None), held
 
 

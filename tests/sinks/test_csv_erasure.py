@@ -121,3 +121,24 @@ async def test_a_name_that_is_the_number_is_told_of(tmp_path):
     assert erased.records == 1
     assert "the file's name" in erased.left[0]
     assert "2125550142" not in erased.left[0]
+
+
+@pytest.mark.parametrize(
+    "cell", ["٢١٢٥٥٥٠١٤٢", "２１２ ５５５ ０１４２", "212JJJ0142", "\"'+1 212 '-555-0142\""]
+)
+def test_a_cell_that_the_relay_reads_as_the_number_makes_the_row_the_contacts(file, cell):
+    file.write_bytes(HEAD + b"a1,t," + cell.encode() + b",hello\r\n" + BROKEN)
+    assert cleared(file) == (1, 0)
+    assert file.read_bytes() == HEAD + BROKEN
+
+
+@pytest.mark.parametrize(
+    "text", [b"call 212:555:0142", b"tel. 212'-555'-0142", rb'{""a"":""tel. \u0032125550142""}']
+)
+def test_a_mention_turns_black_in_whatever_it_is_written(file, text):
+    file.write_bytes(HEAD + b'a3,t,+12125550177,"' + text + b'"\r\n' + BROKEN)
+    assert cleared(file) == (0, 1)
+    data = file.read_bytes()
+    assert len(data) == len(HEAD + BROKEN + text) + len(b'a3,t,+12125550177,""\r\n')
+    assert not TRACES.within(data)
+    assert BROKEN in data

@@ -1,0 +1,141 @@
+"""Mentions of a number in callbacks: found and blacked out in whatever the relay can read."""
+
+import gzip
+import json
+import zlib
+from urllib.parse import quote
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from test_traces import ENCODINGS, as_it_is, json_escapes, percent, percent_u, written
+
+from relay.callbacks import mentions, phone
+from relay.callbacks.callback import NotUnderstood
+from relay.callbacks.parameters import parameters
+from relay.traces import Traces
+
+US = Traces("+12125550142")
+FORM = "application/x-www-form-urlencoded"
+BOUNDARY = "b0undary"
+CHARSETS = ("utf-8", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "gb18030")
+PACKINGS = {
+    "": bytes,
+    "gzip": gzip.compress,
+    "deflate": zlib.compress,
+    "gzip, deflate": lambda body: zlib.compress(gzip.compress(body)),
+}
+
+
+def form(text, encoded):
+    value = "".join(
+        quote(each, safe="") if encoded in (as_it_is, json_escapes) else encoded(each)
+        for each in text
+    )
+    return f"mobile={value}&x=1", FORM
+
+
+def as_json(text, encoded):
+    value = json_escapes(text) if encoded is json_escapes else json.dumps(text)[1:-1]
+    return f'{{"mobile": "{value}", "x": 1}}', "application/json"
+
+
+def multipart(text, encoded):
+    head = 'Content-Disposition: form-data; name="mobile"'
+    return (
+        f"--{BOUNDARY}\r\n{head}\r\n\r\n{text}\r\n--{BOUNDARY}--\r\n",
+        f"multipart/form-data; boundary={BOUNDARY}",
+    )
+
+
+def posted(text, content_type, charset="utf-8", packing=""):
+    body = PACKINGS[packing](text.encode(charset))
+    return mentions.callback_of(b"", f"{content_type}; charset={charset}", body, packing)
+
+
+def is_read(callback):
+    """Whether the relay's own reader finds the number in one of the parameters."""
+    try:
+        pairs = parameters(callback)
+    except NotUnderstood:
+        return False
+    return any(phone.e164(value, "US") == US.mobile for _, value in pairs)
+
+
+@given(
+    written(),
+    st.sampled_from((form, as_json, multipart)),
+    st.sampled_from(ENCODINGS),
+    st.sampled_from(CHARSETS),
+    st.sampled_from(sorted(PACKINGS)),
+)
+def test_what_the_relay_reads_as_the_number_is_found_and_goes(
+    text, kind, encoded, charset, packing
+):
+    callback = posted(*kind(text, encoded), charset, packing)
+    assume(is_read(callback))
+    assert mentions.within(US, callback)
+    black = mentions.blacked(US, callback)
+    assert not mentions.within(US, black)
+    assert not is_read(black)
+
+
+@given(written(), st.sampled_from((percent, percent_u)))
+def test_a_query_is_found_and_keeps_its_other_parameters(text, encoded):
+    query = f"key=JOIN&msg=call+{encoded(text)}+now&smsid=1".encode()
+    assume(phone.e164(text, "US") == US.mobile)
+    callback = mentions.callback_of(query, "", b"", "")
+    assert mentions.within(US, callback)
+    black = mentions.blacked(US, callback)
+    assert not mentions.within(US, black)
+    pairs = dict(parameters(black))
+    assert pairs["key"] == "JOIN"
+    assert pairs["smsid"] == "1"
+    assert pairs["msg"].startswith("call ")
+
+
+def packed_call(packing, text="call 212-555-0142"):
+    return posted(f"msg={quote(text)}&key=JOIN", FORM, packing=packing)
+
+
+@pytest.mark.parametrize("packing", [name for name in PACKINGS if name])
+def test_a_packed_body_is_kept_unpacked(packing):
+    black = mentions.blacked(US, packed_call(packing))
+    assert black.encoding == ""
+    assert parameters(black) == [("msg", "call xxx-xxx-xxxx"), ("key", "JOIN")]
+
+
+def test_a_packed_body_without_the_number_is_kept_as_it_is():
+    callback = packed_call("gzip", "call 212-555-0199")
+    assert mentions.blacked(US, callback) is callback
+
+
+def test_a_packed_body_that_is_cut_short_is_searched_as_far_as_it_goes():
+    callback = packed_call("gzip")
+    cut = callback._replace(body=callback.body[:-6])
+    with pytest.raises(NotUnderstood):
+        parameters(cut)
+    assert mentions.within(US, cut)
+    assert not mentions.within(US, mentions.blacked(US, cut))
+
+
+@pytest.mark.parametrize("text", ["212JJJ0142", "212a5550142"])
+def test_where_blacking_out_does_not_help_the_bytes_go(text):
+    callback = mentions.callback_of(f"mobile={text}".encode(), FORM, b"key=JOIN", "")
+    assert is_read(callback)
+    assert mentions.within(US, callback)
+    black = mentions.blacked(US, callback)
+    assert not is_read(black)
+    assert (black.query, black.body) == (b"", b"")
+
+
+def test_a_body_in_a_charset_of_its_own_goes_where_blacking_out_does_not_help():
+    callback = posted("mobile=２１２５５５０１４２", FORM, "gb18030")
+    assert mentions.within(US, callback)
+    assert mentions.blacked(US, callback).body == b""
+
+
+def test_a_callback_without_the_number_stays():
+    callback = mentions.callback_of(b"a=%D9%A2", FORM, b"mobile=2125550143&a=%u0662", "")
+    assert not mentions.within(US, callback)
+    assert mentions.blacked(US, callback) is callback
