@@ -61,18 +61,15 @@ def give_up_root(path: Path) -> None:
         os.setresuid(owner.user, owner.user, owner.user)
 
 
-def give_up_files(path: Path) -> Owner | None:
-    """Have the rights of that owner over all files, but go on as root else: the owner's, if so.
+def give_up_files(owner: Owner) -> None:
+    """Have the rights of that owner over all files, but go on as root else.
 
     This holds for the calling thread and those that it starts, until another program is run.
     """
-    if os.geteuid() != 0 or (owner := owner_of(path)) is None:
-        return None
     system = ctypes.CDLL(None)
     os.setgroups([])
     system.setfsgid(owner.group)
     system.setfsuid(owner.user)
-    return owner
 
 
 @contextlib.contextmanager

@@ -2,14 +2,22 @@
 
 import contextlib
 import os
+import re
 import stat
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
 
 import apsw
+import httpx
 import pytest
 import rooted
 from rooted import FATAL, KINDS, NAMES, USER
 
+import relay
 from relay import ownership
+from relay.configuration import kept
 
 pytestmark = rooted.needed
 
@@ -175,3 +183,107 @@ def test_a_store_of_roots_in_a_folder_of_another_user_stays_roots(here):
         status, said = run(here, name)
         assert status == 0, said
     assert here.store.stat().st_uid == 0
+
+
+# a relay.yaml that is wrong
+
+
+EVIL = """\
+import os, pathlib
+place = pathlib.Path({state!r})
+(place / "ran").write_text(str(os.getresuid()))
+try:
+    os.setresuid(0, 0, 0)
+    (pathlib.Path({roots!r}) / "evil").touch()
+except OSError:
+    pass
+"""
+
+
+def plant_plugin(here):
+    """The service's user says what the relay last started with: with a plugin of its own."""
+    plugins = here.state / "plugins"
+    plugins.mkdir()
+    (plugins / "evil.py").write_text(EVIL.format(state=str(here.state), roots=str(here.roots)))
+    right = here.yaml.read_text().replace("plugins: [plugins]", f"plugins: [{plugins}]")
+    place = kept.place_beside(here.store)
+    place.write_bytes(kept.content(here.yaml, right.encode()))
+    here.all_users()
+    here.yaml.write_text(here.yaml.read_text() + "wrong: true\n")
+
+
+@pytest.mark.parametrize("name", ["status", "check", "restore", "backup", "doctor"])
+def test_what_the_service_names_as_a_plugin_is_not_run_as_root(here, name):
+    plant_plugin(here)
+    run(here, name)
+    assert (here.state / "ran").read_text() == str((USER, USER, USER))
+    if (copy := here.roots / "copy.db").exists():
+        here.changed(copy)
+    here.untouched()
+
+
+def test_with_roots_rights_it_is(here):
+    """The control."""
+    plant_plugin(here)
+    run(here, "status", before=rights_kept)
+    assert (here.roots / "evil").exists()
+
+
+# the relay itself
+
+
+@contextlib.contextmanager
+def running(here):
+    """`relay run` as root; asks that it takes callbacks, and ends it."""
+    words = [_interpreter(), "-m", "relay.cli", "run", "--config", str(here.yaml)]
+    paths = [str(Path(relay.__file__).parents[1]), sysconfig.get_path("purelib")]
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    with subprocess.Popen(
+        words, stderr=subprocess.PIPE, text=True, cwd=here.home, env=environ
+    ) as process:
+        said = []
+        try:
+            for line in process.stderr:
+                said.append(line)
+                if match := re.search(r'callbacks are taken on ([^\s"]+)', line):
+                    break
+            else:
+                raise AssertionError("".join(said))
+            yield match[1], said
+        finally:
+            process.terminate()
+            said += process.stderr.readlines()
+
+
+def _interpreter():
+    """One that other users can run, too: this one may lie in a folder of root's."""
+    library = "import os; os.stat(os.__file__)"
+    for each in (sys.executable, f"/usr/bin/python3.{sys.version_info.minor}"):
+        with contextlib.suppress(OSError, subprocess.CalledProcessError):
+            subprocess.run([each, "-c", library], check=True, user=USER, extra_groups=[])
+            return each
+    pytest.skip("no interpreter of this version that other users can run")
+
+
+def test_a_relay_that_root_runs_follows_no_link_and_leaves_its_files_to_their_owner(here):
+    planted(here, "link", [each for each in NAMES if each not in FATAL])
+    with running(here) as (url, said):
+        answer = httpx.post(url, content="mobile=2125551212&lead=KEY&msg=hello")
+        assert answer.status_code == 200
+    assert "files are read and written as #54321" in "".join(said)
+    assert here.of_root() == set()
+    here.untouched()
+
+
+def test_a_port_below_1024_is_roots_all_the_same():
+    """What `relay run` as root gives up is the rights over files."""
+    code = (
+        "import pathlib, socket, sys; from relay import ownership;"
+        " ownership.give_up_files(ownership.owner_of(pathlib.Path(sys.argv[1])));"
+        " assert not ownership.is_root();"
+        " sock = socket.socket(); sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1);"
+        " sock.bind(('127.0.0.1', 1023)); print('bound')"
+    )
+    with rooted.place() as here:
+        words = [sys.executable, "-c", code, str(here.store)]
+        assert subprocess.check_output(words, text=True) == "bound\n"

@@ -142,11 +142,13 @@ class Archive:
         if append is None:
             return
         kept: set[str] = set()
-        path = self._place.folder / append.path
+        name = Path(append.path)
+        path = self._place.folder / name
         try:
-            with Sheet(path, create=False) as sheet:
-                kept = sheet.settle(append, cut=neighbours.take(self._place, path))
-                self._sync_names(sheet.path)
+            if not name.is_absolute() and ".." not in name.parts:  # it would be no file of ours
+                with Sheet(path, create=False) as sheet:
+                    kept = sheet.settle(append, cut=neighbours.take(self._place, path))
+                    self._sync_names(sheet.path)
         except FileNotFoundError:
             pass
         ledger.take_back(append, kept)

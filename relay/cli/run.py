@@ -12,6 +12,7 @@ from typing import Any
 import click
 import uvloop
 
+import relay
 from relay import ownership, process
 from relay.anew import Kept
 from relay.cli import options
@@ -26,6 +27,9 @@ from relay.web.listeners import Listeners
 
 LINGER = 1.0
 """Seconds for an orderly end of the process, once the relay has stopped."""
+
+PROGRAM = (os.__file__, relay.__file__)
+"""What a user has to be able to read to run the relay."""
 
 logger = logging.getLogger("relay")
 
@@ -55,9 +59,23 @@ def _leave_files_to_owner(config: Config) -> None:
 
     All else stays root's: a port below 1024, the secrets that a reload reads.
     """
-    if isinstance(config.store, Path) and (owner := ownership.give_up_files(config.store)):
-        name = user_name(owner.user)
-        logger.warning("run as root; files are read and written as %s, the store's owner", name)
+    if os.geteuid() != 0 or not isinstance(config.store, Path):
+        return
+    if (owner := ownership.owner_of(config.store)) is None:
+        return
+    name = user_name(owner.user)
+    with ownership.acting_for(config.store):
+        readable = all(os.access(each, os.R_OK, effective_ids=True) for each in PROGRAM)
+    if readable:
+        ownership.give_up_files(owner)
+        logger.warning("run as root: files are read and written as %s, the store's owner", name)
+    else:
+        logger.warning(
+            "run as root in a folder of %s, who cannot read this program: run it as"
+            " that user, or root may follow what %s puts there",
+            name,
+            name,
+        )
 
 
 def _run(work: Coroutine[Any, Any, None]) -> None:

@@ -1,6 +1,7 @@
 """The csv sink: rows that any reader takes, each id once, in files that sort by time."""
 
 import asyncio
+import contextlib
 import csv
 import os
 import stat
@@ -11,6 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
+import apsw
 import pydantic
 import pytest
 from csvsink import (
@@ -648,6 +650,28 @@ async def test_a_file_edited_since_is_not_cut(opened, unfinished, edit):
     archive = await opened(unfinished.parent.parent)
     assert unfinished.read_bytes() == edited
     assert delivered(await archive.send_batch(deliveries(2))) == [True]
+
+
+@pytest.mark.parametrize("absolute", [True, False])
+async def test_no_file_outside_the_folder_is_repaired(opened, unfinished, absolute):
+    """Whatever the ledger says: another user may have written it."""
+    outside = unfinished.parent.parent / "outside"
+    cut = unfinished.read_bytes()[:-20]
+    outside.write_bytes(cut)
+    (ledger,) = unfinished.parent.glob(".*.ledger")
+    with contextlib.closing(apsw.Connection(str(ledger))) as db:
+        name = str(outside) if absolute else "../outside"
+        db.execute("UPDATE pending SET path = ?", (name,)).fetchall()
+    await opened(unfinished.parent.parent)
+    assert outside.read_bytes() == cut
+
+
+async def test_a_pipe_in_place_of_the_file_holds_nothing_up(opened, tmp_path):
+    (tmp_path / "out").mkdir()
+    os.mkfifo(tmp_path / "out/events.csv")
+    archive = await opened(tmp_path)
+    (outcome,) = await asyncio.wait_for(archive.send_batch(deliveries(1)), 10)
+    assert not delivered([outcome])[0]
 
 
 async def test_an_edit_ahead_of_the_append_leaves_the_file_alone(opened, unfinished):
