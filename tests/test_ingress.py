@@ -1,5 +1,6 @@
 """The public listener: what it takes, what it answers, what it keeps, what it never tells."""
 
+import asyncio
 import base64
 import gzip
 import logging
@@ -7,11 +8,12 @@ import zlib
 
 import orjson
 import pytest
-from listening import KINDS, QUERIES, listening
+from listening import KINDS, QUERIES, config, listening
 
 from relay.configuration.config import SourceConfig
 from relay.sqlite import SqliteStore
-from relay.store import State, StoreBroken, StoreError, StoreFull
+from relay.store import Receipt, State, StoreBroken, StoreError, StoreFull
+from relay.web import ingress
 
 FIRST = b"/callbacks/sumotext?" + QUERIES[0]
 FORM = b"Content-Type: application/x-www-form-urlencoded\r\n"
@@ -176,6 +178,70 @@ async def test_what_can_be_unpacked_and_decoded_is_an_event(relay, headers, body
     assert (row.event.data["message"], row.event.data["consent"]) == ("STOP", "opt_out")
     assert row.callback.body == body
     assert row.callback.encoding in headers.decode()
+
+
+async def test_a_packed_body_counts_as_large_as_it_is_unpacked(store):
+    sources = {"sumotext": SourceConfig(limit={"bytes": "1MiB/1h"})}
+    packed = gzip.compress(b"msg=" + b"x" * 250_000)
+    assert len(packed) < 1_000
+    async with listening(store, sources=sources) as relay:
+        answers = [
+            await relay.ask(COMPLETE, method=b"POST", headers=FORM + GZIP, body=packed)
+            for _ in range(6)
+        ]
+    assert [answer.status for answer in answers] == [200] * 4 + [429] * 2
+
+
+class Reading:
+    """Keeps nothing; in which turns of the event loop it was handed callbacks."""
+
+    def __init__(self) -> None:
+        self.turn = 0
+        self.turns = []
+
+    def now(self):
+        return 0
+
+    async def receive(self, _):
+        self.turns.append(self.turn)
+        return Receipt("id", "com.sumotext.message")
+
+    async def count(self):
+        while True:
+            self.turn += 1
+            await asyncio.sleep(0)
+
+
+async def turns_of(body: bytes, headers=()) -> list[int]:
+    """The turns in which five such bodies are read that arrive at once."""
+    keeper = Reading()
+    application = ingress.app(keeper, config())
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/callbacks/sumotext",
+        "query_string": b"",
+        "headers": [(b"content-length", b"%d" % len(body)), *headers],
+        "client": ("127.0.0.1", 1),
+    }
+
+    async def receive():
+        return {"type": "http.request", "body": body}
+
+    async def send(message):
+        assert message.get("status", 200) == 200
+
+    counting = asyncio.create_task(keeper.count())
+    await asyncio.gather(*(application(scope, receive, send) for _ in range(5)))
+    counting.cancel()
+    return keeper.turns
+
+
+async def test_of_large_bodies_one_is_read_in_a_turn_of_the_event_loop():
+    gzipped = [(b"content-encoding", b"gzip")]
+    assert len(set(await turns_of(b"x" * (ingress.LARGE + 1)))) == 5
+    assert len(set(await turns_of(gzip.compress(b"x" * (ingress.LARGE + 1)), gzipped))) == 5
+    assert len(set(await turns_of(b"x" * 1000))) == 1
 
 
 @pytest.mark.parametrize("method", [b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"PATCH"])

@@ -109,6 +109,14 @@ def unpacked(body: bytes, encoding: str) -> bytes:
     return body
 
 
+def unpacked_size(body: bytes, encoding: str) -> int:
+    """Bytes that are to be read of a body; none but itself of one that cannot be unpacked."""
+    try:
+        return max(len(body), len(unpacked(body, encoding))) if body else 0
+    except BrokenBody:
+        return len(body)
+
+
 def _undone(body: bytes, coding: str) -> bytes:
     try:
         match coding:

@@ -1,5 +1,6 @@
 """The ingress: the public listener's application. It knows no sink."""
 
+import asyncio
 import logging
 import math
 from collections.abc import Callable, Sequence
@@ -15,6 +16,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from relay.callbacks.callback import Callback
+from relay.callbacks.coding import unpacked_size
 from relay.callbacks.normalise import NotUnderstood
 from relay.configuration.config import Config
 from relay.fallback.keeper import Keeper
@@ -38,6 +40,9 @@ Ready = Callable[[], Sequence[str]]
 
 MOST_OFFERED = 4
 """Tokens of one request that are looked at: with hundreds of them, guessing would be cheap."""
+
+LARGE = 16 * 1024
+"""Bytes of a callback above which it is read in a turn of the event loop without others like it."""
 
 LARGEST_KEPT = 16 * 1024
 """Bytes of a callback with a wrong token. None of the vendor's is larger, and anybody may send a
@@ -148,6 +153,7 @@ class Callbacks:
     def __init__(self, keeper: Keeper, config: Config, tracer: Tracer | None) -> None:
         self._keeper = keeper
         self._tracer = tracer
+        self._reading = asyncio.Lock()
         self._doors = {name: Door(source, monotonic) for name, source in config.sources.items()}
         self.answers = Answers(config.sources)
         self.refusals = RefusalLog(log)
@@ -210,8 +216,11 @@ class Callbacks:
         try:
             if not door.open:
                 await self._knock(door, callback, scope, token)
-            if wait := door.wait(len(callback.query) + len(callback.body)):
+            size = _size(callback)
+            if wait := door.wait(size):
                 raise _too_many(wait, "above its limit")
+            if size > LARGE:
+                await self._turn()
             try:
                 return await self._keeper.receive(callback)
             except NotUnderstood as error:
@@ -220,6 +229,11 @@ class Callbacks:
         except StoreError as error:
             detail = "Nothing can be stored at the moment."
             raise Refused(503, detail, _FULL, kind="nothing can be stored", last=error) from None
+
+    async def _turn(self) -> None:
+        """Return in a turn of the event loop in which no other large callback is read."""
+        async with self._reading:
+            await asyncio.sleep(0)
 
     async def _callback(self, name: str, scope: Scope, receive: Receive) -> Callback:
         """The request as it arrived."""
@@ -296,6 +310,11 @@ def _too_many(wait: float, kind: str) -> Refused:
     """Nothing of it is kept: a flood shall not fill the disk."""
     later = (b"retry-after", b"%d" % math.ceil(wait))
     return Refused(429, "There are too many callbacks.", [later], kind=kind)
+
+
+def _size(callback: Callback) -> int:
+    """Bytes to be read: a packed body is small and may take as long as a large one."""
+    return len(callback.query) + unpacked_size(callback.body, callback.encoding)
 
 
 def _joined(before: str, value: bytes) -> str:
