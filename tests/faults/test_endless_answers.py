@@ -1,0 +1,141 @@
+"""A receiver whose answers have no end, beside a good client: it is cut off, and harms nobody."""
+
+import asyncio
+import contextlib
+import itertools
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import flooder
+import pytest
+from listening import answers
+from relays import POLL, RUN, Relay, free_port
+
+REQUEST = (
+    b"GET /callbacks/sumotext?mobile=212555%04d&smsid=m%d&shortcode=84700&key=JOIN&msg=hello"
+    b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+)
+MOST_WAIT = 0.1
+"""Seconds for 99 of 100 good callbacks."""
+HOPELESS = 3.0
+"""Seconds for one, after which it is clear that all wait."""
+MOST_MEMORY = 100
+"""MiB more than before."""
+ENDLESS = 10**9
+UNBOUNDED = ("-m", "altered", f"relay.delivery.responses.MOST_INTERIM={ENDLESS}", "run")
+UNBOUNDED_CHUNKS = ("-m", "altered", f"relay.delivery.chunkedbody.MOST_SMALL={ENDLESS}", "run")
+
+
+@dataclass
+class Figures:
+    """What good callbacks waited for, and the memory that the relay had at the most."""
+
+    waits: list[float] = field(default_factory=list)
+    memory: float = 0.0
+
+    def p99(self) -> float:
+        return sorted(self.waits)[int(len(self.waits) * 0.99)]
+
+
+@contextlib.asynccontextmanager
+async def flooding(folder: Path, kind: str):
+    """The receiver as a process of its own, still polite."""
+    port, log = free_port(), folder / "floods"
+    log.touch()
+    process = subprocess.Popen([sys.executable, flooder.__file__, str(port), kind, str(log)])
+    try:
+        async with asyncio.timeout(20):
+            while True:
+                with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+                    break
+                await asyncio.sleep(POLL)
+        yield process, f"http://127.0.0.1:{port}/", log
+    finally:
+        process.kill()
+        process.wait()
+
+
+async def callback(relay: Relay, number: int) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", relay.port)
+    try:
+        writer.write(REQUEST % (number % 10_000, number))
+        (answer,) = answers(await reader.read())
+        assert answer.status == 200
+    finally:
+        writer.transport.abort()
+
+
+async def beside(relay: Relay, seconds: float, numbers: itertools.count) -> Figures:
+    """Send good callbacks for a while, each of another contact."""
+    figures = Figures()
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and max(figures.waits, default=0.0) < HOPELESS:
+        start = time.monotonic()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(HOPELESS):
+                await callback(relay, next(numbers))
+        figures.waits.append(time.monotonic() - start)
+        status = Path(f"/proc/{relay.process.pid}/status").read_text()
+        memory = int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1024
+        figures.memory = max(figures.memory, memory)
+        await asyncio.sleep(0.01)
+    return figures
+
+
+async def attacked(folder, kind: str, seconds: float, command=RUN):
+    """The figures before the flood and during it, and the bytes of each answer that was cut."""
+    numbers = itertools.count()
+    async with flooding(folder, kind) as (process, url, log):
+        relay = Relay(folder / "relay", url, archive=False, command=command)
+        await relay.start()
+        try:
+            before = await beside(relay, 2, numbers)
+            await relay.delivered()
+            process.send_signal(signal.SIGUSR1)
+            meanwhile = await beside(relay, seconds, numbers)
+        finally:
+            relay.close()
+        floods = [int(line) for line in log.read_text().split()]
+    print(
+        f"{kind}: {len(floods)} answers of up to {max(floods) / 1024:.0f} KiB, p99"
+        f" {meanwhile.p99() * 1e3:.0f} ms (before {before.p99() * 1e3:.0f} ms),"
+        f" memory +{meanwhile.memory - before.memory:.1f} MiB"
+    )
+    return before, meanwhile, floods
+
+
+def harmless(before: Figures, meanwhile: Figures) -> bool:
+    """On a quiet machine 99 of 100 wait less than 100 ms; on another, see what it was before."""
+    quick = meanwhile.p99() < max(MOST_WAIT, 4 * before.p99())
+    return quick and meanwhile.memory - before.memory < MOST_MEMORY
+
+
+async def test_interim_answers_without_end_harm_nobody(tmp_path):
+    before, meanwhile, floods = await attacked(tmp_path, "interim answers", 3)
+    assert len(meanwhile.waits) > 20
+    assert len(floods) > 3
+    assert max(floods) < 16 * 1024 * 1024  # what the sockets hold
+    assert harmless(before, meanwhile)
+
+
+@pytest.mark.parametrize(
+    ("kind", "command"), [("interim answers", UNBOUNDED), ("tiny chunks", UNBOUNDED_CHUNKS)]
+)
+async def test_control_without_the_bound_everybody_waits(tmp_path, kind, command):
+    before, meanwhile, _ = await attacked(tmp_path, kind, 3, command)
+    assert not harmless(before, meanwhile)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("kind", flooder.KINDS)
+async def test_no_answer_without_end_harms_anybody(tmp_path, kind):
+    before, meanwhile, floods = await attacked(tmp_path, kind, 20)
+    assert len(floods) > 10
+    assert max(floods) < 64 * 1024 * 1024
+    assert harmless(before, meanwhile)
