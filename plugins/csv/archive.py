@@ -1,5 +1,6 @@
 """The archive: the CSV files of one sink, and the order of steps that writes each id once."""
 
+import errno
 import os
 import shutil
 import time
@@ -185,15 +186,20 @@ class Archive:
             with self._sheet(ledger, path, sum(len(row) for _, row in rows)) as sheet:
                 self._write(ledger, sheet, self._lead(sheet) + rows)
         except TROUBLE as error:
-            return self._named_twice(error, path) or outcome(error, path)
+            return self._refused(error, path) or outcome(error, path)
         return relay.Delivered()
 
-    def _named_twice(self, error: Exception, path: Path) -> relay.Reject | None:
-        """What one callback named a file and another a folder stays so: trying again is no use."""
+    def _refused(self, error: Exception, path: Path) -> relay.Reject | None:
+        """What is wrong with the name that a callback gives its file, and stays so.
+
+        Another event goes elsewhere, so it is no reason to pause the sink.
+        """
         if self._place.fixed or not self._place.folder.is_dir():
             return None
         if isinstance(error, FileExistsError | NotADirectoryError | IsADirectoryError):
             return relay.Reject(f"{shown(path)}: a file and a folder would have the same name")
+        if getattr(error, "errno", None) == errno.ENAMETOOLONG:
+            return relay.Reject(f"{shown(path)}: the path is too long; shorten options.path")
         return None
 
     def _lead(self, sheet: Sheet) -> list[tuple[str, bytes]]:

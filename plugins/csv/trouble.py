@@ -11,6 +11,8 @@ import relay
 TROUBLE = (OSError, apsw.Error)
 
 NUMBER = re.compile(r"\d{5,}(?=\d{4})")
+LONGEST = 400
+"""Characters of a path in a message, from both of its ends."""
 
 
 def outcome(error: BaseException, path: Path) -> relay.Retry | relay.Pause:
@@ -43,4 +45,7 @@ def outcome(error: BaseException, path: Path) -> relay.Retry | relay.Pause:
 
 def shown(path: Path) -> str:
     """The path, without the whole of a number that a template may have put into it."""
-    return NUMBER.sub("…", str(path))
+    text = str(path)
+    if len(text) > LONGEST:
+        text = f"{text[: LONGEST // 2]}…{text[-LONGEST // 2 :]}"
+    return NUMBER.sub("…", text)

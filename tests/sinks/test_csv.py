@@ -8,6 +8,7 @@ import stat
 import string
 import subprocess
 import sys
+import tracemalloc
 from datetime import datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -398,13 +399,22 @@ async def test_what_is_a_file_to_one_event_and_a_folder_to_another_rejects_the_l
     assert outcomes[1].status is None
 
 
-async def test_a_path_that_is_too_long_is_a_matter_of_configuration(opened, tmp_path):
+async def test_a_path_that_a_sender_makes_too_long_costs_its_event_alone(opened, tmp_path):
+    """As a pause, one text would stop the sink for all others."""
     long = "/".join(["{{ data.keyword }}"] * 40) + ".csv"
     archive = await opened(tmp_path, path=f"out/{long}")
     bad, good = await archive.send_batch([delivery(1, keyword="k" * 190), delivery(2, keyword="k")])
+    assert isinstance(bad, relay.Reject)
+    assert "shorten options.path" in bad.reason
+    assert len(bad.reason) < 500
+    assert isinstance(good, relay.Delivered)
+
+
+async def test_a_path_that_is_too_long_for_all_is_a_matter_of_configuration(opened, tmp_path):
+    archive = await opened(tmp_path, path=f"out/{'k' * 300}.csv")
+    (bad,) = await archive.send_batch(deliveries(1))
     assert isinstance(bad, relay.Pause)
     assert "shorten options.path" in bad.reason
-    assert isinstance(good, relay.Delivered)
 
 
 async def test_a_template_that_fails_rejects_its_event_alone(opened, tmp_path):
@@ -567,6 +577,28 @@ async def test_of_two_templates_that_name_one_file_the_first_has_it(opened, tmp_
     assert delivered(await second.send_batch([event])) == [False]
     assert delivered(await second.send_batch([delivery(1, label="b")])) == [True]
     assert sorted(ids(tmp_path / "out")) == [event_id(1)] * 2
+
+
+def test_the_files_that_senders_name_take_little_memory(tmp_path, monkeypatch):
+    """As paths, these would take almost two MiB."""
+    monkeypatch.setattr(neighbours_module, "MOST_FILES", 1000)
+
+    def named(number):
+        return Path(f"/{number:0200}/{number:0200}.csv")
+
+    place = options(tmp_path, path=NEIGHBOUR).place()
+    neighbours_module.join(place)
+    tracemalloc.start()
+    try:
+        assert all(neighbours_module.take(place, named(number)) for number in range(1500))
+        assert tracemalloc.get_traced_memory()[0] < 256 * 1024
+    finally:
+        tracemalloc.stop()
+    other = options(tmp_path, path="{{ data.label }}.csv").place()
+    assert not neighbours_module.take(other, named(1499))
+    assert neighbours_module.take(other, named(0))  # it was longest ago
+    neighbours_module.leave(place)
+    neighbours_module.leave(other)
 
 
 @pytest.mark.parametrize("protected", [True, False])
