@@ -172,3 +172,31 @@ def pass_over():
 def test_no_exception_handler_of_a_plugin_passes_over_it():
     with pytest.raises(TookTooLong, match=r"no end within 0\.1 s"):
         pass_over()
+
+
+LEAVES = """
+import os
+from os import _exit as kept
+
+if not os.fork():
+    os._exit(0)
+os.wait()
+os._exit(3)
+"""
+
+
+def test_an_import_that_ends_the_process_is_a_mistake_with_its_place(plugin):
+    path = plugin(top=LEAVES)
+    line = OWN.partition("{top}")[0].count("\n") + LEAVES.count("\n")
+    with pytest.raises(ConfigError, match=rf"own\.py:{line}: ends the process when imported"):
+        load(path, {})
+
+
+def test_what_a_plugin_has_kept_ends_the_process_later():
+    code = (
+        "from relay.configuration.timelimit import limited\n"
+        "with limited('it', 10):\n    from os import _exit\n"
+        "_exit(7)\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], timeout=30, check=False)
+    assert ended.returncode == 7

@@ -1,7 +1,8 @@
 """A time limit for what a plugin does when it is loaded and made: code that nothing can await.
 
 An alarm interrupts the main thread, also where it sleeps or reads. What does not end is named in
-the log while it lasts, and once the time is over an error is raised in it.
+the log while it lasts, and once the time is over an error is raised in it. There, `os._exit` is an
+error as well: it would end each start, and leave no word of the reason.
 """
 
 import contextlib
@@ -12,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from types import FrameType
+from typing import NoReturn
 
 IMPORT = 30.0
 """Seconds for the import of a plugin, with its registration."""
@@ -38,7 +40,8 @@ class TookTooLong(BaseException):
 def limited(what: str, seconds: float) -> Iterator[None]:
     """Raise TookTooLong in the block after so long. `what` names it, each time in the same words.
 
-    Only the main thread can be interrupted; in others there is no limit.
+    Only the main thread can be interrupted; in others there is no limit. In it, `os._exit` raises
+    SystemExit.
     """
     if what in _over:
         raise TookTooLong(_over[what])
@@ -48,11 +51,14 @@ def limited(what: str, seconds: float) -> Iterator[None]:
     alarm = _Alarm(what, seconds)
     begun = time.monotonic()
     handler = signal.signal(signal.SIGALRM, alarm.ring)
+    leave = os._exit
+    setattr(os, "_exit", alarm.leave)  # noqa: B010  mypy takes it for a mistake
     left, every = signal.setitimer(signal.ITIMER_REAL, min(TELL, seconds), min(TELL, INSIST))
     try:
         yield
     finally:
         alarm.over = True
+        setattr(os, "_exit", leave)  # noqa: B010  the same
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, signal.SIG_DFL if handler is None else handler)
         if left:  # somebody else's alarm, as that of a test
@@ -71,6 +77,8 @@ class _Alarm:
         self._told = self._begun
         self._errors = 0
         self.over = False
+        self._process = os.getpid()
+        self._leave = os._exit
 
     def ring(self, _: int, frame: FrameType | None) -> None:
         now = time.monotonic()
@@ -83,6 +91,15 @@ class _Alarm:
             passed = now - self._begun
             log.warning("%s has taken %.0f s so far, now in %s", self._what, passed, _place(frame))
 
+    def leave(self, status: int) -> NoReturn:
+        """In place of `os._exit`, which a plugin may have kept for later, or call in a fork."""
+        if self.over:
+            os._exit(status)
+        here = threading.current_thread() is threading.main_thread()
+        if not here or os.getpid() != self._process:
+            self._leave(status)
+        raise SystemExit(status)
+
     def _insist(self, place: str) -> None:
         self._errors += 1
         message = f"no end within {self._seconds:g} s; it was in {place}"
@@ -91,7 +108,7 @@ class _Alarm:
             log.critical(
                 "%s: %s, and goes on after an error; the process ends", self._what, message
             )
-            os._exit(WRONG_CONFIGURATION)
+            self._leave(WRONG_CONFIGURATION)
         raise TookTooLong(message)
 
 
