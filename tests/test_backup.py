@@ -365,14 +365,17 @@ async def test_another_copy_of_that_name_is_left_as_it_is(tmp_path, newer):
     assert content(tmp_path / "relay.db.before-schema-2.1")["events"]
 
 
+@pytest.mark.parametrize("schema", [1, 2])
 async def test_an_older_release_refuses_the_store_and_names_the_copy_to_restore(
-    tmp_path, newer, older
+    tmp_path, newer, older, schema
 ):
-    path = make_older(tmp_path / "relay.db")
+    path = make_older(tmp_path / "relay.db", schema)
     store = await SqliteStore.open(path)
     await store.close()
-    older()
-    named = f"the store has schema {newer}, this release knows 1: .* restore .*before-schema-2$"
+    older(schema)
+    copy = backup.before_schema(path, schema + 1)
+    assert content(copy)["user_version"] == [(schema,)]
+    named = f"the store has schema {newer}, this release knows {schema}: .* restore {copy}$"
     with pytest.raises(StoreNewer, match=named):
         await SqliteStore.open(path)
 

@@ -132,6 +132,7 @@ async def test_what_is_not_understood_is_kept_and_can_be_found_by_its_id(relay, 
 
 
 JSON = b"Content-Type: application/json\r\n"
+PARTS = b"Content-Type: multipart/form-data; boundary=b\r\n"
 GZIP = b"Content-Encoding: gzip\r\n"
 COMPLETE = b"/callbacks/sumotext?mobile=2125551212&carrierId=X&key=K"
 
@@ -145,7 +146,7 @@ COMPLETE = b"/callbacks/sumotext?mobile=2125551212&carrierId=X&key=K"
         (FORM + b"Content-Encoding: br\r\n", b"\x8b\x04\x80msg=STOP\x03"),
         (FORM + GZIP, gzip.compress(b"msg=STOP")[:-4]),
         (FORM + GZIP + b"Content-Encoding: br\r\n", gzip.compress(b"msg=STOP")),
-        (b"Content-Type: multipart/form-data; boundary=b\r\n", b"--b\r\nmsg=STOP"),
+        (PARTS, b"--b\r\nmsg=STOP"),
         (FORM, b"\xff\xfem"),
     ],
 )
@@ -170,6 +171,8 @@ async def test_what_cannot_be_read_is_kept_as_it_came_beside_a_complete_query(re
         (FORM, b"\xef\xbb\xbfmsg=STOP"),
         (FORM, "\ufeffmsg=STOP".encode("utf-16-le")),
         (FORM, b"msg=%u0053TOP"),
+        (FORM + FORM, b"msg=STOP"),
+        (2 * PARTS, b'--b\r\nContent-Disposition: form-data; name="msg"\r\n\r\nSTOP\r\n--b--\r\n'),
         (JSON, '{"msg":"STOP"}'.encode("utf-16")),
     ],
 )

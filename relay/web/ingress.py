@@ -240,7 +240,8 @@ class Callbacks:
         content_type, encoding, test, has_body = "", "", False, False
         for header, value in scope["headers"]:
             if header == b"content-type":
-                content_type = _joined(content_type, value)
+                if value.decode("latin-1") != content_type:
+                    content_type = _joined(content_type, value)
             elif header == b"content-encoding":
                 encoding = _joined(encoding, value)
             elif header == b"content-length":
