@@ -244,6 +244,30 @@ async def test_the_breaker_parks_a_sink_that_is_down_and_spends_no_attempts(stor
         await reached(store, 0, 20, 0)
 
 
+async def test_a_lost_connection_on_a_batch_is_one_failure(store, clock):
+    """Twenty contacts in one request say no more of the sink than one; an opt-out goes at once."""
+    sink = BatchSink()
+    sink.answer = lambda batch: (
+        fail(Retry("the connection broke")) if len(sink.sent) == 1 else [Delivered() for _ in batch]
+    )
+    await add(store, *(arrival(number) for number in range(20)))
+    async with running(store, clock, sink, batch=Batch(20, 0.0)) as courier:
+        await eventually(lambda: len(sink.sent) == 1)
+        await landed(store)
+        assert courier.status()["state"] == "running"
+        await add(store, arrival(30, consent="opt_out"))
+        await reached(store, 20, 1, 0)
+
+
+async def test_ten_batches_in_a_row_that_fail_open_the_breaker(store, clock):
+    sink = BatchSink(lambda _: fail(Retry("the connection broke")))
+    await add(store, *(arrival(number) for number in range(20)))
+    async with running(store, clock, sink, batch=Batch(2, 0.0)) as courier:
+        await eventually(lambda: courier.status()["state"] == "parked")
+        assert courier.breaker_open
+    assert len(sink.sent) == 10
+
+
 async def test_throttling_does_not_count_for_the_breaker(store, clock):
     sink = ScriptedSink(lambda _: fail(status_error(429)))
     async with running(store, clock, sink, breaker=Breaker(failures=3)) as courier:

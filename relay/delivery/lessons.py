@@ -1,5 +1,7 @@
 """The lessons: what results say about the sink itself, rather than about one delivery."""
 
+from collections.abc import Sequence
+
 from relay.configuration.config import SinkConfig
 from relay.delivery.breaker import Breaker, Streak
 from relay.delivery.depot import Depot
@@ -26,8 +28,16 @@ class Lessons:
         self._breaker.success()
         self._streak.end()
 
-    async def learn(self, result: Result, *, trial: bool) -> None:
-        """Learn from a result; what a failed `trial` says of the sink, the recovery sees to."""
+    async def learn(self, results: Sequence[Result], *, trial: bool) -> None:
+        """Learn from what went together; what a failed `trial` says, the recovery sees to.
+
+        To the breaker all failures of one batch are one: a single lost connection fails them all.
+        """
+        counting = next(filter(_counts_as_failure, results), None)
+        for each in results:
+            await self._learn(each, trial=trial, counts=each is counting)
+
+    async def _learn(self, result: Result, *, trial: bool, counts: bool) -> None:
         claim, outcome = result.claim, result.outcome
         match outcome:
             case Delivered():
@@ -36,7 +46,7 @@ class Lessons:
                 await self._hold.pause(outcome.reason, after=outcome.after)
             case Retry(after=(float() | int()) as after):
                 await self._hold.park(f"asked to wait: {outcome.reason}", after)
-            case Retry() if outcome.status != THROTTLED and not trial:
+            case Retry() if counts and not trial:
                 await self._learn_from_failure(claim, outcome)
             case Reject() if not trial:
                 await self._learn_from_refusal(claim, outcome)
@@ -58,3 +68,8 @@ class Lessons:
         if streak := self._streak.refusal(cause, claim.contact, claim.seq):
             await self._hold.pause(f"{STREAK} contacts in a row were refused: {outcome.reason}")
             await self._depot.revive(streak)
+
+
+def _counts_as_failure(result: Result) -> bool:
+    outcome = result.outcome
+    return isinstance(outcome, Retry) and outcome.after is None and outcome.status != THROTTLED

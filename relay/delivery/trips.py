@@ -81,10 +81,10 @@ class Trips:
             self.tally.concluded(result, settlement, now)
             if verbose:
                 self._tell(result, settlement.error)
-            if not consent_only:
-                await self._lessons.learn(result, trial=trial)
-            elif not isinstance(result.outcome, Delivered | Reject):
+            if consent_only and not isinstance(result.outcome, Delivered | Reject):
                 self._hold.close_to_consent()
+        if not consent_only:
+            await self._lessons.learn(results, trial=trial)
 
     def _tell(self, result: Result, error: str | None) -> None:
         outcome = ": ".join(filter(None, (word_of(result.outcome), error)))
