@@ -42,7 +42,13 @@ _ALPHA_2 |= {code: code for code in _ALPHA_2.values()}
 _ALPHA_2 |= dict(entry.split() for entry in _NAMES.split(","))
 
 
+LONGEST = 200
+"""Characters of what may be a country, with all that surrounds it."""
+
+
 @short_keys(maxsize=1024)
 def alpha_2(written: str) -> str | None:
     """`US` for US, USA, u.s., United States; None for what is no country we know."""
+    if len(written) > LONGEST:
+        return None
     return _ALPHA_2.get("".join(letter for letter in written if letter.isalpha()).upper())

@@ -11,8 +11,8 @@ _END = b"\r\n"
 _SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[^\r\n]*)?\r\n")
 _TRAILER = re.compile(rb"(?:[!#-'*+\-.0-9A-Z^-z|~]+:[^\r\n\0]*)?\r\n")
 
-FREE_FRAMING = 4096
-"""Bytes between the chunks that any body may have: some eight hundred tiny chunks."""
+FREE_FRAMING = 1024
+"""Bytes between the chunks that any body may have: two hundred tiny chunks."""
 FRAMING_SHARE = 4
 """Above them, one byte for so many of the content: chunks of 24 bytes and more."""
 
