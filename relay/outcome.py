@@ -11,10 +11,12 @@ from dataclasses import dataclass
 class Delivered:
     """The sink has the record.
 
-    `reference`: what the sink calls it, if it says (a record's id, say).
+    `reference`: what the sink calls it, if it says (a record's id, say). `note`: what was left
+    out of it, and why.
     """
 
     reference: str | None = None
+    note: str | None = None
 
 
 class NotDelivered(Exception):

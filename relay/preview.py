@@ -1,6 +1,6 @@
 """Preview: what a sink would get of an event, by the configuration of today."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -23,6 +23,7 @@ class Preview:
     record: dict[str, Any] | None = None
     error: str | None = None
     consent: bool = False
+    dropped: Sequence[str] = ()
 
     @property
     def verdict(self) -> str:
@@ -33,7 +34,9 @@ class Preview:
             return "nothing, as it is disabled"
         if self.consent and not self.matches:
             return "the word of consent alone, as `when` does not match"
-        return "gets" if self.matches else "nothing, as `when` does not match"
+        if not self.matches:
+            return "nothing, as `when` does not match"
+        return "; ".join(["gets", *(f"without {each}" for each in self.dropped)])
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -54,7 +57,7 @@ def preview(sink: SinkConfig, event: Event, opted_out: bool) -> Preview:
     except EvaluationError as error:
         return shown(matches=False, error=f"when: {error}")
     try:
-        record = sink.map.record(event, opted_out) if sink.map else event.to_dict()
+        record, dropped = sink.record(event, opted_out)
     except EvaluationError as error:
         return shown(matches=True, error=f"map: {error}")
-    return shown(matches=True, record=record if sink.enabled else None)
+    return shown(matches=True, record=record if sink.enabled else None, dropped=dropped)

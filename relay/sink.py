@@ -28,7 +28,8 @@ class Delivery:
     `record` is the outcome of the sink's `map`; without one, the event itself as a dict. It is
     None where only the word of consent is to be written, as the sink's `when` does not match or
     its `map` failed with `map_error`: only sinks get that which take consent. They write
-    `last_word`, `opt_out` or `opt_in`: the last word of the number, over all sources.
+    `last_word`, `opt_out` or `opt_in`: the last word of the number, over all sources. `dropped`
+    names what `map` left out because its filters refused the value.
     `attempt` counts from 1. `replayed` says that it was asked for again. `stale` says that a
     later event of this contact has already been delivered here.
     """
@@ -40,6 +41,7 @@ class Delivery:
     replayed: bool = False
     stale: bool = False
     map_error: str | None = None
+    dropped: tuple[str, ...] = ()
     last_word: str | None = None
 
     def __repr__(self) -> str:
@@ -99,6 +101,11 @@ class Sink:
     def batch_limit(cls, options: Any) -> int:  # noqa: ARG003  for those whose options matter
         """The most deliveries that `send_batch` takes with these options."""
         return cls.max_batch
+
+    @classmethod
+    def drops_invalid(cls, options: Any) -> bool:  # noqa: ARG003  for sinks that do
+        """Whether a value that a filter of `map` refuses is left out; else the delivery is dead."""
+        return False
 
     @classmethod
     def takes_consent(cls, options: Any, event: Event) -> bool:  # noqa: ARG003  for sinks that do

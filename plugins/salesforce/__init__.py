@@ -20,8 +20,9 @@ sinks:
       duplicates: fail                # where a duplicate rule objects: fail (dead), allow_save (if
                                       # the rule allows it), use_match (update the one it found)
       assignment_rules: false
-      on_invalid: dead                # drop: leave an invalid value out; truncate: cut what is too
-                                      # long, leave out what is invalid otherwise; both are logged
+      on_invalid: drop                # an invalid value is left out; truncate: what is too long is
+                                      # cut; both are logged, and shown by `relay events show`;
+                                      # dead: the delivery is dead
       defaults: {LastName: Unknown}   # only where Salesforce says that a required field is missing
       only_if_empty: [LeadSource]     # never overwritten; one read more for each batch
       campaign: {id: 701Hs0000000001, status: Responded}
@@ -96,11 +97,12 @@ class Salesforce(relay.Sink):
             options,
             options.object,
             options.external_id,
+            mapped=self.columns or (),
             use_match=options.duplicates == "use_match",
         )
         activity = options.activity
         self._activities = activity and self._writer(
-            activity, activity.object, activity.external_id
+            activity, activity.object, activity.external_id, mapped=activity.map.columns
         )
         self._members = Writer(self._session, Target(MEMBER), None, self.log)
         self._consent = options.consent and ConsentWriter(
@@ -109,6 +111,10 @@ class Salesforce(relay.Sink):
         self._joined = Known()
         # Each member locks its campaign: batches that came together would refuse each other.
         self._campaign = asyncio.Lock()
+
+    @classmethod
+    def drops_invalid(cls, options: Options) -> bool:
+        return options.on_invalid != "dead"
 
     @classmethod
     def takes_consent(cls, options: Options, event: relay.Event) -> bool:
@@ -258,16 +264,26 @@ class Salesforce(relay.Sink):
         return {"CampaignId": campaign.id, PERSONS[self.options.object]: person, **status}
 
     def _writer(
-        self, options: Any, name: str, external_id: str, *, use_match: bool = False
+        self,
+        options: Any,
+        name: str,
+        external_id: str,
+        *,
+        mapped: Sequence[str],
+        use_match: bool = False,
     ) -> Writer:
         mender = Mender(options, self.log, use_match=use_match)
         target = Target(name, external_id)
-        return Writer(self._session, target, mender, self.log, _headers(self.options))
+        headers = _headers(self.options)
+        return Writer(self._session, target, mender, self.log, headers, mapped=mapped)
 
 
 def _activity(delivery: relay.Delivery, key: str, activity: Activity, external_id: str) -> Row:
-    fields = fields_of(activity.map.record(delivery.event), activity.external_id)
-    return Row(delivery, delivery.id, fields | {activity.contact: {external_id: key}})
+    dropped: list[str] | None = None if activity.on_invalid == "dead" else []
+    record = activity.map.record(delivery.event, dropped=dropped)
+    fields = fields_of(record, activity.external_id) | {activity.contact: {external_id: key}}
+    notes = [f"activity without {each}" for each in dropped or ()]
+    return Row(delivery, delivery.id, fields, notes=notes)
 
 
 def _headers(options: Options) -> Mapping[str, str]:

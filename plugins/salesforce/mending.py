@@ -11,6 +11,7 @@ from .options import Mending
 from .refusal import Refusal
 from .row import Row
 
+REQUIRED = "REQUIRED_FIELD_MISSING"
 NAMED = re.compile(r"\[([^\[\]]*)\]")
 LONGEST = re.compile(r"max length=(\d+)")
 
@@ -23,7 +24,7 @@ class Mender:
         self._log = log
         self.use_match = use_match
         self._ways = {
-            "REQUIRED_FIELD_MISSING": ("defaults", self._fill),
+            REQUIRED: ("defaults", self._fill),
             "STRING_TOO_LONG": ("on_invalid", self._shorten),
             **dict.fromkeys(INVALID, ("on_invalid", self._drop)),
             **dict.fromkeys(GONE, ("id", self._forget)),
@@ -45,10 +46,10 @@ class Mender:
 
     def _fill(self, row: Row, refusal: Refusal) -> bool:
         """The default of each field that is missing."""
-        missing = _named(refusal)
-        found = spelt(missing, self._options.defaults)
+        names = missing(refusal)
+        found = spelt(names, self._options.defaults)
         row.fields |= {name: self._options.defaults[name] for name in found}
-        return bool(missing) and len(found) == len(missing)
+        return bool(names) and len(found) == len(names)
 
     def _shorten(self, row: Row, refusal: Refusal) -> bool:
         longest = LONGEST.search(refusal.message)
@@ -57,7 +58,7 @@ class Mender:
         fields = self._invalid(row, refusal)
         for name in fields:
             row.fields[name] = cut(str(row.fields[name]), int(longest[1]))
-            self._log.warning("%s: %s is too long and was cut", row.delivery.id, name)
+            self._note(row, f"{name} cut: it is too long")
         return bool(fields)
 
     def _drop(self, row: Row, refusal: Refusal) -> bool:
@@ -69,10 +70,12 @@ class Mender:
             del row.fields[name]
             for default in spelt([name], self._options.defaults):
                 row.fields[default] = self._options.defaults[default]
-            self._log.warning(
-                "%s: %s is not valid (%s), left out", row.delivery.id, name, refusal.code
-            )
+            self._note(row, f"without {name}: {refusal.code}")
         return bool(fields)
+
+    def _note(self, row: Row, text: str) -> None:
+        row.notes.append(text)
+        self._log.warning("%s: %s", row.delivery.id, text)
 
     def _invalid(self, row: Row, refusal: Refusal) -> list[str]:
         """The fields at fault; none where one of them is not the map's: nothing is to be done."""
@@ -105,7 +108,7 @@ def spelt(names: Iterable[str], known: Iterable[str]) -> list[str]:
     return [folded[name.casefold()] for name in names if name.casefold() in folded]
 
 
-def _named(refusal: Refusal) -> list[str]:
+def missing(refusal: Refusal) -> list[str]:
     """The missing fields: listed, or in the message alone, `Required … missing: [LastName]`."""
     if refusal.fields:
         return list(refusal.fields)

@@ -53,9 +53,9 @@ class Campaign(relay.Options):
 
 
 class Mending(relay.Options):
-    """What is done for a record that Salesforce refuses."""
+    """What is done for a record that Salesforce refuses, or a value that a filter does."""
 
-    on_invalid: OnInvalid = "dead"
+    on_invalid: OnInvalid = "drop"
     defaults: dict[Name, Any] = pydantic.Field(default={})
 
 

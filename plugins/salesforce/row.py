@@ -23,7 +23,8 @@ class Row:
     """One record, and how it ended.
 
     `id` is that of a record which is there already and is to be updated. `refusals` are the
-    errors of the last try, `mended` the ways in which it has been mended so far.
+    errors of the last try, `mended` the ways in which it has been mended so far, and `notes` say
+    what was left out or cut.
     """
 
     delivery: relay.Delivery
@@ -32,6 +33,7 @@ class Row:
     id: str | None = None
     refusals: list[Refusal] = field(default_factory=list)
     mended: set[str] = field(default_factory=set)
+    notes: list[str] = field(default_factory=list)
     outcome: Outcome | None = None
 
     def identity(self) -> str:

@@ -5,7 +5,7 @@ call ("sObject Collections", REST guide). A whole request that is refused is hal
 record at fault is found.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -20,7 +20,7 @@ from relay.outcome import Outcome
 from relay.sink import Log
 
 from .errors import RULES, TRIGGERED, own_key
-from .mending import Mender, values
+from .mending import REQUIRED, Mender, missing, values
 from .refusal import Refusal, gravest, judged, read_json, refusal, refusals
 from .row import MOST_ROWS, Row, body, encoded, packed, waves
 from .session import Session
@@ -32,7 +32,11 @@ NO_WORD = "answered without a word about this record"
 
 
 class Writer:
-    """Writes rows of one target; `headers` go with every request, `rules` before the usual."""
+    """Writes rows of one target; `headers` go with every request, `rules` before the usual.
+
+    `mapped` names the fields that the map fills: where one of them is missing, its value was blank
+    or invalid, and no setting is wrong.
+    """
 
     def __init__(
         self,
@@ -42,6 +46,7 @@ class Writer:
         log: Log,
         headers: Mapping[str, str] | None = None,
         rules: tuple[Rule, ...] = (),
+        mapped: Iterable[str] = (),
     ) -> None:
         self._session = session
         self._target = target
@@ -51,6 +56,7 @@ class Writer:
         self._rules = (*rules, *RULES)
         if target.external_id:
             self._rules = (own_key(target.external_id), *self._rules)
+        self._mapped = {name.casefold() for name in mapped}
         self._most = MOST_ROWS
 
     async def write(self, rows: Sequence[Row]) -> None:
@@ -101,9 +107,21 @@ class Writer:
         if self._mender and self._mender.mend(row):
             row.refusals = []
             return True
-        row.outcome = judged(row.refusals, self._rules, values(row.fields), row.delivery.attempt)
+        row.outcome = self._judged(row)
         row.refusals = []
         return False
+
+    def _judged(self, row: Row) -> Outcome:
+        outcome = judged(row.refusals, self._rules, values(row.fields), row.delivery.attempt)
+        if isinstance(outcome, relay.Reject) and self._lacks_only_values(row):
+            outcome.status = None  # nothing that a pause could mend
+        return outcome
+
+    def _lacks_only_values(self, row: Row) -> bool:
+        """Whether all that the row lacks is in the map."""
+        lacking = [each for each in row.refusals if each.code == REQUIRED]
+        names = {name.casefold() for each in lacking for name in missing(each)}
+        return bool(names) and names <= self._mapped
 
     async def _write_wave(self, rows: Sequence[Row]) -> None:
         groups: dict[tuple[str, str], list[tuple[Row, bytes]]] = {}
@@ -190,16 +208,14 @@ class Writer:
         await self._write_request(second)
 
     def _all_refused(self, rows: Any) -> str:
-        """Why none of the rows was taken; empty where one was, or may yet be."""
+        """Why none was taken, where settings are at fault; empty where one was, or may yet be."""
         reason = ""
         for row in rows:
-            outcome = (
-                judged(row.refusals, self._rules, values(row.fields))
-                if row.refusals
-                else row.outcome
-            )
+            outcome = self._judged(row) if row.refusals else row.outcome
             if not isinstance(outcome, relay.Reject | relay.Pause):
                 return ""
+            if isinstance(outcome, relay.Reject) and outcome.status is None and not _unread(row):
+                return ""  # its own values are at fault
             reason = outcome.reason
         return reason
 
@@ -215,6 +231,11 @@ class Writer:
                 sent,
                 self._most,
             )
+
+
+def _unread(row: Row) -> bool:
+    """Whether Salesforce could not read the row: the map makes values of a wrong type."""
+    return any(each.code == "JSON_PARSER_ERROR" for each in row.refusals)
 
 
 def _delivered(result: Any) -> Outcome:

@@ -43,5 +43,9 @@ class Writing:
         ends = [row.outcome for row in (self.contact, self.member, self.activity) if row]
         if not ends and self.consent is not None:
             return self.consent
-        failed = (end for end in ends if isinstance(end, NotDelivered))
-        return next(failed, ends[0]) or relay.Retry("nothing was said about this record")
+        failed = next((end for end in ends if isinstance(end, NotDelivered)), None)
+        outcome = failed or ends[0] or relay.Retry("nothing was said about this record")
+        notes = [note for row in (self.contact, self.activity) if row for note in row.notes]
+        if notes and isinstance(outcome, relay.Delivered):
+            return relay.Delivered(outcome.reference, "; ".join(notes))
+        return outcome

@@ -150,11 +150,17 @@ def _print_deliveries(deliveries: list[dict[str, Any]], config: Config, mobile: 
                 each["attempts"],
                 local_time(each["due"], config.timezone),
                 local_time(each["settled"], config.timezone),
-                mask_in(each["error"], mobile) or each["reference"],
+                mask_in(each["error"], mobile) or _reference(each, mobile),
             ]
             for each in deliveries
         ],
     )
+
+
+def _reference(delivery: dict[str, Any], mobile: str) -> str:
+    """What the sink calls the record, and what was left out of it."""
+    note = mask_in(delivery.get("note"), mobile)
+    return "; ".join(filter(None, (delivery["reference"], note)))
 
 
 def _print_attempts(attempts: list[dict[str, Any]], config: Config, mobile: str) -> None:

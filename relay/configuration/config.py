@@ -82,6 +82,7 @@ class SinkConfig:
     breaker: Breaker
     allow_private: list[IPNetwork]
     blank: Blank = "keep"
+    drops_invalid: bool = False
     held: str | None = None
     """Why it is only queued for; its class and its options are none then."""
     held_for_consent: bool = False
@@ -97,6 +98,15 @@ class SinkConfig:
             return self.sink_class.takes_consent(self.options, event)
         except Exception:  # noqa: BLE001  a plugin may raise anything, and an opt-out must arrive
             return True
+
+    def record(self, event: Event, opted_out: bool) -> tuple[dict[str, Any], list[str]]:
+        """What `map` makes of the event, and what it left out of it. Raises EvaluationError."""
+        if self.map is None:
+            return event.to_dict(), []
+        if not self.drops_invalid:
+            return self.map.record(event, opted_out), []
+        dropped: list[str] = []
+        return self.map.record(event, opted_out, dropped), dropped
 
     def matches(self, event: Event, opted_out: bool) -> bool:
         """Whether the sink's `when` matches. Raises EvaluationError."""
@@ -243,6 +253,7 @@ class _SinkReader:
             breaker=settings.breaker,
             allow_private=settings.allow_private,
             blank=self.blank,
+            drops_invalid=self.registered.sink_class.drops_invalid(self.options),
             held=self.held,
             held_for_consent=self.held is not None and self._speaks_of_consent(),
         )

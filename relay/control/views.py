@@ -12,7 +12,7 @@ from relay.configuration.config import SinkConfig
 from relay.control.unauthorized import Token
 from relay.delivery import hold
 from relay.event import timestamp
-from relay.store import DeliveryRow, EventRow, Quarantined, SinkCounts, SinkState
+from relay.store import DeliveryRow, EventRow, Quarantined, SinkCounts, SinkState, State
 
 
 def stored_state(sink: SinkConfig, state: SinkState, now: int) -> dict[str, Any]:
@@ -41,6 +41,8 @@ def event_view(row: EventRow) -> dict[str, Any]:
 
 
 def delivery_view(row: DeliveryRow) -> dict[str, Any]:
+    """`note` says of one that was delivered what was left out."""
+    delivered = row.state == State.DELIVERED
     return {
         "sink": row.sink,
         "seq": row.seq,
@@ -50,7 +52,8 @@ def delivery_view(row: DeliveryRow) -> dict[str, Any]:
         "state": row.state.name.lower(),
         "attempts": row.attempts,
         "due": timestamp(row.due) if row.due else None,
-        "error": row.error,
+        "error": None if delivered else row.error,
+        "note": row.error if delivered else None,
         "reference": row.reference,
         "settled": timestamp(row.settled) if row.settled else None,
     }

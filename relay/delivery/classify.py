@@ -36,10 +36,7 @@ def outcome_of(error: BaseException, now: float) -> Retry | Reject | Pause:
 def sound(outcome: Outcome) -> Outcome:
     """The outcome with nothing in it that the store would refuse; plugins put anything there."""
     if isinstance(outcome, Delivered):
-        known = outcome.reference is None or type(outcome.reference) is str
-        if known and (outcome.reference or "").isascii():
-            return outcome
-        return Delivered(readable(outcome.reference))
+        return Delivered(_as_text(outcome.reference), _as_text(outcome.note))
     told = vars(outcome)
     outcome.reason = readable(told.get("reason"))
     outcome.after = _seconds(told.get("after"))
@@ -48,6 +45,10 @@ def sound(outcome: Outcome) -> Outcome:
     outcome.answer = None if answer is None else readable(answer)
     outcome.consent = told.get("consent") is True
     return outcome
+
+
+def _as_text(value: Any) -> str | None:
+    return None if value is None else readable(value)
 
 
 def readable(value: Any) -> str:

@@ -113,7 +113,7 @@ class Dispatch:
         event = claim.event
         plain = Delivery(event.id, event, None, claim.attempt, claim.replayed, claim.stale)
         if not self._config.takes_consent(event):
-            return replace(plain, record=self._record(claim))
+            return self._with_record(plain, claim)
         word = await self._last_word(event.data["mobile"]) or event.data["consent"]
         plain = replace(plain, last_word=word)
         try:
@@ -121,16 +121,19 @@ class Dispatch:
         except EvaluationError as error:
             return replace(plain, map_error=f"when: {error}")
         try:
-            return replace(plain, record=self._record(claim)) if matches else plain
+            return self._with_record(plain, claim) if matches else plain
         except EvaluationError as error:
             return replace(plain, map_error=f"map: {error}")
 
-    def _record(self, claim: Claim) -> dict[str, Any]:
-        mapping, event = self._config.map, claim.event
-        return mapping.record(event, claim.opted_out) if mapping else event.to_dict()
+    def _with_record(self, delivery: Delivery, claim: Claim) -> Delivery:
+        record, dropped = self._config.record(claim.event, claim.opted_out)
+        return replace(delivery, record=record, dropped=tuple(dropped))
 
     async def _concluded(self, delivery: Delivery, outcome: Outcome) -> Outcome:
-        """The outcome, with what the sink cannot know of a word of consent."""
+        """The outcome, with what the sink cannot know of a word of consent, or does not say."""
+        if delivery.dropped and isinstance(outcome, Delivered):
+            left_out = f"without {'; '.join(delivery.dropped)}"
+            outcome = replace(outcome, note="; ".join(filter(None, (left_out, outcome.note))))
         if delivery.last_word is None:
             return outcome
         written = isinstance(outcome, Delivered) or outcome.consent

@@ -32,7 +32,13 @@ class Judge:
         if consent_only and not _ends(result):
             return replace(put_back(claim), consent=isinstance(outcome, Delivered))
         if isinstance(outcome, Delivered):
-            return Settlement(claim.sink, claim.seq, State.DELIVERED, reference=outcome.reference)
+            return Settlement(
+                claim.sink,
+                claim.seq,
+                State.DELIVERED,
+                reference=outcome.reference,
+                error=outcome.note,
+            )
         settlement = replace(
             put_back(claim),
             error=outcome.reason,

@@ -60,10 +60,11 @@ def _settle_delivered(
     )
     memory.count(sink, State.IN_FLIGHT, State.DELIVERED, len(seqs))
     for settlement, _ in delivered:
-        if settlement.reference is not None:
+        if settlement.reference is not None or settlement.error is not None:
             connection.execute(
-                "UPDATE deliveries SET reference = ? WHERE sink = ? AND seq = ?",
-                (settlement.reference, sink, settlement.seq),
+                "UPDATE deliveries SET reference = ifnull(?, reference), error = ?"
+                " WHERE sink = ? AND seq = ?",
+                (settlement.reference, settlement.error, sink, settlement.seq),
             )
 
 

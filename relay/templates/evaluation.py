@@ -31,7 +31,14 @@ class Variables(dict[str, Any]):
 
 
 class EvaluationError(Exception):
-    """It compiles, and fails for this event. The message holds no value of the event."""
+    """It compiles, and fails for this event. The message holds no value of the event.
+
+    `of_value` says that a filter refused the value, as a date that is none.
+    """
+
+    def __init__(self, message: str, *, of_value: bool = False) -> None:
+        super().__init__(message)
+        self.of_value = of_value
 
 
 def variables_of(event: Event, opted_out: bool) -> Variables:
@@ -57,7 +64,7 @@ def evaluate(sandbox: Sandbox, root: Root, variables: Variables) -> Any:
         for _ in root(scope):
             pass
     except Exception as error:  # noqa: BLE001  an expression can raise anything
-        raise EvaluationError(reason_of(error)) from None
+        raise _failed(error) from None
     return scope.vars[RESULT]
 
 
@@ -72,7 +79,7 @@ def render(sandbox: Sandbox, root: Root, variables: Variables) -> str:
     except EvaluationError:
         raise
     except Exception as error:  # noqa: BLE001  an expression can raise anything
-        raise EvaluationError(reason_of(error)) from None
+        raise _failed(error) from None
     return text
 
 
@@ -103,7 +110,7 @@ def plain(value: Any) -> Any:
     except EvaluationError:
         raise
     except Exception as error:  # noqa: BLE001  what is lazy in an expression runs only here
-        raise EvaluationError(reason_of(error)) from None
+        raise _failed(error) from None
 
 
 def _plain(value: Any) -> Any:
@@ -127,6 +134,10 @@ def _plain(value: Any) -> Any:
 def check_length(text: str) -> None:
     if len(text) > MAX_TEXT:
         raise EvaluationError(TOO_LONG)
+
+
+def _failed(error: Exception) -> EvaluationError:
+    return EvaluationError(reason_of(error), of_value=isinstance(error, HelperError))
 
 
 def reason_of(error: Exception) -> str:

@@ -100,9 +100,15 @@ class Mapping:
         self.columns = tuple(producers)
         self.uses_opted_out = uses_opted_out
 
-    def record(self, event: Event, opted_out: bool = False) -> dict[str, Any]:
-        """The record for the event, as JSON has it. Raises EvaluationError."""
-        return produce_items(self._producers, variables_of(event, opted_out))
+    def record(
+        self, event: Event, opted_out: bool = False, dropped: list[str] | None = None
+    ) -> dict[str, Any]:
+        """The record for the event, as JSON has it. Raises EvaluationError.
+
+        With `dropped`, a value that a filter refuses is left out of the record, and what was
+        refused is added to the list.
+        """
+        return produce_items(self._producers, variables_of(event, opted_out), dropped)
 
     def __repr__(self) -> str:
         return f"Mapping({', '.join(self.columns)})"
@@ -265,13 +271,18 @@ def is_space(node: nodes.Node) -> bool:
     return isinstance(node, nodes.TemplateData) and node.data.isspace()
 
 
-def produce_items(producers: dict[str, Producer], variables: Variables) -> dict[str, Any]:
+def produce_items(
+    producers: dict[str, Producer], variables: Variables, dropped: list[str] | None = None
+) -> dict[str, Any]:
     record = {}
     for key, produce in producers.items():
         try:
             value = produce(variables)
         except EvaluationError as error:
-            raise EvaluationError(f"{key}: {error}") from None
+            if dropped is None or not error.of_value:
+                raise EvaluationError(f"{key}: {error}", of_value=error.of_value) from None
+            dropped.append(f"{key}: {error}")
+            continue
         if not isinstance(value, Undefined):
             record[key] = value
     return record

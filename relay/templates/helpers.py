@@ -19,6 +19,7 @@ DIRECTIVE = re.compile(r"%[^a-zA-Z%]*(.)", re.DOTALL)
 """One directive of strftime, with the flags and the width that the C library allows."""
 
 
+MOST_FORMATS = 8
 LONGEST_DATE = 256
 """Characters of a date, and of a format of one. Python looks for the format in the whole text."""
 
@@ -60,14 +61,16 @@ def last_name(text: str) -> str | None:
 def date(timezone: tzinfo) -> Callable[..., str | None]:
     """The filter `date(from, to)` for one time zone.
 
-    The formats are strptime's and strftime's, or `iso`. A time that says its offset is moved
-    to the time zone; one that does not is taken as it stands. `%s` writes seconds since the epoch.
+    The formats are strptime's and strftime's, or `iso`. Of several to read, a list, the first
+    that fits counts. A time that says its offset is moved to the time zone; one that does not is
+    taken as it stands. `%s` writes seconds since the epoch.
     """
 
-    def reformat(text: str, read: str, write: str) -> str:
-        if max(map(len, (text, read, write))) > LONGEST_DATE:
+    def reformat(text: str, read: str | list[str], write: str) -> str:
+        formats = [read] if isinstance(read, str) else list(read)[:MOST_FORMATS]
+        if max(map(len, (text, write, *formats))) > LONGEST_DATE:
             raise HelperError("its date, or a format of it, is too long")
-        moment = _moment(text.strip(), read)
+        moment = _moment(text.strip(), formats)
         if moment.tzinfo is not None:
             moment = moment.astimezone(timezone)
         if write == "iso":
@@ -84,18 +87,22 @@ def date(timezone: tzinfo) -> Callable[..., str | None]:
     return _on_text(reformat)
 
 
-def _moment(text: str, pattern: str) -> datetime:
-    try:
-        if pattern == "iso":
-            return datetime.fromisoformat(text)
-        return datetime.strptime(text, pattern)  # noqa: DTZ007  a birthday has no time zone
-    except (ValueError, re.error):
-        raise HelperError(f"its value is not a date of the form {pattern!r}") from None
+def _moment(text: str, patterns: list[str]) -> datetime:
+    """The date, by the first form that fits. Raises HelperError where none does."""
+    for pattern in patterns:
+        try:
+            if pattern == "iso":
+                return datetime.fromisoformat(text)
+            return datetime.strptime(text, pattern)  # noqa: DTZ007  a birthday has no time zone
+        except (ValueError, re.error):
+            continue
+    tried = " or ".join(repr(pattern) for pattern in patterns)
+    raise HelperError(f"its value is not a date of the form {tried}")
 
 
 def _on_text(function: Callable[..., str | None]) -> Callable[..., Any]:
     @functools.wraps(function)
-    def helper(value: Any, *args: str) -> Any:
+    def helper(value: Any, *args: Any) -> Any:
         if isinstance(value, list):
             value = value[0] if value else None
         if value is None or isinstance(value, Undefined):

@@ -129,7 +129,7 @@ async def test_opt_outs_alone_pass_at_the_share_of_the_quota(tmp_path, stub):
 
 async def test_a_bad_record_is_dead_and_comes_back_after_the_map_is_mended(tmp_path, stub):
     sink = {"map": {**MAP, "Email": "{{ data.message }}"}}
-    async with in_front(tmp_path, stub, sink=sink) as relay:
+    async with in_front(tmp_path, stub, sink=sink, on_invalid="dead") as relay:
         await relay.send_many(range(10), "a@b.example")
         await relay.send(11, "no address")
         await relay.reached(delivered=10, dead=1)
@@ -140,6 +140,38 @@ async def test_a_bad_record_is_dead_and_comes_back_after_the_map_is_mended(tmp_p
         await relay.command("dead", "replay", "--all", "--sink", "crm")
         await relay.reached(delivered=11, dead=0)
     assert len(stub.records("Contact")) == 11
+
+
+async def test_a_value_that_is_none_costs_the_value_and_is_said(tmp_path, stub):
+    """What a filter of the map refuses, and what Salesforce does."""
+    birthday = "{{ data.message | date(['%m/%d/%Y', '%d.%m.%Y'], '%Y-%m-%d') }}"
+    sink = {
+        "map": {**MAP, "SMS_Keyword__c": None, "Birthdate": birthday, "Email": "{{ data.message }}"}
+    }
+    async with in_front(tmp_path, stub, sink=sink) as relay:
+        await relay.send(1, "yesterday")
+        await relay.reached(delivered=1, dead=0)
+        (event,) = await relay.asked("events", "list")
+        found = await relay.asked("events", "show", event["id"])
+        shown = await relay.command("events", "show", event["id"])
+    (delivery,) = found["deliveries"]
+    assert delivery["error"] is None
+    assert delivery["note"] == (
+        "without Birthdate: its value is not a date of the form '%m/%d/%Y' or '%d.%m.%Y';"
+        " without Email: INVALID_EMAIL_ADDRESS"
+    )
+    assert "without Birthdate" in shown
+    (contact,) = stub.records("Contact")
+    assert contact.keys().isdisjoint({"Birthdate", "Email"})
+
+
+async def test_blank_names_of_many_contacts_pause_nothing(tmp_path, stub):
+    """What people type, or leave out, is no mistake in the settings."""
+    sink = {"map": {**MAP, "LastName": "{{ data.message }}"}}
+    async with in_front(tmp_path, stub, sink=sink, defaults={}) as relay:
+        await relay.send_many(range(10), " ")
+        await relay.send(11, "Doe")
+        await relay.reached(delivered=1, dead=10, state="running")
 
 
 async def test_a_mistake_that_hits_every_contact_pauses_and_kills_nothing(tmp_path, stub):
@@ -167,7 +199,8 @@ async def test_a_field_that_is_not_there_pauses_until_it_is(tmp_path, stub, cloc
 async def test_no_number_of_a_contact_is_ever_logged(tmp_path, stub, caplog):
     caplog.set_level(logging.DEBUG)
     sink = {"map": {**MAP, "Email": "{{ data.mobile }}"}}
-    async with in_front(tmp_path, stub, sink=sink, match=["key", "phone"]) as relay:
+    options = {"match": ["key", "phone"], "on_invalid": "dead"}
+    async with in_front(tmp_path, stub, sink=sink, **options) as relay:
         for fault in ("502", "drop", "empty"):
             stub.fault(fault)
         await relay.send_many(range(5))
