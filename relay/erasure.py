@@ -13,7 +13,6 @@ from typing import Any
 import orjson
 
 from relay.callbacks import mentions
-from relay.callbacks.callback import Callback
 from relay.clock import Clock
 from relay.configuration.config import Config
 from relay.delivery import plugincode
@@ -21,6 +20,7 @@ from relay.delivery.fleet import make_sink
 from relay.delivery.plugincode import Call
 from relay.delivery.workers import Workers
 from relay.fallback import spillfile
+from relay.fallback.spillfile import Kept
 from relay.jobs import Job, JobRefused
 from relay.sink import Erased, Sink
 from relay.sqlite.backup import copies_beside
@@ -30,8 +30,8 @@ from relay.traces import Traces
 PATIENCE = 60.0
 LOOK_AGAIN = 0.1
 
-EraseSpill = Callable[[Callable[[Callback], bool]], Awaitable[int]]
-"""Takes the callbacks that match out of the spill; returns how many there were."""
+EraseSpill = Callable[[Kept], Awaitable[int]]
+"""Leaves in the spill what is to be kept; returns how many callbacks lost something."""
 
 
 @dataclass(slots=True)
@@ -97,7 +97,7 @@ class Erasure:
 
     async def _erase_from_spill(self, traces: Traces) -> int:
         try:
-            return await self._erase_spill(partial(mentions.within, traces))
+            return await self._erase_spill(partial(mentions.kept, traces))
         except OSError as error:
             raise JobRefused(
                 f"the spill cannot be read ({error.strerror}), so the number may be in it:"

@@ -1,17 +1,16 @@
 """Housekeeping: what a person asks for now and then, and waits for: a purge, an erasure."""
 
 import contextlib
-from collections.abc import Callable
 from typing import Any
 
 from relay import upkeep
-from relay.callbacks.callback import Callback
 from relay.clock import Clock, SystemClock
 from relay.configuration.config import Config
 from relay.delivery.workers import Workers
 from relay.erasure import EraseSpill, Erasure
 from relay.event import timestamp
 from relay.fallback.spill import Spill
+from relay.fallback.spillfile import Kept
 from relay.jobs import Job, Jobs
 from relay.store import Store, Word
 
@@ -75,12 +74,12 @@ class Housekeeping:
             await pace.rest()
         return total
 
-    async def _erase_spill(self, matches: Callable[[Callback], bool]) -> int:
+    async def _erase_spill(self, kept: Kept) -> int:
         """Where no service runs, the spill is this process's to change."""
         spill = await Spill.open(self._config.store_fallback)
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(spill.close)
-            return await spill.erase(matches)
+            return await spill.erase(kept)
 
 
 def _view(word: Word) -> dict[str, Any]:

@@ -239,6 +239,24 @@ async def test_the_spill_is_searched_too(settings, tmp_path):
     assert OTHER.encode() in (tmp_path / "data/relay.db.spill").read_bytes()
 
 
+async def test_the_spill_keeps_what_others_said(settings, tmp_path):
+    """Their callbacks were acknowledged, and the store has none of them yet."""
+    async with running(settings):
+        pass
+    spill = await Spill.open(config.load(settings, {}).store_fallback)
+    query = f"mobile={OTHER}&smsid=1&key=JOIN&msg=STOP+and+call+212-555-0142".encode()
+    await spill.append(Spilled(str(uuid7()), Callback("sumotext", "GET", query, "", b"", 0)))
+    await spill.close()
+    found = json.loads(await command(settings, "erase", "--json", number=NUMBER))
+    assert found["found"] == {"spill": 1}
+    assert holders(tmp_path) == set()
+    async with running(settings) as (relay, _, _):
+        await landed(relay, 1)
+        (event,) = json.loads(await command(settings, "events", "list", "--json"))
+    assert event["data"]["mobile"] == "+12125550177"
+    assert event["data"]["message"] == "STOP and call xxx-xxx-xxxx"
+
+
 async def test_what_receivers_answered_to_others_is_blacked_out(tmp_path, clock):
     """In a batch, an answer may quote the number of somebody else's record."""
     store = await SqliteStore.open(tmp_path / "relay.db", clock=clock)

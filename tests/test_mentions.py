@@ -108,6 +108,7 @@ def test_a_packed_body_is_kept_unpacked(packing):
 def test_a_packed_body_without_the_number_is_kept_as_it_is():
     callback = packed_call("gzip", "call 212-555-0199")
     assert mentions.blacked(US, callback) is callback
+    assert mentions.kept(US, callback) is callback
 
 
 def test_a_packed_body_that_is_cut_short_is_searched_as_far_as_it_goes():
@@ -119,23 +120,51 @@ def test_a_packed_body_that_is_cut_short_is_searched_as_far_as_it_goes():
     assert not mentions.within(US, mentions.blacked(US, cut))
 
 
-@pytest.mark.parametrize("text", ["212JJJ0142", "212a5550142"])
-def test_where_blacking_out_does_not_help_the_bytes_go(text):
-    callback = mentions.callback_of(f"mobile={text}".encode(), FORM, b"key=JOIN", "")
-    assert is_read(callback)
+@pytest.mark.parametrize(
+    "callback",
+    [
+        mentions.callback_of(b"a=1&to=212JJJ0142", "", b"key=JOIN", ""),
+        mentions.callback_of(b"a=1&to=212a5550142", "", b"key=JOIN", ""),
+        posted("a=1&to=２１２５５５０１４２&key=JOIN", FORM, "gb18030"),
+        posted('{"a":1,"to":2125550142,"key":"JOIN"}', "application/json"),
+    ],
+)
+def test_where_blacking_out_does_not_help_what_is_read_is_kept(callback):
     assert mentions.within(US, callback)
     black = mentions.blacked(US, callback)
-    assert not is_read(black)
-    assert (black.query, black.body) == (b"", b"")
+    assert not mentions.within(US, black)
+    pairs = dict(parameters(black))
+    assert set(pairs.pop("to")) == {"x"}
+    assert pairs == {"a": "1", "key": "JOIN"}
 
 
-def test_a_body_in_a_charset_of_its_own_goes_where_blacking_out_does_not_help():
-    callback = posted("mobile=２１２５５５０１４２", FORM, "gb18030")
-    assert mentions.within(US, callback)
-    assert mentions.blacked(US, callback).body == b""
+def test_nothing_is_kept_of_what_cannot_be_read_either():
+    body = gzip.compress(b"to=212-555-0142")[:-2]
+    black = mentions.blacked(US, mentions.callback_of(b"a=2125550142", "", body, "gzip"))
+    assert not mentions.within(US, black)
+
+
+@pytest.mark.parametrize(
+    ("query", "stays"),
+    [
+        (b"mobile=2125550142&msg=hi", False),
+        (b"Mobile=%28212%29+JJJ-0142&msg=hi", False),
+        (b"mobile=2125550177&mobile=2125550142", False),
+        (b"msg=2125550142", False),
+        (b"mobile=2125550177&msg=call+2125550142", True),
+    ],
+)
+def test_of_another_contact_all_but_the_number_is_kept(query, stays):
+    callback = mentions.callback_of(query, "", b"", "")
+    kept = mentions.kept(US, callback)
+    if stays:
+        assert parameters(kept) == [("mobile", "2125550177"), ("msg", "call xxxxxxxxxx")]
+    else:
+        assert kept is None
 
 
 def test_a_callback_without_the_number_stays():
     callback = mentions.callback_of(b"a=%D9%A2", FORM, b"mobile=2125550143&a=%u0662", "")
     assert not mentions.within(US, callback)
     assert mentions.blacked(US, callback) is callback
+    assert mentions.kept(US, callback) is callback

@@ -338,7 +338,9 @@ def test_its_name_is_on_disk_before_the_first_answer(path, monkeypatch):
 
 def of(*contacts):
     numbers = [str(2125550000 + contact).encode() for contact in contacts]
-    return lambda found: any(each in found.query + found.body for each in numbers)
+    return lambda found: (
+        None if any(each in found.query + found.body for each in numbers) else found
+    )
 
 
 def test_erasing_takes_out_what_matches_and_no_byte_of_it_stays(path):

@@ -2,10 +2,12 @@
 
 import zlib
 from collections.abc import Iterator
+from urllib.parse import urlencode
 
 from relay.callbacks.callback import Callback, NotUnderstood
 from relay.callbacks.coding import MAX_UNPACKED, BrokenBody, as_utf8, unpacked
-from relay.callbacks.parameters import parameters
+from relay.callbacks.normalise import fold
+from relay.callbacks.parameters import Pairs, parameters
 from relay.traces import Traces
 
 HEADERS = (zlib.MAX_WBITS | 32, -zlib.MAX_WBITS)
@@ -20,8 +22,7 @@ def callback_of(query: bytes, content_type: str, body: bytes, encoding: str) -> 
 def within(traces: Traces, callback: Callback) -> bool:
     """Whether the number stands in its bytes, or the relay would read it from them."""
     return in_bytes(traces, callback) or any(
-        traces.reads(value) or traces.within(value.encode("utf-8", "replace"))
-        for value in _values(traces, callback)
+        traces.reads(text) or _has(traces, text) for text in _texts(traces, callback)
     )
 
 
@@ -37,32 +38,67 @@ def in_bytes(traces: Traces, callback: Callback) -> bool:
 def blacked(traces: Traces, callback: Callback) -> Callback:
     """The callback with the number blacked out.
 
-    A body that was packed, or in UTF-16, is then in UTF-8 and as it was before. Of a callback in
-    which the number cannot be blacked out, the body goes, and where that is no help the query.
+    A body that was packed, or in UTF-16, is then in UTF-8 and as it was before. Where its bytes
+    could not be read as before, or would still hold the number, a form with what is read of them
+    takes their place.
     """
     if not within(traces, callback):
         return callback
+    in_place = _in_place(traces, callback)
+    same = len(_pairs(in_place)) == len(_pairs(callback))
+    if same and not within(traces, in_place):
+        return in_place
+    written = _emptied(callback)._replace(
+        query=urlencode(_blacked_pairs(traces, callback)).encode()
+    )
+    return _emptied(callback) if within(traces, written) else written
+
+
+def kept(traces: Traces, callback: Callback) -> Callback | None:
+    """What may be kept of it: None where it is the contact's, or of nobody who could be named."""
+    if not within(traces, callback):
+        return callback
+    mobiles = [value for name, value in _pairs(callback) if fold(name) == "mobile" and value]
+    if not mobiles or any(traces.reads(each) or _has(traces, each) for each in mobiles):
+        return None
+    return blacked(traces, callback)
+
+
+def _in_place(traces: Traces, callback: Callback) -> Callback:
     done = callback._replace(
         query=traces.blacked(callback.query),
         content_type=traces.blacked(callback.content_type.encode()).decode(),
         body=traces.blacked(callback.body),
     )
     readable = _readable(callback)
-    if readable is not callback.body and (black := traces.blacked(readable)) != readable:
-        done = done._replace(body=black, encoding="")
-    for emptied in ({}, {"body": b"", "encoding": ""}, {"query": b""}):
-        done = done._replace(**emptied)
-        if not within(traces, done):
-            break
-    return done
+    black = traces.blacked(readable)
+    if readable is callback.body or black == readable:
+        return done
+    return done._replace(body=black, encoding="")
 
 
-def _values(traces: Traces, callback: Callback) -> Iterator[str]:
-    """The names and values of the parameters, where any may be or hold the number."""
+def _emptied(callback: Callback) -> Callback:
+    return callback._replace(query=b"", content_type="", body=b"", encoding="")
+
+
+def _blacked_pairs(traces: Traces, callback: Callback) -> Pairs:
+    return [(traces.blacked_in(name), traces.blacked_in(value)) for name, value in _pairs(callback)]
+
+
+def _pairs(callback: Callback) -> Pairs:
     try:
-        texts = [text for pair in parameters(callback) for text in pair]
+        return parameters(callback)
     except NotUnderstood:
-        return
+        return []
+
+
+def _has(traces: Traces, text: str) -> bool:
+    return traces.within(text.encode("utf-8", "replace"))
+
+
+def _texts(traces: Traces, callback: Callback) -> Iterator[str]:
+    """The names and values of the parameters, where any may be or hold the number."""
+    texts = [text for pair in _pairs(callback) for text in pair]
     if traces.may_be_in('"'.join(texts).encode("utf-8", "replace")):
         yield from texts
 

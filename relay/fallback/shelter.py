@@ -23,7 +23,7 @@ from relay.fallback.importer import Importer
 from relay.fallback.patience import PATIENCE, Overdue, Patience
 from relay.fallback.reserve import Reserve
 from relay.fallback.spill import Spill
-from relay.fallback.spillfile import Matches, Spilled
+from relay.fallback.spillfile import Kept, Spilled
 from relay.senders import household
 from relay.store import (
     UNAUTHORIZED,
@@ -212,10 +212,10 @@ class Shelter:
             limit = self._patience.limit
             raise StoreStalled(f"the store has not answered for {limit:g} s") from None
 
-    async def erase(self, matches: Matches) -> int:
-        """Take out of the spill the callbacks that match; return how many. Raises OSError."""
+    async def erase(self, kept: Kept) -> int:
+        """As Spill.erase. Raises OSError."""
         async with self._importing:
-            return await self._spill.erase(matches)
+            return await self._spill.erase(kept)
 
     # to the spill
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar, TypeVarTuple
 
 from relay.fallback.patience import PATIENCE
-from relay.fallback.spillfile import Chunk, Matches, Spilled, SpillFile, encode
+from relay.fallback.spillfile import Chunk, Kept, Spilled, SpillFile, encode
 from relay.store import StoreLocked
 
 OPENS_WITHIN = 5.0
@@ -162,12 +162,12 @@ class Spill:
         if not removing.cancelled() and removing.exception() is None and removing.result():
             self._position = self._passed = 0
 
-    async def erase(self, matches: Matches) -> int:
-        """Take out the callbacks that match; return how many there were.
+    async def erase(self, kept: Kept) -> int:
+        """Leave what is to be kept; return how many callbacks lost something.
 
         It is read from the start again. Call it while nobody holds what was read. Raises OSError.
         """
-        number = await self._run(self._file.erase, matches)
+        number = await self._run(self._file.erase, kept)
         self._position = self._passed = 0
         return number
 

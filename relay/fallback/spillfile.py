@@ -44,7 +44,8 @@ TRIES = 3
 
 log = logging.getLogger("relay.spill")
 
-Matches = Callable[[Callback], bool]
+Kept = Callable[[Callback], Callback | None]
+"""What is to be kept of a callback; None for nothing."""
 
 
 class Spilled(NamedTuple):
@@ -321,18 +322,18 @@ class SpillFile:
             return False
         return True
 
-    def erase(self, matches: Matches) -> int:
-        """Write the file anew without the callbacks that match; return how many there were.
+    def erase(self, kept: Kept) -> int:
+        """Write the file with what is to be kept; return how many callbacks lost something.
 
         What cannot be read is shown as a callback whose body it is.
         """
         if self.unopened:
             self.open()
         self.put_back()
-        erased = _without(self.aside, matches) if self.aside.exists() else 0
+        erased = _rewrite(self.aside, kept) if self.aside.exists() else 0
         if self._descriptor is None:
             return erased
-        gone = _without(self.path, matches)
+        gone = _rewrite(self.path, kept)
         if gone:
             self.close()
             self._own()
@@ -478,17 +479,24 @@ def _free(path: Path) -> Path:
     return next(each for each in names if not each.exists())
 
 
-def _without(path: Path, matches: Matches) -> int:
-    """Write a file anew without the lines that match; return how many there were."""
-    gone = 0
+def _rewrite(path: Path, kept: Kept) -> int:
+    """Write a file with what is to be kept; return how many lines are not as they were."""
+    changed = 0
     with folder.reading(path) as old, folder.replaced(path) as file:
         for line in itertools.chain.from_iterable(map(split, old)):
-            record = decode(line)
-            if matches(record.callback if record else _unread(line)):
-                gone += 1
-            else:
-                file.write(line)
-    return gone
+            new = _kept(line, kept)
+            changed += new != line
+            file.write(new)
+    return changed
+
+
+def _kept(line: bytes, kept: Kept) -> bytes:
+    record = decode(line)
+    callback = record.callback if record else _unread(line)
+    left = kept(callback)
+    if left == callback:
+        return line
+    return encode(record._replace(callback=left)) if record and left else b""
 
 
 def _unread(line: bytes) -> Callback:
