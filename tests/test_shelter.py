@@ -305,6 +305,7 @@ async def test_the_words_of_a_contact_count_in_their_order(tmp_path):
         name = "crm"
         enabled = True
         when = Environment(ZoneInfo("UTC")).condition("not opted_out")
+        gets = when.matches
 
     wrap, made = troubled()
     async with sheltered(tmp_path, wrap=wrap, sinks=[Crm]) as parts:
