@@ -29,6 +29,8 @@ LONGEST = 300
 LONGEST_READ = 64 * 1024
 LONGEST_FAULT = 8 * 1024
 """Characters of what an answer says, and of one error in it: an answer may have megabytes."""
+MOST_FAULTS, MOST_NAMES, LONGEST_NAME = 100, 500, 1000
+"""Of one error: the faults in it, and the names in each."""
 SHORTEST_VALUE = 3
 THROTTLED = 429
 LONGEST_THROTTLE = 60.0
@@ -151,7 +153,8 @@ def hidden(words: str, values: Iterable[str]) -> str:
 
 def _scopes(body: Mapping[str, Any]) -> set[str]:
     """Those that are missing, any of which would do."""
-    contexts = (_mapping(each).get("context") for each in _list(body.get("errors")))
+    listed = _list(body.get("errors"))[:MOST_FAULTS]
+    contexts = (_mapping(each).get("context") for each in listed)
     return {scope for each in contexts for scope in _strings(each, SCOPE_NAMES)}
 
 
@@ -163,9 +166,9 @@ def _codes(body: Mapping[str, Any]) -> list[str]:
 
 
 def _faults(body: Mapping[str, Any], embedded: str) -> Iterator[Fault]:
-    listed = [_mapping(each) for each in _list(body.get("errors"))]
+    listed = [_mapping(each) for each in _list(body.get("errors"))[:MOST_FAULTS]]
     seen: set[tuple[str, tuple[str, ...]]] = set()
-    for each in [*listed, *_embedded(embedded)]:
+    for each in [*listed, *_embedded(embedded)[:MOST_FAULTS]]:
         fault = _fault(each)
         if fault.code and (fault.code, fault.properties) not in seen:
             seen.add((fault.code, fault.properties))
@@ -211,7 +214,9 @@ def _strings(context: Any, names: Iterable[str]) -> Iterator[str]:
         for name in names:
             value = context.get(name)
             yield from (
-                str(each) for each in (value if isinstance(value, list) else [value]) if each
+                str(each)[:LONGEST_NAME]
+                for each in (value[:MOST_NAMES] if isinstance(value, list) else [value])
+                if each
             )
 
 

@@ -1,6 +1,6 @@
 """The session: every request to HubSpot goes through here, signed in and within the quota."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ import orjson
 import relay
 from relay.clock import Clock, SystemClock
 from relay.delivery import retryafter
+from relay.delivery.answerjson import read_json
 from relay.delivery.classify import outcome_of
 from relay.delivery.limiter import stopwatch
 from relay.delivery.taxonomy import Action
@@ -26,6 +27,7 @@ PREFIX = "x-hubspot-ratelimit-"
 DEFAULT_INTERVAL = 10.0
 LONGEST_NUMBER = 15
 """Digits; Python itself reads no more than some thousands."""
+MOST_ERRORS = 200
 PATIENCE = 0.5
 """The part of the sink's timeout after which a refused batch is not searched any further."""
 
@@ -46,6 +48,10 @@ class Answer:
         """The objects under this name."""
         found = self.body.get(name)
         return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
+
+    def errors(self) -> Sequence[Problem]:
+        """Those of a 207, so many of them that each record may have its own."""
+        return [problems.read(None, each) for each in self.list("errors")[:MOST_ERRORS]]
 
     def next_page(self) -> str | None:
         """What `after` is to be for the next page; None after the last."""
@@ -179,8 +185,8 @@ def _told(error: httpx.TransportError) -> str:
 
 def _json(content: bytes) -> dict[str, Any]:
     try:
-        body = orjson.loads(content)
-    except orjson.JSONDecodeError:
+        body = read_json(content)
+    except ValueError:
         return {}
     return body if isinstance(body, dict) else {}
 

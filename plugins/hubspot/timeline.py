@@ -117,7 +117,7 @@ def _conclude(pairs: Sequence[tuple[Entry, Record]], answer: Answer) -> None:
     """Whom an answer names is tied or not; who is in neither list is tried again."""
     results = answer.list("results")
     ends = {(_end_id(result, "from"), _end_id(result, "to")) for result in results}
-    found = [problems.read(None, error) for error in answer.list("errors")]
+    found = answer.errors()
     for entry, record in pairs:
         both = (_reference(record), entry.contact)
         problem = next((each for each in found if not each.named.isdisjoint(both)), None)

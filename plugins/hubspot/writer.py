@@ -137,14 +137,14 @@ class Writer:
 
     def _read(self, part: Sequence[Record], answer: Answer) -> list[Sequence[Record]]:
         """A 200 or a 207."""
-        results, errors = answer.list("results"), answer.list("errors")
+        results, errors = answer.list("results"), answer.errors()
         self._accept(part, results)
         unsaid = [record for record in part if record.outcome is None]
         if not errors and not self._id_property and len(results) == len(part):
             end(unsaid, relay.Delivered())  # nothing tells them apart, and none is missing
             return []
         nameless: list[Problem] = []
-        for problem in (problems.read(None, error) for error in errors):
+        for problem in errors:
             blamed = [record for record in unsaid if _is_named(record, problem)]
             for record in blamed:
                 self._refuse(record, problem)
@@ -232,7 +232,7 @@ def blocked(problem: Problem) -> Outcome:
 def _unread(answer: Answer, expected: int) -> Problem | None:
     """What keeps an answer from telling of each that it is there, or that it is not."""
     absent = 0
-    for problem in (problems.read(None, error) for error in answer.list("errors")):
+    for problem in answer.errors():
         if problem.code not in GONE:
             return problem
         absent += len(problem.named)

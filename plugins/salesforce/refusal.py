@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import httpx
-import orjson
 
 import relay
+from relay.delivery import answerjson
 from relay.delivery.taxonomy import Action, Rule, find
 from relay.mask import MOST_VALUES, mask_all, without
 from relay.outcome import Outcome
@@ -16,6 +16,8 @@ from relay.outcome import Outcome
 from .errors import ONCE, SUSPICIOUS
 
 LONGEST_MESSAGE = 300
+MOST_ERRORS = 20
+"""Errors of an answer, or of one record, that are looked at. There commonly is one."""
 LONGEST_READ = 16 * 1024
 """Characters of what an answer says; it may have megabytes, and is searched for each value."""
 TOO_LARGE = re.compile(r"(data value too large: ).*?( \(max length=|$)", re.DOTALL)
@@ -58,9 +60,14 @@ def refusals(response: httpx.Response) -> list[Refusal]:
     """The errors of an answer that is not a success; never empty."""
     status = response.status_code
     body = read_json(response)
-    entries = body if isinstance(body, list) else [body]
-    found = [refusal(each, status) for each in entries if isinstance(each, dict)]
+    found = errors(body if isinstance(body, list) else [body], status)
     return found or [Refusal(status, "", "")]
+
+
+def errors(entries: Any, status: int | None = None) -> list[Refusal]:
+    """The errors in a list of them."""
+    listed = entries[:MOST_ERRORS] if isinstance(entries, list) else []
+    return [refusal(each, status) for each in listed if isinstance(each, dict)]
 
 
 def refusal(entry: Mapping[str, Any], status: int | None = None) -> Refusal:
@@ -83,7 +90,7 @@ def refusal(entry: Mapping[str, Any], status: int | None = None) -> Refusal:
 def read_json(response: httpx.Response) -> Any:
     """The answer's JSON; None where it is none, such as a proxy's page."""
     try:
-        return orjson.loads(response.content)
+        return answerjson.read_json(response.content)
     except ValueError:
         return None
 

@@ -21,7 +21,7 @@ from relay.sink import Log
 
 from .errors import RULES, TRIGGERED, own_key
 from .mending import REQUIRED, Mender, missing, values
-from .refusal import Refusal, gravest, judged, read_json, refusal, refusals
+from .refusal import Refusal, errors, gravest, judged, read_json, refusals
 from .row import MOST_ROWS, Row, body, encoded, packed, waves
 from .session import Session
 from .target import Target
@@ -176,9 +176,7 @@ class Writer:
         if told.get("success") is True:
             row.outcome = _delivered(told)
             return False
-        errors = told.get("errors")
-        entries = errors if isinstance(errors, list) else []
-        row.refusals = [refusal(each) for each in entries if isinstance(each, dict)]
+        row.refusals = errors(told.get("errors"))
         if not row.refusals:
             row.outcome = relay.Retry(NO_WORD)
             return False

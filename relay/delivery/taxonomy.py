@@ -39,15 +39,19 @@ class Rule:
     after: float | None = None
     advice: str = ""
 
-    def fits(self, status: int | None, code: str, message: str) -> bool:
-        """Whether all that the rule asks for is so; no `status`: there was no answer."""
+    def fits(self, status: int | None, code: str, folded: str) -> bool:
+        """Whether all that the rule asks for is so; no `status`: there was no answer.
+
+        `folded` is the message without regard to case.
+        """
         return (
             (self.status is None or status in self.status)
             and (self.code is None or code in self.code)
-            and self.text.casefold() in message.casefold()
+            and (not self.text or self.text.casefold() in folded)
         )
 
 
 def find(rules: Sequence[Rule], status: int | None, code: str, message: str) -> Rule:
     """The first rule that fits; the last one of a table fits anything."""
-    return next((rule for rule in rules if rule.fits(status, code, message)), rules[-1])
+    folded = message.casefold()
+    return next((rule for rule in rules if rule.fits(status, code, folded)), rules[-1])

@@ -1,0 +1,69 @@
+"""What a CRM answers costs little, whatever it is: eight MiB of errors hold up no callback."""
+
+import sys
+import time
+
+import httpx
+import hubspotsink
+import pytest
+import salesforcesink
+
+import relay
+from relay.delivery import answerjson
+
+SIZE = 8 * 1024 * 1024
+MOST = 0.2
+"""Seconds of processor time; far less on a quiet machine. Some took more than nine."""
+
+
+def filled(item: bytes) -> bytes:
+    return b"[" + b",".join([item] * (SIZE // (len(item) + 1))) + b"]"
+
+
+BODIES = {
+    "lists": filled(b"[]"),
+    "objects": filled(b"{}"),
+    "errors": filled(b'{"errorCode":"X","message":"y"}'),
+    "long errors": filled(b'{"errorCode":"X","message":"%b"}' % (b"y " * 9000)),
+    "as many errors as are read": b"["
+    + b",".join([b'{"code":"X","message":"y"}'] * (answerjson.MOST_VALUES // 3 - 10))
+    + b"]",
+    "names": b'[{"errorCode":"X","fields":%b,"context":{"ids":%b}}]'
+    % (2 * (b"[" + b",".join([b'"name"'] * 100_000) + b"]",)),
+}
+
+
+def of_salesforce(body: bytes):
+    refusal = salesforcesink.refusal
+    found = refusal.refusals(httpx.Response(400, content=body))
+    return refusal.judged(found, salesforcesink.errors.RULES, [f"value {n}" for n in range(20)])
+
+
+def of_hubspot(body: bytes):
+    session = sys.modules[f"{hubspotsink.package}.session"]
+    answer = session.Answer(session._json(b'{"category":"X","errors":%b}' % body))
+    problem = session.problems.read(400, answer.body)
+    return problem.outcome(["a value"]) if len(answer.errors()) <= 200 else None
+
+
+@pytest.mark.parametrize("read", [of_salesforce, of_hubspot])
+@pytest.mark.parametrize("body", BODIES)
+def test_a_large_refusal_costs_little(read, body):
+    def cost():
+        begun = time.process_time()
+        assert isinstance(read(BODIES[body]), relay.Reject | relay.Pause | relay.Retry)
+        return time.process_time() - begun
+
+    assert min(cost() for _ in range(3)) < MOST
+
+
+def test_json_of_too_many_values_is_none():
+    most = b"[" + b",".join([b"[]"] * (answerjson.MOST_VALUES // 2 - 1)) + b"]"
+    assert len(answerjson.read_json(most)) == answerjson.MOST_VALUES // 2 - 1
+    with pytest.raises(ValueError, match="too many values"):
+        answerjson.read_json(b"[" + most + b",[]" * 10 + b"]")
+
+
+def test_a_long_text_with_commas_is_read():
+    text = b'{"a":"' + b"x, " * 200_000 + b'"}'
+    assert answerjson.read_json(text)["a"].startswith("x, ")
