@@ -16,6 +16,7 @@ sinks:
       key: "{{ data.mobile | digits }}"  # what goes into it; "{{ id }}": one record an event
       match: [key]                    # [key, phone]: people without a key are found by number
       phone_fields: [MobilePhone, Phone]
+      overwrite_phones: false         # true: map writes the numbers of people who are there, too
       country: US                     # that numbers without + in Salesforce belong to
       duplicates: fail                # where a duplicate rule objects: fail (dead), allow_save (if
                                       # the rule allows it), use_match (update the one it found)

@@ -81,6 +81,7 @@ class Options(Mending):
     key: Template = written("{{ data.mobile | digits }}")
     match: list[Literal["key", "phone"]] = pydantic.Field(default=["key"])
     phone_fields: list[Name] = pydantic.Field(default=["MobilePhone", "Phone"])
+    overwrite_phones: bool = False
     country: Country = "US"
     duplicates: Literal["fail", "allow_save", "use_match"] = "fail"
     assignment_rules: bool = False

@@ -59,6 +59,7 @@ class People:
         self._external_id = options.external_id
         self._by_phone = "phone" in options.match
         self._phones = options.phone_fields if self._by_phone else []
+        self._keeps_phones = self._by_phone and not options.overwrite_phones
         self._country = options.country
         self._only_if_empty = options.only_if_empty
         self._log = log
@@ -70,8 +71,20 @@ class People:
         Raises Retry or Pause.
         """
         asked = [row for row in rows if self._is_asked(row)]
-        if not asked:
-            return
+        if asked:
+            await self._find(asked)
+        if self._keeps_phones:
+            for row in rows:
+                if row.id is not None or row.key in self.known:
+                    self._keep_phones(row)
+
+    def _keep_phones(self, row: Row) -> None:
+        """Leave out the contact's number: the person has it, perhaps in another field."""
+        for name in spelt(self._phones, row.fields):
+            if e164(str(row.fields[name]), self._country) == row.delivery.event.data.get("mobile"):
+                del row.fields[name]
+
+    async def _find(self, asked: Sequence[Row]) -> None:
         there = await self._with_keys(asked)
         for row in asked:
             if record := there.get(row.key.casefold()):

@@ -9,11 +9,13 @@ from salesforcesink import (
     deliveries,
     delivery,
     key,
+    mobile,
     row,
 )
 from salesforcesink import (
     people as people_module,
 )
+from stubs.salesforce import SalesforceStub
 
 import relay
 
@@ -253,3 +255,32 @@ def test_rows_of_one_key_never_go_together():
         ["A"],
         ["a"],
     ]
+
+
+# their numbers
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"), [({}, "2125559999"), ({"overwrite_phones": True}, mobile(1))]
+)
+async def test_a_person_found_by_phone_keeps_the_mobile_number(options, expected):
+    """At the first event, at the next, and after a restart."""
+    stub = SalesforceStub()
+    stub.seed("Contact", {"LastName": "Doe", "Phone": "2125550001", "MobilePhone": "2125559999"})
+    for _ in range(2):
+        async with connected(stub, **PHONE, **options) as (_, sink):
+            for title in ("Mayor", "Lady"):
+                await sink.send_batch([delivery(1, {"LastName": ..., "Title": title})])
+    (contact,) = stub.records("Contact")
+    assert (contact["MobilePhone"], contact["Phone"], contact["Title"]) == (
+        expected,
+        "2125550001",
+        "Lady",
+    )
+
+
+async def test_a_new_person_gets_the_number():
+    async with connected(**PHONE) as (stub, sink):
+        await sink.send_batch([delivery(1)])
+        (contact,) = stub.records("Contact")
+    assert contact["MobilePhone"] == mobile(1)
