@@ -17,7 +17,8 @@ from faults.oracle import integrity
 from olderstore import EVENTS, content, make_older
 
 from relay.cli import main
-from relay.fallback.spillfile import Spilled, SpillFile, encode
+from relay.fallback.spillfile import SpillFile
+from relay.fallback.spillline import Spilled, encode
 from relay.sqlite import SqliteStore, backup, connection
 from relay.sqlite.connection import connect_reader
 from relay.store import StoreError, StoreNewer

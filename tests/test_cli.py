@@ -33,7 +33,7 @@ from relay.cli.output import printable
 from relay.clock import SystemClock
 from relay.configuration import config
 from relay.fallback.spill import Spill
-from relay.fallback.spillfile import Spilled
+from relay.fallback.spillline import Spilled
 from relay.mask import mask, mask_all, mask_in
 from relay.sqlite import SqliteStore
 from relay.store import Settlement, State

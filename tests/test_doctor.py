@@ -27,7 +27,8 @@ from relay.cli import main
 from relay.configuration import config
 from relay.doctor import access, condition, places
 from relay.fallback.reserve import Disk
-from relay.fallback.spillfile import Spilled, SpillFile, encode
+from relay.fallback.spillfile import SpillFile
+from relay.fallback.spillline import Spilled, encode
 from relay.sqlite import SqliteStore, backup
 from relay.web import localsocket
 

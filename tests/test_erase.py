@@ -26,7 +26,7 @@ from relay.callbacks.callback import Callback
 from relay.cli import main
 from relay.configuration import config
 from relay.fallback.spill import Spill
-from relay.fallback.spillfile import Spilled, encode
+from relay.fallback.spillline import Spilled, encode
 from relay.sqlite import SqliteStore, scrub
 from relay.store import Attempt, EventFilter, Settlement, SinkState, State
 from relay.traces import Traces

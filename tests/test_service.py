@@ -333,6 +333,12 @@ def test_an_error_that_nobody_waits_for_is_logged_without_its_values():
     assert (line["message"], line["error"]) == ("Exception", "ValueError")
 
 
+def test_a_relay_without_its_store_that_cannot_read_its_spill_does_not_count():
+    facts = {"relay_spill_records": 1, "relay_spill_readable": 0.0}
+    rescue = Rescue(Vitals(None, None, Counter, lambda: facts, list, lambda: ""))
+    assert rescue.plight.endswith("taken, and an unknown number of them waits for it")
+
+
 @pytest.mark.parametrize(
     ("records", "refusal", "said"),
     [

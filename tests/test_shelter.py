@@ -18,7 +18,7 @@ from relay.fallback.importer import Importer
 from relay.fallback.reserve import Reserve
 from relay.fallback.shelter import CHUNK, Shelter
 from relay.fallback.spill import Spill
-from relay.fallback.spillfile import Spilled
+from relay.fallback.spillline import Spilled
 from relay.sqlite import SqliteStore
 from relay.store import EventFilter, State, StoreBroken, StoreError, StoreFull
 from relay.templates.expressions import Environment

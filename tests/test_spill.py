@@ -14,7 +14,8 @@ from spills import callback, nonsense
 
 from relay.callbacks.callback import Callback
 from relay.fallback.spill import Spill
-from relay.fallback.spillfile import Spilled, SpillFile, count, decode, encode
+from relay.fallback.spillfile import SpillFile, count
+from relay.fallback.spillline import Spilled, decode, encode
 from relay.store import StoreLocked
 
 

@@ -8,7 +8,8 @@ import pytest
 from spills import callback
 
 from relay.fallback import spillreader
-from relay.fallback.spillfile import TRIES, Spilled, SpillFile, count, encode
+from relay.fallback.spillfile import TRIES, SpillFile, count
+from relay.fallback.spillline import Spilled, encode
 from relay.fallback.spillreader import PAGE
 
 

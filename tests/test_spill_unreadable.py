@@ -11,7 +11,8 @@ from relay.erasure import Erasure
 from relay.fallback.importer import Importer
 from relay.fallback.shelter import Shelter
 from relay.fallback.spill import Spill
-from relay.fallback.spillfile import Spilled, SpillFile, encode
+from relay.fallback.spillfile import SpillFile
+from relay.fallback.spillline import Spilled, encode
 from relay.jobs import Job, JobRefused
 from relay.store import StoreFull
 

@@ -19,12 +19,12 @@ from spills import (
     with_a_spill,
 )
 
-from relay.fallback.patience import Overdue, Patience
+from relay.fallback.patience import Patience
 from relay.fallback.shelter import Shelter
 from relay.fallback.spill import Spill
-from relay.fallback.spillfile import Spilled
+from relay.fallback.spillline import Spilled
 from relay.sqlite import arrivals as module
-from relay.store import StoreFull
+from relay.store import StoreFull, StoreStalled
 
 BOUND = 0.3
 AT_ONCE = 0.25
@@ -338,7 +338,7 @@ async def test_what_comes_behind_the_first_ends_with_it():
     patience, ended = Patience(BOUND), []
 
     async def waits(number):
-        with pytest.raises(Overdue):
+        with pytest.raises(StoreStalled):
             async with patience.bounded():
                 await asyncio.Event().wait()
         ended.append((number, time.monotonic()))

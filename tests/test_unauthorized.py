@@ -20,7 +20,7 @@ from relay.configuration import config, lastvalid
 from relay.configuration.config import ConfigError
 from relay.configuration.settings import SourceConfig
 from relay.control.unauthorized import Taken, Token, Unauthorized
-from relay.fallback.spillfile import Spilled, encode
+from relay.fallback.spillline import Spilled, encode
 from relay.store import Quarantined
 from relay.web.tokens import kept_of
 

@@ -8,7 +8,7 @@ from relay.callbacks.intake import Intake
 from relay.callbacks.normalise import NotUnderstood
 from relay.event import Event
 from relay.fallback.spill import Spill
-from relay.fallback.spillfile import Spilled
+from relay.fallback.spillline import Spilled
 from relay.store import Store, StoreError
 
 NOT_UNDERSTOOD = 422

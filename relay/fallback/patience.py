@@ -5,8 +5,9 @@ on its own would be passed by callbacks that come later and go elsewhere at once
 """
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from types import TracebackType
+
+from relay.store import StoreStalled
 
 PATIENCE = 2.5
 """Seconds that a callback waits for the store, and then for the spill."""
@@ -14,12 +15,8 @@ LATE = 0.5
 """Seconds by which a timer comes late where the whole process stood still, not the disk."""
 
 
-class Overdue(Exception):
-    """It has taken too long."""
-
-
 class Patience:
-    """Ends what waits, once the first of it has waited for `limit` seconds."""
+    """Ends what waits for the store, once the first of it has waited for `limit` seconds."""
 
     def __init__(self, limit: float) -> None:
         self.limit = limit
@@ -27,22 +24,20 @@ class Patience:
         self._waiting: dict[asyncio.Timeout, float] = {}
         self._timer: asyncio.TimerHandle | None = None
 
-    @asynccontextmanager
-    async def bounded(self) -> AsyncIterator[None]:
-        """What the block waits for, it waits for so long. Raises Overdue."""
-        timeout = asyncio.timeout(None)
-        try:
-            async with timeout:
-                self._waiting[timeout] = self._loop.time()
-                if self._timer is None:
-                    self._look_at(self._loop.time() + self.limit)
-                yield
-        except TimeoutError:
-            if not timeout.expired():
-                raise
-            raise Overdue from None
-        finally:
-            self._waiting.pop(timeout, None)
+    def bounded(self) -> "Bounded":
+        """What the block waits for, it waits for so long. Raises StoreStalled."""
+        return Bounded(self)
+
+    def add(self, timeout: asyncio.Timeout) -> None:
+        """It waits from now on."""
+        now = self._loop.time()
+        self._waiting[timeout] = now
+        if self._timer is None:
+            self._look_at(now + self.limit)
+
+    def remove(self, timeout: asyncio.Timeout) -> None:
+        """It waits no more."""
+        self._waiting.pop(timeout, None)
 
     def _look_at(self, when: float) -> None:
         self._timer = self._loop.call_at(when, self._look, when)
@@ -61,3 +56,30 @@ class Patience:
             self._waiting = {}
         else:
             self._look_at(first + self.limit)
+
+
+class Bounded:
+    """A block that waits for the store. A class, as there is one for each callback."""
+
+    __slots__ = ("_patience", "_timeout")
+
+    def __init__(self, patience: Patience) -> None:
+        self._patience = patience
+        self._timeout = asyncio.timeout(None)
+
+    async def __aenter__(self) -> None:
+        await self._timeout.__aenter__()
+        self._patience.add(self._timeout)
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._patience.remove(self._timeout)
+        try:
+            await self._timeout.__aexit__(kind, error, traceback)
+        except TimeoutError:
+            limit = self._patience.limit
+            raise StoreStalled(f"the store has not answered for {limit:g} s") from None

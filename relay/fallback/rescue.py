@@ -29,8 +29,11 @@ class Rescue:
     def plight(self) -> str:
         """How things stand, in one sentence."""
         trouble = self.trouble or "the store is being opened"
-        waiting = self._vitals.facts()["relay_spill_records"]
+        facts = self._vitals.facts()
+        waiting = facts["relay_spill_records"]
         wait = "1 of them waits" if waiting == 1 else f"{waiting:.0f} of them wait"
+        if not facts.get("relay_spill_readable", 1.0):
+            wait = "an unknown number of them waits"
         if refusal := self._vitals.refusal():
             return f"{trouble}; callbacks are refused: {refusal}; and {wait} for it"
         return f"{trouble}; callbacks are taken, and {wait} for it"

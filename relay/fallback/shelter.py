@@ -20,10 +20,11 @@ from relay.callbacks.intake import Intake, new_id
 from relay.clock import Clock
 from relay.configuration.config import Config
 from relay.fallback.importer import Importer
-from relay.fallback.patience import PATIENCE, Overdue, Patience
+from relay.fallback.patience import PATIENCE, Patience
 from relay.fallback.reserve import Reserve
 from relay.fallback.spill import Spill
-from relay.fallback.spillfile import Kept, Spilled
+from relay.fallback.spillfile import Kept
+from relay.fallback.spillline import Spilled
 from relay.senders import household
 from relay.store import (
     UNAUTHORIZED,
@@ -33,7 +34,6 @@ from relay.store import (
     StoreError,
     StoreFull,
     StoreLocked,
-    StoreStalled,
 )
 
 TRY_AGAIN = 1.0
@@ -113,11 +113,11 @@ class Shelter:
     async def _join_without_spill(self) -> None:
         self._turned.clear()
         try:
-            async with self._in_time():
+            async with self._patience.bounded():
                 await self._spill.find()
             self._unreadable = ""
         except OSError as error:
-            async with self._in_time():
+            async with self._patience.bounded():
                 await self._pass_by(str(error))
         finally:
             self._turned.set()
@@ -180,7 +180,7 @@ class Shelter:
         """
         event = self._intake.event(callback)
         try:
-            async with self._in_time():
+            async with self._patience.bounded():
                 if self._direct or await self._goes_to_store():
                     assert self._store is not None
                     return await self._store.add(await self._intake.arrival(callback, event))
@@ -193,7 +193,7 @@ class Shelter:
         """Keep what became no event; return its id. Raises StoreError."""
         quarantine_id = new_id()
         try:
-            async with self._in_time():
+            async with self._patience.bounded():
                 if self._direct or await self._goes_to_store():
                     assert self._store is not None
                     return await self._store.quarantine(callback, status, reason, quarantine_id)
@@ -201,16 +201,6 @@ class Shelter:
             self._turn_away(error)
         await self._keep(Spilled(quarantine_id, callback, status, reason))
         return quarantine_id
-
-    @contextlib.asynccontextmanager
-    async def _in_time(self) -> AsyncIterator[None]:
-        """Raises StoreStalled where the store takes too long."""
-        try:
-            async with self._patience.bounded():
-                yield
-        except Overdue:
-            limit = self._patience.limit
-            raise StoreStalled(f"the store has not answered for {limit:g} s") from None
 
     async def erase(self, kept: Kept) -> int:
         """As Spill.erase. Raises OSError."""
@@ -363,7 +353,7 @@ class Shelter:
         if not self._direct:
             self._turned.clear()
         try:
-            async with self._in_time():
+            async with self._patience.bounded():
                 while self._spill.unread:
                     await self._spill.written()
                     number += await self._bring(importer)

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, Self, TypeVar, TypeVarTuple
 
 from relay.fallback.patience import PATIENCE
-from relay.fallback.spillfile import Chunk, Kept, Spilled, SpillFile, encode
+from relay.fallback.spillfile import Chunk, Kept, SpillFile
+from relay.fallback.spillline import Spilled, encode
 from relay.store import StoreLocked
 
 OPENS_WITHIN = 5.0

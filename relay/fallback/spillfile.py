@@ -1,7 +1,6 @@
 """The spill's file: a line for each callback, appended, synced, read in order, then removed.
 
-A line is the CRC-32 of what follows, and the record as JSON with the callback's bytes as Latin-1.
-One that is not whole was never acknowledged, and is cut off when the file is opened. One that is
+A line that is not whole was never acknowledged, and is cut off when the file is opened. One that is
 whole and wrong is put aside into a file of its own, byte for byte. Where a line break is damaged,
 the checksums tell where the records end.
 """
@@ -12,30 +11,16 @@ import fcntl
 import itertools
 import logging
 import os
-import re
-import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import orjson
 
 from relay import folder
 from relay.callbacks.callback import Callback
 from relay.escapes import JSON, unfolded
 from relay.fallback import spillreader
+from relay.fallback.spillline import Spilled, decode, encode, split
 from relay.store import StoreLocked
-
-BYTES = ("query", "body", "token_digest")
-OPTIONAL = ("encoding", "sender", "token_digest")
-"""Left out of a line where they are empty, as in the lines of earlier releases."""
-
-SUM = 8
-"""Hexadecimal digits of the checksum."""
-
-BEGINNING = re.compile(rb'[0-9a-f]{8} \{"id":"')
-"""Where a record begins. Within a record these quotes have backslashes before them."""
 
 TRIED = 4096
 """Bytes that are written to find out whether any can be."""
@@ -48,20 +33,6 @@ Kept = Callable[[Callback], Callback | None]
 """What is to be kept of a callback; None for nothing."""
 
 
-class Spilled(NamedTuple):
-    """A callback in the spill, with the id that its sender was told.
-
-    With a `status` it goes to quarantine, for the `reason`; else it is an event. One that is `late`
-    was released from there, after its contact had said something else.
-    """
-
-    id: str
-    callback: Callback
-    status: int | None = None
-    reason: str = ""
-    late: bool = False
-
-
 @dataclass(frozen=True, slots=True)
 class Chunk:
     """The `lines` of the file before `end`: the records that are right, the bytes that are not."""
@@ -70,66 +41,6 @@ class Chunk:
     lines: int = 0
     records: list[Spilled] = field(default_factory=list)
     bad: list[bytes] = field(default_factory=list)
-
-
-def encode(spilled: Spilled) -> bytes:
-    """The record as a line."""
-    callback = {
-        name: value.decode("latin-1") if name in BYTES else value
-        for name, value in spilled.callback._asdict().items()
-        if value or name not in OPTIONAL
-    }
-    kept = {} if spilled.status is None else {"status": spilled.status, "reason": spilled.reason}
-    kept |= {"late": True} if spilled.late else {}
-    record = orjson.dumps({"id": spilled.id, **kept, "callback": callback})
-    return b"%0*x %s\n" % (SUM, zlib.crc32(record), record)
-
-
-def decode(line: bytes) -> Spilled | None:
-    """The record that a line holds; None where it is not as it was written."""
-    digits, _, record = line.removesuffix(b"\n").partition(b" ")
-    try:
-        if len(digits) != SUM or int(digits, 16) != zlib.crc32(record):
-            return None
-        found: dict[str, Any] = orjson.loads(record)
-        callback = _known(Callback, found.pop("callback"))
-        callback |= {name: callback[name].encode("latin-1") for name in BYTES if name in callback}
-        return Spilled(**_known(Spilled, found), callback=Callback(**callback))
-    except (AttributeError, KeyError, TypeError, ValueError):
-        return None
-
-
-def split(line: bytes) -> list[bytes]:
-    """The lines in what is read as one: a line break is no part of what the checksum covers.
-
-    Each is a record, or is none of any record's bytes.
-    """
-    if decode(line) is not None:
-        return [line]
-    starts = [found.start() for found in BEGINNING.finditer(line)]
-    pieces = [line[a:b] for a, b in itertools.pairwise([0, *starts, len(line)]) if b > a]
-    found = [_record(piece) for piece in pieces]
-    if not any(found):
-        return [line]
-    return [record or _ended(piece) for record, piece in zip(found, pieces, strict=True)]
-
-
-def _record(piece: bytes) -> bytes | None:
-    """The record at the beginning of a piece, as a line; behind it may stand a damaged byte."""
-    text = piece.removesuffix(b"\n")
-    for record in (text, text[:-1], text.rstrip(b"\0")):
-        if decode(record) is not None:
-            return _ended(record)
-    return None
-
-
-def _ended(line: bytes) -> bytes:
-    return line if line.endswith(b"\n") else line + b"\n"
-
-
-def _known(kind: type[NamedTuple], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Without what a later release may have written: the way back is by the spill, too."""
-    return {name: value for name, value in values.items() if name in kind._fields}
 
 
 def count(path: Path) -> int:

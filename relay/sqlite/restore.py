@@ -17,7 +17,8 @@ import apsw
 
 from relay import folder
 from relay.callbacks.callback import Callback
-from relay.fallback.spillfile import Spilled, SpillFile, decode, encode
+from relay.fallback.spillfile import SpillFile
+from relay.fallback.spillline import Spilled, decode, encode
 from relay.sqlite import changes, descriptors, lastwords, reads, rows
 from relay.sqlite.backup import copied, spilled
 from relay.sqlite.connection import connect_reader, lock

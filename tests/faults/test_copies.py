@@ -14,7 +14,8 @@ from oracle import integrity
 from spills import callback
 from uuid_utils import uuid7
 
-from relay.fallback.spillfile import Spilled, SpillFile, decode, encode
+from relay.fallback.spillfile import SpillFile
+from relay.fallback.spillline import Spilled, decode, encode
 from relay.sqlite import backup
 from relay.sqlite.connection import connect_reader, connect_writer, look_into, migrations
 from relay.sqlite.restore import restore

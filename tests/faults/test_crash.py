@@ -13,7 +13,8 @@ from relays import Relay
 from spills import callback
 from stubs.receiver import Receiver
 
-from relay.fallback.spillfile import Spilled, SpillFile, encode
+from relay.fallback.spillfile import SpillFile
+from relay.fallback.spillline import Spilled, encode
 from relay.sqlite import SqliteStore
 
 ENDS_WITHIN = 20.0

@@ -16,7 +16,8 @@ from spilling import admin, home, relaying, verified
 from uuid_utils import uuid7
 
 from relay.callbacks.callback import Callback
-from relay.fallback.spillfile import Spilled, SpillFile, encode
+from relay.fallback.spillfile import SpillFile
+from relay.fallback.spillline import Spilled, encode
 
 pytestmark = pytest.mark.timeout(180)
 
