@@ -38,8 +38,7 @@ def test_every_example_is_right(file):
         ("salesforce-leads", FORM, {"FirstName": "Mary", "LastName": "Jane"}),
         ("salesforce-leads", FORM, {"Birthdate": "2000-01-02", "MailingPostalCode": "10054"}),
         ("salesforce-poll-votes", POLL, {"Reply__c": "A", "Label__c": "Tampa"}),
-        ("hubspot-contacts", FORM, {"firstname": "Mary", "lastname": "Jane", "sms_opt_out": False}),
-        ("hubspot-contacts", STOP, {"sms_opt_out": True}),
+        ("hubspot-contacts", FORM, {"firstname": "Mary", "lastname": "Jane"}),
     ],
 )
 def test_an_example_makes_the_record_that_it_speaks_of(file, callback, expected):
@@ -52,6 +51,13 @@ def test_the_example_of_opt_outs_takes_consent_alone():
     path = f"{EXAMPLES}/salesforce-opt-outs.yaml"
     shown = json.loads(relay("preview", "--json", "--config", path, *STOP))
     assert [(sink["consent"], sink["record"]) for sink in shown["sinks"]] == [(True, None)]
+
+
+def test_the_example_of_hubspot_takes_consent_beside_its_record():
+    path = f"{EXAMPLES}/hubspot-contacts.yaml"
+    (sink,) = json.loads(relay("preview", "--json", "--config", path, *STOP))["sinks"]
+    assert sink["consent"]
+    assert "sms_opt_out" not in sink["record"]
 
 
 @pytest.mark.parametrize(

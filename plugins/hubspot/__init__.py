@@ -6,7 +6,6 @@ sinks:
     map:                                     # HubSpot's internal names of properties
       firstname: "{{ data.fields.Name | first_name }}"
       mobilephone: "{{ data.mobile }}"
-      sms_opt_out: "{{ opted_out }}"
     options:
       token: ${HUBSPOT_TOKEN}                # a service key or a private app's token; or:
       # oauth: {client_id: …, client_secret: …, refresh_token: …}
@@ -24,6 +23,13 @@ sinks:
       only_if_empty: [lifecyclestage]        # set, but never overwritten
       test_events: skip                      # or send
       quota: {share: 0.9}                    # of the account's calls; opt-outs may use all
+      consent:                               # none by default: see below
+        field: sms_opt_out                   # a property, or a list of them; then what they hold
+        opted_out: true
+        opted_in: false
+        fields: {}                           # {sms_status: {opted_out: Stopped, opted_in: Active}}
+        when: data.consent == 'opt_out'      # narrows it
+        create: true                         # false: no contact is made where none has the number
       activity:                              # none by default; one of the three:
         event:                               # a custom event (an Enterprise account)
           name: pe123_sms
@@ -50,13 +56,19 @@ A hundred records go in one call. `only_if_empty` makes it two; `match` two more
 were not seen before, in HubSpot's search among others, which knows a phone number some moments
 after it was written. Where several people have a number, none of them is taken for the sender.
 
+With `consent` the sink gets every event that carries a word of consent, whatever its `when` says.
+The last word of the number is written alone, with no other property beside it, to each contact
+that has the number as its key or in `phone` or `mobilephone`, before anything else of the event:
+a call and one search to find them, and one to write them, for a hundred words. A contact is made,
+with the number, where there is none: one call more. `map` does not write these properties, and is
+not needed. Two contacts of one number are both opted out.
+
 An activity is written once its contact is, and once an event, by the event's id: a call more, or
 two. Only communications without an `id_property` are written at least once: after a connection
 that broke there may be two.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import relay
@@ -68,6 +80,7 @@ from relay.templates.evaluation import EvaluationError
 from . import activity
 from .activity import Activity
 from .backfill import Backfill
+from .consent import ConsentWriter, WordOfConsent, without_consent
 from .entry import Entry
 from .inspection import Inspection
 from .mender import Mender
@@ -75,11 +88,14 @@ from .options import Options
 from .people import People
 from .preparation import Preparation
 from .record import Record, properties
+from .search import PhoneSearch
+from .sent import Sent, rounds
 from .session import Session
 from .writer import MOST, Writer
 
 NO_MAP = "map is missing: it says which properties of HubSpot are to be written"
 STALE = "stale: HubSpot has had later news of this contact"
+NOTHING = relay.Delivered("without a map nothing but consent is written")
 GONE = "its contact is no longer in HubSpot, and it is too old to make it anew"
 
 
@@ -106,10 +122,24 @@ class HubSpot(relay.Sink):
         self._writer = Writer(self._session, options.object, mender, options.only_if_empty)
         self._inspection = Inspection(self._session, self.name, options, self.columns)
         self._activity = activity.make(self._session, options, self.log)
-        self._people = People(self._session, self._writer, options, self.log)
+        search = PhoneSearch(self._session, options)
+        self._people = People(search, self._writer, options, self.log)
+        self._consent = (
+            ConsentWriter(self._session, search, options, self.columns, self.log)
+            if options.consent
+            else None
+        )
+
+    @classmethod
+    def takes_consent(cls, options: Any, event: relay.Event) -> bool:
+        return options.consent is not None and bool(options.consent.takes(event))
+
+    def _lacks_map(self) -> bool:
+        """Whether there is nothing to write: consent needs no map."""
+        return self.columns is None and self._consent is None
 
     async def check(self) -> list[str]:
-        found = [] if self.columns else [NO_MAP]
+        found = [NO_MAP] if self._lacks_map() else []
         return found + await self._inspection.problems()
 
     async def setup(self, *, backfill: bool = False, progress: Progress = in_silence) -> list[str]:
@@ -119,19 +149,24 @@ class HubSpot(relay.Sink):
         return made + await Backfill(self._session, self._writer, self.options).run(progress)
 
     async def send_batch(self, deliveries: Sequence[relay.Delivery]) -> Sequence[Outcome]:
-        if self.columns is None:
+        if self._lacks_map():
             raise relay.Pause(NO_MAP)
         sent = [self._begun(delivery) for delivery in deliveries]
+        words = await self._write_consent(sent)
         await self._write([each.record for each in sent if each.record and not each.is_stale])
         await self._find([each.record for each in sent if each.record and each.is_stale])
+        await self._write_consent_to_made(words)
         if self._activity:
             await self._log_events(self._activity, [each for each in sent if each.contact])
         return [each.end() for each in sent]
 
-    def _begun(self, delivery: relay.Delivery) -> "Sent":
+    def _begun(self, delivery: relay.Delivery) -> Sent:
         """With the record to write, or with the reason why there is none."""
         if delivery.event.test and self.options.test_events == "skip":
-            return Sent(delivery, outcome=relay.Delivered("a test event, not sent"))
+            end = relay.Delivered("a test event, not sent")
+            return Sent(delivery, outcome=end, is_skipped=True)
+        if self.columns is None or delivery.record is None:
+            return Sent(delivery, outcome=None if delivery.last_word else NOTHING)
         try:
             key = self.options.key.render(delivery.event).strip()
         except EvaluationError as error:
@@ -142,9 +177,37 @@ class HubSpot(relay.Sink):
         if stale and not self._activity:
             return Sent(delivery, outcome=relay.Delivered(STALE))
         mobile = str(delivery.event.data.get("mobile") or "")
-        values = cleared_only_where_allowed(delivery.record, self.options)
+        values = without_consent(delivery.record, self.options.consent)
+        values = cleared_only_where_allowed(values, self.options)
         record = Record(delivery.id, key, properties(values), mobile)
         return Sent(delivery, record, is_stale=stale)
+
+    async def _write_consent(self, sent: Sequence[Sent]) -> dict[Sent, WordOfConsent]:
+        """First, and alone: nothing else that the deliveries bring may keep it from HubSpot."""
+        words = {
+            each: WordOfConsent(each.delivery, self._key(each.delivery))
+            for each in sent
+            if each.delivery.last_word and not each.is_skipped
+        }
+        if self._consent is not None and words:
+            await self._consent.write(list(words.values()))
+        return words
+
+    async def _write_consent_to_made(self, words: Mapping[Sent, WordOfConsent]) -> None:
+        """To the contacts that were made since, else to contacts made for it."""
+        if self._consent is not None and words:
+            records = {word: each.record for each, word in words.items()}
+            await self._consent.write_to_made(records)
+        for each, word in words.items():
+            each.consent = word.outcome
+
+    def _key(self, delivery: relay.Delivery) -> str:
+        """Empty where the template fails: a contact may have the number all the same."""
+        try:
+            key: str = self.options.key.render(delivery.event)
+        except EvaluationError:
+            return ""
+        return key.strip()
 
     async def _write(self, records: Sequence[Record]) -> None:
         """The contacts; those with the same key one after the other."""
@@ -170,44 +233,10 @@ class HubSpot(relay.Sink):
                 each.outcome = entry.outcome
 
 
-@dataclass(slots=True)
-class Sent:
-    """A delivery on its way: with the record to write, or with its end."""
-
-    delivery: relay.Delivery
-    record: Record | None = None
-    outcome: Outcome | None = None
-    is_stale: bool = False
-
-    @property
-    def contact(self) -> str | None:
-        """The id of the contact, once that is known."""
-        done = self.record.outcome if self.record else None
-        return done.reference if isinstance(done, relay.Delivered) else None
-
-    def end(self) -> Outcome:
-        """What became of it: of its activity, if that failed, else of its contact."""
-        outcome = self.outcome or (self.record and self.record.outcome)
-        return outcome or relay.Retry("nothing was learned of it")
-
-
 def cleared_only_where_allowed(record: dict[str, Any], options: Options) -> dict[str, Any]:
     """The record without nulls for the key, and for what is only filled where it is empty."""
     kept = {options.id_property, *options.only_if_empty}
     return {name: each for name, each in record.items() if each is not None or name not in kept}
-
-
-def rounds(records: Sequence[Record]) -> list[list[Record]]:
-    """Groups in which no key stands twice, to be written one after the other."""
-    groups: list[dict[str, Record]] = []
-    for record in records:
-        for group in groups:
-            if record.key not in group:
-                group[record.key] = record
-                break
-        else:
-            groups.append({record.key: record})
-    return [list(group.values()) for group in groups]
 
 
 @relay.hookimpl

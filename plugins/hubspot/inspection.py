@@ -12,11 +12,13 @@ from relay.outcome import NotDelivered
 
 from .errors import GONE
 from .options import COMMUNICATIONS, CustomEvent, CustomObject, Options
-from .people import PHONES
 from .problem import Problem
+from .record import text
+from .search import PHONES
 from .session import Session
 
 FORMATTED = "phonenumber"
+WRITTEN = ("map.", "options.consent:")
 Properties = Mapping[str, Mapping[str, Any]]
 
 
@@ -25,15 +27,17 @@ class Wanted:
     """What is asked of the properties of one kind of record.
 
     `id_property` and those under `where` have to be there; `where` says for each the place in
-    relay.yaml that names it. `values` are what is written into some.
+    relay.yaml that names it. `values` are what may be written into some. `optional`: those under
+    `where` are left out if they are not there, but for those of `consent`.
     """
 
     kind: str
     id_property: str | None
     where: Mapping[str, str]
     id_place: str
-    values: Mapping[str, str]
+    values: Mapping[str, Sequence[str]]
     optional: bool = False
+    consent: frozenset[str] = frozenset()
 
 
 def wanted(options: Options, columns: Sequence[str] | None) -> list[Wanted]:
@@ -41,14 +45,19 @@ def wanted(options: Options, columns: Sequence[str] | None) -> list[Wanted]:
     where = {name: f"map.{name}" for name in columns or ()}
     where |= {name: f"options.only_if_empty: {name}" for name in options.only_if_empty}
     where |= {name: f"options.defaults.{name}" for name in options.defaults}
+    words = options.consent.words() if options.consent else {}
+    where |= {name: f"options.consent: {name}" for name in words}
+    values = _values(options.defaults)
+    values |= {name: (text(word.opted_out), text(word.opted_in)) for name, word in words.items()}
     found = [
         Wanted(
             options.object,
             options.id_property,
             where,
             "options.id_property",
-            options.defaults,
+            values,
             optional=options.unknown_property == "drop",
+            consent=frozenset(words),
         )
     ]
     activity = options.activity
@@ -56,12 +65,17 @@ def wanted(options: Options, columns: Sequence[str] | None) -> list[Wanted]:
         place = "options.activity.object"
         where = {name: f"{place}.map.{name}" for name in activity.object.map.columns}
         kind, id_property = activity.object.type, activity.object.id_property
-        found.append(Wanted(kind, id_property, where, f"{place}.id_property", activity.defaults))
+        values = _values(activity.defaults)
+        found.append(Wanted(kind, id_property, where, f"{place}.id_property", values))
     if activity and activity.communication and activity.communication.id_property:
         place = "options.activity.communication.id_property"
         id_property = activity.communication.id_property
-        found.append(Wanted(COMMUNICATIONS, id_property, {}, place, activity.defaults))
+        found.append(Wanted(COMMUNICATIONS, id_property, {}, place, _values(activity.defaults)))
     return found
+
+
+def _values(defaults: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+    return {name: (value,) for name, value in defaults.items()}
 
 
 class Inspection:
@@ -77,7 +91,7 @@ class Inspection:
 
     async def problems(self) -> list[str]:
         """Empty when all is well. A refused key is one problem, and the only one told."""
-        found: list[str] = []
+        found: list[str] = list(_mapped_consent(self._options, self._columns))
         for each in wanted(self._options, self._columns):
             try:
                 there = await self.properties(each.kind)
@@ -102,17 +116,19 @@ class Inspection:
         if asked.id_property:
             yield from self._key_problem(asked, asked.id_property, there)
         for name, place in asked.where.items():
-            if name not in there and not asked.optional and name != asked.id_property:
+            optional = asked.optional and name not in asked.consent
+            if name not in there and not optional and name != asked.id_property:
                 yield (
                     f"{place}: {asked.kind} have no such property"
                     f"{_meant(name, there)}; relay setup {self._name} makes it"
                 )
-            elif place.startswith("map.") and is_read_only(there.get(name, {})):
+            elif place.startswith(WRITTEN) and is_read_only(there.get(name, {})):
                 yield f"{place}: HubSpot fills it by itself, it cannot be written; take it out"
-        for name, value in asked.values.items():
+        for name, values in asked.values.items():
             choices = _choices(there.get(name, {}))
-            if choices and value not in choices:
-                yield f"{asked.where[name]}: {value!r} is none of {', '.join(choices)}"
+            for value in values:
+                if choices and value and value not in choices:
+                    yield f"{asked.where[name]}: {value!r} is none of {', '.join(choices)}"
         if asked.kind == self._options.object and "phone" in self._options.match:
             for name in sorted(set(PHONES.values()) - there.keys()):
                 yield f"options.match: {asked.kind} have no {name}, by which phones are found"
@@ -160,6 +176,13 @@ class Inspection:
             for name in event.map.columns
             if name not in there
         ]
+
+
+def _mapped_consent(options: Options, columns: Sequence[str] | None) -> Iterator[str]:
+    words = options.consent.words() if options.consent else ()
+    for name in columns or ():
+        if name in words:
+            yield f"map.{name}: options.consent writes it; the map's value is left out: remove it"
 
 
 def not_unique(kind: str, name: str) -> str:

@@ -8,12 +8,14 @@ from pydantic import Field
 import relay
 from relay.baseurl import BaseUrl
 from relay.configuration.settings import Country
+from relay.crm import Consent
 from relay.templates.expressions import Mapping, Template
 
 from .record import text
 
 KEY = "{{ data.mobile | digits }}"
 COMMUNICATIONS = "communications"
+CONTACTS = frozenset({"contacts", "contact", "0-1"})
 EVENT = r"^[A-Za-z0-9_.-]+$"
 PROPERTY = r"^[A-Za-z0-9_-]+$"
 VERSION = r"^(v3|20\d\d-(03|09))$"
@@ -113,6 +115,12 @@ class Options(relay.Options):
     test_events: Literal["skip", "send"] = "skip"
     quota: QuotaShare = QuotaShare()
     activity: ActivityOptions | None = None
+    consent: Consent | None = None
+
+    @property
+    def is_of_contacts(self) -> bool:
+        """Whether records are contacts, with the properties that HubSpot gives them."""
+        return self.object in CONTACTS
 
     @pydantic.field_validator("match")
     @classmethod

@@ -5,50 +5,29 @@ search (which lags behind by some moments, so nobody is told twice from it), and
 address. Whoever is found without a key gets it with the write that follows.
 """
 
-from collections import defaultdict
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
-from relay.callbacks.phone import e164
-from relay.clock import SystemClock
-from relay.delivery.limiter import Limiter
-from relay.delivery.pages import Pages
 from relay.mask import mask
-from relay.outcome import Delivered, Retry
+from relay.outcome import Delivered, Pause, Retry
 from relay.sink import Log
-from relay.templates.helpers import national
-from relay.units import Rate
 
 from .known import Known
 from .mender import EMAIL
 from .options import Options
-from .problem import no_word
 from .record import Record, keep_filled, value
-from .session import Session
+from .search import PhoneSearch, Result
 from .writer import Writer, blocked, end
-
-SEARCHES = Rate(4, 1.0)
-"""HubSpot allows five a second to all of an account's apps together, older texts say four."""
-PAGE = 200
-MOST_PAGES = 10_000 // PAGE
-"""HubSpot's search gives no more results than that."""
-PHONES = {
-    "phone": "hs_searchable_calculated_phone_number",
-    "mobilephone": "hs_searchable_calculated_mobile_number",
-}
-Result = dict[str, Any]
 
 
 class People:
     """Finds the contacts that records are about."""
 
-    def __init__(self, session: Session, writer: Writer, options: Options, log: Log) -> None:
-        self._session = session
+    def __init__(self, search: PhoneSearch, writer: Writer, options: Options, log: Log) -> None:
+        self._by_number = search
         self._writer = writer
         self._options = options
         self._log = log
         self._known = Known()
-        self._searches = Limiter(SEARCHES, SystemClock())
 
     async def look(self, records: Sequence[Record]) -> None:
         """Learn of the records what their writing depends on; ends those that cannot be."""
@@ -136,45 +115,13 @@ class People:
         record.target = str(result["id"])
         keep_filled(record, result, self._options.only_if_empty)
 
-    async def _search(self, records: Sequence[Record]) -> dict[str, dict[str, Result]] | None:
+    async def _search(self, records: Sequence[Record]) -> Mapping[str, dict[str, Result]] | None:
         """The contacts by number, and by id; None where it failed and the records are ended."""
-        mobiles = {record.mobile for record in records}
-        found: dict[str, dict[str, Result]] = defaultdict(dict)
-        content = self._question(sorted({national(mobile) or mobile for mobile in mobiles}))
-        pages = Pages(MOST_PAGES)
-        while True:
-            await self._searches.acquire()
-            path = self._session.paths.objects(self._options.object, "search")
-            answer = await self._session.post(path, content)
-            problem = answer.problem or (None if "total" in answer.body else no_word())
-            if problem:
-                end(records, blocked(problem))
-                return None
-            results = answer.list("results")
-            for result in results:
-                for mobile in self._numbers(result) & mobiles:
-                    found[mobile][str(result["id"])] = result
-            after = answer.next_page()
-            if after is None:
-                return found
-            try:
-                pages.turn(after, len(results))
-            except Retry as endless:
-                end(records, endless)
-                return None
-            content["after"] = after
-
-    def _question(self, numbers: list[str]) -> dict[str, Any]:
-        groups = [
-            {"filters": [{"propertyName": name, "operator": "IN", "values": numbers}]}
-            for name in PHONES.values()
-        ]
-        return {"filterGroups": groups, "properties": [*self._wanted, *PHONES], "limit": PAGE}
-
-    def _numbers(self, result: Result) -> set[str]:
-        """Its numbers in E.164: what the search compares has no country."""
-        numbers = (e164(value(result, name), self._options.country) for name in PHONES)
-        return {number for number in numbers if number}
+        try:
+            return await self._by_number.find({each.mobile for each in records}, self._wanted)
+        except (Retry, Pause) as failed:
+            end(records, failed)
+            return None
 
     # by e-mail address
 

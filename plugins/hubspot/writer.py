@@ -115,8 +115,9 @@ class Writer:
         }
         if record.links:
             made["associations"] = record.links
-        if self._id_property:
+        if record.target or self._id_property:
             made["id"] = record.target or record.key
+        if self._id_property:
             made["properties"][self._id_property] = record.key
         if self._id_property and not record.target:
             made["idProperty"] = self._id_property
@@ -221,7 +222,7 @@ def _deliver(record: Record, result: Mapping[str, Any]) -> None:
         record.outcome = relay.Delivered(str(result["id"]))
 
 
-def blocked(problem: Problem) -> Outcome:
+def blocked(problem: Problem) -> relay.Retry | Pause:
     """Reading failed: it is no record's fault, so none is dead for it."""
     outcome = problem.outcome()
     if isinstance(outcome, relay.Retry | Pause):

@@ -1,11 +1,12 @@
 """HubSpot's CRM search: groups of filters, any of which may fit, all of whose filters must.
 
 Limits are those of its search guide: 5 groups, 6 filters in each, 18 in all, pages of 200, 10,000
-results, a query of 3,000 characters.
+results, a request of 3,000 characters.
 """
 
 from typing import Any
 
+import orjson
 from stubs.hubspot_account import refuse
 from stubs.hubspot_ask import fits, typed
 from stubs.hubspot_errors import malformed
@@ -49,8 +50,9 @@ def _check(body: dict[str, Any], fields: dict[str, Field]) -> None:
         raise refuse("limit must not be more than 200")
     if not str(body.get("after") or 0).isdecimal():
         raise refuse("after must be a number")
-    if len(typed(body.get("query") or "", str, "query")) > 3000:
-        raise refuse("query must not exceed 3000 characters")
+    typed(body.get("query") or "", str, "query")
+    if len(orjson.dumps(body).decode()) > 3000:
+        raise refuse("The request body must not exceed 3000 characters")
     for name in typed(body.get("properties") or [], list, "properties"):
         typed(name, str, "properties")
     typed(body.get("sorts") or [], list, "sorts")

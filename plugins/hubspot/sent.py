@@ -1,0 +1,55 @@
+"""A delivery on its way: with the record to write, its word of consent, and how each ended."""
+
+from collections.abc import Sequence
+from copy import copy
+from dataclasses import dataclass
+
+import relay
+from relay.outcome import NotDelivered, Outcome
+
+from .record import Record
+
+
+@dataclass(slots=True, eq=False)
+class Sent:
+    """One delivery: with the record to write, or with its end."""
+
+    delivery: relay.Delivery
+    record: Record | None = None
+    outcome: Outcome | None = None
+    is_stale: bool = False
+    is_skipped: bool = False
+    consent: Outcome | None = None
+    """What became of its word of consent; None where it has none."""
+
+    @property
+    def contact(self) -> str | None:
+        """The id of the contact, once that is known."""
+        done = self.record.outcome if self.record else None
+        return done.reference if isinstance(done, relay.Delivered) else None
+
+    def end(self) -> Outcome:
+        """What kept the word of consent from being written; else the end of the rest.
+
+        That is the end of its activity, if that failed, else of its contact.
+        """
+        if isinstance(self.consent, NotDelivered):
+            return self.consent
+        outcome = self.outcome or (self.record and self.record.outcome) or self.consent
+        if isinstance(outcome, NotDelivered) and self.consent is not None:
+            outcome = copy(outcome)  # others of the batch may have the same
+            outcome.consent = True
+        return outcome or relay.Retry("nothing was learned of it")
+
+
+def rounds(records: Sequence[Record]) -> list[list[Record]]:
+    """Groups in which no key stands twice, to be written one after the other."""
+    groups: list[dict[str, Record]] = []
+    for record in records:
+        for group in groups:
+            if record.key not in group:
+                group[record.key] = record
+                break
+        else:
+            groups.append({record.key: record})
+    return [list(group.values()) for group in groups]
