@@ -3,17 +3,24 @@
 import asyncio
 import gzip
 import ipaddress
+import socket
 import time
 import zlib
 
 import httpx
+import hubspotsink
 import pytest
+import salesforcesink
 from hypothesis import given
 from hypothesis import strategies as st
+from names import Names
 from rawserver import RawServer
 from relaying import relaying
 
 import relay.delivery.http
+from relay.alerts.channel import Webhook
+from relay.alerts.policy import Alert, Note
+from relay.configuration.settings import AlertWebhook
 from relay.delivery import chunkedbody, responsehead, unpacking
 from relay.delivery.classify import outcome_of
 from relay.outcome import Retry
@@ -224,6 +231,58 @@ class Posting(relay.Sink):
 def register_sinks(register):
     register("posting", Posting)
 """
+
+
+# The others who read answers
+
+
+@pytest.mark.parametrize("case", ["204 in chunks", "two equal lengths", "a malformed first chunk"])
+async def test_an_alert_is_taken_with_its_status(case):
+    settings = {"allow_private": ["127.0.0.0/8"]}
+    alert = Alert("spill", "", "Callbacks go to the spill file.", 0.0, 0.0)
+    async with RawServer(*(STRAY | SPOILT)[case]) as server:
+        channel = Webhook(AlertWebhook.model_validate(settings | {"url": server.url}))
+        await channel.say(Note(0.0, [alert], [], []))
+        await channel.close()
+        assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("case", SPOILT)
+async def test_a_crm_whose_answer_is_spoilt_is_asked_again(case):
+    """It says of each record what became of it, so its status alone tells nothing."""
+    async with RawServer(*SPOILT[case]) as server:
+        async with hubspotsink.opened(server.origin) as hubspot:
+            (outcome,) = await hubspot.send_batch([hubspotsink.delivery(1)])
+            assert type(outcome) is Retry
+            assert "cannot be read" in outcome.reason
+        options = salesforcesink.options(server.origin)
+        async with relay.delivery.http.client(timeout=5, allow_private=LOOPBACK) as http:
+            salesforce = salesforcesink.Salesforce("crm", options, http, hubspotsink.LOG, ())
+            await salesforce.open()
+            (outcome,) = await salesforce.send_batch([salesforcesink.delivery(1)])
+        assert type(outcome) is Retry
+        assert "cannot be read" in outcome.reason
+
+
+async def test_of_a_thousand_addresses_a_few_are_tried(monkeypatch):
+    dialled = []
+
+    def counted(transport, info):
+        dialled.append(info)
+        return guarded(transport, info)
+
+    guarded = relay.delivery.http.Transport._guarded_socket
+    monkeypatch.setattr(relay.delivery.http.Transport, "_guarded_socket", counted)
+    with socket.create_server(("127.0.0.1", 0)) as gone:
+        port = gone.getsockname()[1]
+    names = Names([f"127.0.{number // 200}.{number % 200 + 1}" for number in range(1000)])
+    async with relay.delivery.http.client(
+        timeout=5, allow_private=LOOPBACK, resolver=names
+    ) as client:
+        with pytest.raises(httpx.ConnectError):
+            await client.post(f"http://receiver.test:{port}/")
+    assert len({address for *_, address in dialled}) == relay.delivery.http.MOST_ADDRESSES
+    assert len(dialled) <= 36
 
 
 # The parts
