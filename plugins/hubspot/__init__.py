@@ -75,6 +75,7 @@ import relay
 from relay.outcome import Outcome
 from relay.quota import Quota
 from relay.sink import Progress, in_silence
+from relay.slices import Slices
 from relay.templates.evaluation import EvaluationError
 
 from . import activity
@@ -151,7 +152,10 @@ class HubSpot(relay.Sink):
     async def send_batch(self, deliveries: Sequence[relay.Delivery]) -> Sequence[Outcome]:
         if self._lacks_map():
             raise relay.Pause(NO_MAP)
-        sent = [self._begun(delivery) for delivery in deliveries]
+        sent, slices = [], Slices()
+        for delivery in deliveries:
+            sent.append(self._begun(delivery))
+            await slices.rest()
         words = await self._write_consent(sent)
         await self._write([each.record for each in sent if each.record and not each.is_stale])
         await self._find([each.record for each in sent if each.record and each.is_stale])

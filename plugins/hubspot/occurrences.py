@@ -9,6 +9,7 @@ from typing import Any
 
 import relay
 from relay.outcome import Delivered, Outcome
+from relay.slices import Slices
 from relay.templates.evaluation import EvaluationError
 
 from . import problem as problems
@@ -36,7 +37,9 @@ class Occurrences:
 
     async def write(self, entries: Sequence[Entry]) -> None:
         inputs: dict[Entry, Input] = {}
+        slices = Slices()
         for entry in entries:
+            await slices.rest()
             made = self._input(entry)
             if isinstance(made, dict):
                 inputs[entry] = made

@@ -1,11 +1,12 @@
 """Records on the timelines: of a custom object, or communications."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import relay
 from relay.outcome import Delivered, Outcome, Pause, Retry
+from relay.slices import Slices
 from relay.templates.evaluation import EvaluationError
 
 from . import problem as problems
@@ -51,7 +52,7 @@ class Records:
         self._made = made
 
     async def write(self, entries: Sequence[Entry]) -> None:
-        pairs = list(_records(entries, self._made))
+        pairs = await _records(entries, self._made)
         await self._writer.write([record for _, record in pairs])
         for entry, record in pairs:
             if not isinstance(record.outcome, Delivered):
@@ -89,7 +90,7 @@ class Communications:
         self._made = made
 
     async def write(self, entries: Sequence[Entry]) -> None:
-        pairs = list(_records(entries, self._made))
+        pairs = await _records(entries, self._made)
         for entry, record in pairs:
             record.links = [{"to": {"id": entry.contact}, "types": self._link.types()}]
         await self._writer.write([record for _, record in pairs])
@@ -97,15 +98,18 @@ class Communications:
             entry.outcome = record.outcome
 
 
-def _records(entries: Sequence[Entry], made: Made) -> Iterator[tuple[Entry, Record]]:
+async def _records(entries: Sequence[Entry], made: Made) -> list[tuple[Entry, Record]]:
     """Each entry with the record for it; those for whom none can be made are ended."""
+    pairs, slices = [], Slices()
     for entry in entries:
+        await slices.rest()
         try:
             values = made(entry.delivery.event)
         except EvaluationError as error:
             entry.outcome = relay.Reject(f"activity: {error}")
         else:
-            yield entry, Record(entry.delivery.id, entry.delivery.id, properties(values))
+            pairs.append((entry, Record(entry.delivery.id, entry.delivery.id, properties(values))))
+    return pairs
 
 
 def _reference(record: Record) -> str:

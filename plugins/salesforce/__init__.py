@@ -61,6 +61,7 @@ from relay.delivery.classify import outcome_of
 from relay.outcome import NotDelivered, Outcome
 from relay.quota import Quota
 from relay.sink import Progress, in_silence
+from relay.slices import Slices
 from relay.templates.expressions import EvaluationError
 
 from .backfill import Backfill
@@ -155,8 +156,10 @@ class Salesforce(relay.Sink):
 
     async def send_batch(self, deliveries: Sequence[relay.Delivery]) -> Sequence[Outcome]:
         batch = [Writing(delivery) for delivery in deliveries]
+        slices = Slices()
         for each in batch:
             self._prepare(each)
+            await slices.rest()
         words = await self._write_consent(batch)
         await self._write_contacts([each.contact for each in batch if each.contact])
         await self._write_new_consent(words)

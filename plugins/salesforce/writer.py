@@ -5,7 +5,7 @@ call ("sObject Collections", REST guide). A whole request that is refused is hal
 record at fault is found.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -18,6 +18,7 @@ from relay.delivery.dispatch import STREAK
 from relay.delivery.taxonomy import Action, Rule
 from relay.outcome import Outcome
 from relay.sink import Log
+from relay.slices import Slices
 
 from .errors import RULES, TRIGGERED, own_key
 from .mending import REQUIRED, Mender, missing, values
@@ -68,7 +69,15 @@ class Writer:
             for row in waiting:
                 if self._lacks_match(row):
                     await self._write_alone(row)
-            waiting = [row for row in waiting if self._is_mended(row)]
+            waiting = [row async for row in self._mended(waiting)]
+
+    async def _mended(self, rows: Sequence[Row]) -> AsyncIterator[Row]:
+        """Those that go once more."""
+        slices = Slices()
+        for row in rows:
+            if self._is_mended(row):
+                yield row
+            await slices.rest()
 
     def _lacks_match(self, row: Row) -> bool:
         """Whether a duplicate rule found somebody, and the answer does not say whom."""

@@ -12,6 +12,7 @@ from relay.callbacks.normalise import NotUnderstood, Reader
 from relay.clock import Clock
 from relay.configuration.config import Config, SinkConfig
 from relay.event import TYPE_PREFIX, Event
+from relay.slices import Slices
 from relay.store import Arrival, EventRow, Quarantined, Receipt, Store
 from relay.templates.expressions import EvaluationError
 
@@ -90,7 +91,10 @@ class Intake:
 
     async def _deliveries(self, event: Event) -> Mapping[str, str | None]:
         opted_out = await self._opted_out(event)
-        verdicts = {sink.name: _verdict(sink, event, opted_out) for sink in self._sinks}
+        verdicts, slices = {}, Slices()
+        for sink in self._sinks:
+            verdicts[sink.name] = _verdict(sink, event, opted_out)
+            await slices.rest()
         return {
             name: verdict if isinstance(verdict, str) else None
             for name, verdict in verdicts.items()

@@ -13,6 +13,7 @@ from relay.delivery.classify import outcome_of, sound
 from relay.delivery.plugincode import Call
 from relay.outcome import Delivered, Outcome, Pause, Reject, Retry
 from relay.sink import Delivery, Sink
+from relay.slices import Slices
 from relay.store import Claim
 from relay.telemetry.tracing import Tracer
 from relay.templates.expressions import EvaluationError
@@ -87,11 +88,13 @@ class Dispatch:
         limiter.urgent.set(any(claim.urgent for claim in claims))
         deliveries: list[Delivery] = []
         outcomes: dict[int, Outcome] = {}
+        slices = Slices()
         for claim in claims:
             try:
                 deliveries.append(await self._delivery(claim))
             except EvaluationError as error:
                 outcomes[claim.seq] = MapFailed(f"map: {error}")
+            await slices.rest()
         rest: set[int] = set()
         if consent_only:
             pairs = zip(claims, deliveries, strict=True)

@@ -9,6 +9,7 @@ from relay.callbacks.normalise import NotUnderstood
 from relay.event import Event
 from relay.fallback.spill import Spill
 from relay.fallback.spillline import Spilled
+from relay.slices import Slices
 from relay.store import Store, StoreError
 
 NOT_UNDERSTOOD = 422
@@ -38,9 +39,12 @@ class Importer:
         # they will be in a moment: the store was not waited for any longer.
         await self._store.pulse()
         known = await self._store.known([each.id for each in chunk.records])
-        found = [self._found(each) for each in _once(chunk.records, known)]
-        for each in _rounds(found) if self._intake.asks_consent else [found]:
-            await self._store_together(each)
+        found, slices = [], Slices()
+        for each in _once(chunk.records, known):
+            found.append(self._found(each))
+            await slices.rest()
+        for together in _rounds(found) if self._intake.asks_consent else [found]:
+            await self._store_together(together)
         if chunk.bad:
             await self._spill.put_aside(*chunk.bad)
         self._spill.passed(chunk)
