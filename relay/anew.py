@@ -57,7 +57,8 @@ class Kept:
             if descriptor is not None:
                 os.set_inheritable(descriptor, True)
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-        signal.setitimer(signal.ITIMER_REAL, 0)  # it would ring in the new image
+        for timer in (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL):
+            signal.setitimer(timer, 0)  # it would ring in the new image, and end it
         sys.stdout.flush()
         sys.stderr.flush()
         arguments = [sys.executable, *sys.orig_argv[1:]]

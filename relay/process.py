@@ -39,8 +39,8 @@ NOT_YET = 20.0
 """Seconds after which systemd hears again that the store is still being opened."""
 
 WAKE = LAG / LOOKS
-"""Seconds between two signals that do nothing. Some C code, as `re`, lets other threads run only
-after a signal, among them the one that looks for a standstill."""
+"""Seconds of processor time between two signals that do nothing. Some C code, as `re`, lets other
+threads run only after a signal, among them the one that looks for a standstill."""
 
 LONGEST_STOP = 9.0
 """Seconds after which a stop is cut short, whatever holds it up: ten are promised."""
@@ -60,7 +60,7 @@ async def run(standing: Standing, kept: Kept) -> None:
     try:
         anew = await process.live()
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)  # it would end the process where Python ends
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)  # it would end the process where Python ends
     if anew:
         kept.start_anew()
 
@@ -90,8 +90,8 @@ class Process:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
             signal.signal(number, self._limit_stop)  # heard also while a plugin blocks the loop
-        signal.signal(signal.SIGALRM, lambda *_: None)
-        signal.setitimer(signal.ITIMER_REAL, WAKE, WAKE)
+        signal.signal(signal.SIGVTALRM, lambda *_: None)
+        signal.setitimer(signal.ITIMER_VIRTUAL, WAKE, WAKE)
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
             loop.add_signal_handler(signal.SIGHUP, self._hung_up.set)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)

@@ -1,12 +1,14 @@
 """The dispatch: whatever a plugin does, the others and the relay go on."""
 
 import asyncio
+import itertools
 
 import httpx
 import pytest
 from couriers import sink_config
 
 from relay.clock import SystemClock
+from relay.delivery.classify import MOST_LINES, lines
 from relay.delivery.dispatch import Dispatch, Unruly, within
 from relay.event import Event
 from relay.outcome import Delivered, Pause, Reject, Retry
@@ -100,3 +102,48 @@ async def test_work_that_would_end_the_process_is_an_error_of_its_own():
 
     with pytest.raises(Unruly, match="SystemExit"):
         await within(1, leave())
+
+
+class Generating(Sink):
+    """Its `send_batch` returns what this gives, one after the other."""
+
+    max_batch = 10
+
+    def __init__(self, outcomes):
+        super().__init__("crm", None, None, None)
+        self._outcomes = outcomes
+
+    async def send_batch(self, _deliveries):
+        return self._outcomes()
+
+
+def endless():
+    while True:
+        yield Delivered()
+
+
+def failing(error):
+    yield Delivered()
+    raise error
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "reason"),
+    [
+        (endless, "returned 1001 outcomes for 1 deliveries"),
+        (lambda: failing(ValueError("wrong")), "ValueError: wrong"),
+        (lambda: failing(SystemExit(3)), "SystemExit"),
+    ],
+)
+async def test_outcomes_may_come_from_a_generator_that_misbehaves(outcomes, reason):
+    event = Event("1", "/callbacks/a", "com.sumotext.message", None, "", {})
+    claim = Claim("crm", 1, event, 1, False, False, False, False, None, 1)
+    dispatch = Dispatch(sink_config(), Generating(outcomes), SystemClock())
+    async with asyncio.timeout(5):
+        (result,) = await dispatch.send([claim])
+    assert isinstance(result.outcome, Retry)
+    assert reason in result.outcome.reason
+
+
+async def test_a_check_may_find_problems_without_end():
+    assert len(lines(itertools.repeat("no"))) == MOST_LINES

@@ -411,3 +411,44 @@ async def test_a_damaged_line_of_the_spill_is_searched_in_what_it_was_written_fr
     found = json.loads(await command(settings, "erase", "--json", number=NUMBER))
     assert found["found"] == {"spill": 3}
     assert aside.read_bytes() == lines[3]
+
+
+KEEPING = """
+import relay
+
+
+class Keeping(relay.Sink):
+    def __init__(self, *_):
+        raise OSError("not now")
+
+    async def send(self, delivery):
+        pass
+{erase}
+
+@relay.hookimpl
+def register_sinks(register):
+    register("keeping", Keeping)
+"""
+ERASE = """
+    async def erase(self, traces, ids):
+        return relay.Erased()
+"""
+
+
+@pytest.mark.parametrize(("erase", "code"), [(ERASE, 1), ("", 0)], ids=["files", "none"])
+async def test_a_held_sink_that_keeps_files_has_to_be_resumed_before(
+    settings, tmp_path, erase, code
+):
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins/keeping.py").write_text(KEEPING.format(erase=erase))
+    text = settings.read_text().replace("sinks:", "sinks:\n  held: {plugin: keeping}")
+    settings.write_text(text)
+    async with running(settings) as (_, url, http):
+        await fill(url, http)
+        said = await command(settings, "erase", number=NUMBER, code=code)
+        left = holders(tmp_path)
+    if code:
+        assert "the sink held is held, so its files cannot be searched" in said
+        assert "out/events.csv" in left, "nothing has gone yet"
+    else:
+        assert left == set()

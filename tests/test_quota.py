@@ -208,7 +208,7 @@ async def test_a_quota_that_cannot_be_read_limits_nothing_and_is_told_of_once(
 
 async def test_a_wait_below_nothing_is_none(tmp_path, clock, caplog):
     sink = with_quota("bulk_wait", -1.0)
-    assert Allowance(sink, logging.getLogger()).bulk_wait() == 0.0
+    assert Allowance("crm", sink, logging.getLogger()).bulk_wait() == 0.0
     assert not caplog.records
 
 

@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from relay.delivery.plugincode import Call, inside
 from relay.quota import Quota
 from relay.sink import Sink
 
@@ -22,7 +23,8 @@ class Allowance:
     read limits nothing: the courier asks with each claim, and ends by an error.
     """
 
-    def __init__(self, sink: Sink, log: logging.Logger) -> None:
+    def __init__(self, name: str, sink: Sink, log: logging.Logger) -> None:
+        self._call = Call(name, "quota")
         self._sink = sink
         self._log = log
         self._told = False
@@ -42,8 +44,9 @@ class Allowance:
 
     def _read(self, question: Callable[[Quota], T], unknown: T) -> T:
         try:
-            quota = self._sink.quota
-            return question(quota if isinstance(quota, Quota) else NO_QUOTA)
+            with inside(self._call):
+                quota = self._sink.quota
+                return question(quota if isinstance(quota, Quota) else NO_QUOTA)
         except BaseException as error:  # noqa: BLE001  it is the plugin's: nothing here waits
             self._tell(error)
             return unknown

@@ -5,6 +5,7 @@ Reasons are read by the operator and kept in the store: of a URL they name the h
 
 import re
 from http import HTTPStatus
+from itertools import islice
 from typing import Any
 
 import httpx
@@ -15,6 +16,7 @@ from relay.outcome import Delivered, Outcome, Pause, Reject, Retry
 ANSWER_KEPT = 2048
 """Characters of what a receiver answered."""
 LONGEST_REASON = 500
+MOST_LINES = 1000
 LATER = frozenset({408, 425, 429})
 # The boundary keeps it from trying each letter of a long word anew.
 URL = re.compile(r"((?:\b\w+:)?//)(?:[^\s/?#'\"]*@)?([^\s/?#'\"@]*)[^\s'\"]*")
@@ -66,7 +68,8 @@ def readable(value: Any) -> str:
 
 def lines(found: Any) -> list[str]:
     """What a plugin found or did, as lines: it may return one text in place of a list."""
-    return [readable(each) for each in ([found] if isinstance(found, str) else found or ())]
+    each_of = [found] if isinstance(found, str) else found or ()
+    return [readable(each) for each in islice(each_of, MOST_LINES)]
 
 
 def _seconds(value: Any) -> float | None:

@@ -72,7 +72,7 @@ class Courier:
             config, sink, self._hold, lessons, self._depot, self._trips, clock
         )
         self._lane = Lane(config.batch.size, self._depot, self._trips, self._hold, clock)
-        self._quota = Allowance(sink, log)
+        self._quota = Allowance(config.name, sink, log)
         self._feeder = Feeder(
             config, self._quota, self._hold, self._depot, self._trips, self._lane, clock
         )

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 from relay.clock import Clock, SystemClock
@@ -10,7 +11,7 @@ from relay.configuration.config import SinkConfig
 from relay.delivery import limiter, plugincode
 from relay.delivery.activeclock import ActiveClock
 from relay.delivery.classify import outcome_of, sound
-from relay.delivery.plugincode import Call
+from relay.delivery.plugincode import Call, inside
 from relay.outcome import Delivered, Outcome, Pause, Reject, Retry
 from relay.sink import Delivery, Sink
 from relay.slices import Slices
@@ -23,6 +24,8 @@ STREAK = 5
 ABANDON_AFTER = 1.0
 """Seconds in which a send has to end once it is cancelled."""
 SHORTEST_LOOK = 0.01
+MORE = 1000
+"""So many outcomes too many are counted: a generator may give them without end."""
 
 
 class Unruly(Exception):
@@ -102,9 +105,11 @@ class Dispatch:
             deliveries = [replace(each, record=None, map_error=None) for each in deliveries]
         sent = [claim for claim in claims if claim.seq not in outcomes]
         if sent:
-            results = await self._send_or_split(deliveries)
+            answers = await self._send_or_split(deliveries)
+            with inside(self._call):  # what the plugin has put into them may be code, too
+                results = [sound(each) for each in answers]
             for claim, delivery, result in zip(sent, deliveries, results, strict=True):
-                outcomes[claim.seq] = await self._concluded(delivery, sound(result))
+                outcomes[claim.seq] = await self._concluded(delivery, result)
         duration = self._clock.monotonic() - begun
         return [
             Result(claim, outcomes[claim.seq], started, duration, claim.seq in rest)
@@ -166,18 +171,21 @@ class Dispatch:
     async def _send_batch(self, deliveries: Sequence[Delivery]) -> list[Outcome] | Outcome:
         """The outcomes in order, or the one that applies to all."""
         try:
-            work = plugincode.run(self._call, self._sink.send_batch(deliveries))
-            outcomes = await within(self._config.timeout, work)
+            work = plugincode.run(self._call, self._answer(deliveries))
+            outcomes: list[Outcome] | Outcome = await within(self._config.timeout, work)
         except TimeoutError:
             return Retry(f"no end within {self._config.timeout:g} s")
         except Exception as error:  # noqa: BLE001  whatever a plugin raises is an outcome
             return outcome_of(error, self._clock.now())
-        return self._checked(outcomes, len(deliveries))
+        return outcomes
+
+    async def _answer(self, deliveries: Sequence[Delivery]) -> list[Outcome] | Outcome:
+        return self._checked(await self._sink.send_batch(deliveries), len(deliveries))
 
     def _checked(self, outcomes: Any, expected: int) -> list[Outcome] | Outcome:
         """A plugin may return anything."""
         try:
-            listed = list(outcomes)
+            listed = list(islice(outcomes, expected + MORE))
         except TypeError:
             listed = [outcomes]
         if len(listed) != expected:
