@@ -26,7 +26,7 @@ sinks:
                                       # dead: the delivery is dead
       defaults: {LastName: Unknown}   # only where Salesforce says that a required field is missing
       only_if_empty: [LeadSource]     # never overwritten; one read more for each batch
-      campaign: {id: 701Hs0000000001, status: Responded}
+      campaign: {id: 701Hs0000000001, status: Responded}  # both may be templates
       test_events: skip               # send: callbacks of `relay send` go there, too
       quota: {share: 0.9}             # opt-outs alone have the rest of the org's calls of 24 hours
       consent: {field: SMS_Opt_Out__c, opted_out: true, opted_in: false}  # none by default: see
@@ -50,7 +50,6 @@ calls to find them, and one to write them. A record is made, with the number and
 there is none. `map` does not write these fields.
 """
 
-import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -67,11 +66,12 @@ from relay.templates.expressions import EvaluationError
 from .backfill import Backfill
 from .consent import ConsentWriter, WordOfConsent, without_consent
 from .key import is_of_contact
+from .members import Members
 from .mending import Mender
-from .options import PERSONS, Activity, Campaign, Options
-from .people import Known, People
+from .options import Activity, Options
+from .people import People
 from .row import MOST_ROWS, Row, fields_of
-from .schema import MEMBER, lacks
+from .schema import lacks
 from .session import Session
 from .target import Target
 from .writer import Writer
@@ -106,13 +106,12 @@ class Salesforce(relay.Sink):
         self._activities = activity and self._writer(
             activity, activity.object, activity.external_id, mapped=activity.map.columns
         )
-        self._members = Writer(self._session, Target(MEMBER), None, self.log)
+        self._members = options.campaign and Members(
+            self._session, options, options.campaign, self.log
+        )
         self._consent = options.consent and ConsentWriter(
             self._session, options, options.consent, self.log
         )
-        self._joined = Known()
-        # Each member locks its campaign: batches that came together would refuse each other.
-        self._campaign = asyncio.Lock()
 
     @classmethod
     def drops_invalid(cls, options: Options) -> bool:
@@ -163,8 +162,8 @@ class Salesforce(relay.Sink):
         words = await self._write_consent(batch)
         await self._write_contacts([each.contact for each in batch if each.contact])
         await self._write_new_consent(words)
-        if self.options.campaign:
-            await self._join([each for each in batch if each.is_written()], self.options.campaign)
+        if self._members:
+            await self._join(self._members, [each for each in batch if each.is_written()])
         if self._activities:
             written = [each for each in batch if each.is_ready()]
             await self._activities.write([each.activity for each in written if each.activity])
@@ -251,21 +250,19 @@ class Salesforce(relay.Sink):
             if isinstance(row.outcome, relay.Delivered):
                 self._people.known.add(row.key)
 
-    async def _join(self, batch: Sequence[Writing], campaign: Campaign) -> None:
-        """Make members of those who are not known to be; whoever is one stays it."""
+    async def _join(self, members: Members, batch: Sequence[Writing]) -> None:
         for each in batch:
-            person = each.reference()
-            if person and person not in self._joined:
-                each.member = Row(each.delivery, person, self._member(person, campaign))
-        async with self._campaign:
-            await self._members.write([each.member for each in batch if each.member])
-        for each in batch:
-            if each.member and isinstance(each.member.outcome, relay.Delivered):
-                self._joined.add(each.member.key)
-
-    def _member(self, person: str, campaign: Campaign) -> dict[str, Any]:
-        status = {"Status": campaign.status} if campaign.status else {}
-        return {"CampaignId": campaign.id, PERSONS[self.options.object]: person, **status}
+            if person := each.reference():
+                try:
+                    each.member = members.row(each.delivery, person)
+                except EvaluationError as error:
+                    each.ended = relay.Reject(f"options.campaign: {error}")
+        rows = [each.member for each in batch if each.member]
+        try:
+            await members.write(rows)
+        except (httpx.HTTPError, relay.Retry, relay.Pause) as error:
+            for row in rows:
+                row.outcome = outcome_of(error, 0.0)
 
     def _writer(
         self,

@@ -1,5 +1,6 @@
 """The options of a `salesforce` sink."""
 
+import re
 from typing import Annotated, Any, Literal, Self
 
 import httpx
@@ -13,6 +14,7 @@ from relay.templates.expressions import Mapping, Template
 
 NAME = r"^[A-Za-z][A-Za-z0-9_]*$"
 SHARED_LOGINS = ("login.salesforce.com", "test.salesforce.com")
+RECORD_ID = "[A-Za-z0-9]{15}([A-Za-z0-9]{3})?"
 PERSONS = {"Contact": "ContactId", "Lead": "LeadId"}
 """What can be a member of a campaign, and by which field."""
 
@@ -24,7 +26,6 @@ def written(text: str) -> Any:
 
 Name = Annotated[str, pydantic.Field(pattern=NAME)]
 """The API name of an object or field."""
-RecordId = Annotated[str, pydantic.Field(pattern="^[A-Za-z0-9]{15}([A-Za-z0-9]{3})?$")]
 OnInvalid = Literal["dead", "drop", "truncate"]
 
 
@@ -46,10 +47,20 @@ class Share(relay.Options):
 
 
 class Campaign(relay.Options):
-    """Each person becomes a member of it; who is one already stays as they are."""
+    """The campaign that each person becomes a member of, and the status there.
 
-    id: RecordId
-    status: str | None = None
+    Both are templates. An event for which `id` is blank has no campaign.
+    """
+
+    id: Template
+    status: Template | None = None
+
+    @pydantic.field_validator("id")
+    @classmethod
+    def _is_an_id(cls, template: Template) -> Template:
+        if "{" not in template.text and not re.fullmatch(RECORD_ID, template.text):
+            raise ValueError("should be the id of a campaign, as in 701Hs0000000001")
+        return template
 
 
 class Mending(relay.Options):

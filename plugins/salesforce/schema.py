@@ -10,10 +10,11 @@ from relay.nearest import nearest
 from relay.templates.expressions import Template
 
 from .key import EVENT_ID, example
-from .options import PERSONS, Mending, Options
+from .members import MEMBER, statuses
+from .options import PERSONS, Campaign, Mending, Options
+from .people import literal
 from .session import Session
 
-MEMBER = "CampaignMember"
 CLICK = "Setup > Object Manager"
 GRANT = (
     "Setup > Permission Sets > that of the integration user > Object Settings > {object} > Edit:"
@@ -82,6 +83,7 @@ async def lacks(session: Session, options: Options, columns: Iterable[str] | Non
         members = await _described(session, "campaign", MEMBER, found)
         if members:
             found += _of_members(members, PERSONS[options.object])
+            found += await _of_status(session, options.campaign)
     return found
 
 
@@ -135,6 +137,21 @@ def _of_members(table: Table, person: str) -> Iterator[Lack]:
         if not field or not field["createable"]:
             grant = GRANT.format(object="Campaigns", what="Read, Create and Edit")
             yield Lack(f"campaign: {MEMBER}.{name} cannot be written", grant)
+
+
+async def _of_status(session: Session, campaign: Campaign) -> list[Lack]:
+    """A status that the campaign does not have: Salesforce writes another one in its place."""
+    if campaign.status is None or "{" in campaign.id.text + campaign.status.text:
+        return []  # only an event tells which
+    asked = (
+        "SELECT Label FROM CampaignMemberStatus WHERE CampaignId = "  # noqa: S608  quoted
+        f"{literal(campaign.id.text)}"
+    )
+    known = statuses(await session.records("query", "records", q=asked))
+    if not known or campaign.status.text in known:
+        return []
+    what = f'campaign.status: the campaign has no status "{campaign.status.text}"'
+    return [Lack(what, f"take one of {', '.join(known)}, or add it to the campaign")]
 
 
 def _of_key(table: Table, where: str, name: str, longest: int) -> Iterator[Lack]:

@@ -224,6 +224,48 @@ async def test_a_campaign_that_is_not_there_ends_no_contact_in_silence():
     assert len(stub.records("Contact")) == 1
 
 
+async def test_the_event_chooses_the_campaign_and_the_status():
+    stub = SalesforceStub()
+    first, second = (stub.seed("Campaign", {"Name": name}) for name in ("Autumn", "Winter"))
+    chosen = f"{{{{ {{'JOIN': '{first}', 'VIP': '{second}'}}[data.keyword] }}}}"
+    campaign = {"id": chosen, "status": "{{ 'Responded' if data.message == 'yes' else 'Sent' }}"}
+    async with connected(stub, campaign=campaign) as (_, sink):
+        batch = [delivery(1), delivery(2, keyword="VIP", message="yes"), delivery(3, keyword="X")]
+        assert all(delivered(await sink.send_batch(batch)))
+    members = stub.records("CampaignMember")
+    assert [(each["CampaignId"], each["Status"]) for each in members] == [
+        (first, "Sent"),
+        (second, "Responded"),
+    ]
+
+
+async def test_a_member_gets_the_status_of_the_event():
+    stub = SalesforceStub()
+    campaign = {"id": stub.seed("Campaign", {"Name": "Autumn"}), "status": "{{ data.message }}"}
+    for status in ("Sent", "Responded"):  # the second sink remembers nothing
+        async with connected(stub, campaign=campaign) as (_, sink):
+            for _ in range(2):
+                batch = [delivery(1, message=status), delivery(2, message="Sent")]
+                assert all(delivered(await sink.send_batch(batch)))
+    members = stub.records("CampaignMember")
+    assert [each["Status"] for each in members] == ["Responded", "Sent"]
+
+
+async def test_a_status_that_the_campaign_lacks_is_found():
+    """Salesforce takes it without a word, and writes another one."""
+    stub = SalesforceStub()
+    campaign = stub.seed("Campaign", {"Name": "Autumn"})
+    for label in ("Invited", "Came"):
+        stub.seed("CampaignMemberStatus", {"CampaignId": campaign, "Label": label})
+    async with connected(stub, campaign={"id": campaign, "status": "Responded"}) as (_, sink):
+        await sink.send_batch([delivery(1)])
+        (problem,) = await sink.check()
+    assert stub.records("CampaignMember")[0]["Status"] == "Invited"
+    assert 'no status "Responded"; take one of Invited, Came' in problem
+    async with connected(stub, campaign={"id": campaign, "status": "Came"}) as (_, sink):
+        assert await sink.check() == []
+
+
 # Parts
 
 

@@ -93,6 +93,8 @@ class Org:
     def insert(self, kind: str, values: Mapping[str, Any], *, allow_save: bool = False) -> str:
         """Make a row; gives its id. Raises Refused."""
         changes = self._converted(kind, values)
+        if kind == "CampaignMember":
+            changes |= self._status(changes, changes.get("CampaignId"))
         self._complete(kind, changes)
         self._check(kind, changes)
         self._alone(kind, changes, None)
@@ -112,6 +114,8 @@ class Org:
             text = "cannot reference converted lead"
             raise Refused(Mistake("CANNOT_UPDATE_CONVERTED_LEAD", text))
         changes = self._converted(kind, values)
+        if kind == "CampaignMember":
+            changes |= self._status(changes, row["CampaignId"])
         self._not_emptied(kind, changes)
         self._check(kind, changes)
         self._alone(kind, changes, row)
@@ -257,6 +261,14 @@ class Org:
                     raise Refused(taken(name, row["Id"]))
         if kind == "CampaignMember" and this is None:
             self._no_member_yet(changes)
+
+    def _status(self, changes: Mapping[str, Any], campaign: Any) -> dict[str, Any]:
+        """In place of a status that the campaign does not have, its first one, without a word."""
+        rows = self.table("CampaignMemberStatus").values()
+        known = [row["Label"] for row in rows if row["CampaignId"] == campaign]
+        if known and "Status" in changes and changes["Status"] not in known:
+            return {"Status": known[0]}
+        return {}
 
     def _no_member_yet(self, changes: Mapping[str, Any]) -> None:
         """One membership for each campaign and person."""

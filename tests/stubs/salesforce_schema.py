@@ -95,6 +95,12 @@ def schema() -> dict[str, dict[str, Field]]:
             "LeadId": Field("reference", 18, refers="Lead", relationship="Lead"),
             "Status": Field("picklist", 40, options=("Sent", "Responded"), restricted=False),
         },
+        "CampaignMemberStatus": {
+            "CampaignId": Field(
+                "reference", 18, True, refers="Campaign", relationship="Campaign", label="Campaign"
+            ),
+            "Label": _text(765, required=True),
+        },
         "SMS_Event__c": {
             "Name": _text(80),
             "Event_Id__c": _text(64, required=True, unique=True, external_id=True),
