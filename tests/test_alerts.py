@@ -1,9 +1,11 @@
 """When an alert is news, and what it says: the clock is passed in, nothing waits."""
 
+import asyncio
 import itertools
 import json
 import math
 import random
+import threading
 
 import orjson
 import pytest
@@ -364,6 +366,26 @@ def test_a_notebook_that_makes_no_sense_is_a_new_one(place, kept, clock):
     place.with_name("relay.db.alerts").write_bytes(kept)
     watch = Watch(Alerts(), None, None, place, clock, [])
     assert [teller.memory for teller in watch._tellers] == [Memory()]
+
+
+async def test_a_disk_that_hangs_does_not_silence_the_alerts(place, clock, monkeypatch, caplog):
+    """Neither while the store is read, nor while it is written down what was told."""
+    monkeypatch.setattr("relay.alerts.watch.LOOK_WITHIN", 0.05)
+    hangs, hung = threading.Event(), []
+
+    def write(_, kept):
+        hung.append(kept)
+        hangs.wait(10)
+
+    monkeypatch.setattr(Notebook, "write", write)
+    watch = Watch(Alerts(), asyncio.Event().wait, None, place, clock, [])
+    async with asyncio.timeout(5):
+        for _ in range(3):
+            await watch.look()
+    assert "The store cannot be read" in caplog.text
+    assert len(hung) == 1
+    hangs.set()
+    await watch.stop()
 
 
 def test_a_notebook_that_cannot_be_written_is_told_once(tmp_path, caplog):

@@ -240,6 +240,24 @@ def test_one_that_another_program_cut_short_is_read_to_its_end(path, caplog):
     assert "was cut short" in caplog.text
 
 
+def test_one_that_cannot_be_opened_after_it_was_made_again_is_not_forgotten(path, monkeypatch):
+    file = SpillFile(path)
+    file.append([encode(spilled(1))])
+    path.unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr("relay.fallback.spillfile.fcntl.flock", no_locks)
+        with pytest.raises(OSError, match="No locks"):
+            file.append([encode(spilled(2))])
+    assert file.unopened
+    file.open()
+    assert numbers(file.read(0, 9)) == [1]
+    file.close()
+
+
+def no_locks(*_):
+    raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+
 def test_one_that_comes_by_itself_is_noticed(path):
     file = SpillFile(path)
     file.open()

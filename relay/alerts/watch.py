@@ -21,6 +21,8 @@ from relay.store import Store, StoreError
 from relay.telemetry.metrics import Readings
 
 LOOK_EVERY = 15.0
+LOOK_WITHIN = 30.0
+"""Seconds for which the store's disk is waited for: one that hangs must not silence the alerts."""
 TRY_AGAIN = (30.0, 60.0, 300.0, 900.0)
 """Seconds after which a channel that did not take a note is tried again."""
 
@@ -107,6 +109,7 @@ class Watch:
             for each in (Journal(), *others)
         ]
         self._task: asyncio.Task[None] | None = None
+        self._keeping: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         self._task = asyncio.create_task(self._run())
@@ -140,8 +143,8 @@ class Watch:
     async def _findings(self) -> tuple[list[Finding], bool]:
         """What is wrong, and whether there may be more that could not be seen."""
         try:
-            look = await self._look()
-        except StoreError:
+            look = await asyncio.wait_for(self._look(), LOOK_WITHIN)
+        except (StoreError, TimeoutError):
             return [UNREADABLE], True
         return findings(look, self._settings.rules), self._store is None
 
@@ -174,7 +177,10 @@ class Watch:
             "channels": {each.channel.name: each.memory.to_dict() for each in self._tellers},
             "keywords": self._keywords.last,
         }
-        await asyncio.to_thread(self._notebook.write, kept)
+        if self._keeping is None or self._keeping.done():
+            writing = asyncio.to_thread(self._notebook.write, kept)
+            self._keeping = asyncio.create_task(writing)
+        await asyncio.wait({self._keeping}, timeout=LOOK_WITHIN)
 
 
 def _memory(kept: Any, name: str) -> Memory:
