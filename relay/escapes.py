@@ -17,13 +17,18 @@ class Escape(NamedTuple):
 
 @dataclass(slots=True)
 class Unfolded:
-    """Bytes without their escapes. The three lists are of the tokens, in their order."""
+    """Bytes without their escapes. The lists are of the tokens, in their order.
+
+    They are flat: objects for the tokens would keep the garbage collector busy, and all threads
+    wait for that.
+    """
 
     data: bytes
     starts: list[int] = field(default_factory=list)
-    """Where what a token stands for begins in `data`."""
     ends: list[int] = field(default_factory=list)
-    sources: list[tuple[int, int]] = field(default_factory=list)
+    """Where in `data` that is what a token stands for."""
+    firsts: list[int] = field(default_factory=list)
+    lasts: list[int] = field(default_factory=list)
     """Where the token itself stands in the bytes as they were."""
 
     def source(self, place: int) -> tuple[int, int]:
@@ -31,10 +36,9 @@ class Unfolded:
         token = bisect_right(self.starts, place) - 1
         if token < 0:
             return place, place + 1
-        first, last = self.sources[token]
         if place < self.ends[token]:
-            return first, last
-        start = last + place - self.ends[token]
+            return self.firsts[token], self.lasts[token]
+        start = self.lasts[token] + place - self.ends[token]
         return start, start + 1
 
 
@@ -43,19 +47,18 @@ def unfolded(data: bytes, escape: Escape | None) -> Unfolded:
     found = Unfolded(data)
     if escape is None or escape.mark not in data:
         return found
-    pieces: list[bytes] = []
-    at = size = 0
+    without, at = bytearray(), 0
     for token in escape.token.finditer(data):
         start, end = token.span()
-        value = escape.value(token[0])
-        pieces += data[at:start], value
-        size += start - at
-        found.starts.append(size)
-        size += len(value)
-        found.ends.append(size)
-        found.sources.append((start, end))
+        without += data[at:start]
+        found.starts.append(len(without))
+        without += escape.value(token[0])
+        found.ends.append(len(without))
+        found.firsts.append(start)
+        found.lasts.append(end)
         at = end
-    found.data = b"".join((*pieces, data[at:]))
+    without += data[at:]
+    found.data = bytes(without)
     return found
 
 

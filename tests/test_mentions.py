@@ -8,6 +8,7 @@ from urllib.parse import quote
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from test_costs import RATIO, TRIES, filled, growth
 from test_traces import ENCODINGS, as_it_is, json_escapes, percent, percent_u, written
 
 from relay.callbacks import mentions, phone
@@ -168,3 +169,19 @@ def test_a_callback_without_the_number_stays():
     assert not mentions.within(US, callback)
     assert mentions.blacked(US, callback) is callback
     assert mentions.kept(US, callback) is callback
+
+
+@pytest.mark.parametrize(
+    "pattern", [b"%32", rb"\u0032", b"2125550142a", "２１２５５５０１４２ ".encode()]
+)
+def test_time_grows_with_the_size(pattern):
+    """It is no time of the event loop, but senders choose what is searched."""
+
+    def search(size):
+        body = b"x=" + filled(pattern, size)
+        for encoding in ("", "gzip"):
+            mentions.blacked(
+                US, mentions.callback_of(body, FORM, PACKINGS[encoding](body), encoding)
+            )
+
+    assert any(growth(search, 32 * 1024)[1] <= RATIO for _ in range(TRIES))

@@ -16,7 +16,8 @@ LONGEST_RECORD = 1 << 20
 """Bytes; what goes on for longer is a quote that nobody closed."""
 LABEL = r"(?:\.\d{4}-\d\d(?:-\d\d(?:T\d\d)?)?\.\d{4,})?"
 EXPRESSIONS = re.compile(r"\{\{.*?\}\}|\{%.*?%\}|\{#.*?#\}", re.DOTALL)
-CELL = re.compile(rb'"((?:[^"]|"")*)"|([^",\r\n]*)')
+# A possessive pattern: it keeps no way back for each character, so a long cell takes no time.
+CELL = re.compile(rb'"((?:[^"]++|"")*+)"|([^",\r\n]++)')
 
 
 @dataclass(slots=True)
