@@ -133,13 +133,16 @@ class Sink:
         *,
         backfill: bool = False,  # noqa: ARG002  for those who have something to fill
         progress: Progress = in_silence,  # noqa: ARG002  the same
+        create: Collection[str] = (),  # noqa: ARG002  for those who make things by name
     ) -> list[str]:
         """Make on the other side what deliveries need there: fields, say, and indexes.
 
         Returns what was made, and what is left for a person to do, a line each. It may be asked
         for again at any time, and then makes only what is missing. `backfill` asks to also give
         the records that are there already the key by which events find them; `progress` is told
-        how many are done, of how many where that is known. Raises what `send` raises.
+        how many are done, of how many where that is known. `create` names what is to be made
+        though it looks like a slip; it is given only where somebody asked for it. Raises what
+        `send` raises.
         """
         return ["nothing to set up"]
 

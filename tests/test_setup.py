@@ -18,6 +18,7 @@ sinks:
   refused: {plugin: refused}
   leaving: {plugin: leaving}
   vague: {plugin: vague, enabled: false}
+  maker: {plugin: maker}
 """
 PLUGIN = """
 import httpx
@@ -45,9 +46,13 @@ class Vague(Crm):
     async def setup(self, *, backfill, progress):
         return None
 
+class Maker(Crm):
+    async def setup(self, *, backfill, progress, create=()):
+        return [f"made {name}" for name in create] or ["made nothing"]
+
 @relay.hookimpl
 def register_sinks(register):
-    for sink in (Crm, Refused, Leaving, Vague):
+    for sink in (Crm, Refused, Leaving, Vague, Maker):
         register(sink.__name__.lower(), sink)
 """
 
@@ -87,6 +92,16 @@ def test_backfilling_is_asked_for_and_tells_how_far_it_is(here, monkeypatch):
     assert (task.completed, task.total) == (2, 2)
 
 
+def test_fields_that_look_like_slips_are_made_by_name(here):
+    assert setup("maker", "--create", "a", "--create", "b").stdout == "made a\nmade b\n"
+    assert setup("maker").stdout == "made nothing\n"
+
+
+def test_a_sink_that_makes_nothing_by_name_says_so(here):
+    said = setup("crm", "--create", "a", status=2).stderr
+    assert "the sink crm makes no fields, so --create has no use" in said
+
+
 @pytest.mark.parametrize("name", ["archive", "vague"])
 def test_most_sinks_have_nothing_to_set_up(here, name):
     assert setup(name).stdout == "nothing to set up\n"
@@ -103,7 +118,9 @@ def test_a_plugin_does_not_end_the_command_as_if_all_were_well(here):
 
 def test_a_sink_that_is_not_there_is_wrong_usage(here):
     said = setup("cmr", status=2).stderr
-    assert "no sink 'cmr' in relay.yaml (known: archive, crm, refused, leaving, vague)" in said
+    assert (
+        "no sink 'cmr' in relay.yaml (known: archive, crm, refused, leaving, vague, maker)" in said
+    )
 
 
 def test_a_mistake_in_the_configuration_ends_with_78(here):

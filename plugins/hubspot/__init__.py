@@ -50,7 +50,9 @@ The key needs the scopes crm.objects.contacts.read and .write, and crm.schemas.c
 `relay setup`; an activity crm.objects.custom.write or analytics.behavioral_events.send as well.
 
 A record is written by `id_property`, so that whatever is sent twice, after a crash or a replay,
-changes the same contact again. `relay check --online` names every property that is missing.
+changes the same contact again. `relay check --online` names every property that is missing, and
+`relay setup` makes it: a checkbox for consent, text for others. One whose name is much like that
+of another is made only by `relay setup --create NAME`.
 
 A hundred records go in one call. `only_if_empty` makes it two; `match` two more for people who
 were not seen before, in HubSpot's search among others, which knows a phone number some moments
@@ -68,7 +70,7 @@ two. Only communications without an `id_property` are written at least once: aft
 that broke there may be two.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import relay
@@ -143,8 +145,16 @@ class HubSpot(relay.Sink):
         found = [NO_MAP] if self._lacks_map() else []
         return found + await self._inspection.problems()
 
-    async def setup(self, *, backfill: bool = False, progress: Progress = in_silence) -> list[str]:
-        made = await Preparation(self._session, self._inspection, self.options, self.columns).run()
+    async def setup(
+        self,
+        *,
+        backfill: bool = False,
+        progress: Progress = in_silence,
+        create: Collection[str] = (),
+    ) -> list[str]:
+        made = await Preparation(
+            self._session, self._inspection, self.options, self.columns, create
+        ).run()
         if not backfill:
             return made
         return made + await Backfill(self._session, self._writer, self.options).run(progress)

@@ -7,18 +7,20 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from relay.crm import Word
 from relay.nearest import nearest
 from relay.outcome import NotDelivered
 
-from .errors import GONE
 from .options import COMMUNICATIONS, CustomEvent, CustomObject, Options
 from .problem import Problem
 from .record import text
 from .search import PHONES
-from .session import Session
+from .session import Answer, Session
 
 FORMATTED = "phonenumber"
 WRITTEN = ("map.", "options.consent:")
+MISSPELT = 0.85
+"""How near a missing property has to be to another to be taken for a slip."""
 Properties = Mapping[str, Mapping[str, Any]]
 
 
@@ -28,7 +30,8 @@ class Wanted:
 
     `id_property` and those under `where` have to be there; `where` says for each the place in
     relay.yaml that names it. `values` are what may be written into some. `optional`: those under
-    `where` are left out if they are not there, but for those of `consent`.
+    `where` are left out if they are not there, but for those of `consent`. `checkboxes` hold true
+    or false.
     """
 
     kind: str
@@ -38,6 +41,7 @@ class Wanted:
     values: Mapping[str, Sequence[str]]
     optional: bool = False
     consent: frozenset[str] = frozenset()
+    checkboxes: frozenset[str] = frozenset()
 
 
 def wanted(options: Options, columns: Sequence[str] | None) -> list[Wanted]:
@@ -58,6 +62,7 @@ def wanted(options: Options, columns: Sequence[str] | None) -> list[Wanted]:
             values,
             optional=options.unknown_property == "drop",
             consent=frozenset(words),
+            checkboxes=frozenset(name for name, word in words.items() if _is_boolean(word)),
         )
     ]
     activity = options.activity
@@ -72,6 +77,12 @@ def wanted(options: Options, columns: Sequence[str] | None) -> list[Wanted]:
         id_property = activity.communication.id_property
         found.append(Wanted(COMMUNICATIONS, id_property, {}, place, _values(activity.defaults)))
     return found
+
+
+def _is_boolean(word: Word) -> bool:
+    return all(
+        value is None or isinstance(value, bool) for value in (word.opted_out, word.opted_in)
+    )
 
 
 def _values(defaults: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
@@ -118,10 +129,7 @@ class Inspection:
         for name, place in asked.where.items():
             optional = asked.optional and name not in asked.consent
             if name not in there and not optional and name != asked.id_property:
-                yield (
-                    f"{place}: {asked.kind} have no such property"
-                    f"{_meant(name, there)}; relay setup {self._name} makes it"
-                )
+                yield f"{place}: {asked.kind} have no such property{self._advice(name, there)}"
             elif place.startswith(WRITTEN) and is_read_only(there.get(name, {})):
                 yield f"{place}: HubSpot fills it by itself, it cannot be written; take it out"
         for name, values in asked.values.items():
@@ -136,8 +144,7 @@ class Inspection:
     def _key_problem(self, asked: Wanted, name: str, there: Properties) -> Iterator[str]:
         if name not in there:
             yield (
-                f"{asked.id_place}: {asked.kind} have no property {name}; "
-                f"relay setup {self._name} makes it"
+                f"{asked.id_place}: {asked.kind} have no property {name}{self._advice(name, there)}"
             )
         elif not there[name].get("hasUniqueValue"):
             yield f"{asked.id_place}: {not_unique(asked.kind, name)}"
@@ -146,6 +153,22 @@ class Inspection:
                 f"{asked.id_place}: HubSpot writes {name} in a form of its own, so it cannot be "
                 "told whose record is whose; take a property that is plain text"
             )
+
+    def misspelt(self, name: str, there: Properties) -> str | None:
+        """Why a property that is missing is not made, where its name looks like a slip."""
+        if not nearest(name, there, MISSPELT):
+            return None
+        return f"{name}{self._advice(name, there)}"
+
+    def _advice(self, name: str, there: Properties) -> str:
+        slip = f" --create {name}" if nearest(name, there, MISSPELT) else ""
+        return f"{_meant(name, there)}; relay setup {self._name}{slip} makes it"
+
+    async def is_undefined(self, event: CustomEvent) -> bool:
+        return _is_undefined(await self._definition(event))
+
+    async def _definition(self, event: CustomEvent) -> Answer:
+        return await self._session.get(self._session.paths.definition(event.name))
 
     async def _association(self, wanted_object: CustomObject) -> list[str]:
         path = self._session.paths.labels(wanted_object.type, self._options.object)
@@ -165,10 +188,10 @@ class Inspection:
 
     async def _event(self, event: CustomEvent) -> list[str]:
         """Not every key may read definitions: then nothing is known, and nothing said."""
-        answer = await self._session.get(self._session.paths.definition(event.name))
+        answer = await self._definition(event)
         if answer.problem:
-            missing = answer.problem.code in GONE
-            return [f"options.activity.event.name: {undefined(event)}"] if missing else []
+            place = "options.activity.event.name"
+            return [f"{place}: {undefined(event)}"] if _is_undefined(answer) else []
         there = [str(each.get("name")) for each in answer.list("properties")]
         return [
             f"options.activity.event.map.{name}: the event {event.name} has no such "
@@ -197,6 +220,10 @@ def undefined(event: CustomEvent) -> str:
         f"there is no custom event {event.name}; define it in HubSpot (Data Management > Event "
         f"Management) with the properties {', '.join(event.map.columns)}"
     )
+
+
+def _is_undefined(answer: Answer) -> bool:
+    return answer.problem is not None and answer.problem.status == 404
 
 
 def is_read_only(known: Mapping[str, Any]) -> bool:

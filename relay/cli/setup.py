@@ -1,8 +1,10 @@
 """`relay setup`: make on a sink's other side what its deliveries need there."""
 
 import asyncio
+import inspect
 import time
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -26,7 +28,13 @@ LONGEST = 24 * 3600.0
     is_flag=True,
     help="Also give the people who are there already the key by which events find them.",
 )
-def setup(config: Config, name: str, backfill_keys: bool) -> None:
+@click.option(
+    "--create",
+    multiple=True,
+    metavar="FIELD",
+    help="Make this field though its name is much like another's. May be given several times.",
+)
+def setup(config: Config, name: str, backfill_keys: bool, create: tuple[str, ...]) -> None:
     """Make what a sink needs on its other side, such as the fields that it fills.
 
     It says what it made, and what is left for you to do there. Run it again whenever you like: it
@@ -34,7 +42,7 @@ def setup(config: Config, name: str, backfill_keys: bool) -> None:
     """
     if isinstance(config.store, Path):
         client.become_owner(config.store)
-    lines = asyncio.run(_set_up(_sink(config, name), backfill=backfill_keys))
+    lines = asyncio.run(_set_up(_sink(config, name), backfill=backfill_keys, create=create))
     for line in lines or ["nothing to set up"]:
         click.echo(printable(line))
 
@@ -46,8 +54,11 @@ def _sink(config: Config, name: str) -> SinkConfig:
     return config.sinks[name]
 
 
-async def _set_up(config: SinkConfig, *, backfill: bool) -> list[str]:
+async def _set_up(config: SinkConfig, *, backfill: bool, create: tuple[str, ...]) -> list[str]:
     """What the sink's own `setup` did. Plugins may raise anything."""
+    more: dict[str, Any] = {"create": create} if create else {}
+    if create and "create" not in inspect.signature(config.sink_class.setup).parameters:
+        raise click.UsageError(f"the sink {config.name} makes no fields, so --create has no use")
     try:
         sink = make_sink(config, SystemClock())
         with progress(None, "setting up") as bar:
@@ -56,7 +67,7 @@ async def _set_up(config: SinkConfig, *, backfill: bool) -> list[str]:
                 bar.update(bar.task_ids[0], completed=done, total=total)
 
             async with sink.http:
-                found = await within(LONGEST, sink.setup(backfill=backfill, progress=show))
+                found = await within(LONGEST, sink.setup(backfill=backfill, progress=show, **more))
         return lines(found)
     except Exception as error:  # it is the plugin's, whatever it is
         reason = outcome_of(error, time.time()).reason

@@ -121,12 +121,13 @@ async def test_no_answer_is_a_problem(stub):
 
 @pytest.mark.parametrize("version", ["v3", "2026-09"])
 async def test_what_is_missing_is_made_and_works(stub, version):
-    del stub.fields["contacts"]["sms_key"]
+    del stub.fields["contacts"]["sms_key"], stub.fields["contacts"]["sms_opt_out"]
     values = {
         "columns": (*MAP, "sms_city"),
         "api_version": version,
         "only_if_empty": ["sms_first"],
         "activity": LOG,
+        "consent": {"field": "sms_opt_out", "fields": {"sms_word": {"opted_out": "Stopped"}}},
     }
     async with opened(stub.url, **values) as sink:
         assert await sink.check()
@@ -138,10 +139,57 @@ async def test_what_is_missing_is_made_and_works(stub, version):
         "contacts: made the property sms_key (unique text)",
         "contacts: made the property sms_city (text)",
         "contacts: made the property sms_first (text)",
+        "contacts: made the property sms_opt_out (checkbox)",
+        "contacts: made the property sms_word (text)",
         "communications: made the property sms_event_id (unique text)",
     ]
     assert stub.fields["contacts"]["sms_key"].unique
+    made = stub.fields["contacts"]["sms_opt_out"]
+    assert (made.type, made.field_type) == ("bool", "booleancheckbox")
     assert again == ["contacts: every property is there", "communications: every property is there"]
+
+
+def left_to_do(name, meant):
+    told = f'left to do: contacts have no property {name}; did you mean "{meant}"?'
+    return f"{told}; relay setup crm --create {name} makes it"
+
+
+async def test_a_property_that_looks_misspelt_is_made_only_by_name(stub):
+    del stub.fields["contacts"]["sms_opt_out"], stub.fields["contacts"]["sms_key"]
+    stub.fields["contacts"]["sms_optout"] = Field("bool", "booleancheckbox")
+    stub.fields["contacts"]["smskey"] = Field(unique=True)
+    values = {"columns": ("frstname", "nickname"), "consent": {"field": "sms_opt_out"}}
+    before = set(stub.fields["contacts"])
+    async with opened(stub.url, **values) as sink:
+        checked = await sink.check()
+        lines = await sink.setup()
+        made = set(stub.fields["contacts"]) - before
+        again = await sink.setup(create=["frstname", "sms_opt_out", "sms_key", "color"])
+        assert await sink.check() == []
+    assert made == {"nickname"}
+    assert lines == [
+        "contacts: made the property nickname (text)",
+        left_to_do("sms_key", "smskey"),
+        left_to_do("frstname", "firstname"),
+        left_to_do("sms_opt_out", "sms_optout"),
+    ]
+    assert all("--create" in line for line in checked if "nickname" not in line)
+    assert again == [
+        "contacts: made the property sms_key (unique text)",
+        "contacts: made the property frstname (text)",
+        "contacts: made the property sms_opt_out (checkbox)",
+        "left to do: relay.yaml names no property color",
+    ]
+
+
+@pytest.mark.parametrize("fault", ["object_not_found", "path_not_found", "403", "503"])
+async def test_check_and_setup_agree_on_a_custom_event_that_is_not_there(stub, fault):
+    stub.fault(fault, count=2, on="/event-definitions/")
+    async with opened(stub.url, activity=EVENT) as sink:
+        checked, lines = await sink.check(), await sink.setup()
+    assert stub.fired[fault] == 2
+    assert any("there is no custom event" in line for line in checked) == ("not_found" in fault)
+    assert any("there is no custom event" in line for line in lines) == ("not_found" in fault)
 
 
 async def test_what_setup_cannot_do_is_left_to_do(stub):

@@ -100,6 +100,8 @@ class Properties:
             raise refuse(f"Property group {body['groupName']} does not exist")
         if body["type"] == "enumeration" and not body.get("options"):
             raise refuse("options must be given")
+        if body["type"] == "bool" and {"true", "false"} != set(_options(body)):
+            raise refuse("a property of type bool has the options true and false")
         if typed(body.get("hasUniqueValue", False), bool, "hasUniqueValue"):
             _room(known, body["type"])
 

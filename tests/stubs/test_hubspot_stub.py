@@ -769,6 +769,7 @@ def a_property(**changed) -> dict:
     return told | {"groupName": "contactinformation"} | changed
 
 
+YES_NO = [{"label": "Yes", "value": "true"}, {"label": "No", "value": "false"}]
 PROPERTIES = "/crm/properties/2026-09/contacts"
 
 
@@ -797,7 +798,13 @@ async def test_a_property_that_is_there_conflicts(api):
         {"groupName": "nope"},
         {"label": None},
         {"type": "enumeration", "fieldType": "select"},
-        {"type": "bool", "fieldType": "booleancheckbox", "hasUniqueValue": True},
+        {"type": "bool", "fieldType": "booleancheckbox"},
+        {
+            "type": "bool",
+            "fieldType": "booleancheckbox",
+            "options": YES_NO,
+            "hasUniqueValue": True,
+        },
         {"hasUniqueValue": "true"},
         {"unique": True},
     ],
