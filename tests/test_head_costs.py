@@ -1,0 +1,115 @@
+"""Heads of requests cost time in proportion to their size, however their bytes come in."""
+
+import asyncio
+import time
+
+import pytest
+import uvicorn
+
+from relay.web.guests import Guests
+from relay.web.protocol import MAX_HEAD, Protocol, ServerState
+
+MOST = 0.1
+"""Seconds of processor time for a head of the largest size; on a quiet machine a tenth of that."""
+RATIO = 2.5
+RUNS = 5
+START = b"GET /callbacks/sumotext HTTP/1.1\r\n"
+HEADS = {
+    "short headers": b"a:\r\n",
+    "long headers": b"x-header: " + b"y" * 500 + b"\r\n",
+    "upgrades": b"upgrade: \t x\r\n",
+    "forwarded": b"x-forwarded-for: fe80::1%z, 10.0.0.1\r\n",
+    "lengths": b"content-length: 0\r\n",
+    "a line without an end": b"y",
+}
+
+
+class Transport(asyncio.Transport):
+    """A connection that nobody is at the other end of."""
+
+    def __init__(self):
+        super().__init__()
+        self.written = b""
+
+    def get_extra_info(self, name, default=None):
+        return ("127.0.0.1", 1) if name in ("peername", "sockname") else default
+
+    def write(self, data):
+        self.written += data
+
+    def is_closing(self):
+        return False
+
+    def can_write_eof(self):
+        return False
+
+    def close(self):
+        pass
+
+    abort = pause_reading = resume_reading = close
+
+
+async def unanswered(_scope, _receive, _send):
+    """An application that a head alone does not keep busy."""
+    await asyncio.Event().wait()
+
+
+@pytest.fixture
+def connection():
+    """Makes a connection to the relay's side of HTTP."""
+    config = uvicorn.Config(unanswered, http=Protocol, lifespan="off", log_config=None)
+    config.load()
+    made = []
+
+    def connect():
+        protocol = Protocol(config, ServerState(Guests()), {}, asyncio.get_running_loop())
+        protocol.connection_made(Transport())
+        made.append(protocol)
+        return protocol
+
+    yield connect
+    for protocol in made:
+        for task in protocol.tasks:
+            task.cancel()
+
+
+def seconds(connect, header, size, step):
+    """How long it takes to take in a head that comes in pieces of this size."""
+    head = (START + header * (size // len(header) + 1))[: size - 4] + b"\r\n\r\n"
+    protocol = connect()
+    begun = time.process_time()
+    for at in range(0, len(head), step):
+        protocol.data_received(head[at : at + step])
+    taken = time.process_time() - begun
+    protocol.connection_lost(None)
+    return taken
+
+
+@pytest.mark.parametrize("step", [1, 16, MAX_HEAD])
+@pytest.mark.parametrize("name", HEADS)
+async def test_a_head_costs_in_proportion_to_its_size(connection, name, step):
+    runs = [
+        (seconds(connection, HEADS[name], MAX_HEAD, step),
+         seconds(connection, HEADS[name], MAX_HEAD // 2, step))
+        for _ in range(RUNS)
+    ]  # fmt: skip
+    whole, half = map(min, zip(*runs, strict=True))
+    assert whole < MOST
+    assert whole < 0.01 or whole / half <= RATIO
+
+
+async def test_control_a_head_that_is_looked_through_again_with_each_byte(connection):
+    class Forgetful(Protocol):
+        """Searches all that has come for the end."""
+
+        _looked_at = property(lambda _: 0, lambda _, __: None)
+
+    def connect():
+        protocol = connection()
+        protocol.__class__ = Forgetful
+        return protocol
+
+    whole = min(seconds(connect, b"a:\r\n", MAX_HEAD, 1) for _ in range(2))
+    half = min(seconds(connect, b"a:\r\n", MAX_HEAD // 2, 1) for _ in range(2))
+    assert whole > MOST
+    assert whole / half > RATIO
