@@ -56,6 +56,9 @@ FATAL = ("relay.db-wal", "relay.db-shm", "relay.db-journal", "relay.db.lock", "r
 """Without these no command gets far."""
 KINDS = ("link", "dangling link", "hard link", "pipe")
 
+HAS_LOG, HAS_NONE = (b"\x10\0" + number + b"\0@" for number in (b"\2\2", b"\1\1"))
+"""What the head of a store says, and that of a backup."""
+
 needed = pytest.mark.skipif(os.geteuid() != 0, reason="giving up root is for root to do")
 
 
@@ -79,8 +82,9 @@ class Place:
         self.backup = self.roots / "backup.db"
         self.secret = self.roots / "secret"
         self.secret.write_bytes(SECRET)
+        self.store.write_bytes(_store())
+        self.backup.write_bytes(_store().replace(HAS_LOG, HAS_NONE, 1))
         for each in (self.store, self.backup):
-            each.write_bytes(_store())
             each.chmod(0o600)
         for each in (self.state, self.store):
             os.chown(each, USER, USER)
