@@ -82,6 +82,7 @@ class Place:
         self.backup = self.roots / "backup.db"
         self.secret = self.roots / "secret"
         self.secret.write_bytes(SECRET)
+        self.secret.chmod(0o600)  # a hard link leads to what its mode lets the service read
         self.store.write_bytes(_store())
         self.backup.write_bytes(_store().replace(HAS_LOG, HAS_NONE, 1))
         for each in (self.store, self.backup):

@@ -56,10 +56,18 @@ def test_every_place_that_is_named_is_used(root):
         assert f"`{name}`" in SECTION
 
 
+def test_the_bounds_it_names_are_those_of_the_unit(root):
+    unit = (root / "config/relay.service").read_text()
+    found = dict(re.findall(r"^(MemoryMax|TasksMax)=(\w+)$", unit, re.MULTILINE))
+    assert found.keys() == {"MemoryMax", "TasksMax"}
+    said = (root / "docs/operations.md").read_text()
+    assert "`MemoryMax={MemoryMax}` and `TasksMax={TasksMax}`".format(**found) in said
+
+
 def test_a_unit_changed_as_it_says_is_understood(root, tmp_path):
     if shutil.which("systemd-analyze") is None:
         pytest.skip("systemd-analyze is not here: apt-get install systemd")
-    (lines,) = blocks("ini")
+    lines = "".join(blocks("ini"))
     unit = (root / "config" / SERVICE.name).read_text()
     changed = re.sub("^ExecStart=.*$", "ExecStart=/bin/true", unit, flags=re.MULTILINE) + lines
     (tmp_path / SERVICE.name).write_text(changed)

@@ -85,10 +85,12 @@ def test_it_serves_with_all_that_is_taken_from_it(relay):
     assert set(status["Uid"].split()) == {relay.run("id", "-u", "relay").strip()}
     assert {status[name] for name in ("CapEff", "CapPrm", "CapBnd", "CapAmb")} == {"0" * 16}
     assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
+    assert relay.machine.shown("MemoryMax") == str(2**30)
+    assert relay.machine.shown("TasksMax") == "512"
     assert "Stored as com.sumotext.poll" in relay.run("relay", "send", "poll")
     assert "1 event, 0 callbacks in quarantine" in relay.run("relay", "status")
     relay.machine.until(
-        lambda: ",com.sumotext.poll," in relay.run("cat", "/var/lib/relay/events.csv")
+        lambda: '"com.sumotext.poll"' in relay.run("cat", "/var/lib/relay/events.csv")
     )
 
 
@@ -251,6 +253,49 @@ async def test_where_a_loop_stood_still_is_in_the_journal_and_in_no_core_dump(re
 @pytest.mark.faults
 async def test_a_relay_that_hangs_would_hang_for_ever_without_the_watchdog(reached):
     assert not await hung(reached, watchdog=0)
+
+
+GREEDY = """
+        import pathlib
+        before = pathlib.Path("/var/lib/relay/greedy")
+        if not before.exists():
+            before.touch()
+            self.held = b"x" * 2**31
+"""
+
+
+@pytest.mark.faults
+async def test_what_takes_too_much_memory_is_ended_and_started_again(reached):
+    _memory_is_bounded(reached)
+    reached.plug_in(PLUGIN.format(body=GREEDY.strip()))
+    reached.run("systemctl", "restart", SERVICE.name)
+    senders = Senders()
+    await reached.passes(senders)
+    await reached.until(lambda: "oom-kill" in reached.machine.journal())
+    await reached.until(lambda: int(reached.machine.shown("NRestarts")) == 1)
+    await reached.passes(senders)
+    (await reached.verdict(senders)).sound(once=["archive"])
+
+
+@pytest.mark.faults
+async def test_without_a_bound_it_takes_what_there_is(reached):
+    """The control."""
+    _memory_is_bounded(reached)
+    reached.plug_in(PLUGIN.format(body=GREEDY.strip()))
+    reached.drop_in("[Service]\nMemoryMax=infinity\n")
+    await reached.passes(Senders())
+    await reached.until(lambda: _memory(reached) > 2**31)
+    assert reached.machine.shown("NRestarts") == "0"
+
+
+def _memory_is_bounded(relay):
+    if not relay.machine.shown("MemoryCurrent").isdigit():
+        pytest.skip("systemd can bound no memory in the machine: that needs cgroup v2")
+
+
+def _memory(relay):
+    status = dict(line.split(":", 1) for line in relay.of_process("status").splitlines())
+    return int(status["VmRSS"].split()[0]) * 1024
 
 
 async def crash(relay, times):
