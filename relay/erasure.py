@@ -123,7 +123,7 @@ class Erasure:
                 report.left.append(f"{name}: what its receiver ({sink.plugin}) was sent")
                 continue
             report.sinks[name] = {"records": erased.records, "mentions": erased.mentions}
-            report.left += [f"{name}: {each}" for each in erased.left]
+            report.left += [f"{name}: {traces.blacked_in(each)}" for each in erased.left]
         for name in await self._store.sink_counts():
             if name not in self._config.sinks:
                 report.left.append(f"{name}: this sink has gone from relay.yaml; so has its place")

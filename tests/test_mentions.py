@@ -139,6 +139,12 @@ def test_where_blacking_out_does_not_help_what_is_read_is_kept(callback):
     assert pairs == {"a": "1", "key": "JOIN"}
 
 
+def test_a_header_is_searched():
+    callback = mentions.callback_of(b"a=1", "", b"", "to 212-555-0142")
+    assert mentions.within(US, callback)
+    assert not mentions.within(US, mentions.blacked(US, callback))
+
+
 def test_nothing_is_kept_of_what_cannot_be_read_either():
     body = gzip.compress(b"to=212-555-0142")[:-2]
     black = mentions.blacked(US, mentions.callback_of(b"a=2125550142", "", body, "gzip"))

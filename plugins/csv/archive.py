@@ -97,9 +97,11 @@ class Archive:
     def _clear(self, path: Path, traces: Traces, ids: Collection[bytes], cleared: Cleared) -> None:
         try:
             clear(path, traces, ids, cleared)
-            if traces.within(str(path.relative_to(self._place.folder)).encode()):
+            name = os.fsencode(path.relative_to(self._place.folder))
+            if traces.within(name):
+                black = self._place.folder / os.fsdecode(traces.blacked(name))
                 cleared.left.append(
-                    f"{shown(path)}: the number is the file's name; remove or rename it"
+                    f"{shown(black)}: the number is the file's name; remove or rename it"
                 )
         except TROUBLE as error:
             cleared.left.append(outcome(error, path).reason)

@@ -28,8 +28,8 @@ def within(traces: Traces, callback: Callback) -> bool:
 
 def in_bytes(traces: Traces, callback: Callback) -> bool:
     """Whether the number stands in its bytes, packed or not."""
-    parts = (callback.query, callback.content_type.encode(), callback.body)
-    if any(map(traces.within, parts)):
+    headers = f"{callback.content_type}\n{callback.encoding}".encode()
+    if any(map(traces.within, (callback.query, headers, callback.body))):
         return True
     body = _readable(callback)
     return body is not callback.body and traces.within(body)
