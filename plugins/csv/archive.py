@@ -15,7 +15,7 @@ from relay.sink import Log
 from relay.traces import Traces
 
 from . import folder, neighbours
-from .erasure import Cleared, clear, files_of
+from .erasure import Cleared, clear, files_of, remove_unfinished
 from .ledger import Append, Ledger
 from .place import Place
 from .rotation import Rotation, put_away
@@ -87,6 +87,7 @@ class Archive:
         known = {event_id.encode() for event_id in ids}
         try:
             ledger = self._opened()
+            remove_unfinished(place.folder)
             for path in files_of(place.folder, place.text):
                 self._clear(path, traces, known, cleared)
             ledger.scrub()

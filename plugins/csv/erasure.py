@@ -11,13 +11,17 @@ from relay.traces import Traces
 
 from . import folder
 from .place import EXPRESSION
+from .table import ATTRIBUTES, DATA
 
+UNFINISHED = ".erasing"
 LONGEST_RECORD = 1 << 20
 """Bytes; what goes on for longer is a quote that nobody closed."""
 LABEL = r"(?:\.\d{4}-\d\d(?:-\d\d(?:T\d\d)?)?\.\d{4,})?"
 EXPRESSIONS = re.compile(r"\{\{.*?\}\}|\{%.*?%\}|\{#.*?#\}", re.DOTALL)
 # A possessive pattern: it keeps no way back for each character, so a long cell takes no time.
-CELL = re.compile(rb'"((?:[^"]++|"")*+)"|([^",\r\n]++)')
+CELL = re.compile(rb'(?:\A|,)(?:"((?:[^"]++|"")*+)"|([^",\r\n]*+))')
+DEFAULT = [name.encode() for name in (*ATTRIBUTES, *DATA)]
+MOBILE = DEFAULT.index(b"mobile")
 
 
 @dataclass(slots=True)
@@ -42,6 +46,12 @@ def files_of(place: Path, template: str) -> list[Path]:
     )
 
 
+def remove_unfinished(place: Path) -> None:
+    """Remove what an erasure that died has left: its file may be called otherwise since."""
+    for path in place.rglob(f".*{UNFINISHED}"):
+        path.unlink(missing_ok=True)
+
+
 def _is_ours(path: Path) -> bool:
     """Whether it begins as every file of this plugin does: a template may fit other files, too."""
     with path.open("rb") as file:
@@ -57,14 +67,14 @@ def clear(path: Path, traces: Traces, ids: Collection[bytes], cleared: Cleared) 
 
     Raises OSError.
     """
-    new = path.with_name(f".{path.name}.erasing")
+    new = path.with_name(f".{path.name}{UNFINISHED}")
     found = Cleared()
-    new.unlink(missing_ok=True)  # of a process that died meanwhile
+    new.unlink(missing_ok=True)
     with path.open("rb") as old:
         status = os.fstat(old.fileno())
         try:
             with open(new, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-                file.writelines(_without(record, traces, ids, found) for record in records(old))
+                file.writelines(_without(old, traces, ids, found))
                 os.fchmod(file.fileno(), status.st_mode & 0o777)
                 file.flush()
                 os.fsync(file.fileno())
@@ -78,20 +88,36 @@ def clear(path: Path, traces: Traces, ids: Collection[bytes], cleared: Cleared) 
     cleared.mentions += found.mentions
 
 
-def _without(record: bytes, traces: Traces, ids: Collection[bytes], found: Cleared) -> bytes:
+def _without(
+    file: BinaryIO, traces: Traces, ids: Collection[bytes], found: Cleared
+) -> Iterator[bytes]:
+    """The records that stay, as they are to be."""
+    default = False
+    for number, record in enumerate(records(file)):
+        default = default if number else _cells(record) == DEFAULT
+        if _is_contacts(record, traces, ids, default=default):
+            found.records += 1
+        elif traces.within(record):
+            found.mentions += 1
+            yield traces.blacked(record)
+        else:
+            yield record
+
+
+def _is_contacts(record: bytes, traces: Traces, ids: Collection[bytes], *, default: bool) -> bool:
+    """Whether a row is the contact's: where the columns do not tell, any cell may be its number."""
     if record.partition(b",")[0].strip(b'"\r\n') in ids:
-        found.records += 1
-        return b""
+        return True
     if not traces.may_be_in(record):
-        return record
-    cells = (quoted or plain for quoted, plain in CELL.findall(record))
-    if any(map(traces.is_whole, cells)):
-        found.records += 1
-        return b""
-    if not traces.within(record):
-        return record
-    found.mentions += 1
-    return traces.blacked(record)
+        return False
+    cells = _cells(record)
+    if default and len(cells) == len(DEFAULT):
+        return traces.is_whole(cells[MOBILE])
+    return any(map(traces.is_whole, cells))
+
+
+def _cells(record: bytes) -> list[bytes]:
+    return [quoted or plain for quoted, plain in CELL.findall(record)]
 
 
 def records(file: BinaryIO) -> Iterator[bytes]:

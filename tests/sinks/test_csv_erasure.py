@@ -4,7 +4,7 @@ import os
 
 import pytest
 from csvsink import erasure_module as erasure
-from csvsink import sink
+from csvsink import sink, table_module
 
 import relay
 from relay.traces import Traces
@@ -144,3 +144,27 @@ def test_a_mention_turns_black_in_whatever_it_is_written(file, text):
     assert len(data) == len(HEAD + BROKEN + text) + len(b'a3,t,+12125550177,""\r\n')
     assert not TRACES.within(data)
     assert BROKEN in data
+
+
+DEFAULT = ",".join([*table_module.ATTRIBUTES, *table_module.DATA]).encode() + b"\r\n"
+
+
+def default_row(mobile, message):
+    cells = [b"a1", b"t", b"", b"", b"", mobile, *[b""] * 4, message, *[b""] * 5]
+    return b",".join(b'"%s"' % cell if cell else cell for cell in cells) + b"\r\n"
+
+
+def test_in_the_default_columns_another_contact_may_text_the_number_alone(file):
+    theirs = default_row(b"+12125550177", b"(212) 555-0142")
+    file.write_bytes(DEFAULT + theirs + default_row(b"+12125550142", b"hi"))
+    assert cleared(file) == (1, 1)
+    assert file.read_bytes() == DEFAULT + theirs.replace(b"(212) 555-0142", b"(xxx) xxx-xxxx")
+
+
+async def test_what_an_erasure_that_died_has_left_goes(tmp_path):
+    left = tmp_path / "out/JOIN/.events.csv.erasing"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(HEAD + MINE)
+    erased = await sink(tmp_path).erase(TRACES, [])
+    assert not erased.left
+    assert not left.exists()
