@@ -13,6 +13,10 @@ MOST = 0.1
 """Seconds of processor time for a head of the largest size; on a quiet machine a tenth of that."""
 RATIO = 2.5
 RUNS = 5
+TRIES = 3
+"""A busy machine seldom seems to be slow in one half of the runs alone."""
+TOO_SHORT = 0.01
+"""Seconds; what takes less says nothing of how it grows."""
 START = b"GET /callbacks/sumotext HTTP/1.1\r\n"
 HEADS = {
     "short headers": b"a:\r\n",
@@ -85,17 +89,23 @@ def seconds(connect, header, size, step):
     return taken
 
 
+def growth(connect, header, step):
+    """How long the largest head takes, and how many times as long as one of half the size."""
+    sizes = (MAX_HEAD, MAX_HEAD // 2)
+    runs = [[seconds(connect, header, size, step) for size in sizes] for _ in range(RUNS)]
+    whole, half = map(min, zip(*runs, strict=True))
+    return whole, whole / half if whole > TOO_SHORT else 0.0
+
+
 @pytest.mark.parametrize("step", [1, 16, MAX_HEAD])
 @pytest.mark.parametrize("name", HEADS)
 async def test_a_head_costs_in_proportion_to_its_size(connection, name, step):
-    runs = [
-        (seconds(connection, HEADS[name], MAX_HEAD, step),
-         seconds(connection, HEADS[name], MAX_HEAD // 2, step))
-        for _ in range(RUNS)
-    ]  # fmt: skip
-    whole, half = map(min, zip(*runs, strict=True))
+    for _ in range(TRIES):
+        whole, ratio = growth(connection, HEADS[name], step)
+        if whole < MOST and ratio <= RATIO:
+            break
     assert whole < MOST
-    assert whole < 0.01 or whole / half <= RATIO
+    assert ratio <= RATIO
 
 
 async def test_control_a_head_that_is_looked_through_again_with_each_byte(connection):

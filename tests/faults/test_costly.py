@@ -174,7 +174,9 @@ async def test_control_tiny_chunks_without_a_bound(tmp_path):
     assert found.p99 > DAMAGE
 
 
-@pytest.mark.parametrize(("attackers", "seconds"), [(10, SHORT), MANY])
+@pytest.mark.parametrize(
+    ("attackers", "seconds"), [(10, SHORT), pytest.param(20, 10, marks=pytest.mark.faults)]
+)
 async def test_a_text_that_is_slow_to_normalise_holds_nobody_up(tmp_path, attackers, seconds):
     async with running(tmp_path, tokens=TOKENS) as relay:
         found = await beside(relay, marked(250_000), attackers, seconds)
