@@ -18,6 +18,9 @@ sinks:
       country: US                            # of phone numbers in HubSpot that do not say theirs
       on_invalid: dead                       # drop: leave a refused value out; truncate: cut what
                                              # is too long, leave out what is wrong otherwise
+      on_conflict: separate                  # an e-mail address that another contact has is left
+                                             # out; adopt: it is that contact, unless that has a
+                                             # key (the default where match names email); dead
       unknown_property: pause                # or drop: go on without it
       defaults: {firstname: Unknown}         # only where HubSpot says that it is required
       only_if_empty: [lifecyclestage]        # set, but never overwritten
@@ -120,7 +123,7 @@ class HubSpot(relay.Sink):
             options.on_invalid,
             drop_unknown=options.unknown_property == "drop",
             defaults=options.defaults,
-            adopts="email" in options.match,
+            on_conflict=options.conflict,
         )
         self._writer = Writer(self._session, options.object, mender, options.only_if_empty)
         self._inspection = Inspection(self._session, self.name, options, self.columns)

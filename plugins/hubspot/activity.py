@@ -68,4 +68,5 @@ def _mender(options: Options, chosen: ActivityOptions, id_property: str | None, 
         chosen.on_invalid,
         drop_unknown=options.unknown_property == "drop",
         defaults=chosen.defaults,
+        on_conflict="dead" if chosen.on_invalid == "dead" else "separate",
     )

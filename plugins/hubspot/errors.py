@@ -30,6 +30,7 @@ INVALID = TOO_LONG | {
     "READ_ONLY_VALUE",
 }
 GONE = frozenset({"OBJECT_NOT_FOUND"})
+EXISTS = frozenset({"CONTACT_EXISTS"})
 THROTTLED = frozenset({"RATE_LIMIT", "RATE_LIMITS", "TEN_SECONDLY_ROLLING"})
 DEAD_GRANT = frozenset({"BAD_REFRESH_TOKEN", "BAD_HUB", "invalid_grant"})
 WRONG_APP = frozenset({"BAD_CLIENT_ID", "BAD_CLIENT_SECRET"})
@@ -43,7 +44,7 @@ GRANT_ADVICE = "connect the app to the account again and put the new tokens into
 APP_ADVICE = "put the app's own id and secret into options.oauth (HubSpot: the app's Auth tab)"
 SCOPE_ADVICE = "give the key or app the scopes that are missing"
 PROPERTY_ADVICE = "make the property (relay setup), correct map, or set unknown_property: drop"
-TAKEN_ADVICE = "merge the two in HubSpot, or set on_invalid: drop"
+TAKEN_ADVICE = "merge the two in HubSpot, or set on_conflict: separate"
 MISSING_ADVICE = "map the property, or give it a value in defaults"
 INVALID_ADVICE = "on_invalid: drop sends the record without it"
 UNIQUE_ADVICE = "id_property has to be a property made unique: relay setup makes one"
@@ -87,7 +88,7 @@ RULES: tuple[Rule, ...] = (
     # Another record has it already.
     Rule(Action.OK, code=frozenset({"OBJECT_ALREADY_EXISTS"})),
     Rule(Action.FIX, text=EXISTING_ID, advice=TAKEN_ADVICE),
-    Rule(Action.FIX, code=frozenset({"CONTACT_EXISTS"}), advice=TAKEN_ADVICE),
+    Rule(Action.FIX, code=EXISTS, advice=TAKEN_ADVICE),
     Rule(Action.FIX, text=ALREADY_SET, advice=TAKEN_ADVICE),
     Rule(Action.RETRY, code=frozenset({"CONFLICT"})),
     Rule(Action.RETRY, _statuses(409)),

@@ -10,8 +10,8 @@ from relay.delivery.taxonomy import Action
 from relay.outcome import Outcome
 from relay.sink import Log
 
-from .errors import ALREADY_SET, EXISTING_ID, GONE, MISSING, TOO_LONG, UNKNOWN, UNSET
-from .options import OnInvalid
+from .errors import ALREADY_SET, EXISTING_ID, EXISTS, GONE, MISSING, TOO_LONG, UNKNOWN, UNSET
+from .options import OnConflict, OnInvalid
 from .problem import Fault, Problem
 from .record import Record
 
@@ -28,8 +28,8 @@ EMAIL = "email"
 class Mender:
     """The ways for one kind of record.
 
-    `adopts` says whether a record that already has one of our unique values (an e-mail address)
-    is the same person. `unknown` are the properties that HubSpot did not have, and when it said so.
+    `on_conflict` says what becomes of a record whose unique value (an e-mail address) another one
+    has. `unknown` are the properties that HubSpot did not have, and when it said so.
     """
 
     id_property: str | None
@@ -37,7 +37,7 @@ class Mender:
     on_invalid: OnInvalid = "dead"
     drop_unknown: bool = False
     defaults: dict[str, str] = field(default_factory=dict)
-    adopts: bool = False
+    on_conflict: OnConflict = "separate"
     unknown: dict[str, float] = field(default_factory=dict)
     monotonic: Callable[[], float] = time.monotonic
 
@@ -78,7 +78,8 @@ class Mender:
     def without_taken(self, record: Record, problem: Problem) -> Outcome | None:
         """Another record keeps the value that ours was to have: go without it, or end."""
         names = [name for fault in problem.faults for name in fault.properties] or [EMAIL]
-        if self._drop(record, [EMAIL if name == self.id_property else name for name in names]):
+        names = [EMAIL if name == self.id_property else name for name in names]
+        if self._separate(record, names, problem):
             return None
         return problem.outcome(record.properties.values())
 
@@ -126,25 +127,42 @@ class Mender:
 
     def _take(self, record: Record, fault: Fault, problem: Problem) -> bool:
         """Whose the value is has to be looked at, unless ours is a record of its own already."""
-        existing = EXISTING_ID.casefold() in problem.message.casefold()
         is_free = record.target is None and not record.is_known
-        if problem.other_record and is_free and (self.adopts or existing):
+        if problem.other_record and is_free and self.on_conflict == "adopt":
             record.taken = problem
             return True
-        return self._drop(record, fault.properties or (EMAIL,))
+        return self._separate(record, fault.properties or (EMAIL,), problem)
+
+    def _separate(self, record: Record, names: Iterable[str], problem: Problem) -> bool:
+        """Leave to the other record what it has: two people may share an address."""
+        names = self._removable(record, names)
+        if self.on_conflict == "dead" or not names:
+            return False
+        for name in names:
+            del record.properties[name]
+        whose = f"record {problem.other_record} has" if problem.other_record else "another has"
+        self._note(record, f"without {', '.join(names)}, which {whose}")
+        return True
 
     def _correct(self, record: Record, fault: Fault) -> bool:
         cut = self.on_invalid == "truncate" and fault.code in TOO_LONG
-        return (cut and self._cut(record, fault)) or self._drop(record, fault.properties)
+        return (cut and self._cut(record, fault)) or self._drop(record, fault)
 
-    def _drop(self, record: Record, names: Iterable[str]) -> bool:
-        names = [name for name in names if name in record.properties and name != self.id_property]
+    def _drop(self, record: Record, fault: Fault) -> bool:
+        names = self._removable(record, fault.properties)
         if self.on_invalid == "dead" or not names:
             return False
         for name in names:
             del record.properties[name]
-        self.log.warning("sent without %s, which HubSpot refused", ", ".join(names))
+        self._note(record, f"without {', '.join(names)}: {fault.code}")
         return True
+
+    def _removable(self, record: Record, names: Iterable[str]) -> list[str]:
+        return [name for name in names if name in record.properties and name != self.id_property]
+
+    def _note(self, record: Record, text: str) -> None:
+        record.notes.append(text)
+        self.log.warning("%s: %s", record.trace, text)
 
     def _cut(self, record: Record, fault: Fault) -> bool:
         found = LIMIT.search(fault.message)
@@ -152,7 +170,7 @@ class Mender:
         names = [name for name in fault.properties if len(record.properties.get(name, "")) > limit]
         for name in names:
             record.properties[name] = record.properties[name][:limit]
-            self.log.warning("%s is cut to %d characters", name, limit)
+            self._note(record, f"{name} cut to {limit:,} characters")
         return bool(names)
 
 
@@ -171,7 +189,7 @@ def _way(fault: Fault, problem: Problem) -> str:
         return "unknown"
     if fault.code in MISSING or UNSET.casefold() in said:
         return "missing"
-    if EXISTING_ID.casefold() in said or ALREADY_SET.casefold() in said:
+    if fault.code in EXISTS or EXISTING_ID.casefold() in said or ALREADY_SET.casefold() in said:
         return "taken"
     return "gone" if fault.code in GONE else "invalid"
 

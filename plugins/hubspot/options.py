@@ -21,6 +21,7 @@ PROPERTY = r"^[A-Za-z0-9_-]+$"
 VERSION = r"^(v3|20\d\d-(03|09))$"
 
 OnInvalid = Literal["dead", "drop", "truncate"]
+OnConflict = Literal["separate", "adopt", "dead"]
 PropertyName = Annotated[str, Field(pattern=PROPERTY)]
 Kind = Annotated[str, Field(pattern=PROPERTY)]
 
@@ -109,6 +110,7 @@ class Options(relay.Options):
     match: list[Literal["key", "phone", "email"]] = Field(default=["key"])
     country: Country = "US"
     on_invalid: OnInvalid = "dead"
+    on_conflict: OnConflict | None = None
     unknown_property: Literal["pause", "drop"] = "pause"
     defaults: Defaults = Field(default_factory=dict)
     only_if_empty: list[PropertyName] = Field(default_factory=list)
@@ -116,6 +118,11 @@ class Options(relay.Options):
     quota: QuotaShare = QuotaShare()
     activity: ActivityOptions | None = None
     consent: Consent | None = None
+
+    @property
+    def conflict(self) -> OnConflict:
+        """What `on_conflict` says; else those who match by e-mail address adopt by it, too."""
+        return self.on_conflict or ("adopt" if "email" in self.match else "separate")
 
     @property
     def is_of_contacts(self) -> bool:

@@ -19,7 +19,8 @@ class Record:
     by other means, who has no key yet. Where it `is_bound` to that, no other is written or made.
     One that `is_known` is in HubSpot under its key. `mended` says what was tried to make it
     acceptable, `taken` that another record may have a value that ours was to have; `links` are
-    the associations that it is made with. `outcome` is its end.
+    the associations that it is made with. `notes` say what was left out or cut. `outcome` is its
+    end.
     """
 
     trace: str
@@ -32,7 +33,12 @@ class Record:
     is_known: bool = False
     taken: Problem | None = None
     mended: set[tuple[str, str]] = field(default_factory=set)
+    notes: list[str] = field(default_factory=list)
     outcome: Outcome | None = None
+
+    @property
+    def note(self) -> str | None:
+        return "; ".join(self.notes) or None
 
     def __repr__(self) -> str:
         return f"Record(trace={self.trace!r})"

@@ -142,7 +142,8 @@ class Writer:
         self._accept(part, results)
         unsaid = [record for record in part if record.outcome is None]
         if not errors and not self._id_property and len(results) == len(part):
-            end(unsaid, relay.Delivered())  # nothing tells them apart, and none is missing
+            for record in unsaid:  # nothing tells them apart, and none is missing
+                record.outcome = relay.Delivered(note=record.note)
             return []
         nameless: list[Problem] = []
         for problem in errors:
@@ -219,7 +220,7 @@ def end(records: Iterable[Record], outcome: Outcome) -> None:
 
 def _deliver(record: Record, result: Mapping[str, Any]) -> None:
     if result.get("id"):
-        record.outcome = relay.Delivered(str(result["id"]))
+        record.outcome = relay.Delivered(str(result["id"]), record.note)
 
 
 def blocked(problem: Problem) -> relay.Retry | Pause:

@@ -116,7 +116,7 @@ async def test_what_else_is_refused_keeps_no_word_away(stub, record, multi_statu
     stub.multi_status = multi_status
     stub.seed("contacts", {"email": "taken@home.example", "sms_key": "9"})
     stub.seed("contacts", {"mobilephone": NUMBER})
-    async with opened(stub.url, consent=CONSENT, on_invalid="dead") as sink:
+    async with opened(stub.url, consent=CONSENT, on_invalid="dead", on_conflict="dead") as sink:
         outcomes = await sink.send_batch([with_word(1, record=record), with_word(2, record=record)])
     assert "Delivered" not in kinds(outcomes)
     assert [each.consent for each in outcomes] == [True, True]

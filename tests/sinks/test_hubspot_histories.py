@@ -35,6 +35,7 @@ class History:
             "match": self.draw.choice([["key"], ["key", "phone"], ["key", "phone", "email"]]),
             "on_invalid": self.draw.choice(["drop", "truncate", "dead"]),
             "unknown_property": self.draw.choice(["drop", "pause"]),
+            "on_conflict": self.draw.choice([None, "separate", "adopt", "dead"]),
             "only_if_empty": self.draw.choice([[], ["city"]]),
             "api_version": self.draw.choice(["v3", "2026-09"]),
             "activity": self.draw.choice([None, OBJECT, EVENT]),

@@ -189,10 +189,35 @@ async def test_what_has_a_value_is_left_alone(stub):
 # another contact has it
 
 
-async def test_an_existing_contact_of_the_same_address_gets_the_key(stub):
-    other = stub.seed("contacts", {"email": "ann@home.example", "lifecyclestage": "customer"})
+SHARED = {"email": "ann@home.example"}
+
+
+@BOTH_ANSWERS
+@pytest.mark.parametrize("code", [None, "CONTACT_EXISTS"])
+async def test_a_contact_of_the_same_address_is_another_persons(stub, multi_status, code, caplog):
+    """A family shares it: a sink that matches by key alone takes over nobody's contact."""
+    stub.multi_status = multi_status
+    other = stub.seed("contacts", SHARED | {"firstname": "Bob"})
+    if code:
+        stub.fault_row(code, id=key(1), name="email")
+    async with opened(stub.url) as sink:
+        (outcome,) = await sink.send_batch([delivery(1, {"email": "Ann@home.example"})])
+    assert isinstance(outcome, relay.Delivered)
+    assert outcome.reference != other
+    assert outcome.note.startswith("without email, which ")
+    assert stub.records("contacts")[0] == {"id": other, **SHARED, "firstname": "Bob"}
+    assert "email" not in contact(stub, 1)
+    assert "without email" in caplog.text
+    assert "home.example" not in caplog.text + outcome.note
+
+
+@pytest.mark.parametrize(
+    "options", [{"on_conflict": "adopt"}, {"match": ["key", "email"]}], ids=["adopt", "match"]
+)
+async def test_an_existing_contact_of_the_same_address_gets_the_key_where_asked_for(stub, options):
+    other = stub.seed("contacts", SHARED | {"lifecyclestage": "customer"})
     sent = delivery(1, {"email": "Ann@home.example", "lifecyclestage": "lead"})
-    async with opened(stub.url, only_if_empty=["lifecyclestage"]) as sink:
+    async with opened(stub.url, only_if_empty=["lifecyclestage"], **options) as sink:
         (outcome,) = await sink.send_batch([sent])
         assert outcome == relay.Delivered(other)
         (outcome,) = await sink.send_batch([sent])
@@ -201,40 +226,51 @@ async def test_an_existing_contact_of_the_same_address_gets_the_key(stub):
     assert contact(stub, 1)["lifecyclestage"] == "customer"
 
 
-async def test_an_address_of_somebody_with_another_key_is_told_or_dropped(stub):
-    stub.seed("contacts", {"email": "ann@home.example", "sms_key": "9"})
-    sent = delivery(1, {"email": "ann@home.example"})
-    async with opened(stub.url) as sink:
-        (outcome,) = await sink.send_batch([sent])
+@pytest.mark.parametrize("on_conflict", ["separate", "adopt", "dead"])
+async def test_an_address_of_somebody_with_another_key_stays_theirs(stub, on_conflict):
+    stub.seed("contacts", SHARED | {"sms_key": "9"})
+    async with opened(stub.url, on_conflict=on_conflict) as sink:
+        (outcome,) = await sink.send_batch([delivery(1, SHARED)])
+    if on_conflict == "dead":
         assert isinstance(outcome, relay.Reject)
         assert "501" in outcome.reason
         assert "merge" in outcome.reason
         assert "ann@home" not in outcome.reason
-    async with opened(stub.url, on_invalid="drop") as sink:
-        assert kinds(await sink.send_batch([sent])) == ["Delivered"]
-    assert {each.get("email") for each in stub.records("contacts")} == {"ann@home.example", None}
+        assert len(stub.records("contacts")) == 1
+    else:
+        assert outcome.note == "without email, which record 501 has"
+        assert [each.get("email") for each in stub.records("contacts")] == [SHARED["email"], None]
     assert stub.records("contacts")[0]["sms_key"] == "9"
 
 
-async def test_two_numbers_with_one_address_do_not_share_a_contact(stub):
-    stub.seed("contacts", {"email": "home@home.example"})
-    both = {"email": "home@home.example"}
-    batch = [delivery(1, both), delivery(2, both)]
-    async with opened(stub.url, on_invalid="drop") as sink:
+@pytest.mark.parametrize("on_conflict", ["separate", "adopt"])
+async def test_two_numbers_with_one_address_do_not_share_a_contact(stub, on_conflict):
+    stub.seed("contacts", SHARED)
+    batch = [delivery(1, SHARED), delivery(2, SHARED)]
+    async with opened(stub.url, on_conflict=on_conflict) as sink:
         assert kinds(await sink.send_batch(batch)) == ["Delivered"] * 2
         assert kinds(await sink.send_batch(batch)) == ["Delivered"] * 2
-    assert len(stub.records("contacts")) == 2
+    assert len(stub.records("contacts")) == (3 if on_conflict == "separate" else 2)
 
 
-async def test_an_address_that_moves_to_a_known_contact_is_told_or_dropped(stub):
-    stub.seed("contacts", {"email": "ann@home.example"})
+async def test_a_family_that_is_new_becomes_a_contact_each(stub):
+    batch = [delivery(1, SHARED), delivery(2, SHARED), delivery(3, SHARED)]
+    async with opened(stub.url) as sink:
+        outcomes = await sink.send_batch(batch)
+    assert kinds(outcomes) == ["Delivered"] * 3
+    assert [contact(stub, n)["firstname"] for n in (1, 2, 3)] == ["Ann 1", "Ann 2", "Ann 3"]
+    assert len([each for each in stub.records("contacts") if "email" in each]) == 1
+
+
+@pytest.mark.parametrize("match", [["key"], ["key", "email"]])
+async def test_an_address_that_moves_to_a_known_contact_stays_where_it_is(stub, match):
+    stub.seed("contacts", SHARED)
     stub.seed("contacts", {"sms_key": key(1)})
-    sent = delivery(1, {"email": "ann@home.example"})
-    for match in (["key"], ["key", "email"]):
-        async with opened(stub.url, match=match) as sink:
-            assert kinds(await sink.send_batch([sent])) == ["Reject"]
-        async with opened(stub.url, match=match, on_invalid="drop") as sink:
-            assert kinds(await sink.send_batch([sent])) == ["Delivered"]
+    sent = delivery(1, SHARED)
+    async with opened(stub.url, match=match, on_conflict="dead") as sink:
+        assert kinds(await sink.send_batch([sent])) == ["Reject"]
+    async with opened(stub.url, match=match) as sink:
+        assert kinds(await sink.send_batch([sent])) == ["Delivered"]
     assert len(stub.records("contacts")) == 2
     assert contact(stub, 1)["firstname"] == "Ann 1"
 
@@ -264,7 +300,7 @@ async def test_a_conflict_in_a_batch_refused_as_a_whole_is_found(stub):
     stub.multi_status = False
     old = stub.seed("contacts", {"email": "ann3@home.example"})
     batch = [delivery(n, {"email": f"ann{n}@home.example"}) for n in range(10)]
-    async with opened(stub.url) as sink:
+    async with opened(stub.url, on_conflict="adopt") as sink:
         outcomes = await sink.send_batch(batch)
     assert kinds(outcomes) == ["Delivered"] * 10
     assert outcomes[3].reference == old

@@ -244,6 +244,7 @@ ROWS: dict[str, Callable[[str], Refusal]] = {
     ),
     "ALREADY_HAS_VALUE": lambda name: taken("CONTACT", name, "x", "501", "502"),
     "CONFLICT": lambda _: conflict("502"),
+    "CONTACT_EXISTS": lambda _: Refusal(409, "CONTACT_EXISTS", "Contact already exists"),
     "OBJECT_NOT_FOUND": lambda _: not_found(),
     "LOCKED": lambda _: locked(),
     "RATE_LIMITS": lambda _: limited("TEN_SECONDLY_ROLLING", old=True),
