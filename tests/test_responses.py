@@ -6,6 +6,7 @@ import ipaddress
 import socket
 import time
 import zlib
+from pathlib import Path
 
 import httpx
 import hubspotsink
@@ -159,6 +160,38 @@ async def test_who_sends_stray_bytes_later_gets_a_connection_for_each_request(cl
         for _ in range(3):
             await client.post(server.url)
         assert (len(server.requests), server.connections) == (4, 4)
+
+
+async def test_who_answers_and_takes_no_more_of_the_request_keeps_no_connection(client):
+    """What is still to be sent would wait for it for ever."""
+    taken = []
+
+    async def answer(reader, writer):
+        taken.append(writer)
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+
+    async def body():
+        for _ in range(256):
+            yield bytes(64 * 1024)
+
+    def descriptors():
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0, limit=1024)
+    async with server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+        before = descriptors()
+        try:
+            for _ in range(5):
+                answered = await client.post(url, content=body())
+                assert answered.status_code == 503
+            async with asyncio.timeout(5):
+                while descriptors() > before + len(taken) + 1:
+                    await asyncio.sleep(0.01)
+        finally:
+            for writer in taken:
+                writer.transport.abort()
 
 
 async def test_a_body_may_end_with_its_connection(client):

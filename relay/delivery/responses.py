@@ -204,6 +204,10 @@ class Connection(ResponseHandler):
             self._parser.lost(cleanly=exc is None)
         super().connection_lost(exc)
 
+    def close(self) -> None:
+        """As in ResponseHandler, at once: who takes no more of a request would keep it for ever."""
+        self.abort()
+
     def cut(self) -> None:
         """End the connection at once: nothing that is still to come from it counts."""
         self.force_close()
