@@ -156,7 +156,7 @@ async def all_delivered(relay, senders):
 # a plugin that blocks
 
 
-async def blocked(folder, where, run, patience, code=HOUR):
+async def blocked(folder, where, run, patience, code=HOUR, after=1.0):
     """A plugin blocks for an hour; how a good client fares, until the sink is held and after."""
     async with Receiver() as receiver:
         with relay_with(folder, receiver, run, **{where: code}) as relay:
@@ -164,7 +164,7 @@ async def blocked(folder, where, run, patience, code=HOUR):
             async with good_client(relay) as client:
                 found = await held(relay, patience)
                 answered = len(client.times)
-                await asyncio.sleep(1)
+                await asyncio.sleep(after)
                 assert len(client.times) > answered
             assert relay.process.poll() is None, relay.last_words()
             await all_delivered(relay, client.senders)
@@ -183,8 +183,9 @@ async def test_a_plugin_that_blocks_is_held_and_the_others_go_on(tmp_path, where
 
 
 @pytest.mark.faults
+@pytest.mark.timeout(200)
 async def test_a_plugin_that_lets_no_other_thread_run_is_held_too(tmp_path):
-    await blocked(tmp_path, "send", limited(QUICK), PATIENCE, SEARCH)
+    await blocked(tmp_path, "send", limited(QUICK), 3 * PATIENCE, SEARCH)
 
 
 @pytest.mark.faults
@@ -203,8 +204,8 @@ async def test_without_signals_such_a_plugin_is_not_noticed(tmp_path):
 @pytest.mark.faults
 @pytest.mark.timeout(200)
 @pytest.mark.parametrize("where", ["send", "open"])
-async def test_a_plugin_that_blocks_is_held_in_less_than_a_minute(tmp_path, where):
-    await blocked(tmp_path, where, ["-m", "relay.cli", "run"], 60.0)
+async def test_a_plugin_that_blocks_is_held_within_the_limits_of_a_real_relay(tmp_path, where):
+    await blocked(tmp_path, where, ["-m", "relay.cli", "run"], 4 * PATIENCE, after=10.0)
 
 
 async def test_without_the_limit_a_plugin_that_blocks_takes_the_ingress_away(tmp_path):
