@@ -130,6 +130,7 @@ PARSERS = {
     "form: no escapes": of_form(b"%"),
     "form: an escape here and there": of_form(b"a%41"),
     "form: wide escapes": of_form(b"%u0041x"),
+    "form: wide escapes beside others": of_form(b"%u0301%E9"),
     "form: wide escapes without a digit": of_form(b"%u"),
     "form: halves of pairs": of_form(b"%ud83d"),
     "form: plus": of_form(b"+"),

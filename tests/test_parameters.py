@@ -80,6 +80,7 @@ def test_a_query_and_a_form_read_the_same(query, expected):
         (b"%U20AC", "%U20AC"),
         (b"%25u20AC", "%u20AC"),
         (b"%E9%u20AC%C3%A9", "é€é"),
+        (b"%C3%A9%u20AC%E9%u20AC%C3", "é€é€Ã"),
         (b"%u0000", "\0"),
         (b"%u%u20AC%", "%u€%"),
     ],
@@ -172,13 +173,14 @@ NESTED = b'{"a": {"b": [%s]}}'
         (b"{" + b'"a":1,' * 42_000 + b'"a":1}', "application/json"),
         (b"--xyz\r\nA: b\r\n\r\n\r\n" * 15_000 + b"--xyz--", MULTIPART),
         (b"a=" + b"%u0041x" * 37_000, FORM),
+        (b"a=" + b"%u0301%E9" * 29_000, FORM),
         (b"a=" + b"%u" * 130_000, FORM),
         (b"a=" + b"%41" * 87_000, FORM),
         (b"a=" + b"%uD83D" * 43_000, FORM),
     ],
     ids=[
         *("empty lists", "empty objects", "a list", "nested objects", "nested lists", "members"),
-        *("parts", "escapes", "signs", "bytes", "half pairs"),
+        *("parts", "escapes", "escapes beside bytes", "signs", "bytes", "half pairs"),
     ],
 )
 def test_no_body_holds_the_loop_for_fifty_milliseconds(body, content_type):

@@ -44,6 +44,9 @@ _MARKS = (  # the longer ones first: that of UTF-32 begins as that of UTF-16 doe
 )
 _CHARSET = re.compile(r"charset\s{0,9}=\s{0,9}[\"']?([\w.:-]{1,40})", re.ASCII | re.IGNORECASE)
 
+_NO_UTF8 = re.compile("[\\udc80-\\udcff]")
+"""What `surrogateescape` makes of bytes that are no UTF-8."""
+
 # Windows-1252 leaves five bytes undefined. Browsers read them as Latin-1 does, and so do we:
 # no byte is lost.
 WINDOWS_1252 = "".join(bytes([byte]).decode("cp1252", "ignore") or chr(byte) for byte in range(256))
@@ -67,6 +70,18 @@ def decode(raw: bytes, charset: str | None = None) -> str:
         return raw.decode()
     except UnicodeDecodeError:
         return codecs.charmap_decode(raw, "strict", WINDOWS_1252)[0]
+
+
+def decode_each(raw: bytes, between: str, charset: str | None = None) -> list[str]:
+    """Each piece as `decode` does it, in a fraction of its time where there are thousands."""
+    if charset is not None:
+        return decode(raw, charset).split(between)
+    as_utf8 = raw.decode("utf-8", "surrogateescape").split(between)
+    if not _NO_UTF8.search("".join(as_utf8)):
+        return as_utf8
+    narrow = codecs.charmap_decode(raw, "strict", WINDOWS_1252)[0].split(between)
+    pairs = zip(as_utf8, narrow, strict=True)
+    return [other if _NO_UTF8.search(utf8) else utf8 for utf8, other in pairs]
 
 
 def charset_of(content_type: str) -> str | None:

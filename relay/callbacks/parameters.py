@@ -3,13 +3,14 @@
 import json
 import logging
 import re
+import secrets
 from typing import Any
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from relay.callbacks.callback import Callback, NotUnderstood
-from relay.callbacks.coding import BrokenBody, as_utf8, charset_of, decode, unpacked
+from relay.callbacks.coding import BrokenBody, as_utf8, charset_of, decode, decode_each, unpacked
 
 __all__ = ["MAX_PARAMETERS", "NotUnderstood", "Pairs", "parameters"]
 
@@ -26,6 +27,9 @@ _ESCAPES = re.compile(
     "((?:%u[dD][89abAB][0-9a-fA-F]{2}%u[dD][c-fC-F][0-9a-fA-F]{2}|%u(?![dD][89a-fA-F])[0-9a-fA-F]{4})+)"
 )
 ESCAPE = len("%u20AC")
+# Stands for the escapes while what is around them is decoded all at once: thousands of pieces would
+# take long. No sender knows it, and no character of any charset takes up its first or last byte.
+_BETWEEN = f"\n{secrets.token_hex(16)}\n"
 _PERCENT = re.compile(rb"%([0-9a-fA-F]{2})")
 _BYTES = {
     f"{high}{low}".encode(): bytes.fromhex(high + low)
@@ -87,7 +91,8 @@ def _unquote(text: str, charset: str | None) -> str:
         return _unquote_bytes(text, charset)
     pieces = _ESCAPES.split(text)
     if not _is_literal("".join(pieces[::2])):
-        pieces[::2] = [_unquote_bytes(piece, charset) for piece in pieces[::2]]
+        raw = _percent_decoded(_BETWEEN.join(pieces[::2]).encode("latin-1"))
+        pieces[::2] = decode_each(raw, _BETWEEN, charset)
     pieces[1::2] = [_unescaped(piece) for piece in pieces[1::2]]
     return "".join(pieces)
 
