@@ -1,6 +1,7 @@
 """A shelter over a real store and a real spill, for tests of the way from one to the other."""
 
 import asyncio
+import threading
 from contextlib import asynccontextmanager
 
 from listening import config
@@ -138,3 +139,20 @@ async def with_a_spill(folder, *, patience=PATIENCE):
 async def passed_by(parts) -> None:
     """Wait until callbacks go to the store although there is a spill."""
     await until(lambda: parts.shelter.unreadable() and len(parts.shelter.notices()) == 1)
+
+
+class Hang:
+    """Work on the store's own writing thread, which all that comes later has to wait for."""
+
+    def __init__(self, parts: Sheltered, error: Exception | None = None) -> None:
+        self._ended = threading.Event()
+        self._error = error
+        self.work = parts.store._writer.submit(self._wait)
+
+    def _wait(self, _) -> None:
+        assert self._ended.wait(PATIENCE)
+        if self._error:
+            raise self._error
+
+    def end(self) -> None:
+        self._ended.set()

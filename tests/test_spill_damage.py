@@ -274,6 +274,21 @@ def test_one_that_cannot_be_opened_after_it_was_made_again_is_not_forgotten(path
     file.close()
 
 
+def test_one_whose_place_is_taken_is_told_of_once(path, caplog):
+    file = SpillFile(path)
+    file.append([encode(spilled(1))])
+    path.unlink()
+    path.mkdir()
+    for _ in range(3):
+        with pytest.raises(OSError, match="no plain file"):
+            file.append([encode(spilled(2))])
+    path.rmdir()
+    file.append([encode(spilled(3))])
+    assert numbers(file.read(0, 9)) == [1, 3]
+    file.close()
+    assert caplog.text.count("was deleted or replaced") == 1
+
+
 def no_locks(*_):
     raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 

@@ -10,7 +10,7 @@ import apsw
 import pytest
 from spills import (
     PATIENCE,
-    Sheltered,
+    Hang,
     callback,
     nonsense,
     passed_by,
@@ -29,23 +29,6 @@ from relay.store import StoreFull, StoreStalled
 BOUND = 0.3
 AT_ONCE = 0.25
 """Seconds that a callback may take while the store is known to hang, on a busy machine."""
-
-
-class Hang:
-    """Work on the store's own writing thread, which all that comes later has to wait for."""
-
-    def __init__(self, parts: Sheltered, error: Exception | None = None) -> None:
-        self._ended = threading.Event()
-        self._error = error
-        self.work = parts.store._writer.submit(self._wait)
-
-    def _wait(self, _) -> None:
-        assert self._ended.wait(PATIENCE)
-        if self._error:
-            raise self._error
-
-    def end(self) -> None:
-        self._ended.set()
 
 
 @asynccontextmanager

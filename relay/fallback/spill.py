@@ -173,16 +173,15 @@ class Spill:
         return number
 
     async def close(self) -> None:
-        """Finish what was handed over, and let go of the file."""
-        for last in (self.written, self._put_back, self._let_go):
-            with contextlib.suppress(OSError):
-                await self._in_time(last())
+        """Finish what was handed over, and close the file."""
+        with contextlib.suppress(OSError):
+            await _in_time(self._finish(), max(OPENS_WITHIN, self._patience))
         self._thread.shutdown(wait=False)
 
-    async def _put_back(self) -> None:
-        await self._run(self._file.put_back)
-
-    async def _let_go(self) -> None:
+    async def _finish(self) -> None:
+        await self.written()
+        with contextlib.suppress(OSError):
+            await self._run(self._file.put_back)
         await self._run(self._file.close)
 
     def _in_time(self, result: Awaitable[T]) -> Coroutine[Any, Any, T]:

@@ -96,6 +96,8 @@ class SpillFile:
         self._damaged = False
         """Whether a page could not be read: the file is to be kept, then."""
         self._failures = 0
+        self._missed = False
+        """Whether it was said that its name leads elsewhere."""
 
     def open(self) -> int:
         """Own the file if it is there, and cut off what is not whole; return how many bytes.
@@ -149,9 +151,12 @@ class SpillFile:
         if self._descriptor is None:
             return
         if self._in_place():
+            self._missed = False
             self._measure_if_shorter()
             return
-        log.critical("%s was deleted or replaced while the relay had it open", self.path)
+        if not self._missed:
+            log.critical("%s was deleted or replaced while the relay had it open", self.path)
+        self._missed = True
         folder.make(self.path.parent)
         with folder.replaced(self.path) as file:
             file.writelines(each.content for each in self._from(0, skip=True))
