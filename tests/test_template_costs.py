@@ -48,6 +48,7 @@ OTHERS = [
     *("(x | int) ** w", "(x | int) * (x | int)", "text * w", "[text] * w", "range(w) | list"),
     *("1.5 | round(w, 'ceil')", "{'a': text} | tojson(w)", "range(9999) | map('string') | join"),
     *("range(9999) | join(x)", "range(9999) | map('replace', '', x) | join", "text[::-1]"),
+    *("{'a': text, 'b': [x]} | urlize", "[x, [text]] | wordwrap", "[x] | title"),
     *("[[text]] | sum(start=[])", "text.encode().hex()", "text.encode().center(w)"),
 ]
 LOOPS = [

@@ -44,8 +44,10 @@ SLOW: dict[str, float] = {
     "xmlattr": 50,
 }
 """Characters a step, of the filters that are slower than a copy."""
-WRITTEN_OUT = {"dictsort", "pprint", "safe", "string", "tojson", "urlencode", "xmlattr"}
-"""Filters that go through a list or a dict to its last text."""
+ON_THE_SURFACE = {
+    *("attr", "count", "d", "default", "first", "items", "last", "length", "random", "reverse"),
+}
+"""Filters that take a list as it is; others make a text of it, and go through all that it holds."""
 BY_ITEM = {
     *("batch", "groupby", "join", "list", "map", "max", "min", "reject", "rejectattr"),
     *("select", "selectattr", "slice", "sort", "sum", "unique"),
@@ -115,8 +117,8 @@ def bounded_filter(name: str, function: Callable[..., Any]) -> Callable[..., Any
     """A filter of Jinja2's or of ours with its bounds."""
     position = 1 if hasattr(function, "jinja_pass_arg") else 0
     a_step = SLOW.get(name, CHARACTERS)
-    size = length if name in WRITTEN_OUT else _surface
     look, by_item = FILTER_SIZES.get(name), name in BY_ITEM
+    size = _surface if by_item or name in ON_THE_SURFACE else length
 
     @functools.wraps(function)
     def bounded(*args: Any, **kwargs: Any) -> Any:
