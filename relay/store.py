@@ -415,6 +415,12 @@ class Store(Protocol):
     ) -> list[EventRow]:
         """The oldest first, newer than the seq `after` (`tail`, `replay`)."""
 
+    async def words_behind(self, sink: str, seqs: Sequence[int]) -> list[EventRow]:
+        """The last words of these events' contacts that come later, and never went to the sink.
+
+        Without them, what goes there late would stay its contact's last word.
+        """
+
     async def event(self, event_id: str) -> EventRow | None: ...
 
     async def last_seq(self) -> int: ...

@@ -276,6 +276,64 @@ async def test_a_replay_reaches_a_sink_that_is_younger_than_the_events(relay):
     assert claim.replayed
 
 
+OPTED_IN, OPTED_OUT = ("+12125551212", "opt_in"), ("+12125551212", "opt_out")
+YOUNG = YAML + "  young: {plugin: csv, options: {path: young.csv}}\n"
+
+
+def said(word, key="JOIN"):
+    return b"mobile=2125551212&shortcode=84700&key=%s&msg=%s" % (key.encode(), word)
+
+
+async def heard(relay, sink):
+    """Deliver all that is due; gives the last word that the sink heard of each contact."""
+    words = {}
+    while claims := (await relay.store.claim(sink, 10)).claims:
+        for each in claims:
+            words[each.event.data["mobile"]] = each.event.data["consent"]
+            await relay.store.settle([Settlement(sink, each.seq, State.DELIVERED)])
+    return words
+
+
+@pytest.mark.parametrize("as_new", [False, True])
+@pytest.mark.parametrize("where", [{"keyword": "JOIN"}, {"limit": 1, "through": 1}])
+async def test_a_replay_to_a_young_sink_brings_what_was_said_since(relay, where, as_new):
+    """The opt-out is outside what is replayed, and is from before the sink."""
+    await receive(relay, said(b"START"), said(b"STOP", key="OTHER"))
+    ask = relay.ask_with(YOUNG)
+    shown = await ask.post("/replay", sink="young", dry_run=True, **where)
+    assert len(shown["records"]) == shown["made"] == 2
+    assert (await ask.post("/replay", sink="young", as_new=as_new, **where))["made"] == 2
+    assert dict([OPTED_OUT]) == await heard(relay, "young")
+
+
+async def test_an_opt_in_is_brought_behind_an_older_opt_out_alone(relay):
+    await receive(relay, said(b"STOP"), said(b"hello"), said(b"START", key="OTHER"))
+    ask = relay.ask_with(YOUNG)
+    assert (await ask.post("/replay", sink="young", after=1, through=2))["made"] == 1
+    assert (await ask.post("/replay", sink="young", through=1))["made"] == 2
+    assert dict([OPTED_IN]) == await heard(relay, "young")
+
+
+async def test_a_word_that_the_sink_does_not_get_by_its_when_is_not_brought(relay):
+    await receive(relay, said(b"START"), said(b"STOP", key="OTHER"))
+    ask = relay.ask_with(
+        YOUNG.replace("{plugin: csv", "{when: data.keyword == 'JOIN', plugin: csv")
+    )
+    assert (await ask.post("/replay", sink="young"))["made"] == 1
+
+
+async def test_a_dead_opt_in_that_goes_again_is_followed_by_an_opt_out_from_before_the_sink(relay):
+    """The sink was off when the contact said it."""
+    await receive(relay, said(b"START"))
+    (claim,) = (await relay.store.claim("archive", 10)).claims
+    await relay.store.settle([Settlement("archive", claim.seq, State.DEAD)])
+    stop = await relay.intake.arrival(callback(said(b"STOP")))
+    await relay.store.add(stop._replace(deliveries={"crm": None}))
+    answer = await relay.ask.post("/dead/replay", sink="archive", seqs=[claim.seq])
+    assert answer["made"] == 1
+    assert dict([OPTED_OUT]) == await heard(relay, "archive")
+
+
 async def test_a_dry_run_shows_records_and_changes_nothing(relay):
     await receive(relay, WEB_FORM, POLL)
     await settle_all(relay, "crm", State.DELIVERED)

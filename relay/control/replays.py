@@ -43,6 +43,8 @@ class Replays:
         rows = [row for seq in body.seqs if (row := await self._row_at(seq))]
         wanted, errors = await self._wanted(sink, rows)
         made = await self._store.revive(sink.name, [row.seq for row in wanted])
+        words = await self._words_behind(sink, wanted)
+        await self._store.replay(sink.name, [row.seq for row in words])
         self._workers.wake(sink.name)
         return {"made": made, "skipped": len(body.seqs) - made, "errors": errors}
 
@@ -62,8 +64,9 @@ class Replays:
         more = len(rows) == body.limit and rows[-1].seq < through
         rows = [row for row in rows if row.seq <= through]
         wanted, errors = await self._wanted(sink, rows)
+        words = await self._words_behind(sink, wanted)
         answer = {
-            "made": len(wanted),
+            "made": len(wanted) + len(words),
             "skipped": len(rows) - len(wanted),
             "errors": errors,
             "first": rows[0].seq if rows else None,
@@ -72,12 +75,14 @@ class Replays:
             "behind": timestamp(rows[-1].received + 1) if rows else None,
         }
         if body.dry_run:
-            answer["records"] = [await self._record(sink, row) for row in wanted]
+            answer["records"] = [await self._record(sink, row) for row in wanted + words]
         elif body.as_new:
             copies = (self._intake.copy(row, sink.name) for row in wanted)
             await asyncio.gather(*(self._store.add(copy) for copy in copies))
+            await self._store.replay(sink.name, [row.seq for row in words])
         elif wanted:
-            answer["made"] = await self._store.replay(sink.name, [row.seq for row in wanted])
+            seqs = [row.seq for row in wanted + words]
+            answer["made"] = await self._store.replay(sink.name, seqs)
         self._workers.wake(sink.name)
         return answer
 
@@ -97,6 +102,17 @@ class Replays:
             except EvaluationError as error:
                 errors.append({"id": row.event.id, "error": f"when: {error}"})
         return wanted, errors
+
+    async def _words_behind(self, sink: SinkConfig, rows: list[EventRow]) -> list[EventRow]:
+        """What these contacts have said since: a sink that is new, or was off, has not heard it.
+
+        An opt-in of the past would make them subscribers again there.
+        """
+        seqs = [row.seq for row in rows]
+        words = [
+            row for row in await self._store.words_behind(sink.name, seqs) if row.seq not in seqs
+        ]
+        return (await self._wanted(sink, words))[0]
 
     async def _record(self, sink: SinkConfig, row: EventRow) -> dict[str, Any]:
         would = preview(sink, row.event, await self._opted_out(row))

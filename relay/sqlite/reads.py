@@ -6,6 +6,7 @@ from typing import Any
 import apsw
 
 from relay.callbacks.callback import Callback
+from relay.callbacks.consent import OPT_OUT
 from relay.event import Event
 from relay.sqlite import rows
 from relay.sqlite.arrivals import id_bytes
@@ -97,6 +98,24 @@ def opted_out(connection: apsw.Connection, contact: int) -> bool:
             (contact,),
         )
     )
+
+
+def words_behind(connection: apsw.Connection, sink: str, seqs: Sequence[int]) -> list[EventRow]:
+    """The last words of these events' contacts that come later, and never went to the sink.
+
+    An opt-in matters only behind an older opt-out.
+    """
+    behind = (
+        "seq IN (SELECT c.seq FROM events e CROSS JOIN consents c USING (contact)"
+        " WHERE e.seq IN (SELECT value FROM json_each(?)) AND ifnull(e.rank, e.seq) < c.seq"
+        " AND ? IN (c.word, json_extract(e.event, '$.data.consent')))"
+    )
+    never_went = (
+        "NOT EXISTS (SELECT 1 FROM sinks CROSS JOIN all_deliveries d ON d.sink = sinks.id"
+        " WHERE sinks.name = ? AND d.seq = events.seq)"
+    )
+    bindings = (rows.array(seqs), OPT_OUT, sink, len(seqs))
+    return _events(connection, [behind, never_went], "seq", bindings)
 
 
 def events(

@@ -348,6 +348,10 @@ class SqliteStore(Upkeep):
         """As in Store."""
         return await self._read(partial(reads.events_after, after=after, limit=limit), where)
 
+    async def words_behind(self, sink: str, seqs: Sequence[int]) -> list[EventRow]:
+        """As in Store."""
+        return await self._read(reads.words_behind, sink, seqs)
+
     async def event(self, event_id: str) -> EventRow | None:
         """As in Store. Raises ValueError for what is no id."""
         return await self._read(reads.event, event_id)
