@@ -46,7 +46,7 @@ STORE = "relay.db"
 NAMES = (
     *("relay.db-wal", "relay.db-shm", "relay.db-journal", "relay.db.lock", "relay.db.sock"),
     *("relay.db.spill", "relay.db.spill.new", "relay.db.spill.bad", "relay.db.spill.bad.new"),
-    *("relay.db.alerts", "relay.db.alerts.new", "relay.db.ballast"),
+    *("relay.db.alerts", "relay.db.alerts.new", "relay.db.ballast", "relay.db.crash"),
     *("relay.db.valid.yaml", "relay.db.valid.yaml.new"),
     *(".relay.db.partial", ".copy.db.partial", "copy.db", "relay.db.before-schema-2"),
     *("events.csv", ".events.csv.erasing", ".events.csv-56c24d4e.ledger"),

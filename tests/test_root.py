@@ -238,9 +238,9 @@ def test_with_roots_rights_it_is(here):
 
 
 @contextlib.contextmanager
-def running(here):
+def running(here, *around):
     """`relay run` as root; asks that it takes callbacks, and ends it."""
-    words = [_interpreter(), "-m", "relay.cli", "run", "--config", str(here.yaml)]
+    words = [*around, _interpreter(), "-m", "relay.cli", "run", "--config", str(here.yaml)]
     paths = [str(Path(relay.__file__).parents[1]), sysconfig.get_path("purelib")]
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     with subprocess.Popen(
@@ -278,6 +278,18 @@ def test_a_relay_that_root_runs_follows_no_link_and_leaves_its_files_to_their_ow
     assert "files are read and written as #54321" in "".join(said)
     assert here.of_root() == set()
     here.untouched()
+
+
+def test_root_that_may_become_no_other_user_goes_on_and_says_so(here):
+    """As in some containers: there it has no rights over files of others, either."""
+    around = ("unshare", "--user", "--map-root-user")
+    if subprocess.run([*around, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("no namespace of users can be made here")
+    here.store.unlink()
+    here.state.chmod(0o777)
+    with running(here, *around) as (url, said):
+        assert httpx.post(url, content="mobile=2125551212&lead=KEY&msg=hi").status_code == 200
+    assert "root may follow links" in "".join(said)
 
 
 def test_a_port_below_1024_is_roots_all_the_same():

@@ -64,15 +64,18 @@ def _leave_files_to_owner(config: Config) -> None:
     if (owner := ownership.owner_of(config.store)) is None:
         return
     name = user_name(owner.user)
-    with ownership.acting_for(config.store):
-        readable = all(os.access(each, os.R_OK, effective_ids=True) for each in PROGRAM)
+    try:
+        with ownership.acting_for(config.store):
+            readable = all(os.access(each, os.R_OK, effective_ids=True) for each in PROGRAM)
+    except OSError:  # root of a namespace or a container that may not become other users
+        readable = False
     if readable:
         ownership.give_up_files(owner)
         logger.warning("run as root: files are read and written as %s, the store's owner", name)
     else:
         logger.warning(
-            "run as root in a folder of %s, who cannot read this program: run it as"
-            " that user, or root may follow what %s puts there",
+            "run as root, as %s cannot run this program, in whose folder the store is:"
+            " root may follow links that %s makes there",
             name,
             name,
         )
