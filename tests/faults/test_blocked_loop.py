@@ -43,6 +43,7 @@ class Bad(relay.Sink):
 def register_sinks(register):
     register("bad", Bad)
 """
+pytestmark = pytest.mark.timeout(180)  # some have three lives or more
 HOUR = "time.sleep(3600)"
 SEARCH = "re.match('(a+)+$', 'a' * 60 + 'b')"
 """It takes longer than that, and no other thread runs meanwhile but for signals."""
@@ -183,7 +184,6 @@ async def test_a_plugin_that_blocks_is_held_and_the_others_go_on(tmp_path, where
 
 
 @pytest.mark.faults
-@pytest.mark.timeout(200)
 async def test_a_plugin_that_lets_no_other_thread_run_is_held_too(tmp_path):
     await blocked(tmp_path, "send", limited(QUICK), 3 * PATIENCE, SEARCH)
 
@@ -202,7 +202,6 @@ async def test_without_signals_such_a_plugin_is_not_noticed(tmp_path):
 
 
 @pytest.mark.faults
-@pytest.mark.timeout(200)
 @pytest.mark.parametrize("where", ["send", "open"])
 async def test_a_plugin_that_blocks_is_held_within_the_limits_of_a_real_relay(tmp_path, where):
     await blocked(tmp_path, where, ["-m", "relay.cli", "run"], 4 * PATIENCE, after=10.0)
@@ -265,12 +264,9 @@ async def deaths(relay, senders, status, times):
         assert await relay.ended() == status, relay.last_words()
 
 
-SHORT = ("exit", "segmentation-fault")
-
-
 @pytest.mark.parametrize(
     "way",
-    [each if each in SHORT else pytest.param(each, marks=pytest.mark.faults) for each in ENDS],
+    ["exit", *(pytest.param(each, marks=pytest.mark.faults) for each in ENDS if each != "exit")],
 )
 async def test_a_plugin_that_ends_the_process_twice_is_held(tmp_path, way):
     send, status = ENDS[way]
@@ -287,6 +283,7 @@ async def test_a_plugin_that_ends_the_process_twice_is_held(tmp_path, way):
             assert await relay.stop() == 0
 
 
+@pytest.mark.faults
 async def test_where_no_crash_is_counted_the_plugin_ends_the_process_for_ever(tmp_path):
     run = altered("relay.delivery.crashcount.HELD_AFTER=1000")
     async with Receiver() as receiver:
@@ -301,10 +298,8 @@ async def test_a_held_sink_is_told_everywhere_and_resumed_once_it_is_mended(tmp_
             tmp_path, receiver, ["-m", "relay.cli", "run"], send="os._exit(9)"
         ) as relay:
             await deaths(relay, senders, 9, 2)
-            offline = command(relay, "sinks", "list", "--json").stdout
             await relay.start()
             reason = (await held(relay))["reason"]
-            assert "bad" in offline
             await told_everywhere(relay, reason)
             assert await relay.stop() == 0
             assert reason in command(relay, "sinks", "list", "--json").stdout
@@ -391,7 +386,6 @@ async def killed_while_sending(folder, kills, run):
 
 
 @pytest.mark.faults
-@pytest.mark.timeout(200)
 async def test_ten_kills_inside_a_plugin_hold_no_sink(tmp_path):
     states = await killed_while_sending(tmp_path, 10, ["-m", "relay.cli", "run"])
     assert len(states) == 10
@@ -468,6 +462,7 @@ async def test_a_close_that_blocks_does_not_outlive_ten_seconds(tmp_path):
     assert status == 0
 
 
+@pytest.mark.faults
 async def test_a_close_that_blocks_does_not_hold_up_a_reload(tmp_path):
     async with Receiver() as receiver:
         with relay_with(tmp_path, receiver, QUICK_STOP, close=HOUR) as relay:

@@ -40,6 +40,7 @@ def register_sinks(register):
 HOUR = "time.sleep(3600)"
 PLACES = {"top": 25, "init": 9}
 PATIENCE = 30.0
+WHERE = pytest.mark.parametrize("where", ["top", pytest.param("init", marks=pytest.mark.faults)])
 LIMITS = ("relay.configuration.plugins.IMPORT=2", "relay.delivery.fleet.MAKE=2")
 NO_LIMITS = ("relay.configuration.plugins.IMPORT=3600", "relay.delivery.fleet.MAKE=3600")
 
@@ -72,7 +73,7 @@ async def logged(relay, words, patience=PATIENCE):
             await asyncio.sleep(POLL)
 
 
-@pytest.mark.parametrize("where", PLACES)
+@WHERE
 async def test_a_start_ends_with_the_plugins_place(tmp_path, where):
     async with Receiver() as receiver:
         with relay_with(tmp_path, receiver, altered(*LIMITS), **{where: HOUR}) as (relay, path):
@@ -82,7 +83,7 @@ async def test_a_start_ends_with_the_plugins_place(tmp_path, where):
             assert f"no end within 2 s; it was in {path}:{PLACES[where]}" in told
 
 
-@pytest.mark.parametrize("where", ["top", pytest.param("init", marks=pytest.mark.faults)])
+@WHERE
 async def test_a_start_that_was_right_before_goes_on_without_the_sink(tmp_path, where):
     senders = Senders()
     async with Receiver() as receiver:
@@ -113,7 +114,7 @@ async def test_without_the_limit_a_start_opens_no_port(tmp_path):
                 await asyncio.open_connection("127.0.0.1", relay.port)
 
 
-@pytest.mark.parametrize("where", PLACES)
+@WHERE
 async def test_check_names_the_place(tmp_path, where):
     async with Receiver() as receiver:
         with relay_with(tmp_path, receiver, [], **{where: HOUR}) as (relay, path):
