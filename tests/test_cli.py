@@ -171,6 +171,13 @@ def test_status_says_what_waits_beside_the_store(here, number, said):
     assert said in relay("status").stdout
 
 
+def test_status_says_that_the_spill_cannot_be_read(here):
+    fill(WEB_FORM)
+    (here / "data/relay.db.spill").mkdir()
+    said = relay("status").stdout
+    assert "relay.db.spill holds cannot be delivered so far" in said
+
+
 def test_check_online_asks_each_sink(here):
     plugin = """
 import relay

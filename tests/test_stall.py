@@ -133,9 +133,8 @@ async def test_where_the_hanging_commit_breaks_the_store_the_spill_has_them(tmp_
         hang = Hang(parts, apsw.IOError("disk I/O error"))
         sent = [await parts.send(number, smsid=f"m{number}") for number in range(3)]
         hang.end()
-        async with asyncio.timeout(PATIENCE):
-            while parts.store.alive():
-                await asyncio.sleep(0.005)
+        await asyncio.gather(hang.work, return_exceptions=True)
+        await until(lambda: not parts.store.alive())
         sent.append(await parts.send(5))
     async with sheltered(tmp_path) as parts:  # as the next image does
         await parts.home()

@@ -11,7 +11,7 @@ import orjson
 import pytest
 import tracing
 from oracle import Senders
-from relays import EAGER, PATIENCE, POLL, Sender, command
+from relays import EAGER, PATIENCE, POLL, Sender
 from spilling import admin, home, relaying, verified
 from uuid_utils import uuid7
 
@@ -30,6 +30,7 @@ SYNCS = "fdatasync,fsync"
 GOOD = 0.1
 """Seconds within which 99 of 100 answers come."""
 SLACK = 1.0
+STARTS_ANEW_WITHIN = 5.0
 CONTACT = 1
 
 
@@ -76,8 +77,7 @@ async def test_a_spill_that_cannot_be_opened_at_first_is_taken_in_by_and_by(tmp_
         metrics = (await admin(relay, "/metrics")).text
         assert "relay_spill_readable 0.0" in metrics
         assert "relay_spill_records 1.0" in metrics
-        shown = await asyncio.to_thread(command, relay, "status")
-        assert f"What {relay.spill} holds cannot be delivered so far" in shown.stdout
+        assert "Permission denied" in (await relay.status())["spill_trouble"]
         await home(relay)
         assert tracing.injected(relay) == 3, "the fault did not fire"
         await relay.delivered()
@@ -240,7 +240,7 @@ async def test_control_without_the_bound_all_wait_for_it(tmp_path):
 async def test_a_sync_that_hangs_and_then_fails_loses_nothing(tmp_path):
     took = await hung(tmp_path / "relay", f"error=EIO:{delay(SHORT)}", "40")
     assert {status for status, _ in took} == {200}
-    assert max(seconds for _, seconds in took) < BOUND + SLACK
+    assert max(seconds for _, seconds in took) < BOUND + STARTS_ANEW_WITHIN
 
 
 @pytest.mark.faults
