@@ -43,7 +43,7 @@ WAKE = LAG / LOOKS
 threads run only after a signal, among them the one that looks for a standstill."""
 
 LONGEST_STOP = 9.0
-"""Seconds after which a stop is cut short, whatever holds it up: ten are promised."""
+"""Seconds after which a stop waits for no plugin that blocks it: ten are promised."""
 
 log = logging.getLogger("relay")
 
@@ -79,7 +79,8 @@ class Process:
         self._taken = ""
         self._crash_log = CrashLog()
         self._standstill = Standstill(self._crash_log, LAG / LOOKS, self._restart)
-        self._limit: threading.Timer | None = None
+        self._ending = False
+        self._ended_well = threading.Event()
         self._service: Service | None = None
 
     def catch_signals(self) -> None:
@@ -126,7 +127,7 @@ class Process:
             self._watchdog.heed(None)
             reminder.cancel()
         lag.stop()
-        self._end_limit()
+        self._ended_well.set()
         if anew and not self._stop.is_set() and not self._left_alone():
             return True
         log.info("stopped; nothing is lost")
@@ -136,20 +137,22 @@ class Process:
 
     def _limit_stop(self, _: int = 0, __: FrameType | None = None) -> None:
         """From now on the end may take so long. A signal handler, too, beside the loop's own."""
-        if self._limit is None:
-            self._limit = threading.Timer(LONGEST_STOP, self._cut_short)
-            self._limit.daemon = True
-            self._limit.start()
+        if not self._ending:
+            self._ending = True
+            threading.Thread(target=self._wait_for_end, name="stop-limit", daemon=True).start()
 
-    def _end_limit(self) -> None:
-        if self._limit is not None:
-            self._limit.cancel()
+    def _wait_for_end(self) -> None:
+        """Cut the stop short where the loop is still in one step of a plugin's code by then."""
+        step = -1
+        pause = LONGEST_STOP
+        while not self._ended_well.wait(pause):
+            call, now = plugincode.POSITION.call, plugincode.POSITION.steps
+            if call is not None and step == now:
+                self._cut_short(call)
+            step, pause = now, WAKE
 
-    def _cut_short(self) -> None:
-        call = plugincode.POSITION.call
-        log.critical(
-            "the stop has taken %g s and is cut short; it waits for %s", LONGEST_STOP, call
-        )
+    def _cut_short(self, call: plugincode.Call) -> None:
+        log.critical("the stop waits for %s, and is cut short", call)
         stored = self._service is not None and self._service.stored
         if not self._stop.is_set() and self._service is not None and self._service.goes_on:
             self._next_image()
@@ -157,7 +160,7 @@ class Process:
 
     def _restart(self) -> None:
         """Go on as a new image, from another thread than the loop's; or end, if that was asked."""
-        if self._limit is None:
+        if not self._ending:
             log.critical("the process restarts in place")
             self._next_image()
         os._exit(1)

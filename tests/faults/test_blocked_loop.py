@@ -440,14 +440,14 @@ LONG_STOP = altered("relay.process.LONGEST_STOP=3600")
 async def test_a_close_that_blocks_does_not_hold_up_a_stop(tmp_path):
     status, log = await stopped(tmp_path, QUICK_STOP, 6, close=HOUR)
     assert status == 0
-    assert "it waits for sink bad: close" in log
+    assert "the stop waits for sink bad: close" in log
 
 
 @pytest.mark.faults
 async def test_a_send_that_blocks_does_not_hold_up_a_stop(tmp_path):
     status, log = await stopped(tmp_path, QUICK_STOP, 6, send=HOUR)
     assert status == 1
-    assert "it waits for sink bad: send" in log
+    assert "the stop waits for sink bad: send" in log
 
 
 @pytest.mark.faults
