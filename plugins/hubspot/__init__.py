@@ -16,8 +16,9 @@ sinks:
       key: "{{ data.mobile | digits }}"      # the value of id_property
       match: [key]                           # then phone, email: finds people who have no key yet
       country: US                            # of phone numbers in HubSpot that do not say theirs
-      on_invalid: dead                       # drop: leave a refused value out; truncate: cut what
-                                             # is too long, leave out what is wrong otherwise
+      on_invalid: drop                       # an invalid value is left out; truncate: what is too
+                                             # long is cut; both are logged, and shown by `relay
+                                             # events show`; dead: the delivery is dead
       on_conflict: separate                  # an e-mail address that another contact has is left
                                              # out; adopt: it is that contact, unless that has a
                                              # key (the default where match names email); dead
@@ -46,7 +47,7 @@ sinks:
         communication:                       # HubSpot's log of text messages
           body: "{{ data.keyword }}: {{ data.message }}"
           id_property: null                  # a unique property of communications: see below
-        on_invalid: dead                     # these two as above, for the activity
+        on_invalid: drop                     # these two as above, for the activity
         defaults: {}
 
 The key needs the scopes crm.objects.contacts.read and .write, and crm.schemas.contacts.write for
@@ -124,6 +125,7 @@ class HubSpot(relay.Sink):
             drop_unknown=options.unknown_property == "drop",
             defaults=options.defaults,
             on_conflict=options.conflict,
+            mapped=frozenset(self.columns or ()),
         )
         self._writer = Writer(self._session, options.object, mender, options.only_if_empty)
         self._inspection = Inspection(self._session, self.name, options, self.columns)
@@ -135,6 +137,10 @@ class HubSpot(relay.Sink):
             if options.consent
             else None
         )
+
+    @classmethod
+    def drops_invalid(cls, options: Any) -> bool:
+        return bool(options.on_invalid != "dead")
 
     @classmethod
     def takes_consent(cls, options: Any, event: relay.Event) -> bool:
@@ -246,6 +252,7 @@ class HubSpot(relay.Sink):
         entries = [(each, Entry(each.delivery, each.contact or "")) for each in sent]
         await timeline.write([entry for _, entry in entries])
         for each, entry in entries:
+            each.notes = [f"activity {note}" for note in entry.notes]
             if not isinstance(entry.outcome, relay.Delivered):
                 each.outcome = entry.outcome
 

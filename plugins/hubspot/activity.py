@@ -15,11 +15,13 @@ from relay.sink import Log
 
 from .entry import Entry, moment
 from .mender import Mender
-from .occurrences import Occurrences
+from .occurrences import Occurrences, mapped
 from .options import COMMUNICATIONS, ActivityOptions, Communication, Options
 from .session import Session
 from .timeline import Communications, Link, Records
 
+FIXED = frozenset({"hs_communication_channel_type", "hs_communication_logged_from", "hs_timestamp"})
+"""Of a communication: without them it is none."""
 TO_CONTACT = Link(81, "HUBSPOT_DEFINED")
 """From a communication (HubSpot's guide to associations)."""
 
@@ -37,21 +39,28 @@ def make(session: Session, options: Options, log: Log) -> Activity | None:
     if chosen is None:
         return None
     if chosen.event:
-        return Occurrences(session, chosen.event, chosen.on_invalid)
+        return Occurrences(session, chosen.event, chosen.on_invalid, log)
     if chosen.object:
         mender = _mender(options, chosen, chosen.object.id_property, log)
+        mender.mapped = frozenset(chosen.object.map.columns)
         link = Link(chosen.object.association, chosen.object.category)
-        kind, made = chosen.object.type, chosen.object.map.record
+        kind = chosen.object.type
+        made = partial(mapped, chosen.object.map, chosen.on_invalid)
         return Records(session, kind, options.object, mender, link, made)
     assert chosen.communication
     mender = _mender(options, chosen, chosen.communication.id_property, log)
+    mender.fixed = FIXED
     made = partial(communication, chosen.communication)
     if chosen.communication.id_property:
         return Records(session, COMMUNICATIONS, options.object, mender, TO_CONTACT, made)
     return Communications(session, COMMUNICATIONS, mender, TO_CONTACT, made)
 
 
-def communication(options: Communication, event: relay.Event) -> dict[str, str]:
+def communication(
+    options: Communication,
+    event: relay.Event,
+    notes: list[str],  # noqa: ARG001  nothing of it can be left out
+) -> dict[str, str]:
     """A text message in HubSpot's log (HubSpot's guide to communications)."""
     return {
         "hs_communication_channel_type": "SMS",

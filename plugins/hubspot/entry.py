@@ -1,7 +1,7 @@
 """An entry on a timeline: what one event leaves there."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import relay
 from relay.outcome import Outcome
@@ -11,10 +11,14 @@ MILLISECONDS = len("2026-11-23T04:34:00.123")
 
 @dataclass(slots=True, eq=False)
 class Entry:
-    """An event that is to stand on the timeline of `contact`, an id; `outcome` is its end."""
+    """An event that is to stand on the timeline of `contact`, an id; `outcome` is its end.
+
+    `notes` say what was left out or cut.
+    """
 
     delivery: relay.Delivery
     contact: str
+    notes: list[str] = field(default_factory=list)
     outcome: Outcome | None = None
 
 

@@ -27,8 +27,8 @@ INVALID = TOO_LONG | {
     "INVALID_NUMBER",
     "INVALID_OPTION",
     "INVALID_PHONE_NUMBER",
-    "READ_ONLY_VALUE",
 }
+READ_ONLY = frozenset({"READ_ONLY_VALUE"})
 GONE = frozenset({"OBJECT_NOT_FOUND"})
 EXISTS = frozenset({"CONTACT_EXISTS"})
 THROTTLED = frozenset({"RATE_LIMIT", "RATE_LIMITS", "TEN_SECONDLY_ROLLING"})
@@ -47,6 +47,7 @@ PROPERTY_ADVICE = "make the property (relay setup), correct map, or set unknown_
 TAKEN_ADVICE = "merge the two in HubSpot, or set on_conflict: separate"
 MISSING_ADVICE = "map the property, or give it a value in defaults"
 INVALID_ADVICE = "on_invalid: drop sends the record without it"
+READ_ONLY_ADVICE = "HubSpot fills it by itself: take it out of map"
 UNIQUE_ADVICE = "id_property has to be a property made unique: relay setup makes one"
 DAY_ADVICE = (
     "the account's calls for today are used up: it goes on by itself after midnight of the "
@@ -59,6 +60,18 @@ MOVE_ADVICE = "HubSpot is moving this account's data: it goes on by itself"
 def _statuses(*numbers: int) -> frozenset[int]:
     return frozenset(numbers)
 
+
+TAKEN_VALUES = (
+    Rule(Action.FIX, text=EXISTING_ID, advice=TAKEN_ADVICE),
+    Rule(Action.FIX, code=EXISTS, advice=TAKEN_ADVICE),
+    Rule(Action.FIX, text=ALREADY_SET, advice=TAKEN_ADVICE),
+)
+INVALID_VALUES = (
+    Rule(Action.FIX, code=INVALID, advice=INVALID_ADVICE),
+    Rule(Action.FIX, text="Property values were not valid", advice=INVALID_ADVICE),
+)
+OF_VALUES = frozenset({*TAKEN_VALUES, *INVALID_VALUES})
+"""What people type can be the cause of these, however many there are in a row."""
 
 RULES: tuple[Rule, ...] = (
     Rule(Action.RETRY, code=frozenset({NO_ANSWER})),
@@ -87,9 +100,7 @@ RULES: tuple[Rule, ...] = (
     Rule(Action.RETRY, _statuses(408, 425)),
     # Another record has it already.
     Rule(Action.OK, code=frozenset({"OBJECT_ALREADY_EXISTS"})),
-    Rule(Action.FIX, text=EXISTING_ID, advice=TAKEN_ADVICE),
-    Rule(Action.FIX, code=EXISTS, advice=TAKEN_ADVICE),
-    Rule(Action.FIX, text=ALREADY_SET, advice=TAKEN_ADVICE),
+    *TAKEN_VALUES,
     Rule(Action.RETRY, code=frozenset({"CONFLICT"})),
     Rule(Action.RETRY, _statuses(409)),
     # The request.
@@ -103,8 +114,8 @@ RULES: tuple[Rule, ...] = (
     Rule(Action.FIX, code=UNKNOWN, advice=PROPERTY_ADVICE),
     Rule(Action.FIX, code=MISSING, advice=MISSING_ADVICE),
     Rule(Action.FIX, text=UNSET, advice=MISSING_ADVICE),
-    Rule(Action.FIX, code=INVALID, advice=INVALID_ADVICE),
-    Rule(Action.FIX, text="Property values were not valid", advice=INVALID_ADVICE),
+    Rule(Action.FIX, code=READ_ONLY, advice=READ_ONLY_ADVICE),
+    *INVALID_VALUES,
     Rule(Action.FIX, code=GONE),
     Rule(Action.SPLIT, _statuses(400)),
     Rule(Action.DEAD),

@@ -29,15 +29,19 @@ class Mender:
     """The ways for one kind of record.
 
     `on_conflict` says what becomes of a record whose unique value (an e-mail address) another one
-    has. `unknown` are the properties that HubSpot did not have, and when it said so.
+    has. `mapped` are the properties that `map` fills: where one of them is missing its value was
+    blank or invalid, and no setting is wrong. `fixed` are never left out. `unknown` are the
+    properties that HubSpot did not have, and when it said so.
     """
 
     id_property: str | None
     log: Log
-    on_invalid: OnInvalid = "dead"
+    on_invalid: OnInvalid = "drop"
     drop_unknown: bool = False
     defaults: dict[str, str] = field(default_factory=dict)
     on_conflict: OnConflict = "separate"
+    mapped: frozenset[str] = frozenset()
+    fixed: frozenset[str] = frozenset()
     unknown: dict[str, float] = field(default_factory=dict)
     monotonic: Callable[[], float] = time.monotonic
 
@@ -58,7 +62,18 @@ class Mender:
             return relay.Pause(problem.reason(record.properties.values()), status=problem.status)
         if record.target and any(self.id_property in each.properties for each in problem.faults):
             return self._without_target(record, problem)
-        return None if self._all_mended(record, problem) else end
+        if self._all_mended(record, problem):
+            return None
+        if isinstance(end, relay.Reject) and self._lacks_only_values(problem):
+            end.status = None  # nothing that a pause could mend
+        return end
+
+    def _lacks_only_values(self, problem: Problem) -> bool:
+        """Whether all that is missing is what `map` fills."""
+        faults = problem.faults or (_whole(problem),)
+        missing = [fault for fault in faults if _way(fault, problem) == "missing"]
+        names = {name for fault in missing for name in fault.properties}
+        return bool(names) and names <= self.mapped
 
     def _is_misconfigured(self, problem: Problem) -> bool:
         """A property that is not there: no record is at fault, and all would meet the same."""
@@ -158,7 +173,8 @@ class Mender:
         return True
 
     def _removable(self, record: Record, names: Iterable[str]) -> list[str]:
-        return [name for name in names if name in record.properties and name != self.id_property]
+        kept = {self.id_property, *self.fixed}
+        return [name for name in names if name in record.properties and name not in kept]
 
     def _note(self, record: Record, text: str) -> None:
         record.notes.append(text)
@@ -175,8 +191,8 @@ class Mender:
 
 
 def _tries(way: str, fault: Fault) -> set[tuple[str, str]]:
-    """Each way once; but of a batch HubSpot may tell one unknown property after the other."""
-    return {(way, name) for name in fault.properties} if way == "unknown" else {(way, "")}
+    """Each way once for each property: HubSpot may tell of one after the other."""
+    return {(way, name) for name in fault.properties or ("",)}
 
 
 def _was_taken(record: Record) -> bool:

@@ -9,11 +9,14 @@ from typing import Any
 
 import relay
 from relay.outcome import Delivered, Outcome
+from relay.sink import Log
 from relay.slices import Slices
 from relay.templates.evaluation import EvaluationError
+from relay.templates.expressions import Mapping
 
 from . import problem as problems
 from .entry import Entry, end, moment
+from .errors import OF_VALUES
 from .options import CustomEvent, OnInvalid
 from .parts import Parts, halves
 from .problem import Problem, every_one
@@ -30,10 +33,13 @@ Input = dict[str, Any]
 class Occurrences:
     """Sends them."""
 
-    def __init__(self, session: Session, options: CustomEvent, on_invalid: OnInvalid) -> None:
+    def __init__(
+        self, session: Session, options: CustomEvent, on_invalid: OnInvalid, log: Log
+    ) -> None:
         self._session = session
         self._options = options
         self._on_invalid = on_invalid
+        self._log = log
 
     async def write(self, entries: Sequence[Entry]) -> None:
         inputs: dict[Entry, Input] = {}
@@ -54,7 +60,8 @@ class Occurrences:
             content = {"inputs": [inputs[entry] for entry in part]}
             answer = await self._session.post(self._session.paths.events(), content)
             problem = _problem(answer)
-            parts.note(part, accepted=problem is None, refused=problem is not None)
+            refused = problem is not None and problem.rule not in OF_VALUES
+            parts.note(part, accepted=problem is None, refused=refused)
             if problem is None:
                 end(part, Delivered())
             elif problem.holds_all():
@@ -71,7 +78,7 @@ class Occurrences:
     def _input(self, entry: Entry) -> Input | Outcome:
         event = entry.delivery.event
         try:
-            values = properties(self._options.map.record(event))
+            values = properties(mapped(self._options.map, self._on_invalid, event, entry.notes))
         except EvaluationError as error:
             return relay.Reject(f"activity.event.map: {error}")
         too_long = [name for name, value in values.items() if len(value) > LONGEST_VALUE]
@@ -80,7 +87,14 @@ class Occurrences:
                 f"activity.event.map: {', '.join(too_long)} has more than the {LONGEST_VALUE} "
                 "characters that a custom event takes: activity.on_invalid: truncate cuts it"
             )
-        kept = values if self._on_invalid == "truncate" else values.keys() - too_long
+        cuts = self._on_invalid == "truncate"
+        kept = values if cuts else values.keys() - too_long
+        if too_long:
+            names = ", ".join(too_long)
+            what = f"{names} cut to" if cuts else f"without {names}: more than"
+            entry.notes.append(f"{what} {LONGEST_VALUE} characters")
+        for note in entry.notes:
+            self._log.warning("%s: activity %s", entry.delivery.id, note)
         return {
             "eventName": self._options.name,
             "objectId": entry.contact,
@@ -92,6 +106,19 @@ class Occurrences:
                 if value and name in kept
             },
         }
+
+
+def mapped(
+    made: Mapping, on_invalid: OnInvalid, event: relay.Event, notes: list[str]
+) -> dict[str, Any]:
+    """What `map` makes of the event; the list gets what a filter refused, where that is left out.
+
+    Raises EvaluationError.
+    """
+    dropped: list[str] | None = None if on_invalid == "dead" else []
+    values = made.record(event, dropped=dropped)
+    notes += [f"without {each}" for each in dropped or ()]
+    return values
 
 
 def _problem(answer: Answer) -> Problem | None:

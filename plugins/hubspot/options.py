@@ -87,7 +87,7 @@ class ActivityOptions(relay.Options):
     event: CustomEvent | None = None
     object: CustomObject | None = None
     communication: Communication | None = None
-    on_invalid: OnInvalid = "dead"
+    on_invalid: OnInvalid = "drop"
     defaults: Defaults = Field(default_factory=dict)
 
     @pydantic.model_validator(mode="after")
@@ -109,7 +109,7 @@ class Options(relay.Options):
     key: Template = Field(default=KEY, validate_default=True)
     match: list[Literal["key", "phone", "email"]] = Field(default=["key"])
     country: Country = "US"
-    on_invalid: OnInvalid = "dead"
+    on_invalid: OnInvalid = "drop"
     on_conflict: OnConflict | None = None
     unknown_property: Literal["pause", "drop"] = "pause"
     defaults: Defaults = Field(default_factory=dict)

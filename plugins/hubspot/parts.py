@@ -33,7 +33,7 @@ class Parts(Generic[T]):
         return [item for part in self._waiting for item in part]
 
     def note(self, part: Sequence[T], *, accepted: bool, refused: bool) -> None:
-        """What became of a part."""
+        """What became of a part; `refused` where settings may be the cause."""
         self._accepted |= accepted
         self._refused += refused and len(part) == 1
 

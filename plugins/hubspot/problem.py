@@ -17,7 +17,7 @@ from relay.delivery.taxonomy import Action, Rule
 from relay.mask import mask_all, without
 from relay.outcome import Outcome
 
-from .errors import NO_ANSWER, NO_WORD, rule_of
+from .errors import NO_ANSWER, NO_WORD, OF_VALUES, rule_of
 
 LIST_BEGINS, LIST_ENDS = re.compile(r"\[\s*\{"), re.compile(r"\}\s*\]")
 NAMED_PROPERTY = re.compile(r"propertyName=([\w-]+)|[Pp]roperty \"([\w-]+)\"")
@@ -78,6 +78,8 @@ class Problem:
                 return relay.Retry(self.reason(values), self._wait(), status=status)
             case Action.PAUSE | Action.REFRESH:
                 return relay.Pause(self.reason(values), self._wait(), status=status)
+            case _ if self.rule in OF_VALUES:
+                return relay.Reject(self.reason(values))  # nothing that a pause could mend
             case _:
                 return relay.Reject(self.reason(values), status=status or 400)
 

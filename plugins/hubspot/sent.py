@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import relay
 from relay.outcome import NotDelivered, Outcome
@@ -21,6 +21,8 @@ class Sent:
     is_skipped: bool = False
     consent: Outcome | None = None
     """What became of its word of consent; None where it has none."""
+    notes: list[str] = field(default_factory=list)
+    """What was left out of its activity, or cut."""
 
     @property
     def contact(self) -> str | None:
@@ -39,6 +41,8 @@ class Sent:
         if isinstance(outcome, NotDelivered) and self.consent is not None:
             outcome = copy(outcome)  # others of the batch may have the same
             outcome.consent = True
+        if isinstance(outcome, relay.Delivered) and self.notes:
+            return replace(outcome, note="; ".join(filter(None, (outcome.note, *self.notes))))
         return outcome or relay.Retry("nothing was learned of it")
 
 

@@ -35,8 +35,8 @@ class Link:
         return [{"associationCategory": self.category, "associationTypeId": self.type_id}]
 
 
-Made = Callable[[relay.Event], Mapping[str, Any]]
-"""The properties of the activity. Raises EvaluationError."""
+Made = Callable[[relay.Event, list[str]], Mapping[str, Any]]
+"""The properties of the activity; the list gets what was left out. Raises EvaluationError."""
 
 
 class Records:
@@ -55,6 +55,7 @@ class Records:
         pairs = await _records(entries, self._made)
         await self._writer.write([record for _, record in pairs])
         for entry, record in pairs:
+            entry.notes += record.notes
             if not isinstance(record.outcome, Delivered):
                 entry.outcome = record.outcome
         await self._tie([(entry, record) for entry, record in pairs if entry.outcome is None])
@@ -95,6 +96,7 @@ class Communications:
             record.links = [{"to": {"id": entry.contact}, "types": self._link.types()}]
         await self._writer.write([record for _, record in pairs])
         for entry, record in pairs:
+            entry.notes += record.notes
             entry.outcome = record.outcome
 
 
@@ -104,7 +106,7 @@ async def _records(entries: Sequence[Entry], made: Made) -> list[tuple[Entry, Re
     for entry in entries:
         await slices.rest()
         try:
-            values = made(entry.delivery.event)
+            values = made(entry.delivery.event, entry.notes)
         except EvaluationError as error:
             entry.outcome = relay.Reject(f"activity: {error}")
         else:

@@ -98,7 +98,7 @@ class Writer:
         """What keeps the other parts from being sent."""
         ends = [record.outcome for record in part]
         accepted = any(isinstance(each, relay.Delivered) for each in ends)
-        refused = any(isinstance(each, relay.Reject) for each in ends)
+        refused = any(isinstance(each, relay.Reject) and each.status for each in ends)
         parts.note(part, accepted=accepted, refused=refused)
         if answer.problem and answer.problem.holds_all():
             return answer.problem.outcome()

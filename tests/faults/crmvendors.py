@@ -87,7 +87,9 @@ class Vendor:
         return {*self.whole, *self.rows, "slow", "revoked"}
 
     def options(self, url: str, **changes: Any) -> dict[str, Any]:
-        return {**self.plain_options(url), "activity": self.activity(), **changes}
+        """A record with a bad value is to be dead, so that its end can be foretold."""
+        dead = {"on_invalid": "dead"}
+        return {**self.plain_options(url), **dead, "activity": self.activity() | dead, **changes}
 
     def sink(
         self, url: str, settings: dict[str, Any] | None = None, **options: Any

@@ -5,8 +5,9 @@ import re
 import sys
 
 import pytest
-from hubspotsink import HubSpot, delivery, key, kinds, mobile, module, opened
+from hubspotsink import MAP, HubSpot, delivery, key, kinds, mobile, module, opened
 from stubs.hubspot import HubSpotStub
+from stubs.hubspot_schema import Field
 from stubs.receiver import Receiver, status
 from stubs.vendor import serving
 
@@ -173,7 +174,7 @@ async def test_what_was_written_before_the_connection_broke_is_not_written_twice
 async def test_one_bad_record_among_a_hundred_harms_no_other(stub):
     batch = [delivery(number) for number in range(100)]
     batch[41] = delivery(41, {"email": "no address"})
-    async with opened(stub.url) as sink:
+    async with opened(stub.url, on_invalid="dead") as sink:
         outcomes = await sink.send_batch(batch)
     assert kinds(outcomes).count("Delivered") == 99
     assert isinstance(outcomes[41], relay.Reject)
@@ -188,7 +189,7 @@ async def test_a_batch_refused_as_a_whole_is_searched_where_the_answer_points(st
     stub.multi_status, stub.error_codes = False, codes
     batch = [delivery(number) for number in range(100)]
     batch[41] = delivery(41, {"email": "no address"})
-    async with opened(stub.url) as sink:
+    async with opened(stub.url, on_invalid="dead") as sink:
         outcomes = await sink.send_batch(batch)
     assert kinds(outcomes).count("Delivered") == 99
     assert isinstance(outcomes[41], relay.Reject)
@@ -200,7 +201,7 @@ async def test_a_batch_refused_without_a_hint_is_halved_until_the_bad_record_is_
     stub.multi_status = False
     batch = [delivery(number) for number in range(100)]
     stub.fault_row("INVALID_DATE", id=key(41), count=50)
-    async with opened(stub.url) as sink:
+    async with opened(stub.url, on_invalid="dead") as sink:
         outcomes = await sink.send_batch(batch)
     assert kinds(outcomes).count("Delivered") == 99
     assert isinstance(outcomes[41], relay.Reject)
@@ -210,13 +211,30 @@ async def test_a_batch_refused_without_a_hint_is_halved_until_the_bad_record_is_
 
 async def test_where_each_record_is_refused_it_pauses_after_a_few_calls(stub):
     stub.multi_status = False
-    stub.fault_row("UNHEARD_OF", count=1000)
+    stub.fault_answer(400, "VALIDATION_ERROR", "something new", count=1000)
     batch = [delivery(number) for number in range(100)]
-    async with opened(stub.url) as sink:
+    async with opened(stub.url, on_invalid="dead") as sink:
         outcomes = await sink.send_batch(batch)
     assert kinds(outcomes) == ["Reject"] * 5 + ["Pause"] * 95
     assert "each record is refused" in outcomes[-1].reason
     assert len(stub.calls) <= 20
+
+
+@pytest.mark.parametrize("on_invalid", ["drop", "dead"])
+@pytest.mark.parametrize("multi_status", [True, False])
+async def test_what_people_type_pauses_nothing_however_many_do(stub, multi_status, on_invalid):
+    stub.multi_status = multi_status
+    stub.fields["contacts"]["lastname"] = Field(required=True)
+    columns = (*MAP, "lastname")
+    typed = [{"email": "no address"}, {"firstname": "https://x.example"}, {"lastname": ""}]
+    typed = [{"lastname": "Doe"} | typed[n % 3] for n in range(18)]
+    batch = [delivery(n, each) for n, each in enumerate(typed)]
+    async with opened(stub.url, columns=columns, on_invalid=on_invalid) as sink:
+        outcomes = await sink.send_batch(batch)
+    refused = [each for each in outcomes if isinstance(each, relay.Reject)]
+    assert len(refused) == (6 if on_invalid == "drop" else 18)
+    assert kinds(outcomes).count("Pause") == kinds(outcomes).count("Retry") == 0
+    assert {each.status for each in refused} == {None}, "five in a row pause where it has one"
 
 
 async def test_a_search_for_bad_records_ends_before_the_sinks_time_does(stub):
@@ -261,7 +279,7 @@ async def test_one_error_for_several_records_is_of_each(stub):
     stub.merge_errors = True
     bad = {"email": "no address"}
     batch = [delivery(1), delivery(2, bad), delivery(3, bad)]
-    async with opened(stub.url) as sink:
+    async with opened(stub.url, on_invalid="dead") as sink:
         assert kinds(await sink.send_batch(batch)) == ["Delivered", "Reject", "Reject"]
 
 

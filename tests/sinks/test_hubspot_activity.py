@@ -109,7 +109,7 @@ async def test_a_log_without_a_property_of_its_own_is_written_at_least_once(stub
 @pytest.mark.parametrize("name", ALL)
 async def test_where_the_contact_is_refused_no_activity_is_written(stub, name):
     sent = [delivery(1), delivery(2, {"email": "no address"})]
-    async with opened(stub.url, activity=ALL[name]) as sink:
+    async with opened(stub.url, activity=ALL[name], on_invalid="dead") as sink:
         assert kinds(await sink.send_batch(sent)) == ["Delivered", "Reject"]
     assert [contact for contact, _ in timeline(stub, name)] == ["501"]
 
@@ -159,14 +159,14 @@ async def test_one_bad_activity_harms_no_other(stub, name, multi_status):
     stub.multi_status = multi_status
     sent = batch(*range(10))
     stub.fault_row("INVALID_DATE", id="JOIN: text 3" if name == "log" else "text 3", count=20)
-    async with opened(stub.url, activity=ALL[name]) as sink:
+    async with opened(stub.url, activity=ALL[name] | {"on_invalid": "dead"}) as sink:
         outcomes = await sink.send_batch(sent)
     assert len(timeline(stub, name)) == 9
     assert kinds(outcomes) == ["Delivered"] * 3 + ["Reject"] + ["Delivered"] * 6
 
 
 async def test_a_bad_custom_event_harms_no_other(stub):
-    activity = {"event": {"name": "pe123_sms", "map": {"message": "{{ data.message }}"}}}
+    activity = EVENT | {"on_invalid": "dead"}
     sent = batch(*range(10))
     sent[3] = delivery(3, message="x" * 257)
     async with opened(stub.url, activity=activity) as sink:
@@ -179,9 +179,26 @@ async def test_a_bad_custom_event_harms_no_other(stub):
 @pytest.mark.parametrize(("on_invalid", "kept"), [("truncate", "x" * 256), ("drop", None)])
 async def test_a_long_text_in_a_custom_event_is_cut_or_left_out(stub, on_invalid, kept):
     async with opened(stub.url, activity=EVENT | {"on_invalid": on_invalid}) as sink:
-        outcomes = await sink.send_batch([delivery(1, message="x" * 257)])
-    assert kinds(outcomes) == ["Delivered"]
+        (outcome,) = await sink.send_batch([delivery(1, message="x" * 257)])
+    what = "without message: more than" if kept is None else "message cut to"
+    assert outcome == relay.Delivered("501", f"activity {what} 256 characters")
     assert stub.events[0]["properties"].get("message") == kept
+
+
+@pytest.mark.parametrize("name", ["object", "log"])
+async def test_a_bad_value_costs_the_value_of_an_activity(stub, name):
+    no_date = "{{ data.message | date('%d.%m.%Y', '%Y-%m-%d') }}"
+    wrong = {"occurred_at": "{{ data.message }}", "event_type": no_date}
+    activity = {
+        "object": {"object": OBJECT["object"] | {"map": MESSAGE | wrong}},
+        "log": LOG,
+    }[name]
+    stub.fields["communications"]["hs_communication_body"].length = 5
+    async with opened(stub.url, activity=activity) as sink:
+        (outcome,) = await sink.send_batch(batch(1))
+    assert outcome.note.startswith("activity without ")
+    assert "INVALID" in outcome.note
+    assert len(stub.associations) == 1
 
 
 async def test_a_custom_event_that_is_not_defined_is_told(stub):

@@ -80,6 +80,7 @@ ROWS = [
         said("Error creating CONTACT. Some required properties were not set."),
         Action.FIX,
     ),
+    ("READ_ONLY_VALUE", 400, coded("READ_ONLY_VALUE"), Action.FIX),
     ("INVALID_EMAIL", 400, coded("INVALID_EMAIL"), Action.FIX),
     ("Property values", 400, said(embedded("UNHEARD_OF", "zip")), Action.FIX),
     ("OBJECT_NOT_FOUND", None, said("resource not found", "OBJECT_NOT_FOUND"), Action.FIX),
@@ -113,7 +114,7 @@ def test_a_wrong_path_pauses(status):
 @pytest.mark.parametrize(
     "code",
     [
-        *sorted(errors.UNKNOWN | errors.MISSING | errors.INVALID),
+        *sorted(errors.UNKNOWN | errors.MISSING | errors.INVALID | errors.READ_ONLY),
     ],
 )
 @pytest.mark.parametrize("form", ["listed", "embedded"])

@@ -30,16 +30,36 @@ def contact(stub, number):
 
 
 @BOTH_ANSWERS
-async def test_drop_sends_the_record_once_more_without_what_was_refused(stub, multi_status):
+@pytest.mark.parametrize("options", [{}, {"on_invalid": "drop"}], ids=["by default", "drop"])
+async def test_drop_sends_the_record_once_more_without_what_was_refused(
+    stub, multi_status, options, caplog
+):
     stub.multi_status = multi_status
     batch = [delivery(1), delivery(2, BAD | {"sms_count": "many"}), delivery(3)]
-    async with opened(stub.url, on_invalid="drop") as sink:
-        assert kinds(await sink.send_batch(batch)) == ["Delivered"] * 3
+    async with opened(stub.url, **options) as sink:
+        outcomes = await sink.send_batch(batch)
+    assert kinds(outcomes) == ["Delivered"] * 3
+    said = "without email: INVALID_EMAIL; without sms_count: INVALID_INTEGER"
+    assert [each.note for each in outcomes] == [None, said, None]
+    assert f"{batch[1].id}: without email" in caplog.text
+    assert "no address" not in caplog.text + said
     kept = contact(stub, 2)
     assert kept["firstname"] == "Ann 2"
     assert "email" not in kept
     assert "sms_count" not in kept
     assert len(stub.calls) == (2 if multi_status else 4)
+
+
+@BOTH_ANSWERS
+async def test_values_that_hubspot_tells_of_one_after_the_other_are_all_left_out(
+    stub, multi_status
+):
+    stub.multi_status, stub.all_errors = multi_status, False
+    bad = BAD | {"sms_count": "many", "lifecyclestage": "fan"}
+    async with opened(stub.url) as sink:
+        (outcome,) = await sink.send_batch([delivery(1, bad)])
+    assert isinstance(outcome, relay.Delivered)
+    assert contact(stub, 1).keys().isdisjoint(bad)
 
 
 async def test_drop_sends_all_that_were_refused_in_one_request(stub):
@@ -50,7 +70,7 @@ async def test_drop_sends_all_that_were_refused_in_one_request(stub):
 
 
 async def test_what_is_refused_again_is_dead(stub):
-    stub.fault_row("INVALID_EMAIL", id=key(1), count=2)
+    stub.fault_row("INVALID_EMAIL", id=key(1), count=2, name="email")
     async with opened(stub.url, on_invalid="drop") as sink:
         (outcome,) = await sink.send_batch([delivery(1, {"email": "a@b.example"})])
     assert isinstance(outcome, relay.Reject)
@@ -67,17 +87,20 @@ async def test_truncate_cuts_what_is_too_long_and_leaves_out_what_is_wrong_other
     stub.fields["contacts"]["city"].length = 10
     batch = [delivery(1, {"message": "x" * 70_000}), delivery(2, BAD | {"city": "y" * 11})]
     async with opened(stub.url, on_invalid="truncate") as sink:
-        assert kinds(await sink.send_batch(batch)) == ["Delivered"] * 2
+        outcomes = await sink.send_batch(batch)
+    assert outcomes[0].note == "message cut to 65,536 characters"
+    assert outcomes[1].note == ("without email: INVALID_EMAIL; without city: INVALID_STRING_LENGTH")
     assert contact(stub, 1)["message"] == "x" * 65_536
     assert contact(stub, 2).keys().isdisjoint({"email", "city"})
 
 
 async def test_a_read_only_property_is_dropped_only_if_told(stub):
     record = {"createdate": "2026-01-01T00:00:00Z"}
-    async with opened(stub.url) as sink:
+    async with opened(stub.url, on_invalid="dead") as sink:
         (outcome,) = await sink.send_batch([delivery(1, record)])
         assert isinstance(outcome, relay.Reject)
         assert "READ_ONLY_VALUE createdate" in outcome.reason
+        assert outcome.status, "five in a row pause: the map alone can be the cause"
     async with opened(stub.url, on_invalid="drop") as sink:
         assert kinds(await sink.send_batch([delivery(1, record)])) == ["Delivered"]
 
@@ -116,7 +139,7 @@ async def test_a_whole_batch_with_an_unknown_and_a_bad_property_ends_well(stub):
     stub.multi_status = False
     batch = [delivery(number, {"nickname": "A"}) for number in range(20)]
     batch[7] = delivery(7, BAD | {"nickname": "A"})
-    async with opened(stub.url, unknown_property="drop") as sink:
+    async with opened(stub.url, unknown_property="drop", on_invalid="dead") as sink:
         outcomes = await sink.send_batch(batch)
     assert kinds(outcomes).count("Delivered") == 19
     assert isinstance(outcomes[7], relay.Reject)

@@ -182,7 +182,7 @@ async def test_a_property_that_is_made_meanwhile_ends_the_pause(tmp_path, stub, 
 
 
 async def test_a_bad_record_is_dead_and_comes_back_after_the_map_is_mended(tmp_path, stub):
-    settings = sink(stub, map=MAP | {"email": "{{ data.message }}"})
+    settings = sink(stub, map=MAP | {"email": "{{ data.message }}"}, on_invalid="dead")
     async with relaying(tmp_path, settings) as relay:
         await relay.backlog([])
         for number in range(10):
@@ -196,6 +196,25 @@ async def test_a_bad_record_is_dead_and_comes_back_after_the_map_is_mended(tmp_p
         await relay.command("dead", "replay", "--all", "--sink", "crm")
         await relay.reached(delivered=11, dead=0)
     assert len(stub.records("contacts")) == 11
+
+
+async def test_a_value_that_is_none_costs_the_value_and_is_said(tmp_path, stub):
+    """What a filter of the map refuses, and what HubSpot does, in the activity, too."""
+    birthday = "{{ data.message | date(['%m/%d/%Y', '%d.%m.%Y'], '%Y-%m-%d') }}"
+    names = MAP | {"sms_joined": birthday, "email": "{{ data.message }}"}
+    activity = {"event": {"name": "pe123_sms", "map": MESSAGE | {"reply": birthday}}}
+    async with relaying(tmp_path, sink(stub, map=names, activity=activity)) as relay:
+        await relay.send(1, "yesterday")
+        await relay.reached(delivered=1, dead=0)
+        (event,) = await relay.asked("events", "list")
+        found = await relay.asked("events", "show", event["id"])
+    (delivery,) = found["deliveries"]
+    no_date = "its value is not a date of the form '%m/%d/%Y' or '%d.%m.%Y'"
+    assert delivery["note"] == (
+        f"without sms_joined: {no_date}; without email: INVALID_EMAIL;"
+        f" activity without reply: {no_date}"
+    )
+    assert stub.events[0]["properties"] == {"message": "yesterday"}
 
 
 async def test_an_opt_out_is_the_last_word_whatever_comes_late(tmp_path, stub):

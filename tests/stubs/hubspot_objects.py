@@ -224,7 +224,8 @@ class Objects:
         problems = [problem(name, known.get(name), value) for name, value in given.items()]
         wrong = [each for each in problems if each]
         if wrong:
-            raise invalid(wrong, codes=self._account.error_codes)
+            told = wrong if self._account.all_errors else wrong[:1]
+            raise invalid(told, codes=self._account.error_codes)
 
     def _complete(
         self, kind: Kind, whole: dict[str, str], ask: Ask, given: dict[str, str] | None = None
