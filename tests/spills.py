@@ -61,15 +61,15 @@ class Sheltered:
 
 @asynccontextmanager
 async def sheltered(
-    folder, *, store=None, wrap=lambda store: store, sinks=("crm",), patience=PATIENCE
+    folder, *, store=None, wrap=lambda store: store, sinks=("crm",), timeout=PATIENCE
 ):
     """A shelter that has started. `wrap` puts something between it and the store."""
     opened = store or await SqliteStore.open(folder / "relay.db")
-    spill = await Spill.open(folder / "relay.db.spill", patience)
+    spill = await Spill.open(folder / "relay.db.spill", timeout)
     between = wrap(opened)
     reserve = Reserve(folder / "relay.db", spill.path, 0)
     intake = Intake(config(sinks=sinks), between, SystemClock())
-    shelter = Shelter(intake, spill, reserve, Soon(), patience)
+    shelter = Shelter(intake, spill, reserve, Soon(), timeout)
     await shelter.start()
     await shelter.join(intake, between)
     try:
@@ -126,9 +126,9 @@ class Disk:
 
 
 @asynccontextmanager
-async def with_a_spill(folder, *, patience=PATIENCE):
+async def with_a_spill(folder, *, timeout=PATIENCE):
     """A shelter whose store takes nothing for now, with two callbacks in the spill."""
-    async with sheltered(folder, patience=patience) as parts:
+    async with sheltered(folder, timeout=timeout) as parts:
         disk = parts.shelter._reserve = Disk()
         await until(parts.shelter.notices)
         sent = [await parts.send(number) for number in range(2)]

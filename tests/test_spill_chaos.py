@@ -75,7 +75,7 @@ class Chaos:
             made.append(Trouble(store, FULL if self.full else None))
             return made[0]
 
-        async with sheltered(folder, wrap=wrap, patience=BOUND) as parts:
+        async with sheltered(folder, wrap=wrap, timeout=BOUND) as parts:
             for _ in range(self._chance.randrange(STEPS)):
                 match self._chance.choice(["say"] * 8 + ["full", "away", "hang", "wait", "wait"]):
                     case "say":

@@ -13,8 +13,9 @@ from relay.fallback.shelter import Shelter
 from relay.fallback.spill import Spill
 from relay.fallback.spillfile import SpillFile
 from relay.fallback.spillline import Spilled, encode
-from relay.jobs import Job, JobRefused
+from relay.jobs import JobRefused
 from relay.store import StoreFull
+from relay.traces import Traces
 
 START = 1_800_000_000_000_000
 CONTACT = "+12125550001"
@@ -201,13 +202,8 @@ async def test_erasing_does_not_say_that_nothing_is_in_it(tmp_path):
     harm = Harm(tmp_path)
     async with sheltered(tmp_path) as parts:
         erasure = Erasure(parts.store, None, None, None, parts.shelter.erase)
-
-        async def nothing(*_):
-            pass
-
-        erasure._halt = erasure._erase_from_sinks = nothing
         with pytest.raises(JobRefused, match="the spill cannot be read"):
-            await erasure.erase(CONTACT, Job())
+            await erasure._erase_from_spill(Traces(CONTACT))
         harm.mend()
         assert (
             await parts.shelter.erase(lambda found: None if b"2125550001" in found.query else found)

@@ -19,7 +19,7 @@ from spills import (
     with_a_spill,
 )
 
-from relay.fallback.patience import Patience
+from relay.fallback.sharedtimeout import SharedTimeout
 from relay.fallback.shelter import Shelter
 from relay.fallback.spill import Spill
 from relay.fallback.spillline import Spilled
@@ -34,7 +34,7 @@ AT_ONCE = 0.25
 @asynccontextmanager
 async def hanging(folder, error=None):
     """A shelter whose store hangs, until the test ends that or itself."""
-    async with sheltered(folder, patience=BOUND) as parts:
+    async with sheltered(folder, timeout=BOUND) as parts:
         hang = Hang(parts, error)
         try:
             yield parts, hang
@@ -65,7 +65,7 @@ async def test_only_the_first_callback_waits_and_only_for_so_long(tmp_path):
 
 async def test_without_the_bound_they_wait_for_as_long_as_it_hangs(tmp_path):
     """The control."""
-    async with sheltered(tmp_path, patience=PATIENCE) as parts:
+    async with sheltered(tmp_path, timeout=PATIENCE) as parts:
         hang = Hang(parts)
         sent = asyncio.create_task(parts.send(1))
         await asyncio.sleep(3 * BOUND)
@@ -129,7 +129,7 @@ async def test_a_message_whose_commit_fails_in_the_end_is_not_taken_for_a_repeat
 
 
 async def test_where_the_hanging_commit_breaks_the_store_the_spill_has_them(tmp_path):
-    async with sheltered(tmp_path, patience=BOUND) as parts:
+    async with sheltered(tmp_path, timeout=BOUND) as parts:
         hang = Hang(parts, apsw.IOError("disk I/O error"))
         sent = [await parts.send(number, smsid=f"m{number}") for number in range(3)]
         hang.end()
@@ -164,7 +164,7 @@ async def test_a_batch_that_is_refused_late_is_not_stored_a_second_time(tmp_path
 
 async def test_a_store_that_hangs_while_the_last_of_the_spill_comes_home(tmp_path):
     """New callbacks wait for that last part, but not for the disk."""
-    async with with_a_spill(tmp_path, patience=BOUND) as (parts, sent, disk):
+    async with with_a_spill(tmp_path, timeout=BOUND) as (parts, sent, disk):
         hangs = []
 
         async def bring_last(importer):
@@ -250,7 +250,7 @@ async def test_while_it_hangs_the_spill_remembers_no_more_than_the_first(tmp_pat
 async def test_a_spill_that_hangs_while_it_is_read_does_not_hold_up_the_store(
     tmp_path, monkeypatch
 ):
-    async with with_a_spill(tmp_path, patience=BOUND) as (parts, sent, disk):
+    async with with_a_spill(tmp_path, timeout=BOUND) as (parts, sent, disk):
         ended, real = threading.Event(), os.pread
 
         def hangs(*arguments):
@@ -317,11 +317,11 @@ async def test_a_spill_that_hangs_while_it_is_opened_counts_as_there(tmp_path, m
 
 
 async def test_what_comes_behind_the_first_ends_with_it():
-    patience, ended = Patience(BOUND), []
+    shared, ended = SharedTimeout(BOUND), []
 
     async def waits(number):
         with pytest.raises(StoreStalled):
-            async with patience.bounded():
+            async with shared.bounded():
                 await asyncio.Event().wait()
         ended.append((number, time.monotonic()))
 
@@ -334,24 +334,24 @@ async def test_what_comes_behind_the_first_ends_with_it():
 
 
 async def test_what_is_done_in_time_is_left_alone():
-    patience = Patience(BOUND)
+    shared = SharedTimeout(BOUND)
     for _ in range(10):
-        async with patience.bounded():
+        async with shared.bounded():
             await asyncio.sleep(BOUND / 5)
     with pytest.raises(TimeoutError, match="its own"):
-        async with patience.bounded():
+        async with shared.bounded():
             raise TimeoutError("its own")
 
 
 async def test_where_the_process_stood_still_the_disk_is_not_to_blame():
-    patience = Patience(BOUND)
+    shared = SharedTimeout(BOUND)
     loop, answer = asyncio.get_running_loop(), asyncio.Event()
 
     def answers():
         time.sleep(3 * BOUND)
         loop.call_soon_threadsafe(answer.set)
 
-    async with patience.bounded():
+    async with shared.bounded():
         thread = asyncio.create_task(asyncio.to_thread(answers))
         await asyncio.sleep(0)
         time.sleep(3 * BOUND)

@@ -20,8 +20,8 @@ from relay.callbacks.intake import Intake, new_id
 from relay.clock import Clock
 from relay.configuration.config import Config
 from relay.fallback.importer import Importer
-from relay.fallback.patience import PATIENCE, Patience
 from relay.fallback.reserve import Reserve
+from relay.fallback.sharedtimeout import DISK_TIMEOUT, SharedTimeout
 from relay.fallback.spill import Spill
 from relay.fallback.spillfile import Kept
 from relay.fallback.spillline import Spilled
@@ -49,7 +49,7 @@ log = logging.getLogger("relay.shelter")
 class Shelter:
     """What the ingress hands its callbacks to. Until there is a store, all go to the spill.
 
-    The store is waited for for so many seconds (`patience`).
+    The store is waited for for so many seconds (`disk_timeout`).
     """
 
     def __init__(
@@ -58,14 +58,14 @@ class Shelter:
         spill: Spill,
         reserve: Reserve,
         clock: Clock,
-        patience: float = PATIENCE,
+        disk_timeout: float = DISK_TIMEOUT,
     ) -> None:
         self._intake = intake
         self._store: Store | None = None
         self._spill = spill
         self._reserve = reserve
         self._clock = clock
-        self._patience = Patience(patience)
+        self._timeout = SharedTimeout(disk_timeout)
         self._trouble = "there is no store"
         self._refusal = ""
         self._unauthorized: Counter[str] = Counter()
@@ -113,11 +113,11 @@ class Shelter:
     async def _join_without_spill(self) -> None:
         self._turned.clear()
         try:
-            async with self._patience.bounded():
+            async with self._timeout.bounded():
                 await self._spill.find()
             self._unreadable = ""
         except OSError as error:
-            async with self._patience.bounded():
+            async with self._timeout.bounded():
                 await self._pass_by(str(error))
         finally:
             self._turned.set()
@@ -180,7 +180,7 @@ class Shelter:
         """
         event = self._intake.event(callback)
         try:
-            async with self._patience.bounded():
+            async with self._timeout.bounded():
                 if self._direct or await self._goes_to_store():
                     assert self._store is not None
                     return await self._store.add(await self._intake.arrival(callback, event))
@@ -193,7 +193,7 @@ class Shelter:
         """Keep what became no event; return its id. Raises StoreError."""
         quarantine_id = new_id()
         try:
-            async with self._patience.bounded():
+            async with self._timeout.bounded():
                 if self._direct or await self._goes_to_store():
                     assert self._store is not None
                     return await self._store.quarantine(callback, status, reason, quarantine_id)
@@ -353,7 +353,7 @@ class Shelter:
         if not self._direct:
             self._turned.clear()
         try:
-            async with self._patience.bounded():
+            async with self._timeout.bounded():
                 while self._spill.unread:
                     await self._spill.written()
                     number += await self._bring(importer)

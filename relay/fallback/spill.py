@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Self, TypeVar, TypeVarTuple
 
-from relay.fallback.patience import PATIENCE
+from relay.fallback.sharedtimeout import DISK_TIMEOUT
 from relay.fallback.spillfile import Chunk, Kept, SpillFile
 from relay.fallback.spillline import Spilled, encode
 from relay.store import StoreLocked
@@ -30,12 +30,12 @@ Ts = TypeVarTuple("Ts")
 class Spill:
     """One file, read from its start while it grows at its end. Made by `open`.
 
-    Its disk is waited for for so many seconds (`patience`).
+    Its disk is waited for for so many seconds (`disk_timeout`).
     """
 
-    def __init__(self, path: Path, patience: float) -> None:
+    def __init__(self, path: Path, disk_timeout: float) -> None:
         self._file = SpillFile(path)
-        self._patience = patience
+        self._timeout = disk_timeout
         self._thread = ThreadPoolExecutor(1, "spill")
         self._loop = asyncio.get_running_loop()
         self._waiting: list[tuple[bytes, asyncio.Future[None]]] = []
@@ -47,12 +47,12 @@ class Spill:
         """Why it cannot be opened; empty where it can, or is not there."""
 
     @classmethod
-    async def open(cls, path: Path, patience: float = PATIENCE) -> Self:
+    async def open(cls, path: Path, disk_timeout: float = DISK_TIMEOUT) -> Self:
         """Own what is there already. Raises StoreLocked where another process has it.
 
         One that cannot be opened counts as one that is there: `find` tries it again.
         """
-        spill = cls(path, patience)
+        spill = cls(path, disk_timeout)
         try:
             await spill._open()
         except OSError as error:  # the store may be well
@@ -75,7 +75,7 @@ class Spill:
 
     async def _open(self) -> None:
         try:
-            torn = await _in_time(self._run(self._file.open), max(OPENS_WITHIN, self._patience))
+            torn = await _in_time(self._run(self._file.open), max(OPENS_WITHIN, self._timeout))
         except OSError as error:
             self.trouble = str(error)
             raise
@@ -175,7 +175,7 @@ class Spill:
     async def close(self) -> None:
         """Finish what was handed over, and close the file."""
         with contextlib.suppress(OSError):
-            await _in_time(self._finish(), max(OPENS_WITHIN, self._patience))
+            await _in_time(self._finish(), max(OPENS_WITHIN, self._timeout))
         self._thread.shutdown(wait=False)
 
     async def _finish(self) -> None:
@@ -185,7 +185,7 @@ class Spill:
         await self._run(self._file.close)
 
     def _in_time(self, result: Awaitable[T]) -> Coroutine[Any, Any, T]:
-        return _in_time(result, self._patience)
+        return _in_time(result, self._timeout)
 
     def _run(self, work: Callable[[*Ts], T], *arguments: *Ts) -> asyncio.Future[T]:
         return self._loop.run_in_executor(self._thread, work, *arguments)

@@ -1,4 +1,4 @@
-"""Patience: how long a disk is waited for.
+"""A timeout that all who wait for the store share.
 
 One write that hangs holds up all that come after it. They end together and in their order: each
 on its own would be passed by callbacks that come later and go elsewhere at once.
@@ -9,13 +9,13 @@ from types import TracebackType
 
 from relay.store import StoreStalled
 
-PATIENCE = 2.5
+DISK_TIMEOUT = 2.5
 """Seconds that a callback waits for the store, and then for the spill."""
 LATE = 0.5
 """Seconds by which a timer comes late where the whole process stood still, not the disk."""
 
 
-class Patience:
+class SharedTimeout:
     """Ends what waits for the store, once the first of it has waited for `limit` seconds."""
 
     def __init__(self, limit: float) -> None:
@@ -61,15 +61,15 @@ class Patience:
 class Bounded:
     """A block that waits for the store. A class, as there is one for each callback."""
 
-    __slots__ = ("_patience", "_timeout")
+    __slots__ = ("_shared", "_timeout")
 
-    def __init__(self, patience: Patience) -> None:
-        self._patience = patience
+    def __init__(self, shared: SharedTimeout) -> None:
+        self._shared = shared
         self._timeout = asyncio.timeout(None)
 
     async def __aenter__(self) -> None:
         await self._timeout.__aenter__()
-        self._patience.add(self._timeout)
+        self._shared.add(self._timeout)
 
     async def __aexit__(
         self,
@@ -77,9 +77,9 @@ class Bounded:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._patience.remove(self._timeout)
+        self._shared.remove(self._timeout)
         try:
             await self._timeout.__aexit__(kind, error, traceback)
         except TimeoutError:
-            limit = self._patience.limit
+            limit = self._shared.limit
             raise StoreStalled(f"the store has not answered for {limit:g} s") from None
