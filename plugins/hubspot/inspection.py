@@ -11,6 +11,7 @@ from relay.crm import Word
 from relay.nearest import nearest
 from relay.outcome import NotDelivered
 
+from .errors import GONE
 from .options import COMMUNICATIONS, CustomEvent, CustomObject, Options
 from .problem import Problem
 from .record import text
@@ -223,7 +224,7 @@ def undefined(event: CustomEvent) -> str:
 
 
 def _is_undefined(answer: Answer) -> bool:
-    return answer.problem is not None and answer.problem.status == 404
+    return answer.problem is not None and answer.problem.code in GONE
 
 
 def is_read_only(known: Mapping[str, Any]) -> bool:

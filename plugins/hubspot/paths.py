@@ -29,14 +29,11 @@ class Paths:
 
     def events(self) -> str:
         """Where custom events are sent."""
-        return (
-            "/events/v3/send/batch" if self._legacy else f"/events/custom/{self.version}/send/batch"
-        )
+        return f"/events/{self.version}/send/batch"
 
     def definition(self, name: str) -> str:
         """What a custom event is defined as."""
-        head = "/events/v3" if self._legacy else f"/events/custom/{self.version}"
-        return f"{head}/event-definitions/{name}"
+        return f"/events/{self.version}/event-definitions/{name}"
 
     def token(self) -> str:
         return "/oauth/v1/token" if self._legacy else f"/oauth/{self.version}/token"

@@ -49,8 +49,8 @@ SCHEMAS = {
     "/crm-object-schemas/2026-09/schemas": DATED,
     "/crm/v3/schemas": "v3",
 }
-# The guide says /events/custom/…, the specification /events/…; both are served.
-EVENTS = {"/events/custom/2026-09": DATED, "/events/2026-09": DATED, "/events/v3": "v3"}
+# As the specifications have them; a guide says /events/custom/…, which none of them does.
+EVENTS = {"/events/2026-09": DATED, "/events/v3": "v3"}
 DEFINITIONS = {**EVENTS, "/events/v3/2026-09": DATED}
 
 Handler = Callable[[Ask], tuple[int, Any]]

@@ -324,7 +324,7 @@ async def test_a_revoked_token_is_dead(api, stub):
         ("POST", "/crm/objects/2026-09/2-123/batch/upsert", "crm.objects.custom.write"),
         ("POST", "/crm/properties/2026-09/contacts", "crm.schemas.contacts.write"),
         ("POST", "/crm/properties/2026-09/2-123", "crm.schemas.custom.write"),
-        ("POST", "/events/custom/2026-09/send", "analytics.behavioral_events.send"),
+        ("POST", "/events/2026-09/send", "analytics.behavioral_events.send"),
         ("GET", "/crm-object-schemas/2026-09/schemas", "crm.schemas.custom.read"),
     ],
 )
@@ -948,7 +948,7 @@ async def test_a_custom_object_keeps_one_record_for_each_event(api, stub):
 
 # Custom events.
 
-SEND = "/events/custom/2026-09/send"
+SEND = "/events/2026-09/send"
 
 
 def occurrence(who: str, **changed) -> dict:
