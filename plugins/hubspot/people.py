@@ -5,6 +5,7 @@ search (which lags behind by some moments, so nobody is told twice from it), and
 address. Whoever is found without a key gets it with the write that follows.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 
 from relay.mask import mask
@@ -17,6 +18,8 @@ from .options import Options
 from .record import Record, keep_filled, value
 from .search import PhoneSearch, Result
 from .writer import Writer, blocked, end
+
+ADDRESS = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s.]+")
 
 
 class People:
@@ -126,14 +129,17 @@ class People:
     # by e-mail address
 
     async def _by_email(self, records: Sequence[Record]) -> None:
+        """What people typed as theirs may be none, and keeps nobody from being written."""
         asked = {record.properties.get(EMAIL, "").strip().lower(): record for record in records}
-        asked.pop("", None)
+        asked = {email: record for email, record in asked.items() if ADDRESS.fullmatch(email)}
         if not asked:
             return
         found, problem = await self._writer.read(list(asked), [*self._wanted, EMAIL], EMAIL)
-        if problem:
+        if problem and problem.holds_all():
             end(asked.values(), blocked(problem))
             return
+        if problem:
+            self._log.warning("people were not looked for by e-mail: %s", problem.reason(asked))
         for result in found:
             record = asked.pop(value(result, EMAIL).lower(), None)
             if record and not value(result, self._options.id_property):

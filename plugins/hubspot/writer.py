@@ -232,13 +232,17 @@ def blocked(problem: Problem) -> relay.Retry | Pause:
 
 
 def _unread(answer: Answer, expected: int) -> Problem | None:
-    """What keeps an answer from telling of each that it is there, or that it is not."""
-    absent = 0
+    """What keeps an answer from telling of each that it is there, or that it is not.
+
+    An error that names none of those that are not there speaks of all that are not listed.
+    """
+    absent, unnamed = 0, False
     for problem in answer.errors():
         if problem.code not in GONE:
             return problem
         absent += len(problem.named)
-    enough = len(answer.list("results")) + absent >= expected
+        unnamed |= not problem.named
+    enough = unnamed or len(answer.list("results")) + absent >= expected
     return None if enough else problems.no_word()
 
 

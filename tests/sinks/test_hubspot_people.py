@@ -1,5 +1,7 @@
 """Whom the hubspot sink finds in HubSpot, and how many calls it takes."""
 
+import asyncio
+
 import pytest
 from hubspotsink import delivery, key, kinds, mobile, module, opened
 from stubs.hubspot import HubSpotStub
@@ -129,6 +131,37 @@ async def test_a_person_is_found_by_address(stub):
         assert await sink.send_batch([sent]) == [relay.Delivered(old)]
     assert calls(stub) == ["batch/read", "search", "batch/read", "batch/update"]
     assert keys(stub) == {old: key(1)}
+
+
+async def test_those_that_a_read_does_not_name_are_not_there(stub):
+    stub.names_missing = False
+    stub.seed("contacts", {"sms_key": key(1)})
+    old = stub.seed("contacts", {"phone": mobile(2)})
+    async with opened(stub.url, match=ALL) as sink:
+        outcomes = await sink.send_batch([delivery(1), delivery(2), delivery(3)])
+    assert kinds(outcomes) == ["Delivered"] * 3
+    assert outcomes[1].reference == old
+    assert sorted(keys(stub).values()) == [key(1), key(2), key(3)]
+
+
+@pytest.mark.parametrize("typed", ["no address", "a@b", "a b@c.example", "x@-.."])
+async def test_what_is_no_address_keeps_nobody_from_being_looked_for(stub, typed):
+    old = stub.seed("contacts", {"email": "ann@home.example"})
+    sent = [delivery(1, {"email": "ann@home.example"}), delivery(2, {"email": typed})]
+    async with opened(stub.url, match=["key", "email"]) as sink:
+        outcomes = await sink.send_batch(sent)
+    assert kinds(outcomes) == ["Delivered"] * 2
+    assert outcomes[0].reference == old
+
+
+async def test_a_read_by_address_that_is_refused_keeps_nobody_away(stub, caplog):
+    stub.fault_answer(400, "VALIDATION_ERROR", "Invalid email a@b.example", on="batch/read")
+    async with opened(stub.url, match=["key", "email"]) as sink:
+        sink._people._by_key = lambda records: asyncio.sleep(0, records)
+        outcomes = await sink.send_batch([delivery(1, {"email": "a@b.example"}), delivery(2)])
+    assert kinds(outcomes) == ["Delivered"] * 2
+    assert "not looked for by e-mail" in caplog.text
+    assert "a@b.example" not in caplog.text
 
 
 async def test_a_key_that_comes_into_the_world_meanwhile_is_used(stub):

@@ -26,6 +26,7 @@ class Account:
     `multi_status`: False, and no 207 comes, as the 2026-09 specification has it.
     `merge_errors`: rows with the same error share an entry. `error_codes`: False, and
     `errors[].code` is absent. `all_errors`: False, and of several bad values one is told.
+    `names_missing`: False, and a batch read does not say whom it has not found.
     `echo_traces`: False, and results do not say their trace id.
     `row_chance` is asked for the code of a row's failure, None for none.
     `rotate`: a refresh token works once. `lost`: custom events that got 204 and were not kept, by
@@ -47,7 +48,7 @@ class Account:
         self.latency = self.search_lag = 0.0
         self.multi_status = self.error_codes = self.echo_traces = self.rotate = True
         self.merge_errors = False
-        self.all_errors = True
+        self.all_errors = self.names_missing = True
         self.row_chance: RowChance = lambda _row: None
         self.shelves = {kind.name: Shelf() for kind in KINDS}
         self.events: list[dict[str, Any]] = []

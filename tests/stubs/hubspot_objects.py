@@ -21,7 +21,7 @@ from stubs.hubspot_errors import (
 )
 from stubs.hubspot_links import Links
 from stubs.hubspot_rows import Planned, Rows
-from stubs.hubspot_schema import Field, Kind, problem, stored
+from stubs.hubspot_schema import MAIL, Field, Kind, problem, stored
 from stubs.hubspot_search import found
 from stubs.hubspot_shelf import Record, iso
 
@@ -71,6 +71,8 @@ class Objects:
         fits(ask.body, {"inputs"}, {"properties", "propertiesWithHistory", "idProperty"})
         name = ask.body.get("idProperty", OWN)
         self._unique(kind, name, own=True)
+        if name == "email" and not all(MAIL.fullmatch(id_.strip()) for id_ in ids):
+            raise Refusal(400, "VALIDATION_ERROR", "Invalid email address")
         records = {id_: self._account.shelves[kind.name].find(name, id_) for id_ in ids}
         wanted = _wanted(ask)
         results = [self._shown(kind, record, wanted) for record in records.values() if record]
@@ -81,7 +83,8 @@ class Objects:
             f"Could not get some {kind.noun} objects, they may be deleted or not exist. "
             "Check that ids are valid."
         )
-        refusal = Refusal(404, "OBJECT_NOT_FOUND", text, {"ids": absent})
+        named = {"ids": absent} if self._account.names_missing else {}
+        refusal = Refusal(404, "OBJECT_NOT_FOUND", text, named)
         return 207, self._account.batch(results, [refusal.row([])])
 
     def create(self, ask: Ask) -> Answer:
