@@ -2,13 +2,18 @@
 
 from typing import Annotated, Any, Self
 
+import orjson
 import pydantic
 
 from relay.callbacks.consent import OPT_OUT
 from relay.event import Event
+from relay.outcome import Retry
 from relay.sink import Options
 from relay.templates.expressions import Condition
 
+MOST_VALUES = 250_000
+"""Separators in one answer. The description of a large CRM object has a fifth of that."""
+SEPARATORS = (b",", b"[", b"{")
 FIELD = r"^[A-Za-z][A-Za-z0-9_-]*$"
 
 Value = str | bool | int | float | None
@@ -58,3 +63,34 @@ class Consent(Options):
         if not self.words():
             raise ValueError("should name a field, as in field: SMS_Opt_Out__c")
         return self
+
+
+def read_json(content: bytes) -> Any:
+    """What an answer says. Raises ValueError where it is no JSON, or has too many values.
+
+    Eight MiB of `[],` would take half a second of the event loop, and 200 MiB.
+    """
+    if len(content) > MOST_VALUES and sum(map(content.count, SEPARATORS)) > MOST_VALUES:
+        raise ValueError("it has too many values")
+    return orjson.loads(content)
+
+
+class Pages:
+    """Counts the pages of one list, which may be `most`."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._count = 1
+        self._mark: str | None = None
+
+    def turn(self, mark: str, results: int) -> None:
+        """A page brought so many results, and the next one is to be asked for by `mark`.
+
+        Raises Retry where that would never end.
+        """
+        if not results or mark == self._mark:
+            raise Retry("a page of its list brings nothing, and names another as the next")
+        self._mark = mark
+        self._count += 1
+        if self._count > self._most:
+            raise Retry(f"its list has more than {self._most:,} pages")

@@ -8,10 +8,11 @@ import pytest
 import yaml
 from certificates import certify
 
+from relay import crm
 from relay.alerts import mail
 from relay.configuration import config
 from relay.configuration.settings import Settings, SourceConfig
-from relay.delivery import answerjson, chunkedbody, http, responsehead, responses
+from relay.delivery import chunkedbody, http, responsehead, responses
 from relay.units import Rate
 from relay.web import guests, protocol
 from relay.web.door import STRANGERS
@@ -58,7 +59,7 @@ def test_the_limits_are_those():
         "1,000 at once, 250",
         "1,000 in a minute",
         "64 MiB of",
-        f"{answerjson.MOST_VALUES:,} values in a CRM's JSON",
+        f"{crm.MOST_VALUES:,} values in a CRM's JSON",
         f"{mail.MOST_LINES} lines in a mail server's reply",
         "8 interim answers (1xx), 64 KiB or 256 headers",
         "a body of 8 MiB, unpacked; more than 4,096 chunks of less than 32 bytes",

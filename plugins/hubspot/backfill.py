@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from relay.callbacks.phone import country, e164
-from relay.delivery.pages import Pages
+from relay.crm import Pages
 from relay.event import Event
 from relay.outcome import Delivered, Retry
 from relay.sink import Progress

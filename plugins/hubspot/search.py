@@ -8,8 +8,8 @@ import orjson
 
 from relay.callbacks.phone import e164
 from relay.clock import SystemClock
+from relay.crm import Pages
 from relay.delivery.limiter import Limiter
-from relay.delivery.pages import Pages
 from relay.templates.helpers import national
 from relay.units import Rate
 

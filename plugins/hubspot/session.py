@@ -9,8 +9,8 @@ import orjson
 
 import relay
 from relay.clock import Clock, SystemClock
+from relay.crm import read_json
 from relay.delivery import retryafter
-from relay.delivery.answerjson import read_json
 from relay.delivery.classify import outcome_of
 from relay.delivery.limiter import stopwatch
 from relay.delivery.taxonomy import Action

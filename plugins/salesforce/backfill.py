@@ -6,7 +6,7 @@ from itertools import islice
 
 import relay
 from relay.callbacks.phone import country, e164
-from relay.delivery.pages import Pages
+from relay.crm import Pages
 from relay.quota import Quota
 from relay.sink import Progress
 

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 
 import relay
-from relay.delivery import answerjson
+from relay import crm
 from relay.delivery.taxonomy import Action, Rule, find
 from relay.mask import MOST_VALUES, mask_all, without
 from relay.outcome import Outcome
@@ -90,7 +90,7 @@ def refusal(entry: Mapping[str, Any], status: int | None = None) -> Refusal:
 def read_json(response: httpx.Response) -> Any:
     """The answer's JSON; None where it is none, such as a proxy's page."""
     try:
-        return answerjson.read_json(response.content)
+        return crm.read_json(response.content)
     except ValueError:
         return None
 

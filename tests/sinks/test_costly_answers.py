@@ -9,7 +9,7 @@ import pytest
 import salesforcesink
 
 import relay
-from relay.delivery import answerjson
+from relay import crm
 
 SIZE = 8 * 1024 * 1024
 MOST = 0.2
@@ -26,7 +26,7 @@ BODIES = {
     "errors": filled(b'{"errorCode":"X","message":"y"}'),
     "long errors": filled(b'{"errorCode":"X","message":"%b"}' % (b"y " * 9000)),
     "as many errors as are read": b"["
-    + b",".join([b'{"code":"X","message":"y"}'] * (answerjson.MOST_VALUES // 3 - 10))
+    + b",".join([b'{"code":"X","message":"y"}'] * (crm.MOST_VALUES // 3 - 10))
     + b"]",
     "names": b'[{"errorCode":"X","fields":%b,"context":{"ids":%b}}]'
     % (2 * (b"[" + b",".join([b'"name"'] * 100_000) + b"]",)),
@@ -58,12 +58,12 @@ def test_a_large_refusal_costs_little(read, body):
 
 
 def test_json_of_too_many_values_is_none():
-    most = b"[" + b",".join([b"[]"] * (answerjson.MOST_VALUES // 2 - 1)) + b"]"
-    assert len(answerjson.read_json(most)) == answerjson.MOST_VALUES // 2 - 1
+    most = b"[" + b",".join([b"[]"] * (crm.MOST_VALUES // 2 - 1)) + b"]"
+    assert len(crm.read_json(most)) == crm.MOST_VALUES // 2 - 1
     with pytest.raises(ValueError, match="too many values"):
-        answerjson.read_json(b"[" + most + b",[]" * 10 + b"]")
+        crm.read_json(b"[" + most + b",[]" * 10 + b"]")
 
 
 def test_a_long_text_with_commas_is_read():
     text = b'{"a":"' + b"x, " * 200_000 + b'"}'
-    assert answerjson.read_json(text)["a"].startswith("x, ")
+    assert crm.read_json(text)["a"].startswith("x, ")

@@ -14,8 +14,8 @@ from stubs.vendor import serving
 
 import relay
 from relay.clock import SystemClock
+from relay.crm import Pages
 from relay.delivery.limiter import Limiter
-from relay.delivery.pages import Pages
 from relay.units import Rate
 
 NEXT = "/services/data/v66.0/query/01g-2000"
