@@ -113,12 +113,14 @@ class Claimed:
     """`more`: a further claim may find deliveries at once. `urgent`: urgent ones were left out.
 
     `due`: where there are no more, when the next one is due (microseconds); None without any.
+    `cut`: it is full by the size of its events, not by their number.
     """
 
     claims: list[Claim]
     more: bool
     urgent: bool = False
     due: int | None = None
+    cut: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,9 @@
 """Delivery: real store, a sink that is told what to do, a clock that is moved by hand."""
 
 import asyncio
+import gc
 import logging
+import weakref
 
 import pytest
 from arrivals import arrival, mobile
@@ -874,3 +876,28 @@ async def test_after_a_crash_too_only_opt_outs_go_once_the_quota_is_short(path, 
         assert opt_out in sink.ids
         assert await counts(store) == (3, 2, 0)
     await store.close()
+
+
+class Body:
+    """What a sink sends, as long as anything holds it."""
+
+
+async def test_a_failed_attempt_leaves_nothing_to_the_garbage_collector(store, clock):
+    """It counts objects, not bytes: it would find a hundred large bodies far too late."""
+    sent = []
+
+    def answer(_):
+        body = Body()
+        sent.append(weakref.ref(body))
+        cause = OSError("no route")
+        raise RuntimeError("not sent") from cause
+
+    gc.collect()
+    gc.disable()
+    try:
+        async with running(store, clock, ScriptedSink(answer)):
+            await add(store, arrival(), arrival())
+            await eventually(lambda: len(sent) == 2)
+            await eventually(lambda: not any(body() for body in sent))
+    finally:
+        gc.enable()

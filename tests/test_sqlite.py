@@ -803,3 +803,27 @@ async def test_what_another_program_locks_for_long_is_tried_again_later(store, p
 async def test_what_cannot_be_read_is_an_error_of_the_store(store):
     with pytest.raises(StoreError, match="cannot be read"):
         await store._read(lambda connection: connection.execute("SELECT nothing"))
+
+
+async def test_a_claim_is_no_larger_than_fits_the_memory(store):
+    """Two hundred of the largest events would be half a gigabyte."""
+    third = "x" * (claims.LARGEST_CLAIM * 2 // 5)
+    stored = [await store.add(arrival(message=third)) for _ in range(5)]
+    found = [await store.claim("crm", 10) for _ in range(3)]
+    assert [[each.event.id for each in claimed.claims] for claimed in found] == [
+        [each.id for each in stored[:2]],
+        [each.id for each in stored[2:4]],
+        [each.id for each in stored[4:]],
+    ]
+    assert [(claimed.cut, claimed.more) for claimed in found] == [(True, True)] * 2 + [
+        (False, False)
+    ]
+
+
+async def test_an_event_larger_than_a_claim_comes_alone(store):
+    small, large = arrival(), arrival(message="x" * claims.LARGEST_CLAIM)
+    for each in (large, small):
+        await store.add(each)
+    for each in (large, small):
+        (claim,) = (await store.claim("crm", 10)).claims
+        assert claim.event.id == each.event.id

@@ -21,6 +21,8 @@ from relay.templates.expressions import EvaluationError
 
 STREAK = 5
 """So many contacts refused in a row for one cause point to a mistake in the configuration."""
+MOST_CAUSES = 50
+"""Errors, each with a cause, that are gone through: a plugin may make any number of them."""
 ABANDON_AFTER = 1.0
 """Seconds in which a send has to end once it is cancelled."""
 SHORTEST_LOOK = 0.01
@@ -176,7 +178,9 @@ class Dispatch:
         except TimeoutError:
             return Retry(f"no end within {self._config.timeout:g} s")
         except Exception as error:  # noqa: BLE001  whatever a plugin raises is an outcome
-            return outcome_of(error, self._clock.now())
+            outcome = outcome_of(error, self._clock.now())
+            _forget_frames(error)
+            return outcome
         return outcomes
 
     async def _answer(self, deliveries: Sequence[Delivery]) -> list[Outcome] | Outcome:
@@ -196,6 +200,20 @@ class Dispatch:
             else Retry(f"send_batch returned {type(each).__name__}, which is no outcome")
             for each in listed
         ]
+
+
+def _forget_frames(error: BaseException) -> None:
+    """Free what was to be sent at once.
+
+    The frames hold it, they and the error hold each other, and the garbage collector comes late:
+    it counts objects, not bytes.
+    """
+    left: list[BaseException | None] = [error]
+    for _ in range(MOST_CAUSES):
+        each = left.pop() if left else None
+        if each is not None:
+            each.__traceback__ = None
+            left += (each.__cause__, each.__context__)
 
 
 async def within(seconds: float, work: Awaitable[Any]) -> Any:

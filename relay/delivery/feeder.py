@@ -93,7 +93,7 @@ class Feeder:
         whole = CLAIM - CLAIM % size or CLAIM  # what is over would go as a small batch
         claimed = await self._claim(min(max(1, room) * size, whole))
         claims = claimed.claims
-        filling = bool(claims) and len(claims) < size and self._batch.wait > 0
+        filling = bool(claims) and len(claims) < size and self._batch.wait > 0 and not claimed.cut
         if filling:
             claims = await self._fill(claims)
         for start in range(0, len(claims), size):
@@ -121,11 +121,13 @@ class Feeder:
             if left <= 0 or self._lane.waiting:
                 break
             await self._lane.quiet(min(left, wait / FILL_STEPS))
-            found = (await self._depot.claim(self._batch.size - len(claims))).claims
+            claimed = await self._depot.claim(self._batch.size - len(claims))
+            found = claimed.claims
             contacts = {claim.contact for claim in claims}
             claims = claims + [claim for claim in found if claim.contact not in contacts]
             # Only without an order can there be any of the same contact: those end the batch.
             if again := [claim for claim in found if claim.contact in contacts]:
                 await self._depot.put_back(again)
+            if again or claimed.cut:
                 break
         return claims

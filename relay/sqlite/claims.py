@@ -6,8 +6,8 @@ looked at again before the older one has landed. A contact with many deliveries 
 than others.
 """
 
-from collections.abc import Iterable, Sequence
-from itertools import zip_longest
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate, zip_longest
 from typing import NamedTuple
 
 import apsw
@@ -23,6 +23,9 @@ MOST_BLOCKED = 1024
 """So many deliveries that must wait are looked at in one claim, before giving way to others."""
 SCAN = 4096
 """So many events are gone through in one claim, in search of those that go to the sink."""
+
+LARGEST_CLAIM = 8 * 2**20
+"""Bytes of events in one claim: all of it is in memory, several times over while it is sent."""
 
 COLUMNS = "seq, contact, state, urgent, attempts, late, replayed, strikes, failed_at"
 
@@ -107,19 +110,23 @@ def claim(
         all_busy=memory.busy[sink].keys(),
         ordered=ordered,
     )
+    events = _events(connection, chosen)
+    cut = len(chosen) > len(events)
+    chosen = chosen[: len(events)]
     _block(connection, memory, sink, blocked)
     _mark_late(connection, sink, [row for row in chosen if row.seq in passing])
     _take(connection, memory, sink, chosen)
     memory.blocked[sink] = len(blocked)
     memory.cursors[sink] = fresh.passed(chosen + blocked)
     more = (
-        len(chosen) == limit
+        cut
+        or len(chosen) == limit
         or len(candidates) >= looked_at
         or (urgent is not True and memory.cursors[sink] < memory.last_seq)
     )
     soonest = None if more or urgent else _next_due(connection, sink)
     left_out = urgent is False and _any_urgent(connection, sink, now)
-    return Claimed(_claims(connection, memory, sink, chosen), more, left_out, soonest)
+    return Claimed(_claims(connection, memory, sink, chosen, events), more, left_out, soonest, cut)
 
 
 def heed_clock(connection: apsw.Connection, memory: Memory, now: int) -> None:
@@ -150,8 +157,10 @@ def claim_suspects(
     chosen = [row for row in free if row.strikes > 1][:1]
     if not chosen and not accused:
         chosen = [row for row in free if first_of_contact[row.contact] is row][:limit]
+    events = _events(connection, chosen)
+    chosen = chosen[: len(events)]
     _take(connection, memory, sink, chosen)
-    return _claims(connection, memory, sink, chosen)
+    return _claims(connection, memory, sink, chosen, events)
 
 
 def claim_consent(
@@ -172,8 +181,10 @@ def claim_consent(
     )
     free = {row.contact: row for row in reversed(found) if row.contact not in memory.busy[sink]}
     chosen = sorted(free.values())[:limit]
+    events = _events(connection, chosen)
+    chosen = chosen[: len(events)]
     _take(connection, memory, sink, chosen)
-    return _claims(connection, memory, sink, chosen)
+    return _claims(connection, memory, sink, chosen, events)
 
 
 def choose(
@@ -355,19 +366,35 @@ def _take(
         memory.take_off(sink, row.seq, row.contact, bool(row.urgent))
 
 
+def _events(connection: apsw.Connection, chosen: Sequence[Candidate]) -> dict[int, bytes]:
+    """The events of the first of them: as many as LARGEST_CLAIM has room for, at least one."""
+    found = rows.fetch(
+        connection,
+        "seq, octet_length(event)",
+        "FROM events WHERE seq IN (SELECT value FROM json_each(?))",
+        (rows.array([row.seq for row in chosen]),),
+    )
+    sizes = dict(found)
+    totals = accumulate(sizes[row.seq] for row in chosen)
+    number = max(1, sum(total <= LARGEST_CLAIM for total in totals))
+    texts = rows.fetch(
+        connection,
+        "seq, CAST(event AS TEXT)",
+        "FROM events WHERE seq IN (SELECT value FROM json_each(?))",
+        (rows.array([row.seq for row in chosen[:number]]),),
+    )
+    return dict(texts)
+
+
 def _claims(
-    connection: apsw.Connection, memory: Memory, sink: int, chosen: Sequence[Candidate]
+    connection: apsw.Connection,
+    memory: Memory,
+    sink: int,
+    chosen: Sequence[Candidate],
+    events: Mapping[int, bytes],
 ) -> list[Claim]:
     if not chosen:
         return []
-    events = dict(
-        rows.fetch(
-            connection,
-            "seq, CAST(event AS TEXT)",
-            "FROM events WHERE seq IN (SELECT value FROM json_each(?))",
-            (rows.array([row.seq for row in chosen]),),
-        )
-    )
     opted_out = _opted_out(connection, memory, chosen)
     return [
         Claim(
