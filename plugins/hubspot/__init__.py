@@ -67,7 +67,8 @@ The last word of the number is written alone, with no other property beside it, 
 that has the number as its key or in `phone` or `mobilephone`, before anything else of the event:
 a call and one search to find them, and one to write them, for a hundred words. A contact is made,
 with the number, where there is none: one call more. `map` does not write these properties, and is
-not needed. Two contacts of one number are both opted out.
+not needed. Two contacts of one number are both opted out. Objects of your own are found by their
+key alone, unless `match` names phone.
 
 An activity is written once its contact is, and once an event, by the event's id: a call more, or
 two. Only communications without an `id_property` are written at least once: after a connection

@@ -96,7 +96,7 @@ class ConsentWriter:
         self._consent: Consent = options.consent
         self._search = search
         self._id_property = options.id_property
-        self._finds_numbers = options.is_of_contacts or "phone" in options.match
+        self._finds_numbers = options.finds_numbers
         self._has_mobile = options.is_of_contacts or MOBILE in (columns or ())
         mender = ConsentMender(None, log, defaults=options.defaults)
         self._updater = Writer(session, options.object, mender)

@@ -138,9 +138,10 @@ class Inspection:
             for value in values:
                 if choices and value and value not in choices:
                     yield f"{asked.where[name]}: {value!r} is none of {', '.join(choices)}"
-        if asked.kind == self._options.object and "phone" in self._options.match:
+        if asked.kind == self._options.object and self._options.finds_numbers:
+            place = "match" if "phone" in self._options.match else "consent"
             for name in sorted(set(PHONES.values()) - there.keys()):
-                yield f"options.match: {asked.kind} have no {name}, by which phones are found"
+                yield f"options.{place}: {asked.kind} have no {name}, by which phones are found"
 
     def _key_problem(self, asked: Wanted, name: str, there: Properties) -> Iterator[str]:
         if name not in there:

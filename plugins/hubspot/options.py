@@ -129,6 +129,11 @@ class Options(relay.Options):
         """Whether records are contacts, with the properties that HubSpot gives them."""
         return self.object in CONTACTS
 
+    @property
+    def finds_numbers(self) -> bool:
+        """Whether records are looked for by phone number, for their key or for consent."""
+        return "phone" in self.match or (self.consent is not None and self.is_of_contacts)
+
     @pydantic.field_validator("match")
     @classmethod
     def _key_first(cls, match: list[str]) -> list[str]:

@@ -340,3 +340,23 @@ async def test_the_check_names_a_property_of_consent_that_is_not_there(stub):
     async with opened(stub.url, consent=consent) as sink:
         (found,) = await sink.check()
     assert found.startswith("options.consent: lifecyclestage: 'fan' is none of subscriber")
+
+
+async def test_the_check_names_what_numbers_are_found_by_where_it_is_not_there(stub):
+    del stub.fields["contacts"]["hs_searchable_calculated_phone_number"]
+    async with opened(stub.url, consent=CONSENT) as sink:
+        (found,) = await sink.check()
+    assert found.startswith("options.consent: contacts have no hs_searchable_calculated_phone")
+    async with opened(stub.url) as sink:
+        assert await sink.check() == []
+
+
+async def test_an_object_of_ones_own_is_found_by_its_key(stub):
+    stub.fields["2-123"] |= {"sms_opt_out": Field("bool", "booleancheckbox")}
+    stub.seed("2-123", {"event_id": key(1), "mobile": mobile(1)})
+    values = {"object": "2-123", "id_property": "event_id", "columns": ("message",)}
+    async with opened(stub.url, consent=CONSENT, **values) as sink:
+        assert await sink.check() == []
+        assert kinds(await sink.send_batch([word(1), word(2)])) == ["Delivered"] * 2
+    found = [(each["event_id"], each["sms_opt_out"]) for each in stub.records("2-123")]
+    assert found == [(key(1), "true"), (key(2), "true")]

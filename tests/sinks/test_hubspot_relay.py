@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import json
 from collections import Counter
+from datetime import UTC, datetime
 
 import pytest
 from arrivals import arrival
@@ -240,3 +241,82 @@ async def test_check_and_setup_speak_to_the_account(tmp_path, stub):
         await relay.send(1)
         await relay.reached(delivered=1)
     assert len(stub.records("contacts")) == 1
+
+
+# a STOP, whatever stands in its way
+
+CONSENT = {"field": "sms_opt_out"}
+NAMES = {name: value for name, value in MAP.items() if name != "sms_opt_out"}
+NUMBER = "(212) 555-0001"
+
+
+def opted_out(stub):
+    return [each.get("sms_opt_out") for each in stub.records("contacts")]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"when": "data.keyword in ['JOIN'] and not opted_out"},
+        {"when": "kind == 'web_form'"},
+        {"when": "data.no.such.thing > 1"},
+        {"when": False},
+        {"map": {"city": "{{ data.message | date('%d.%m.%Y', '%Y') }}"}},
+        {"map": {"city": "{{ 1 / 0 }}"}},
+        {"map": {"email": "{{ data.message }}"}},
+        {"map": {"firstname": "https://x.example/{{ data.message }}"}},
+        {"map": {"no_such_property": "{{ data.message }}"}},
+    ],
+    ids=str,
+)
+async def test_a_stop_reaches_every_contact_of_the_number(tmp_path, stub, settings):
+    """Two contacts have it, and a third has another; nothing else of them is touched."""
+    for name in ("Doe", "Roe"):
+        stub.seed("contacts", {"lastname": name, "phone": NUMBER})
+    stub.seed("contacts", {"lastname": "Poe", "phone": "(212) 555-0002"})
+    options = {"consent": CONSENT, "match": ["key", "phone"], "on_invalid": "dead"}
+    settings = {**settings, "map": NAMES | settings.get("map", {})}
+    async with relaying(tmp_path, sink(stub, **options) | settings) as relay:
+        await relay.send(1, "STOP")
+        async with asyncio.timeout(20):
+            while opted_out(stub)[:2] != ["true", "true"]:
+                await asyncio.sleep(0.02)
+        async with asyncio.timeout(20):
+            while not (await relay.asked("consent", "export"))[0]["accepted"].get("crm"):
+                await asyncio.sleep(0.02)
+    first, second, other, *made = stub.records("contacts")
+    assert (first["lastname"], second["lastname"]) == ("Doe", "Roe")
+    assert first.keys() == second.keys() == {"id", "lastname", "phone", "sms_opt_out"}
+    assert "sms_opt_out" not in other
+    assert {each["sms_opt_out"] for each in made} <= {"true"}
+
+
+async def test_a_stop_passes_a_pause_and_bad_records_and_is_kept_against_an_older_start(
+    tmp_path, stub
+):
+    """Five bad records come before it; then a property is missing; then a START is replayed."""
+    stub.seed("contacts", {"lastname": "Doe", "phone": NUMBER})
+    names = NAMES | {"email": "{{ data.message }}", "sms_color": "red"}
+    settings = sink(stub, map=names, consent=CONSENT, on_invalid="dead")
+    async with relaying(tmp_path, settings) as relay:
+        await relay.send(1, "START")
+        await relay.send_many(range(2, 8), "no address")
+        await relay.reached(state="paused")
+        before = datetime.now(UTC).isoformat()
+        await relay.send(1, "STOP")
+        async with asyncio.timeout(20):
+            while "true" not in opted_out(stub):
+                await asyncio.sleep(0.02)
+        assert (await relay.status())["state"] == "paused"
+        del settings["map"]["sms_color"]
+    async with relaying(tmp_path, settings) as relay:
+        await relay.command("sinks", "resume", "crm")
+        await relay.reached(pending=0)
+        older = ("--since", "2020-01-01", "--until", before)
+        assert "START" in await relay.command("replay", "--sink", "crm", *older, "--dry-run")
+        await relay.command("replay", "--sink", "crm", *older)
+        await relay.reached(pending=0)
+    doe = stub.records("contacts")[0]
+    assert (doe["lastname"], doe["sms_opt_out"]) == ("Doe", "true")
+    of_number = [each for each in stub.records("contacts") if each.get("sms_key") == "12125550001"]
+    assert {each.get("sms_opt_out") for each in of_number} <= {"true"}
