@@ -5,6 +5,7 @@ import base64
 import gzip
 import logging
 import zlib
+from itertools import pairwise
 
 import orjson
 import pytest
@@ -240,11 +241,20 @@ async def turns_of(body: bytes, headers=()) -> list[int]:
     return keeper.turns
 
 
+SOME_TURNS = 4
+
+
 async def test_of_large_bodies_one_is_read_in_a_turn_of_the_event_loop():
     gzipped = [(b"content-encoding", b"gzip")]
     assert len(set(await turns_of(b"x" * (ingress.LARGE + 1)))) == 5
     assert len(set(await turns_of(gzip.compress(b"x" * (ingress.LARGE + 1)), gzipped))) == 5
     assert len(set(await turns_of(b"x" * 1000))) == 1
+
+
+async def test_between_large_bodies_others_are_answered():
+    """From its socket to its answer a callback takes some turns, also by way of the store."""
+    turns = await turns_of(b"x" * (ingress.LARGE + 1))
+    assert min(after - before for before, after in pairwise(turns)) > SOME_TURNS
 
 
 @pytest.mark.parametrize("method", [b"HEAD", b"PUT", b"DELETE", b"OPTIONS", b"PATCH"])

@@ -41,6 +41,8 @@ Ready = Callable[[], Sequence[str]]
 MOST_OFFERED = 4
 """Tokens of one request that are looked at: with hundreds of them, guessing would be cheap."""
 
+GAP = 0.01
+"""Seconds between two large callbacks: others need several turns of the loop each."""
 LARGE = 16 * 1024
 """Bytes of a callback above which it is read in a turn of the event loop without others like it."""
 
@@ -233,7 +235,7 @@ class Callbacks:
     async def _turn(self) -> None:
         """Return in a turn of the event loop in which no other large callback is read."""
         async with self._reading:
-            await asyncio.sleep(0)
+            await asyncio.sleep(GAP)
 
     async def _callback(self, name: str, scope: Scope, receive: Receive) -> Callback:
         """The request as it arrived."""
