@@ -77,6 +77,7 @@ from .target import Target
 from .writer import Writer
 from .writing import Writing
 
+NO_WORD = "nothing is written: the sink has no map, and the event says no word of consent"
 NO_MAP = "the sink has no map: add one that names the fields of Salesforce to write"
 ALLOW_SAVE = {"Sforce-Duplicate-Rule-Header": "allowSave=true"}
 NOTHING_TO_DO = "nothing is missing in the org"
@@ -179,7 +180,8 @@ class Salesforce(relay.Sink):
         if delivery.record is None:
             return
         if self.columns is None:
-            writing.ended = relay.Pause(NO_MAP)
+            if delivery.last_word is None:
+                writing.ended = relay.Delivered(note=NO_WORD)
             return
         try:
             self._make_rows(writing)
@@ -208,7 +210,7 @@ class Salesforce(relay.Sink):
     async def _write_consent(self, batch: Sequence[Writing]) -> dict[Writing, WordOfConsent]:
         """First, and alone: nothing else that the deliveries bring may keep it from the org.
 
-        Returns the words that no record was there for.
+        Returns the words, with what has become of them so far.
         """
         if self._consent is None:
             return {}
@@ -224,14 +226,15 @@ class Salesforce(relay.Sink):
                 word.outcome = outcome_of(error, 0.0)
         for each, word in words.items():
             each.consent = word.outcome
-        return {each: word for each, word in words.items() if word.outcome is None}
+        return words
 
     async def _write_new_consent(self, words: Mapping[Writing, WordOfConsent]) -> None:
-        """To the contacts that were made since, else to records of their own."""
-        if self._consent is None or not words:
+        """To the contacts that were written since, or to new records where there is none."""
+        written = {each: word for each, word in words.items() if _is_taken(word)}
+        if self._consent is None or not written:
             return
-        await self._consent.write_to_new({word: each.reference() for each, word in words.items()})
-        for each, word in words.items():
+        await self._consent.write_to_new({word: each.reference() for each, word in written.items()})
+        for each, word in written.items():
             each.consent = word.outcome
 
     def _key(self, delivery: relay.Delivery) -> str:
@@ -277,6 +280,11 @@ class Salesforce(relay.Sink):
         target = Target(name, external_id)
         headers = _headers(self.options)
         return Writer(self._session, target, mender, self.log, headers, mapped=mapped)
+
+
+def _is_taken(word: WordOfConsent) -> bool:
+    """Whether nothing has kept the word from the records that were found, if any were."""
+    return not isinstance(word.outcome, NotDelivered)
 
 
 def _activity(delivery: relay.Delivery, key: str, activity: Activity, external_id: str) -> Row:

@@ -5,6 +5,7 @@ any more; its contact is written in its place. A record is made only where there
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,7 +50,7 @@ class WordOfConsent:
         if not failed:
             self.outcome = self.rows[0][1].outcome
             return
-        first = failed[0].outcome
+        first = copy(failed[0].outcome)  # rows of one request share theirs
         assert isinstance(first, NotDelivered)
         if len(self.rows) > 1:
             count = f"{len(failed)} of {len(self.rows)} records with the number were not written"
@@ -86,16 +87,17 @@ class ConsentWriter:
         await self._update(words)
 
     async def write_to_new(self, words: Mapping[WordOfConsent, str | None]) -> None:
-        """Write the words that had no record: to the record with this id, else to a new one."""
+        """Write the words to the record with this id as well; to a new one where there is none."""
         for each, known in words.items():
-            if known is not None:
-                each.rows = [(self._options.object, self._row(each, known))]
+            if known is not None and known not in (row.id for _, row in each.rows):
+                each.rows.append((self._options.object, self._row(each, known)))
         await self._update(list(words))
-        await self._create([each for each, known in words.items() if known is None])
+        await self._create([each for each in words if not each.rows])
 
     async def _update(self, words: Sequence[WordOfConsent]) -> None:
         for kind, writer in self._writers.items():
             rows = [row for each in words for name, row in each.rows if name == kind]
+            rows = [row for row in rows if row.outcome is None]
             if rows:
                 await writer.write(rows)
         for each in words:

@@ -1,5 +1,7 @@
 """The writing: one delivery, with the rows that it is made of."""
 
+from copy import copy
+
 import relay
 from relay.outcome import NotDelivered, Outcome
 
@@ -36,6 +38,7 @@ class Writing:
             return self.consent
         outcome = self.ended or self._of_rows()
         if isinstance(outcome, NotDelivered) and self.consent is not None:
+            outcome = copy(outcome)  # others of the batch may have the same
             outcome.consent = True
         return outcome
 

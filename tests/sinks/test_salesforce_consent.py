@@ -142,6 +142,33 @@ async def test_what_cannot_be_written_to_one_record_is_written_to_the_others_and
     assert opted_out(stub) == [False, True]
 
 
+async def test_the_record_that_the_event_itself_makes_is_written_too():
+    """Two have the number, so that none of them is taken for the event's person."""
+    async with connected(consent=CONSENT, match=["key", "phone"]) as (stub, sink):
+        for name in ("Doe", "Roe"):
+            stub.seed("Contact", {"LastName": name, "MobilePhone": NUMBER})
+        (outcome,) = await sink.send_batch([with_word(1)])
+    assert isinstance(outcome, relay.Delivered)
+    assert opted_out(stub) == [True, True, True]
+
+
+async def test_a_failure_of_the_whole_request_says_of_each_whether_its_word_was_written():
+    async with connected(consent=CONSENT) as (stub, sink):
+        stub.seed("Contact", {"LastName": "Doe", "SMS_Key__c": key(1)})
+        stub.fault("503", on="/SMS_Key__c")
+        outcomes = await sink.send_batch([with_word(1), delivery(2)])
+    assert [type(each) for each in outcomes] == [relay.Retry, relay.Retry]
+    assert [each.consent for each in outcomes] == [True, False]
+
+
+async def test_without_a_map_only_words_are_written():
+    async with connected(consent=CONSENT, columns=None) as (stub, sink):
+        stub.seed("Contact", {"LastName": "Doe", "SMS_Key__c": key(1)})
+        outcomes = await sink.send_batch([with_word(1), delivery(2)])
+    assert all(isinstance(each, relay.Delivered) for each in outcomes)
+    assert opted_out(stub) == [True]
+
+
 async def test_several_fields_have_values_of_their_own():
     consent = {"field": FIELD, "fields": {"SMS_Status__c": {"opted_out": "Stopped"}}}
     async with connected(consent=consent) as (stub, sink):
