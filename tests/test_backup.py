@@ -418,9 +418,17 @@ def test_the_command_says_in_a_sentence_why_it_could_not(here):
     make_older(here / "relay.db")
     command("backup", "copy.db")
     assert "is there already" in command("backup", "copy.db", status=1).stderr
-    assert "No such file or directory" in command("backup", "no/copy.db", status=1).stderr
+    said = command("backup", "no/copy.db", status=1).stderr
+    assert said == f"Error: {here}/no: No such file or directory\n"
     (here / "relay.db").write_text("mine" * 1000)
     assert "not a database" in command("backup", "other.db", status=1).stderr
+
+
+def test_a_copy_that_is_not_there_is_said_before_the_question(here):
+    make_older(here / "relay.db")
+    said = command("restore", "copy.db", status=2)
+    assert "'copy.db' does not exist" in said.stderr
+    assert "Replace" not in said.output
 
 
 def test_callbacks_that_wait_beside_the_store_are_told(here):

@@ -181,6 +181,12 @@ async def test_a_word_that_is_no_number_is_wrong_usage(settings):
     assert "no number" in said
 
 
+async def test_a_number_as_an_argument_is_refused_and_not_repeated(settings):
+    said = await command(settings, "erase", "2125550115", number="2125550115", code=2)
+    assert "pipe it in" in said
+    assert "0115" not in said
+
+
 async def test_what_is_being_sent_is_waited_for(tmp_path, clock):
     store = await SqliteStore.open(tmp_path / "relay.db", clock=clock)
     traces = Traces(mobile(1))

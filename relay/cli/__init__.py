@@ -82,7 +82,7 @@ class Commands(click.Group):
         except BrokenPipeError:  # `relay events list | head`: click ends without a word
             raise
         except (StoreError, PluginError, OSError) as error:
-            raise click.ClickException(str(error)) from error
+            raise click.ClickException(_sentence(error)) from error
         except (UnicodeEncodeError, orjson.JSONEncodeError):
             raise click.UsageError("something in what was given is not UTF-8 text") from None
 
@@ -90,6 +90,13 @@ class Commands(click.Group):
         for family, members in FAMILIES.items():
             with formatter.section(family):
                 formatter.write_dl([(f"{each.name:<10}", says) for each, says in members.items()])
+
+
+def _sentence(error: Exception) -> str:
+    """What went wrong. The system's own errors name the file first, and no error number."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{os.fspath(error.filename)}: {error.strerror}"
+    return str(error)
 
 
 def _fill_in() -> None:

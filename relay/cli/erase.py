@@ -24,16 +24,22 @@ PLACES = {
 }
 
 
-@click.command()
+@click.command(context_settings={"allow_extra_args": True})
 @options.config
 @options.as_json
 @options.yes
-def erase(config: Config, as_json: bool, yes: bool) -> None:
+@click.pass_context
+def erase(ctx: click.Context, config: Config, as_json: bool, yes: bool) -> None:
     """Erase a contact's number, and all that came from it, from this machine.
 
     The number is read from standard input, or asked for. What remains is a keyed hash: of who
     opted out when, and of this erasure. It says what it cannot reach.
     """
+    if ctx.args:  # click's own error would repeat the number
+        raise click.UsageError(
+            "the number is no argument, as others on this machine can see those:"
+            " type it when you are asked, or pipe it in"
+        )
     number = _number(config)
     if not yes and sys.stdin.isatty():
         click.confirm("Erase all that there is of this number, for good?", abort=True, err=True)

@@ -19,7 +19,7 @@ from relay.sqlite.restore import restore as restored_from
 
 
 @click.command()
-@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @options.config
 @options.yes
 def restore(config: Config, file: Path, yes: bool) -> None:
