@@ -327,7 +327,9 @@ def test_quarantine_is_shown_masked_and_released_or_kept(here):
     text = relay("quarantine", "show", kept[0]).stdout
     assert "…1212" in text
     assert not any(number in text for number in NUMBERS)
-    assert "0 callbacks released, 2 not" in relay("quarantine", "release", "--all", status=1).stdout
+    refused = relay("quarantine", "release", "--all", status=1)
+    assert "0 callbacks released, 2 not" in refused.stdout
+    assert "`relay quarantine discard ID` deletes it" in refused.stderr
     text = (here / "relay.yaml").read_text()
     (here / "relay.yaml").write_text(text.replace("US}", "US, rename: {handset: mobile}}"))
     dry = relay("quarantine", "release", kept[0], "--dry-run").stdout

@@ -255,15 +255,21 @@ def _print_released(
         click.echo(f"{each['id']} stays: {each['reason']}", err=True)
     would = "would be released" if dry_run else "released"
     click.echo(f"{count(len(released), 'callback')} {would}, {len(failed)} not.")
+    if failed:
+        click.echo(
+            "`relay quarantine show ID` shows what came, `relay quarantine discard ID` deletes it.",
+            err=True,
+        )
 
 
 def _print_left(left: int, *, token_now_valid: bool) -> None:
     if not left:
         return
-    others = "" if token_now_valid else " `--token-now-valid` takes those whose token is valid now,"
+    others = "" if token_now_valid else " `--token-now-valid` takes those whose token is valid now."
+    verb = "waits" if left == 1 else "wait"
     click.echo(
-        f"{count(left, 'callback')} with a wrong token (401) left:{others}"
-        " `relay quarantine release ID` a single one."
+        f"{count(left, 'callback')} with a wrong token (401) still {verb}.{others}"
+        " `relay quarantine release ID` takes a single one."
     )
 
 
