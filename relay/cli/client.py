@@ -48,7 +48,9 @@ class Client:
         try:
             response = await request
         except httpx.TransportError as error:
-            raise click.ClickException("the relay stopped while it was asked") from error
+            raise click.ClickException(
+                "the relay stopped before it answered; see `relay status` before you ask again"
+            ) from error
         if response.is_success:
             return orjson.loads(response.content)
         raise click.ClickException(_detail(response))
