@@ -1,5 +1,6 @@
 """What every test may want: the folders of the project, and a clock that is moved by hand."""
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,14 @@ from hypothesis import HealthCheck, settings
 # A machine that stands still for a second makes no test wrong.
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")
+
+# In the background or under nohup they are ignored, and so would be by the relays that are started.
+for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(
+            number,
+            signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL,
+        )
 
 
 @pytest.fixture(scope="session")
