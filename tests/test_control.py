@@ -393,6 +393,26 @@ async def test_a_disabled_sink_takes_no_replay(relay):
     assert "disabled" in await refused(relay.ask.post("/replay", sink="off"))
 
 
+async def test_who_gets_what_a_sink_left_gets_what_was_said_since(relay):
+    """The contact opted out when the old sink had gone, and the new one was not there yet."""
+    await receive(relay, said(b"START"))
+    stop = await relay.intake.arrival(callback(said(b"STOP")))
+    await relay.store.add(stop._replace(deliveries={"crm": None}))
+    ask = relay.ask_with(YAML.replace("  archive:", "  sales:"))
+    assert await ask.post("/sinks/archive/rename", to="sales") == {"renamed": 1}
+    assert dict([OPTED_OUT]) == await heard(relay, "sales")
+
+
+async def test_a_released_opt_in_is_followed_by_what_was_said_since(relay):
+    """The sink was off when the contact opted out."""
+    row = await relay.store.quarantine(callback(said(b"START")), 422, "no source")
+    later = callback(said(b"STOP"))._replace(received=callback(b"").received + 1)
+    stop = await relay.intake.arrival(later)
+    await relay.store.add(stop._replace(deliveries={"crm": None}))
+    await relay.ask.post("/quarantine/release", ids=[row])
+    assert dict([OPTED_OUT]) == await heard(relay, "archive")
+
+
 async def test_what_a_sink_that_has_gone_left_is_renamed_or_discarded(relay):
     await receive(relay, WEB_FORM, WEB_FORM)
     assert "still in use" in await refused(relay.ask.post("/sinks/crm/rename", to="archive"))

@@ -9,6 +9,7 @@ from relay.callbacks.normalise import NotUnderstood
 from relay.configuration.config import Config
 from relay.control.answers import Refused, body_of, found, query_of
 from relay.control.questions import DiscardBody, QuarantineQuery, ReleaseBody
+from relay.control.replays import words_behind
 from relay.control.unauthorized import Taken, Unauthorized
 from relay.control.views import callback_view, quarantined_view
 from relay.preview import preview_all
@@ -67,7 +68,18 @@ class Quarantine:
 
     async def _release(self, row: Quarantined) -> dict[str, Any]:
         receipt = await found(self._intake.release(row), _named(row.id))
+        await self._follow(receipt.id)
         return {"id": row.id, "event": receipt.id, "type": receipt.type}
+
+    async def _follow(self, event_id: str) -> None:
+        """Have what the contact has said since go to sinks that have never had it."""
+        event = await self._store.event(event_id)
+        for delivery in event.deliveries if event else ():
+            sink = self._sinks.get(delivery.sink)
+            if sink is None:  # a repeat has the deliveries of the first one
+                continue
+            words = await words_behind(self._store, sink, [delivery.seq])
+            await self._store.replay(sink.name, [row.seq for row in words])
 
     async def _would(self, row: Quarantined) -> dict[str, Any]:
         event = self._intake.event(row.callback)

@@ -41,9 +41,9 @@ class Replays:
         body = await body_of(request, Deliveries)
         sink = self._named.sink(body.sink)
         rows = [row for seq in body.seqs if (row := await self._row_at(seq))]
-        wanted, errors = await self._wanted(sink, rows)
+        wanted, errors = await _wanted(self._store, sink, rows)
         made = await self._store.revive(sink.name, [row.seq for row in wanted])
-        words = await self._words_behind(sink, wanted)
+        words = await words_behind(self._store, sink, [row.seq for row in wanted])
         await self._store.replay(sink.name, [row.seq for row in words])
         self._workers.wake(sink.name)
         return {"made": made, "skipped": len(body.seqs) - made, "errors": errors}
@@ -63,8 +63,8 @@ class Replays:
         rows = await self._store.events_after(body.filter(), after=body.after, limit=body.limit)
         more = len(rows) == body.limit and rows[-1].seq < through
         rows = [row for row in rows if row.seq <= through]
-        wanted, errors = await self._wanted(sink, rows)
-        words = await self._words_behind(sink, wanted)
+        wanted, errors = await _wanted(self._store, sink, rows)
+        words = await words_behind(self._store, sink, [row.seq for row in wanted])
         answer = {
             "made": len(wanted) + len(words),
             "skipped": len(rows) - len(wanted),
@@ -90,33 +90,33 @@ class Replays:
         rows = await self._store.events_after(EventFilter(), after=seq - 1, limit=1)
         return rows[0] if rows and rows[0].seq == seq else None
 
-    async def _wanted(
-        self, sink: SinkConfig, rows: list[EventRow]
-    ) -> tuple[list[EventRow], list[dict[str, str]]]:
-        """The events that the sink gets by its settings of today; and where its `when` fails."""
-        wanted, errors = [], []
-        for row in rows:
-            try:
-                if sink.gets(row.event, await self._opted_out(row)):
-                    wanted.append(row)
-            except EvaluationError as error:
-                errors.append({"id": row.event.id, "error": f"when: {error}"})
-        return wanted, errors
-
-    async def _words_behind(self, sink: SinkConfig, rows: list[EventRow]) -> list[EventRow]:
-        """What these contacts have said since: a sink that is new, or was off, has not heard it.
-
-        An opt-in of the past would make them subscribers again there.
-        """
-        seqs = [row.seq for row in rows]
-        words = [
-            row for row in await self._store.words_behind(sink.name, seqs) if row.seq not in seqs
-        ]
-        return (await self._wanted(sink, words))[0]
-
     async def _record(self, sink: SinkConfig, row: EventRow) -> dict[str, Any]:
-        would = preview(sink, row.event, await self._opted_out(row))
+        would = preview(sink, row.event, await _opted_out(self._store, row))
         return {"id": row.event.id, "mobile": row.event.data["mobile"], **would.to_dict()}
 
-    async def _opted_out(self, row: EventRow) -> bool:
-        return await self._store.opted_out(row.source, row.event.data["mobile"])
+
+async def words_behind(store: Store, sink: SinkConfig, seqs: list[int]) -> list[EventRow]:
+    """What the contacts of these events have said since, where the sink has never had it.
+
+    It is new, or was off. An opt-in of the past would make them subscribers again there.
+    """
+    words = await store.words_behind(sink.name, seqs)
+    return (await _wanted(store, sink, [row for row in words if row.seq not in seqs]))[0]
+
+
+async def _wanted(
+    store: Store, sink: SinkConfig, rows: list[EventRow]
+) -> tuple[list[EventRow], list[dict[str, str]]]:
+    """The events that the sink gets by its settings of today; and where its `when` fails."""
+    wanted, errors = [], []
+    for row in rows:
+        try:
+            if sink.gets(row.event, await _opted_out(store, row)):
+                wanted.append(row)
+        except EvaluationError as error:
+            errors.append({"id": row.event.id, "error": f"when: {error}"})
+    return wanted, errors
+
+
+async def _opted_out(store: Store, row: EventRow) -> bool:
+    return await store.opted_out(row.source, row.event.data["mobile"])

@@ -9,11 +9,12 @@ from relay.configuration.config import SinkConfig
 from relay.configuration.plugins import PluginError
 from relay.control.answers import Refused, body_of
 from relay.control.named import Named
-from relay.control.questions import PauseBody, RenameBody
+from relay.control.questions import CHUNK, PauseBody, RenameBody
+from relay.control.replays import words_behind
 from relay.control.views import sink_view, stored_state
 from relay.delivery import checkup
 from relay.delivery.workers import Workers
-from relay.store import SinkCounts, SinkState, Store
+from relay.store import OPEN_STATES, SinkCounts, SinkState, State, Store
 
 
 class Sinks:
@@ -63,12 +64,26 @@ class Sinks:
             )
         heir = self._named.sink(new)
         await self._named.check_remembered(old)
+        left = await self._left(old)
         try:
             renamed = await self._store.rename_sink(old, new)
         except ValueError as error:
             raise Refused(409, str(error)) from error
+        for start in range(0, len(left), CHUNK):
+            words = await words_behind(self._store, heir, left[start : start + CHUNK])
+            await self._store.replay(heir.name, [row.seq for row in words])
         self._workers.wake(heir.name)
         return {"renamed": renamed}
+
+    async def _left(self, name: str) -> list[int]:
+        """The events of what is open or dead."""
+        seqs: list[int] = []
+        states = [*OPEN_STATES, State.DEAD]
+        while rows := await self._store.deliveries(
+            states, sink=name, before=seqs[-1] if seqs else None, limit=CHUNK
+        ):
+            seqs += [row.seq for row in rows]
+        return seqs
 
     async def discard(self, request: Request) -> dict[str, Any]:
         name = request.path_params["name"]
