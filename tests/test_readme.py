@@ -484,7 +484,7 @@ class Terminal:
     def edit(self, fragment):
         path = self.folder / "relay.yaml"
         settings = merged(yaml.safe_load(path.read_text()), yaml.safe_load(self.changed(fragment)))
-        path.write_text(yaml.safe_dump(settings))
+        path.write_text(yaml.safe_dump(settings, sort_keys=False))
 
     def log(self, name):
         path = self.folder / f"{name}.log"
