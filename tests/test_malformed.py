@@ -64,8 +64,7 @@ EVENTS = {
     ],
     "body": [
         post(GOOD), post(GOOD, b"text/plain"), post(GOOD, b";;;=\xff"), post(GOOD, FORM + b"\x80"),
-        post(GOOD + b"\r\n", FORM), post(b"\x00", b"", GOOD), post(b"{", JSON, GOOD),
-        post(b"[]", JSON, GOOD), post(b"--b", MULTIPART, GOOD), post(b"x", MULTIPART[:19], GOOD),
+        post(GOOD + b"\r\n", FORM), post(b"\x00", b"", GOOD),
         post(PART + b"--b--", MULTIPART, b"reply=A"), post(b"\xff" * 1000, FORM, GOOD),
         post(b'{"mobile": 2125551212, "reply": ["A", "B", null, {"x": 1}]}', JSON),
         post(b'{"mobile": "2125551212", "reply": "\\ud800"}', JSON),
@@ -110,6 +109,9 @@ QUARANTINED = [
     post(PART, b"multipart/form-data"), post(PART, MULTIPART + b"x" * 300),
     post(b"--b--", MULTIPART), post(b"a&" * 120_000, FORM), post(b"&" * 200_000, FORM),
     post(b"a=" + b"%41" * 80_000, FORM), post(PART * 2000 + b"--b--", MULTIPART),
+    # What cannot be read may say anything, whatever stands in the query.
+    post(b"{", JSON, GOOD), post(b"[]", JSON, GOOD), post(b"--b", MULTIPART, GOOD),
+    post(b"x", MULTIPART[:19], GOOD),
 ]  # fmt: skip
 
 REFUSED = {

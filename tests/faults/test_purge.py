@@ -28,7 +28,8 @@ WITH RECURSIVE copy(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM copy WHERE n < ?
 """
 MORE_EVENTS = f"""{COPIES}
 INSERT INTO events SELECT seq + n * ?2, randomblob(16), source, kind, keyword, received,
- contact + n, route, NULL, NULL, event, method, query, content_type, body FROM copy, events
+ contact + n, route, NULL, NULL, event, method, query, content_type, body, encoding, 0
+ FROM copy, events
 """
 MORE_DELIVERIES = f"""{COPIES}
 INSERT INTO deliveries (sink, seq, contact, state, attempts, landed, settled)
