@@ -303,6 +303,33 @@ async def test_an_opt_out_that_cannot_be_written_either_waits_for_the_probe(stor
     assert await accepted(store) == [set(), set()]
 
 
+async def is_held_back(store):
+    return await states(store) == [State.WAITING]
+
+
+class WithoutConsent(FieldGone):
+    """One whose class takes consent, and whose options do not."""
+
+    @classmethod
+    def takes_consent(cls, options, event):  # noqa: ARG003  it takes none
+        return False
+
+
+@pytest.mark.parametrize("broken", [False, True], ids=["its map works", "its map fails"])
+async def test_a_paused_sink_without_the_option_is_sent_no_word(store, clock, broken):
+    sink = WithoutConsent()
+    template = "{{ 'Bill' | date('%m', '%d') }}" if broken else "Bill"
+    changes = {"map": mapping(Name=template), "when": when("data.consent == 'opt_out'")}
+    async with working(store, clock, sink, **changes) as courier:
+        await courier._recovery.opened.wait()
+        await courier._hold.pause("there is no field Nmae")
+        await store.add(arrival(7, consent="opt_out"))
+        await eventually(lambda: not courier._hold.open_to_consent)
+        await eventually(is_held_back, store)
+        assert not any(task.done() for task in courier._sending)
+    assert sink.sent == []
+
+
 async def test_an_opt_out_does_not_pass_a_pause_by_the_operator(store, clock):
     sink = ConsentSink()
     async with working(store, clock, sink) as courier:

@@ -77,7 +77,7 @@ class Dispatch:
         self._last_word = last_word
 
     async def send(self, claims: Sequence[Claim], *, consent_only: bool = False) -> list[Result]:
-        """Send the claims together; a result for each. Raises nothing but CancelledError.
+        """Send the claims together; a result for each. Raises StoreError or CancelledError.
 
         With `consent_only`, of each no more than its word of consent.
         """
@@ -95,6 +95,9 @@ class Dispatch:
         outcomes: dict[int, Outcome] = {}
         slices = Slices()
         for claim in claims:
+            if consent_only and not self._config.takes_consent(claim.event):
+                outcomes[claim.seq] = Pause("the options of the sink take no such word of consent")
+                continue
             try:
                 deliveries.append(await self._delivery(claim))
             except EvaluationError as error:
@@ -102,7 +105,8 @@ class Dispatch:
             await slices.rest()
         rest: set[int] = set()
         if consent_only:
-            pairs = zip(claims, deliveries, strict=True)
+            taken = [claim for claim in claims if claim.seq not in outcomes]
+            pairs = zip(taken, deliveries, strict=True)
             rest = {claim.seq for claim, each in pairs if each.record is not None or each.map_error}
             deliveries = [replace(each, record=None, map_error=None) for each in deliveries]
         sent = [claim for claim in claims if claim.seq not in outcomes]
