@@ -432,10 +432,10 @@ class Store(Protocol):
         states: Sequence[State],
         *,
         sink: str | None = None,
-        before: int | None = None,
+        before: tuple[int, str] | None = None,
         limit: int = 50,
     ) -> list[DeliveryRow]:
-        """The newest first, older than the seq `before`."""
+        """The newest first; those after the delivery with the seq and sink `before`."""
 
     async def discard(self, sink: str, seqs: Sequence[int] | None) -> int:
         """Give up dead deliveries; with None every dead and open one of the sink."""

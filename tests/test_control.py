@@ -95,6 +95,10 @@ async def settle_all(relay, sink, state):
         )
 
 
+async def ids(relay, path, **query):
+    return [each["id"] for each in (await relay.ask.get(path, **query))["items"]]
+
+
 async def refused(question):
     with pytest.raises(client.click.ClickException) as error:
         await question
@@ -149,10 +153,10 @@ async def test_unknown_sinks_are_refused_with_the_known_names(relay):
 
 async def test_events_are_listed_newest_first_and_filtered(relay):
     first, second = await receive(relay, WEB_FORM, POLL)
-    assert [each["id"] for each in await relay.ask.get("/events")] == [second, first]
-    assert [each["id"] for each in await relay.ask.get("/events", kind="poll")] == [second]
-    assert [each["id"] for each in await relay.ask.get("/events", keyword="join")] == [first]
-    assert [each["id"] for each in await relay.ask.get("/events", after=1)] == [second]
+    assert await ids(relay, "/events") == [second, first]
+    assert await ids(relay, "/events", kind="poll") == [second]
+    assert await ids(relay, "/events", keyword="join") == [first]
+    assert await ids(relay, "/events", after=1) == [second]
 
 
 async def test_an_event_is_shown_with_its_deliveries(relay):
@@ -174,7 +178,7 @@ async def test_an_unknown_event_is_not_found(relay, event):
 async def test_a_dead_delivery_goes_again_with_fresh_attempts(relay):
     await receive(relay, WEB_FORM)
     await settle_all(relay, "crm", State.DEAD)
-    (dead,) = await relay.ask.get("/dead")
+    (dead,) = (await relay.ask.get("/dead"))["items"]
     assert (dead["sink"], dead["error"]) == ("crm", "no such field")
     answer = await relay.ask.post("/dead/replay", sink="crm", seqs=[dead["seq"]])
     assert answer == {"made": 1, "skipped": 0, "errors": []}
@@ -189,14 +193,14 @@ async def test_a_dead_delivery_that_when_no_longer_lets_through_stays_dead(relay
     ask = relay.ask_with(YAML.replace("web_form'", "poll'"))
     answer = await ask.post("/dead/replay", sink="crm", seqs=[1])
     assert answer == {"made": 0, "skipped": 1, "errors": []}
-    assert len(await ask.get("/dead", sink="crm")) == 1
+    assert len((await ask.get("/dead", sink="crm"))["items"]) == 1
 
 
 async def test_dead_deliveries_are_discarded(relay):
     await receive(relay, WEB_FORM)
     await settle_all(relay, "crm", State.DEAD)
     assert await relay.ask.post("/dead/discard", sink="crm", seqs=[1]) == {"discarded": 1}
-    assert await relay.ask.get("/dead") == []
+    assert await ids(relay, "/dead") == []
 
 
 async def test_a_quarantined_callback_is_shown_with_its_parameters(relay):
@@ -225,7 +229,7 @@ async def test_a_callback_is_released_when_todays_configuration_understands_it(r
     event = await ask.get(f"/events/{answer['released'][0]['event']}")
     assert event["data"]["mobile"] == "+12125551212"
     assert answer["failed"] == [{"id": "none", "reason": "no callback none in quarantine"}]
-    assert await ask.get("/quarantine") == []
+    assert await ids(relay, "/quarantine") == []
 
 
 async def test_two_who_release_the_same_callbacks_do_not_hinder_each_other(relay):
@@ -242,11 +246,31 @@ async def test_two_who_release_the_same_callbacks_do_not_hinder_each_other(relay
 async def test_a_page_of_the_quarantine_ends_nowhere_early(relay):
     """The row that bounds it may be released, or driven out by a flood, before the next page."""
     names = [await relay.store.quarantine(callback(BROKEN), 422, "no") for _ in range(3)]
-    (newest,) = await relay.ask.get("/quarantine", limit=1)
-    assert newest["id"] == names[2]
+    page = await relay.ask.get("/quarantine", limit=1)
+    assert [each["id"] for each in page["items"]] == [names[2]]
     await relay.ask.post("/quarantine/discard", ids=names[2:])
-    rest = await relay.ask.get("/quarantine", before=newest["seq"])
-    assert [each["id"] for each in rest] == names[1::-1]
+    assert await ids(relay, "/quarantine", cursor=page["next"]) == names[1::-1]
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 4, 5])
+async def test_the_pages_of_a_list_have_each_row_once(relay, limit):
+    """The deliveries of one event to several sinks have one seq."""
+    await receive(relay, WEB_FORM, POLL, WEB_FORM)
+    for sink in ("crm", "archive"):
+        await settle_all(relay, sink, State.DEAD)
+    for _ in range(4):
+        await relay.store.quarantine(callback(BROKEN), 422, "no")
+    for name, expected in (("/events", 3), ("/dead", 5), ("/quarantine", 4)):
+        rows = (await relay.ask.get(name))["items"]
+        assert len(rows) == expected
+        pages = [page async for page in relay.ask.pages(name, limit=limit)]
+        assert [row for page in pages for row in page] == rows
+        assert all(len(page) <= limit for page in pages)
+
+
+@pytest.mark.parametrize("cursor", ["", "7", "%", "WzFd", "WyIxIiwiIl0", "e30", "bnVsbA"])
+async def test_a_cursor_that_was_never_given_out_is_refused(relay, cursor):
+    assert "cursor" in await refused(relay.ask.get("/dead", cursor=cursor))
 
 
 async def test_quarantined_callbacks_are_discarded(relay):
@@ -355,7 +379,7 @@ async def test_a_replay_as_new_stores_copies_and_ends(relay):
             break
         position = {"after": answer["next"], "through": answer["through"]}
     assert made == 2
-    events = await relay.ask.get("/events")
+    events = (await relay.ask.get("/events"))["items"]
     assert len({each["id"] for each in events}) == 4
     copy = await relay.ask.get(f"/events/{events[0]['id']}")
     assert copy["id"] not in ids
@@ -377,7 +401,7 @@ async def test_a_replay_says_where_to_go_on(relay):
     first = await relay.ask.post("/replay", sink="crm", as_new=True, limit=1)
     assert first["next"] == 1
     since = int(datetime.fromisoformat(first["behind"]).timestamp() * 1_000_000)
-    (event,) = [each for each in await relay.ask.get("/events") if each["seq"] == 1]
+    (event,) = [each for each in (await relay.ask.get("/events"))["items"] if each["seq"] == 1]
     assert first["behind"] > event["time"]
     assert (await relay.ask.post("/replay", sink="crm", since=since))["first"] in (2, None)
 

@@ -2,12 +2,14 @@
 
 import asyncio
 import itertools
+import math
 
 import httpx
 import pytest
 from couriers import sink_config
 
 from relay.clock import SystemClock
+from relay.delivery import limiter
 from relay.delivery.classify import MOST_LINES, lines
 from relay.delivery.dispatch import Dispatch, Unruly, within
 from relay.event import Event
@@ -42,22 +44,40 @@ def throw(error):
     raise error
 
 
-async def outcome_of(send):
-    event = Event("1", "/callbacks/a", "com.sumotext.message", None, "", {})
-    claim = Claim(
+def claim(*, urgent=False):
+    return Claim(
         sink="crm",
         seq=1,
-        event=event,
+        event=Event("1", "/callbacks/a", "com.sumotext.message", None, "", {}),
         attempt=1,
-        urgent=False,
+        urgent=urgent,
         replayed=False,
         stale=False,
         opted_out=False,
         failed_at=None,
         contact=1,
     )
-    (result,) = await Dispatch(sink_config(), Scripted(send), SystemClock()).send([claim])
+
+
+async def outcome_of(send):
+    (result,) = await Dispatch(sink_config(), Scripted(send), SystemClock()).send([claim()])
     return result.outcome
+
+
+async def test_what_holds_for_one_send_does_not_hold_for_what_the_task_does_next():
+    """A check() after a trial with an opt-out would otherwise pass the sink's `rate`."""
+    seen = []
+
+    def look():
+        seen.append((limiter.urgent.get(), limiter.time_left() < math.inf))
+
+    sink = Scripted(look)
+    look()
+    await Dispatch(sink_config(), sink, SystemClock()).send([claim(urgent=True)])
+    look()
+    await Dispatch(sink_config(), sink, SystemClock()).send([claim()])
+    look()
+    assert seen == [(False, False), (True, True), (False, False), (False, True), (False, False)]
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,17 @@ class Client:
         given = {name: value for name, value in query.items() if value is not None}
         return await self._answer(self._http.get(path, params=given))
 
+    async def pages(self, path: str, **query: Any) -> AsyncIterator[list[dict[str, Any]]]:
+        """The items of a list, page by page."""
+        cursor = None
+        while True:
+            answer = await self.get(path, cursor=cursor, **query)
+            if answer["items"]:
+                yield answer["items"]
+            cursor = answer["next"]
+            if cursor is None:
+                return
+
     async def post(self, path: str, **body: Any) -> Any:
         return await self._answer(self._http.post(path, content=orjson.dumps(body)))
 

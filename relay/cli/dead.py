@@ -26,7 +26,8 @@ def dead() -> None:
 @click.option("--sink", help="Only of this sink.")
 def list_(config: Config, as_json: bool, limit: int, sink: str | None) -> None:
     """List dead deliveries, the newest first."""
-    found = client.ask(config, lambda session: session.get("/dead", limit=limit, sink=sink))
+    page = client.ask(config, lambda session: session.get("/dead", limit=limit, sink=sink))
+    found = page["items"]
     if as_json:
         print_json(found)
     elif found:
@@ -135,7 +136,5 @@ async def _chunks(
             if each["state"] == "dead" and each["sink"] in sinks:
                 yield each["sink"], [each["seq"]]
     for name in [] if events else sinks:
-        before = None
-        while rows := await session.get("/dead", sink=name, before=before, limit=CHUNK):
-            before = rows[-1]["seq"]
+        async for rows in session.pages("/dead", sink=name, limit=CHUNK):
             yield name, [row["seq"] for row in rows]

@@ -47,7 +47,8 @@ def list_(
 ) -> None:
     """List events, the newest first."""
     where |= options.moments(config, since, until)
-    found = client.ask(config, lambda session: session.get("/events", limit=limit, **where))
+    page = client.ask(config, lambda session: session.get("/events", limit=limit, **where))
+    found = page["items"]
     if as_json:
         print_json(found)
     elif found:
@@ -92,11 +93,11 @@ def tail(config: Config, as_json: bool, lines: int) -> None:
 
 async def _tail(config: Config, lines: int, *, as_json: bool) -> None:
     async with client.session(config) as session:
-        newest = await session.get("/events", limit=max(lines, 1))
+        newest = (await session.get("/events", limit=max(lines, 1)))["items"]
         last = _print_lines(reversed(newest), config, after=0, lines=lines, as_json=as_json)
         while session.live:
             await asyncio.sleep(EVERY)
-            found = await session.get("/events", after=last, limit=1000)
+            found = (await session.get("/events", after=last, limit=1000))["items"]
             last = _print_lines(found, config, after=last, lines=len(found), as_json=as_json)
     click.echo("The relay is not running, so nothing new comes; `relay run` starts it.", err=True)
 

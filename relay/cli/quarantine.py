@@ -53,7 +53,8 @@ def quarantine() -> None:
 @options.limit
 def list_(config: Config, as_json: bool, limit: int) -> None:
     """List what is in quarantine, the newest first."""
-    found = client.ask(config, lambda session: session.get("/quarantine", limit=limit))
+    page = client.ask(config, lambda session: session.get("/quarantine", limit=limit))
+    found = page["items"]
     if as_json:
         print_json(found)
     elif found:
@@ -207,9 +208,7 @@ async def _oldest_first(
     """
     ids: list[str] = []
     left = 0
-    before = None
-    while rows := await session.get("/quarantine", before=before, limit=PAGE):
-        before = rows[-1]["seq"]
+    async for rows in session.pages("/quarantine", limit=PAGE):
         for row in rows:
             unauthorized = row["token"] is not None
             valid = row["token"] == Token.VALID

@@ -5,6 +5,7 @@ from typing import Any
 
 from starlette.requests import Request
 
+from relay.control import paging
 from relay.control.answers import found, query_of
 from relay.control.questions import EventsQuery
 from relay.control.views import callback_view, delivery_view, event_view
@@ -18,16 +19,19 @@ class Events:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    async def page(self, request: Request) -> list[dict[str, Any]]:
+    async def page(self, request: Request) -> dict[str, Any]:
         """The newest first; with `after` the oldest first."""
         query = query_of(request, EventsQuery)
         if query.after is None:
-            rows = await self._store.events(query.filter(), before=query.before, limit=query.limit)
+            last = paging.decode(query.cursor)
+            rows = await self._store.events(
+                query.filter(), before=last and last[0], limit=query.limit
+            )
         else:
             rows = await self._store.events_after(
                 query.filter(), after=query.after, limit=query.limit
             )
-        return [event_view(row) for row in rows]
+        return paging.page(rows, query.limit, event_view, lambda row: (row.seq, ""))
 
     async def show(self, request: Request) -> dict[str, Any]:
         event_id = request.path_params["id"]

@@ -7,6 +7,7 @@ from starlette.requests import Request
 from relay.callbacks.intake import Intake
 from relay.callbacks.normalise import NotUnderstood
 from relay.configuration.config import Config
+from relay.control import paging
 from relay.control.answers import Refused, body_of, found, query_of
 from relay.control.questions import DiscardBody, QuarantineQuery, ReleaseBody
 from relay.control.replays import words_behind
@@ -27,10 +28,11 @@ class Quarantine:
         self._store = store
         self._intake = intake
 
-    async def page(self, request: Request) -> list[dict[str, Any]]:
+    async def page(self, request: Request) -> dict[str, Any]:
         query = query_of(request, QuarantineQuery)
-        rows = await self._store.quarantined(before=query.before, limit=query.limit)
-        return [self._view(row) for row in rows]
+        last = paging.decode(query.cursor)
+        rows = await self._store.quarantined(before=last and last[0], limit=query.limit)
+        return paging.page(rows, query.limit, self._view, lambda row: (row.seq, ""))
 
     async def show(self, request: Request) -> dict[str, Any]:
         row = await self._row(request.path_params["id"])

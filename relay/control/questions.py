@@ -30,19 +30,19 @@ class Where(Body):
 
 
 class EventsQuery(Where):
-    before: int | None = None
+    cursor: str | None = None
     after: int | None = None
     limit: int = pydantic.Field(default=50, ge=1, le=PAGE)
 
 
 class DeadQuery(Body):
     sink: str | None = None
-    before: int | None = None
+    cursor: str | None = None
     limit: int = pydantic.Field(default=50, ge=1, le=PAGE)
 
 
 class QuarantineQuery(Body):
-    before: int | None = None
+    cursor: str | None = None
     limit: int = pydantic.Field(default=50, ge=1, le=PAGE)
 
 

@@ -7,6 +7,7 @@ from starlette.requests import Request
 
 from relay.callbacks.intake import Intake
 from relay.configuration.config import SinkConfig
+from relay.control import paging
 from relay.control.answers import body_of, query_of
 from relay.control.named import Named
 from relay.control.questions import DeadQuery, Deliveries, ReplayBody
@@ -27,14 +28,14 @@ class Replays:
         self._workers = workers
         self._intake = intake
 
-    async def list_dead(self, request: Request) -> list[dict[str, Any]]:
+    async def list_dead(self, request: Request) -> dict[str, Any]:
         query = query_of(request, DeadQuery)
         if query.sink is not None and query.sink not in self._named.sinks:
             await self._named.check_remembered(query.sink)
         rows = await self._store.deliveries(
-            [State.DEAD], sink=query.sink, before=query.before, limit=query.limit
+            [State.DEAD], sink=query.sink, before=paging.decode(query.cursor), limit=query.limit
         )
-        return [delivery_view(row) for row in rows]
+        return paging.page(rows, query.limit, delivery_view, lambda row: (row.seq, row.sink))
 
     async def replay_dead(self, request: Request) -> dict[str, Any]:
         """Those that the sink's `when` still lets through go again; the others stay dead."""

@@ -80,7 +80,7 @@ class Sinks:
         seqs: list[int] = []
         states = [*OPEN_STATES, State.DEAD]
         while rows := await self._store.deliveries(
-            states, sink=name, before=seqs[-1] if seqs else None, limit=CHUNK
+            states, sink=name, before=(seqs[-1], name) if seqs else None, limit=CHUNK
         ):
             seqs += [row.seq for row in rows]
         return seqs

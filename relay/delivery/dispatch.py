@@ -81,6 +81,10 @@ class Dispatch:
 
         With `consent_only`, of each no more than its word of consent.
         """
+        with limiter.going_past(rate=any(claim.urgent for claim in claims)):
+            return await self._traced(claims, consent_only=consent_only)
+
+    async def _traced(self, claims: Sequence[Claim], *, consent_only: bool) -> list[Result]:
         if self._tracer is None:
             return await self._send(claims, consent_only=consent_only)
         with self._tracer.attempts(self._config.name, claims) as attempts:
@@ -90,7 +94,6 @@ class Dispatch:
 
     async def _send(self, claims: Sequence[Claim], *, consent_only: bool) -> list[Result]:
         started, begun = self._clock.now(), self._clock.monotonic()
-        limiter.urgent.set(any(claim.urgent for claim in claims))
         deliveries: list[Delivery] = []
         outcomes: dict[int, Outcome] = {}
         slices = Slices()
@@ -227,9 +230,8 @@ async def within(seconds: float, work: Awaitable[Any]) -> Any:
     """
     watch = ActiveClock(SystemClock())
     watch.go()
-    limiter.stopwatch.set(watch)
-    limiter.timeout.set(seconds)
-    task = asyncio.ensure_future(_contained(work))
+    with limiter.limited(seconds, watch):
+        task = asyncio.ensure_future(_contained(work))
     task.add_done_callback(_heard)
     try:
         while not task.done() and (left := seconds - watch.now()) > 0:

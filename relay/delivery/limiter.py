@@ -28,6 +28,27 @@ def time_left() -> float:
 
 
 @contextlib.contextmanager
+def going_past(*, rate: bool) -> Iterator[None]:
+    """Within, requests do not wait for the sink's `rate` where `rate` is True."""
+    token = urgent.set(rate)
+    try:
+        yield
+    finally:
+        urgent.reset(token)
+
+
+@contextlib.contextmanager
+def limited(seconds: float, watch: ActiveClock) -> Iterator[None]:
+    """Within, a send may take so many seconds by `watch`."""
+    tokens = timeout.set(seconds), stopwatch.set(watch)
+    try:
+        yield
+    finally:
+        timeout.reset(tokens[0])
+        stopwatch.reset(tokens[1])
+
+
+@contextlib.contextmanager
 def unmeasured() -> Iterator[None]:
     """What is waited for in here does not count against the sink's time-out."""
     watch = stopwatch.get()

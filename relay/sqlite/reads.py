@@ -170,10 +170,10 @@ def deliveries(
     states: Sequence[State],
     *,
     sink: str | None,
-    before: int | None,
+    before: tuple[int, str] | None,
     limit: int,
 ) -> list[DeliveryRow]:
-    """The newest first."""
+    """The newest first; of one event in the order of the sinks' ids."""
     table = "all_deliveries" if State.PENDING in states else "deliveries"
     # An index of one state is only used for a comparison with that state.
     terms = [f"({' OR '.join(f'd.state = {int(state)}' for state in states)})"]
@@ -182,11 +182,12 @@ def deliveries(
         terms.append("d.sink = (SELECT id FROM sinks WHERE name = ?)")
         bindings.append(sink)
     if before is not None:
-        terms.append("d.seq < ?")
-        bindings.append(before)
+        terms.append("(d.seq, d.sink) < (?, (SELECT id FROM sinks WHERE name = ?))")
+        bindings += before
     found = rows.every(
         connection,
-        f"SELECT {DELIVERY.format(table)} WHERE {' AND '.join(terms)} ORDER BY d.seq DESC LIMIT ?",
+        f"SELECT {DELIVERY.format(table)} WHERE {' AND '.join(terms)}"
+        " ORDER BY d.seq DESC, d.sink DESC LIMIT ?",
         [*bindings, limit],
     )
     return [_delivery(row) for row in found]

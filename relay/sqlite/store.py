@@ -361,7 +361,7 @@ class SqliteStore(Upkeep):
         states: Sequence[State],
         *,
         sink: str | None = None,
-        before: int | None = None,
+        before: tuple[int, str] | None = None,
         limit: int = 50,
     ) -> list[DeliveryRow]:
         """As in Store."""

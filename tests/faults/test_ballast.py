@@ -69,7 +69,7 @@ async def pause(relay):
 async def discard(relay):
     """Give up what is in quarantine, one at a time: more than is free within the log."""
     async with relay.control() as control:
-        kept = (await control.get("/quarantine", params={"limit": 100})).json()
+        kept = (await control.get("/quarantine", params={"limit": 100})).json()["items"]
         answers = [
             await control.post("/quarantine/discard", json={"ids": [each["id"]]}) for each in kept
         ]

@@ -104,7 +104,7 @@ async def under_flood(folder, seconds: float, senders: list[str], command=RUN) -
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         async with relay.control() as control:
-            rows = (await control.get("/quarantine", params={"limit": 1000})).json()
+            rows = (await control.get("/quarantine", params={"limit": 1000})).json()["items"]
             outcome.kept = [row.get("sender") for row in rows]
         assert await relay.stop() == 0
         outcome.lines = relay.log.read_text().count("refused with")
