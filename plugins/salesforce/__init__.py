@@ -11,7 +11,8 @@ sinks:
       client_secret: ${SF_CLIENT_SECRET}  # its client credentials flow; or its JWT bearer flow:
       # jwt: {username: relay@acme.example, key: "${credential:sf-key}"}  # the private key, PEM
       api_version: v66.0
-      object: Contact                 # or Lead, or any other
+      object: Contact                 # or Lead, or any other; or, in its place:
+      # objects: [Contact, Lead]      # people are looked for in both, new ones made in the last
       external_id: SMS_Key__c         # a text field, "External ID" and "Unique": `relay setup crm`
       key: "{{ data.mobile | digits }}"  # what goes into it; "{{ id }}": one record an event
       match: [key]                    # [key, phone]: people without a key are found by number
@@ -42,21 +43,27 @@ sinks:
 
 200 records go in one call, with one more each for activities, new campaign members, only_if_empty
 and records to mend; `match` by phone makes two or three for numbers that were not seen before.
-Nothing is tried twice here but after a token has ended; retries are the relay's. With `consent`
-the sink gets every event that carries a word of consent, whatever its `when` says. The last word of
-the number is written alone, with no other field beside it, to each record of the object that has
-the number in its key or its phone_fields, and to the contact that a converted lead has become: two
-calls to find them, and one to write them. A record is made, with the number and `defaults`, where
-there is none. `map` does not write these fields.
+Nothing is tried twice here but after a token has ended; retries are the relay's. With
+`objects: [Contact, Lead]` a person who was not seen before costs a call to each object, by key, and
+the one search looks at both. A converted lead leads to its contact. Whoever is in neither is made
+in the last. Options and `map` may name fields of either object: what only the other one has is left
+out of a record; the relay reads which fields there are when the sink starts, and after a pause.
+With `consent` the sink gets every event that carries a word of consent, whatever its `when` says.
+The last word of the number is written alone, with no other field beside it, to each record of the
+sink's objects that has the number in its key or its phone_fields, and to the contact that a
+converted lead has become: two calls to find them and one to write them, or five for two objects. A
+record is made, with the number and `defaults`, where there is none. `map` does not write these
+fields.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import httpx
 
 import relay
 from relay.delivery.classify import outcome_of
+from relay.delivery.taxonomy import Rule
 from relay.outcome import NotDelivered, Outcome
 from relay.quota import Quota
 from relay.sink import Progress, in_silence
@@ -65,6 +72,8 @@ from relay.templates.expressions import EvaluationError
 
 from .backfill import Backfill
 from .consent import ConsentWriter, WordOfConsent, without_consent
+from .errors import MOVED
+from .fields import Fields
 from .key import is_of_contact
 from .members import Members
 from .mending import Mender
@@ -95,23 +104,26 @@ class Salesforce(relay.Sink):
         options: Options = self.options
         self.quota = self._quota = Quota(share=options.quota.share)
         self._session = Session(options, self.http, self._quota)
-        self._people = People(self._session, options, self.log)
-        self._contacts = self._writer(
-            options,
-            options.object,
-            options.external_id,
-            mapped=self.columns or (),
-            use_match=options.duplicates == "use_match",
-        )
+        self._fields = Fields(self._session, options.kinds)
+        self._people = People(self._session, options, self._fields, self.log)
+        self._contacts = {
+            kind: self._writer(
+                options,
+                kind,
+                options.external_id,
+                mapped=self.columns or (),
+                use_match=options.duplicates == "use_match",
+                rules=MOVED if len(options.kinds) > 1 else (),
+            )
+            for kind in options.kinds
+        }
         activity = options.activity
         self._activities = activity and self._writer(
             activity, activity.object, activity.external_id, mapped=activity.map.columns
         )
-        self._members = options.campaign and Members(
-            self._session, options, options.campaign, self.log
-        )
+        self._members = options.campaign and Members(self._session, options.campaign, self.log)
         self._consent = options.consent and ConsentWriter(
-            self._session, options, options.consent, self.log
+            self._session, options, options.consent, self._fields, self.log
         )
 
     @classmethod
@@ -134,6 +146,7 @@ class Salesforce(relay.Sink):
         """Sign in, and hold the options against what the org describes."""
         missing = [NO_MAP] if self._lacks_map() else []
         try:
+            self._fields.forget()
             found = await lacks(self._session, self.options, self.columns)
         except (httpx.HTTPError, NotDelivered) as error:
             return [*missing, outcome_of(error, 0.0).reason]
@@ -150,9 +163,19 @@ class Salesforce(relay.Sink):
             return told
         if found:
             return [*told, "then run it again with --backfill-keys"]
-        target = Target(self.options.object, self.options.external_id)
-        writer = Writer(self._session, target, None, self.log, ALLOW_SAVE)
-        return await Backfill(self._session, self.options, writer, self._quota, progress).run()
+        return [line async for line in self._backfill(progress)]
+
+    async def _backfill(self, progress: Progress) -> AsyncIterator[str]:
+        """What was done in each object, a line each."""
+        await self._fields.learn()
+        for kind in self.options.kinds:
+            target = Target(kind, self.options.external_id)
+            writer = Writer(self._session, target, None, self.log, ALLOW_SAVE)
+            phones = self._fields.of(kind, self.options.phone_fields)
+            options = self.options
+            run = Backfill(self._session, options, kind, phones, writer, self._quota, progress)
+            for line in await run.run():
+                yield f"{kind}: {line}" if len(options.kinds) > 1 else line
 
     async def send_batch(self, deliveries: Sequence[relay.Delivery]) -> Sequence[Outcome]:
         batch = [Writing(delivery) for delivery in deliveries]
@@ -205,7 +228,7 @@ class Salesforce(relay.Sink):
         assert delivery.record is not None
         fields = fields_of(delivery.record, options.external_id, options.only_if_empty)
         fields = without_consent(fields, options.consent)
-        writing.contact = Row(delivery, key, fields)
+        writing.contact = Row(delivery, key, fields, kind=options.kinds[-1])
 
     async def _write_consent(self, batch: Sequence[Writing]) -> dict[Writing, WordOfConsent]:
         """First, and alone: nothing else that the deliveries bring may keep it from the org.
@@ -215,7 +238,7 @@ class Salesforce(relay.Sink):
         if self._consent is None:
             return {}
         words = {
-            each: WordOfConsent(each.delivery, self._key(each.delivery))
+            each: WordOfConsent(each.delivery, self._key(each.delivery), self.options.kinds[-1])
             for each in batch
             if each.delivery.last_word and not each.is_skipped
         }
@@ -233,7 +256,7 @@ class Salesforce(relay.Sink):
         written = {each: word for each, word in words.items() if _is_taken(word)}
         if self._consent is None or not written:
             return
-        await self._consent.write_to_new({word: each.reference() for each, word in written.items()})
+        await self._consent.write_to_new({word: each.contact for each, word in written.items()})
         for each, word in written.items():
             each.consent = word.outcome
 
@@ -248,16 +271,22 @@ class Salesforce(relay.Sink):
         if not rows:
             return
         await self._people.find(rows)
-        await self._contacts.write(rows)
+        waiting = list(rows)
+        while waiting:  # it ends: a row is mended once in each way
+            kinds = {row: row.kind for row in waiting}
+            for kind, writer in self._contacts.items():
+                await writer.write([row for row in waiting if kinds[row] == kind])
+            waiting = [row for row in waiting if row.kind != kinds[row]]
+            for row in waiting:
+                row.fields = self._fields.kept(row.kind, row.fields)
         for row in rows:
-            if isinstance(row.outcome, relay.Delivered):
-                self._people.known.add(row.key)
+            self._people.note(row)
 
     async def _join(self, members: Members, batch: Sequence[Writing]) -> None:
         for each in batch:
-            if person := each.reference():
+            if each.contact and (person := each.reference()):
                 try:
-                    each.member = members.row(each.delivery, person)
+                    each.member = members.row(each.delivery, each.contact.kind, person)
                 except EvaluationError as error:
                     each.ended = relay.Reject(f"options.campaign: {error}")
         rows = [each.member for each in batch if each.member]
@@ -275,11 +304,12 @@ class Salesforce(relay.Sink):
         *,
         mapped: Sequence[str],
         use_match: bool = False,
+        rules: tuple[Rule, ...] = (),
     ) -> Writer:
-        mender = Mender(options, self.log, use_match=use_match)
+        mender = Mender(options, self.log, use_match=use_match, forgets_ids=not rules)
         target = Target(name, external_id)
         headers = _headers(self.options)
-        return Writer(self._session, target, mender, self.log, headers, mapped=mapped)
+        return Writer(self._session, target, mender, self.log, headers, rules, mapped)
 
 
 def _is_taken(word: WordOfConsent) -> bool:

@@ -1,7 +1,7 @@
 """The backfill: gives the people who are there already the key by which their events find them."""
 
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from itertools import islice
 
 import relay
@@ -11,8 +11,8 @@ from relay.quota import Quota
 from relay.sink import Progress
 
 from .key import of_number
+from .lookup import LEAD, Record
 from .options import Options
-from .people import Record
 from .row import MOST_ROWS, Row
 from .session import Session
 from .writer import Writer
@@ -23,18 +23,25 @@ NOT_OF_NUMBER = "no keys are filled in: they are made of more than the number (o
 
 
 class Backfill:
-    """One run. A later one goes on where it stopped: whoever has a key is not looked at."""
+    """One run over the object `kind`, whose numbers are in `phones`.
+
+    A later one goes on where it stopped: whoever has a key is not looked at.
+    """
 
     def __init__(
         self,
         session: Session,
         options: Options,
+        kind: str,
+        phones: Sequence[str],
         writer: Writer,
         quota: Quota,
         progress: Progress,
     ) -> None:
         self._session = session
         self._options = options
+        self._kind = kind
+        self._phones = phones
         self._writer = writer
         self._quota = quota
         self._progress = progress
@@ -77,12 +84,11 @@ class Backfill:
         return people
 
     async def _records(self) -> AsyncIterator[Record]:
-        options = self._options
-        phones = options.phone_fields
-        numbered = " OR ".join(f"{name} != null" for name in phones)
+        numbered = " OR ".join(f"{name} != null" for name in self._phones)
+        converted = " AND IsConverted = false" if self._kind == LEAD else ""
         query = (
-            f"SELECT Id, {', '.join(phones)} FROM {options.object}"  # noqa: S608  names only
-            f" WHERE {options.external_id} = null AND ({numbered}) ORDER BY Id"
+            f"SELECT Id, {', '.join(self._phones)} FROM {self._kind}"  # noqa: S608  names only
+            f" WHERE {self._options.external_id} = null AND ({numbered}){converted} ORDER BY Id"
         )
         page = await self._session.get("query", q=query)
         self._total = page["totalSize"]
@@ -98,7 +104,7 @@ class Backfill:
 
     def _keys(self, record: Record) -> list[str]:
         """The key of the first field that has a number."""
-        for name in self._options.phone_fields:
+        for name in self._phones:
             number = e164(str(record[name] or ""), self._options.country)
             if number:
                 own = country(number, self._options.country)

@@ -47,6 +47,7 @@ REFUSED = _codes(
     "JSON_PARSER_ERROR",
 )
 GONE = _codes("ENTITY_IS_DELETED", "INVALID_CROSS_REFERENCE_KEY", "MALFORMED_ID")
+CONVERTED = _codes("CANNOT_UPDATE_CONVERTED_LEAD")
 ONCE = _statuses(409, 412, 428)
 """These are tried a second time and no more."""
 
@@ -98,8 +99,8 @@ RULES = (
     ),
     Rule(Action.FIX, code=INVALID, advice="correct it in the map, or set on_invalid to drop"),
     Rule(
-        Action.DEAD, code=_codes("CANNOT_UPDATE_CONVERTED_LEAD"),
-        advice="the lead has become a contact: write those by a sink with the object Contact",
+        Action.DEAD, code=CONVERTED,
+        advice="the lead has become a contact: see the option objects, [Contact, Lead]",
     ),
     Rule(Action.DEAD, code=REFUSED, advice="correct the map, or the rule in Salesforce"),
     Rule(Action.FIX, code=GONE, advice="the record that it points to is not there"),
@@ -187,6 +188,15 @@ SUSPICIOUS = _codes(
     "REQUIRED_FIELD_MISSING",
 )
 """A single record can meet them; where one contact after the other does, something is wrong."""
+
+
+MOVED = (
+    Rule(
+        Action.RETRY, code=CONVERTED | GONE,
+        advice="the record was converted or deleted meanwhile: the person is looked for again",
+    ),
+)  # fmt: skip
+"""In a sink with several objects: the next attempt finds the person elsewhere, or makes them."""
 
 
 def own_key(external_id: str) -> Rule:

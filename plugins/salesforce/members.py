@@ -7,34 +7,32 @@ from typing import Any
 import relay
 from relay.sink import Log
 
-from .options import PERSONS, Campaign, Options
-from .people import Known, literal, parts
+from .lookup import LONGEST_QUERY, literal, parts
+from .options import PERSONS, Campaign
+from .people import Known
 from .row import Row
 from .session import Session
 from .target import Target
 from .writer import Writer
 
 MEMBER = "CampaignMember"
-LONGEST_QUERY = 12_000
-"""Characters of an encoded query: URL and headers may have 16 KiB."""
 
 
 class Members:
     """Makes people members of campaigns, and keeps their status up to date."""
 
-    def __init__(self, session: Session, options: Options, campaign: Campaign, log: Log) -> None:
+    def __init__(self, session: Session, campaign: Campaign, log: Log) -> None:
         self._session = session
         self._campaign = campaign
-        self._person = PERSONS[options.object]
         self._writer = Writer(session, Target(MEMBER), None, log)
         self._known = Known()
         # Each member locks its campaign: batches that came together would refuse each other.
         self._turn = asyncio.Lock()
 
-    def row(self, delivery: relay.Delivery, person: str) -> Row | None:
+    def row(self, delivery: relay.Delivery, kind: str, person: str) -> Row | None:
         """The member to write; None where the event has no campaign, or it is written already.
 
-        Raises EvaluationError.
+        `person` is the id of a record of the object `kind`. Raises EvaluationError.
         """
         campaign = self._campaign.id.render(delivery.event).strip()
         status = (
@@ -43,48 +41,50 @@ class Members:
         key = f"{campaign} {person} {status}"
         if not campaign or key in self._known:
             return None
-        fields = {"CampaignId": campaign, self._person: person}
-        return Row(delivery, key, fields | ({"Status": status} if status else {}))
+        fields = {"CampaignId": campaign, PERSONS[kind]: person}
+        return Row(delivery, key, fields | ({"Status": status} if status else {}), kind=kind)
 
     async def write(self, rows: Sequence[Row]) -> None:
         """Give each row its outcome. One that is a member already gets the status alone."""
         async with self._turn:
             await self._writer.write(rows)
-            await self._update([row for row in rows if _was_there(row) and "Status" in row.fields])
+            for kind in PERSONS:
+                there = [row for row in rows if row.kind == kind and _was_there(row)]
+                await self._update(PERSONS[kind], [row for row in there if "Status" in row.fields])
         for row in rows:
             if isinstance(row.outcome, relay.Delivered):
                 self._known.add(row.key)
 
-    async def _update(self, rows: Sequence[Row]) -> None:
+    async def _update(self, person: str, rows: Sequence[Row]) -> None:
         if not rows:
             return
-        found = await self._members(rows)
+        found = await self._members(person, rows)
         updates = []
         for row in rows:
-            known, status = found.get((row.fields["CampaignId"][:15], self._of(row)), ("", ""))
+            place = row.fields["CampaignId"][:15], str(row.fields[person])
+            known, status = found.get(place, ("", ""))
             if known and status != row.fields["Status"]:
                 row.id, row.fields = known, {"Status": row.fields["Status"]}
                 updates.append(row)
         await self._writer.write(updates)
 
-    async def _members(self, rows: Sequence[Row]) -> Mapping[tuple[str, str], tuple[str, str]]:
+    async def _members(
+        self, person: str, rows: Sequence[Row]
+    ) -> Mapping[tuple[str, str], tuple[str, str]]:
         """Id and status of the members that there are, by campaign and person."""
         campaigns = ",".join(dict.fromkeys(literal(row.fields["CampaignId"]) for row in rows))
         head = (
-            f"SELECT Id, CampaignId, {self._person}, Status FROM {MEMBER}"  # noqa: S608  names are our own, values quoted
-            f" WHERE CampaignId IN ({campaigns}) AND {self._person} IN "
+            f"SELECT Id, CampaignId, {person}, Status FROM {MEMBER}"  # noqa: S608  names are our own, values quoted
+            f" WHERE CampaignId IN ({campaigns}) AND {person} IN "
         )
-        people: Iterable[str] = dict.fromkeys(literal(self._of(row)) for row in rows)
+        people: Iterable[str] = dict.fromkeys(literal(str(row.fields[person])) for row in rows)
         found: dict[tuple[str, str], tuple[str, str]] = {}
         for part in parts(people, LONGEST_QUERY - len(head)):
             asked = f"{head}({','.join(part)})"
             for each in await self._session.records("query", "records", q=asked):
-                place = str(each["CampaignId"])[:15], str(each[self._person])
+                place = str(each["CampaignId"])[:15], str(each[person])
                 found[place] = str(each["Id"]), str(each.get("Status") or "")
         return found
-
-    def _of(self, row: Row) -> str:
-        return str(row.fields[self._person])
 
 
 def _was_there(row: Row) -> bool:

@@ -13,22 +13,28 @@ from .row import Row
 
 REQUIRED = "REQUIRED_FIELD_MISSING"
 NAMED = re.compile(r"\[([^\[\]]*)\]")
+PREFIXES = {"003": "Contact", "00Q": "Lead"}
+"""The object of an id, by how it begins ("Standard Object Prefixes")."""
 LONGEST = re.compile(r"max length=(\d+)")
 
 
 class Mender:
-    """Mends rows of one object."""
+    """Mends rows of one object. With `forgets_ids`, one whose record is gone gets a new one."""
 
-    def __init__(self, options: Mending, log: Log, *, use_match: bool = False) -> None:
+    def __init__(
+        self, options: Mending, log: Log, *, use_match: bool = False, forgets_ids: bool = True
+    ) -> None:
         self._options = options
         self._log = log
         self.use_match = use_match
+        self._forgets_ids = forgets_ids
         self._ways = {
             REQUIRED: ("defaults", self._fill),
             "STRING_TOO_LONG": ("on_invalid", self._shorten),
             **dict.fromkeys(INVALID, ("on_invalid", self._drop)),
-            **dict.fromkeys(GONE, ("id", self._forget)),
         }
+        if forgets_ids:
+            self._ways |= dict.fromkeys(GONE, ("id", self._forget))
         if self.use_match:
             self._ways["DUPLICATES_DETECTED"] = ("duplicates", self._match)
 
@@ -83,11 +89,18 @@ class Mender:
         return found if len(found) == len(refusal.fields) else []
 
     def _match(self, row: Row, refusal: Refusal) -> bool:
-        """Update the one record that the duplicate rule found, which gets the key."""
+        """Update the one record that the duplicate rule found, which gets the key.
+
+        A rule for leads may have found a contact: that one is another writer's to write.
+        """
         if row.id is not None or len(refusal.matches) != 1:
             return False
         row.id = refusal.matches[0]
-        return True
+        kind = PREFIXES.get(row.id[:3], row.kind)
+        if self._forgets_ids or kind == row.kind:
+            return True
+        row.kind = kind
+        return False
 
     def _forget(self, row: Row, _refusal: Refusal) -> bool:
         """A record that was found, and is no more."""

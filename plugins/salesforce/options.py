@@ -88,6 +88,7 @@ class Options(Mending):
     jwt: Jwt | None = None
     api_version: str = pydantic.Field(default="v66.0", pattern=r"^v[1-9][0-9]{1,2}\.0$")
     object: Name = "Contact"
+    objects: list[Name] | None = None
     external_id: Name = "SMS_Key__c"
     key: Template = written("{{ data.mobile | digits }}")
     match: list[Literal["key", "phone"]] = pydantic.Field(default=["key"])
@@ -103,6 +104,11 @@ class Options(Mending):
     activity: Activity | None = None
     consent: Consent | None = None
 
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The objects that a person is looked for in. A new record is made in the last one."""
+        return tuple(self.objects or [self.object])
+
     def audience(self) -> str:
         """Whom a JWT is for ("OAuth 2.0 JWT Bearer Flow": the login host, not My Domain)."""
         given = self.jwt.audience if self.jwt else None
@@ -117,6 +123,13 @@ class Options(Mending):
             raise ValueError("should be [key] or [key, phone]")
         return match
 
+    @pydantic.field_validator("objects")
+    @classmethod
+    def _one_or_persons(cls, objects: list[str] | None) -> list[str] | None:
+        if objects is not None and len(objects) != 1 and sorted(objects) != sorted(PERSONS):
+            raise ValueError("should name one object, or Contact and Lead")
+        return objects
+
     @pydantic.model_validator(mode="after")
     def _fits_together(self) -> Self:
         if (self.client_secret is None) == (self.jwt is None):
@@ -126,7 +139,11 @@ class Options(Mending):
                 "login_url should be your My Domain, https://NAME.my.salesforce.com: a client"
                 " secret is not taken elsewhere"
             )
-        if self.campaign and self.object not in PERSONS:
+        if self.objects is not None and "object" in self.model_fields_set:
+            raise ValueError("should have either object or objects: take object out")
+        if self.activity and len(self.kinds) > 1:
+            raise ValueError("activity needs one object")
+        if self.campaign and not set(self.kinds) <= set(PERSONS):
             raise ValueError("campaign needs the object Contact or Lead")
         if "phone" in self.match and not self.phone_fields:
             raise ValueError("phone_fields should name one at least, as match has phone")

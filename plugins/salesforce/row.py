@@ -22,19 +22,26 @@ AROUND = len(OPENING + CLOSING)
 class Row:
     """One record, and how it ended.
 
-    `id` is that of a record which is there already and is to be updated. `refusals` are the
-    errors of the last try, `mended` the ways in which it has been mended so far, and `notes` say
-    what was left out or cut.
+    `id` is that of a record which is there already and is to be updated; `has_key` says that this
+    record has a key, which stays as it is. `kind` is the object, where a sink has several.
+    `refusals` are the errors of the last try, `mended` the ways in which it has been mended so
+    far, and `notes` say what was left out or cut.
     """
 
     delivery: relay.Delivery
     key: str
     fields: dict[str, Any]
     id: str | None = None
+    kind: str = ""
+    has_key: bool = False
     refusals: list[Refusal] = field(default_factory=list)
     mended: set[str] = field(default_factory=set)
     notes: list[str] = field(default_factory=list)
     outcome: Outcome | None = None
+
+    def reference(self) -> str | None:
+        """The id of the record that was written; None for a row that was not."""
+        return self.outcome.reference if isinstance(self.outcome, relay.Delivered) else None
 
     def identity(self) -> str:
         """Rows of the same one never go together. The case of an external id tells nothing."""

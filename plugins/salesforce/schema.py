@@ -1,6 +1,6 @@
 """The org's schema: what the options need there and it lacks ("sObject Describe", REST guide)."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,9 +10,9 @@ from relay.nearest import nearest
 from relay.templates.expressions import Template
 
 from .key import EVENT_ID, example
+from .lookup import literal
 from .members import MEMBER, statuses
 from .options import PERSONS, Campaign, Mending, Options
-from .people import literal
 from .session import Session
 
 CLICK = "Setup > Object Manager"
@@ -52,6 +52,10 @@ class Table:
     def relation(self, name: str) -> Mapping[str, Any] | None:
         return self._relations.get(name.casefold())
 
+    def has(self, name: str) -> bool:
+        """Whether a record can have this name, that of a field or of a relationship."""
+        return name.casefold() in self._fields or name.casefold() in self._relations
+
     def required(self) -> Iterator[str]:
         """What a new record must say."""
         for field in self._fields.values():
@@ -72,9 +76,11 @@ class Table:
 async def lacks(session: Session, options: Options, columns: Iterable[str] | None) -> list[Lack]:
     """All that keeps deliveries from being written. Raises Retry or Pause."""
     found: list[Lack] = []
-    table = await _described(session, "object", options.object, found)
-    if table:
-        found += _of_contacts(table, options, columns or ())
+    described = [await _described(session, "object", kind, found) for kind in options.kinds]
+    tables = [table for table in described if table]
+    for table in tables:
+        others = [other for other in tables if other is not table]
+        found += _of_contacts(table, others, options, columns or ())
     if options.activity:
         events = await _described(session, "activity.object", options.activity.object, found)
         if events:
@@ -82,7 +88,7 @@ async def lacks(session: Session, options: Options, columns: Iterable[str] | Non
     if options.campaign:
         members = await _described(session, "campaign", MEMBER, found)
         if members:
-            found += _of_members(members, PERSONS[options.object])
+            found += _of_members(members, [PERSONS[kind] for kind in options.kinds])
             found += await _of_status(session, options.campaign)
     return found
 
@@ -100,18 +106,31 @@ async def _described(session: Session, where: str, name: str, found: list[Lack])
     return None
 
 
-def _of_contacts(table: Table, options: Options, columns: Iterable[str]) -> Iterator[Lack]:
+def _of_contacts(
+    table: Table, others: Sequence[Table], options: Options, columns: Iterable[str]
+) -> Iterator[Lack]:
+    """What is wrong with one object. What only another object of the sink has is meant for that."""
+    columns = _meant(table, others, columns)
     names = [name for name in columns if name.casefold() != options.external_id.casefold()]
     yield from _of_key(table, "external_id", options.external_id, longest_key(options.key))
     yield from _of_fields(table, "map", names)
     if options.consent:
         yield from _of_consent(table, options.consent, names)
-    yield from _of_defaults(table, "", options)
-    yield from _of_required(table, "", options, [*names, options.external_id])
+    yield from _of_defaults(table, "", options, _meant(table, others, options.defaults))
+    if table.name.casefold() == options.kinds[-1].casefold():
+        yield from _of_required(table, "", options, [*names, options.external_id])
     for where in ("only_if_empty", *(["phone_fields"] if "phone" in options.match else [])):
-        for name in getattr(options, where):
+        for name in _meant(table, others, getattr(options, where)):
             if not table.field(name):
                 yield table.unknown(where, name)
+    if not _meant(table, others, options.phone_fields):
+        what = f"phone_fields: {table.name} has none of them"
+        yield Lack(what, "name one that it has")
+
+
+def _meant(table: Table, others: Sequence[Table], names: Iterable[str]) -> list[str]:
+    """The names without those that only another object has, as `Fields.of` gives them."""
+    return [name for name in names if table.has(name) or not any(o.has(name) for o in others)]
 
 
 def _of_activities(table: Table, options: Options) -> Iterator[Lack]:
@@ -120,7 +139,7 @@ def _of_activities(table: Table, options: Options) -> Iterator[Lack]:
     names = activity.map.columns
     yield from _of_key(table, "activity.external_id", activity.external_id, len(EVENT_ID))
     yield from _of_fields(table, "activity.map", names)
-    yield from _of_defaults(table, "activity.", activity)
+    yield from _of_defaults(table, "activity.", activity, activity.defaults)
     lookup = table.relation(activity.contact)
     if lookup is None:
         what = f"activity.contact: {table.name} has no relationship {activity.contact}"
@@ -131,8 +150,8 @@ def _of_activities(table: Table, options: Options) -> Iterator[Lack]:
     yield from _of_required(table, "activity.", activity, known)
 
 
-def _of_members(table: Table, person: str) -> Iterator[Lack]:
-    for name in ("CampaignId", person):
+def _of_members(table: Table, persons: Sequence[str]) -> Iterator[Lack]:
+    for name in ("CampaignId", *persons):
         field = table.field(name)
         if not field or not field["createable"]:
             grant = GRANT.format(object="Campaigns", what="Read, Create and Edit")
@@ -193,8 +212,11 @@ def _of_consent(table: Table, consent: Consent, mapped: Iterable[str]) -> Iterat
             )
 
 
-def _of_defaults(table: Table, prefix: str, options: Mending) -> Iterator[Lack]:
-    for name, value in options.defaults.items():
+def _of_defaults(
+    table: Table, prefix: str, options: Mending, names: Iterable[str]
+) -> Iterator[Lack]:
+    for name in names:
+        value = options.defaults[name]
         where = f"{prefix}defaults.{name}"
         field = table.field(name)
         if field is None:

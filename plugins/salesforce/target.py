@@ -24,6 +24,6 @@ class Target:
         return "POST", COLLECTIONS
 
     def record(self, row: Row) -> dict[str, Any]:
-        key = {self.external_id: row.key} if self.external_id else {}
+        key = {self.external_id: row.key} if self.external_id and not row.has_key else {}
         known = {} if row.id is None else {"id": row.id}
         return {"attributes": {"type": self.object}, **known, **key, **row.fields}

@@ -29,8 +29,7 @@ class Writing:
 
     def reference(self) -> str | None:
         """The contact's record id."""
-        outcome = self.contact.outcome if self.contact else None
-        return outcome.reference if isinstance(outcome, relay.Delivered) else None
+        return self.contact.reference() if self.contact else None
 
     def outcome(self) -> Outcome:
         """What kept the word of consent from being written; else what failed first of the rest."""

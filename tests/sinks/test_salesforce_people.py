@@ -9,6 +9,7 @@ from salesforcesink import (
     deliveries,
     delivery,
     key,
+    lookup,
     mobile,
     row,
 )
@@ -270,15 +271,15 @@ async def test_a_status_that_the_campaign_lacks_is_found():
 
 
 def test_a_key_is_quoted_in_a_query():
-    assert people_module.literal("O'Neil\\\n") == r"'O\'Neil\\\n'"
+    assert lookup.literal("O'Neil\\\n") == r"'O\'Neil\\\n'"
 
 
 def test_queries_stay_as_short_as_an_address_may_be():
-    keys = [people_module.literal("k" * 200 + str(n)) for n in range(200)]
-    groups = list(people_module.parts(keys, people_module.LONGEST_QUERY))
+    keys = [lookup.literal("k" * 200 + str(n)) for n in range(200)]
+    groups = list(lookup.parts(keys, lookup.LONGEST_QUERY))
     assert [each for group in groups for each in group] == keys
     assert len(groups) > 1
-    assert all(len(",".join(group)) <= people_module.LONGEST_QUERY for group in groups)
+    assert all(len(",".join(group)) <= lookup.LONGEST_QUERY for group in groups)
 
 
 def test_known_keys_are_few_and_the_last_used():

@@ -104,9 +104,15 @@ class SalesforceStub(Stub, Login, Writing):
             self.fields[name] = fields
 
     def convert(self, lead: str, contact: str) -> None:
-        """Make the lead a converted one, which has become this contact."""
+        """Make the lead a converted one, which has become this contact.
+
+        A member of a campaign stays one, and is the contact's then.
+        """
         row = self.org.row("Lead", lead)
         row |= {"IsConverted": True, "ConvertedContactId": contact}
+        for member in self.org.table("CampaignMember").values():
+            if member.get("LeadId") == lead:
+                member["ContactId"] = contact
 
     def duplicate_rule(self, name: str, *fields: str, **more: Any) -> None:
         """From now on records alike in one of the fields are duplicates: see DuplicateRule."""

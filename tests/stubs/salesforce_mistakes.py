@@ -32,6 +32,8 @@ class Refused(Exception):
 class DuplicateRule:
     """Records of an object are duplicates where one of these fields is equal.
 
+    `compares`: the object whose records are looked at, the same where it is empty; the vendor has a
+    standard rule for leads with duplicate contacts.
     `allow_save`: the header Sforce-Duplicate-Rule-Header overrides the rule ("alert"); without,
     nothing does ("block"). `edits`: the rule looks at updates too.
     """
@@ -41,6 +43,7 @@ class DuplicateRule:
     allow_save: bool = True
     edits: bool = False
     name: str = "Standard_Contact_Duplicate_Rule"
+    compares: str = ""
 
 
 def no_column(name: str, kind: str) -> Mistake:
@@ -81,6 +84,7 @@ def mistyped(name: str, column: Field, value: Any) -> Mistake:
 
 def duplicates(rule: DuplicateRule, rows: Sequence[Mapping[str, Any]]) -> Mistake:
     """As recorded from v54 and v56; there the key was even spelt `duplicateResut`."""
+    compared = rule.compares or rule.object
     result = {
         "allowSave": rule.allow_save,
         "duplicateRule": rule.name,
@@ -88,7 +92,7 @@ def duplicates(rule: DuplicateRule, rows: Sequence[Mapping[str, Any]]) -> Mistak
         "errorMessage": "Use one of these records?",
         "matchResults": [
             {
-                "entityType": rule.object,
+                "entityType": compared,
                 "errors": [],
                 "matchEngine": "FuzzyMatchEngine",
                 "matchRecords": [
@@ -96,7 +100,7 @@ def duplicates(rule: DuplicateRule, rows: Sequence[Mapping[str, Any]]) -> Mistak
                         "additionalInformation": [],
                         "fieldDiffs": [],
                         "matchConfidence": 100.0,
-                        "record": {"attributes": {"type": rule.object}, "Id": row["Id"]},
+                        "record": {"attributes": {"type": compared}, "Id": row["Id"]},
                     }
                     for row in rows
                 ],

@@ -298,7 +298,7 @@ class Org:
     def _alike(
         self, rule: DuplicateRule, changes: Mapping[str, Any]
     ) -> Iterator[Mapping[str, Any]]:
-        for row in self.table(rule.object).values():
+        for row in self.table(rule.compares or rule.object).values():
             if any(
                 changes.get(name) and comparable(changes[name]) == comparable(row.get(name))
                 for name in rule.fields

@@ -1,0 +1,51 @@
+"""The fields: which of them each object of the sink has, where it has several objects.
+
+A field of the options that only another object of the sink has is left out. The only object of a
+sink is asked for every field that the options name.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from .session import Session
+
+
+class Fields:
+    """Knows the fields of the sink's objects ("sObject Describe", REST guide)."""
+
+    def __init__(self, session: Session, kinds: Iterable[str]) -> None:
+        self._session = session
+        self._kinds = tuple(kinds)
+        self._names: dict[str, frozenset[str]] = {}
+
+    async def learn(self) -> None:
+        """Read the description of each of several objects, once. Raises Retry or Pause."""
+        if len(self._kinds) == 1:
+            return
+        for kind in self._kinds:
+            if kind not in self._names:
+                path = f"sobjects/{kind}/describe"
+                found = await self._session.records(path, "fields")
+                self._names[kind] = frozenset(_names(found))
+
+    def forget(self) -> None:
+        """Read the descriptions again when they are needed next."""
+        self._names.clear()
+
+    def of(self, kind: str, names: Iterable[str]) -> list[str]:
+        """The names without those that only another object has."""
+        own = self._names.get(kind, frozenset[str]())
+        others = frozenset[str]().union(*self._names.values()) - own
+        return [name for name in names if name.casefold() not in others]
+
+    def kept(self, kind: str, record: Mapping[str, Any]) -> dict[str, Any]:
+        """The record without the fields that only another object has."""
+        return {name: record[name] for name in self.of(kind, record)}
+
+
+def _names(fields: Iterable[Mapping[str, Any]]) -> Iterable[str]:
+    """How a record can name each field: by itself, or by its relationship."""
+    for field in fields:
+        for name in (field.get("name"), field.get("relationshipName")):
+            if isinstance(name, str):
+                yield name.casefold()
