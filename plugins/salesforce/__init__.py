@@ -34,15 +34,20 @@ sinks:
                                       # below; fields: {NAME: {opted_out: …, opted_in: …}}, when,
                                       # create: true
       activity:                       # none by default
-        object: SMS_Event__c
-        external_id: Event_Id__c      # "External ID" and "Unique", filled with the event's id
-        contact: Contact__r           # the relationship name of its lookup
-        map: {Name: "{{ type }}", Message__c: "{{ data.message }}"}
+        object: Task                  # a completed task of the person; or an object of your own:
+        external_id: SMS_Event_Id__c  # "External ID" and "Unique", filled with the event's id
+        map: {TaskSubtype: Call}      # beside Subject, Status, ActivityDate and Description
         on_invalid: truncate
         defaults: {}
+      # activity:
+      #   object: SMS_Event__c
+      #   external_id: Event_Id__c
+      #   contact: Contact__r         # the relationship name of its lookup
+      #   map: {Name: "{{ type }}", Message__c: "{{ data.message }}"}
 
 200 records go in one call, with one more each for activities, new campaign members, only_if_empty
-and records to mend; `match` by phone makes two or three for numbers that were not seen before.
+and records to mend; `match` by phone makes two or three for numbers that were not seen before, and
+tasks of events that are stale make one. A Task goes to the record that the event was written to.
 Nothing is tried twice here but after a token has ended; retries are the relay's. With
 `objects: [Contact, Lead]` a person who was not seen before costs a call to each object, by key, and
 the one search looks at both. A converted lead leads to its contact. Whoever is in neither is made
@@ -70,14 +75,16 @@ from relay.sink import Progress, in_silence
 from relay.slices import Slices
 from relay.templates.expressions import EvaluationError
 
+from .activities import Activities
 from .backfill import Backfill
-from .consent import ConsentWriter, WordOfConsent, without_consent
+from .consent import GONE_RULE, ConsentWriter, WordOfConsent, without_consent
 from .errors import MOVED
 from .fields import Fields
 from .key import is_of_contact
+from .lookup import Lookup
 from .members import Members
 from .mending import Mender
-from .options import Activity, Options
+from .options import WHO, Options
 from .people import People
 from .row import MOST_ROWS, Row, fields_of
 from .schema import lacks
@@ -117,14 +124,26 @@ class Salesforce(relay.Sink):
             )
             for kind in options.kinds
         }
-        activity = options.activity
-        self._activities = activity and self._writer(
-            activity, activity.object, activity.external_id, mapped=activity.map.columns
-        )
+        self._activities = self._make_activities(options)
         self._members = options.campaign and Members(self._session, options.campaign, self.log)
         self._consent = options.consent and ConsentWriter(
             self._session, options, options.consent, self._fields, self.log
         )
+
+    def _make_activities(self, options: Options) -> Activities | None:
+        activity = options.activity
+        if activity is None:
+            return None
+        writer = self._writer(
+            activity,
+            activity.object,
+            activity.external_id,
+            mapped=activity.map.columns,
+            rules=() if activity.contact else (GONE_RULE,),
+            kept=(activity.contact or WHO,),
+        )
+        lookup = Lookup(self._session, options, self._fields, follows=True)
+        return Activities(activity, options, lookup, writer)
 
     @classmethod
     def drops_invalid(cls, options: Options) -> bool:
@@ -189,8 +208,7 @@ class Salesforce(relay.Sink):
         if self._members:
             await self._join(self._members, [each for each in batch if each.is_written()])
         if self._activities:
-            written = [each for each in batch if each.is_ready()]
-            await self._activities.write([each.activity for each in written if each.activity])
+            await self._activities.write([each for each in batch if each.is_ready()])
         return [each.outcome() for each in batch]
 
     def _prepare(self, writing: Writing) -> None:
@@ -202,9 +220,8 @@ class Salesforce(relay.Sink):
             return
         if delivery.record is None:
             return
-        if self.columns is None:
-            if delivery.last_word is None:
-                writing.ended = relay.Delivered(note=NO_WORD)
+        if self.columns is None and delivery.last_word is None:
+            writing.ended = relay.Delivered(note=NO_WORD)
             return
         try:
             self._make_rows(writing)
@@ -216,11 +233,15 @@ class Salesforce(relay.Sink):
     def _make_rows(self, writing: Writing) -> None:
         delivery = writing.delivery
         options: Options = self.options
-        key = options.key.render(delivery.event).strip()
+        if self.columns is None:  # a Task's person is the one whose consent is written
+            if self._activities and self._activities.by_id:
+                writing.activity = self._activities.row(delivery, "")
+            return
+        writing.key = key = options.key.render(delivery.event).strip()
         if not key:
             raise relay.Reject("the key is empty: see options.key")
-        if options.activity:
-            writing.activity = _activity(delivery, key, options.activity, options.external_id)
+        if self._activities:
+            writing.activity = self._activities.row(delivery, key)
         if delivery.stale and is_of_contact(options.key, delivery.event):
             if not options.activity:
                 writing.ended = relay.Delivered("stale: a later event of the contact is there")
@@ -248,7 +269,7 @@ class Salesforce(relay.Sink):
             for word in words.values():
                 word.outcome = outcome_of(error, 0.0)
         for each, word in words.items():
-            each.consent = word.outcome
+            each.consent, each.consented = word.outcome, word.person()
         return words
 
     async def _write_new_consent(self, words: Mapping[Writing, WordOfConsent]) -> None:
@@ -258,7 +279,7 @@ class Salesforce(relay.Sink):
             return
         await self._consent.write_to_new({word: each.contact for each, word in written.items()})
         for each, word in written.items():
-            each.consent = word.outcome
+            each.consent, each.consented = word.outcome, word.person()
 
     def _key(self, delivery: relay.Delivery) -> str:
         """Empty where the template fails: a record may have the number all the same."""
@@ -305,8 +326,9 @@ class Salesforce(relay.Sink):
         mapped: Sequence[str],
         use_match: bool = False,
         rules: tuple[Rule, ...] = (),
+        kept: Sequence[str] = (),
     ) -> Writer:
-        mender = Mender(options, self.log, use_match=use_match, forgets_ids=not rules)
+        mender = Mender(options, self.log, use_match=use_match, forgets_ids=not rules, kept=kept)
         target = Target(name, external_id)
         headers = _headers(self.options)
         return Writer(self._session, target, mender, self.log, headers, rules, mapped)
@@ -315,14 +337,6 @@ class Salesforce(relay.Sink):
 def _is_taken(word: WordOfConsent) -> bool:
     """Whether nothing has kept the word from the records that were found, if any were."""
     return not isinstance(word.outcome, NotDelivered)
-
-
-def _activity(delivery: relay.Delivery, key: str, activity: Activity, external_id: str) -> Row:
-    dropped: list[str] | None = None if activity.on_invalid == "dead" else []
-    record = activity.map.record(delivery.event, dropped=dropped)
-    fields = fields_of(record, activity.external_id) | {activity.contact: {external_id: key}}
-    notes = [f"activity without {each}" for each in dropped or ()]
-    return Row(delivery, delivery.id, fields, notes=notes)
 
 
 def _headers(options: Options) -> Mapping[str, str]:

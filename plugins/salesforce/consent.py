@@ -47,6 +47,10 @@ class WordOfConsent:
     def mobile(self) -> str:
         return str(self.delivery.event.data.get("mobile") or "")
 
+    def person(self) -> str | None:
+        """The id of the first record that has the word."""
+        return next(filter(None, (row.reference() for row in self.rows)), None)
+
     def conclude(self) -> None:
         """Its end is that of the first record that was not written; the others are."""
         if not self.rows:

@@ -16,22 +16,37 @@ NAMED = re.compile(r"\[([^\[\]]*)\]")
 PREFIXES = {"003": "Contact", "00Q": "Lead"}
 """The object of an id, by how it begins ("Standard Object Prefixes")."""
 LONGEST = re.compile(r"max length=(\d+)")
+NOT_WRITABLE = "INVALID_FIELD_FOR_INSERT_UPDATE"
+CREATE_ONLY = ("TaskSubtype",)
+"""Fields that a new record may say, and no update ("Task", object reference)."""
 
 
 class Mender:
-    """Mends rows of one object. With `forgets_ids`, one whose record is gone gets a new one."""
+    """Mends rows of one object.
+
+    With `forgets_ids`, a row whose record is gone gets a new one. `kept` are fields without which
+    no record is to be written.
+    """
 
     def __init__(
-        self, options: Mending, log: Log, *, use_match: bool = False, forgets_ids: bool = True
+        self,
+        options: Mending,
+        log: Log,
+        *,
+        use_match: bool = False,
+        forgets_ids: bool = True,
+        kept: Iterable[str] = (),
     ) -> None:
         self._options = options
         self._log = log
+        self._kept = kept
         self.use_match = use_match
         self._forgets_ids = forgets_ids
         self._ways = {
             REQUIRED: ("defaults", self._fill),
             "STRING_TOO_LONG": ("on_invalid", self._shorten),
             **dict.fromkeys(INVALID, ("on_invalid", self._drop)),
+            NOT_WRITABLE: ("create_only", self._leave_as_created),
         }
         if forgets_ids:
             self._ways |= dict.fromkeys(GONE, ("id", self._forget))
@@ -86,7 +101,15 @@ class Mender:
     def _invalid(self, row: Row, refusal: Refusal) -> list[str]:
         """The fields at fault; none where one of them is not the map's: nothing is to be done."""
         found = spelt(refusal.fields, row.fields)
-        return found if len(found) == len(refusal.fields) else []
+        at_fault = len(found) == len(refusal.fields) and not spelt(self._kept, found)
+        return found if at_fault else []
+
+    def _leave_as_created(self, row: Row, refusal: Refusal) -> bool:
+        """Leave out what only a new record takes: this one is there already."""
+        found = spelt(CREATE_ONLY, spelt(refusal.fields, row.fields))
+        for name in found:
+            del row.fields[name]
+        return bool(found) and len(found) == len(refusal.fields)
 
     def _match(self, row: Row, refusal: Refusal) -> bool:
         """Update the one record that the duplicate rule found, which gets the key.

@@ -17,6 +17,24 @@ SHARED_LOGINS = ("login.salesforce.com", "test.salesforce.com")
 RECORD_ID = "[A-Za-z0-9]{15}([A-Za-z0-9]{3})?"
 PERSONS = {"Contact": "ContactId", "Lead": "LeadId"}
 """What can be a member of a campaign, and by which field."""
+TASK = "Task"
+WHO = "WhoId"
+"""The person of a Task, a Contact or a Lead, by record id."""
+TASK_MAP = {
+    "Subject": (
+        "SMS {{ type | replace('com.sumotext.', '') | replace('_', ' ') }}"
+        "{% if data.keyword %}: {{ data.keyword }}{% endif %}"
+        "{% if data.consent %} ({{ data.consent | replace('_', '-') }}){% endif %}"
+    ),
+    "Status": "Completed",
+    "ActivityDate": "{{ time | date('iso', '%Y-%m-%d') }}",
+    "Description": (
+        "{% for text in (data.message, data.reply, data.label) if text %}{{ text }}\n{% endfor %}"
+        "{% for name, value in data.fields | items %}"
+        "{{ name }}: {{ value if value is string else value | join(', ') }}\n{% endfor %}"
+    ),
+}
+"""What a Task holds where `activity.map` does not say otherwise."""
 
 
 def written(text: str) -> Any:
@@ -71,12 +89,41 @@ class Mending(relay.Options):
 
 
 class Activity(Mending):
-    """A second record for each event, which points to the contact."""
+    """A second record for each event: a Task of the person, or an object that points to it.
+
+    A Task needs no more than its name: `map` replaces fields of what it has by itself, and
+    `on_invalid` is truncate. Any other object needs `external_id`, `contact` and `map`.
+    """
 
     object: Name
-    external_id: Name
-    contact: Name
-    map: Mapping
+    external_id: Name = "SMS_Event_Id__c"
+    contact: Name | None = None
+    map: Mapping = pydantic.Field(default={}, validate_default=True)
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _of_task(cls, given: Any) -> Any:
+        if not isinstance(given, dict) or not is_task(given.get("object")):
+            return given
+        mapped = given.get("map") or {}
+        if isinstance(mapped, dict):
+            said = {str(name).casefold() for name in mapped}
+            usual = {name: v for name, v in TASK_MAP.items() if name.casefold() not in said}
+            mapped = usual | mapped
+        return {"on_invalid": "truncate"} | given | {"map": mapped}
+
+    @pydantic.model_validator(mode="after")
+    def _complete(self) -> Self:
+        needed = ("external_id", "contact", "map")
+        left_out = [name for name in needed if name not in self.model_fields_set]
+        if left_out and not is_task(self.object):
+            raise ValueError(f"needs {', '.join(left_out)} for the object {self.object}")
+        return self
+
+
+def is_task(name: Any) -> bool:
+    """Whether this is the name of the Task object. The case of a name tells nothing."""
+    return isinstance(name, str) and name.casefold() == TASK.casefold()
 
 
 class Options(Mending):
@@ -141,10 +188,13 @@ class Options(Mending):
             )
         if self.objects is not None and "object" in self.model_fields_set:
             raise ValueError("should have either object or objects: take object out")
-        if self.activity and len(self.kinds) > 1:
-            raise ValueError("activity needs one object")
-        if self.campaign and not set(self.kinds) <= set(PERSONS):
+        persons = set(self.kinds) <= set(PERSONS)
+        if self.campaign and not persons:
             raise ValueError("campaign needs the object Contact or Lead")
+        if self.activity and self.activity.contact and len(self.kinds) > 1:
+            raise ValueError("activity needs one object, or should be a Task")
+        if self.activity and not self.activity.contact and not persons:
+            raise ValueError("an activity that is a Task needs the object Contact or Lead")
         if "phone" in self.match and not self.phone_fields:
             raise ValueError("phone_fields should name one at least, as match has phone")
         return self

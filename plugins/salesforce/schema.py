@@ -12,13 +12,20 @@ from relay.templates.expressions import Template
 from .key import EVENT_ID, example
 from .lookup import literal
 from .members import MEMBER, statuses
-from .options import PERSONS, Campaign, Mending, Options
+from .mending import CREATE_ONLY, spelt
+from .options import PERSONS, TASK, WHO, Activity, Campaign, Mending, Options
 from .session import Session
 
 CLICK = "Setup > Object Manager"
+ACTIVITY = "Activity"
+"""Where the fields of Task are made, for Event as well."""
 GRANT = (
     "Setup > Permission Sets > that of the integration user > Object Settings > {object} > Edit:"
     " {what}"
+)
+EDIT_TASKS = (
+    "Setup > Permission Sets > that of the integration user > System Permissions > Edit: tick"
+    ' "Edit Tasks"'
 )
 
 
@@ -140,13 +147,27 @@ def _of_activities(table: Table, options: Options) -> Iterator[Lack]:
     yield from _of_key(table, "activity.external_id", activity.external_id, len(EVENT_ID))
     yield from _of_fields(table, "activity.map", names)
     yield from _of_defaults(table, "activity.", activity, activity.defaults)
+    if activity.contact is None:
+        yield from _of_task(table, activity, options.kinds)
+        return
     lookup = table.relation(activity.contact)
     if lookup is None:
         what = f"activity.contact: {table.name} has no relationship {activity.contact}"
-        yield Lack(what, f"make it: {looked_up_at(table.name, activity.contact, options.object)}")
+        yield Lack(what, f"make it: {looked_up_at(table.name, activity.contact, options.kinds[0])}")
         return
-    yield from _of_lookup(table, lookup, options.object)
+    yield from _of_lookup(table, lookup, options.kinds[0])
     known = [*names, activity.external_id, lookup["name"]]
+    yield from _of_required(table, "activity.", activity, known)
+
+
+def _of_task(table: Table, activity: Activity, persons: Sequence[str]) -> Iterator[Lack]:
+    who = table.field(WHO)
+    if who is None or not _is_writable(who):
+        yield Lack(f"activity: {table.name}.{WHO} cannot be written", EDIT_TASKS)
+    elif strange := [kind for kind in persons if kind not in who["referenceTo"]]:
+        what = f"activity: {table.name}.{WHO} does not point to {', '.join(strange)}"
+        yield Lack(what, "correct object")
+    known = [*activity.map.columns, activity.external_id, WHO]
     yield from _of_required(table, "activity.", activity, known)
 
 
@@ -181,7 +202,8 @@ def _of_key(table: Table, where: str, name: str, longest: int) -> Iterator[Lack]
             f"make it: {made_at(table.name, name, longest=longest, unique=True)}",
         )
         return
-    edit = f"{CLICK} > {table.name} > Fields & Relationships > {name} > Edit"
+    place = ACTIVITY if table.name == TASK else table.name
+    edit = f"{CLICK} > {place} > Fields & Relationships > {name} > Edit"
     if not field["externalId"]:
         yield Lack(f"{where}: {table.name}.{name} is no external id", f'{edit}: "External ID"')
     if not field["unique"]:
@@ -198,8 +220,15 @@ def _of_fields(table: Table, where: str, names: Iterable[str]) -> Iterator[Lack]
         field = table.field(name) or table.relation(name)
         if field is None:
             yield table.unknown(f"{where}.{name}", name)
-        elif not (field["createable"] and field["updateable"]):
+        elif not _is_writable(field):
             yield _not_writable(table, f"{where}.{name}", name)
+
+
+def _is_writable(field: Mapping[str, Any]) -> bool:
+    """Whether each record may say it, or at least each new one, where no other can."""
+    return field["createable"] and (
+        field["updateable"] or bool(spelt(CREATE_ONLY, [field["name"]]))
+    )
 
 
 def _of_consent(table: Table, consent: Consent, mapped: Iterable[str]) -> Iterator[Lack]:
@@ -268,6 +297,7 @@ def longest_key(key: Template) -> int:
 
 def made_at(table: str, name: str, *, longest: int = 255, unique: bool = False) -> str:
     """Where to click for a new custom field."""
+    table = ACTIVITY if table == TASK else table
     plain = name.removesuffix("__c")
     kind = f"Text, Length {max(longest, 40)}" if unique else "its type"
     ticks = ', tick "Unique" and "External ID"' if unique else ""

@@ -9,13 +9,18 @@ from .row import Row  # noqa: TC001  one way to import
 
 
 class Writing:
-    """One delivery with the rows that it is made of."""
+    """One delivery with the rows that it is made of.
+
+    `consented` is the id of a record that its word of consent is written to.
+    """
 
     def __init__(self, delivery: relay.Delivery) -> None:
         self.delivery = delivery
+        self.key = ""
         self.ended: Outcome | None = None
         self.is_skipped = False
         self.consent: Outcome | None = None
+        self.consented: str | None = None
         self.contact: Row | None = None
         self.member: Row | None = None
         self.activity: Row | None = None
@@ -24,8 +29,14 @@ class Writing:
         return self.contact is not None and isinstance(self.contact.outcome, relay.Delivered)
 
     def is_ready(self) -> bool:
-        """Whether the contact is there for the activity to point to."""
-        return self.ended is None and (self.contact is None or self.is_written())
+        """Whether there is an activity, and the contact for it to point to."""
+        if self.ended is not None or self.activity is None:
+            return False
+        return self.contact is None or self.is_written()
+
+    def person(self) -> str | None:
+        """The id of the person's record, where anything was written to it."""
+        return self.reference() or self.consented
 
     def reference(self) -> str | None:
         """The contact's record id."""

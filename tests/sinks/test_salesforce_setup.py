@@ -225,5 +225,5 @@ def test_what_the_plugin_says_of_its_options_can_be_copied():
 @pytest.mark.parametrize("model", ["Options", "Activity"])
 def test_the_plugin_names_every_option(model):
     shown = documented() if model == "Options" else documented()["activity"]
-    others = {"jwt", "objects"}  # in the place of client_secret, and of object
+    others = {"jwt", "objects", "contact"}  # of another way to sign in, to look, to point
     assert {*getattr(options_module, model).model_fields} - {*shown} <= others

@@ -71,7 +71,7 @@ def locked_by(
     for name, value in values.items():
         if isinstance(value, dict):
             names |= _parent(org, kind, name, value)
-        elif isinstance(value, str) and (parent := _referred(org, kind, name)):
+        elif isinstance(value, str) and (parent := _referred(org, kind, name, value)):
             names.add((parent, "Id", comparable(value)))
     return frozenset(names)
 
@@ -86,6 +86,6 @@ def _parent(org: Org, kind: str, said: str, key: Mapping[str, Any]) -> set[Name]
     }
 
 
-def _referred(org: Org, kind: str, said: str) -> str:
+def _referred(org: Org, kind: str, said: str, value: str) -> str | None:
     column = org.fields[kind].get(said)
-    return column.refers if column else ""
+    return org.parent_of(column, value) if column else None

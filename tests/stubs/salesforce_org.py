@@ -95,6 +95,8 @@ class Org:
         changes = self._converted(kind, values)
         if kind == "CampaignMember":
             changes |= self._status(changes, changes.get("CampaignId"))
+        usual = {name: c.default for name, c in self.fields[kind].items() if c.default is not None}
+        changes = usual | changes
         self._complete(kind, changes)
         self._check(kind, changes)
         self._alone(kind, changes, None)
@@ -114,6 +116,8 @@ class Org:
             text = "cannot reference converted lead"
             raise Refused(Mistake("CANNOT_UPDATE_CONVERTED_LEAD", text))
         changes = self._converted(kind, values)
+        if fixed := [name for name in changes if self.field(kind, name).fixed]:
+            raise Refused(*map(not_writable, fixed))
         if kind == "CampaignMember":
             changes |= self._status(changes, row["CampaignId"])
         self._not_emptied(kind, changes)
@@ -146,6 +150,8 @@ class Org:
                 row.pop(name, None)
             else:
                 row[name] = value
+        if kind == "Task":
+            row["IsClosed"] = row["Status"] == "Completed"
         if "LastName" in self.fields[kind]:
             row["Name"] = " ".join(filter(None, (row.get("FirstName"), row.get("LastName"))))
         for place in places:
@@ -175,6 +181,9 @@ class Org:
         ]
         if not found:
             raise Refused(no_column(said, kind))
+        if self.fields[kind][found[0]].or_refers:
+            text = f"The {said} relationship leads to several objects: give {found[0]}"
+            raise Refused(Mistake("INVALID_FIELD", text, (said,)))
         parent = self.fields[kind][found[0]].refers
         pairs = [(name, value) for name, value in key.items() if name != "attributes"]
         if len(pairs) != 1:
@@ -221,10 +230,29 @@ class Org:
 
     def _reference(self, name: str, column: Field, value: Any) -> str:
         try:
-            return self.row(column.refers, value)["Id"]
+            row = self._parent_row(column, value)
         except Refused as refused:
             (mistake,) = refused.mistakes
             raise Refused(Mistake(mistake.code, mistake.message, (name,))) from None
+        return row["Id"]
+
+    def _parent_row(self, column: Field, value: Any) -> dict[str, Any]:
+        parent = self.parent_of(column, value)
+        if parent is None:
+            text = f"{column.label}: id value of incorrect type: {value}"
+            raise Refused(Mistake("FIELD_INTEGRITY_EXCEPTION", text))
+        row = self.row(parent, value)
+        if column.or_refers and row.get("IsConverted"):
+            text = "cannot reference converted lead"
+            raise Refused(Mistake("CANNOT_UPDATE_CONVERTED_LEAD", text))
+        return row
+
+    def parent_of(self, column: Field, value: Any) -> str | None:
+        """The object that an id is of, of those that the reference may lead to."""
+        if not column.or_refers:
+            return column.refers
+        kinds = (kind for kind in column.parents if self.prefix(kind) == str(value)[:3])
+        return next(kinds, None)
 
     def _complete(self, kind: str, changes: Mapping[str, Any]) -> None:
         empty = [

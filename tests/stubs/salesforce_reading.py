@@ -145,9 +145,9 @@ class Reading:
 
     def _parents(self, kind: str, row: Mapping[str, Any]) -> dict[str, Any]:
         return {
-            column.relationship: self.org.table(column.refers)[row[name]]
+            column.relationship: self.org.table(parent)[row[name]]
             for name, column in self.org.fields[kind].items()
-            if column.refers and name in row
+            if name in row and (parent := self.org.parent_of(column, row[name]))
         }
 
     async def search(self, request: Request) -> Response:
@@ -282,9 +282,9 @@ def _described(name: str, column: Field) -> dict[str, Any]:
         "type": column.type,
         "length": column.length if column.type not in {"boolean", "double", "date"} else 0,
         "nillable": not (column.required or boolean or name in SYSTEM),
-        "defaultedOnCreate": boolean or name in SYSTEM,
+        "defaultedOnCreate": boolean or name in SYSTEM or column.default is not None,
         "createable": column.writable,
-        "updateable": column.writable,
+        "updateable": column.writable and not column.fixed,
         "externalId": column.external_id,
         "idLookup": column.external_id or name == "Id",
         "unique": column.unique,
@@ -294,7 +294,7 @@ def _described(name: str, column: Field) -> dict[str, Any]:
         "picklistValues": [
             {"value": each, "label": each, "active": True, "defaultValue": False} for each in values
         ],
-        "referenceTo": [column.refers] if column.refers else [],
+        "referenceTo": list(column.parents),
         "relationshipName": column.relationship or None,
     }
 

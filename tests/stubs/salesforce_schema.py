@@ -4,6 +4,13 @@ from dataclasses import dataclass
 from typing import Any
 
 SYSTEM = ("Id", "CreatedDate", "LastModifiedDate", "SystemModstamp")
+TASK_STATUSES = (
+    "Not Started",
+    "In Progress",
+    "Completed",
+    "Waiting on someone else",
+    "Deferred",
+)
 SOURCES = ("Web", "Phone Inquiry", "Partner Referral", "Purchased List", "Other")
 
 
@@ -13,7 +20,9 @@ class Field:
 
     `options` are a picklist's values, refused otherwise where it is `restricted`; `refers` is the
     object that a reference leads to, and `relationship` the name under which a parent is given
-    by its external id.
+    by its external id. A reference may lead to one of several objects (`or_refers`), and no
+    external id names its parent then. `default` is what a new record has, where it says nothing;
+    what is `fixed` cannot be said again.
     """
 
     type: str = "string"
@@ -27,7 +36,15 @@ class Field:
     label: str = ""
     refers: str = ""
     relationship: str = ""
+    or_refers: tuple[str, ...] = ()
     case_sensitive: bool = False
+    default: Any = None
+    fixed: bool = False
+
+    @property
+    def parents(self) -> tuple[str, ...]:
+        """The objects that a reference may lead to."""
+        return (self.refers, *self.or_refers) if self.refers else ()
 
 
 def _text(length: int = 255, **more: Any) -> Field:
@@ -59,6 +76,38 @@ def _person() -> dict[str, Field]:
         "Legacy_Id__c": _text(40, external_id=True, label="Legacy Id"),
         "Loyalty_Number__c": _text(40, unique=True, label="Loyalty Number"),
     }
+
+
+def _task() -> dict[str, Field]:
+    """A task, with the field that an administrator made on Activity ("Task", object reference)."""
+    return {
+        "WhoId": Field(
+            "reference",
+            18,
+            refers="Contact",
+            or_refers=("Lead",),
+            relationship="Who",
+            label="Contact/Lead ID",
+        ),
+        "WhatId": Field(
+            "reference", 18, refers="Campaign", relationship="What", label="Related To ID"
+        ),
+        "Subject": _text(255),
+        "Status": Field(
+            "picklist", 40, True, options=TASK_STATUSES, restricted=False, default="Not Started"
+        ),
+        "Priority": Field(
+            "picklist", 40, True, options=("High", "Normal", "Low"), restricted=False,
+            default="Normal",
+        ),
+        "ActivityDate": Field("date", label="Due Date Only"),
+        "Description": Field("textarea", 32000),
+        "TaskSubtype": Field(
+            "picklist", 40, options=("Task", "Email", "Call"), default="Task", fixed=True
+        ),
+        "IsClosed": Field("boolean", writable=False, label="Closed"),
+        "SMS_Event_Id__c": _text(40, unique=True, external_id=True, label="SMS Event Id"),
+    }  # fmt: skip
 
 
 def schema() -> dict[str, dict[str, Field]]:
@@ -95,6 +144,7 @@ def schema() -> dict[str, dict[str, Field]]:
             "LeadId": Field("reference", 18, refers="Lead", relationship="Lead"),
             "Status": Field("picklist", 40, options=("Sent", "Responded"), restricted=False),
         },
+        "Task": _task(),
         "CampaignMemberStatus": {
             "CampaignId": Field(
                 "reference", 18, True, refers="Campaign", relationship="Campaign", label="Campaign"
@@ -125,4 +175,10 @@ def schema() -> dict[str, dict[str, Field]]:
     }
 
 
-PREFIXES = {"Contact": "003", "Lead": "00Q", "Campaign": "701", "CampaignMember": "00v"}
+PREFIXES = {
+    "Contact": "003",
+    "Lead": "00Q",
+    "Campaign": "701",
+    "CampaignMember": "00v",
+    "Task": "00T",
+}

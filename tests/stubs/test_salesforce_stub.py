@@ -567,6 +567,90 @@ async def test_a_parent_that_is_not_there_fails_the_row(org, stub, parent, text)
     assert stub.records("SMS_Event__c") == []
 
 
+# Tasks, whose person is a contact or a lead
+
+
+TASKS = f"{BASE}/composite/sobjects/Task/SMS_Event_Id__c"
+
+
+def task(key="e1", **values):
+    return {"attributes": {"type": "Task"}, "SMS_Event_Id__c": key} | values
+
+
+async def test_a_task_has_its_defaults_and_is_closed_when_completed(org, stub):
+    await upserted(org, task("e1"), task("e2", Status="Completed"), url=TASKS)
+    first, second = stub.records("Task")
+    assert (first["Status"], first["Priority"], first["TaskSubtype"]) == (
+        "Not Started",
+        "Normal",
+        "Task",
+    )
+    assert (first["IsClosed"], second["IsClosed"]) == (False, True)
+
+
+async def test_a_task_is_upserted_by_its_external_id(org, stub):
+    (first,) = await upserted(org, task(Subject="a"), url=TASKS)
+    (second,) = await upserted(org, task(Subject="b"), url=TASKS)
+    assert (first["created"], second["created"]) == (True, False)
+    assert first["id"] == second["id"]
+    assert [each["Subject"] for each in stub.records("Task")] == ["b"]
+
+
+async def test_the_person_of_a_task_is_a_contact_or_a_lead_that_is_there(org, stub):
+    contact = stub.seed("Contact", {"LastName": "Doe"})
+    lead = stub.seed("Lead", {"LastName": "Doe", "Company": "A"})
+    await upserted(org, task("e1", WhoId=contact), task("e2", WhoId=lead), url=TASKS)
+    assert [each["WhoId"] for each in stub.records("Task")] == [contact, lead]
+    campaign = stub.seed("Campaign", {"Name": "Summer"})
+    wrong = await refused(org, task("e3", WhoId=campaign), url=TASKS)
+    assert (wrong["statusCode"], wrong["fields"]) == ("FIELD_INTEGRITY_EXCEPTION", ["WhoId"])
+    assert "id value of incorrect type" in wrong["message"]
+    missing = await refused(org, task("e3", WhoId=new_id("003", 999)), url=TASKS)
+    assert missing["statusCode"] == "INVALID_CROSS_REFERENCE_KEY"
+    stub.org.delete("Contact", contact)
+    gone = await refused(org, task("e1", WhoId=contact), url=TASKS)
+    assert (gone["statusCode"], gone["fields"]) == ("ENTITY_IS_DELETED", ["WhoId"])
+    assert len(stub.records("Task")) == 2
+
+
+async def test_a_converted_lead_takes_no_task(org, stub):
+    lead = stub.seed("Lead", {"LastName": "Doe", "Company": "A"})
+    stub.convert(lead, stub.seed("Contact", {"LastName": "Doe"}))
+    error = await refused(org, task(WhoId=lead), url=TASKS)
+    assert error["statusCode"] == "CANNOT_UPDATE_CONVERTED_LEAD"
+
+
+async def test_no_external_id_names_the_person_of_a_task(org, stub):
+    stub.seed("Contact", {"LastName": "Doe", "SMS_Key__c": "1"})
+    error = await refused(org, task(Who={"SMS_Key__c": "1"}), url=TASKS)
+    assert error["statusCode"] == "INVALID_FIELD"
+    assert stub.records("Task") == []
+
+
+async def test_the_subtype_of_a_task_is_said_once(org, stub):
+    await upserted(org, task(TaskSubtype="Call"), url=TASKS)
+    error = await refused(org, task(TaskSubtype="Call"), url=TASKS)
+    assert (error["statusCode"], error["fields"]) == (
+        "INVALID_FIELD_FOR_INSERT_UPDATE",
+        ["TaskSubtype"],
+    )
+    described = (await org.get(f"{BASE}/sobjects/Task/describe")).json()["fields"]
+    (subtype,) = [field for field in described if field["name"] == "TaskSubtype"]
+    assert (subtype["createable"], subtype["updateable"]) == (True, False)
+    (who,) = [field for field in described if field["name"] == "WhoId"]
+    assert who["referenceTo"] == ["Contact", "Lead"]
+
+
+async def test_tasks_of_one_person_lock_each_other(org, stub):
+    person = stub.seed("Contact", {"LastName": "Doe"})
+    stub.latency = 0.05
+    answers = await asyncio.gather(
+        *(upserted(org, task(each, WhoId=person), url=TASKS) for each in ("e1", "e2"))
+    )
+    assert sorted(row["success"] for (row,) in answers) == [False, True]
+    assert stub.fired["locked"] == 1
+
+
 @pytest.mark.parametrize(
     ("known", "code"),
     [
