@@ -51,6 +51,18 @@ async def client():
         yield client
 
 
+async def test_a_connection_is_not_reused_beyond_a_minute(receiver):
+    """So that a name is looked up again, however steady the requests are."""
+    clock, used = SimpleNamespace(now=0.0), []
+    async with relay.delivery.http.client(
+        timeout=5, allow_private=LOOPBACK, now=lambda: clock.now
+    ) as client:
+        for clock.now in (0.0, 30.0, 55.0, 57.0, 58.0, 113.0, 115.0, 116.0):
+            await client.post(receiver.url)
+            used.append(receiver.connections)
+    assert used == [1, 1, 1, 1, 2, 2, 2, 3]
+
+
 async def failure(client, url, **options):
     """The error of a request that must fail, and the outcome that it means."""
     with pytest.raises(Exception) as caught:  # noqa: PT011  which one is what is asked

@@ -13,7 +13,8 @@ import math
 import os
 import socket
 import ssl
-from collections.abc import AsyncIterator, Iterator, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Any
 
 import aiohttp
@@ -32,6 +33,9 @@ from relay.telemetry.tracing import outgoing
 CONNECTIONS = 100
 # Below the 5 s of many servers, so that no request meets a connection just being closed.
 KEEP_ALIVE = 4.0
+# A minute with the pause before the last request: then the name is looked up again, as its address
+# may have changed.
+MAX_AGE = 60.0 - KEEP_ALIVE
 CONNECT_TIMEOUT = 10.0
 LARGEST_ANSWER = 8 * 1024 * 1024
 ANSWER_READ = 64 * 1024
@@ -63,16 +67,18 @@ def client(
     allow_private: Sequence[Network] = (),
     limiter: Limiter | None = None,
     resolver: aiohttp.abc.AbstractResolver | None = None,
+    now: Callable[[], float] = time.monotonic,
 ) -> httpx.AsyncClient:
     """A client for one sink.
 
     `timeout` covers a request from the lookup of the name to the last byte of the answer; what
-    a request asks for itself can only shorten it. `resolver` is for tests.
+    a request asks for itself can only shorten it. `resolver` and `now` (seconds) are
+    for tests.
     """
     # httpx logs each URL at INFO, and URLs hold tokens.
     logging.getLogger("httpx").setLevel(logging.WARNING)
     return _Client(
-        transport=Transport(timeout, allow_private, limiter, resolver),
+        transport=Transport(timeout, allow_private, limiter, resolver, now),
         timeout=timeout,
         trust_env=False,
         headers={"user-agent": f"sumotext-relay/{version()}", "accept-encoding": "gzip, deflate"},
@@ -117,7 +123,9 @@ class Transport(httpx.AsyncBaseTransport):
         allow_private: Sequence[Network],
         limiter: Limiter | None,
         resolver: aiohttp.abc.AbstractResolver | None,
+        now: Callable[[], float],
     ) -> None:
+        self._now = now
         self._timeout = timeout
         self._private = allow_private
         self._limiter = limiter
@@ -151,6 +159,8 @@ class Transport(httpx.AsyncBaseTransport):
         connector = responses.Connector(
             limit=CONNECTIONS,
             keepalive_timeout=KEEP_ALIVE,
+            max_age=MAX_AGE,
+            now=self._now,
             resolver=_GuardedResolver(self._resolver or aiohttp.ThreadedResolver(), self._private),
             socket_factory=self._guarded_socket,
             ssl=_trust(),

@@ -7,6 +7,7 @@ wrong behind the status line spoils the body alone, and ends the connection.
 
 import asyncio
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import aiohttp
@@ -177,12 +178,25 @@ class Parser:
 
 
 class Connection(ResponseHandler):
-    """aiohttp's connection with the parser above."""
+    """aiohttp's connection with the parser above.
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, peer: Peer) -> None:
+    It is closed after the first response that ends more than `age` seconds (by `now`) after it was
+    made.
+    """
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, peer: Peer, now: Callable[[], float], age: float
+    ) -> None:
         super().__init__(loop)
         self.peer = peer
         self.reused = False
+        self._now = now
+        self._last = now() + age
+
+    @property
+    def should_close(self) -> bool:
+        """As in ResponseHandler; also where the connection is old."""
+        return super().should_close or self._now() > self._last
 
     def set_response_params(self, **params: Any) -> None:
         """Expect the response to one request; the parameters are aiohttp's."""
@@ -216,11 +230,11 @@ class Connection(ResponseHandler):
 
 
 class Connector(aiohttp.TCPConnector):
-    """aiohttp's connector with the connections above."""
+    """aiohttp's connector with the connections above; each is kept for `max_age` seconds."""
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, *, max_age: float, now: Callable[[], float], **options: Any) -> None:
         super().__init__(**options)
-        self._factory: Any = functools.partial(Connection, self._loop, Peer())
+        self._factory: Any = functools.partial(Connection, self._loop, Peer(), now, max_age)
 
 
 def _message(head: Head, *, should_close: bool) -> RawResponseMessage:
