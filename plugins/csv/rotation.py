@@ -21,11 +21,19 @@ class Rotation(relay.Options):
         """Whether a file with rows in it, last written to at `last`, should take no more."""
         if self.size is not None and size + added > self.size:
             return True
-        return self.every is not None and self.label(last, zone) < self.label(now, zone)
+        if self.every is None or now < last:  # the clock was set back
+            return False
+        return self.label(last, zone) != self.label(now, zone)
 
     def label(self, when: float, zone: tzinfo) -> str:
-        """The hour, day or month that goes into the name of a file last written to `when`."""
-        return f"{datetime.fromtimestamp(when, zone):{LABELS[self.every or 'day']}}"
+        """The hour, day or month that goes into the name of a file last written to `when`.
+
+        An hour that comes twice, as when summer time ends, has its offset: `2026-11-01T01-0400`.
+        """
+        moment = datetime.fromtimestamp(when, zone)
+        label = f"{moment:{LABELS[self.every or 'day']}}"
+        comes_twice = moment.utcoffset() != moment.replace(fold=1 - moment.fold).utcoffset()
+        return f"{label}{moment:%z}" if self.every == "hour" and comes_twice else label
 
 
 def put_away(path: Path, label: str) -> Path:

@@ -1,5 +1,6 @@
 """The parameters of a callback: names and values out of the query and the body, decoded."""
 
+import functools
 import json
 import logging
 import re
@@ -152,9 +153,9 @@ def _json(body: bytes, charset: str | None) -> Pairs:
     try:
         members = json.loads(
             text,
-            parse_int=str,
-            parse_float=str,
-            parse_constant=str,
+            parse_int=_Number,
+            parse_float=_Number,
+            parse_constant=_Number,
             object_pairs_hook=_Members,
         )
         if not isinstance(members, _Members):
@@ -173,10 +174,16 @@ class _Members(list[tuple[str, Any]]):
     """A JSON object with its repeated names."""
 
 
+class _Number(str):
+    """A JSON number as it was written: 1.50, 1e400 and NaN would not survive a float."""
+
+    __slots__ = ()
+
+
 def _scalar(value: Any) -> str:
     match value:
         case str():
-            return value
+            return str(value)
         case None:
             return ""
         case True:
@@ -184,15 +191,23 @@ def _scalar(value: Any) -> str:
         case False:
             return "false"
         case _:
-            return json.dumps(_plain(value), ensure_ascii=False)
+            return _nested(value)
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, _Members):
-        return {name: _plain(item) for name, item in value}
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    return value
+def _nested(value: Any) -> str:
+    """The value as JSON, with its types, and with each of several equal names."""
+    match value:
+        case _Members():
+            return f"{{{', '.join(f'{_quoted(name)}: {_nested(item)}' for name, item in value)}}}"
+        case list():
+            return f"[{', '.join(map(_nested, value))}]"
+        case _Number():
+            return str(value)
+        case _:
+            return _quoted(value)
+
+
+_quoted = functools.partial(json.dumps, ensure_ascii=False)
 
 
 def _well_formed(text: str) -> str:

@@ -3,17 +3,16 @@
 from collections import abc
 from typing import Any, Literal
 
-from jinja2.exceptions import SecurityError, UndefinedError
 from jinja2.runtime import Undefined
 
 from relay.event import Event
 from relay.templates.helpers import HelperError
+from relay.templates.reasons import TOO_LONG, reason_of
 from relay.templates.sandbox import GLOBALS, RESULT, Root, Sandbox, Scope, absent
-from relay.templates.sizes import MAX_TEXT, TooLong
-from relay.templates.steps import NoStepsLeft, Steps, begin
+from relay.templates.sizes import MAX_TEXT
+from relay.templates.steps import Steps, begin
 
 ABSENT = Undefined()
-TOO_LONG = "its text is longer than a million characters"
 INVISIBLE = "\u200b\u2060\ufeff"
 """Characters without width, which `str.strip` does not take for white space."""
 
@@ -138,18 +137,3 @@ def check_length(text: str) -> None:
 
 def _failed(error: Exception) -> EvaluationError:
     return EvaluationError(reason_of(error), of_value=isinstance(error, HelperError))
-
-
-def reason_of(error: Exception) -> str:
-    """A sentence that shows no value, as Python's and Jinja2's own messages may."""
-    if isinstance(error, HelperError):
-        return str(error)
-    if isinstance(error, UndefinedError):
-        return "it calls or compares something that is undefined or null"
-    if isinstance(error, TooLong):
-        return TOO_LONG
-    if isinstance(error, NoStepsLeft):
-        return "it goes through too much text, or too many items"
-    if isinstance(error, SecurityError):
-        return "it does what a template may not do, or makes something too large"
-    return f"it raises {type(error).__name__}"

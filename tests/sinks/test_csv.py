@@ -469,6 +469,26 @@ async def test_a_period_ends_in_the_relays_time_zone(opened, tmp_path, every, la
     assert [row[0] for row in rows(new)] == [event_id(9)]
 
 
+@pytest.mark.parametrize(
+    ("zone", "first", "second"),
+    [
+        ("America/New_York", "2026-11-01T01-0400", "2026-11-01T01-0500"),
+        ("Europe/Berlin", "2026-10-25T02+0200", "2026-10-25T02+0100"),
+    ],
+)
+async def test_an_hour_that_comes_twice_has_two_files(opened, tmp_path, zone, first, second):
+    archive = await opened(tmp_path, zone=ZoneInfo(zone), rotate={"every": "hour"})
+    clock = datetime.strptime(f"{first}30", "%Y-%m-%dT%H%z%M").timestamp()
+    archive._archive._now = lambda: clock
+    for number in range(3):
+        await archive.send_batch(deliveries(number))
+        os.utime(tmp_path / "out/events.csv", (clock, clock))
+        clock += 3600
+    names = {file.name for file in csv_files(tmp_path)}
+    assert names == {"events.csv", f"events.{first}.0001.csv", f"events.{second}.0001.csv"}
+    assert sorted(ids(tmp_path)) == [event_id(number) for number in range(3)]
+
+
 async def test_no_file_is_ever_written_over(opened, tmp_path):
     archive = await opened(tmp_path, rotate={"size": "1B"})
     await archive.send_batch(deliveries(1))
