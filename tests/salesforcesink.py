@@ -23,6 +23,7 @@ people = sys.modules[f"{package}.people"]
 refusal = sys.modules[f"{package}.refusal"]
 row = sys.modules[f"{package}.row"]
 session = sys.modules[f"{package}.session"]
+signin = sys.modules[f"{package}.signin"]
 
 LOG = logging.getLogger("relay.sinks.crm")
 LOOPBACK = [ipaddress.ip_network("127.0.0.0/8")]

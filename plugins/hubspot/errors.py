@@ -5,6 +5,7 @@ those of its answers. Codes of the relay's own are for answers that say nothing.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from relay.delivery.taxonomy import Action, Rule, find
 
@@ -32,7 +33,8 @@ READ_ONLY = frozenset({"READ_ONLY_VALUE"})
 GONE = frozenset({"OBJECT_NOT_FOUND"})
 EXISTS = frozenset({"CONTACT_EXISTS"})
 THROTTLED = frozenset({"RATE_LIMIT", "RATE_LIMITS", "TEN_SECONDLY_ROLLING"})
-DEAD_GRANT = frozenset({"BAD_REFRESH_TOKEN", "BAD_HUB", "invalid_grant"})
+DEAD_GRANT = frozenset({"BAD_REFRESH_TOKEN", "BAD_HUB"})
+BARE_GRANT = frozenset({"invalid_grant"})
 WRONG_APP = frozenset({"BAD_CLIENT_ID", "BAD_CLIENT_SECRET"})
 
 ALREADY_SET = "already has that value"
@@ -41,6 +43,14 @@ UNSET = "required properties were not set"
 
 KEY_ADVICE = "put a working key into options.token (HubSpot: Development > Keys > Service keys)"
 GRANT_ADVICE = "connect the app to the account again and put the new tokens into options.oauth"
+BARE_GRANT_ADVICE = (
+    "check that options.oauth.client_id is that of the app that the refresh token was given to; "
+    "else connect the app to the account again and put the new tokens into options.oauth"
+)
+RENEWALS_ADVICE = (
+    "another program renews its tokens too often with the same app: give the relay an app of its "
+    "own, or a service key in options.token"
+)
 APP_ADVICE = "put the app's own id and secret into options.oauth (HubSpot: the app's Auth tab)"
 SCOPE_ADVICE = "give the key or app the scopes that are missing"
 PROPERTY_ADVICE = "make the property (relay setup), correct map, or set unknown_property: drop"
@@ -78,6 +88,7 @@ RULES: tuple[Rule, ...] = (
     Rule(Action.RETRY, code=frozenset({NO_WORD})),
     # Who we are and what we may do.
     Rule(Action.PAUSE, code=DEAD_GRANT, advice=GRANT_ADVICE),
+    Rule(Action.PAUSE, code=BARE_GRANT, advice=BARE_GRANT_ADVICE),
     Rule(Action.PAUSE, code=WRONG_APP, advice=APP_ADVICE),
     # An expiry decades ago: not an old token but no token.
     Rule(Action.PAUSE, _statuses(401), text="day(s) ago", advice=KEY_ADVICE),
@@ -120,6 +131,18 @@ RULES: tuple[Rule, ...] = (
     Rule(Action.SPLIT, _statuses(400)),
     Rule(Action.DEAD),
 )
+
+
+def of_oauth(rule: Rule, *, renewing: bool) -> Rule:
+    """The rule where the sink signs in by OAuth: it has no key to put right.
+
+    `renewing` says that a new token was asked for, which has limits of its own.
+    """
+    if rule.advice == KEY_ADVICE:
+        return replace(rule, advice=GRANT_ADVICE)
+    if renewing and rule.action is Action.RETRY and rule.status == _statuses(429):
+        return replace(rule, advice=RENEWALS_ADVICE)
+    return rule
 
 
 def rule_of(status: int | None, codes: Sequence[str], message: str) -> Rule:

@@ -1,7 +1,7 @@
 """The session: every request to HubSpot goes through here, signed in and within the quota."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import httpx
@@ -18,6 +18,7 @@ from relay.quota import Quota
 from relay.sink import Log
 
 from . import problem as problems
+from .errors import of_oauth
 from .options import Options
 from .paths import Paths
 from .problem import Problem
@@ -77,6 +78,7 @@ class Session:
         self.paths = Paths(options.api_version)
         self._quota = quota
         self._clock = clock
+        self._by_oauth = options.oauth is not None
         self._tokens = self._make_tokens(options, log)
 
     async def post(self, path: str, content: Any) -> Answer:
@@ -127,13 +129,15 @@ class Session:
         except httpx.TransportError as error:
             return Answer({}, problems.no_answer(_told(error)))
 
-    def _read(self, response: httpx.Response) -> Answer:
+    def _read(self, response: httpx.Response, *, renewing: bool = False) -> Answer:
         self._tell_quota(response)
         body = _json(response.content)
         if response.is_success:
             return Answer(body, is_bare=not response.content)
         after = retryafter.parse(response.headers.get("retry-after"), self._clock.now())
         problem = problems.read(response.status_code, body, after)
+        if self._by_oauth:
+            problem = replace(problem, rule=of_oauth(problem.rule, renewing=renewing))
         if response.status_code == 429:
             self._throttled(problem)
         return Answer(body, problem)
@@ -150,7 +154,7 @@ class Session:
         """Ask for a token (OAuth 2.0, refresh_token). Raises NoToken."""
         try:
             response = await self._http.post(self._base + self.paths.token(), data=form)
-            answer = self._read(response)
+            answer = self._read(response, renewing=True)
         except httpx.TransportError as error:
             raise NoToken(problems.no_answer(_told(error))) from None
         if answer.problem is None and not isinstance(answer.body.get("access_token"), str):

@@ -142,44 +142,6 @@ RULES = (
     Rule(Action.DEAD),
 )  # fmt: skip
 
-APP = "in the External Client App's OAuth policies"
-
-SIGN_IN_RULES = (
-    Rule(Action.RETRY, frozenset({408, 420, 429, *range(500, 600)})),
-    Rule(Action.RETRY, code=_codes("rate_limit_exceeded"), after=60.0),
-    Rule(
-        Action.PAUSE, code=_codes("invalid_grant"), text="no client credentials user",
-        advice=f"choose a Run As user {APP}",
-    ),
-    Rule(
-        Action.PAUSE, code=_codes("invalid_grant"), text="not supported on this domain",
-        advice="login_url should be your My Domain, https://NAME.my.salesforce.com",
-    ),
-    Rule(
-        Action.PAUSE, code=_codes("invalid_grant"), text="hasn't approved this consumer",
-        advice=f'set "Admin approved users are pre-authorized" {APP}, with a permission set of'
-        " jwt.username",
-    ),
-    Rule(
-        Action.PAUSE, code=_codes("invalid_grant"),
-        advice="check jwt.username, jwt.key against the app's certificate, jwt.audience and the"
-        " clock of this machine",
-    ),
-    Rule(Action.PAUSE, code=_codes("invalid_client_id"), advice="correct client_id"),
-    Rule(Action.PAUSE, code=_codes("invalid_client"), advice="correct client_id or client_secret"),
-    Rule(
-        Action.PAUSE, code=_codes("invalid_app_access"),
-        advice="approve the app for the integration user (a permission set)",
-    ),
-    Rule(
-        Action.PAUSE, code=_codes("unsupported_grant_type"),
-        advice=f"enable the client credentials flow, or the JWT bearer flow, {APP}",
-    ),
-    Rule(Action.PAUSE, code=_codes("inactive_user"), advice="activate the integration user"),
-    Rule(Action.PAUSE, code=_codes("inactive_org"), advice="the org is closed or moved"),
-    Rule(Action.PAUSE, advice="correct login_url, client_id and client_secret"),
-)  # fmt: skip
-
 SUSPICIOUS = _codes(
     "DUPLICATE_EXTERNAL_ID",
     "INSUFFICIENT_ACCESS",

@@ -21,9 +21,10 @@ from relay.baseurl import is_confidential
 from relay.delivery.taxonomy import Action, find
 from relay.quota import Quota
 
-from .errors import RULES, SIGN_IN_RULES
+from .errors import RULES
 from .options import Options
 from .refusal import judged, read_json, refusals
+from .signin import CLIENT_CREDENTIALS_RULES, JWT_RULES
 
 TOKEN_PATH = "/services/oauth2/token"  # noqa: S105  a path
 CLIENT_CREDENTIALS = "client_credentials"
@@ -52,6 +53,7 @@ class Session:
         self._http = http
         self._quota = quota
         self._grant = _grant(options)
+        self._sign_in_rules = JWT_RULES if options.jwt else CLIENT_CREDENTIALS_RULES
         self._login_url = options.login_url
         self._base = f"/services/data/{options.api_version}/"
         self._token: Token | None = None
@@ -157,7 +159,7 @@ class Session:
         return Token(body["access_token"], self._instance(body.get("instance_url")))
 
     def _not_signed_in(self, response: httpx.Response) -> relay.Retry | relay.Pause:
-        outcome = judged(refusals(response), SIGN_IN_RULES)
+        outcome = judged(refusals(response), self._sign_in_rules)
         assert isinstance(outcome, relay.Retry | relay.Pause)  # by the rules
         outcome.reason = f"sign-in: {outcome.reason}"
         return outcome

@@ -38,6 +38,7 @@ ROWS = [
     ("NO_ANSWER", None, {"category": "NO_ANSWER"}, Action.RETRY),
     ("NO_WORD", None, {"category": "NO_WORD"}, Action.RETRY),
     ("BAD_REFRESH_TOKEN", 400, {"status": "BAD_REFRESH_TOKEN", "message": "x"}, Action.PAUSE),
+    ("invalid_grant", 400, {"error": "invalid_grant"}, Action.PAUSE),
     ("BAD_CLIENT_SECRET", 400, {"status": "BAD_CLIENT_SECRET", "message": "x"}, Action.PAUSE),
     ("day(s) ago", 401, said("expired 20543 day(s) ago.", "EXPIRED_AUTHENTICATION"), Action.PAUSE),
     (
@@ -135,7 +136,9 @@ def test_a_code_that_stands_in_both_is_one_fault():
     ("body", "advice"),
     [
         ({"status": "BAD_HUB", "error": "access_denied"}, "connect the app"),
-        ({"error": "invalid_grant", "error_description": "x"}, "connect the app"),
+        ({"status": "BAD_REFRESH_TOKEN", "error": "invalid_grant"}, "connect the app"),
+        ({"error": "invalid_grant", "error_description": "x"}, "options.oauth.client_id"),
+        ({"error": "invalid_grant"}, "connect the app"),
         ({"status": "BAD_CLIENT_ID"}, "the app's own id and secret"),
         ({"status": "BAD_CLIENT_SECRET"}, "the app's own id and secret"),
     ],

@@ -82,6 +82,26 @@ async def test_a_grant_that_is_refused_pauses_and_says_what_to_do(stub, fault, a
     assert "refresh-1" not in outcome.reason
 
 
+@pytest.mark.parametrize(
+    ("flow", "fault", "advice"),
+    [
+        ("token", "401", "options.token"),
+        ("token", "malformed_token", "options.token"),
+        ("oauth", "401", "connect the app"),
+        ("oauth", "malformed_token", "connect the app"),
+        ("oauth", "bare_grant", "options.oauth.client_id is that of the app"),
+        ("oauth", "oauth_throttle", "an app of its own"),
+    ],
+)
+async def test_the_advice_fits_the_flow(stub, flow, fault, advice):
+    stub.fault(fault)
+    async with opened(stub.url, **{"oauth": OAUTH} if flow == "oauth" else {}) as sink:
+        (outcome,) = await sink.send_batch([delivery(1)])
+        assert stub.fired[fault] == 1
+    assert advice in outcome.reason
+    assert flow == "token" or "a working key into options.token" not in outcome.reason
+
+
 async def test_a_throttled_sign_in_holds_the_sink(stub):
     stub.fault("oauth_throttle")
     async with opened(stub.url, oauth=OAUTH) as sink:

@@ -1,8 +1,8 @@
-"""Every row of the two tables of errors, and what an error tells the operator."""
+"""Every row of the tables of errors, and what an error tells the operator."""
 
 import httpx
 import pytest
-from salesforcesink import errors, refusal
+from salesforcesink import errors, refusal, signin
 
 import relay
 from relay.delivery.taxonomy import Action, find
@@ -125,22 +125,26 @@ CASES = [
     (400, "SOMETHING_NEW", "", Action.DEAD, None),
     (ROW, "SOMETHING_NEW", "", Action.DEAD, None),
 ]
+SECRET, JWT = signin.CLIENT_CREDENTIALS_RULES, signin.JWT_RULES
 SIGN_IN_CASES = [
-    (400, "invalid_grant", "no client credentials user enabled", Action.PAUSE, "Run As"),
-    (400, "invalid_grant", "request not supported on this domain", Action.PAUSE, "My Domain"),
-    (400, "invalid_grant", "user hasn't approved this consumer", Action.PAUSE, "pre-authorized"),
-    (400, "invalid_grant", "invalid assertion", Action.PAUSE, "jwt.key"),
-    (400, "invalid_grant", "", Action.PAUSE, "jwt.key"),
-    (400, "invalid_client_id", "client identifier invalid", Action.PAUSE, "client_id"),
-    (400, "invalid_client", "invalid client credentials", Action.PAUSE, "client_secret"),
-    (400, "invalid_app_access", "user is not admin approved", Action.PAUSE, "approve"),
-    (400, "unsupported_grant_type", "", Action.PAUSE, "enable"),
-    (400, "inactive_user", "", Action.PAUSE, "activate"),
-    (400, "inactive_org", "", Action.PAUSE, "org"),
-    (400, "rate_limit_exceeded", "", Action.RETRY, ""),
-    (503, "", "", Action.RETRY, ""),
-    (404, "", "", Action.PAUSE, "login_url"),
+    # code, message, advice for a client secret, and for a JWT
+    ("invalid_grant", "no client credentials user enabled", "Run As", "Run As"),
+    ("invalid_grant", "request not supported on this domain", "My Domain", "My Domain"),
+    ("invalid_grant", "user hasn't approved this consumer", "pre-authorized", "jwt.username"),
+    ("invalid_grant", "inactive user", "activate the app's Run As", "activate jwt.username"),
+    ("invalid_grant", "invalid assertion", "My Domain", "jwt.key"),
+    ("invalid_grant", "", "Run As user is active", "the clock of this machine"),
+    ("invalid_grant", "login rate exceeded", "Run As user has signed in", "jwt.username has"),
+    ("rate_limit_exceeded", "", "Run As user has signed in", "jwt.username has signed in"),
+    ("invalid_client_id", "client identifier invalid", "client_id", "client_id"),
+    ("invalid_client", "invalid client credentials", "client_secret", "jwt.key"),
+    ("invalid_app_access", "user is not admin approved", "Run As user", "jwt.username"),
+    ("unsupported_grant_type", "", "client credentials flow", "JWT bearer flow"),
+    ("inactive_user", "", "the app's Run As user", "jwt.username"),
+    ("inactive_org", "", "org", "org"),
+    ("unheard_of", "", "client_secret", "client_id and jwt"),
 ]
+RETRIED = [(503, "", ""), (429, "", ""), (400, "rate_limit_exceeded", "")]
 
 
 @pytest.mark.parametrize(("status", "code", "message", "action", "after"), CASES)
@@ -149,18 +153,26 @@ def test_each_row_of_the_table(status, code, message, action, after):
     assert (rule.action, rule.after) == (action, after)
 
 
-@pytest.mark.parametrize(("status", "code", "message", "action", "advice"), SIGN_IN_CASES)
-def test_each_row_of_signing_in(status, code, message, action, advice):
-    rule = find(errors.SIGN_IN_RULES, status, code, message)
-    assert rule.action == action
-    assert advice in rule.advice
+@pytest.mark.parametrize(("code", "message", "by_secret", "by_jwt"), SIGN_IN_CASES)
+def test_each_row_of_signing_in_advises_what_fits_the_flow(code, message, by_secret, by_jwt):
+    for rules, advice, other in ((SECRET, by_secret, "jwt"), (JWT, by_jwt, "client_secret")):
+        rule = find(rules, 400, code, message)
+        assert advice in rule.advice
+        assert other not in rule.advice
+
+
+@pytest.mark.parametrize(("status", "code", "message"), RETRIED)
+def test_signing_in_is_tried_again_where_that_helps(status, code, message):
+    assert {find(rules, status, code, message).action for rules in (SECRET, JWT)} == {Action.RETRY}
 
 
 def test_there_is_no_row_without_a_case():
     met = {id(find(errors.RULES, *case[:3])) for case in CASES}
     assert [rule for rule in errors.RULES if id(rule) not in met] == []
-    met = {id(find(errors.SIGN_IN_RULES, *case[:3])) for case in SIGN_IN_CASES}
-    assert [rule for rule in errors.SIGN_IN_RULES if id(rule) not in met] == []
+    tried = [*RETRIED, *((400, *case[:2]) for case in SIGN_IN_CASES)]
+    for rules in (SECRET, JWT):
+        met = {id(find(rules, *case)) for case in tried}
+        assert [rule for rule in rules if id(rule) not in met] == []
 
 
 def test_there_is_no_code_without_a_case():
@@ -171,7 +183,7 @@ def test_there_is_no_code_without_a_case():
 
 
 def test_whatever_pauses_says_what_to_do():
-    pausing = [rule for rule in errors.RULES + errors.SIGN_IN_RULES if rule.action == Action.PAUSE]
+    pausing = [rule for rule in errors.RULES + SECRET + JWT if rule.action == Action.PAUSE]
     assert all(rule.advice for rule in pausing)
 
 

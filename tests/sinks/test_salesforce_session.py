@@ -167,6 +167,30 @@ async def test_a_sign_in_that_is_refused_pauses_with_what_to_do(error, descripti
         assert delivered(await sink.send_batch([delivery(1)])) == [True]
 
 
+TOO_OFTEN = ("invalid_grant", "login rate exceeded")
+
+
+@pytest.mark.parametrize(
+    ("flow", "told", "advice"),
+    [
+        ("secret", ("invalid_grant", None), "client credentials flow is enabled"),
+        ("secret", TOO_OFTEN, "the app's Run As user has signed in more than"),
+        ("jwt", ("invalid_grant", None), "jwt.key against the app's certificate"),
+        ("jwt", TOO_OFTEN, "jwt.username has signed in more than"),
+    ],
+)
+async def test_the_advice_fits_the_flow(pair, flow, told, advice):
+    private, public = pair
+    more = jwt_options(private) if flow == "jwt" else {}
+    async with connected(SalesforceStub(jwt_key=public), **more) as (stub, sink):
+        stub.refuse_sign_in(*told)
+        (outcome,) = await sink.send_batch([delivery(1)])
+    assert isinstance(outcome, relay.Pause)
+    assert advice in outcome.reason
+    assert ("client_secret" if flow == "jwt" else "jwt") not in outcome.reason
+    assert outcome.after == (300.0 if told == TOO_OFTEN else None)
+
+
 async def test_a_wrong_secret_is_tried_once_for_all_who_ask_together():
     async with connected(client_secret="wrong") as (stub, sink):
         outcomes = await asyncio.gather(*(sink.send_batch([delivery(n)]) for n in range(4)))

@@ -269,6 +269,7 @@ GRANTS: dict[str, Callable[[], Refusal]] = {
         "BAD_CLIENT_SECRET", "invalid_client", "missing or invalid client secret"
     ),
     "bad_grant_type": _grant("BAD_GRANT_TYPE", "unsupported_grant_type", "unknown grant_type"),
+    "bare_grant": lambda: Refusal(400, "", "", extra={"error": "invalid_grant"}),
     "oauth_throttle": lambda: Refusal(429, "RATE_LIMITS", "You have reached your rate limit."),
 }
 
