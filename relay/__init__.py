@@ -2,6 +2,7 @@
 
 import pluggy
 
+from relay.account import Account
 from relay.event import Event
 from relay.outcome import Delivered, Pause, Reject, Retry
 from relay.quota import Quota
@@ -10,6 +11,7 @@ from relay.sink import Delivery, Erased, Options, Sink
 hookimpl = pluggy.HookimplMarker("relay")
 
 __all__ = [
+    "Account",
     "Delivered",
     "Delivery",
     "Erased",

@@ -1,5 +1,6 @@
 """A sink's quota: how much of what the vendor allows is used, and what is kept for opt-outs."""
 
+from dataclasses import dataclass, field
 from typing import Any
 
 from relay.clock import MICROSECONDS, Clock, SystemClock
@@ -13,12 +14,65 @@ MOST = 10**12
 """No vendor allows so many calls: what an answer says beyond it comes from a mistake."""
 
 
+@dataclass(slots=True)
+class Usage:
+    """What is known of an account's calls, whichever sink makes them.
+
+    Times are seconds of the monotonic clock.
+    """
+
+    used: int | None = None
+    most: int | None = None
+    counted: bool = False
+    """Whether the calls are counted here, as the vendor says nothing."""
+    heard_at: float = 0.0
+    day_ends: float = 0.0
+    exhausted_until: float = 0.0
+    burst_over: dict[float, float] = field(default_factory=dict)
+    """share -> when those with that share may call again"""
+    limiter: Limiter | None = None
+
+    def to_keep(self, clock: Clock) -> dict[str, Any]:
+        """What a restart is to know, with the wall clock's times; empty while nothing is known."""
+        begun = clock.now() - clock.monotonic()
+        if self.used is None and self.exhausted_until <= clock.monotonic():
+            return {}
+        return {
+            "used": self.used,
+            "most": self.most,
+            "counted": self.counted,
+            "heard_at": round(begun + self.heard_at),
+            "day_ends": round(begun + self.day_ends),
+            "exhausted_until": round(begun + self.exhausted_until),
+        }
+
+    def restore(self, kept: dict[str, Any], clock: Clock) -> None:
+        """Go on from what was kept, unless that is a day old, or something is known already.
+
+        Raises TypeError or KeyError for what `to_keep` did not give.
+        """
+        now, monotonic = clock.now(), clock.monotonic()
+
+        def left(at: float) -> float:
+            return min(max(at - now, 0.0), DAY)
+
+        self.exhausted_until = monotonic + left(kept["exhausted_until"])
+        age = max(0.0, now - kept["heard_at"])
+        if self.used is not None or kept["used"] is None or age >= DAY:
+            return
+        self.used, self.most = _credible(kept["used"]), _credible(kept["most"])
+        self.counted = kept["counted"]
+        self.heard_at = monotonic - age
+        self.day_ends = monotonic + left(kept["day_ends"])
+
+
 class Quota:
     """What the vendor lets us use: ordinary deliveries get `share` of it, opt-outs all of it.
 
     A sink makes one in its `__init__`, awaits `acquire` before each call, and tells with `daily`,
     `burst` and `exhausted` what the answers say. Where they say nothing, `daily` (calls a day,
-    then counted here, from nought at each start) and `burst` take their place.
+    then counted here, from nought at each start) and `burst` take their place. Those that an
+    account gives out share their `usage`, which outlives a restart.
     """
 
     def __init__(
@@ -28,50 +82,52 @@ class Quota:
         share: float = 0.9,
         daily: int | None = None,
         burst: Rate | None = None,
+        usage: Usage | None = None,
     ) -> None:
         self._clock = clock
         self._share = share
-        self._used: int | None = None
-        self._most = daily
-        self._counts = daily is not None
-        self._day_ends = 0.0
-        self._look_at = 0.0
-        self._exhausted_until = 0.0
-        self._burst_over = 0.0
-        self._limiter = None if burst is None else Limiter(burst, clock)
+        self._usage = Usage() if usage is None else usage
+        self._usage.burst_over.setdefault(share, 0.0)
+        if daily is not None:
+            self._usage.most, self._usage.counted = daily, True
+        if burst is not None and self._usage.limiter is None:
+            self._usage.limiter = Limiter(burst, clock)
 
     def daily(self, used: int, most: int) -> None:
         """So many of the day's calls are used, an answer says."""
-        used, most = _credible(used), _credible(most)
-        self._counts = False
-        self._used, self._most = used, most
-        self._look_at = self._clock.monotonic() + (LOOK_AGAIN if self.tight else 0.0)
+        usage = self._usage
+        usage.counted = False
+        usage.used, usage.most = _credible(used), _credible(most)
+        usage.heard_at = self._clock.monotonic()
 
     def burst(self, left: int, most: int, per: float) -> None:
         """So many calls are left, an answer says, of those allowed in any `per` seconds."""
         left, most = _credible(left), _credible(most)
-        if self._spent(most - left, most):
-            self._burst_over = self._clock.monotonic() + min(per, DAY)
+        over = self._clock.monotonic() + min(per, DAY)
+        for share in self._usage.burst_over:
+            if _spent(most - left, most, share):
+                self._usage.burst_over[share] = over
 
     def exhausted(self, seconds: float) -> None:
         """The vendor takes no more calls for so many seconds, an answer says."""
-        self._exhausted_until = self._clock.monotonic() + min(seconds, DAY)
+        self._usage.exhausted_until = self._clock.monotonic() + min(seconds, DAY)
 
     async def acquire(self) -> None:
         """Return when a call may be made; for an opt-out, at once."""
         if not urgent.get():
             await self._wait_for_burst()
-        if self._limiter is not None:
-            await self._limiter.acquire()
-        if self._counts:
+        if self._usage.limiter is not None:
+            await self._usage.limiter.acquire()
+        if self._usage.counted:
             self._count()
 
     @property
     def tight(self) -> bool:
         """Whether, by the last that was heard, what is left of the day is for opt-outs."""
-        if self._used is None or self._most is None:
+        usage = self._usage
+        if usage.used is None or usage.most is None:
             return False
-        return self._spent(self._used, self._most)
+        return _spent(usage.used, usage.most, self._share)
 
     def bulk_wait(self) -> float:
         """Seconds for which only opt-outs go; 0.0: others, too.
@@ -79,35 +135,41 @@ class Quota:
         It ends after a quarter of an hour, even if nothing is heard. While the quota is still
         `tight` then, the others go one by one, until an answer says that there is room.
         """
-        return max(0.0, max(self._look_at, self._exhausted_until) - self._clock.monotonic())
+        until = max(self._look_at(), self._usage.exhausted_until)
+        return max(0.0, until - self._clock.monotonic())
 
     def status(self) -> dict[str, Any]:
         """`used` of `most` calls of the day, the `share`, and `until` when only opt-outs go.
 
         `until` in microseconds since the epoch, None while all go. Empty while nothing is known.
         """
-        wait = self.bulk_wait()
-        if self._used is None and not wait:
+        usage, wait = self._usage, self.bulk_wait()
+        if usage.used is None and not wait:
             return {}
         until = int((self._clock.now() + wait) * MICROSECONDS) if wait else None
-        return {"used": self._used, "most": self._most, "share": self._share, "until": until}
+        return {"used": usage.used, "most": usage.most, "share": self._share, "until": until}
 
-    def _spent(self, used: int, most: int) -> bool:
-        return used >= self._share * most
+    def _look_at(self) -> float:
+        """When an ordinary delivery may see whether there is room again."""
+        if not self.tight:
+            return 0.0
+        return self._usage.day_ends if self._usage.counted else self._usage.heard_at + LOOK_AGAIN
 
     async def _wait_for_burst(self) -> None:
         with unmeasured():
-            while (wait := self._burst_over - self._clock.monotonic()) > 0:
+            while (wait := self._usage.burst_over[self._share] - self._clock.monotonic()) > 0:
                 await self._clock.sleep(wait)
 
     def _count(self) -> None:
         """Count a call, where the vendor does not."""
-        now = self._clock.monotonic()
-        if self._used is None or now >= self._day_ends:
-            self._used, self._day_ends, self._look_at = 0, now + DAY, now
-        self._used += 1
-        if self.tight:
-            self._look_at = self._day_ends
+        usage, now = self._usage, self._clock.monotonic()
+        if usage.used is None or now >= usage.day_ends:
+            usage.used, usage.day_ends = 0, now + DAY
+        usage.used, usage.heard_at = usage.used + 1, now
+
+
+def _spent(used: int, most: int, share: float) -> bool:
+    return used >= share * most
 
 
 def _credible(calls: int) -> int:

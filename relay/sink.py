@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 import httpx
 import pydantic
 
+from relay.account import Account, Accounts
 from relay.event import Event
 from relay.outcome import Delivered, Outcome, Pause, Reject, Retry
 from relay.quota import Quota
@@ -73,7 +74,8 @@ class Sink:
     `name` is the sink's name in relay.yaml; `options` an instance of the class's `Options`;
     `http` a guarded client with time-outs, counted by `rate`; `log` a logger of its own;
     `columns` the keys of the sink's `map` in their order, or None without one. A sink whose
-    vendor allows only so many calls sets a `quota`, for the last of them to be kept for opt-outs.
+    vendor allows only so many calls sets a `quota`, for the last of them to be kept for opt-outs;
+    `account` gives one that all sinks of the account share, and more that they do.
     `blank` says what becomes of a value of `map` that is nothing but white space, where relay.yaml
     does not: it stays, or its key is left out of the record.
     """
@@ -82,6 +84,8 @@ class Sink:
     max_batch: ClassVar[int] = 1
     blank: ClassVar[Literal["keep", "omit"]] = "keep"
     quota: Quota | None = None
+    accounts: Accounts | None = None
+    """Set by the relay before `__init__`, whatever that takes."""
 
     def __init__(
         self,
@@ -96,6 +100,15 @@ class Sink:
         self.http = http
         self.log = log
         self.columns = columns
+
+    def account(self, *credentials: str) -> Account:
+        """The account that is used with these: the vendor's name, its address, a token, say.
+
+        Sinks that give the same get the same one.
+        """
+        if self.accounts is None:
+            self.accounts = Accounts()
+        return self.accounts.of(*credentials)
 
     @classmethod
     def batch_limit(cls, options: Any) -> int:  # noqa: ARG003  for those whose options matter

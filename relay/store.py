@@ -384,6 +384,13 @@ class Store(Protocol):
 
     async def save_sink_state(self, sink: str, state: SinkState) -> None: ...
 
+    async def recall(self, account: str, name: str) -> str | None:
+        """What was kept last of an account under this name; None without it."""
+        ...
+
+    async def keep(self, account: str, name: str, value: str) -> None:
+        """Keep a secret, or other text, of an account; return when it is on disk."""
+
     # what the commands need
     async def event_count(self) -> int: ...
 

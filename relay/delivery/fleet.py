@@ -6,6 +6,7 @@ from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from relay.account import Accounts
 from relay.clock import Clock
 from relay.configuration.config import Config, SinkConfig
 from relay.configuration.plugins import PluginError, source_file
@@ -16,12 +17,16 @@ from relay.delivery.courier import Courier
 from relay.delivery.crashlog import Crash
 from relay.delivery.limiter import Limiter
 from relay.delivery.plugincode import Call, inside
+from relay.delivery.until import end
 from relay.sink import Sink
 from relay.store import SinkState, Store
 from relay.telemetry.tally import Deliveries
 from relay.telemetry.tracing import Tracer
 
 log = logging.getLogger("relay")
+
+SAVE_ACCOUNTS_EVERY = 10.0
+"""Seconds."""
 
 
 class Fleet:
@@ -34,11 +39,13 @@ class Fleet:
         self._store = store
         self._clock = clock
         self._tracer = tracer
+        self._accounts = Accounts(store, clock)
         self._couriers: dict[str, Courier] = {}
         self._held: dict[str, str] = {}
         self._starting: set[asyncio.Task[None]] = set()
         self._watches: set[asyncio.Task[None]] = set()
         self._failed = asyncio.Event()
+        self._saving: asyncio.Task[None] | None = None
 
     @classmethod
     async def make(
@@ -70,7 +77,7 @@ class Fleet:
         """Make the sink and its courier; why that cannot be, where it cannot."""
         sink = self._config.sinks[name]
         try:
-            made = make_sink(sink, self._clock)
+            made = make_sink(sink, self._clock, self._accounts)
         except PluginError as error:
             return error.message
         self._couriers[name] = Courier(sink, made, self._store, self._clock, state, self._tracer)
@@ -79,6 +86,7 @@ class Fleet:
     def start(self, store: Store) -> None:
         """Begin to deliver."""
         store.subscribe(self._wake)
+        self._saving = asyncio.create_task(self._save_accounts())
         self._begin(list(self._couriers.values()))
 
     def _begin(self, couriers: Sequence[Courier]) -> None:
@@ -88,6 +96,7 @@ class Fleet:
 
     async def _start(self, couriers: Sequence[Courier]) -> None:
         """Deliver what is suspected of having killed the process alone, then all the rest."""
+        await self._accounts.restore()
         for courier in couriers:
             await courier.deliver_accused()
         for courier in couriers:
@@ -114,10 +123,18 @@ class Fleet:
         if self._starting:
             await asyncio.wait(self._starting)
         await self._each(courier.stop(grace) for courier in self._couriers.values())
+        if self._saving is not None:
+            await end([self._saving])
+            await self._accounts.save()
 
     async def close(self) -> None:
         """Close the sinks; the store is closed by then, so nothing waits for their code."""
         await self._each(courier.close() for courier in self._couriers.values())
+
+    async def _save_accounts(self) -> None:
+        while True:
+            await self._clock.sleep(SAVE_ACCOUNTS_EVERY)
+            await self._accounts.save()
 
     async def _each(self, ends: Iterable[Coroutine[Any, Any, None]]) -> None:
         for error in await asyncio.gather(*ends, return_exceptions=True):
@@ -170,10 +187,11 @@ class Fleet:
                 courier.wake(urgent=urgent)
 
 
-def make_sink(config: SinkConfig, clock: Clock) -> Sink:
+def make_sink(config: SinkConfig, clock: Clock, accounts: Accounts | None = None) -> Sink:
     """The sink as its plugin made it, with a client of its own.
 
-    Raises PluginError where the plugin's own code fails.
+    It shares the accounts with the other sinks that were made with them. Raises PluginError where
+    the plugin's own code fails.
     """
     client = http.client(
         timeout=config.timeout,
@@ -184,13 +202,17 @@ def make_sink(config: SinkConfig, clock: Clock) -> Sink:
     try:
         what = f"__init__ of the sink {config.name} ({file})"
         with inside(Call(config.name, "__init__")), limited(what, MAKE):
-            return config.sink_class(
+            sink = config.sink_class.__new__(config.sink_class)
+            sink.accounts = accounts
+            config.sink_class.__init__(
+                sink,
                 config.name,
                 config.options,
                 client,
                 logging.getLogger(f"relay.sinks.{config.name}"),
                 None if config.map is None else config.map.columns,
             )
+            return sink
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # libraries in Rust, for one, raise what is no Exception

@@ -1,14 +1,15 @@
-"""A sink's `rate`: so many requests in any stretch of so many seconds."""
+"""Rate limiters, for a sink's `rate` among others: so many requests in any stretch of time."""
 
 import asyncio
 import contextlib
 import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextvars import ContextVar
 
 from relay.clock import Clock
 from relay.delivery.activeclock import ActiveClock
+from relay.delivery.until import until
 from relay.units import Rate
 
 urgent: ContextVar[bool] = ContextVar("urgent", default=False)
@@ -90,3 +91,54 @@ class Limiter:
         if len(self._passed) < (self._passed.maxlen or 0):
             return 0.0
         return self._passed[0] + self._per - self._clock.monotonic()
+
+
+class StrictLimiter:
+    """Keeps to a rate by the other side's clock, with one request of it reserved for opt-outs.
+
+    A request may arrive there at any moment between its start and its answer. So it counts from
+    its start until `rate.per` seconds after its answer. Opt-outs wait, too, but for less.
+    """
+
+    def __init__(self, rate: Rate, clock: Clock) -> None:
+        self._rate = rate
+        self._clock = clock
+        self._under_way = 0
+        self._answered: deque[float] = deque()
+        self._ended = asyncio.Event()
+        self._turn = asyncio.Lock()
+
+    @contextlib.asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """One request is made in the block, which is entered when it may be."""
+        with unmeasured():
+            if urgent.get():
+                await self._free(self._rate.count)
+            else:
+                async with self._turn:  # in the order they came
+                    await self._free(self._rate.count - 1)
+        self._under_way += 1
+        try:
+            yield
+        finally:
+            self._under_way -= 1
+            self._answered.append(self._clock.monotonic())
+            self._ended.set()
+
+    async def _free(self, most: int) -> None:
+        """Return when fewer than `most` requests count."""
+        while self._counting() >= most:
+            self._ended.clear()
+            await until(self._ended, self._clock, self._wait())
+
+    def _counting(self) -> int:
+        start = self._clock.monotonic() - self._rate.per
+        while self._answered and self._answered[0] <= start:
+            self._answered.popleft()
+        return self._under_way + len(self._answered)
+
+    def _wait(self) -> float:
+        """Seconds until one counts no more, unless another is answered before."""
+        if not self._answered:
+            return math.inf
+        return self._answered[0] + self._rate.per - self._clock.monotonic()

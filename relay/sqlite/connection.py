@@ -40,6 +40,9 @@ READER_PRAGMAS = (
 )
 
 
+WITH_SECRETS = 4
+"""The schema that keeps secrets, of accounts; before it, a store could be read by its group."""
+
 PIECE = 1 << 20
 """Bytes of the log that are in memory at once."""
 
@@ -163,6 +166,15 @@ def migrate(connection: apsw.Connection, path: Path) -> None:
                     "INSERT INTO meta VALUES ('contact_key', ?)", (secrets.token_bytes(32),)
                 )
             connection.execute(f"PRAGMA user_version = {number}").fetchall()
+    if version < WITH_SECRETS <= len(scripts):
+        _close_to_others(path)
+
+
+def _close_to_others(path: Path) -> None:
+    """Have nobody but its owner read the store; whoever opens it to more later, may."""
+    for end in ("", "-wal", "-shm"):
+        with contextlib.suppress(FileNotFoundError):
+            path.with_name(path.name + end).chmod(0o600)
 
 
 def migrations() -> list[str]:

@@ -19,7 +19,7 @@ from relay import folder
 from relay.callbacks.callback import Callback
 from relay.fallback.spillfile import SpillFile
 from relay.fallback.spillline import Spilled, decode, encode
-from relay.sqlite import changes, descriptors, lastwords, reads, rows
+from relay.sqlite import accounts, changes, descriptors, lastwords, reads, rows
 from relay.sqlite.backup import copied, spilled
 from relay.sqlite.connection import connect_reader, lock
 
@@ -68,7 +68,7 @@ def restore(source: apsw.Connection, store: Path, spill: Path, now: float) -> Re
         waiting.open()  # a relay that cannot open its store has this
         with copied(source, store) as copy:
             if store.exists():
-                _keep_words(store, copy.path, restored)
+                _keep_present(store, copy.path, restored)
             since = _since(store, copy.path, restored) if store.exists() else ()
             restored.since = _keep(chain(spilled(source), since), spill)
             if store.exists():
@@ -77,15 +77,20 @@ def restore(source: apsw.Connection, store: Path, spill: Path, now: float) -> Re
     return restored
 
 
-def _keep_words(store: Path, copy: Path, restored: Restored) -> None:
-    """Have the new store know what was said since in events that are gone; as far as that goes."""
+def _keep_present(store: Path, copy: Path, restored: Restored) -> None:
+    """Have the new store know what was said since in events that are gone, and of accounts.
+
+    As far as that can be read. A refresh token of before may be worth nothing.
+    """
     try:
         with _beside(store, copy) as present:
             words, older = lastwords.said_since(present), reads.spill_is_older(present)
+            kept = accounts.every(present)
     except apsw.Error as error:
         restored.trouble = str(error)
     else:
         lastwords.write(words, copy)
+        accounts.write(kept, copy)
         if older:
             with closing(descriptors.connect(copy)) as connection:
                 changes.note_spill_is_older(connection, older=True)

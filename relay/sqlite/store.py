@@ -17,7 +17,7 @@ from uuid_utils import uuid7
 
 from relay.callbacks.callback import Callback
 from relay.clock import Clock, SystemClock
-from relay.sqlite import arrivals, changes, claims, quarantine, reads, rows, settlements
+from relay.sqlite import accounts, arrivals, changes, claims, quarantine, reads, rows, settlements
 from relay.sqlite.connection import connect_reader, connect_writer, lock
 from relay.sqlite.memory import Memory
 from relay.sqlite.presence import Presence
@@ -301,6 +301,14 @@ class SqliteStore(Upkeep):
     async def save_sink_state(self, sink: str, state: SinkState) -> None:
         """As in Store."""
         await self._write(_save_sink_state, self._memory, sink, state)
+
+    async def recall(self, account: str, name: str) -> str | None:
+        """As in Store."""
+        return await self._read(accounts.recall, account, name)
+
+    async def keep(self, account: str, name: str, value: str) -> None:
+        """As in Store."""
+        await self._write(accounts.keep, account, name, value, self._now())
 
     # reads
 
