@@ -53,6 +53,10 @@ sinks:
 The key needs the scopes crm.objects.contacts.read and .write, and crm.schemas.contacts.write for
 `relay setup`; an activity crm.objects.custom.write or analytics.behavioral_events.send as well.
 
+Sinks with the same token, or the same `oauth`, share the account's limits: its calls of a day and
+of ten seconds, and five searches a second. What was used is known after a restart, and so is the
+refresh token that HubSpot gave last: the store keeps it.
+
 A record is written by `id_property`, so that whatever is sent twice, after a crash or a replay,
 changes the same contact again. `relay check --online` names every property that is missing, and
 `relay setup` makes it: a checkbox for consent, text for others. One whose name is much like that
@@ -80,7 +84,6 @@ from typing import Any
 
 import relay
 from relay.outcome import Outcome
-from relay.quota import Quota
 from relay.sink import Progress, in_silence
 from relay.slices import Slices
 from relay.templates.evaluation import EvaluationError
@@ -117,8 +120,9 @@ class HubSpot(relay.Sink):
     def __init__(self, *args: Any, **named: Any) -> None:
         super().__init__(*args, **named)
         options: Options = self.options
-        self.quota = Quota(share=options.quota.share)
-        self._session = Session(self.http, options, self.quota, self.log)
+        account = self.account(*options.account())
+        self.quota = account.quota(share=options.quota.share)
+        self._session = Session(self.http, options, self.quota, account)
         mender = Mender(
             options.id_property,
             self.log,
@@ -131,7 +135,7 @@ class HubSpot(relay.Sink):
         self._writer = Writer(self._session, options.object, mender, options.only_if_empty)
         self._inspection = Inspection(self._session, self.name, options, self.columns)
         self._activity = activity.make(self._session, options, self.log)
-        search = PhoneSearch(self._session, options)
+        search = PhoneSearch(self._session, options, account)
         self._people = People(search, self._writer, options, self.log)
         self._consent = (
             ConsentWriter(self._session, search, options, self.columns, self.log)

@@ -119,6 +119,14 @@ class Options(relay.Options):
     activity: ActivityOptions | None = None
     consent: Consent | None = None
 
+    def account(self) -> tuple[str, ...]:
+        """Whose limits count: the sinks that have this alike share them, and a sign-in."""
+        if self.oauth is None:
+            assert self.token is not None
+            return ("hubspot", self.base_url, self.token.get_secret_value())
+        granted = self.oauth.refresh_token.get_secret_value()
+        return ("hubspot", self.base_url, self.oauth.client_id, granted)
+
     @property
     def conflict(self) -> OnConflict:
         """What `on_conflict` says; else those who match by e-mail address adopt by it, too."""

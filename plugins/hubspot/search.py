@@ -6,10 +6,11 @@ from typing import Any
 
 import orjson
 
+import relay
 from relay.callbacks.phone import e164
 from relay.clock import SystemClock
 from relay.crm import Pages
-from relay.delivery.limiter import Limiter
+from relay.delivery.limiter import StrictLimiter
 from relay.templates.helpers import national
 from relay.units import Rate
 
@@ -19,8 +20,8 @@ from .record import value
 from .session import Session
 from .writer import blocked
 
-SEARCHES = Rate(4, 1.0)
-"""HubSpot allows five a second to all of an account's apps together, older texts say four."""
+SEARCHES = Rate(5, 1.0)
+"""HubSpot allows so many to all of an account's apps together."""
 PAGE = 200
 MOST_PAGES = 10_000 // PAGE
 """HubSpot's search gives no more results than that."""
@@ -37,11 +38,11 @@ Result = dict[str, Any]
 class PhoneSearch:
     """Finds the contacts that have a number, however it is written."""
 
-    def __init__(self, session: Session, options: Options) -> None:
+    def __init__(self, session: Session, options: Options, account: relay.Account) -> None:
         self._session = session
         self._path = session.paths.objects(options.object, "search")
         self._country = options.country
-        self._searches = Limiter(SEARCHES, SystemClock())
+        self._searches = account.shared("searches", make_limiter)
 
     async def find(
         self, mobiles: Collection[str], properties: Sequence[str] = ()
@@ -62,8 +63,8 @@ class PhoneSearch:
         """All the pages of one question."""
         pages = Pages(MOST_PAGES)
         while True:
-            await self._searches.acquire()
-            answer = await self._session.post(self._path, content)
+            async with self._searches.turn():
+                answer = await self._session.post(self._path, content)
             problem = answer.problem or (None if "total" in answer.body else no_word())
             if problem:
                 raise blocked(problem)
@@ -81,6 +82,11 @@ class PhoneSearch:
         """Its numbers in E.164: what the search compares has no country."""
         numbers = (e164(value(result, name), self._country) for name in PHONES)
         return {number for number in numbers if number}
+
+
+def make_limiter() -> StrictLimiter:
+    """For all searches in an account."""
+    return StrictLimiter(SEARCHES, SystemClock())
 
 
 def questions(numbers: Iterable[str], properties: Sequence[str]) -> Iterator[dict[str, Any]]:

@@ -15,7 +15,6 @@ from relay.delivery.classify import outcome_of
 from relay.delivery.limiter import stopwatch
 from relay.delivery.taxonomy import Action
 from relay.quota import Quota
-from relay.sink import Log
 
 from . import problem as problems
 from .errors import of_oauth
@@ -70,7 +69,7 @@ class Session:
         http: httpx.AsyncClient,
         options: Options,
         quota: Quota,
-        log: Log,
+        account: relay.Account,
         clock: Clock = SystemClock(),  # noqa: B008  it holds nothing that could be shared
     ) -> None:
         self._http = http
@@ -79,7 +78,7 @@ class Session:
         self._quota = quota
         self._clock = clock
         self._by_oauth = options.oauth is not None
-        self._tokens = self._make_tokens(options, log)
+        self._tokens = self._make_tokens(options, account)
 
     async def post(self, path: str, content: Any) -> Answer:
         return await self._call("POST", path, content=content)
@@ -102,7 +101,7 @@ class Session:
 
     async def _signed(self, method: str, path: str, **request: Any) -> tuple[Answer, str]:
         try:
-            token = await self._tokens.current()
+            token = await self._tokens.current(self._grant)
         except NoToken as error:
             return Answer({}, error.problem), ""
         headers = {"authorization": f"Bearer {token}"}
@@ -144,9 +143,9 @@ class Session:
 
     # signing in
 
-    def _make_tokens(self, options: Options, log: Log) -> Tokens:
-        if options.oauth is not None:
-            return OAuthTokens(options.oauth, self._grant, self._clock, log)
+    def _make_tokens(self, options: Options, account: relay.Account) -> Tokens:
+        if (oauth := options.oauth) is not None:
+            return account.shared("tokens", lambda: OAuthTokens(oauth, account, self._clock))
         assert options.token is not None
         return FixedKey(options.token.get_secret_value())
 

@@ -1,12 +1,11 @@
 """The token that goes with each request: a fixed key, or OAuth's, renewed in time."""
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
+import relay
 from relay.clock import Clock
-from relay.sink import Log
 
 from .options import OAuth
 from .problem import Problem
@@ -15,6 +14,7 @@ RENEW_AT = 0.8
 """The part of a token's life after which it is renewed, as HubSpot's usage guidelines advise."""
 USUAL_LIFE = 1800.0
 TRY_AGAIN = 10.0
+REFRESH_TOKEN = "refresh_token"  # noqa: S105  a name
 
 
 class NoToken(Exception):
@@ -25,11 +25,15 @@ class NoToken(Exception):
         self.problem = problem
 
 
+Grant = Callable[[dict[str, str]], Awaitable[dict[str, Any]]]
+"""Asks the token endpoint with a form. Raises NoToken."""
+
+
 class Tokens(Protocol):
     """Where the token comes from."""
 
-    async def current(self) -> str:
-        """The token to use now. Raises NoToken."""
+    async def current(self, grant: Grant) -> str:
+        """The token to use now; `grant` asks for another if need be. Raises NoToken."""
 
     def refused(self, token: str) -> bool:
         """HubSpot calls it expired: whether there may be another."""
@@ -41,74 +45,80 @@ class FixedKey:
     def __init__(self, key: str) -> None:
         self._key = key
 
-    async def current(self) -> str:
+    async def current(self, grant: Grant) -> str:  # noqa: ARG002  it needs none
         return self._key
 
     def refused(self, token: str) -> bool:  # noqa: ARG002  there is no other
         return False
 
 
-Grant = Callable[[dict[str, str]], Awaitable[dict[str, Any]]]
-"""Asks the token endpoint with a form. Raises NoToken."""
-
-
 class OAuthTokens:
-    """Renewed before it expires, by one request however many wait for it."""
+    """Those of one account: renewed before they expire, by one request however many wait for it.
 
-    def __init__(self, options: OAuth, grant: Grant, clock: Clock, log: Log) -> None:
+    A refresh token that HubSpot gives in place of the present one is on disk before the answer
+    is used: from then on the present one may be worth nothing.
+    """
+
+    def __init__(self, options: OAuth, account: relay.Account, clock: Clock) -> None:
         self._options = options
-        self._grant = grant
+        self._account = account
         self._clock = clock
-        self._log = log
-        self._refresh = options.refresh_token.get_secret_value()
         self._token: str | None = None
         self._renew_at = 0.0
         self._expires_at = 0.0
-        self._turn = asyncio.Lock()
+        self._renewing: asyncio.Task[str] | None = None
 
-    async def current(self) -> str:
-        async with self._turn:
-            if self._token is None or self._clock.monotonic() >= self._renew_at:
-                await self._renew()
-            assert self._token is not None
+    async def current(self, grant: Grant) -> str:
+        if self._token is not None and self._clock.monotonic() < self._renew_at:
             return self._token
+        if self._renewing is None or self._renewing.done():
+            self._renewing = asyncio.create_task(self._renewed(grant))
+            self._renewing.add_done_callback(_look_at)
+        # Whoever waits may be cancelled; the answer may hold the only token that is still good.
+        return await asyncio.shield(self._renewing)
 
     def refused(self, token: str) -> bool:
         if token == self._token:  # else another request has had it renewed meanwhile
             self._token = None
         return True
 
-    async def _renew(self) -> None:
+    async def _renewed(self, grant: Grant) -> str:
         asked = self._clock.monotonic()
         try:
-            answer = await self._grant(self._form())
+            answer = await self._granted(grant)
         except NoToken:
             if self._token is None or asked >= self._expires_at:
                 raise
             self._renew_at = asked + TRY_AGAIN  # the old one serves a little longer
-            return
+            return self._token
         self._token = str(answer["access_token"])
         life = _seconds(answer.get("expires_in"))
         self._renew_at, self._expires_at = asked + RENEW_AT * life, asked + life
-        self._keep(answer.get("refresh_token"))
+        return self._token
 
-    def _keep(self, rotated: Any) -> None:
-        if isinstance(rotated, str) and rotated and rotated != self._refresh:
-            first = self._refresh == self._options.refresh_token.get_secret_value()
-            self._refresh = rotated
-            self._log.log(
-                logging.WARNING if first else logging.DEBUG,
-                "HubSpot gave a new refresh token, which is kept in memory alone: if it refuses "
-                "options.oauth.refresh_token at the next start, connect the app again",
-            )
+    async def _granted(self, grant: Grant) -> dict[str, Any]:
+        """What HubSpot gives for the refresh token that it gave last. Raises NoToken."""
+        given = self._options.refresh_token.get_secret_value()
+        refresh = await self._account.recall(REFRESH_TOKEN) or given
+        answer = await grant(self._form(refresh))
+        rotated = answer.get("refresh_token")
+        if isinstance(rotated, str) and rotated and rotated != refresh:
+            await self._account.keep(REFRESH_TOKEN, rotated)
+        return answer
 
-    def _form(self) -> dict[str, str]:
+    def _form(self, refresh: str) -> dict[str, str]:
         return {
             "grant_type": "refresh_token",
             "client_id": self._options.client_id,
             "client_secret": self._options.client_secret.get_secret_value(),
-            "refresh_token": self._refresh,
+            "refresh_token": refresh,
         }
+
+
+def _look_at(renewing: asyncio.Task[str]) -> None:
+    """Nobody may be left to hear of its failure."""
+    if not renewing.cancelled():
+        renewing.exception()
 
 
 def _seconds(value: Any) -> float:

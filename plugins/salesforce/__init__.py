@@ -48,7 +48,9 @@ sinks:
 200 records go in one call, with one more each for activities, new campaign members, only_if_empty
 and records to mend; `match` by phone makes two or three for numbers that were not seen before, and
 tasks of events that are stale make one. A Task goes to the record that the event was written to.
-Nothing is tried twice here but after a token has ended; retries are the relay's. With
+Nothing is tried twice here but after a token has ended; retries are the relay's. Sinks of one org
+share its calls of 24 hours, which are known after a restart, and those with the same login one
+sign-in. With
 `objects: [Contact, Lead]` a person who was not seen before costs a call to each object, by key, and
 the one search looks at both. A converted lead leads to its contact. Whoever is in neither is made
 in the last. Options and `map` may name fields of either object: what only the other one has is left
@@ -70,7 +72,6 @@ import relay
 from relay.delivery.classify import outcome_of
 from relay.delivery.taxonomy import Rule
 from relay.outcome import NotDelivered, Outcome
-from relay.quota import Quota
 from relay.sink import Progress, in_silence
 from relay.slices import Slices
 from relay.templates.expressions import EvaluationError
@@ -109,8 +110,9 @@ class Salesforce(relay.Sink):
     def __init__(self, *args: Any, **named: Any) -> None:
         super().__init__(*args, **named)
         options: Options = self.options
-        self.quota = self._quota = Quota(share=options.quota.share)
-        self._session = Session(options, self.http, self._quota)
+        self.quota = self._quota = self.account(*options.org()).quota(share=options.quota.share)
+        login = self.account(*options.login())
+        self._session = Session(options, self.http, self._quota, login)
         self._fields = Fields(self._session, options.kinds)
         self._people = People(self._session, options, self._fields, self.log)
         self._contacts = {

@@ -156,6 +156,20 @@ class Options(Mending):
         """The objects that a person is looked for in. A new record is made in the last one."""
         return tuple(self.objects or [self.object])
 
+    def login(self) -> tuple[str, ...]:
+        """What one sign-in serves: the sinks that have all of this alike share it."""
+        app = ("salesforce", self.login_url, self.client_id)
+        if self.jwt is not None:
+            return (*app, self.jwt.username, self.audience(), self.jwt.key.get_secret_value())
+        assert self.client_secret is not None
+        return (*app, self.client_secret.get_secret_value())
+
+    def org(self) -> tuple[str, ...]:
+        """Whose calls are counted: My Domain's; else all that is known of it is who signs in."""
+        if self.jwt and httpx.URL(self.login_url).host in SHARED_LOGINS:
+            return ("salesforce org", self.login_url, self.jwt.username)
+        return ("salesforce org", self.login_url)
+
     def audience(self) -> str:
         """Whom a JWT is for ("OAuth 2.0 JWT Bearer Flow": the login host, not My Domain)."""
         given = self.jwt.audience if self.jwt else None

@@ -2,14 +2,14 @@
 
 A token has no known end ("Session Settings" of the org, two hours by default, or whenever
 somebody revokes it), so it is used until an answer says 401, and then renewed once, however many
-requests meet that 401 together.
+requests of however many sinks with this login meet that 401 together.
 """
 
 import asyncio
 import contextlib
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -46,20 +46,50 @@ class Token:
         return "Token(…)"
 
 
-class Session:
-    """Requests to one org. Everything raises httpx's transport errors as they are."""
+class SignIn:
+    """The token of one login, which its sinks share."""
 
-    def __init__(self, options: Options, http: httpx.AsyncClient, quota: Quota) -> None:
+    def __init__(self) -> None:
+        self.token: Token | None = None
+        self._failure: relay.Retry | relay.Reject | relay.Pause | None = None
+        self._ended = 0
+        self._turn = asyncio.Lock()
+
+    async def renewed(self, stale: Token | None, ask: Callable[[], Awaitable[Token]]) -> Token:
+        """A token that is not the stale one: of those who ask together, one signs in for all."""
+        ended = self._ended
+        async with self._turn:
+            if self.token is not None and self.token is not stale:
+                return self.token
+            if self._failure is not None and self._ended != ended:
+                raise self._failure
+            self.token = self._failure = None
+            try:
+                self.token = await ask()
+            except (relay.Retry, relay.Pause) as failure:
+                self._failure = failure
+                raise
+            finally:
+                self._ended += 1
+            return self.token
+
+
+class Session:
+    """Requests to one org. Everything raises httpx's transport errors as they are.
+
+    `login` is the account of all sinks with these credentials.
+    """
+
+    def __init__(
+        self, options: Options, http: httpx.AsyncClient, quota: Quota, login: relay.Account
+    ) -> None:
         self._http = http
         self._quota = quota
+        self._sign_in = login.shared("sign-in", SignIn)
         self._grant = _grant(options)
         self._sign_in_rules = JWT_RULES if options.jwt else CLIENT_CREDENTIALS_RULES
         self._login_url = options.login_url
         self._base = f"/services/data/{options.api_version}/"
-        self._token: Token | None = None
-        self._failure: relay.Retry | relay.Reject | relay.Pause | None = None
-        self._ended = 0
-        self._turn = asyncio.Lock()
 
     async def request(
         self,
@@ -75,7 +105,7 @@ class Session:
         `path` stands behind /services/data/VERSION/, or begins with a `/` of its own. Raises
         Pause or Retry when nobody can be signed in, and Pause when a new token is refused.
         """
-        token = self._token or await self._renewed(None)
+        token = self._sign_in.token or await self._renewed(None)
         response = await self._ask(token, method, path, content, params, headers)
         if self._is_stale(response):
             token = await self._renewed(token)
@@ -130,22 +160,7 @@ class Session:
         return find(RULES, 401, told.code, told.message).action is Action.REFRESH
 
     async def _renewed(self, stale: Token | None) -> Token:
-        """A token that is not the stale one: of those who ask together, one signs in for all."""
-        ended = self._ended
-        async with self._turn:
-            if self._token is not None and self._token is not stale:
-                return self._token
-            if self._failure is not None and self._ended != ended:
-                raise self._failure
-            self._token = self._failure = None
-            try:
-                self._token = await self._signed_in()
-            except (relay.Retry, relay.Pause) as failure:
-                self._failure = failure
-                raise
-            finally:
-                self._ended += 1
-            return self._token
+        return await self._sign_in.renewed(stale, self._signed_in)
 
     async def _signed_in(self) -> Token:
         response = await self._http.post(

@@ -42,10 +42,14 @@ LIFETIME = 1800  # seconds
 
 @dataclass
 class Grant:
-    """What a bearer token is worth; `until` is in seconds of the clock, None for ever."""
+    """What a bearer token is worth; `until` is in seconds of the clock, None for ever.
+
+    `app` is the one whose calls count for the burst: a static token is one by itself.
+    """
 
     until: float | None = None
     alive: bool = True
+    app: str = "oauth"
 
     @property
     def oauth(self) -> bool:
@@ -57,12 +61,16 @@ class Access:
 
     def __init__(self, account: Account, token: str, client: tuple[str, str], refresh: str) -> None:
         self.scopes = SCOPES
-        self.tokens = {token: Grant()}
+        self.tokens = {token: Grant(app=token)}
         self.refresh_tokens = {refresh}
         self._account = account
         self._client = client
         self._issued = 1
         self._windows: dict[str, deque[float]] = {}
+
+    def add_token(self, token: str) -> None:
+        """Another app's of the same account."""
+        self.tokens[token] = Grant(app=token)
 
     def revoke_all(self) -> None:
         """Every token is dead, the refresh tokens, too."""
@@ -97,7 +105,10 @@ class Access:
         return grant
 
     def count(self, policy: str, grant: Grant) -> None:
-        """Raises Refusal. A search counts by the second, custom events not at all."""
+        """Raises Refusal. Searches of an account count by the second, other calls by app.
+
+        Custom events do not count at all.
+        """
         if policy == "none":
             return
         account = self._account
@@ -106,7 +117,9 @@ class Access:
         if policy == "search":
             self._slide("search", account.search_most, 1.0, limited("SECONDLY"))
         else:
-            self._slide("burst", self._burst(grant), 10.0, limited("TEN_SECONDLY_ROLLING"))
+            self._slide(
+                f"burst {grant.app}", self._burst(grant), 10.0, limited("TEN_SECONDLY_ROLLING")
+            )
         account.api_used += 1
 
     def told(self, status: int, content: Any, grant: Grant | None, policy: str) -> Response:
@@ -181,7 +194,7 @@ class Access:
     def _rates(self, grant: Grant) -> dict[str, str]:
         """The day's numbers are not for OAuth."""
         account, most = self._account, self._burst(grant)
-        used = len(self._window("burst", 10.0))
+        used = len(self._window(f"burst {grant.app}", 10.0))
         told = {
             "x-hubspot-ratelimit-max": str(most),
             "x-hubspot-ratelimit-remaining": str(max(0, most - used)),
