@@ -49,6 +49,12 @@ class Delivery:
         return f"Delivery(id={self.id!r}, attempt={self.attempt})"
 
 
+class Notice(str):
+    """A line of `check()` that is no problem: deliveries go on, and it keeps no sink paused."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Erased:
     """What a sink removed of a contact from this machine, and what it could not reach."""
@@ -137,7 +143,8 @@ class Sink:
     async def check(self) -> list[str]:
         """Problems found without delivering anything; empty when all is well.
 
-        While the sink is paused it is asked every five minutes, and ends the pause.
+        While the sink is paused it is asked every five minutes, and ends the pause. What does
+        not stop deliveries is a `Notice`, which is shown and has no other effect.
         """
         return []
 

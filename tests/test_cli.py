@@ -197,6 +197,9 @@ class Vague(Sad):
 class Brief(Sad):
     async def check(self):
         return "no field"
+class Slow(Sad):
+    async def check(self):
+        return [relay.Notice("an index would be faster")]
 @relay.hookimpl
 def register_sinks(register):
     register("sad", Sad)
@@ -204,11 +207,12 @@ def register_sinks(register):
     register("leaving", Leaving)
     register("vague", Vague)
     register("brief", Brief)
+    register("slow", Slow)
 """
     (here / "plugins").mkdir()
     (here / "plugins" / "sad.py").write_text(plugin)
     with (here / "relay.yaml").open("a") as file:
-        for name in ("sad", "broken", "leaving", "vague", "brief"):
+        for name in ("sad", "broken", "leaving", "vague", "brief", "slow"):
             file.write(f"  {name}: {{plugin: {name}}}\n")
     lines = relay("check", "--online", status=1).stdout.splitlines()[1:]
     assert lines == [
@@ -219,7 +223,27 @@ def register_sinks(register):
         "leaving: Unruly: SystemExit",
         "vague: well",
         "brief: no field",
+        "slow: well",
+        "slow: notice: an index would be faster",
     ]
+
+
+def test_a_notice_is_no_reason_to_fail(here):
+    plugin = """
+import relay
+class Slow(relay.Sink):
+    async def send(self, delivery): ...
+    async def check(self):
+        return [relay.Notice("an index would be faster")]
+@relay.hookimpl
+def register_sinks(register):
+    register("slow", Slow)
+"""
+    (here / "plugins").mkdir()
+    (here / "plugins" / "slow.py").write_text(plugin)
+    with (here / "relay.yaml").open("a") as file:
+        file.write("  slow: {plugin: slow}\n")
+    assert "slow: notice: an index would be faster" in relay("check", "--online").stdout
 
 
 def test_status_has_the_shape_that_programs_rely_on(here):

@@ -185,6 +185,34 @@ async def test_the_relay_is_asked_of_a_sink_whose_secrets_it_alone_knows(here, f
     assert text in told["text"]
 
 
+@pytest.mark.parametrize("folder", ["data", "${FOLDER}"])
+async def test_a_notice_of_a_sink_is_a_warning(here, folder):
+    """Whether the command asks the sink, or the relay that knows its secrets."""
+    plugin = """
+import relay
+class Options(relay.Options):
+    folder: str
+class Slow(relay.Sink):
+    Options = Options
+    async def send(self, delivery): ...
+    async def check(self):
+        return [relay.Notice("an index would be faster")]
+@relay.hookimpl
+def register_sinks(register):
+    register("slow", Slow)
+"""
+    (here / "plugins").mkdir()
+    (here / "plugins" / "slow.py").write_text(plugin)
+    archive = YAML.splitlines()[-1]
+    slow = f"sinks: {{slow: {{plugin: slow, options: {{folder: '{folder}'}}}}}}"
+    (here / "relay.yaml").write_text(YAML.replace(archive, slow))
+    async with service.started(config.load(Path("relay.yaml"), {"FOLDER": "data"})):
+        found = await asyncio.to_thread(examined)
+    told = [each for each in found if each["subject"] == "sink slow"]
+    assert [each["level"] for each in told] == ["ok", "warning"]
+    assert told[1]["text"] == "an index would be faster"
+
+
 @pytest.mark.parametrize(("wrong", "named"), [("", True), ("typo: 1\n", False)])
 def test_a_check_says_who_knows_the_secrets(here, wrong, named):
     (here / "relay.yaml").write_text(YAML.replace("data/events.csv", "'${FOLDER}/e.csv'") + wrong)

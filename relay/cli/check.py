@@ -14,6 +14,7 @@ from relay.configuration import lastvalid
 from relay.configuration.config import Config, ConfigError
 from relay.configuration.vetting import vetted
 from relay.delivery import blocking, checkup
+from relay.delivery.classify import divided
 from relay.web.certificate import Certificate
 from relay.web.listeners import Listeners
 
@@ -99,7 +100,10 @@ def _name_orphans(config: Config) -> None:
 
 async def _all_answer(config: Config) -> bool:
     found = await checkup.check_all(sink for sink in config.sinks.values() if sink.enabled)
-    for name, problems in found.items():
-        for problem in problems or ["well"]:
-            click.echo(f"{name}: {printable(problem)}")
-    return not any(found.values())
+    all_well = True
+    for name, told in found.items():
+        problems, notices = divided(told)
+        for each in [*(problems or ["well"]), *(f"notice: {each}" for each in notices)]:
+            click.echo(f"{name}: {printable(each)}")
+        all_well &= not problems
+    return all_well

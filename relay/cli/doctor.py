@@ -16,6 +16,7 @@ from relay.cli.output import count, print_json, printable, progress
 from relay.configuration.config import Config, ConfigError, Problem, load
 from relay.doctor import access, condition, places, sinks
 from relay.doctor.finding import Finding, ok, problem, warning
+from relay.sink import Notice
 
 MARKS = {"ok": "ok", "warning": "WARNING", "problem": "PROBLEM"}
 
@@ -127,8 +128,7 @@ async def _check(session: Client, name: str) -> list[str]:
         answer = await session.post(f"/sinks/{client.part(name)}/check")
     except click.ClickException as error:  # it has an older relay.yaml
         return [error.message]
-    problems: list[str] = answer["problems"]
-    return problems
+    return [*answer["problems"], *map(Notice, answer.get("notices", ()))]
 
 
 def _print(found: list[Finding]) -> None:

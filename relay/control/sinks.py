@@ -13,6 +13,7 @@ from relay.control.questions import CHUNK, PauseBody, RenameBody
 from relay.control.replays import words_behind
 from relay.control.views import sink_view, stored_state
 from relay.delivery import checkup
+from relay.delivery.classify import divided
 from relay.delivery.workers import Workers
 from relay.store import OPEN_STATES, SinkCounts, SinkState, State, Store
 
@@ -53,8 +54,9 @@ class Sinks:
     async def check(self, request: Request) -> dict[str, Any]:
         sink = self._named.enabled(request.path_params["name"])
         if (reason := self._held(sink.name)) is not None:
-            return {"problems": [f"it is held: {reason}"]}
-        return {"problems": await checkup.check(sink)}
+            return {"problems": [f"it is held: {reason}"], "notices": []}
+        problems, notices = divided(await checkup.check(sink))
+        return {"problems": problems, "notices": notices}
 
     async def rename(self, request: Request) -> dict[str, Any]:
         old, new = request.path_params["name"], (await body_of(request, RenameBody)).to

@@ -15,7 +15,7 @@ TIMEOUT = 30.0
 
 
 async def check_all(sinks: Iterable[SinkConfig]) -> dict[str, list[str]]:
-    """By the sinks' names, what their own `check` finds."""
+    """By the sinks' names, what their own `check` finds; a Notice is no problem."""
     asked = list(sinks)
     found = await asyncio.gather(*(check(sink) for sink in asked))
     return {sink.name: problems for sink, problems in zip(asked, found, strict=True)}

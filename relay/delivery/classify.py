@@ -4,6 +4,7 @@ Reasons are read by the operator and kept in the store: of a URL they name the h
 """
 
 import re
+from collections.abc import Iterable
 from http import HTTPStatus
 from itertools import islice
 from typing import Any
@@ -12,6 +13,7 @@ import httpx
 
 from relay.delivery import retryafter
 from relay.outcome import Delivered, Outcome, Pause, Reject, Retry
+from relay.sink import Notice
 
 ANSWER_KEPT = 2048
 """Characters of what a receiver answered."""
@@ -69,7 +71,19 @@ def readable(value: Any) -> str:
 def lines(found: Any) -> list[str]:
     """What a plugin found or did, as lines: it may return one text in place of a list."""
     each_of = [found] if isinstance(found, str) else found or ()
-    return [readable(each) for each in islice(each_of, MOST_LINES)]
+    return [_line(each) for each in islice(each_of, MOST_LINES)]
+
+
+def divided(found: Iterable[str]) -> tuple[list[str], list[str]]:
+    """The problems among the lines of a check, and its notices."""
+    told = list(found)
+    notices: list[str] = [each for each in told if isinstance(each, Notice)]
+    return [each for each in told if not isinstance(each, Notice)], notices
+
+
+def _line(value: Any) -> str:
+    text = readable(value)
+    return Notice(text) if isinstance(value, Notice) else text
 
 
 def _seconds(value: Any) -> float | None:

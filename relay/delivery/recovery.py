@@ -5,7 +5,7 @@ import asyncio
 from relay.clock import Clock
 from relay.configuration.config import SinkConfig
 from relay.delivery import plugincode
-from relay.delivery.classify import lines, outcome_of
+from relay.delivery.classify import divided, lines, outcome_of
 from relay.delivery.depot import Depot
 from relay.delivery.dispatch import within
 from relay.delivery.hold import Hold
@@ -87,7 +87,7 @@ class Recovery:
         try:
             work = plugincode.run(Call(self._config.name, "check"), self._sink.check())
             found = await within(self._config.timeout, work)
-            problems = lines(found)
+            problems, _ = divided(lines(found))
         except Exception as error:  # noqa: BLE001  a check that fails is a problem found
             problems = [f"{type(error).__name__} in check()"]
         if problems:

@@ -8,6 +8,7 @@ from typing import Any
 
 from relay.configuration.config import Config, Problem
 from relay.delivery import blocking, checkup
+from relay.delivery.classify import divided
 from relay.doctor.finding import Finding, ok, problem, warning
 
 Ask = Callable[[list[str]], Mapping[str, list[str]]]
@@ -62,7 +63,10 @@ def _missing(unfilled: Iterable[Problem]) -> dict[str, str]:
 
 
 def _told(name: str, found: list[str], well: str) -> Iterator[Finding]:
-    for each in found:
+    problems, notices = divided(found)
+    for each in problems:
         yield problem(f"sink {name}", each, f"mend it; relay setup {name} may do it")
-    if not found:
+    if not problems:
         yield ok(f"sink {name}", well)
+    for each in notices:
+        yield warning(f"sink {name}", each, f"relay setup {name} may do it")
