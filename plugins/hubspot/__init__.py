@@ -46,7 +46,7 @@ sinks:
           map: {message: "{{ data.message }}"}
         communication:                       # HubSpot's log of text messages
           body: "{{ data.keyword }}: {{ data.message }}"
-          id_property: null                  # a unique property of communications: see below
+          id_property: sms_event_id          # made unique; `relay setup crm` makes it: see below
         on_invalid: drop                     # these two as above, for the activity
         defaults: {}
 
@@ -75,8 +75,10 @@ not needed. Two contacts of one number are both opted out. Objects of your own a
 key alone, unless `match` names phone.
 
 An activity is written once its contact is, and once an event, by the event's id: a call more, or
-two. Only communications without an `id_property` are written at least once: after a connection
-that broke there may be two.
+two. Communications need a property for that, which `relay setup` makes; it is used within the
+hour. In an account without it, and with `id_property: null`, they are written at least once, with
+one call: after a connection that broke there may be two. Where relay.yaml names the property, it
+has to be there.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence

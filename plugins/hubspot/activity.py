@@ -18,7 +18,7 @@ from .mender import Mender
 from .occurrences import Occurrences, mapped
 from .options import COMMUNICATIONS, ActivityOptions, Communication, Options
 from .session import Session
-from .timeline import Communications, Link, Records
+from .timeline import Communications, Link, OnceIfUnique, Records
 
 FIXED = frozenset({"hs_communication_channel_type", "hs_communication_logged_from", "hs_timestamp"})
 """Of a communication: without them it is none."""
@@ -48,12 +48,22 @@ def make(session: Session, options: Options, log: Log) -> Activity | None:
         made = partial(mapped, chosen.object.map, chosen.on_invalid)
         return Records(session, kind, options.object, mender, link, made)
     assert chosen.communication
-    mender = _mender(options, chosen, chosen.communication.id_property, log)
+    return _communications(session, options, chosen, chosen.communication, log)
+
+
+def _communications(
+    session: Session, options: Options, chosen: ActivityOptions, asked: Communication, log: Log
+) -> Activity:
+    made = partial(communication, asked)
+    mender = _mender(options, chosen, None, log)
     mender.fixed = FIXED
-    made = partial(communication, chosen.communication)
-    if chosen.communication.id_property:
-        return Records(session, COMMUNICATIONS, options.object, mender, TO_CONTACT, made)
-    return Communications(session, COMMUNICATIONS, mender, TO_CONTACT, made)
+    repeated = Communications(session, COMMUNICATIONS, mender, TO_CONTACT, made)
+    if asked.id_property is None:
+        return repeated
+    mender = _mender(options, chosen, asked.id_property, log)
+    mender.fixed = FIXED
+    once = Records(session, COMMUNICATIONS, options.object, mender, TO_CONTACT, made)
+    return once if asked.insists else OnceIfUnique(session, asked.id_property, once, repeated, log)
 
 
 def communication(

@@ -10,6 +10,7 @@ from typing import Any
 from relay.crm import Word
 from relay.nearest import nearest
 from relay.outcome import NotDelivered
+from relay.sink import Notice
 
 from .errors import GONE
 from .options import COMMUNICATIONS, CustomEvent, CustomObject, Options
@@ -20,6 +21,7 @@ from .session import Answer, Session
 
 FORMATTED = "phonenumber"
 WRITTEN = ("map.", "options.consent:")
+AT_LEAST_ONCE = "without it one may be there twice, where the connection broke"
 MISSPELT = 0.85
 """How near a missing property has to be to another to be taken for a slip."""
 Properties = Mapping[str, Mapping[str, Any]]
@@ -30,9 +32,9 @@ class Wanted:
     """What is asked of the properties of one kind of record.
 
     `id_property` and those under `where` have to be there; `where` says for each the place in
-    relay.yaml that names it. `values` are what may be written into some. `optional`: those under
-    `where` are left out if they are not there, but for those of `consent`. `checkboxes` hold true
-    or false.
+    relay.yaml that names it. Where the id property only `helps`, it may be missing. `values` are
+    what may be written into some. `optional`: those under `where` are left out if they are not
+    there, but for those of `consent`. `checkboxes` hold true or false.
     """
 
     kind: str
@@ -40,6 +42,7 @@ class Wanted:
     where: Mapping[str, str]
     id_place: str
     values: Mapping[str, Sequence[str]]
+    helps: bool = False
     optional: bool = False
     consent: frozenset[str] = frozenset()
     checkboxes: frozenset[str] = frozenset()
@@ -75,8 +78,9 @@ def wanted(options: Options, columns: Sequence[str] | None) -> list[Wanted]:
         found.append(Wanted(kind, id_property, where, f"{place}.id_property", values))
     if activity and activity.communication and activity.communication.id_property:
         place = "options.activity.communication.id_property"
-        id_property = activity.communication.id_property
-        found.append(Wanted(COMMUNICATIONS, id_property, {}, place, _values(activity.defaults)))
+        id_property, helps = activity.communication.id_property, not activity.communication.insists
+        values = _values(activity.defaults)
+        found.append(Wanted(COMMUNICATIONS, id_property, {}, place, values, helps=helps))
     return found
 
 
@@ -108,8 +112,12 @@ class Inspection:
             try:
                 there = await self.properties(each.kind)
             except NotDelivered as error:
+                if each.helps:
+                    found.append(Notice(f"{each.id_place}: {error.reason}"))
+                    continue
                 return [*found, error.reason]
-            found += self._missing(each, there)
+            missing = self._missing(each, there)
+            found += map(Notice, missing) if each.helps else missing
         activity = self._options.activity
         if activity and activity.object:
             found += await self._association(activity.object)
@@ -126,7 +134,8 @@ class Inspection:
 
     def _missing(self, asked: Wanted, there: Properties) -> Iterator[str]:
         if asked.id_property:
-            yield from self._key_problem(asked, asked.id_property, there)
+            for line in self._key_problem(asked, asked.id_property, there):
+                yield f"{line}; {AT_LEAST_ONCE}" if asked.helps else line
         for name, place in asked.where.items():
             optional = asked.optional and name not in asked.consent
             if name not in there and not optional and name != asked.id_property:
@@ -137,7 +146,8 @@ class Inspection:
             choices = _choices(there.get(name, {}))
             for value in values:
                 if choices and value and value not in choices:
-                    yield f"{asked.where[name]}: {value!r} is none of {', '.join(choices)}"
+                    place = asked.where.get(name, f"options.activity.defaults.{name}")
+                    yield f"{place}: {value!r} is none of {', '.join(choices)}"
         if asked.kind == self._options.object and self._options.finds_numbers:
             place = "match" if "phone" in self._options.match else "consent"
             for name in sorted(set(PHONES.values()) - there.keys()):

@@ -75,10 +75,19 @@ class CustomObject(relay.Options):
 
 
 class Communication(relay.Options):
-    """An entry of HubSpot's own log of text messages."""
+    """An entry of HubSpot's own log of text messages.
+
+    HubSpot has `id_property` only where somebody has made it. An account without it does no harm
+    where relay.yaml leaves the option out.
+    """
 
     body: Template
-    id_property: PropertyName | None = None
+    id_property: PropertyName | None = "sms_event_id"
+
+    @property
+    def insists(self) -> bool:
+        """Whether relay.yaml names the property, so that it has to be there."""
+        return "id_property" in self.model_fields_set
 
 
 class ActivityOptions(relay.Options):

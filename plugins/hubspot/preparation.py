@@ -3,7 +3,9 @@
 from collections.abc import Collection
 from typing import Any
 
-from .inspection import Inspection, Properties, Wanted, not_unique, undefined, wanted
+import relay
+
+from .inspection import AT_LEAST_ONCE, Inspection, Properties, Wanted, not_unique, undefined, wanted
 from .options import Options
 from .problem import Problem
 from .session import Session
@@ -42,7 +44,12 @@ class Preparation:
         lines: list[str] = []
         kinds = wanted(self._options, self._columns)
         for asked in kinds:
-            lines += await self._prepare(asked, await self._inspection.properties(asked.kind))
+            try:
+                lines += await self._prepare(asked, await self._inspection.properties(asked.kind))
+            except (relay.Reject, relay.Pause) as error:
+                if not asked.helps:
+                    raise
+                lines.append(f"left to do: {asked.id_place}: {error.reason}; {AT_LEAST_ONCE}")
         event = self._options.activity and self._options.activity.event
         if event and await self._inspection.is_undefined(event):
             lines.append(f"left to do: {undefined(event)}")

@@ -1,18 +1,21 @@
 """Records on the timelines: of a custom object, or communications."""
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import relay
-from relay.outcome import Delivered, Outcome, Pause, Retry
+from relay.outcome import Delivered, NotDelivered, Outcome, Pause, Retry
+from relay.sink import Log
 from relay.slices import Slices
 from relay.templates.evaluation import EvaluationError
 
 from . import problem as problems
 from .entry import Entry, end
 from .errors import GONE
-from .mender import Mender
+from .mender import ASK_AGAIN, Mender
+from .options import COMMUNICATIONS
 from .parts import Parts, halves
 from .problem import Problem
 from .record import Record, properties
@@ -21,6 +24,8 @@ from .writer import Writer
 
 MOST = 2000
 """Inputs in a request that ties records (HubSpot's guide to associations)."""
+REFUSED = 400
+UNKNOWN = (403, 404)
 ASSOCIATION_ADVICE = "correct the association in options.activity"
 
 
@@ -98,6 +103,59 @@ class Communications:
         for entry, record in pairs:
             entry.notes += record.notes
             entry.outcome = record.outcome
+
+
+class OnceIfUnique:
+    """Communications by their unique property, where HubSpot has that; else at least once.
+
+    It is asked for only where they are refused, and then once an hour.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        id_property: str,
+        once: Records,
+        repeated: Communications,
+        log: Log,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._session = session
+        self._path = session.paths.properties(COMMUNICATIONS, f"/{id_property}")
+        self._once = once
+        self._repeated = repeated
+        self._log = log
+        self._monotonic = monotonic
+        self._absent_until = 0.0
+
+    async def write(self, entries: Sequence[Entry]) -> None:
+        if self._monotonic() >= self._absent_until:
+            await self._once.write(entries)
+            if not _are_refused(entries) or not await self._is_absent():
+                return
+            self._absent_until = self._monotonic() + ASK_AGAIN
+            self._log.warning(
+                "communications are written at least once: they have no unique property for the"
+                " id of the event (relay setup makes it)"
+            )
+            for entry in entries:
+                entry.outcome = None
+                entry.notes.clear()
+        await self._repeated.write(entries)
+
+    async def _is_absent(self) -> bool:
+        answer = await self._session.get(self._path)
+        if answer.problem:
+            return answer.problem.status in UNKNOWN
+        return answer.body.get("hasUniqueValue") is not True
+
+
+def _are_refused(entries: Sequence[Entry]) -> bool:
+    """Whether none was taken, and HubSpot does not like what it was asked for."""
+    ends = [entry.outcome for entry in entries]
+    if any(isinstance(each, Delivered | Retry) for each in ends):
+        return False
+    return any(isinstance(each, NotDelivered) and each.status == REFUSED for each in ends)
 
 
 async def _records(entries: Sequence[Entry], made: Made) -> list[tuple[Entry, Record]]:

@@ -3,6 +3,7 @@
 import pytest
 from hubspotsink import delivery, key, kinds, opened
 from stubs.hubspot import HubSpotStub
+from stubs.hubspot_schema import Field
 from stubs.vendor import serving
 
 import relay
@@ -14,16 +15,14 @@ LOG = {"communication": {"body": "{{ data.keyword }}: {{ data.message }}"}}
 KNOWN_LOG = {"communication": {"body": "{{ data.message }}", "id_property": "sms_event_id"}}
 ALL = {"event": EVENT, "object": OBJECT, "log": LOG, "known log": KNOWN_LOG}
 # Those that are written once, whatever happens.
-ONCE = {name: ALL[name] for name in ("event", "object", "known log")}
+ONCE = {name: ALL[name] for name in ("event", "object", "log", "known log")}
 TIMELINES = {"event": "events", "object": "2-123", "log": "communications"}
 
 
 @pytest.fixture
 async def stub():
     stub = HubSpotStub()
-    stub.fields["communications"]["sms_event_id"] = type(stub.fields["contacts"]["email"])(
-        unique=True
-    )
+    stub.fields["communications"]["sms_event_id"] = Field(unique=True)
     async with serving(stub.app) as stub.url:
         yield stub
 
@@ -62,7 +61,7 @@ async def test_each_event_stands_on_its_contacts_timeline(stub, name, version):
 
 
 @pytest.mark.parametrize(
-    ("name", "most"), [("event", 2), ("object", 3), ("log", 2), ("known log", 3)]
+    ("name", "most"), [("event", 2), ("object", 3), ("log", 3), ("known log", 3)]
 )
 async def test_a_hundred_cost_few_calls(stub, name, most):
     async with opened(stub.url, activity=ALL[name]) as sink:
@@ -97,13 +96,93 @@ async def test_a_connection_that_breaks_after_the_write_makes_no_second_record(s
     assert len(stub.records("contacts")) == 2
 
 
-async def test_a_log_without_a_property_of_its_own_is_written_at_least_once(stub):
+# communications: once where HubSpot has a property for it
+
+
+def make_unique(stub, *, unique=True):
+    stub.fields["communications"]["sms_event_id"] = Field(unique=unique)
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+async def test_a_lost_answer_doubles_a_communication_only_without_the_property(stub, is_there):
+    """The control is an account that does not have it."""
+    if not is_there:
+        del stub.fields["communications"]["sms_event_id"]
     sent = batch(1)
-    stub.fault("drop_after_commit", on="communications/batch/create")
+    action = "upsert" if is_there else "create"
+    stub.fault("drop_after_commit", on=f"communications/batch/{action}")
     async with opened(stub.url, activity=LOG) as sink:
         assert kinds(await sink.send_batch(sent)) == ["Retry"]
         assert kinds(await sink.send_batch(sent)) == ["Delivered"]
+    assert stub.fired["drop_after_commit"] == 1
+    assert len(timeline(stub, "log")) == (1 if is_there else 2)
+
+
+@pytest.mark.parametrize("version", ["v3", "2026-09"])
+@pytest.mark.parametrize("unique", [None, False])
+async def test_without_the_property_communications_are_written_as_ever(
+    stub, version, unique, caplog
+):
+    """Each is refused once, and then the property is not asked for again within the hour."""
+    del stub.fields["communications"]["sms_event_id"]
+    if unique is not None:
+        make_unique(stub, unique=unique)
+    async with opened(stub.url, activity=LOG, api_version=version) as sink:
+        outcomes = await sink.send_batch(batch(1, 2))
+        assert outcomes == [relay.Delivered("501"), relay.Delivered("502")]
+        assert len(stub.calls) == 4
+        await sink.send_batch(batch(3))
+    assert len(stub.calls) == 6
+    assert [text for _, text in timeline(stub, "log")] == [f"JOIN: text {n}" for n in (1, 2, 3)]
+    assert sum("relay setup makes it" in each for each in caplog.messages) == 1
+
+
+async def test_a_property_that_is_made_meanwhile_is_used_within_the_hour(stub):
+    del stub.fields["communications"]["sms_event_id"]
+    now = [0.0]
+    async with opened(stub.url, activity=LOG) as sink:
+        sink._activity._monotonic = lambda: now[0]
+        await sink.send_batch(batch(1))
+        assert "made the property sms_event_id (unique text)" in "\n".join(await sink.setup())
+        now[0] = 3601.0
+        for _ in range(2):
+            await sink.send_batch([delivery(2, event_id="event-2")])
+    keys = [each.get("sms_event_id") for each in stub.records("communications")]
+    assert keys == [None, "event-2"]
+
+
+async def test_a_property_that_goes_stops_nothing(stub):
+    async with opened(stub.url, activity=LOG) as sink:
+        await sink.send_batch(batch(1))
+        del stub.fields["communications"]["sms_event_id"]
+        assert kinds(await sink.send_batch(batch(2))) == ["Delivered"]
     assert len(timeline(stub, "log")) == 2
+
+
+async def test_a_property_that_relay_yaml_names_has_to_be_there(stub):
+    del stub.fields["communications"]["sms_event_id"]
+    async with opened(stub.url, activity=KNOWN_LOG) as sink:
+        assert kinds(await sink.send_batch(batch(1))) == ["Pause"]
+        assert "no property sms_event_id" in (await sink.check())[0]
+    assert not stub.records("communications")
+
+
+async def test_without_an_id_property_none_is_looked_for(stub):
+    log = {"communication": LOG["communication"] | {"id_property": None}}
+    async with opened(stub.url, activity=log) as sink:
+        await sink.send_batch(batch(1))
+        assert await sink.check() == []
+    assert "communications/batch/upsert" not in "".join(calls(stub))
+
+
+async def test_bad_communications_are_refused_for_what_they_are(stub):
+    """Nothing is asked where some are taken; where all are refused it is asked once."""
+    sent = batch(1, 2)
+    stub.fault_row("INVALID_DATE", id="JOIN: text 1", count=20)
+    async with opened(stub.url, activity=LOG | {"on_invalid": "dead"}) as sink:
+        assert kinds(await sink.send_batch(sent)) == ["Reject", "Delivered"]
+        assert kinds(await sink.send_batch(sent[:1])) == ["Reject"]
+    assert len(timeline(stub, "log")) == 1
 
 
 @pytest.mark.parametrize("name", ALL)

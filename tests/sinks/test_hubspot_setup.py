@@ -182,6 +182,53 @@ async def test_a_property_that_looks_misspelt_is_made_only_by_name(stub):
     ]
 
 
+PLAIN_LOG = {"communication": {"body": "{{ data.message }}"}}
+
+
+@pytest.mark.parametrize("unique", [None, False])
+async def test_communications_that_may_be_doubled_are_noticed(stub, unique):
+    """It is no problem, so a sink that is paused for another reason goes on."""
+    if unique is not None:
+        stub.fields["communications"]["sms_event_id"] = Field(unique=unique)
+    (found,) = await problems(stub, activity=PLAIN_LOG)
+    assert isinstance(found, relay.Notice)
+    assert found.startswith("options.activity.communication.id_property: ")
+    assert "relay setup" in found
+    assert "may be there twice" in found
+
+
+async def test_setup_makes_communications_unique(stub):
+    async with opened(stub.url, activity=PLAIN_LOG) as sink:
+        lines = await sink.setup()
+        assert await sink.check() == []
+    assert lines[1] == "communications: made the property sms_event_id (unique text)"
+    assert stub.fields["communications"]["sms_event_id"].unique
+
+
+async def test_an_account_that_makes_no_unique_communications_is_set_up_all_the_same(stub):
+    where = "/properties/2026-09/communications"
+    stub.fault_answer(400, "VALIDATION_ERROR", "not for this type", on=f"POST /crm{where}")
+    async with opened(stub.url, activity=PLAIN_LOG) as sink:
+        lines = await sink.setup()
+    assert lines[0] == "contacts: every property is there"
+    assert lines[1].startswith("left to do: options.activity.communication.id_property: 400")
+    assert "not for this type" in lines[1]
+
+
+@pytest.mark.parametrize("fault", ["403", "404", "503"])
+async def test_a_log_that_cannot_be_looked_at_is_no_problem(stub, fault):
+    stub.fault(fault, on="/properties/2026-09/communications")
+    (found,) = await problems(stub, activity=PLAIN_LOG)
+    assert isinstance(found, relay.Notice)
+
+
+async def test_a_wrong_default_of_communications_is_told(stub):
+    wrong = {"defaults": {"hs_communication_channel_type": "FAX"}}
+    stub.fields["communications"]["sms_event_id"] = Field(unique=True)
+    (found,) = await problems(stub, activity=LOG | wrong)
+    assert found.startswith("options.activity.defaults.hs_communication_channel_type: 'FAX'")
+
+
 @pytest.mark.parametrize("fault", ["object_not_found", "path_not_found", "403", "503"])
 async def test_check_and_setup_agree_on_a_custom_event_that_is_not_there(stub, fault):
     stub.fault(fault, count=2, on="/event-definitions/")
