@@ -25,6 +25,8 @@ sinks:
       unknown_property: pause                # or drop: go on without it
       defaults: {firstname: Unknown}         # only where HubSpot says that it is required
       only_if_empty: [lifecyclestage]        # set, but never overwritten
+      overwrite_phones: false                # true: with phone in match, map writes the numbers of
+                                             # people who are there, too
       test_events: skip                      # or send
       quota: {share: 0.9}                    # of the account's calls; opt-outs may use all
       consent:                               # none by default: see below
@@ -73,6 +75,9 @@ a call and one search to find them, and one to write them, for a hundred words. 
 with the number, where there is none: one call more. `map` does not write these properties, and is
 not needed. Two contacts of one number are both opted out. Objects of your own are found by their
 key alone, unless `match` names phone.
+
+With `match: [key, phone]` a person who has the number already, in `phone` or `mobilephone`, keeps
+both properties as they are.
 
 An activity is written once its contact is, and once an event, by the event's id: a call more, or
 two. Communications need a property for that, which `relay setup` makes; it is used within the

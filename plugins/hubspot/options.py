@@ -123,6 +123,7 @@ class Options(relay.Options):
     unknown_property: Literal["pause", "drop"] = "pause"
     defaults: Defaults = Field(default_factory=dict)
     only_if_empty: list[PropertyName] = Field(default_factory=list)
+    overwrite_phones: bool = False
     test_events: Literal["skip", "send"] = "skip"
     quota: QuotaShare = QuotaShare()
     activity: ActivityOptions | None = None

@@ -8,6 +8,7 @@ address. Whoever is found without a key gets it with the write that follows.
 import re
 from collections.abc import Mapping, Sequence
 
+from relay.callbacks.phone import e164
 from relay.mask import mask
 from relay.outcome import Delivered, Pause, Retry
 from relay.sink import Log
@@ -16,7 +17,7 @@ from .known import Known
 from .mender import EMAIL
 from .options import Options
 from .record import Record, keep_filled, value
-from .search import PhoneSearch, Result
+from .search import PHONES, PhoneSearch, Result
 from .writer import Writer, blocked, end
 
 ADDRESS = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s.]+")
@@ -31,6 +32,8 @@ class People:
         self._options = options
         self._log = log
         self._known = Known()
+        self._keeps_phones = "phone" in options.match and not options.overwrite_phones
+        self._has_number = Known()
 
     async def look(self, records: Sequence[Record]) -> None:
         """Learn of the records what their writing depends on; ends those that cannot be."""
@@ -41,12 +44,18 @@ class People:
             new = await self._by_phone(new)
         if "email" in self._options.match:
             await self._by_email(new)
+        for record in records:
+            if self._has_number.get(_pair(record)):
+                for name in self._own_phones(record):
+                    del record.properties[name]
 
     def remember(self, records: Sequence[Record]) -> None:
         """Those that are written are known."""
         for record in records:
             if isinstance(record.outcome, Delivered) and record.outcome.reference:
                 self._known.learn(record.key, record.outcome.reference)
+                if self._own_phones(record):
+                    self._has_number.learn(_pair(record), record.outcome.reference)
 
     async def ids(self, records: Sequence[Record]) -> dict[str, str]:
         """Who of them is there now: ids by key. Ends those that cannot be asked for."""
@@ -60,11 +69,27 @@ class People:
         """Whether something has to be known of it beforehand."""
         if not record.properties.keys().isdisjoint(self._options.only_if_empty):
             return True
+        if self._own_phones(record) and not self._has_number.get(_pair(record)):
+            return True
         return len(self._options.match) > 1 and not record.is_known
 
     @property
     def _wanted(self) -> list[str]:
-        return [self._options.id_property, *self._options.only_if_empty]
+        phones = PHONES if self._keeps_phones else ()
+        return [self._options.id_property, *self._options.only_if_empty, *phones]
+
+    def _own_phones(self, record: Record) -> list[str]:
+        """The properties that would give the person the event's own number.
+
+        A person who has it keeps `phone` and `mobilephone` as they are: it may be in the other.
+        """
+        if not self._keeps_phones:
+            return []
+        given = {name: record.properties.get(name, "") for name in PHONES}
+        country = self._options.country
+        return [
+            name for name, text in given.items() if text and e164(text, country) == record.mobile
+        ]
 
     async def _by_key(self, records: Sequence[Record]) -> list[Record]:
         """Gives those that are not there."""
@@ -81,6 +106,8 @@ class People:
             if record := by_key.pop(key, None):
                 self._known.learn(record.key, str(result["id"]))
                 record.is_known = True
+                if record.mobile in self._by_number.numbers(result):
+                    self._has_number.learn(_pair(record), str(result["id"]))
                 keep_filled(record, result, self._options.only_if_empty)
         return list(by_key.values())
 
@@ -105,6 +132,7 @@ class People:
                 return
             case [one] if not value(one, self._options.id_property):
                 self._take(record, one)
+                self._has_number.learn(_pair(record), str(one["id"]))
                 candidates.clear()  # for the next of this batch with the same number
             case several:
                 self._log.warning(
@@ -144,3 +172,8 @@ class People:
             record = asked.pop(value(result, EMAIL).lower(), None)
             if record and not value(result, self._options.id_property):
                 self._take(record, result)
+
+
+def _pair(record: Record) -> str:
+    """A key and a number: the key of a person with two numbers is not made of either."""
+    return f"{record.key} {record.mobile}"

@@ -70,7 +70,7 @@ class PhoneSearch:
                 raise blocked(problem)
             results = answer.list("results")
             for result in results:
-                for mobile in self._numbers(result) & mobiles:
+                for mobile in self.numbers(result) & mobiles:
                     found[mobile][str(result["id"])] = result
             after = answer.next_page()
             if after is None:
@@ -78,7 +78,7 @@ class PhoneSearch:
             pages.turn(after, len(results))
             content["after"] = after
 
-    def _numbers(self, result: Result) -> set[str]:
+    def numbers(self, result: Result) -> set[str]:
         """Its numbers in E.164: what the search compares has no country."""
         numbers = (e164(value(result, name), self._country) for name in PHONES)
         return {number for number in numbers if number}

@@ -213,6 +213,53 @@ async def test_who_cannot_be_looked_for_is_not_written(stub, path, fault, kind):
     assert not stub.records("contacts")
 
 
+# their numbers
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"), [({}, "+12125559999"), ({"overwrite_phones": True}, mobile(1))]
+)
+@pytest.mark.parametrize("member", ["{{ data.mobile | digits }}", "member-1"])
+async def test_a_person_found_by_phone_keeps_the_mobile_number(stub, options, expected, member):
+    """At the first event, at the next, and after a restart."""
+    old = stub.seed("contacts", {"phone": spoken(1), "mobilephone": "+12125559999"})
+    for _ in range(2):
+        async with opened(stub.url, match=["key", "phone"], key=member, **options) as sink:
+            for name in ("Ann", "Anna"):
+                (outcome,) = await sink.send_batch([delivery(1, {"firstname": name})])
+                assert outcome == relay.Delivered(old)
+    (contact,) = stub.records("contacts")
+    assert (contact["mobilephone"], contact["phone"]) == (expected, spoken(1))
+    assert contact["firstname"] == "Anna"
+    assert calls(stub).count("search") == 1
+    assert len(stub.calls) == 7  # no more than with overwrite_phones
+
+
+@pytest.mark.parametrize("match", [["key", "phone"], ALL])
+async def test_a_number_that_the_person_does_not_have_is_written(stub, match):
+    """That of a new contact, of one found by address, and the new one of a known member."""
+    stub.seed("contacts", {"email": "ann@home.example"})
+    stub.seed("contacts", {"sms_key": "member-3", "mobilephone": mobile(9)})
+    sent = [
+        delivery(2, {"email": "ann@home.example"} if match == ALL else {}, label="member-2"),
+        delivery(3, label="member-3"),
+        delivery(4, label="member-4"),
+    ]
+    async with opened(stub.url, match=match, key="{{ data.label }}") as sink:
+        await sink.send_batch(sent)
+        await sink.send_batch([delivery(5, label="member-4")])
+    phones = {each.get("sms_key"): each.get("mobilephone") for each in stub.records("contacts")}
+    expected = {"member-2": mobile(2), "member-3": mobile(3), "member-4": mobile(5)}
+    assert expected.items() <= phones.items()
+
+
+async def test_a_number_in_another_property_than_the_contacts_own_is_written(stub):
+    stub.seed("contacts", {"phone": mobile(1)})
+    async with opened(stub.url, match=["key", "phone"], columns=("mobilephone",)) as sink:
+        await sink.send_batch([delivery(1, {"mobilephone": mobile(7)})])
+    assert stub.records("contacts")[0]["mobilephone"] == mobile(7)
+
+
 def test_the_longest_unused_key_is_forgotten_first():
     known = module("known").Known(most=2)
     known.learn("a", "1")
