@@ -27,6 +27,8 @@ sinks:
       only_if_empty: [lifecyclestage]        # set, but never overwritten
       overwrite_phones: false                # true: with phone in match, map writes the numbers of
                                              # people who are there, too
+      lists:                                 # none by default: the ILS list IDs of static lists,
+        - "{{ {'JOIN': 17}[data.keyword] }}" # to which each contact is added
       test_events: skip                      # or send
       quota: {share: 0.9}                    # of the account's calls; opt-outs may use all
       consent:                               # none by default: see below
@@ -53,7 +55,8 @@ sinks:
         defaults: {}
 
 The key needs the scopes crm.objects.contacts.read and .write, and crm.schemas.contacts.write for
-`relay setup`; an activity crm.objects.custom.write or analytics.behavioral_events.send as well.
+`relay setup`; an activity crm.objects.custom.write or analytics.behavioral_events.send as well,
+and lists crm.lists.read and .write.
 
 Sinks with the same token, or the same `oauth`, share the account's limits: its calls of a day and
 of ten seconds, and five searches a second. What was used is known after a restart, and so is the
@@ -79,6 +82,10 @@ key alone, unless `match` names phone.
 With `match: [key, phone]` a person who has the number already, in `phone` or `mobilephone`, keeps
 both properties as they are.
 
+A contact is added to the lists once it is written: a call more for each list. A list that is not
+there, or that HubSpot fills by itself, takes nobody: the delivery says so, and no contact waits
+for it. A template that gives nothing chooses no list.
+
 An activity is written once its contact is, and once an event, by the event's id: a call more, or
 two. Communications need a property for that, which `relay setup` makes; it is used within the
 hour. In an account without it, and with `id_property: null`, they are written at least once, with
@@ -101,6 +108,7 @@ from .backfill import Backfill
 from .consent import ConsentWriter, WordOfConsent, without_consent
 from .entry import Entry
 from .inspection import Inspection
+from .lists import Lists
 from .mender import Mender
 from .options import Options
 from .people import People
@@ -140,7 +148,8 @@ class HubSpot(relay.Sink):
             mapped=frozenset(self.columns or ()),
         )
         self._writer = Writer(self._session, options.object, mender, options.only_if_empty)
-        self._inspection = Inspection(self._session, self.name, options, self.columns)
+        self._lists = Lists(self._session, options, self.log)
+        self._inspection = Inspection(self._session, self.name, options, self.columns, self._lists)
         self._activity = activity.make(self._session, options, self.log)
         search = PhoneSearch(self._session, options, account)
         self._people = People(search, self._writer, options, self.log)
@@ -191,8 +200,10 @@ class HubSpot(relay.Sink):
         await self._write([each.record for each in sent if each.record and not each.is_stale])
         await self._find([each.record for each in sent if each.record and each.is_stale])
         await self._write_consent_to_made(words)
+        await self._lists.add([each for each in sent if each.contact and not each.is_stale])
         if self._activity:
-            await self._log_events(self._activity, [each for each in sent if each.contact])
+            written = [each for each in sent if each.contact and each.outcome is None]
+            await self._log_events(self._activity, written)
         return [each.end() for each in sent]
 
     def _begun(self, delivery: relay.Delivery) -> Sent:
@@ -264,7 +275,7 @@ class HubSpot(relay.Sink):
         entries = [(each, Entry(each.delivery, each.contact or "")) for each in sent]
         await timeline.write([entry for _, entry in entries])
         for each, entry in entries:
-            each.notes = [f"activity {note}" for note in entry.notes]
+            each.notes += [f"activity {note}" for note in entry.notes]
             if not isinstance(entry.outcome, relay.Delivered):
                 each.outcome = entry.outcome
 

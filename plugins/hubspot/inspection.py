@@ -13,6 +13,7 @@ from relay.outcome import NotDelivered
 from relay.sink import Notice
 
 from .errors import GONE
+from .lists import Lists
 from .options import COMMUNICATIONS, CustomEvent, CustomObject, Options
 from .problem import Problem
 from .record import text
@@ -98,12 +99,18 @@ class Inspection:
     """Asks HubSpot; finds problems, a line each."""
 
     def __init__(
-        self, session: Session, name: str, options: Options, columns: Sequence[str] | None
+        self,
+        session: Session,
+        name: str,
+        options: Options,
+        columns: Sequence[str] | None,
+        lists: Lists,
     ) -> None:
         self._session = session
         self._name = name
         self._options = options
         self._columns = columns
+        self._lists = lists
 
     async def problems(self) -> list[str]:
         """Empty when all is well. A refused key is one problem, and the only one told."""
@@ -123,7 +130,7 @@ class Inspection:
             found += await self._association(activity.object)
         if activity and activity.event:
             found += await self._event(activity.event)
-        return found
+        return found + await self._lists.problems()
 
     async def properties(self, kind: str) -> Properties:
         """A kind's properties by name. Raises Retry, Reject or Pause."""

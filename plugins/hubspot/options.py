@@ -1,5 +1,6 @@
 """The options of a `hubspot` sink; what they do stands in the package's own docstring."""
 
+import re
 from typing import Annotated, Any, Literal, Self
 
 import pydantic
@@ -18,6 +19,7 @@ COMMUNICATIONS = "communications"
 CONTACTS = frozenset({"contacts", "contact", "0-1"})
 EVENT = r"^[A-Za-z0-9_.-]+$"
 PROPERTY = r"^[A-Za-z0-9_-]+$"
+LIST_ID = r"[0-9]{1,15}"
 VERSION = r"^(v3|20\d\d-(03|09))$"
 
 OnInvalid = Literal["dead", "drop", "truncate"]
@@ -39,6 +41,23 @@ def _as_text(defaults: Any) -> Any:
     return {name: text(value) for name, value in defaults.items()}
 
 
+def _digits(value: Any) -> Any:
+    """An id may stand in relay.yaml as a number."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _list_id(template: Template) -> Template:
+    if "{" not in template.text and not re.fullmatch(LIST_ID, template.text.strip()):
+        raise ValueError("should be the ILS list ID of a list, as in 17")
+    return template
+
+
+ListId = Annotated[
+    Template,
+    pydantic.BeforeValidator(_digits),
+    pydantic.AfterValidator(_list_id),
+    pydantic.WithJsonSchema({"type": ["string", "integer"]}),
+]
 Defaults = Annotated[dict[PropertyName, str], pydantic.BeforeValidator(_as_text)]
 Token = Annotated[pydantic.SecretStr, pydantic.AfterValidator(_token)]
 
@@ -124,6 +143,7 @@ class Options(relay.Options):
     defaults: Defaults = Field(default_factory=dict)
     only_if_empty: list[PropertyName] = Field(default_factory=list)
     overwrite_phones: bool = False
+    lists: list[ListId] = Field(default_factory=list)
     test_events: Literal["skip", "send"] = "skip"
     quota: QuotaShare = QuotaShare()
     activity: ActivityOptions | None = None

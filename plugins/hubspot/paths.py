@@ -27,6 +27,13 @@ class Paths:
         """The types of association between two kinds."""
         return f"{self._pair(kind, other)}/labels"
 
+    def lists(self) -> str:
+        return "/crm/v3/lists" if self._legacy else f"/crm/lists/{self.version}"
+
+    def members(self, list_id: str) -> str:
+        """Where records are added to a list."""
+        return f"{self.lists()}/{list_id}/memberships/add"
+
     def events(self) -> str:
         """Where custom events are sent."""
         return f"/events/{self.version}/send/batch"

@@ -22,7 +22,7 @@ class Sent:
     consent: Outcome | None = None
     """What became of its word of consent; None where it has none."""
     notes: list[str] = field(default_factory=list)
-    """What was left out of its activity, or cut."""
+    """What was left out of its activity, or cut, and which lists it is not in."""
 
     @property
     def contact(self) -> str | None:

@@ -83,6 +83,9 @@ class Session:
     async def post(self, path: str, content: Any) -> Answer:
         return await self._call("POST", path, content=content)
 
+    async def put(self, path: str, content: Any) -> Answer:
+        return await self._call("PUT", path, content=content)
+
     async def get(self, path: str, **parameters: Any) -> Answer:
         return await self._call("GET", path, parameters=parameters)
 

@@ -15,6 +15,7 @@ from pydantic_core import PydanticCustomError, core_schema
 
 from relay.configuration.mistake import Location, Mistake, dotted, new_rule
 from relay.event import Event
+from relay.templates.choices import choices
 from relay.templates.evaluation import (
     ABSENT,
     Blank,
@@ -135,10 +136,16 @@ class Mapping:
 
 
 class Template:
-    """A text with `{{ … }}` in it. In a sink's options it is a pydantic field type."""
+    """A text with `{{ … }}` in it. In a sink's options it is a pydantic field type.
 
-    def __init__(self, text: str, sandbox: Sandbox, compiled: Compiled) -> None:
+    `choices` are the texts that it can give, as far as they stand in it.
+    """
+
+    def __init__(
+        self, text: str, sandbox: Sandbox, compiled: Compiled, choices: frozenset[str]
+    ) -> None:
         self.text = text
+        self.choices = choices
         self._sandbox = sandbox
         self._root = compiled.root
 
@@ -179,7 +186,8 @@ class Environment:
     def template(self, text: str) -> Template:
         """Compile a text with templates in it. Raises ExpressionError."""
         tree = self._tree(lambda: self._sandbox.parse(text))
-        return Template(text, self._sandbox, self._compile(tree))
+        given = choices(tree)
+        return Template(text, self._sandbox, self._compile(tree), given)
 
     def mapping(self, values: abc.Mapping[str, Any], blank: Blank = "keep") -> Mapping:
         """Compile a `map`. Raises one ExpressionError for all that is wrong in it."""

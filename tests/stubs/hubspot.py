@@ -32,6 +32,7 @@ from stubs.hubspot_ask import DATED, Ask, read, written
 from stubs.hubspot_errors import GRANTS, REFUSALS, ROWS, Refusal, no_such_path
 from stubs.hubspot_events import Events
 from stubs.hubspot_links import Links
+from stubs.hubspot_lists import Lists
 from stubs.hubspot_locks import Locks
 from stubs.hubspot_objects import Objects
 from stubs.hubspot_properties import Properties
@@ -44,6 +45,7 @@ ASSOCIATIONS = {
     "/crm/associations/2026-09/{from}/{to}": DATED,
     "/crm/v4/associations/{from}/{to}": "v4",
 }
+LISTS = {"/crm/lists/2026-09": DATED, "/crm/v3/lists": "v3"}
 SCHEMAS = {
     "/crm-object-schemas/2026-03/schemas": "2026-03",
     "/crm-object-schemas/2026-09/schemas": DATED,
@@ -94,9 +96,9 @@ class HubSpotStub(Account, Stub):
         }
 
     def is_data(self, method: str, path: str) -> bool:  # noqa: ARG002  the base's signature
-        """Records, associations and events; neither tokens nor properties nor schemas."""
+        """Records, associations, members and events; neither tokens nor properties nor schemas."""
         return path.startswith(("/crm/objects/", "/crm/v3/objects/", "/events/")) or (
-            "/associations/" in path and "/batch/" in path
+            ("/associations/" in path and "/batch/" in path) or path.endswith("/memberships/add")
         )
 
     def fault(self, name: str, count: int = 1, on: str | None = None) -> None:
@@ -160,7 +162,7 @@ class HubSpotStub(Account, Stub):
     def _routes(self) -> list[Route]:
         links = Links(self)
         objects = Objects(self, self._rows, links)
-        properties, events = Properties(self), Events(self)
+        properties, events, lists = Properties(self), Events(self), Lists(self)
         return [
             *self._at(OBJECTS, "POST", "/batch/upsert", objects.batch_upsert),
             *self._at(OBJECTS, "POST", "/batch/read", objects.batch_read),
@@ -182,6 +184,9 @@ class HubSpotStub(Account, Stub):
             *self._at(SCHEMAS, "GET", "/{kind}", properties.schema),
             *self._at(ASSOCIATIONS, "POST", "/batch/create", links.associate),
             *self._at(ASSOCIATIONS, "GET", "/labels", links.labels),
+            *self._at(LISTS, "GET", "", lists.read_many),
+            *self._at(LISTS, "GET", "/{id}", lists.read),
+            *self._at(LISTS, "PUT", "/{id}/memberships/add", lists.add),
             *self._at(EVENTS, "POST", "/send", events.send, policy="none"),
             *self._at(EVENTS, "POST", "/send/batch", events.send_batch, policy="none"),
             *self._at(DEFINITIONS, "GET", "/event-definitions/{name}", events.definition),

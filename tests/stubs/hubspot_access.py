@@ -29,6 +29,8 @@ SCOPES = frozenset(
         "crm.objects.contacts.write",
         "crm.objects.custom.read",
         "crm.objects.custom.write",
+        "crm.lists.read",
+        "crm.lists.write",
         "crm.schemas.contacts.read",
         "crm.schemas.contacts.write",
         "crm.schemas.custom.read",

@@ -29,8 +29,8 @@ class Account:
     `names_missing`: False, and a batch read does not say whom it has not found.
     `echo_traces`: False, and results do not say their trace id.
     `row_chance` is asked for the code of a row's failure, None for none.
-    `rotate`: a refresh token works once. `lost`: custom events that got 204 and were not kept, by
-    what was wrong with them.
+    `rotate`: a refresh token works once. `lists`: hubspot_lists.RecordList by id. `lost`: custom
+    events that got 204 and were not kept, by what was wrong with them.
     """
 
     def __init__(self, clock: Any = None, seed: int = 1) -> None:
@@ -54,6 +54,7 @@ class Account:
         self.events: list[dict[str, Any]] = []
         self.associations: list[dict[str, str]] = []
         self.lost: Counter[str] = Counter()
+        self.lists: dict[str, Any] = {}
 
     def records(self, name: str) -> list[dict[str, Any]]:
         """Plain dictionaries with their `id`; also `events` and `associations`."""

@@ -77,7 +77,7 @@ def _body(request: Request, raw: bytes) -> Any:
         body = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
         raise malformed("Unexpected character") from error
-    return typed(body, dict, "body")
+    return typed(body, list if request.method == "PUT" else dict, "body")
 
 
 def typed(value: Any, kind: type, name: str) -> Any:

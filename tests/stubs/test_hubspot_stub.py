@@ -8,6 +8,7 @@ import pytest
 from clock import ManualClock
 from stubs.hubspot import HubSpotStub
 from stubs.hubspot_errors import GRANTS, REFUSALS, ROWS
+from stubs.hubspot_lists import RecordList
 from stubs.hubspot_schema import Field
 from stubs.vendor import serving
 
@@ -326,11 +327,13 @@ async def test_a_revoked_token_is_dead(api, stub):
         ("POST", "/crm/properties/2026-09/2-123", "crm.schemas.custom.write"),
         ("POST", "/events/2026-09/send", "analytics.behavioral_events.send"),
         ("GET", "/crm-object-schemas/2026-09/schemas", "crm.schemas.custom.read"),
+        ("GET", "/crm/lists/2026-09/7", "crm.lists.read"),
+        ("PUT", "/crm/lists/2026-09/7/memberships/add", "crm.lists.read"),
     ],
 )
 async def test_every_path_has_its_scope(api, stub, method, path, scope):
     stub.scopes = {"oauth"}
-    body = {} if method == "POST" else None
+    body = {"POST": {}, "PUT": []}.get(method)
     refused = await api.request(method, path, json=body)
     assert (refused.status_code, refused.json()["category"]) == (403, "MISSING_SCOPES")
     assert scope in refused.json()["errors"][0]["context"]["requiredGranularScopes"]
@@ -1016,6 +1019,41 @@ async def test_events_are_exempt_from_the_limits(api, stub):
     assert not [name for name in told.headers if "ratelimit" in name]
     many = {"inputs": [occurrence(who)] * 501}
     assert (await api.post(SEND + "/batch", json=many)).status_code == 400
+
+
+# Lists.
+
+
+@pytest.mark.parametrize("prefix", ["/crm/lists/2026-09", "/crm/v3/lists"])
+async def test_a_static_list_takes_each_record_once(api, stub, prefix):
+    stub.lists["7"] = RecordList("Joined", "SNAPSHOT")
+    who = stub.seed("contacts", {"sms_key": "1"})
+    path = f"{prefix}/7/memberships/add"
+    told = [(await api.put(path, json=[who, who, "999"])).json() for _ in range(2)]
+    missing = {"recordIdsMissing": ["999"], "recordIdsRemoved": []}
+    assert told == [missing | {"recordsIdsAdded": each} for each in ([who], [])]
+    assert stub.lists["7"].members == [who]
+    read = (await api.get(f"{prefix}/7")).json()["list"]
+    assert (read["processingType"], read["objectTypeId"]) == ("SNAPSHOT", "0-1")
+    assert (await api.get(f"{prefix}?listIds=8&listIds=7")).json() == {"lists": [read]}
+
+
+@pytest.mark.parametrize(
+    ("id_", "body", "status"),
+    [("7", ["1"], 400), ("8", ["1"], 404), ("x", ["1"], 400), ("7", [1], 400), ("7", {}, 400)],
+)
+async def test_other_lists_take_nobody(api, stub, id_, body, status):
+    stub.lists["7"] = RecordList("Active", "DYNAMIC")
+    refused = await api.put(f"/crm/lists/2026-09/{id_}/memberships/add", json=body)
+    assert refused.status_code == status
+    assert not stub.lists["7"].members
+
+
+async def test_members_are_written_with_both_scopes(api, stub):
+    stub.lists["7"] = RecordList("Joined")
+    stub.scopes -= {"crm.lists.write"}
+    refused = await api.put("/crm/lists/2026-09/7/memberships/add", json=[])
+    assert refused.json()["errors"][0]["context"]["requiredGranularScopes"] == ["crm.lists.write"]
 
 
 # What no client should send.
