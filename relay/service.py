@@ -240,7 +240,11 @@ class Service:
     async def _opened(self, held: int | None) -> tuple[SqliteStore, Fleet]:
         opening = asyncio.ensure_future(
             SqliteStore.open(
-                self._path, clock=self._clock, on_broken=self._broken.set, kept_lock=held
+                self._path,
+                clock=self._clock,
+                on_broken=self._broken.set,
+                kept_lock=held,
+                quarantine_size=self._config.retention.quarantine_size,
             )
         )
         # A stop does not wait for a migration: the process ends, which that bears.

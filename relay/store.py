@@ -19,6 +19,8 @@ from relay.traces import Traces
 UNAUTHORIZED = 401
 UNAUTHORIZED_KEPT = 1_000
 """The most callbacks with a wrong token in quarantine: anybody may send those."""
+QUARANTINE_SIZE = 256 * 1024 * 1024
+"""Bytes of quarantined callbacks, where relay.yaml names no other size."""
 
 
 class StoreError(Exception):

@@ -15,6 +15,7 @@ from relay.configuration.config import SourceConfig
 from relay.sqlite import SqliteStore
 from relay.store import Receipt, State, StoreBroken, StoreError, StoreFull
 from relay.web import ingress
+from relay.web.tokens import Tokens
 
 FIRST = b"/callbacks/sumotext?" + QUERIES[0]
 FORM = b"Content-Type: application/x-www-form-urlencoded\r\n"
@@ -354,6 +355,49 @@ async def test_a_wrong_or_missing_token_is_401_and_kept_without_the_token(
     assert (kept.status, kept.callback.query) == (401, QUERIES[0])
     assert "secret-guess" not in caplog.text + str(kept) + answer.body.decode()
     assert await guarded.store.event_count() == 0
+
+
+@pytest.mark.parametrize(
+    ("path", "query"),
+    [
+        (b"/new/token&" + QUERIES[0], QUERIES[0]),
+        (b"/old-%C3%A4-token&" + QUERIES[0], QUERIES[0]),
+        (b"/new/token&a=1?" + QUERIES[0], b"a=1&" + QUERIES[0]),
+        (b"/new/token?" + QUERIES[0], QUERIES[0]),
+    ],
+)
+async def test_an_address_with_an_ampersand_for_its_question_mark_is_read(guarded, path, query):
+    row = await stored(guarded, await guarded.ask(b"/callbacks/sumotext" + path))
+    assert row.callback.query == query.replace(b" ", b"%20")
+
+
+async def test_so_it_is_without_a_token_and_with_a_wrong_one(relay, guarded):
+    await stored(relay, await relay.ask(b"/callbacks/sumotext&" + QUERIES[0]))
+    answer = await guarded.ask(b"/callbacks/sumotext/wrong&" + QUERIES[0])
+    assert answer.status == 401
+    (kept,) = await guarded.store.quarantined()
+    assert kept.callback.query == QUERIES[0].replace(b" ", b"%20")
+    assert Tokens(["wrong"]).admitted(kept.callback.token_digest)
+
+
+async def test_a_token_may_hold_an_ampersand(store):
+    sources = {"sumotext": SourceConfig(tokens=["a&b=c"])}
+    async with listening(store, sources=sources) as relay:
+        for token in (b"a&b=c", b"a%26b%3Dc"):
+            path = b"/callbacks/sumotext/" + token
+            row = await stored(relay, await relay.ask(path + b"?" + QUERIES[0]))
+            assert row.callback.query == QUERIES[0]
+
+
+@pytest.mark.parametrize("method", [b"GET", b"POST"])
+async def test_a_request_without_parameters_is_not_kept(relay, guarded, method):
+    """A monitor sends it, or a browser; the control is one with a parameter."""
+    for running, status in ((relay, 422), (guarded, 401)):
+        for target, kept in ((b"/callbacks/sumotext", 0), (b"/callbacks/sumotext?a=1", 1)):
+            answer = await running.ask(target, method=method)
+            assert answer.status == status
+            assert await running.store.quarantine_count() == kept
+        await running.store.discard_quarantined(None)
 
 
 async def test_only_the_networks_of_allow_from_may_send(store):

@@ -9,6 +9,7 @@ import sys
 import pytest
 from arrivals import NOW, arrival, claim_one, delivered, ids, waiting
 
+from relay.callbacks.callback import Callback
 from relay.sqlite import SqliteStore, claims
 from relay.sqlite.connection import migrations
 from relay.store import (
@@ -525,6 +526,21 @@ async def test_a_retry_is_due_at_once_where_the_clock_is_set_back_before_it_is_w
     claim = await claim_one(store)
     await store.settle([waiting(claim, int((clock.now() + 10 * 365 * 86400) * SECOND))])
     assert await ids(store) == [claim.event.id]
+
+
+@pytest.mark.parametrize(("size", "left"), [(10_000, [7, 8, 9]), (10**6, range(10))])
+async def test_the_quarantine_drops_its_oldest_above_its_size(tmp_path, caplog, size, left):
+    """The second one is the control."""
+    kept = []
+    for half in (range(5), range(5, 10)):  # what an earlier process has kept counts, too
+        store = await SqliteStore.open(tmp_path / "relay.db", quarantine_size=size)
+        for number in half:
+            callback = Callback("sumotext", "POST", b"", "", bytes([number]) * 2_500, number)
+            kept.append(await store.quarantine(callback, 422, "no"))
+        found = await store.quarantined()
+        await store.close()
+    assert [row.id for row in reversed(found)] == [kept[number] for number in left]
+    assert ("the quarantine is full" in caplog.text) == (size < 10**6)
 
 
 async def test_subscribers_hear_which_sinks_have_work_and_whether_it_is_urgent(store):

@@ -292,6 +292,7 @@ class Retention(Model):
     delivered: Term = written("30d")
     dead: Term = written("180d")
     quarantine: Term = written("90d")
+    quarantine_size: Size = written("256MiB")
 
 
 class Settings(Model):

@@ -55,11 +55,14 @@ class Memory:
     """sink -> whether retries or new events came first the last time"""
     changes: dict[int, Counter[str]] = field(default_factory=dict)
     """sink -> how its counters change with this transaction"""
+    quarantine_bytes: int | None = None
+    """Bytes of all quarantined callbacks, or more; None until the first one comes"""
     wake: dict[str, bool] = field(default_factory=dict)
     """sink -> whether the new work of this transaction is urgent"""
 
     def load(self, connection: apsw.Connection) -> None:
         """Read everything from the file."""
+        self.quarantine_bytes = None
         self.contact_key = rows.value(
             connection, "SELECT value FROM meta WHERE name = 'contact_key'"
         )

@@ -221,16 +221,6 @@ def old_callbacks(connection: apsw.Connection, after: int, limit: int) -> list[t
     )
 
 
-def remove_callbacks(connection: apsw.Connection, seqs: Sequence[int]) -> int:
-    """Remove quarantined callbacks; return how many there were."""
-    gone = rows.every(
-        connection,
-        "DELETE FROM quarantine WHERE seq IN (SELECT value FROM json_each(?)) RETURNING seq",
-        (rows.array(seqs),),
-    )
-    return len(gone)
-
-
 def _candidates(
     connection: apsw.Connection, where: str, bindings: Sequence[object]
 ) -> list[Candidate]:

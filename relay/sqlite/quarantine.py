@@ -1,5 +1,6 @@
 """Callbacks that became no event: kept as they came, until released or discarded."""
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,14 +19,26 @@ COLUMNS = (
 )
 
 
+ROW = 300
+"""Bytes that a row takes beside the callback's own, about."""
+SIZE = f"{ROW} + length(query) + length(body)"
+STEP = 200
+"""The most callbacks that are dropped with one that comes."""
+
+log = logging.getLogger("relay.store")
+
+
 def quarantine(
     connection: apsw.Connection,
     quarantine_id: str,
     callback: Callback,
     status: int,
     reason: str,
+    *,
+    memory: Memory,
+    limit: int,
 ) -> str:
-    """Keep a callback; of those with a wrong token only so many."""
+    """Keep a callback; of those with a wrong token only so many, and of all `limit` bytes."""
     connection.execute(
         "INSERT INTO quarantine (id, received, source, status, reason, test, method, query,"
         " content_type, body, encoding, sender, token_digest)"
@@ -48,7 +61,48 @@ def quarantine(
     )
     if status == UNAUTHORIZED:
         _make_room(connection)
+    _keep_within(connection, memory, limit, ROW + len(callback.query) + len(callback.body))
     return quarantine_id
+
+
+def _keep_within(connection: apsw.Connection, memory: Memory, limit: int, added: int) -> None:
+    """Drop the oldest where all are more than `limit` bytes, down to nine tenths of that.
+
+    What has left the quarantine is not subtracted: above the limit all is summed up again.
+    """
+    if memory.quarantine_bytes is not None:
+        memory.quarantine_bytes += added
+        if memory.quarantine_bytes <= limit:
+            return
+    total: int = rows.value(connection, f"SELECT ifnull(sum({SIZE}), 0) FROM quarantine")
+    dropped = []
+    if total > limit:
+        oldest = rows.every(
+            connection, f"SELECT seq, {SIZE} FROM quarantine ORDER BY seq LIMIT ?", (STEP,)
+        )
+        for seq, size in oldest[:-1]:
+            if total <= limit * 9 // 10:
+                break
+            dropped.append(seq)
+            total -= size
+    if dropped:
+        remove(connection, dropped)
+        log.warning(
+            "the quarantine is full (retention.quarantine_size): %d of the oldest callbacks in it"
+            " were dropped",
+            len(dropped),
+        )
+    memory.quarantine_bytes = total
+
+
+def remove(connection: apsw.Connection, seqs: Sequence[int]) -> int:
+    """Remove quarantined callbacks; return how many there were."""
+    gone = rows.every(
+        connection,
+        "DELETE FROM quarantine WHERE seq IN (SELECT value FROM json_each(?)) RETURNING seq",
+        (rows.array(seqs),),
+    )
+    return len(gone)
 
 
 def _make_room(connection: apsw.Connection) -> None:

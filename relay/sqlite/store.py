@@ -26,6 +26,7 @@ from relay.sqlite.upkeep import Upkeep
 from relay.sqlite.waits import WaitReader, died
 from relay.sqlite.writer import Writer
 from relay.store import (
+    QUARANTINE_SIZE,
     Arrival,
     Claim,
     Claimed,
@@ -57,11 +58,13 @@ class SqliteStore(Upkeep):
         on_broken: Callable[[], None],
         vfs: str | None,
         kept_lock: int | None,
+        quarantine_size: int,
     ) -> None:
         self._path = path
         self._clock = clock
         self._vfs = vfs
         self._memory = Memory()
+        self._quarantine_size = quarantine_size
         self._waits = WaitReader()
         self._reused_ids = ReusedIds(clock.monotonic)
         self._notify: list[Notify] = []
@@ -90,14 +93,16 @@ class SqliteStore(Upkeep):
         on_broken: Callable[[], None] = lambda: None,
         vfs: str | None = None,
         kept_lock: int | None = None,
+        quarantine_size: int = QUARANTINE_SIZE,
     ) -> Self:
         """Own the file at `path`, made and migrated as needed.
 
         `on_broken` is called on the event loop when a commit failed on I/O: the process must
-        end then. `kept_lock` is what an earlier store's `keep_lock` gave. Raises
-        StoreLocked, StoreNewer or StoreError.
+        end then. `kept_lock` is what an earlier store's `keep_lock` gave. Above `quarantine_size`
+        bytes the oldest quarantined callbacks are dropped. Raises StoreLocked, StoreNewer or
+        StoreError.
         """
-        store = cls(path, clock or SystemClock(), on_broken, vfs, kept_lock)
+        store = cls(path, clock or SystemClock(), on_broken, vfs, kept_lock, quarantine_size)
         try:
             await store._writer.start()
         except apsw.Error as error:
@@ -213,7 +218,11 @@ class SqliteStore(Upkeep):
     ) -> str:
         """As in Store."""
         return await self._write(
-            quarantine.quarantine, quarantine_id or str(uuid7()), callback, status, reason
+            partial(quarantine.quarantine, memory=self._memory, limit=self._quarantine_size),
+            quarantine_id or str(uuid7()),
+            callback,
+            status,
+            reason,
         )
 
     async def known(self, ids: Sequence[str]) -> set[str]:

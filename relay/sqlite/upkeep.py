@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from relay.sqlite import consents, erase, rows, scrub
+from relay.sqlite import consents, erase, quarantine, rows, scrub
 from relay.sqlite import purge as purges
 from relay.sqlite.memory import Memory
 from relay.sqlite.writer import Writer
@@ -74,7 +74,7 @@ class Upkeep:
             old = [seq for seq, received in found if received < before.quarantine]
             gone = len(old)
             if old and not dry_run:
-                gone = await self._write(purges.remove_callbacks, old)
+                gone = await self._write(quarantine.remove, old)
             if found:
                 after = found[-1][0]
                 yield Purged(0, callbacks=gone)
@@ -109,7 +109,7 @@ class Upkeep:
         while after is not None:
             after, held = await self._read(erase.callbacks, traces, after)
             if held:
-                done["quarantine"] += await self._write(purges.remove_callbacks, held)
+                done["quarantine"] += await self._write(quarantine.remove, held)
         after = 0
         while after is not None:
             after, found = await self._read(erase.page, traced.contacts, traces, after)

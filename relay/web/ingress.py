@@ -5,7 +5,8 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from time import monotonic, perf_counter
-from typing import Any
+from typing import Any, NamedTuple
+from urllib.parse import unquote
 
 import orjson
 from starlette.applications import Starlette
@@ -49,6 +50,9 @@ LARGE = 16 * 1024
 LARGEST_KEPT = 16 * 1024
 """Bytes of a callback with a wrong token. None of the vendor's is larger, and anybody may send a
 thousand of them: they are to fill no disk."""
+
+EMPTY = "no parameters"
+"""The kind of a refusal of which nothing is kept."""
 
 _NOT_KEPT = f"not kept: above {LARGEST_KEPT // 1024} KiB"
 _JSON = (b"content-type", b"application/json")
@@ -149,6 +153,14 @@ class Disconnected(Exception):
     """The sender has gone before its request was whole."""
 
 
+class Target(NamedTuple):
+    """What the target of a request names: the source, the token or an empty text, the query."""
+
+    source: str
+    token: str
+    query: bytes
+
+
 class Callbacks:
     """`/callbacks/{source}` and `/callbacks/{source}/{token}`, as a bare ASGI application."""
 
@@ -162,9 +174,10 @@ class Callbacks:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         begun = perf_counter()
-        name, _, token = scope["path"][len(PREFIX) :].partition("/")
+        target = self._target(scope)
+        name = target.source
         try:
-            receipt = await self._take(name, token, scope, receive)
+            receipt = await self._take(target, scope, receive)
         except Refused as refusal:
             self._refused(name if name in self._doors else "", refusal)
             await send_problem(
@@ -187,13 +200,25 @@ class Callbacks:
 
     def largest_body(self, scope: Scope) -> int:
         """Nothing is done with the body of a request that is refused, unless it is kept."""
-        name, _, token = scope["path"][len(PREFIX) :].partition("/")
-        door = self._doors.get(name)
+        target = self._target(scope)
+        door = self._doors.get(target.source)
         if door is None or scope["method"] not in METHODS or not door.knows(scope["client"]):
             return 0
-        if door.open or not door.tokens or door.tokens.admit(_offered(scope, token)):
+        if door.open or not door.tokens or door.tokens.admit(_offered(scope, target.token)):
             return MAX_BODY
-        return max(0, LARGEST_KEPT - len(scope["query_string"]))
+        return max(0, LARGEST_KEPT - len(target.query))
+
+    def _target(self, scope: Scope) -> "Target":
+        """The target, also of an address with `&` where `?` belongs, as in `…/TOKEN&mobile=…`."""
+        path = scope["path"][len(PREFIX) :]
+        source, _, token = path.partition("/")
+        door = self._doors.get(source)
+        if "&" not in path or (door is not None and door.tokens.admit([token.encode()])):
+            return Target(source, token, scope["query_string"])
+        raw, _, misplaced = scope["raw_path"].partition(b"&")
+        source, _, token = unquote(raw.decode("ascii"))[len(PREFIX) :].partition("/")
+        query = b"&".join(filter(None, (misplaced, scope["query_string"])))
+        return Target(source, token, query)
 
     def _refused(self, source: str, refusal: Refused) -> None:
         self.answers.refused(source, refusal.status)
@@ -207,17 +232,19 @@ class Callbacks:
         if self._tracer is not None:
             self._tracer.received(name, receipt, _traceparent(scope), seconds)
 
-    async def _take(self, name: str, token: str, scope: Scope, receive: Receive) -> Receipt:
+    async def _take(self, target: "Target", scope: Scope, receive: Receive) -> Receipt:
         """Store the callback, or raise Refused."""
-        door = self._doors.get(name)
+        door = self._doors.get(target.source)
         if door is None:
             raise Refused(404, "There is no such source.", kind="there is no such source")
         if scope["method"] not in METHODS:
             raise Refused(405, "Callbacks are GET or POST.", _ALLOW, kind="neither GET nor POST")
-        callback = await self._callback(name, scope, receive)
+        callback = await self._callback(target, scope, receive)
         try:
             if not door.open:
-                await self._knock(door, callback, scope, token)
+                await self._knock(door, callback, scope, target.token)
+            if _is_empty(callback):
+                raise Refused(422, "The request has no parameters.", kind=EMPTY)
             size = _size(callback)
             if wait := door.wait(size):
                 raise _too_many(wait, "above its limit")
@@ -237,7 +264,7 @@ class Callbacks:
         async with self._reading:
             await asyncio.sleep(GAP)
 
-    async def _callback(self, name: str, scope: Scope, receive: Receive) -> Callback:
+    async def _callback(self, target: "Target", scope: Scope, receive: Receive) -> Callback:
         """The request as it arrived."""
         content_type, encoding, test, has_body = "", "", False, False
         for header, value in scope["headers"]:
@@ -253,9 +280,9 @@ class Callbacks:
             elif header == b"x-relay-test":
                 test = value.lower() == b"true"
         return Callback(
-            source=name,
+            source=target.source,
             method=scope["method"],
-            query=scope["query_string"],
+            query=target.query,
             content_type=content_type,
             body=await _body(receive) if has_body else b"",
             received=self._keeper.now(),
@@ -290,6 +317,8 @@ class Callbacks:
 
         Returns why it is not; empty where it is.
         """
+        if _is_empty(callback):
+            return f"not kept: {EMPTY}"
         if len(callback.query) + len(callback.body) > LARGEST_KEPT:
             return _NOT_KEPT
         try:
@@ -313,6 +342,11 @@ def _too_many(wait: float, kind: str) -> Refused:
     """Nothing of it is kept: a flood shall not fill the disk."""
     later = (b"retry-after", b"%d" % math.ceil(wait))
     return Refused(429, "There are too many callbacks.", [later], kind=kind)
+
+
+def _is_empty(callback: Callback) -> bool:
+    """Whether a monitor or a browser sent it, to see whether somebody answers."""
+    return not callback.query and not callback.body
 
 
 def _size(callback: Callback) -> int:
