@@ -469,6 +469,55 @@ async def test_an_application_that_fails_tells_nothing(begun, caplog):
         assert answer.status == 500
 
 
+def failing(step):
+    """A protocol with an error of ours in one of its steps."""
+
+    def fail(*_):
+        raise ZeroDivisionError("secret")
+
+    return type("Failing", (Protocol,), {step: fail})
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        "on_message_begin",
+        "on_url",
+        "on_header",
+        "on_headers_complete",
+        "on_body",
+        "on_message_complete",
+        "_take_head",
+        "_take_body",
+    ],
+)
+async def test_an_error_of_ours_while_a_request_is_read_is_500_and_logged(step, caplog):
+    request = b"POST /a HTTP/1.1\r\nContent-Length: 3\r\nX: y\r\n\r\nabc"
+    async with serving(echo, protocol=failing(step)) as running:
+        (answer,) = answers(await running.raw(request))
+    assert answer.status == 500
+    assert answer.headers["connection"] == "close"
+    assert b"secret" not in answer.body
+    (record,) = [each for each in caplog.records if each.levelno == logging.ERROR]
+    assert "ZeroDivisionError" in record.getMessage()
+    assert record.exc_info[2] is not None
+
+
+async def test_an_error_of_ours_in_a_second_request_leaves_the_first_its_answer(caplog):
+    class Once(Protocol):
+        count = 0
+
+        def on_headers_complete(self):
+            self.count += 1
+            assert self.count == 1
+            super().on_headers_complete()
+
+    async with serving(echo, protocol=Once) as running:
+        first, second = answers(await running.raw(GET + GET))
+    assert (first.status, second.status) == (200, 500)
+    assert "AssertionError" in caplog.text
+
+
 async def test_an_application_that_says_nothing_is_500():
     async def silent(scope, receive, send):
         pass

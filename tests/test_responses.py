@@ -1,6 +1,7 @@
 """A status that has been read decides, whatever follows it, and all that follows is bounded."""
 
 import asyncio
+import contextlib
 import gzip
 import ipaddress
 import socket
@@ -388,3 +389,28 @@ def test_tiny_chunks_cost_little():
         return time.process_time() - begun
 
     assert min(cost() for _ in range(5)) < 0.05
+
+
+@pytest.mark.parametrize(
+    ("broken", "caught"),
+    [((responsehead, "parse"), httpx.RemoteProtocolError), ((chunkedbody.Chunks, "feed"), None)],
+)
+async def test_an_error_of_ours_while_an_answer_is_read_is_in_the_log(
+    client, broken, caught, monkeypatch, caplog
+):
+    """aiohttp would take it for the other side's. A status that has been read decides even so."""
+
+    def fail(*_):
+        raise ZeroDivisionError("secret")
+
+    monkeypatch.setattr(*broken, fail)
+    async with RawServer(CHUNKED + b"8\r\n" + BODY + b"\r\n0\r\n\r\n") as server:
+        with (
+            pytest.raises(caught, match="the relay failed") if caught else contextlib.nullcontext()
+        ):
+            answer = await client.post(server.url)
+            assert answer.status_code == 200
+            with pytest.raises(httpx.ReadError, match="the relay failed with ZeroDivisionError"):
+                answer.json()
+    assert "the relay failed with ZeroDivisionError" in caplog.messages[0]
+    assert caplog.records[0].exc_info[2] is not None

@@ -166,7 +166,7 @@ def _json(body: bytes, charset: str | None) -> Pairs:
             for name, value in members
             for item in (value if type(value) is list else [value])
         ]
-    except (ValueError, RecursionError):
+    except (json.JSONDecodeError, RecursionError):
         raise BrokenBody("the body is not valid JSON") from None
 
 

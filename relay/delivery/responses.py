@@ -7,6 +7,7 @@ wrong behind the status line spoils the body alone, and ends the connection.
 
 import asyncio
 import functools
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +20,8 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from relay.delivery import responsehead
 from relay.delivery.chunkedbody import Chunks, Malformed
 from relay.delivery.responsehead import BadHead, Body, Head
+
+log = logging.getLogger("relay.delivery")
 
 MOST_INTERIM = 8
 """Interim answers (1xx) before the answer itself. None is asked for."""
@@ -69,23 +72,39 @@ class Parser:
         self._over = False
 
     def feed_data(self, data: bytes) -> Fed:
-        """The response, when its head is complete."""
-        if self._body is not None or self._over:
+        """The response, when its head is complete.
+
+        aiohttp takes whatever this raises for a fault of the other side, and logs nothing.
+        """
+        messages: tuple[Message, ...] = ()
+        try:
+            if self._body is None and not self._over:
+                messages, data = self._feed_head(data)
             self._feed_body(data)
-            return (), False, b""
+        except Exception as error:
+            kind = type(error).__name__
+            log.exception("an answer could not be read: the relay failed with %s", kind)
+            self._break_off(f"the relay failed with {kind}")
+        return messages, False, b""
+
+    def _feed_head(self, data: bytes) -> tuple[tuple[Message, ...], bytes]:
+        """The response, and what follows its head."""
         try:
             head, rest = self._read_head(data)
         except BadHead as error:
-            self._over = True
             self._connection.peer.sends_strays |= self._connection.reused
-            self._connection.set_exception(BadResponse(f"the answer cannot be read: {error}"))
-            self._connection.cut()
-            return (), False, b""
-        if head is None:
-            return (), False, b""
-        message = self._begin(head)
-        self._feed_body(rest)
-        return (message,), False, b""
+            self._break_off(str(error))
+            return (), b""
+        return ((self._begin(head),) if head else ()), rest
+
+    def _break_off(self, reason: str) -> None:
+        """End with what has been read: the status of a head, or no answer at all."""
+        if self._body is not None:
+            self._end(reason)
+            return
+        self._over = True
+        self._connection.set_exception(BadResponse(f"the answer cannot be read: {reason}"))
+        self._connection.cut()
 
     def lost(self, *, cleanly: bool) -> None:
         """End with the connection."""

@@ -17,6 +17,10 @@ FRAMING_SHARE = 4
 """Above them, one byte for so many of the content: chunks of 24 bytes and more."""
 
 
+class MalformedChunk(ValueError):
+    """This is no chunked body."""
+
+
 class TooManyChunks(ValueError):
     """There is more between the chunks than in them. Each chunk costs time, however small."""
 
@@ -39,8 +43,8 @@ class Chunked:
     def decode(self, data: bytes) -> tuple[int, bytes]:
         """How many bytes of `data` are complete enough to be read, and the content in them.
 
-        The others are to come again with more behind them. Raises ValueError for what is no
-        chunk, and TooManyChunks.
+        The others are to come again with more behind them. Raises MalformedChunk and
+        TooManyChunks.
         """
         position, content = 0, []
         while position < len(data) and not self.ended:
@@ -64,7 +68,7 @@ class Chunked:
             end = data[position : position + 2]
             self._behind = end == _END[:1]
             if end not in (_END, _END[:1]):
-                raise ValueError("a chunk longer than its size")
+                raise MalformedChunk("a chunk longer than its size")
             return 0 if self._behind else position + 2
         found = (_TRAILER if self._trailers else _SIZE).match(data, position)
         if found is None:
@@ -80,9 +84,9 @@ class Chunked:
     def _unfinished(self, data: bytes, position: int) -> int:
         """0 while the line may still become a right one."""
         if len(data) - position > _LONGEST_LINE:
-            raise ValueError("the line of a chunk is too long")
+            raise MalformedChunk("the line of a chunk is too long")
         if data.find(b"\n", position) >= 0:
-            raise ValueError("a line that is no size or trailer, or does not end in CR LF")
+            raise MalformedChunk("a line that is no size or trailer, or does not end in CR LF")
         return 0
 
     def _count(self, framing: int) -> None:

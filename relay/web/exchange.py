@@ -12,6 +12,7 @@ from relay.web.problem import send_problem
 from relay.web.refusals import RefusalLog
 
 INTERNAL = 500
+FAILED = "The relay failed to answer."
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -144,4 +145,4 @@ class Exchange:
         if self._begun:
             self._transport.close()
         elif not self._over:
-            await send_problem(self.send, INTERNAL, "The relay failed to answer.")
+            await send_problem(self.send, INTERNAL, FAILED)

@@ -22,9 +22,9 @@ from starlette.types import Scope
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from relay.web.chunked import FREE_FRAMING, Chunked, TooManyChunks
+from relay.web.chunked import FREE_FRAMING, Chunked, MalformedChunk, TooManyChunks
 from relay.web.deadline import Deadline
-from relay.web.exchange import Exchange
+from relay.web.exchange import FAILED, INTERNAL, Exchange
 from relay.web.guests import Guests
 from relay.web.head import split, tidy
 from relay.web.problem import CONTENT_TYPE, problem
@@ -37,6 +37,7 @@ MAX_BODY = 256 * 1024
 NO_ROOM = 503
 UNREAD = "relay.unread"
 """In the scope where the body was not read, as nothing would be done with it."""
+ASGI = {"version": "3.0", "spec_version": "2.3"}
 HEADER = 200
 """Bytes that a header takes in memory, however short it is."""
 
@@ -190,7 +191,13 @@ class Protocol(HttpToolsProtocol):
             self._advance()
 
     def _advance(self) -> None:
-        """Make a request of the buffer, as far as it is there."""
+        """Make a request of the buffer, as far as it is there. An error of ours is a 500."""
+        try:
+            self._parse()
+        except Exception as error:  # noqa: BLE001  whatever it is, the sender is not to blame
+            self._fail(error)
+
+    def _parse(self) -> None:
         began, self._receiving = self._receiving, True
         if self._left or self._chunked:
             self._take_body()
@@ -244,7 +251,7 @@ class Protocol(HttpToolsProtocol):
         except TooManyChunks:
             self._refuse_chunks()
             return
-        except ValueError:
+        except MalformedChunk:
             self._refuse(400, "The chunked body is malformed.")
             return
         self._buffer = self._buffer[size:]
@@ -258,6 +265,8 @@ class Protocol(HttpToolsProtocol):
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
             pass
+        except httptools.HttpParserCallbackError as error:
+            raise error.__context__ or error from None  # ours: the parser only hands it on
         except httptools.HttpParserError:
             self._refuse(400, "The request is malformed.")
 
@@ -284,7 +293,7 @@ class Protocol(HttpToolsProtocol):
         version = self.parser.get_http_version()
         scope: dict[str, Any] = {
             "type": "http",
-            "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
+            "asgi": ASGI,
             "http_version": version,
             "server": self.server,
             "client": self._client() if self._proxy else self.client,
@@ -453,6 +462,15 @@ class Protocol(HttpToolsProtocol):
         else:
             self._refuse(400, "The end of the body cannot be found.")
 
+    def _fail(self, error: Exception) -> None:
+        """Answer for an error of ours. The log has its frames, without the error's text."""
+        kind = f"the protocol failed with {type(error).__name__}"
+        self.server_state.refusal_log.note(INTERNAL, kind, level=logging.ERROR, error=error)
+        if self._busy:
+            self._answer_no_more()
+        else:
+            self._refuse(INTERNAL, FAILED)
+
     def _refuse(self, status: int, detail: str, headers: bytes = b"") -> None:
         """Answer what no application shall see, and hear nothing more on this connection."""
         if self._deaf:
@@ -461,9 +479,10 @@ class Protocol(HttpToolsProtocol):
         self._buffer, self.exchange, self.headers = b"", None, []
         self.server_state.guests.hold(self, 0)
         self.server_state.refusals[status] += 1
-        level = logging.WARNING if status == NO_ROOM else logging.INFO
-        kind = f"{detail[0].lower()}{detail[1:-1]}"
-        self.server_state.refusal_log.note(status, kind, level=level)
+        if status != INTERNAL:
+            level = logging.WARNING if status == NO_ROOM else logging.INFO
+            kind = f"{detail[0].lower()}{detail[1:-1]}"
+            self.server_state.refusal_log.note(status, kind, level=level)
         body = problem(status, detail)
         self.transport.write(
             b"%s%scontent-type: %s\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%s"
