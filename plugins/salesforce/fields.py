@@ -4,6 +4,7 @@ A field of the options that only another object of the sink has is left out. The
 sink is asked for every field that the options name.
 """
 
+import asyncio
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -17,16 +18,18 @@ class Fields:
         self._session = session
         self._kinds = tuple(kinds)
         self._names: dict[str, frozenset[str]] = {}
+        self._turn = asyncio.Lock()
 
     async def learn(self) -> None:
         """Read the description of each of several objects, once. Raises Retry or Pause."""
         if len(self._kinds) == 1:
             return
-        for kind in self._kinds:
-            if kind not in self._names:
-                path = f"sobjects/{kind}/describe"
-                found = await self._session.records(path, "fields")
-                self._names[kind] = frozenset(_names(found))
+        async with self._turn:  # batches that begin together read them once
+            for kind in self._kinds:
+                if kind not in self._names:
+                    path = f"sobjects/{kind}/describe"
+                    found = await self._session.records(path, "fields")
+                    self._names[kind] = frozenset(_names(found))
 
     def forget(self) -> None:
         """Read the descriptions again when they are needed next."""

@@ -202,6 +202,11 @@ def _of_key(table: Table, where: str, name: str, longest: int) -> Iterator[Lack]
             f"make it: {made_at(table.name, name, longest=longest, unique=True)}",
         )
         return
+    if name.casefold().endswith("__pc"):
+        what = f"{where}: {name} is a field of the person's contact, which no upsert goes by"
+        own = name[: -len("__pc")] + "__c"
+        yield Lack(what, f"make one: {made_at(table.name, own, longest=longest, unique=True)}")
+        return
     place = ACTIVITY if table.name == TASK else table.name
     edit = f"{CLICK} > {place} > Fields & Relationships > {name} > Edit"
     if not field["externalId"]:
@@ -265,6 +270,8 @@ def _of_required(
     table: Table, prefix: str, options: Mending, names: Iterable[str]
 ) -> Iterator[Lack]:
     given = {name.casefold() for name in (*names, *options.defaults)}
+    if table.has("IsPersonAccount") and "lastname" in given:
+        given.add("name")  # a person's is made of the others, and cannot be written
     for name in table.required():
         if name.casefold() not in given:
             what = f"{prefix}map: a new {table.name} must have {name}"

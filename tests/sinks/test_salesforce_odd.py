@@ -77,9 +77,17 @@ NAMES = [
     "duplicateResult",
     "SMS_Key__c",
     "MobilePhone",
+    "attributes",
+    "type",
+    "name",
+    "IsConverted",
+    "ConvertedContactId",
 ]
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-5, 5) | st.sampled_from(["", "Id", "003", "success"]),
+    st.none()
+    | st.booleans()
+    | st.integers(-5, 5)
+    | st.sampled_from(["", "Id", "003", "success", "Lead"]),
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.dictionaries(
@@ -92,9 +100,10 @@ JSON = st.recursive(
 )
 
 
+@pytest.mark.parametrize("objects", [["Contact"], ["Contact", "Lead"]])
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(answers=st.lists(st.tuples(st.sampled_from([200, 200, 400, 403]), JSON), max_size=4))
-async def test_whatever_is_answered_each_delivery_has_an_outcome(answers):
+async def test_whatever_is_answered_each_delivery_has_an_outcome(objects, answers):
     """Or all have one, where it is raised."""
     waiting = iter(answers)
 
@@ -106,7 +115,8 @@ async def test_whatever_is_answered_each_delivery_has_an_outcome(answers):
 
     given_options = options(
         "https://acme.example",
-        activity=ACTIVITY,
+        objects=objects,
+        activity=ACTIVITY if len(objects) == 1 else None,
         match=["key", "phone"],
         on_invalid="drop",
         duplicates="use_match",

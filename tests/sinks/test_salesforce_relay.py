@@ -57,6 +57,27 @@ async def test_a_thousand_events_under_backlog_are_six_calls_at_the_most(tmp_pat
     assert len(stub.records("Contact")) == 1000
 
 
+@pytest.mark.parametrize(
+    ("options", "new", "known"), [({}, 17, 5), ({"match": ["key", "phone"]}, 27, 5)]
+)
+async def test_a_thousand_events_for_two_objects_are_few_calls(tmp_path, stub, options, new, known):
+    """Two of them read which fields there are, once; each batch looks for its people in both."""
+    both = {"objects": ["Contact", "Lead"], **options}
+    everybody = {**MAP, "LastName": "Doe", "Company": "n/a"}
+    async with in_front(tmp_path, stub, sink={"map": everybody}, **both) as relay:
+        for turn in (1, 2):
+            await relay.command("sinks", "pause", "crm")
+            added = (relay._running._store.add(arrival(each)) for each in range(1000))
+            await asyncio.gather(*added)
+            before = len(data_calls(stub))
+            await relay.command("sinks", "resume", "crm")
+            await relay.reached(delivered=1000 * turn, pending=0, dead=0)
+            calls = len(data_calls(stub)) - before
+            LOG.info("%d calls for 1,000 events", calls)
+            assert calls <= (new if turn == 1 else known)
+    assert len(stub.records("Lead")) == 1000
+
+
 async def test_with_faults_there_is_one_contact_and_one_activity_for_each_event(tmp_path, stub):
     async with in_front(tmp_path, stub, activity=ACTIVITY, sink={"batch": {"size": 10}}) as relay:
         for fault in ("drop_after_commit", "502", "lock_row", "drop"):

@@ -32,6 +32,7 @@ from stubs.salesforce_errors import CONCURRENT, MESSAGES, Fault, alone, errors, 
 from stubs.salesforce_login import Login
 from stubs.salesforce_mistakes import DuplicateRule, Refused
 from stubs.salesforce_org import Org
+from stubs.salesforce_persons import Persons
 from stubs.salesforce_reading import DATA, VERSIONS
 from stubs.salesforce_schema import Field
 from stubs.salesforce_soql import Malformed
@@ -113,6 +114,11 @@ class SalesforceStub(Stub, Login, Writing):
         for member in self.org.table("CampaignMember").values():
             if member.get("LeadId") == lead:
                 member["ContactId"] = contact
+
+    def enable_person_accounts(self) -> Persons:
+        """Accounts may be persons from now on; gives the record types."""
+        self.org.persons = Persons(self.org)
+        return self.org.persons
 
     def duplicate_rule(self, name: str, *fields: str, **more: Any) -> None:
         """From now on records alike in one of the fields are duplicates: see DuplicateRule."""

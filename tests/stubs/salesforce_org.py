@@ -4,7 +4,7 @@ import copy
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stubs.salesforce_ids import full_id, new_id
 from stubs.salesforce_mistakes import (
@@ -21,6 +21,9 @@ from stubs.salesforce_mistakes import (
 from stubs.salesforce_schema import PREFIXES, SYSTEM, Field, schema
 from stubs.salesforce_values import TEXT, comparable, typed, unfit
 
+if TYPE_CHECKING:
+    from stubs.salesforce_persons import Persons
+
 
 class Org:
     """The rows of an org and the rules that they obey."""
@@ -30,6 +33,7 @@ class Org:
         self.rows: dict[str, dict[str, dict[str, Any]]] = {}
         self.rules: list[DuplicateRule] = []
         self.deleted: set[str] = set()
+        self.persons: Persons | None = None
         # By object, field and whether capitals count: the ids of each value, in their order.
         self._indexes: dict[tuple[str, str, bool], dict[Any, dict[str, None]]] = {}
         self._numbers = itertools.count(1)
@@ -97,16 +101,25 @@ class Org:
             changes |= self._status(changes, changes.get("CampaignId"))
         usual = {name: c.default for name, c in self.fields[kind].items() if c.default is not None}
         changes = usual | changes
+        if self.persons:
+            self.persons.check(kind, changes, None)
         self._complete(kind, changes)
         self._check(kind, changes)
         self._alone(kind, changes, None)
         self._heed_rules(kind, changes, None, allow_save=allow_save)
-        made = new_id(self.prefix(kind), next(self._numbers))
+        row = self.made(kind, changes)
+        if self.persons:
+            self.persons.mirror(kind, row, changes)
+        return str(row["Id"])
+
+    def made(self, kind: str, changes: Mapping[str, Any]) -> dict[str, Any]:
+        """A new row, which is not looked at any more."""
         now = _now()
+        made = new_id(self.prefix(kind), next(self._numbers))
         row = {"Id": made, "CreatedDate": now, "LastModifiedDate": now, "SystemModstamp": now}
         row |= {name: False for name, c in self.fields[kind].items() if c.type == "boolean"}
-        self._put(kind, row, changes)
-        return made
+        self.put(kind, row, changes)
+        return row
 
     def update(
         self, kind: str, row: dict[str, Any], values: Mapping[str, Any], *, allow_save: bool = False
@@ -120,12 +133,16 @@ class Org:
             raise Refused(*map(not_writable, fixed))
         if kind == "CampaignMember":
             changes |= self._status(changes, row["CampaignId"])
+        if self.persons:
+            self.persons.check(kind, changes, row)
         self._not_emptied(kind, changes)
         self._check(kind, changes)
         self._alone(kind, changes, row)
         self._heed_rules(kind, changes, row, allow_save=allow_save)
         row["LastModifiedDate"] = row["SystemModstamp"] = _now()
-        self._put(kind, row, changes)
+        self.put(kind, row, changes)
+        if self.persons:
+            self.persons.mirror(kind, row, changes)
 
     def delete(self, kind: str, known: str) -> None:
         del self.table(kind)[known]
@@ -140,7 +157,8 @@ class Org:
         self.rows = saved
         self._indexes.clear()
 
-    def _put(self, kind: str, row: dict[str, Any], changes: Mapping[str, Any]) -> None:
+    def put(self, kind: str, row: dict[str, Any], changes: Mapping[str, Any]) -> None:
+        """Write values that have been looked at."""
         places = [place for place in self._indexes if place[0] == kind]
         for place in places if row["Id"] in self.table(kind) else ():
             self._unindexed(place, row)
@@ -152,7 +170,7 @@ class Org:
                 row[name] = value
         if kind == "Task":
             row["IsClosed"] = row["Status"] == "Completed"
-        if "LastName" in self.fields[kind]:
+        if row.get("LastName"):
             row["Name"] = " ".join(filter(None, (row.get("FirstName"), row.get("LastName"))))
         for place in places:
             self._indexed(place, row)
@@ -204,7 +222,9 @@ class Org:
         return {found[0]: rows[0]["Id"]}
 
     def looked_up_by(self, kind: str, name: str) -> bool:
-        return name in self.fields[kind] and self.fields[kind][name].external_id
+        if name not in self.fields[kind] or name.endswith("__pc"):
+            return False
+        return self.fields[kind][name].external_id
 
     def ambiguous(self, kind: str, name: str, rows: Sequence[Mapping[str, Any]]) -> Mistake:
         ids = ", ".join(row["Id"] for row in rows)
@@ -260,6 +280,8 @@ class Org:
             for name, column in self.fields[kind].items()
             if column.required and changes.get(name) is None
         ]
+        if self.persons and self.persons.is_person(kind, changes):
+            empty = [] if changes.get("LastName") else ["LastName"]
         if empty:
             raise Refused(missing(empty))
         if kind == "CampaignMember" and not (changes.get("ContactId") or changes.get("LeadId")):

@@ -135,6 +135,12 @@ def schema() -> dict[str, dict[str, Field]]:
             "PostalCode": _text(20, label="Zip/Postal Code"),
             "Country": _text(80),
         },
+        "Account": {
+            "Name": _text(255, required=True, label="Account Name"),
+            "Phone": Field("phone", 40),
+            "SMS_Key__c": _text(40, unique=True, external_id=True, label="SMS Key"),
+        },
+        "RecordType": {"Name": _text(80), "SobjectType": _text(40)},
         "Campaign": {"Name": _text(80, required=True)},
         "CampaignMember": {
             "CampaignId": Field(
@@ -176,8 +182,10 @@ def schema() -> dict[str, dict[str, Field]]:
 
 
 PREFIXES = {
+    "Account": "001",
     "Contact": "003",
     "Lead": "00Q",
+    "RecordType": "012",
     "Campaign": "701",
     "CampaignMember": "00v",
     "Task": "00T",
