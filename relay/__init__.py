@@ -6,7 +6,7 @@ from relay.account import Account
 from relay.event import Event
 from relay.outcome import Delivered, Pause, Reject, Retry
 from relay.quota import Quota
-from relay.sink import Delivery, Erased, Notice, Options, Sink
+from relay.sink import Delivery, Erased, Mistake, Notice, Options, Sink
 
 hookimpl = pluggy.HookimplMarker("relay")
 
@@ -16,6 +16,7 @@ __all__ = [
     "Delivery",
     "Erased",
     "Event",
+    "Mistake",
     "Notice",
     "Options",
     "Pause",

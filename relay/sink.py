@@ -1,8 +1,9 @@
 """The sink: what a plugin writes to deliver events to one place."""
 
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
 import httpx
@@ -55,6 +56,12 @@ class Notice(str):
     __slots__ = ()
 
 
+class Mistake(str):
+    """A line of `check()` about what costs a value and no delivery: it keeps no sink paused."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Erased:
     """What a sink removed of a contact from this machine, and what it could not reach."""
@@ -79,9 +86,10 @@ class Sink:
 
     `name` is the sink's name in relay.yaml; `options` an instance of the class's `Options`;
     `http` a guarded client with time-outs, counted by `rate`; `log` a logger of its own;
-    `columns` the keys of the sink's `map` in their order, or None without one. A sink whose
-    vendor allows only so many calls sets a `quota`, for the last of them to be kept for opt-outs;
-    `account` gives one that all sinks of the account share, and more that they do.
+    `columns` the keys of the sink's `map` in their order, or None without one; `constants` those
+    of its values that are the same for each event, by key. A sink whose vendor allows only so many
+    calls sets a `quota`, for the last of them to be kept for opt-outs; `account` gives one that all
+    sinks of the account share, and more that they do.
     `blank` says what becomes of a value of `map` that is nothing but white space, where relay.yaml
     does not: it stays, or its key is left out of the record.
     """
@@ -90,8 +98,9 @@ class Sink:
     max_batch: ClassVar[int] = 1
     blank: ClassVar[Literal["keep", "omit"]] = "keep"
     quota: Quota | None = None
+    constants: Mapping[str, Any] = MappingProxyType({})
     accounts: Accounts | None = None
-    """Set by the relay before `__init__`, whatever that takes."""
+    """Both set by the relay before `__init__`, whatever that takes."""
 
     def __init__(
         self,
@@ -144,7 +153,8 @@ class Sink:
         """Problems found without delivering anything; empty when all is well.
 
         While the sink is paused it is asked every five minutes, and ends the pause. What does
-        not stop deliveries is a `Notice`, which is shown and has no other effect.
+        not stop deliveries is a `Mistake`, which costs a value, or a `Notice`, which is shown and
+        has no other effect.
         """
         return []
 

@@ -88,7 +88,7 @@ def options(url="http://127.0.0.1:1", **values):
 
 
 @asynccontextmanager
-async def connected(stub=None, *, timeout=5.0, columns=COLUMNS, **values):
+async def connected(stub=None, *, timeout=5.0, columns=COLUMNS, constants=None, **values):
     """A stub, and an opened sink with these options in front of it."""
     stub = stub or SalesforceStub()
     async with (
@@ -96,6 +96,7 @@ async def connected(stub=None, *, timeout=5.0, columns=COLUMNS, **values):
         relay.delivery.http.client(timeout=timeout, allow_private=LOOPBACK) as http,
     ):
         made = Salesforce("crm", options(url, **values), http, LOG, columns)
+        made.constants = constants or {}
         await made.open()
         yield stub, made
 

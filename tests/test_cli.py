@@ -246,6 +246,36 @@ def register_sinks(register):
     assert "slow: notice: an index would be faster" in relay("check", "--online").stdout
 
 
+PICKY = """
+import relay
+class Picky(relay.Sink):
+    async def send(self, delivery):
+        pass
+    async def check(self):
+        notice = relay.Notice(f"map: {dict(self.constants)}")
+        return [notice, relay.Mistake("costs a value")] if "bad" in self.constants else [notice]
+@relay.hookimpl
+def register_sinks(register):
+    register("picky", Picky)
+"""
+
+
+@pytest.mark.parametrize(("name", "status"), [("good", 0), ("bad", 1)])
+def test_a_mistake_fails_the_check_and_a_sink_knows_the_constants_of_its_map(here, name, status):
+    (here / "plugins").mkdir()
+    (here / "plugins" / "picky.py").write_text(PICKY)
+    with (here / "relay.yaml").open("a") as file:
+        file.write(f"  picky: {{plugin: picky, map: {{{name}: Web, id: '{{{{ id }}}}'}}}}\n")
+    told = relay("check", "--online", status=status).stdout.splitlines()
+    assert f"picky: notice: map: {{'{name}': 'Web'}}" in told
+    assert ("picky: costs a value" in told) == bool(status)
+    levels = {("sink picky", "warning"), ("sink picky", "problem" if status else "ok")}
+    found = json.loads(relay("doctor", "--json", status=1).stdout)
+    assert {
+        (each["subject"], each["level"]) for each in found if "picky" in each["subject"]
+    } == levels
+
+
 def test_status_has_the_shape_that_programs_rely_on(here):
     fill(WEB_FORM, POLL)
     assert json.loads(relay("status", "--json").stdout) == {

@@ -29,7 +29,7 @@ from relay.configuration.settings import Retry as RetrySettings
 from relay.delivery.limiter import Limiter, urgent
 from relay.outcome import Delivered, Pause, Reject, Retry
 from relay.quota import LOOK_AGAIN, Quota
-from relay.sink import Notice
+from relay.sink import Mistake, Notice
 from relay.sqlite import SqliteStore
 from relay.store import EventFilter, State
 from relay.templates.expressions import Environment
@@ -337,12 +337,17 @@ async def test_a_sinks_own_check_is_the_probe(store, clock):
         await reached(store, 0, 1, 0)
 
 
-async def test_a_notice_of_a_sinks_check_does_not_keep_it_paused(store, clock):
+async def test_what_costs_no_delivery_does_not_keep_a_sink_paused(store, clock):
     sink = CheckedSink(lambda _: fail(Pause("no")) if len(sink.sent) == 1 else None)
-    sink.problems = [Notice("an index would be faster")]
+    problems = [Mistake("map.Status: no such value"), Notice("an index would be faster")]
+    sink.problems = ["the field Zip does not exist", *problems]
     async with running(store, clock, sink) as courier:
         await add(store, arrival())
         await eventually(lambda: courier.status()["state"] == "paused")
+        await pass_time(
+            clock, 400, lambda: courier.status().get("reason") == "the field Zip does not exist"
+        )
+        sink.problems = problems
         await pass_time(clock, 400, lambda: len(sink.sent) == 2)
         await reached(store, 0, 1, 0)
 

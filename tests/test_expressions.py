@@ -210,6 +210,24 @@ def test_columns_are_the_keys_in_their_order(environment):
     assert environment.mapping({"a": {"b": ["{{ opted_out }}"]}}).uses_opted_out
 
 
+def test_constants_are_the_values_that_no_event_changes(environment):
+    values = {
+        "text": "Web",
+        "null": None,
+        "number": 7,
+        "list": ["Golf", "Chess"],
+        "template": "{{ data.mobile }}",
+        "mixed": ["Golf", "{{ id }}"],
+        "nested": {"Key__c": "x"},
+    }
+    made = environment.mapping(values)
+    assert made.constants == {name: values[name] for name in ("text", "null", "number", "list")}
+    record = made.record(EVENT)
+    assert made.constants.items() <= record.items()
+    record["list"].append("Tennis")
+    assert made.record(EVENT)["list"] == ["Golf", "Chess"]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -88,7 +88,7 @@ from .mending import Mender
 from .options import WHO, Options
 from .people import People
 from .row import MOST_ROWS, Row, fields_of
-from .schema import lacks
+from .schema import Lack, lacks
 from .session import Session
 from .target import Target
 from .writer import Writer
@@ -168,23 +168,26 @@ class Salesforce(relay.Sink):
         missing = [NO_MAP] if self._lacks_map() else []
         try:
             self._fields.forget()
-            found = await lacks(self._session, self.options, self.columns)
+            found = await self._lacks()
         except (httpx.HTTPError, NotDelivered) as error:
             return [*missing, outcome_of(error, 0.0).reason]
-        return [*missing, *map(str, found)]
+        return [*missing, *(lack.told() for lack in found)]
+
+    async def _lacks(self) -> list[Lack]:
+        return await lacks(self._session, self.options, self.columns, self.constants)
 
     async def setup(self, *, backfill: bool = False, progress: Progress = in_silence) -> list[str]:
         """Say where to click for what is missing; give people their keys.
 
         Raises Retry or Pause.
         """
-        found = await lacks(self._session, self.options, self.columns)
+        found = [lack for lack in await self._lacks() if not lack.is_notice]
         told = [str(lack) for lack in found] or [NOTHING_TO_DO]
         if not backfill:
             return told
-        if found:
+        if any(lack.blocks for lack in found):
             return [*told, "then run it again with --backfill-keys"]
-        return [line async for line in self._backfill(progress)]
+        return [*map(str, found), *[line async for line in self._backfill(progress)]]
 
     async def _backfill(self, progress: Progress) -> AsyncIterator[str]:
         """What was done in each object, a line each."""

@@ -58,7 +58,7 @@ def fields_of(
     own = {"id", "attributes", external_id.casefold()}
     kept = {name.casefold() for name in only_if_empty}
     return {
-        name: _plain(value)
+        name: plain(value)
         for name, value in record.items()
         if name.casefold() not in own and not (value is None and name.casefold() in kept)
     }
@@ -106,7 +106,7 @@ def encoded(record: dict[str, Any]) -> bytes:
     return written
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     if isinstance(value, list):
         return ";".join(str(each) for each in value)
     return value

@@ -1,7 +1,8 @@
 """The org's schema: what the options need there and it lacks ("sObject Describe", REST guide)."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 import relay
@@ -9,6 +10,7 @@ from relay.crm import Consent
 from relay.nearest import nearest
 from relay.templates.expressions import Template
 
+from .constants import unfit
 from .key import EVENT_ID, example
 from .lookup import literal
 from .members import MEMBER, statuses
@@ -16,6 +18,8 @@ from .mending import CREATE_ONLY, spelt
 from .options import PERSONS, TASK, WHO, Activity, Campaign, Mending, Options
 from .session import Session
 
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+LEAD, CONTACT = "Lead", "Contact"
 CLICK = "Setup > Object Manager"
 ACTIVITY = "Activity"
 """Where the fields of Task are made, for Event as well."""
@@ -29,15 +33,30 @@ EDIT_TASKS = (
 )
 
 
+RIGHTS = {"queryable": "Read", "createable": "Create", "updateable": "Edit"}
+"""What `describe` says of the user's rights to an object, and what Salesforce calls them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Lack:
-    """Something that is not as it should be, and how a person mends it."""
+    """Something that is not as it should be, and how a person mends it.
+
+    One that `blocks` keeps records from being written.
+    """
 
     what: str
     remedy: str
+    blocks: bool = True
+    is_notice: bool = False
 
     def __str__(self) -> str:
         return f"{self.what}; {self.remedy}"
+
+    def told(self) -> str:
+        """As `check` returns it."""
+        if self.blocks:
+            return str(self)
+        return relay.Notice(str(self)) if self.is_notice else relay.Mistake(str(self))
 
 
 class Table:
@@ -46,12 +65,17 @@ class Table:
     def __init__(self, description: Mapping[str, Any]) -> None:
         self.name: str = description["name"]
         fields = description["fields"]
+        self._rights = [name for name in RIGHTS if description.get(name) is False]
         self._fields = {field["name"].casefold(): field for field in fields}
         self._relations = {
             field["relationshipName"].casefold(): field
             for field in fields
             if field.get("relationshipName")
         }
+
+    def denied(self) -> list[str]:
+        """What the integration user may not do with the object."""
+        return [RIGHTS[name] for name in self._rights]
 
     def field(self, name: str) -> Mapping[str, Any] | None:
         return self._fields.get(name.casefold())
@@ -80,14 +104,25 @@ class Table:
         return Lack(what, "correct its name, or let the integration user see it")
 
 
-async def lacks(session: Session, options: Options, columns: Iterable[str] | None) -> list[Lack]:
-    """All that keeps deliveries from being written. Raises Retry or Pause."""
+async def lacks(
+    session: Session,
+    options: Options,
+    columns: Iterable[str] | None,
+    constants: Mapping[str, Any] = NOTHING,
+) -> list[Lack]:
+    """All that keeps deliveries, or values of `map`, from being written. Raises Retry or Pause."""
     found: list[Lack] = []
     described = [await _described(session, "object", kind, found) for kind in options.kinds]
     tables = [table for table in described if table]
     for table in tables:
         others = [other for other in tables if other is not table]
         found += _of_contacts(table, others, options, columns or ())
+        found += _of_constants(table, "map", constants)
+    if options.consent and LEAD in options.kinds and CONTACT not in options.kinds:
+        contacts = await _described(session, "consent", CONTACT, found)
+        if contacts:  # which converted leads have become
+            of_contacts = _of_consent(contacts, options.consent, ())
+            found += (replace(lack, blocks=False) for lack in of_contacts)
     if options.activity:
         events = await _described(session, "activity.object", options.activity.object, found)
         if events:
@@ -102,10 +137,17 @@ async def lacks(session: Session, options: Options, columns: Iterable[str] | Non
 
 async def _described(session: Session, where: str, name: str, found: list[Lack]) -> Table | None:
     try:
-        return Table(await session.get(f"sobjects/{name}/describe"))
+        table = Table(await session.get(f"sobjects/{name}/describe"))
     except relay.Pause as refused:
         if refused.status != 404:
             raise
+    else:
+        if denied := table.denied():
+            granted = GRANT.format(object=name, what=", ".join(denied))
+            grant = EDIT_TASKS if name == TASK else granted
+            what = f"{where}: the integration user may not {' and '.join(denied).lower()} {name}"
+            found.append(Lack(what, grant, blocks=False))
+        return table
     what = f"{where}: there is no object {name} for the integration user in this api_version"
     grant = GRANT.format(object=name, what="Read, Create, Edit, and Read on what it points to")
     made = f"{CLICK} > Create > Custom Object, if it is not there, and " if "__" in name else ""
@@ -144,9 +186,10 @@ def _of_activities(table: Table, options: Options) -> Iterator[Lack]:
     activity = options.activity
     assert activity is not None
     names = activity.map.columns
+    yield from _of_constants(table, "activity.map", activity.map.constants)
     yield from _of_key(table, "activity.external_id", activity.external_id, len(EVENT_ID))
     yield from _of_fields(table, "activity.map", names)
-    yield from _of_defaults(table, "activity.", activity, activity.defaults)
+    yield from _of_defaults(table, "activity.", activity, [*activity.defaults])
     if activity.contact is None:
         yield from _of_task(table, activity, options.kinds)
         return
@@ -191,7 +234,8 @@ async def _of_status(session: Session, campaign: Campaign) -> list[Lack]:
     if not known or campaign.status.text in known:
         return []
     what = f'campaign.status: the campaign has no status "{campaign.status.text}"'
-    return [Lack(what, f"take one of {', '.join(known)}, or add it to the campaign")]
+    remedy = f"take one of {', '.join(known)}, or add it to the campaign"
+    return [Lack(what, remedy, blocks=False)]
 
 
 def _of_key(table: Table, where: str, name: str, longest: int) -> Iterator[Lack]:
@@ -237,20 +281,22 @@ def _is_writable(field: Mapping[str, Any]) -> bool:
 
 
 def _of_consent(table: Table, consent: Consent, mapped: Iterable[str]) -> Iterator[Lack]:
-    yield from _of_fields(table, "consent", consent.words())
-    written = {name.casefold() for name in consent.words()}
+    words = consent.words()
+    yield from _of_fields(table, "consent", words)
+    for which in ("opted_out", "opted_in"):
+        values = {name: getattr(word, which) for name, word in words.items()}
+        yield from _of_constants(table, f"consent.{which}", values)
+    written = {name.casefold() for name in words}
     for name in mapped:
         if name.casefold() in written:
-            yield Lack(
-                f"map.{name}: consent writes it, and the map's value is left out", "remove it"
-            )
+            what = f"map.{name}: consent writes it, and the map's value is left out"
+            yield Lack(what, "remove it", blocks=False)
 
 
 def _of_defaults(
-    table: Table, prefix: str, options: Mending, names: Iterable[str]
+    table: Table, prefix: str, options: Mending, names: Sequence[str]
 ) -> Iterator[Lack]:
     for name in names:
-        value = options.defaults[name]
         where = f"{prefix}defaults.{name}"
         field = table.field(name)
         if field is None:
@@ -258,12 +304,18 @@ def _of_defaults(
             continue
         if not field["createable"]:
             yield _not_writable(table, where, name)
-        if isinstance(value, str) and 0 < field["length"] < len(value):
-            what = f"{where}: longer than the {field['length']} characters of {table.name}.{name}"
-            yield Lack(what, "shorten it")
-        if field["restrictedPicklist"] and value not in _choices(field):
-            what = f"{where}: no value of the picklist {table.name}.{name}"
-            yield Lack(what, f"take one of {', '.join(_choices(field))}")
+    values = {name: options.defaults[name] for name in names}
+    yield from _of_constants(table, f"{prefix}defaults", values)
+
+
+def _of_constants(table: Table, where: str, values: Mapping[str, Any]) -> Iterator[Lack]:
+    """The values that their fields do not take; fields that are missing are told elsewhere."""
+    for name, value in values.items():
+        field = table.field(name)
+        found = unfit(field, value) if field else None
+        if found:
+            what = f"{where}.{name}: {found.why} ({table.name}.{name}, {field['type']})"
+            yield Lack(what, found.remedy, blocks=False, is_notice=found.is_notice)
 
 
 def _of_required(
@@ -285,10 +337,6 @@ def _of_lookup(table: Table, lookup: Mapping[str, Any], to: str) -> Iterator[Lac
         yield Lack(what, "name the relationship of a lookup that does")
     elif not (lookup["createable"] and lookup["updateable"]):
         yield _not_writable(table, "activity.contact", name)
-
-
-def _choices(field: Mapping[str, Any]) -> list[str]:
-    return [each["value"] for each in field["picklistValues"] if each["active"]]
 
 
 def _not_writable(table: Table, where: str, name: str) -> Lack:

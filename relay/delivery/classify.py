@@ -13,7 +13,7 @@ import httpx
 
 from relay.delivery import retryafter
 from relay.outcome import Delivered, Outcome, Pause, Reject, Retry
-from relay.sink import Notice
+from relay.sink import Mistake, Notice
 
 ANSWER_KEPT = 2048
 """Characters of what a receiver answered."""
@@ -83,7 +83,8 @@ def divided(found: Iterable[str]) -> tuple[list[str], list[str]]:
 
 def _line(value: Any) -> str:
     text = readable(value)
-    return Notice(text) if isinstance(value, Notice) else text
+    kind = next((each for each in (Mistake, Notice) if isinstance(value, each)), str)
+    return kind(text)
 
 
 def _seconds(value: Any) -> float | None:

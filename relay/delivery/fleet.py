@@ -204,6 +204,7 @@ def make_sink(config: SinkConfig, clock: Clock, accounts: Accounts | None = None
         with inside(Call(config.name, "__init__")), limited(what, MAKE):
             sink = config.sink_class.__new__(config.sink_class)
             sink.accounts = accounts
+            sink.constants = {} if config.map is None else config.map.constants
             config.sink_class.__init__(
                 sink,
                 config.name,

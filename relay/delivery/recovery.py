@@ -5,7 +5,7 @@ import asyncio
 from relay.clock import Clock
 from relay.configuration.config import SinkConfig
 from relay.delivery import plugincode
-from relay.delivery.classify import divided, lines, outcome_of
+from relay.delivery.classify import lines, outcome_of
 from relay.delivery.depot import Depot
 from relay.delivery.dispatch import within
 from relay.delivery.hold import Hold
@@ -13,7 +13,7 @@ from relay.delivery.lessons import Lessons
 from relay.delivery.plugincode import Call
 from relay.delivery.trips import Trips
 from relay.outcome import Delivered, Retry
-from relay.sink import Sink
+from relay.sink import Mistake, Notice, Sink
 
 
 class Recovery:
@@ -87,7 +87,7 @@ class Recovery:
         try:
             work = plugincode.run(Call(self._config.name, "check"), self._sink.check())
             found = await within(self._config.timeout, work)
-            problems, _ = divided(lines(found))
+            problems = [each for each in lines(found) if not isinstance(each, Mistake | Notice)]
         except Exception as error:  # noqa: BLE001  a check that fails is a problem found
             problems = [f"{type(error).__name__} in check()"]
         if problems:

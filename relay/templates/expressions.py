@@ -5,6 +5,7 @@ leave their key out of a record, and are empty inside a longer text.
 """
 
 from collections import abc
+from dataclasses import dataclass
 from datetime import UTC, tzinfo
 from typing import Any, NamedTuple
 
@@ -56,6 +57,16 @@ class ExpressionError(Exception):
         self.mistakes = list(mistakes) or [Mistake((), message)]
 
 
+@dataclass(frozen=True, slots=True)
+class Constant:
+    """A producer whose value stands in relay.yaml: a scalar, or a list of scalars."""
+
+    value: Any
+
+    def __call__(self, variables: Variables) -> Any:  # noqa: ARG002  the same for each event
+        return list(self.value) if isinstance(self.value, list) else self.value
+
+
 class Compiled(NamedTuple):
     """What runs, and what has to be known of it."""
 
@@ -93,12 +104,16 @@ class Condition:
 class Mapping:
     """A `map`: what the record is made of. `columns` are its keys.
 
-    In a sink's options it is a pydantic field type.
+    `constants` are the values that are the same for each event, by key. In a sink's options it is
+    a pydantic field type.
     """
 
     def __init__(self, producers: dict[str, Producer], uses_opted_out: bool) -> None:
         self._producers = producers
         self.columns = tuple(producers)
+        self.constants = {
+            key: each.value for key, each in producers.items() if isinstance(each, Constant)
+        }
         self.uses_opted_out = uses_opted_out
 
     def record(
@@ -252,8 +267,10 @@ class _Building:
             return lambda variables: produce_items(items, variables)
         if isinstance(value, list):
             parts = [self.producer(item, (*location, i)) for i, item in enumerate(value)]
+            if all(is_scalar(part) for part in parts):
+                return Constant(value)
             return lambda variables: produce_list(parts, variables)
-        return lambda _: value
+        return Constant(value)
 
     def _text(self, text: str, location: Location) -> Producer:
         try:
@@ -263,6 +280,10 @@ class _Building:
             return lambda _: ABSENT
         self.uses_opted_out |= uses_opted_out
         return producer
+
+
+def is_scalar(producer: Producer) -> bool:
+    return isinstance(producer, Constant) and not isinstance(producer.value, list)
 
 
 def only_expression(tree: nodes.Template) -> nodes.Expr | None:

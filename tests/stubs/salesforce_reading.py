@@ -17,6 +17,7 @@ from stubs.vendor import answer
 
 DATA = "/services/data/v"
 VERSIONS = [f"{number}.0" for number in range(40, 69)]
+RIGHTS = ("createable", "updateable", "queryable")
 NAMES = {66: "Spring '26", 67: "Summer '26", 68: "Winter '27"}
 
 
@@ -24,13 +25,14 @@ class Reading:
     """The part of the org that answers questions.
 
     `page_size`: of a query's answer. `search_lags`: what is written is found by `search` only
-    after `index()`.
+    after `index()`. `denied`: by object, those of RIGHTS that `describe` says the user lacks.
     """
 
     def __init__(self, org: Org) -> None:
         self.org = org
         self.page_size = 2000
         self.search_lags = False
+        self.denied: dict[str, set[str]] = {}
         self._unindexed: set[str] = set()
         self._pages: dict[str, tuple[soql.Query, list[dict[str, Any]]]] = {}
 
@@ -62,12 +64,13 @@ class Reading:
             "label": kind,
             "keyPrefix": self.org.prefix(kind),
             "custom": kind.endswith("__c"),
-            "createable": True,
-            "updateable": True,
-            "queryable": True,
+            **{right: right not in self.denied.get(kind, ()) for right in RIGHTS},
             "searchable": True,
             "fields": [_described(name, self.org.field(kind, name)) for name in names],
         }
+        for field in content["fields"]:  # who may not touch the object, may touch no field
+            for right in ("createable", "updateable"):
+                field[right] = field[right] and content[right]
         return answer(200, content)
 
     async def query(self, request: Request) -> Response:
@@ -280,7 +283,7 @@ def _described(name: str, column: Field) -> dict[str, Any]:
         "name": name,
         "label": column.label or name.removesuffix("__c").replace("_", " "),
         "type": column.type,
-        "length": column.length if column.type not in {"boolean", "double", "date"} else 0,
+        "length": column.length if column.type not in {"boolean", "double", "int", "date"} else 0,
         "nillable": not (column.required or boolean or name in SYSTEM),
         "defaultedOnCreate": boolean or name in SYSTEM or column.default is not None,
         "createable": column.writable,

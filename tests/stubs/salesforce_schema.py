@@ -72,6 +72,8 @@ def _person() -> dict[str, Field]:
         "SMS_Keyword__c": _text(40, label="SMS Keyword"),
         "SMS_Status__c": Field("picklist", options=("Active", "Stopped"), label="SMS Status"),
         "SMS_Score__c": Field("double", label="SMS Score"),
+        "SMS_Count__c": Field("int", label="SMS Count"),
+        "SMS_Topics__c": Field("multipicklist", options=("Golf", "Chess"), label="SMS Topics"),
         "Last_SMS_At__c": Field("datetime", label="Last SMS At"),
         "Legacy_Id__c": _text(40, external_id=True, label="Legacy Id"),
         "Loyalty_Number__c": _text(40, unique=True, label="Loyalty Number"),

@@ -9,7 +9,7 @@ from typing import Any
 from stubs.salesforce_mistakes import Mistake
 from stubs.salesforce_schema import Field
 
-TEXT = frozenset({"string", "textarea", "phone", "email", "picklist", "url"})
+TEXT = frozenset({"string", "textarea", "phone", "email", "picklist", "multipicklist", "url"})
 EMAIL = re.compile(r"[^@\s,;<>]+@[^@\s,;<>.]+(\.[^@\s,;<>.]+)+")
 MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:?\d\d)")
 
@@ -53,6 +53,11 @@ def _is_date(text: str) -> bool:
         return False
 
 
+def _chosen(column: Field, value: str) -> bool:
+    said = value.split(";") if column.type == "multipicklist" else [value]
+    return set(said) <= set(column.options or ())
+
+
 def unfit(name: str, column: Field, value: Any) -> Iterator[Mistake]:
     label = column.label or name
     if column.type in TEXT and len(value) > column.length:
@@ -61,6 +66,6 @@ def unfit(name: str, column: Field, value: Any) -> Iterator[Mistake]:
     elif column.type == "email" and not EMAIL.fullmatch(value):
         text = f"{label}: invalid email address: {value}"
         yield Mistake("INVALID_EMAIL_ADDRESS", text, (name,))
-    elif column.options and column.restricted and value not in column.options:
+    elif column.options and column.restricted and not _chosen(column, value):
         text = f"{label}: bad value for restricted picklist field: {value}"
         yield Mistake("INVALID_OR_NULL_FOR_RESTRICTED_PICKLIST", text, (name,))
