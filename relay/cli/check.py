@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from relay.cli import client, options
+from relay.cli import accounts, client, options
 from relay.cli.options import WrongConfiguration
 from relay.cli.output import count, printable
 from relay.configuration import lastvalid
@@ -99,7 +99,8 @@ def _name_orphans(config: Config) -> None:
 
 
 async def _all_answer(config: Config) -> bool:
-    found = await checkup.check_all(sink for sink in config.sinks.values() if sink.enabled)
+    enabled = [sink for sink in config.sinks.values() if sink.enabled]
+    found = await checkup.check_all(enabled, accounts.of_store(config))
     all_well = True
     for name, told in found.items():
         problems, notices = divided(told)

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from relay.cli import client, options
+from relay.cli import accounts, client, options
 from relay.cli.output import printable, progress
 from relay.clock import SystemClock
 from relay.configuration.config import Config, SinkConfig
@@ -42,7 +42,7 @@ def setup(config: Config, name: str, backfill_keys: bool, create: tuple[str, ...
     """
     if isinstance(config.store, Path):
         client.become_owner(config.store)
-    lines = asyncio.run(_set_up(_sink(config, name), backfill=backfill_keys, create=create))
+    lines = asyncio.run(_set_up(config, _sink(config, name), backfill=backfill_keys, create=create))
     for line in lines or ["nothing to set up"]:
         click.echo(printable(line))
 
@@ -54,13 +54,15 @@ def _sink(config: Config, name: str) -> SinkConfig:
     return config.sinks[name]
 
 
-async def _set_up(config: SinkConfig, *, backfill: bool, create: tuple[str, ...]) -> list[str]:
+async def _set_up(
+    config: Config, chosen: SinkConfig, *, backfill: bool, create: tuple[str, ...]
+) -> list[str]:
     """What the sink's own `setup` did. Plugins may raise anything."""
     more: dict[str, Any] = {"create": create} if create else {}
-    if create and "create" not in inspect.signature(config.sink_class.setup).parameters:
-        raise click.UsageError(f"the sink {config.name} makes no fields, so --create has no use")
+    if create and "create" not in inspect.signature(chosen.sink_class.setup).parameters:
+        raise click.UsageError(f"the sink {chosen.name} makes no fields, so --create has no use")
     try:
-        sink = make_sink(config, SystemClock())
+        sink = make_sink(chosen, SystemClock(), accounts.of_store(config))
         with progress(None, "setting up") as bar:
 
             def show(done: int, total: int | None) -> None:
@@ -71,4 +73,4 @@ async def _set_up(config: SinkConfig, *, backfill: bool, create: tuple[str, ...]
         return lines(found)
     except Exception as error:  # it is the plugin's, whatever it is
         reason = outcome_of(error, time.time()).reason
-        raise click.ClickException(f"{config.name}: {printable(readable(reason))}") from error
+        raise click.ClickException(f"{chosen.name}: {printable(readable(reason))}") from error

@@ -9,6 +9,7 @@ from starlette.routing import Route
 from relay.callbacks.intake import Intake
 from relay.configuration.config import Config
 from relay.configuration.standing import Standing
+from relay.control.accounts import Kept
 from relay.control.answers import Endpoint, answered
 from relay.control.chores import Chores
 from relay.control.events import Events
@@ -75,6 +76,7 @@ def app(
         ("POST", "/erase", chores.erase),
         ("GET", "/jobs/{number:int}", chores.job),
         ("GET", "/words", chores.words),
+        ("POST", "/accounts", Kept(store).keep),
     ]
     return Starlette(
         routes=[

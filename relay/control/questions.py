@@ -6,6 +6,7 @@ from uuid import UUID
 
 import pydantic
 
+from relay.account import LARGEST
 from relay.control.unauthorized import Taken
 from relay.store import EventFilter
 
@@ -106,6 +107,14 @@ class EraseBody(Body):
 class WordsQuery(Body):
     after: int = 0
     limit: int = pydantic.Field(default=PAGE, ge=1, le=PAGE)
+
+
+class KeepBody(Body):
+    """`account` is a digest, `value` perhaps a secret."""
+
+    account: str = pydantic.Field(pattern="^[0-9a-f]{32}$")
+    name: str = pydantic.Field(min_length=1, max_length=64)
+    value: str = pydantic.Field(max_length=LARGEST)
 
 
 class RenameBody(Body):

@@ -55,7 +55,7 @@ class Sinks:
         sink = self._named.enabled(request.path_params["name"])
         if (reason := self._held(sink.name)) is not None:
             return {"problems": [f"it is held: {reason}"], "notices": []}
-        problems, notices = divided(await checkup.check(sink))
+        problems, notices = divided(await checkup.check(sink, self._workers.accounts))
         return {"problems": problems, "notices": notices}
 
     async def rename(self, request: Request) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterable
 
+from relay.account import Accounts
 from relay.clock import SystemClock
 from relay.configuration.config import SinkConfig
 from relay.delivery import plugincode
@@ -14,17 +15,17 @@ from relay.delivery.plugincode import Call
 TIMEOUT = 30.0
 
 
-async def check_all(sinks: Iterable[SinkConfig]) -> dict[str, list[str]]:
+async def check_all(sinks: Iterable[SinkConfig], accounts: Accounts) -> dict[str, list[str]]:
     """By the sinks' names, what their own `check` finds; a Notice is no problem."""
     asked = list(sinks)
-    found = await asyncio.gather(*(check(sink) for sink in asked))
+    found = await asyncio.gather(*(check(sink, accounts) for sink in asked))
     return {sink.name: problems for sink, problems in zip(asked, found, strict=True)}
 
 
-async def check(sink: SinkConfig) -> list[str]:
+async def check(sink: SinkConfig, accounts: Accounts) -> list[str]:
     """What the sink's own `check` finds. Plugins may raise anything."""
     try:
-        made = make_sink(sink, SystemClock())
+        made = make_sink(sink, SystemClock(), accounts)
         async with made.http:
             found = await within(TIMEOUT, plugincode.run(Call(sink.name, "check"), made.check()))
             return lines(found)

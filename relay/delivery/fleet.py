@@ -39,7 +39,7 @@ class Fleet:
         self._store = store
         self._clock = clock
         self._tracer = tracer
-        self._accounts = Accounts(store, clock)
+        self.accounts = Accounts(store, clock)
         self._couriers: dict[str, Courier] = {}
         self._held: dict[str, str] = {}
         self._starting: set[asyncio.Task[None]] = set()
@@ -77,7 +77,7 @@ class Fleet:
         """Make the sink and its courier; why that cannot be, where it cannot."""
         sink = self._config.sinks[name]
         try:
-            made = make_sink(sink, self._clock, self._accounts)
+            made = make_sink(sink, self._clock, self.accounts)
         except PluginError as error:
             return error.message
         self._couriers[name] = Courier(sink, made, self._store, self._clock, state, self._tracer)
@@ -96,7 +96,7 @@ class Fleet:
 
     async def _start(self, couriers: Sequence[Courier]) -> None:
         """Deliver what is suspected of having killed the process alone, then all the rest."""
-        await self._accounts.restore()
+        await self.accounts.restore()
         for courier in couriers:
             await courier.deliver_accused()
         for courier in couriers:
@@ -125,7 +125,7 @@ class Fleet:
         await self._each(courier.stop(grace) for courier in self._couriers.values())
         if self._saving is not None:
             await end([self._saving])
-            await self._accounts.save()
+            await self.accounts.save()
 
     async def close(self) -> None:
         """Close the sinks; the store is closed by then, so nothing waits for their code."""
@@ -134,7 +134,7 @@ class Fleet:
     async def _save_accounts(self) -> None:
         while True:
             await self._clock.sleep(SAVE_ACCOUNTS_EVERY)
-            await self._accounts.save()
+            await self.accounts.save()
 
     async def _each(self, ends: Iterable[Coroutine[Any, Any, None]]) -> None:
         for error in await asyncio.gather(*ends, return_exceptions=True):

@@ -2,12 +2,15 @@
 
 from typing import Any, Protocol
 
+from relay.account import Accounts
 from relay.sink import Sink
 from relay.store import SinkState, Store
 
 
 class Workers(Protocol):
     """What the running service offers."""
+
+    accounts: Accounts
 
     async def pause(self, name: str, reason: str) -> None:
         """Deliver nothing more to the sink until `resume`."""
@@ -30,6 +33,7 @@ class NoWorkers:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self.accounts = Accounts(store)
 
     async def pause(self, name: str, reason: str) -> None:
         state = await self._state(name)

@@ -6,6 +6,7 @@ Where this command does not know a sink's secrets, the running service is asked,
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+from relay.account import Accounts
 from relay.configuration.config import Config, Problem
 from relay.delivery import blocking, checkup
 from relay.delivery.classify import divided
@@ -32,6 +33,7 @@ def halted(status: Mapping[str, Any] | None) -> Iterator[Finding]:
 def checked(
     config: Config,
     unfilled: Iterable[Problem],
+    accounts: Accounts,
     ask: Ask | None,
     status: Mapping[str, Any] | None = None,
 ) -> Iterator[Finding]:
@@ -44,7 +46,7 @@ def checked(
     held = {name for name, sink in states.items() if sink["state"] == "held"}
     enabled = [s for s in config.sinks.values() if s.enabled and s.name not in held]
     known = [sink for sink in enabled if sink.name not in missing]
-    for name, found in blocking.run(checkup.check_all(known)).items():
+    for name, found in blocking.run(checkup.check_all(known, accounts)).items():
         yield from _told(name, found, "it is well")
     unknown = [sink.name for sink in enabled if sink.name in missing]
     if unknown and ask:

@@ -27,6 +27,8 @@ TOO_MANY = (
 
 def recall(connection: apsw.Connection, account: str, name: str) -> str | None:
     """The value that was kept last; None without one."""
+    if not rows.value(connection, TABLE):  # a command looks into a store of before
+        return None
     found: str | None = rows.value(
         connection, "SELECT value FROM accounts WHERE account = ? AND name = ?", (account, name)
     )

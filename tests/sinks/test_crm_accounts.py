@@ -1,34 +1,19 @@
 """Two sinks with one account: its limits, its sign-in, and what a restart knows of them."""
 
 import asyncio
-from contextlib import asynccontextmanager
-from urllib.parse import urlencode
 
-import httpx
 import pytest
-import yaml
 from couriers import eventually
+from crmrelay import OAUTH, command, into_hubspot, into_salesforce, relaying, written
 from hubspotsink import TOKEN
 from stubs.hubspot import HubSpotStub
 from stubs.salesforce import SalesforceStub
 from stubs.vendor import serving
 
-from relay import service
-from relay.clock import SystemClock
-from relay.configuration import config
-
-OAUTH = {"client_id": "client", "client_secret": "secret", "refresh_token": "refresh-1"}
-SECRET = {"client_id": "id", "client_secret": "secret"}
-SETTINGS = {
-    "server": {"listen": "127.0.0.1:0"},
-    "admin": {"listen": "127.0.0.1:0"},
-    "sources": {"sumotext": {"country": "US"}},
-}
-
 
 @pytest.fixture
 async def hubspot():
-    stub = HubSpotStub(clock=SystemClock())
+    stub = HubSpotStub()
     async with serving(stub.app) as stub.url:
         yield stub
 
@@ -38,68 +23,6 @@ async def salesforce():
     stub = SalesforceStub()
     async with serving(stub.app) as stub.url:
         yield stub
-
-
-def into_hubspot(stub, key, **options):
-    """A sink whose records have a key of their own, so that two sinks do not meet in one."""
-    return {
-        "plugin": "hubspot",
-        "map": {"firstname": "Ann", "mobilephone": "{{ data.mobile }}"},
-        "options": {"base_url": stub.url, "key": f"{key}{{{{ data.mobile }}}}"} | options,
-    }
-
-
-def into_salesforce(stub, **options):
-    return {
-        "plugin": "salesforce",
-        "map": {"LastName": "Doe", "MobilePhone": "{{ data.mobile }}"},
-        "options": {"login_url": stub.url} | SECRET | options,
-    }
-
-
-class Relay:
-    """A running relay."""
-
-    def __init__(self, running, http):
-        self._running = running
-        self._http = http
-
-    async def send(self, number, **more):
-        parameters = {"mobile": f"212555{number:04}", "carrierId": "V", "key": "JOIN"} | more
-        url = f"http://127.0.0.1:{self._running.address[1]}/callbacks/sumotext"
-        assert (await self._http.get(f"{url}?{urlencode(parameters)}")).status_code == 200
-
-    async def states(self):
-        return (await self._running.readings()).states
-
-    async def counts(self):
-        found = (await self._running.readings()).sinks
-        return {name: (each.pending, each.delivered, each.dead) for name, each in found.items()}
-
-    async def delivered(self, number):
-        """Wait until each sink has delivered so many, and nothing waits."""
-
-        async def all_there():
-            counts = await self.counts()
-            return counts and set(counts.values()) == {(0, number, 0)}
-
-        await eventually(all_there)
-
-
-@asynccontextmanager
-async def relaying(folder, sinks, clock=None):
-    """A relay with these sinks; in the same folder it goes on with the store of the last."""
-    quick = {"allow_private": ["127.0.0.0/8"], "retry": {"initial": "10ms", "max": "50ms"}}
-    path = folder / "relay.yaml"
-    path.write_text(
-        yaml.safe_dump(SETTINGS | {"sinks": {name: quick | sink for name, sink in sinks.items()}})
-    )
-    async with (
-        service.started(config.load(path, {}), clock=clock) as running,
-        httpx.AsyncClient(trust_env=False) as http,
-    ):
-        await running.settled.wait()
-        yield Relay(running, http)
 
 
 def refused(stub):
@@ -242,3 +165,28 @@ async def test_what_is_used_of_the_day_is_known_after_a_restart(
         state = (await relay.states())["crm"]
     assert "only opt-outs go" in state["reason"]
     assert state["quota"]["used"] >= 95
+
+
+COMMANDS = [("check", "--online"), ("setup", "crm")]
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=lambda words: words[0])
+async def test_a_command_and_the_relay_keep_the_refresh_token_for_each_other(
+    tmp_path, hubspot, words
+):
+    """Each gets a new one, and the one before works no more."""
+    sinks = {"crm": into_hubspot(hubspot, oauth=OAUTH)}
+    written(tmp_path, sinks)
+    await command(tmp_path, *words)
+    async with relaying(tmp_path, sinks) as relay:
+        await relay.send(1)
+        await relay.delivered(1)
+        asked = len(hubspot.calls)
+        await command(tmp_path, *words)
+        assert len(hubspot.calls) > asked
+        hubspot.expire_tokens()
+        await relay.send(2)
+        await relay.delivered(2)
+    granted = [call.status for call in hubspot.calls if "/oauth/" in call.path]
+    assert set(granted) == {200}
+    assert len(granted) >= 3
