@@ -195,6 +195,14 @@ def _tries(way: str, fault: Fault) -> set[tuple[str, str]]:
     return {(way, name) for name in fault.properties or ("",)}
 
 
+def take_back_defaults(record: Record) -> None:
+    """A record that was there keeps its own values where a new one was given defaults."""
+    filled = {each for each in record.mended if each[0] == "missing"}
+    record.mended -= filled
+    for _, name in filled:
+        record.properties.pop(name, None)
+
+
 def _was_taken(record: Record) -> bool:
     return any(way == "taken" for way, _ in record.mended)
 

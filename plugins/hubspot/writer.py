@@ -15,7 +15,7 @@ from relay.outcome import Outcome, Pause
 
 from . import problem as problems
 from .errors import GONE, UNKNOWN
-from .mender import EMAIL, Mender
+from .mender import EMAIL, Mender, take_back_defaults
 from .parts import Parts, halves
 from .problem import Problem
 from .record import Record, keep_filled, value
@@ -207,6 +207,7 @@ class Writer:
         assert refusal is not None
         if result := free.pop(refusal.other_record or "", None):
             record.target = refusal.other_record
+            take_back_defaults(record)
             keep_filled(record, result, self._only_if_empty)
         else:
             record.outcome = self._mender.without_taken(record, refusal)

@@ -41,6 +41,7 @@ INVALID = _codes(
     "INVALID_TYPE_ON_FIELD_IN_RECORD",
     "NUMBER_OUTSIDE_VALID_RANGE",
 )
+TOO_LONG = "STRING_TOO_LONG"
 REFUSED = _codes(
     "FIELD_CUSTOM_VALIDATION_EXCEPTION",
     "FIELD_FILTER_VALIDATION_EXCEPTION",
@@ -94,7 +95,7 @@ RULES = (
         advice="map the field, or give it a value in defaults",
     ),
     Rule(
-        Action.FIX, code=_codes("STRING_TOO_LONG"),
+        Action.FIX, code=_codes(TOO_LONG),
         advice="shorten it in the map, or set on_invalid to truncate",
     ),
     Rule(Action.FIX, code=INVALID, advice="correct it in the map, or set on_invalid to drop"),

@@ -1,4 +1,7 @@
-"""Mending: what the options allow to change in a record that was refused, once in each way."""
+"""Mending: what the options allow to change in a record that was refused.
+
+Each way is tried once for each field: Salesforce may tell of one after the other.
+"""
 
 import re
 from collections.abc import Iterable
@@ -6,12 +9,13 @@ from typing import Any
 
 from relay.sink import Log
 
-from .errors import GONE, INVALID
+from .errors import GONE, INVALID, TOO_LONG
 from .options import Mending
 from .refusal import Refusal
 from .row import Row
 
 REQUIRED = "REQUIRED_FIELD_MISSING"
+DEFAULTS = "defaults"
 NAMED = re.compile(r"\[([^\[\]]*)\]")
 PREFIXES = {"003": "Contact", "00Q": "Lead"}
 """The object of an id, by how it begins ("Standard Object Prefixes")."""
@@ -43,8 +47,8 @@ class Mender:
         self.use_match = use_match
         self._forgets_ids = forgets_ids
         self._ways = {
-            REQUIRED: ("defaults", self._fill),
-            "STRING_TOO_LONG": ("on_invalid", self._shorten),
+            REQUIRED: (DEFAULTS, self._fill),
+            TOO_LONG: ("on_invalid", self._shorten),
             **dict.fromkeys(INVALID, ("on_invalid", self._drop)),
             NOT_WRITABLE: ("create_only", self._leave_as_created),
         }
@@ -56,13 +60,14 @@ class Mender:
     def mend(self, row: Row) -> bool:
         """Whether all that was refused is mended, so that the row may go once more."""
         ways = [self._ways.get(refusal.code) for refusal in row.refusals]
-        names = {way[0] for way in ways if way}
-        if not ways or None in ways or names & row.mended:
+        if not ways or None in ways:
             return False
-        row.mended |= names
-        mended = [
-            way[1](row, refusal) for way, refusal in zip(ways, row.refusals, strict=True) if way
-        ]
+        chosen = [(way, each) for way, each in zip(ways, row.refusals, strict=True) if way]
+        tries = {each for way, refusal in chosen for each in _tries(way[0], refusal)}
+        if tries & row.mended:
+            return False
+        row.mended |= tries
+        mended = [way[1](row, refusal) for way, refusal in chosen]
         return all(mended)
 
     def _fill(self, row: Row, refusal: Refusal) -> bool:
@@ -83,14 +88,12 @@ class Mender:
         return bool(fields)
 
     def _drop(self, row: Row, refusal: Refusal) -> bool:
-        """Leave the field out, or give it its default."""
+        """Leave the field out; a new record that needs it is refused again, for its default."""
         if self._options.on_invalid == "dead":
             return False
         fields = self._invalid(row, refusal)
         for name in fields:
             del row.fields[name]
-            for default in spelt([name], self._options.defaults):
-                row.fields[default] = self._options.defaults[default]
             self._note(row, f"without {name}: {refusal.code}")
         return bool(fields)
 
@@ -115,10 +118,15 @@ class Mender:
         """Update the one record that the duplicate rule found, which gets the key.
 
         A rule for leads may have found a contact: that one is another writer's to write.
+        It keeps its own values where a new record was given defaults.
         """
         if row.id is not None or len(refusal.matches) != 1:
             return False
         row.id = refusal.matches[0]
+        filled = {each for each in row.mended if each[0] == DEFAULTS}
+        row.mended -= filled
+        for name in spelt([name for _, name in filled], row.fields):
+            del row.fields[name]
         kind = PREFIXES.get(row.id[:3], row.kind)
         if self._forgets_ids or kind == row.kind:
             return True
@@ -133,6 +141,10 @@ class Mender:
         return True
 
 
+def _tries(way: str, refusal: Refusal) -> set[tuple[str, str]]:
+    return {(way, name.casefold()) for name in missing(refusal) or ("",)}
+
+
 def cut(text: str, length: int) -> str:
     """The text with so many UTF-16 units at the most, which is what Salesforce counts."""
     return text.encode("utf-16-le")[: 2 * length].decode("utf-16-le", errors="ignore")
@@ -145,7 +157,7 @@ def spelt(names: Iterable[str], known: Iterable[str]) -> list[str]:
 
 
 def missing(refusal: Refusal) -> list[str]:
-    """The missing fields: listed, or in the message alone, `Required … missing: [LastName]`."""
+    """The fields at fault: listed, or in the message alone, `Required … missing: [LastName]`."""
     if refusal.fields:
         return list(refusal.fields)
     found = NAMED.search(refusal.message)

@@ -25,7 +25,7 @@ class Row:
     `id` is that of a record which is there already and is to be updated; `has_key` says that this
     record has a key, which stays as it is. `kind` is the object, where a sink has several.
     `refusals` are the errors of the last try, `mended` the ways in which it has been mended so
-    far, and `notes` say what was left out or cut.
+    far, with the field, and `notes` say what was left out or cut.
     """
 
     delivery: relay.Delivery
@@ -35,7 +35,7 @@ class Row:
     kind: str = ""
     has_key: bool = False
     refusals: list[Refusal] = field(default_factory=list)
-    mended: set[str] = field(default_factory=set)
+    mended: set[tuple[str, str]] = field(default_factory=set)
     notes: list[str] = field(default_factory=list)
     outcome: Outcome | None = None
 

@@ -249,6 +249,15 @@ async def test_an_existing_contact_of_the_same_address_gets_the_key_where_asked_
     assert contact(stub, 1)["lifecyclestage"] == "customer"
 
 
+async def test_who_is_adopted_keeps_what_a_new_contact_is_given_by_default(stub):
+    stub.seed("contacts", SHARED | {"lastname": "Doe"})
+    stub.fields["contacts"]["lastname"].required = True
+    async with opened(stub.url, on_conflict="adopt", defaults={"lastname": "Unknown"}) as sink:
+        outcomes = await sink.send_batch([delivery(1, SHARED), delivery(2)])
+    assert kinds(outcomes) == ["Delivered"] * 2
+    assert [contact(stub, each)["lastname"] for each in (1, 2)] == ["Doe", "Unknown"]
+
+
 @pytest.mark.parametrize("on_conflict", ["separate", "adopt", "dead"])
 async def test_an_address_of_somebody_with_another_key_stays_theirs(stub, on_conflict):
     stub.seed("contacts", SHARED | {"sms_key": "9"})

@@ -361,6 +361,18 @@ async def test_an_invalid_value_makes_way_for_the_default():
     assert stub.records("Contact")[0]["LastName"] == "Unknown"
 
 
+async def test_a_default_takes_the_place_of_nobodys_own_value():
+    """Whether the event's value is invalid, or a duplicate rule finds the person."""
+    options = {"defaults": {"LastName": "Unknown"}, "duplicates": "use_match"}
+    async with connected(**options) as (stub, sink):
+        stub.seed("Contact", {"LastName": "Doe", "SMS_Key__c": key(1)})
+        stub.seed("Contact", {"LastName": "Roe", "MobilePhone": mobile(2)})
+        stub.duplicate_rule("Contact", "MobilePhone")
+        sent = [delivery(1, {"LastName": "x" * 100}), delivery(2, {"LastName": ...})]
+        assert delivered(await sink.send_batch(sent)) == [True, True]
+    assert [each["Name"] for each in stub.records("Contact")] == ["First1 Doe", "First2 Roe"]
+
+
 async def test_each_way_of_mending_is_tried_once():
     options = {"on_invalid": "drop", "defaults": {"LastName": "Unknown"}}
     bad = delivery(1, {"LastName": ..., "Email": "no address", "FirstName": "x" * 41})
