@@ -15,7 +15,7 @@ from relay.crm import Consent
 from relay.outcome import NotDelivered, Outcome
 from relay.sink import Log
 
-from .errors import GONE, INVALID, UNKNOWN
+from .errors import GONE, INVALID, READ_ONLY, UNKNOWN
 from .mender import Mender
 from .options import Options
 from .problem import Problem
@@ -72,7 +72,7 @@ class ConsentMender(Mender):
         blamed = {
             name
             for fault in problem.faults
-            if fault.code in INVALID | UNKNOWN
+            if fault.code in INVALID | UNKNOWN | READ_ONLY
             for name in fault.properties
         }
         if not blamed.isdisjoint(record.properties.keys() - {MOBILE}):
@@ -98,9 +98,10 @@ class ConsentWriter:
         self._id_property = options.id_property
         self._finds_numbers = options.finds_numbers
         self._has_mobile = options.is_of_contacts or MOBILE in (columns or ())
-        mender = ConsentMender(None, log, defaults=options.defaults)
+        fixed = frozenset(self._consent.words())
+        mender = ConsentMender(None, log, defaults=options.defaults, fixed=fixed)
         self._updater = Writer(session, options.object, mender)
-        mender = ConsentMender(options.id_property, log, "drop", defaults=options.defaults)
+        mender = ConsentMender(options.id_property, log, defaults=options.defaults, fixed=fixed)
         self._creator = Writer(session, options.object, mender)
 
     async def write(self, words: Sequence[WordOfConsent]) -> None:

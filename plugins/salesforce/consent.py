@@ -15,7 +15,7 @@ from relay.delivery.taxonomy import Action, Rule
 from relay.outcome import NotDelivered, Outcome
 from relay.sink import Log
 
-from .errors import GONE
+from .errors import GONE, INVALID, TOO_LONG
 from .fields import Fields
 from .lookup import Lookup
 from .mending import Mender
@@ -27,6 +27,12 @@ from .writer import Writer
 
 HEADERS = {"Sforce-Duplicate-Rule-Header": "allowSave=true", "Sforce-Auto-Assign": "FALSE"}
 GONE_RULE = Rule(Action.RETRY, code=GONE, advice="the record that was found has gone")
+VALUE_RULE = Rule(
+    Action.PAUSE,
+    code=INVALID | {TOO_LONG},
+    advice="correct options.consent, or the field in Salesforce",
+)
+"""Options alone can be the cause."""
 NONE_THERE = "no record has the number (consent.create: false)"
 
 
@@ -80,12 +86,19 @@ class ConsentWriter:
         self._options = options
         self._consent = consent
         self._writers = {
-            name: Writer(session, Target(name), None, log, HEADERS, rules=(GONE_RULE,))
+            name: Writer(session, Target(name), None, log, HEADERS, rules=(GONE_RULE, VALUE_RULE))
             for name in {*options.kinds, *PERSONS}
         }
-        mender = Mender(options, log)
+        mender = Mender(options, log, kept=consent.words())
         self._creators = {
-            name: Writer(session, Target(name, options.external_id), mender, log, HEADERS)
+            name: Writer(
+                session,
+                Target(name, options.external_id),
+                mender,
+                log,
+                HEADERS,
+                rules=(VALUE_RULE,),
+            )
             for name in options.kinds
         }
 

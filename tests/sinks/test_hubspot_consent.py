@@ -235,6 +235,20 @@ async def test_a_property_or_value_that_hubspot_does_not_know_pauses(stub, conse
     assert "correct options.consent" in outcomes[0].reason
 
 
+@pytest.mark.parametrize("people", [0, 1])
+@pytest.mark.parametrize(("code", "kind"), [("READ_ONLY_VALUE", "Pause"), ("UNHEARD_OF", "Reject")])
+async def test_no_contact_is_written_without_its_word(stub, people, code, kind):
+    """Whatever HubSpot says against the word: a contact that lacks it is no success."""
+    for _ in range(people):
+        stub.seed("contacts", {"mobilephone": NUMBER})
+    stub.fault_row(code, name=FIELD)
+    async with opened(stub.url, consent=CONSENT) as sink:
+        outcomes = await sink.send_batch([word(1)])
+    assert stub.fired[code] == 1
+    assert kinds(outcomes) == [kind]
+    assert len(stub.records("contacts")) == people
+
+
 async def test_several_properties_have_values_of_their_own(stub):
     stub.fields["contacts"]["sms_status"] = Field(
         "enumeration", "select", options=["Active", "Stopped"]

@@ -142,6 +142,20 @@ async def test_what_cannot_be_written_to_one_record_is_written_to_the_others_and
     assert opted_out(stub) == [False, True]
 
 
+@pytest.mark.parametrize("people", [0, 1])
+async def test_a_value_that_the_org_does_not_know_pauses(people):
+    """Options alone can be the cause: no word is lost, and no record says less than it should."""
+    consent = {"field": "SMS_Status__c", "opted_out": "Gone"}
+    async with connected(consent=consent, defaults={"LastName": "Unknown"}) as (stub, sink):
+        for _ in range(people):
+            stub.seed("Contact", {"LastName": "Doe", "MobilePhone": NUMBER})
+        (outcome,) = await sink.send_batch([word(1)])
+    assert isinstance(outcome, relay.Pause)
+    assert "INVALID_OR_NULL_FOR_RESTRICTED_PICKLIST" in outcome.reason
+    assert "options.consent" in outcome.reason
+    assert len(stub.records("Contact")) == people
+
+
 async def test_the_record_that_the_event_itself_makes_is_written_too():
     """Two have the number, so that none of them is taken for the event's person."""
     async with connected(consent=CONSENT, match=["key", "phone"]) as (stub, sink):
