@@ -25,8 +25,9 @@ PATIENCE = 20.0
 class Relay:
     """A running relay; its commands run in a thread, as they have an event loop of their own."""
 
-    def __init__(self, path, running, http):
+    def __init__(self, path, loaded, running, http):
         self.path = path
+        self.config = loaded
         self._running = running
         self._url = f"http://127.0.0.1:{running.address[1]}/callbacks/sumotext"
         self._http = http
@@ -90,9 +91,10 @@ async def relaying(folder, sink, *, clock=None):
     crm = {"allow_private": ["127.0.0.0/8"]} | SOON | sink
     path.write_text(yaml.safe_dump(SETTINGS | {"sinks": {"crm": crm}}))
     limits = httpx.Limits(max_connections=20)
+    loaded = config.load(path, {})
     async with (
-        service.started(config.load(path, {}), clock=clock) as running,
+        service.started(loaded, clock=clock) as running,
         httpx.AsyncClient(trust_env=False, limits=limits, timeout=PATIENCE) as http,
     ):
         await running.settled.wait()  # on a busy machine it takes callbacks before
-        yield Relay(path, running, http)
+        yield Relay(path, loaded, running, http)

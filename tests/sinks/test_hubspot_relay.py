@@ -254,43 +254,6 @@ def opted_out(stub):
     return [each.get("sms_opt_out") for each in stub.records("contacts")]
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"when": "data.keyword in ['JOIN'] and not opted_out"},
-        {"when": "kind == 'web_form'"},
-        {"when": "data.no.such.thing > 1"},
-        {"when": False},
-        {"map": {"city": "{{ data.message | date('%d.%m.%Y', '%Y') }}"}},
-        {"map": {"city": "{{ 1 / 0 }}"}},
-        {"map": {"email": "{{ data.message }}"}},
-        {"map": {"firstname": "https://x.example/{{ data.message }}"}},
-        {"map": {"no_such_property": "{{ data.message }}"}},
-    ],
-    ids=str,
-)
-async def test_a_stop_reaches_every_contact_of_the_number(tmp_path, stub, settings):
-    """Two contacts have it, and a third has another; nothing else of them is touched."""
-    for name in ("Doe", "Roe"):
-        stub.seed("contacts", {"lastname": name, "phone": NUMBER})
-    stub.seed("contacts", {"lastname": "Poe", "phone": "(212) 555-0002"})
-    options = {"consent": CONSENT, "match": ["key", "phone"], "on_invalid": "dead"}
-    settings = {**settings, "map": NAMES | settings.get("map", {})}
-    async with relaying(tmp_path, sink(stub, **options) | settings) as relay:
-        await relay.send(1, "STOP")
-        async with asyncio.timeout(20):
-            while opted_out(stub)[:2] != ["true", "true"]:
-                await asyncio.sleep(0.02)
-        async with asyncio.timeout(20):
-            while not (await relay.asked("consent", "export"))[0]["accepted"].get("crm"):
-                await asyncio.sleep(0.02)
-    first, second, other, *made = stub.records("contacts")
-    assert (first["lastname"], second["lastname"]) == ("Doe", "Roe")
-    assert first.keys() == second.keys() == {"id", "lastname", "phone", "sms_opt_out"}
-    assert "sms_opt_out" not in other
-    assert {each["sms_opt_out"] for each in made} <= {"true"}
-
-
 async def test_a_stop_passes_a_pause_and_bad_records_and_is_kept_against_an_older_start(
     tmp_path, stub
 ):
