@@ -289,6 +289,7 @@ async def test_a_test_header_makes_a_test_event(relay):
 async def test_health(relay):
     for path in (b"/healthz", b"/readyz"):
         assert (await relay.ask(path)).status == 200
+        assert (await relay.ask(path, method=b"OPTIONS")).status == 200
         assert (await relay.ask(path, method=b"POST")).status == 405
 
 
@@ -398,6 +399,22 @@ async def test_a_request_without_parameters_is_not_kept(relay, guarded, method):
             assert answer.status == status
             assert await running.store.quarantine_count() == kept
         await running.store.discard_quarantined(None)
+
+
+async def test_a_page_of_another_site_sends_nothing_to_an_open_source(relay, guarded):
+    """With a token it is as good as any other sender."""
+    for method in (b"GET", b"POST"):
+        for site, status in (
+            (b"cross-site", 403),
+            (b"same-origin", 200),
+            (b"none", 200),
+        ):
+            headers = b"Sec-Fetch-Site: " + site + b"\r\n"
+            answer = await relay.ask(FIRST, method=method, headers=headers)
+            assert answer.status == status
+            target = FIRST.replace(b"?", b"/new/token?")
+            assert (await guarded.ask(target, method=method, headers=headers)).status == 200
+    assert await relay.store.quarantine_count() == 0
 
 
 async def test_only_the_networks_of_allow_from_may_send(store):

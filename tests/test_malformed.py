@@ -47,7 +47,7 @@ PART = b'--b\r\nContent-Disposition: form-data; name="mobile"\r\n\r\n2125551212\
 
 EVENTS = {
     "bytes": [
-        get(GOOD + b"&msg=" + bytes([byte])) for byte in range(256) if byte not in b"\n"
+        get(GOOD + b"&msg=" + bytes([byte])) for byte in range(256)
     ],
     "query": [
         get(GOOD + tail)
@@ -95,7 +95,7 @@ QUARANTINED = [
     *(
         get(query)
         for query in (
-            b"", b"&", b"=", b"%", b"\xff", b"reply=A", b"mobile=2125551212", b"mobile=&reply=A",
+            b"&", b"=", b"%", b"\xff", b"reply=A", b"mobile=2125551212", b"mobile=&reply=A",
             b"mobile=1&reply=A", b"mobile=%00&reply=A", b"mobile=\xff&reply=A", b"reply=A&mobile=x",
             b"mobile=5551212&reply=A", b"mobile=" + b"2" * 3000 + b"&reply=A", GOOD + b"&mobile=1",
             GOOD + b"&MOBILE=2125551213", b"mobile[]=2125551212&reply=A", b"mobile=911&reply=A",
@@ -103,7 +103,7 @@ QUARANTINED = [
             b"mobile=2125551212.0&reply", b"mobile=nan&reply=A", b"mobile=+&reply=A",
         )
     ),
-    post(b""), post(b"\x00"), post(b"{", JSON), post(b"[]", JSON), post(b"null", JSON),
+    post(b"\x00"), post(b"{", JSON), post(b"[]", JSON), post(b"null", JSON),
     post(b"{}", JSON), post(GOOD, JSON), post(b"{" * 200_000, JSON), post(b"\xff\xfe", JSON),
     post(b"<mobile>2125551212</mobile>", b"text/xml"), post(PART, MULTIPART),
     post(PART, b"multipart/form-data"), post(PART, MULTIPART + b"x" * 300),
@@ -122,6 +122,10 @@ REFUSED = {
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
         b"\x00" * 100, b"\xff" * 100, b"SSH-2.0-x\r\n\r\n", b"get / HTTP/1.1\r\n\r\n",
         b"FOO / HTTP/1.1\r\n\r\n", b"G\xc9T / HTTP/1.1\r\n\r\n", b'{"json": 1}\r\n\r\n',
+        b"GET /\r\n\r\n", b"GET / HTTP/2.0\r\n\r\n", b"GET / HTTP/0.9\r\n\r\n",
+        b"GET /callbacks/sumotext?" + GOOD + b"\r\n\r\n",
+        headed(b"Host: x\r\nhost: y\r\n"), headed(b"Upgrade : x\r\n"),
+        headed(b"Upgrade: \x00\r\n"), headed(b"Upgrade: x\r\n y\r\n"),
         get(GOOD)[:-2], get(GOOD)[:20], b"GET", post(GOOD, FORM)[:-5], headed(b"X\r\n"),
         headed(b": y\r\n"), headed(b"X y: z\r\n"), headed(b"X : y\r\n"), headed(b"X: \x00\r\n"),
         headed(b"X: \x01\r\n"), headed(b"\x00: y\r\n"), headed(b"X\x7f: y\r\n"),
@@ -157,7 +161,6 @@ REFUSED = {
     ],
     404: [
         b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n", b"GET //" + get(GOOD)[5:],
-        b"GET /\r\n\r\n", b"GET / HTTP/2.0\r\n\r\n",
         b"GET /callbacks" + END, b"GET /callbacks/" + END, b"GET /callbacks/\xff?" + GOOD + END,
         b"GET /callbacks/%73umotex" + END, b"GET /callbacks/SUMOTEXT" + END,
         b"GET /callbacks/../callbacks/sumotext?" + GOOD + END, b"GET /?" + GOOD + END,
@@ -236,8 +239,10 @@ async def test_a_wrong_token_does_not_make_malformed_requests_worse(tmp_path, ca
     sources = {"sumotext": SourceConfig(tokens=["t"])}
     async with listening(store, sources=sources, protocol=Quick) as relay:
         for expected, request in CASES[::7]:
-            wanted = 401 if expected in (200, 422) else expected
-            assert (await statuses(relay, request))[:1] == [wanted], request[:120]
+            # A body that is too large is refused for that, or for the token before it is read.
+            wanted = {200: {401}, 422: {401}, 413: {413, 401}}.get(expected, {expected})
+            (status, *_) = await statuses(relay, request)
+            assert status in wanted, request[:120]
     await store.close()
     nothing_leaked(caplog)
 

@@ -86,6 +86,12 @@ LAST = b" HTTP/1.1\r\nConnection: close\r\n\r\n"
         (b"GET /a?b=\"<>\\^`{|}'", b"/a", b"b=\"<>\\^`{|}'"),
         (b"GET /a?b=1?c=2", b"/a", b"b=1?c=2"),
         (b"GET /a b/c?d", b"/a%20b/c", b"d"),
+        (b"GET /a?b=two\nlines", b"/a", b"b=two%0Alines"),
+        (
+            b"GET /a?b=two\r\nlines: so\r\nit is&c=3",
+            b"/a",
+            b"b=two%0D%0Alines:%20so%0D%0Ait%20is&c=3",
+        ),
         (b"GET /a?", b"/a", b""),
         (b"GET /?b=%zz%", b"/", b"b=%zz%"),
         (b"GET http://relay.example/a?b=http://x/", b"/a", b"b=http://x/"),
@@ -113,7 +119,6 @@ async def test_every_printable_character_reaches_the_application(server):
         b"GET /a HTTP/1.1\r\nConnection: close\r\nX: \xe9\r\n\r\n",
         b"GET /a HTTP/1.1\r\nConnection: close, upgrade\r\nUpgrade: h2c\r\n\r\n",
         b"GET /a HTTP/1.1\r\nConnection: Upgrade, close\r\nUpgrade: websocket\r\n\r\n",
-        b"GET /a HTTP/1.1\r\nUPGRADE : x\r\nConnection: close\r\n\r\n",
     ],
 )
 async def test_heads_of_many_tastes_are_taken(server, request_bytes):
@@ -172,6 +177,12 @@ async def test_a_sender_that_waits_for_100_is_invited(server):
     writer.write(b"abc")
     (answer,) = answers(await reader.readuntil(b"abc"))
     assert answer.status == 200
+
+
+async def test_a_sender_of_http_1_0_is_not_invited(server):
+    """It does not know the interim answer; the control above is HTTP/1.1."""
+    request = b"POST / HTTP/1.0\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\nabc"
+    assert await bodies(server, request) == [b"POST|/||abc"]
 
 
 async def test_a_sender_that_half_closes_is_answered(server):

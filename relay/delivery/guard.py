@@ -17,6 +17,7 @@ CLOSED_V4 = tuple(
         ("10.0.0.0/8", "a private"),
         ("100.64.0.0/10", "a carrier-shared"),
         ("127.0.0.0/8", "a loopback"),
+        ("168.63.129.16/32", "a cloud's metadata"),  # Azure's; the others' are in closed networks
         ("169.254.0.0/16", "a link-local"),
         ("172.16.0.0/12", "a private"),
         ("192.0.0.0/24", "a protocol-assigned"),

@@ -11,6 +11,9 @@ from starlette.routing import Route
 
 from relay.telemetry.metrics import Readings, exposition
 
+HEALTH_METHODS = ("GET", "OPTIONS")
+"""Starlette adds HEAD. Some load balancers ask with OPTIONS, and expect the same answer."""
+
 Health = Callable[[], Awaitable[dict[str, Any]]]
 Read = Callable[[], Awaitable[Readings]]
 
@@ -30,8 +33,8 @@ def app(health: Health, read: Read) -> Starlette:
 
     return Starlette(
         routes=[
-            Route("/healthz", healthz),
-            Route("/readyz", readyz),
+            Route("/healthz", healthz, methods=HEALTH_METHODS),
+            Route("/readyz", readyz, methods=HEALTH_METHODS),
             Route("/metrics", metrics),
         ]
     )

@@ -5,17 +5,20 @@ import re
 _PLAIN_LINE = re.compile(rb"[A-Z]+ [!\"$-~]+ HTTP/1\.[01]\r\n")
 # What may not stand in a request target, and `#`, behind which a parser would see no query.
 _UNSAFE = re.compile(rb"[^!\"$-~]")
-_UPGRADE = re.compile(rb"(?im)^upgrade[ \t]*:.*\n")
+_UPGRADE = re.compile(rb"(?im)^upgrade(?=:)")
+_LATE_VERSION = re.compile(rb" HTTP/1\.[01]\r?\n")
 
 
 def tidy(head: bytes) -> bytes:
     """The head with its request line as the standard wants it.
 
-    The last ` HTTP/1.` ends the target, so that it may hold spaces. `Upgrade` goes: the relay
-    answers what it was asked, in the protocol that it was asked in.
+    The last ` HTTP/1.` of the first line ends the target, so that it may hold spaces; where that
+    line has none, the target holds line breaks, as of a message typed in two lines. `Upgrade` is
+    renamed: the relay answers in the protocol that it was asked in, and a malformed one is still
+    seen.
     """
     if not _PLAIN_LINE.match(head):
-        line, _, rest = head.partition(b"\n")
+        line, rest = _request_line(head)
         method, _, rest_of_line = line.partition(b" ")
         target, separator, version = rest_of_line.rpartition(b" HTTP/1.")
         if separator:
@@ -23,8 +26,16 @@ def tidy(head: bytes) -> bytes:
             head = b"%s %s HTTP/1.%s\r\n%s" % (method, target, version.rstrip(), rest)
     if b"upgrade" in head.lower():
         line, newline, rest = head.partition(b"\n")
-        head = line + newline + _UPGRADE.sub(b"", rest)
+        head = line + newline + _UPGRADE.sub(b"x-upgrade", rest)
     return head
+
+
+def _request_line(head: bytes) -> tuple[bytes, bytes]:
+    """The request line, and what follows it."""
+    line, _, rest = head.partition(b"\n")
+    if b" HTTP/1." not in line and (late := _LATE_VERSION.search(head)):
+        return head[: late.end()].rstrip(b"\r\n"), head[late.end() :]
+    return line, rest
 
 
 def split(target: bytes) -> tuple[bytes, bytes]:

@@ -24,6 +24,7 @@ from relay.fallback.keeper import Keeper
 from relay.store import Receipt, StoreError
 from relay.telemetry.tally import Answers
 from relay.telemetry.tracing import Tracer, valid
+from relay.web.admin import HEALTH_METHODS
 from relay.web.door import Door
 from relay.web.problem import CONTENT_TYPE, Headers, problem, send_problem
 from relay.web.protocol import MAX_BODY, UNREAD
@@ -69,7 +70,10 @@ class Ingress(Starlette):
 
     def __init__(self, callbacks: "Callbacks", ready: Ready) -> None:
         super().__init__(
-            routes=[Route("/healthz", _healthz), Route("/readyz", _readyz)],
+            routes=[
+                Route("/healthz", _healthz, methods=HEALTH_METHODS),
+                Route("/readyz", _readyz, methods=HEALTH_METHODS),
+            ],
             exception_handlers={HTTPException: _http_problem},
         )
         self.router.redirect_slashes = False
@@ -241,7 +245,9 @@ class Callbacks:
             raise Refused(405, "Callbacks are GET or POST.", _ALLOW, kind="neither GET nor POST")
         callback = await self._callback(target, scope, receive)
         try:
-            if not door.open:
+            if door.open:
+                _refuse_other_sites(scope)
+            else:
                 await self._knock(door, callback, scope, target.token)
             if _is_empty(callback):
                 raise Refused(422, "The request has no parameters.", kind=EMPTY)
@@ -342,6 +348,16 @@ def _too_many(wait: float, kind: str) -> Refused:
     """Nothing of it is kept: a flood shall not fill the disk."""
     later = (b"retry-after", b"%d" % math.ceil(wait))
     return Refused(429, "There are too many callbacks.", [later], kind=kind)
+
+
+def _refuse_other_sites(scope: Scope) -> None:
+    """Raise Refused for what a page of another site has a browser send to this machine.
+
+    https://www.w3.org/TR/fetch-metadata/#sec-fetch-site-header
+    """
+    if (b"sec-fetch-site", b"cross-site") in scope["headers"]:
+        detail = "A browser sent this for a page of another site. Open the address itself."
+        raise Refused(403, detail, kind="a browser sent it for another site")
 
 
 def _is_empty(callback: Callback) -> bool:

@@ -12,7 +12,7 @@ import logging
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 from urllib.parse import unquote
 
@@ -34,6 +34,7 @@ log = logging.getLogger("relay.server")
 
 MAX_HEAD = 16 * 1024
 MAX_BODY = 256 * 1024
+VERSIONS = ("1.0", "1.1")
 NO_ROOM = 503
 UNREAD = "relay.unread"
 """In the scope where the body was not read, as nothing would be done with it."""
@@ -291,6 +292,12 @@ class Protocol(HttpToolsProtocol):
         raw_path, query = split(self.url)
         path = raw_path.decode("ascii")
         version = self.parser.get_http_version()
+        if version not in VERSIONS:
+            self._refuse(400, "Requests are HTTP/1.0 or HTTP/1.1.")
+            return
+        if sum(name == b"host" for name, _ in self.headers) > 1:
+            self._refuse(400, "The request has two Host headers.")
+            return
         scope: dict[str, Any] = {
             "type": "http",
             "asgi": ASGI,
@@ -397,8 +404,9 @@ class Protocol(HttpToolsProtocol):
             self._hold()
 
     def _invite(self) -> None:
-        """Answer `Expect: 100-continue`."""
-        if any(n == b"expect" and v.lower() == b"100-continue" for n, v in self.headers):
+        """Answer `Expect: 100-continue`, which HTTP/1.0 does not have (RFC 9110, 10.1.1)."""
+        assert self.exchange is not None
+        if self.exchange.scope["http_version"] != "1.0" and _expects_invitation(self.headers):
             self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     # time
@@ -489,6 +497,10 @@ class Protocol(HttpToolsProtocol):
             % (STATUS_LINE[status], headers, CONTENT_TYPE, len(body), body)
         )
         self._stop_writing()
+
+
+def _expects_invitation(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    return any(name == b"expect" and v.lower() == b"100-continue" for name, v in headers)
 
 
 def _largest_body(_: Scope) -> int:
