@@ -260,6 +260,7 @@ class HubSpot(relay.Sink):
         for together in rounds(records):
             await self._people.look(together)
             await self._writer.write(together)
+            await self._writer.write(self._people.returned(together))
             self._people.remember(together)
 
     async def _find(self, records: Sequence[Record]) -> None:

@@ -101,6 +101,7 @@ class Mender:
     def _without_target(self, record: Record, problem: Problem) -> Outcome | None:
         """Our key is another record's, so that one is written and not the one found."""
         record.target = None
+        record.restore()
         if record.is_bound:
             return problem.outcome()
         return self.without_taken(record, problem) if _was_taken(record) else None
@@ -115,6 +116,7 @@ class Mender:
                 return self._take(record, fault, problem)
             case "gone":
                 record.target = None
+                record.restore()
                 return not record.is_bound
             case _:
                 return self._correct(record, fault)

@@ -46,8 +46,16 @@ class People:
             await self._by_email(new)
         for record in records:
             if self._has_number.get(_pair(record)):
-                for name in self._own_phones(record):
-                    del record.properties[name]
+                names = self._own_phones(record)
+                record.spared = {name: record.properties.pop(name) for name in names}
+
+    def returned(self, records: Sequence[Record]) -> list[Record]:
+        """Those whose person was there, and has gone: they are written with all that is theirs."""
+        new = [record for record in records if record.is_new and record.spared]
+        for record in new:
+            record.restore()
+            record.outcome = None
+        return new
 
     def remember(self, records: Sequence[Record]) -> None:
         """Those that are written are known."""

@@ -19,8 +19,9 @@ class Record:
     by other means, who has no key yet. Where it `is_bound` to that, no other is written or made.
     One that `is_known` is in HubSpot under its key. `mended` says what was tried to make it
     acceptable, `taken` that another record may have a value that ours was to have; `links` are
-    the associations that it is made with. `notes` say what was left out or cut. `outcome` is its
-    end.
+    the associations that it is made with. `spared` are the properties that a person who is there
+    keeps as they are; they are for a record that `is_new`. `notes` say what was left out or cut.
+    `outcome` is its end.
     """
 
     trace: str
@@ -31,6 +32,8 @@ class Record:
     target: str | None = None
     is_bound: bool = False
     is_known: bool = False
+    is_new: bool = False
+    spared: dict[str, str] = field(default_factory=dict)
     taken: Problem | None = None
     mended: set[tuple[str, str]] = field(default_factory=set)
     notes: list[str] = field(default_factory=list)
@@ -39,6 +42,11 @@ class Record:
     @property
     def note(self) -> str | None:
         return "; ".join(self.notes) or None
+
+    def restore(self) -> None:
+        """The person is not there any more: write what was spared, too."""
+        self.properties |= self.spared
+        self.spared = {}
 
     def __repr__(self) -> str:
         return f"Record(trace={self.trace!r})"

@@ -221,6 +221,7 @@ def end(records: Iterable[Record], outcome: Outcome) -> None:
 
 def _deliver(record: Record, result: Mapping[str, Any]) -> None:
     if result.get("id"):
+        record.is_new = result.get("new") is True
         record.outcome = relay.Delivered(str(result["id"]), record.note)
 
 

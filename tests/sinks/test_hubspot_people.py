@@ -253,6 +253,28 @@ async def test_a_number_that_the_person_does_not_have_is_written(stub, match):
     assert expected.items() <= phones.items()
 
 
+@pytest.mark.parametrize("when", ["found", "known"])
+async def test_a_person_who_is_made_anew_has_the_number(stub, when):
+    """Somebody deletes the contact: after it was found, or after an event was written to it."""
+    old = stub.seed("contacts", {"phone": spoken(1)})
+    async with opened(stub.url, match=["key", "phone"]) as sink:
+        if when == "known":
+            await sink.send_batch([delivery(1)])
+            stub.delete("contacts", old)
+        else:
+            write = sink._writer.write
+
+            async def vanish_and_write(records):
+                stub.delete("contacts", old)
+                await write(records)
+
+            sink._writer.write = vanish_and_write
+        (outcome,) = await sink.send_batch([delivery(1)])
+    (contact,) = stub.records("contacts")
+    assert outcome == relay.Delivered(contact["id"])
+    assert contact["mobilephone"] == mobile(1)
+
+
 async def test_a_number_in_another_property_than_the_contacts_own_is_written(stub):
     stub.seed("contacts", {"phone": mobile(1)})
     async with opened(stub.url, match=["key", "phone"], columns=("mobilephone",)) as sink:
