@@ -20,9 +20,8 @@ from .options import CONTACTS, LIST_ID, Options
 from .problem import Problem
 from .sent import Sent
 from .session import Session
-from .writer import TOO_SLOW
 
-MISSING = "recordIdsMissing"
+ADDED, MISSING = "recordsIdsAdded", "recordIdsMissing"
 NO_LIST = 404
 NOWHERE = "0"
 MOST_READ = 100
@@ -50,15 +49,13 @@ class Lists:
         for each in sent:
             for list_id in self._chosen(each):
                 members.setdefault(list_id, []).append(each)
+        stop: NotDelivered | None = None
         for list_id, those in members.items():
             waiting = [each for each in those if each.outcome is None]
-            if not waiting:
-                continue
-            stop = await self._add(list_id, waiting)
-            if stop is not None:
-                for each in (each for rest in members.values() for each in rest):
-                    each.outcome = each.outcome or stop
-                return
+            if waiting and stop is None:
+                stop = await self._add(list_id, waiting)
+            for each in waiting:
+                each.outcome = each.outcome or stop
 
     async def problems(self) -> list[str]:
         """What keeps contacts out of the lists that the options name, a line each.
@@ -76,10 +73,11 @@ class Lists:
             return []
         answer = await self._session.get(self._session.paths.lists(), listIds=ids)
         if answer.problem:
-            return [f"options.lists: {answer.problem.reason()}"]
+            told = f"options.lists: {answer.problem.reason()}"
+            return [told if _is_of_all(answer.problem) else relay.Notice(told)]
         there = {str(each.get("listId")): each for each in answer.list("lists")}
-        told = (_unfit(each, there.get(each), self._object) for each in ids)
-        return [relay.Notice(f"options.lists: {each}") for each in told if each]
+        unfit = (_unfit(each, there.get(each), self._object) for each in ids)
+        return [relay.Notice(f"options.lists: {each}") for each in unfit if each]
 
     def _chosen(self, sent: Sent) -> dict[str, None]:
         """The ids of the lists for its event; what is none is left out, and noted."""
@@ -97,12 +95,13 @@ class Lists:
         return chosen
 
     async def _add(self, list_id: str, sent: Sequence[Sent]) -> NotDelivered | None:
-        """Add them to one list; gives what keeps the others from being added, too."""
+        """Add them to one list; gives what keeps them, and others, from being added."""
         ids = list(dict.fromkeys(each.contact for each in sent))
         answer = await self._session.put(self._session.paths.members(list_id), ids)
-        problem = answer.problem or (None if MISSING in answer.body else problems.no_word())
+        problem = answer.problem or (None if ADDED in answer.body else problems.no_word())
         if problem is None:
-            absent = set(map(str, answer.body[MISSING] or ()))
+            found = answer.body.get(MISSING)
+            absent = set(map(str, found)) if isinstance(found, list) else set()
             self._absent(list_id, [each for each in sent if each.contact in absent])
         elif _is_of_all(problem):
             outcome = problem.outcome()
@@ -112,7 +111,7 @@ class Lists:
         else:
             told = replace(problem, rule=replace(problem.rule, advice=ADVICE))
             self._note(list_id, sent, told.reason())
-        return relay.Retry(TOO_SLOW) if self._session.spent() else None
+        return None
 
     def _absent(self, list_id: str, sent: Sequence[Sent]) -> None:
         """HubSpot did not find these contacts: they may be too new, or the list of others."""

@@ -4,10 +4,12 @@ import pytest
 from hubspotsink import delivery, kinds, opened, options
 from stubs.hubspot import HubSpotStub
 from stubs.hubspot_lists import RecordList
+from stubs.hubspot_schema import Field
 from stubs.vendor import serving
 
 import relay
 
+COMMUNICATION = {"communication": {"body": "{{ data.message }}"}}
 BY_KEYWORD = "{{ {'JOIN': '7', 'VIP': '8'}[data.keyword] }}"
 
 
@@ -52,20 +54,35 @@ async def test_a_hundred_contacts_take_one_call_more_for_each_list(stub):
     assert sum(map(len, members(stub).values())) == 100
 
 
+async def test_a_hundred_with_a_list_and_a_communication_take_four_calls(stub):
+    stub.fields["communications"]["sms_event_id"] = Field(unique=True)
+    async with opened(stub.url, lists=["7"], activity=COMMUNICATION) as sink:
+        await sink.send_batch([delivery(number) for number in range(100)])
+    assert len(stub.calls) == 4
+    assert len(stub.associations) == len(stub.lists["7"].members) == 100
+
+
 @pytest.mark.parametrize("fault", ["drop_after_commit", "503", "empty", "garbage", "throttle"])
 async def test_what_keeps_a_list_from_answering_is_tried_again(stub, fault):
     """The activity waits for it, as it would be there twice."""
     sent = [delivery(1), delivery(2)]
     times = 2 if fault == "drop_after_commit" else 1  # a PUT is asked again by itself
     stub.fault(fault, count=times, on="/memberships/add")
-    activity = {"communication": {"body": "{{ data.message }}"}}
-    async with opened(stub.url, lists=["7", "8"], activity=activity) as sink:
+    async with opened(stub.url, lists=["7", "8"], activity=COMMUNICATION) as sink:
         assert kinds(await sink.send_batch(sent)) == ["Retry"] * 2
         assert not stub.records("communications")
         assert kinds(await sink.send_batch(sent)) == ["Delivered"] * 2
     assert stub.fired[fault] == times
     assert members(stub) == {"7": ["501", "502"], "8": ["501", "502"]}
     assert len(stub.records("communications")) == 2
+
+
+async def test_those_whose_lists_have_answered_are_not_tried_again(stub):
+    sent = [delivery(1), delivery(2, keyword="VIP"), delivery(3)]
+    stub.fault("503", on="/lists/2026-09/8/")
+    async with opened(stub.url, lists=[BY_KEYWORD]) as sink:
+        assert kinds(await sink.send_batch(sent)) == ["Delivered", "Retry", "Delivered"]
+    assert members(stub) == {"7": ["501", "503"]}
 
 
 @pytest.mark.parametrize(
@@ -80,8 +97,7 @@ async def test_what_keeps_a_list_from_answering_is_tried_again(stub, fault):
 )
 async def test_a_list_that_takes_nobody_costs_the_membership_alone(stub, template, said):
     sent = [delivery(1), delivery(2, keyword="OTHER"), delivery(3)]
-    activity = {"communication": {"body": "{{ data.message }}"}}
-    async with opened(stub.url, lists=[template], activity=activity) as sink:
+    async with opened(stub.url, lists=[template], activity=COMMUNICATION) as sink:
         first, second, third = await sink.send_batch(sent)
     assert (first, third) == (relay.Delivered("501"), relay.Delivered("503"))
     assert second.reference == "502"
