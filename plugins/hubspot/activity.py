@@ -63,7 +63,11 @@ def _communications(
     mender = _mender(options, chosen, asked.id_property, log)
     mender.fixed = FIXED
     once = Records(session, COMMUNICATIONS, options.object, mender, TO_CONTACT, made)
-    return once if asked.insists else OnceIfUnique(session, asked.id_property, once, repeated, log)
+    return (
+        once
+        if asked.requires_property
+        else OnceIfUnique(session, asked.id_property, once, repeated, log)
+    )
 
 
 def communication(

@@ -33,9 +33,9 @@ class Wanted:
     """What is asked of the properties of one kind of record.
 
     `id_property` and those under `where` have to be there; `where` says for each the place in
-    relay.yaml that names it. Where the id property only `helps`, it may be missing. `values` are
-    what may be written into some. `optional`: those under `where` are left out if they are not
-    there, but for those of `consent`. `checkboxes` hold true or false.
+    relay.yaml that names it. An id property that is `id_optional` may be missing. `values` are what
+    may be written into some. `optional`: those under `where` are left out if they are not there,
+    but for those of `consent`. `checkboxes` hold true or false.
     """
 
     kind: str
@@ -43,7 +43,7 @@ class Wanted:
     where: Mapping[str, str]
     id_place: str
     values: Mapping[str, Sequence[str]]
-    helps: bool = False
+    id_optional: bool = False
     optional: bool = False
     consent: frozenset[str] = frozenset()
     checkboxes: frozenset[str] = frozenset()
@@ -79,9 +79,12 @@ def wanted(options: Options, columns: Sequence[str] | None) -> list[Wanted]:
         found.append(Wanted(kind, id_property, where, f"{place}.id_property", values))
     if activity and activity.communication and activity.communication.id_property:
         place = "options.activity.communication.id_property"
-        id_property, helps = activity.communication.id_property, not activity.communication.insists
+        id_property = activity.communication.id_property
+        id_optional = not activity.communication.requires_property
         values = _values(activity.defaults)
-        found.append(Wanted(COMMUNICATIONS, id_property, {}, place, values, helps=helps))
+        found.append(
+            Wanted(COMMUNICATIONS, id_property, {}, place, values, id_optional=id_optional)
+        )
     return found
 
 
@@ -119,12 +122,12 @@ class Inspection:
             try:
                 there = await self.properties(each.kind)
             except NotDelivered as error:
-                if each.helps:
+                if each.id_optional:
                     found.append(Notice(f"{each.id_place}: {error.reason}"))
                     continue
                 return [*found, error.reason]
             missing = self._missing(each, there)
-            found += map(Notice, missing) if each.helps else missing
+            found += map(Notice, missing) if each.id_optional else missing
         activity = self._options.activity
         if activity and activity.object:
             found += await self._association(activity.object)
@@ -142,7 +145,7 @@ class Inspection:
     def _missing(self, asked: Wanted, there: Properties) -> Iterator[str]:
         if asked.id_property:
             for line in self._key_problem(asked, asked.id_property, there):
-                yield f"{line}; {AT_LEAST_ONCE}" if asked.helps else line
+                yield f"{line}; {AT_LEAST_ONCE}" if asked.id_optional else line
         for name, place in asked.where.items():
             optional = asked.optional and name not in asked.consent
             if name not in there and not optional and name != asked.id_property:

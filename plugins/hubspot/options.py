@@ -104,7 +104,7 @@ class Communication(relay.Options):
     id_property: PropertyName | None = "sms_event_id"
 
     @property
-    def insists(self) -> bool:
+    def requires_property(self) -> bool:
         """Whether relay.yaml names the property, so that it has to be there."""
         return "id_property" in self.model_fields_set
 

@@ -47,7 +47,7 @@ class Preparation:
             try:
                 lines += await self._prepare(asked, await self._inspection.properties(asked.kind))
             except (relay.Reject, relay.Pause) as error:
-                if not asked.helps:
+                if not asked.id_optional:
                     raise
                 lines.append(f"left to do: {asked.id_place}: {error.reason}; {AT_LEAST_ONCE}")
         event = self._options.activity and self._options.activity.event

@@ -26,6 +26,10 @@ MOST = 2000
 """Inputs in a request that ties records (HubSpot's guide to associations)."""
 REFUSED = 400
 UNKNOWN = (403, 404)
+AT_LEAST_ONCE = (
+    "communications are written at least once: they have no unique property for the id of the"
+    " event (relay setup makes it)"
+)
 ASSOCIATION_ADVICE = "correct the association in options.activity"
 
 
@@ -133,11 +137,9 @@ class OnceIfUnique:
             await self._once.write(entries)
             if not _are_refused(entries) or not await self._is_absent():
                 return
+            if not self._absent_until:
+                self._log.warning(AT_LEAST_ONCE)
             self._absent_until = self._monotonic() + ASK_AGAIN
-            self._log.warning(
-                "communications are written at least once: they have no unique property for the"
-                " id of the event (relay setup makes it)"
-            )
             for entry in entries:
                 entry.outcome = None
                 entry.notes.clear()
@@ -151,7 +153,7 @@ class OnceIfUnique:
 
 
 def _are_refused(entries: Sequence[Entry]) -> bool:
-    """Whether none was taken, and HubSpot does not like what it was asked for."""
+    """Whether none was taken, and the request itself was refused."""
     ends = [entry.outcome for entry in entries]
     if any(isinstance(each, Delivered | Retry) for each in ends):
         return False
