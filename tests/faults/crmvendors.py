@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 import yaml
 from stubs.hubspot import HubSpotStub
+from stubs.hubspot_lists import RecordList
+from stubs.hubspot_schema import Field
 from stubs.salesforce import SalesforceStub
 
 SLOW = 0.4
@@ -359,6 +361,42 @@ class HubSpotEvents(HubSpot):
 
     def written(self) -> int:
         return len(self.stub.events)
+
+
+class HubSpotLog(HubSpot):
+    """An account whose activities are communications, and each contact is in a list.
+
+    Without the property that makes them unique they are written at least once.
+    """
+
+    def __init__(self, *, unique: bool = True, **more: Any) -> None:
+        super().__init__(**more)
+        known = self.stub.fields["communications"]
+        known["hs_communication_body"].length = 100
+        if unique:
+            known["sms_event_id"] = Field(unique=True)
+        self.stub.lists["7"] = RecordList("Texted")
+
+    def plain_options(self, url: str) -> dict[str, Any]:
+        return super().plain_options(url) | {"lists": [7]}
+
+    def activity(self) -> dict[str, Any]:
+        return {"communication": {"body": f"{{{{ id }}}} {NUMBER} {NOTE}"}}
+
+    def activities(self) -> list[Activity]:
+        keys = {row["id"]: row.get("sms_key") for row in self.stub.records("contacts")}
+        links = dict(self._links())
+        told = [
+            (row["hs_communication_body"].split(), row["id"])
+            for row in self.stub.records("communications")
+        ]
+        return [Activity(*words[:2], keys.get(links.get(id_))) for words, id_ in told]
+
+    def written(self) -> int:
+        return len(self.stub.shelves["communications"].records)
+
+    def members(self) -> list[str]:
+        return self.stub.lists["7"].members
 
 
 def as_yaml(sinks: dict[str, Any]) -> str:

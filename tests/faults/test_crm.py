@@ -12,7 +12,7 @@ from couriers import eventually
 from crmbrisk import BriskClock
 from crmexamples import TOLD, examples
 from crmstorm import Callback, storming
-from crmvendors import HubSpot, HubSpotEvents, Salesforce
+from crmvendors import HubSpot, HubSpotEvents, HubSpotLog, Salesforce
 from listening import QUERIES, answers
 
 each_vendor = pytest.mark.parametrize("vendor", [Salesforce, HubSpot], ids=lambda each: each.name)
@@ -101,6 +101,34 @@ async def test_after_a_storm_each_custom_event_is_there_once(tmp_path):
     assert vendor.stub.lost["uuid"], "none came twice"
 
 
+async def test_after_a_storm_each_communication_is_there_once_and_each_contact_in_its_list(
+    tmp_path,
+):
+    vendor = HubSpotLog(share=0.12, seed=4)
+    for where in ("communications/", "communications/contacts/", "/memberships/"):
+        vendor.stub.fault("drop_after_commit", on=where)
+    async with storming(tmp_path, vendor, settings={"batch": {"size": 10}}, seed=4) as storm:
+        await storm.rage(events=200, contacts=50, kills=2, revoke=False, patience=50)
+        verdict = await storm.verdict()
+    print(verdict)
+    verdict.sound()
+    assert storm.kills == 2
+    assert vendor.stub.fired["drop_after_commit"] >= 3
+    assert sorted(vendor.members()) == sorted(row["id"] for row in vendor.stub.records("contacts"))
+
+
+async def test_without_a_property_for_it_a_storm_doubles_communications(tmp_path):
+    """The control: nothing but the communications is there twice."""
+    vendor = HubSpotLog(share=0.12, seed=4, unique=False)
+    vendor.stub.fault("drop_after_commit", on="communications/batch/create")
+    async with storming(tmp_path, vendor, settings={"batch": {"size": 10}}, seed=4) as storm:
+        await storm.rage(events=200, contacts=50, kills=2, revoke=False, patience=50)
+        verdict = await storm.verdict()
+    print(verdict)
+    assert verdict.faults.pop("activities twice")
+    verdict.sound()
+
+
 @each_vendor
 async def test_in_a_storm_people_who_were_there_keep_their_record(tmp_path, vendor):
     """They have no key, and their numbers are written as somebody typed them."""
@@ -168,6 +196,15 @@ async def test_a_backlog_of_a_thousand_takes_few_calls(tmp_path, vendor):
     print(f"\n{told}: {plain} calls for 1,000 events, {with_activities} with activities")
     assert plain <= {"salesforce": 6, "hubspot": 11}[told]
     assert with_activities <= {"salesforce": 11, "hubspot": 31}[told]
+
+
+async def test_communications_or_a_list_take_few_calls(tmp_path):
+    """That communications are unique in this account is found out by writing them."""
+    listed, _ = await calls_of(tmp_path / "list", HubSpotLog(), activity=None)
+    logged, _ = await calls_of(tmp_path / "log", HubSpotLog(), lists=[])
+    print(f"\nhubspot: {listed} calls for 1,000 events with a list, {logged} with communications")
+    assert listed <= 21
+    assert logged <= 31
 
 
 async def calls_of(folder, vendor, **options):

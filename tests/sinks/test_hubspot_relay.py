@@ -12,6 +12,7 @@ from couriers import reached, running
 from hubspotsink import LOG, TOKEN, opened
 from relaying import relaying
 from stubs.hubspot import HubSpotStub
+from stubs.hubspot_lists import RecordList
 from stubs.vendor import serving
 
 from relay.clock import SystemClock
@@ -72,10 +73,12 @@ def actions(stub):
         ({"match": ["key", "phone"]}, 30),
         ({"activity": EVENT}, 20),
         ({"activity": OBJECT}, 30),
+        ({"lists": [7]}, 20),
     ],
-    ids=["plain", "only_if_empty", "phone", "event", "object"],
+    ids=["plain", "only_if_empty", "phone", "event", "object", "lists"],
 )
 async def test_what_a_thousand_events_under_backlog_cost(tmp_path, stub, options, most):
+    stub.lists["7"] = RecordList("Joined")
     stub.search_most = 100  # on a busy machine, calls made in their time may arrive together
     names = {"firstname": "Ann", "mobilephone": "{{ data.mobile }}"}
     settings = {"map": Environment().mapping(names), "batch": Batch(100, 0.0), "concurrency": 4}
@@ -216,6 +219,36 @@ async def test_a_value_that_is_none_costs_the_value_and_is_said(tmp_path, stub):
         f" activity without reply: {no_date}"
     )
     assert stub.events[0]["properties"] == {"message": "yesterday"}
+
+
+async def test_a_list_that_is_not_there_is_said_and_keeps_nothing_from_going_on(
+    tmp_path, stub, clock
+):
+    """The check's notices of the list and of communications do not hold a sink that was paused."""
+    stub.lists["7"] = RecordList("Joined")
+    by_text = "{{ {'join': '7', 'vip': '8'}[data.message] }}"
+    activity = {"communication": {"body": "{{ data.message }}"}}
+    settings = sink(stub, lists=[by_text], activity=activity)
+    async with relaying(tmp_path, settings, clock=clock) as relay:
+        stub.revoke_all()
+        await relay.send(1, "vip")
+        await relay.send(2, "join")
+        await relay.reached(state="paused")
+        stub.restore_all()
+        await passed(clock, relay, delivered=2, pending=0, dead=0)
+        told = await relay.command("check", "--online")
+        assert "crm: well" in told
+        assert "crm: notice: options.lists: HubSpot has no list 8" in told
+        assert "communications have no property sms_event_id; relay setup crm makes it" in told
+        notes = {
+            event["data"]["mobile"]: (await relay.asked("events", "show", event["id"]))
+            for event in await relay.asked("events", "list")
+        }
+    notes = sorted(str(each["deliveries"][0].get("note")) for each in notes.values())
+    assert notes[0] == "None"
+    assert notes[1].startswith("not in list 8: 404 OBJECT_NOT_FOUND: ")
+    assert len(stub.lists["7"].members) == 1
+    assert len(stub.records("contacts")) == len(stub.records("communications")) == 2
 
 
 async def test_an_opt_out_is_the_last_word_whatever_comes_late(tmp_path, stub):
