@@ -36,6 +36,7 @@ def test_every_example_is_right(file):
     ("file", "callback", "expected"),
     [
         ("salesforce-leads", FORM, {"FirstName": "Mary", "LastName": "Jane"}),
+        ("salesforce-leads", FORM, {"PostalCode": "10054", "LeadSource": "SMS"}),
         ("salesforce-leads", FORM, {"Birthdate": "2000-01-02", "MailingPostalCode": "10054"}),
         ("salesforce-poll-votes", POLL, {"Reply__c": "A", "Label__c": "Tampa"}),
         ("hubspot-contacts", FORM, {"firstname": "Mary", "lastname": "Jane"}),
@@ -47,8 +48,9 @@ def test_an_example_makes_the_record_that_it_speaks_of(file, callback, expected)
     assert sink["record"].items() >= expected.items()
 
 
-def test_the_example_of_opt_outs_takes_consent_alone():
-    path = f"{EXAMPLES}/salesforce-opt-outs.yaml"
+@pytest.mark.parametrize("file", ["salesforce-opt-outs", "salesforce-leads"])
+def test_an_example_takes_consent_alone(file):
+    path = f"{EXAMPLES / file}.yaml"
     shown = json.loads(relay("preview", "--json", "--config", path, *STOP))
     assert [(sink["consent"], sink["record"]) for sink in shown["sinks"]] == [(True, None)]
 
@@ -63,7 +65,7 @@ def test_the_example_of_hubspot_takes_consent_beside_its_record():
 @pytest.mark.parametrize(
     ("file", "names"),
     [
-        ("salesforce-leads", {"MailingPostalCode", "Birthdate", "FirstName", "LastName"}),
+        ("salesforce-leads", {"PostalCode", "Birthdate", "FirstName", "LastName"}),
         ("hubspot-contacts", {"zip", "firstname", "lastname"}),
     ],
 )

@@ -42,7 +42,8 @@ sinks:
       # activity:
       #   object: SMS_Event__c
       #   external_id: Event_Id__c
-      #   contact: Contact__r         # the relationship name of its lookup
+      #   contact: Contact__r         # the relationship name of its lookup; with two objects:
+      #                               # {Contact: Contact__r, Lead: Lead__r}
       #   map: {Name: "{{ type }}", Message__c: "{{ data.message }}"}
 
 200 records go in one call, with one more each for activities, new campaign members, only_if_empty
@@ -85,7 +86,7 @@ from .key import is_of_contact
 from .lookup import Lookup
 from .members import Members
 from .mending import Mender
-from .options import WHO, Options
+from .options import Activity, Options
 from .people import People
 from .row import MOST_ROWS, Row, fields_of
 from .schema import Lack, lacks
@@ -141,8 +142,8 @@ class Salesforce(relay.Sink):
             activity.object,
             activity.external_id,
             mapped=activity.map.columns,
-            rules=() if activity.contact else (GONE_RULE,),
-            kept=(activity.contact or WHO,),
+            rules=() if isinstance(activity.contact, str) else (GONE_RULE,),
+            kept=_kept(activity, options.kinds),
         )
         lookup = Lookup(self._session, options, self._fields, follows=True)
         return Activities(activity, options, lookup, writer)
@@ -342,6 +343,13 @@ class Salesforce(relay.Sink):
 def _is_taken(word: WordOfConsent) -> bool:
     """Whether nothing has kept the word from the records that were found, if any were."""
     return not isinstance(word.outcome, NotDelivered)
+
+
+def _kept(activity: Activity, kinds: Sequence[str]) -> Sequence[str]:
+    """The fields by which an activity names its person."""
+    if isinstance(activity.contact, str):
+        return [activity.contact]
+    return [activity.reference(kind) for kind in kinds]
 
 
 def _headers(options: Options) -> Mapping[str, str]:

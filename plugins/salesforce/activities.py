@@ -1,7 +1,8 @@
 """Activities: a second record for each event, a Task on the person's timeline or a custom object.
 
 A custom object names the person by the key. The lookup of a Task leads to several objects and
-takes no key: a Task names the person by record id, which is the one that the batch has learnt.
+takes no key: a Task names the person by record id, which is the one that the batch has learnt. So
+does a custom object with a lookup for each of several objects.
 """
 
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ import relay
 from relay.delivery.classify import outcome_of
 
 from .lookup import Lookup
-from .options import WHO, Activity, Options
+from .options import PREFIXES, Activity, Options
 from .row import Row, fields_of
 from .writer import Writer
 from .writing import Writing
@@ -29,7 +30,7 @@ class Activities:
     def __init__(
         self, activity: Activity, options: Options, lookup: Lookup, writer: Writer
     ) -> None:
-        self.by_id = activity.contact is None
+        self.by_id = not isinstance(activity.contact, str)
         self._activity = activity
         self._external_id = options.external_id
         self._kinds = options.kinds
@@ -42,7 +43,7 @@ class Activities:
         dropped: list[str] | None = None if activity.on_invalid == "dead" else []
         record = activity.map.record(delivery.event, dropped=dropped)
         fields = fields_of(record, activity.external_id)
-        if activity.contact:
+        if isinstance(activity.contact, str):
             fields |= {activity.contact: {self._external_id: key}}
         notes = [f"activity without {each}" for each in dropped or ()]
         return Row(delivery, delivery.id, fields, notes=notes)
@@ -65,7 +66,8 @@ class Activities:
         for each in batch:
             assert each.activity is not None
             if person := each.person() or known.get(each.key.casefold()):
-                each.activity.fields[WHO] = person
+                kind = PREFIXES.get(person[:3], self._kinds[-1])
+                each.activity.fields[self._activity.reference(kind)] = person
             elif isinstance(each.consent, relay.Delivered):
                 each.activity = None  # nobody has the number
             else:

@@ -10,15 +10,13 @@ from typing import Any
 from relay.sink import Log
 
 from .errors import GONE, INVALID, TOO_LONG
-from .options import Mending
+from .options import PREFIXES, Mending
 from .refusal import Refusal
 from .row import Row
 
 REQUIRED = "REQUIRED_FIELD_MISSING"
 DEFAULTS = "defaults"
 NAMED = re.compile(r"\[([^\[\]]*)\]")
-PREFIXES = {"003": "Contact", "00Q": "Lead"}
-"""The object of an id, by how it begins ("Standard Object Prefixes")."""
 LONGEST = re.compile(r"max length=(\d+)")
 NOT_WRITABLE = "INVALID_FIELD_FOR_INSERT_UPDATE"
 CREATE_ONLY = ("TaskSubtype",)

@@ -17,6 +17,8 @@ SHARED_LOGINS = ("login.salesforce.com", "test.salesforce.com")
 RECORD_ID = "[A-Za-z0-9]{15}([A-Za-z0-9]{3})?"
 PERSONS = {"Contact": "ContactId", "Lead": "LeadId"}
 """What can be a member of a campaign, and by which field."""
+PREFIXES = {"003": "Contact", "00Q": "Lead"}
+"""The object of an id, by how it begins ("Standard Object Prefixes")."""
 TASK = "Task"
 WHO = "WhoId"
 """The person of a Task, a Contact or a Lead, by record id."""
@@ -92,12 +94,13 @@ class Activity(Mending):
     """A second record for each event: a Task of the person, or an object that points to it.
 
     A Task needs no more than its name: `map` replaces fields of what it has by itself, and
-    `on_invalid` is truncate. Any other object needs `external_id`, `contact` and `map`.
+    `on_invalid` is truncate. Any other object needs `external_id`, `contact` and `map`. `contact`
+    is the name of its relationship to the person, or one for each object of the sink.
     """
 
     object: Name
     external_id: Name = "SMS_Event_Id__c"
-    contact: Name | None = None
+    contact: Name | dict[Name, Name] | None = None
     map: Mapping = pydantic.Field(default={}, validate_default=True)
 
     @pydantic.model_validator(mode="before")
@@ -119,6 +122,17 @@ class Activity(Mending):
         if left_out and not is_task(self.object):
             raise ValueError(f"needs {', '.join(left_out)} for the object {self.object}")
         return self
+
+    def reference(self, kind: str) -> str:
+        """The field that takes the record id of a person of this object.
+
+        A relationship has the name of its field but for the end ("Relationship Names", SOQL
+        reference).
+        """
+        if not isinstance(self.contact, dict):
+            return WHO
+        relation = self.contact[kind]
+        return f"{relation[:-1]}c" if relation.endswith("__r") else f"{relation}Id"
 
 
 def is_task(name: Any) -> bool:
@@ -191,6 +205,11 @@ class Options(Mending):
             raise ValueError("should name one object, or Contact and Lead")
         return objects
 
+    def _names_each(self, contact: str | dict[str, str]) -> bool:
+        if isinstance(contact, str):
+            return len(self.kinds) == 1
+        return len(self.kinds) > 1 and sorted(contact) == sorted(self.kinds)
+
     @pydantic.model_validator(mode="after")
     def _fits_together(self) -> Self:
         if (self.client_secret is None) == (self.jwt is None):
@@ -205,8 +224,11 @@ class Options(Mending):
         persons = set(self.kinds) <= set(PERSONS)
         if self.campaign and not persons:
             raise ValueError("campaign needs the object Contact or Lead")
-        if self.activity and self.activity.contact and len(self.kinds) > 1:
-            raise ValueError("activity needs one object, or should be a Task")
+        if self.activity and self.activity.contact and not self._names_each(self.activity.contact):
+            raise ValueError(
+                "activity.contact should name a relationship to each object, as in {Contact:"
+                " Contact__r, Lead: Lead__r}; with one object, the relationship alone"
+            )
         if self.activity and not self.activity.contact and not persons:
             raise ValueError("an activity that is a Task needs the object Contact or Lead")
         if "phone" in self.match and not self.phone_fields:

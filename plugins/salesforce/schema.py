@@ -193,13 +193,17 @@ def _of_activities(table: Table, options: Options) -> Iterator[Lack]:
     if activity.contact is None:
         yield from _of_task(table, activity, options.kinds)
         return
-    lookup = table.relation(activity.contact)
-    if lookup is None:
-        what = f"activity.contact: {table.name} has no relationship {activity.contact}"
-        yield Lack(what, f"make it: {looked_up_at(table.name, activity.contact, options.kinds[0])}")
-        return
-    yield from _of_lookup(table, lookup, options.kinds[0])
-    known = [*names, activity.external_id, lookup["name"]]
+    known = [*names, activity.external_id]
+    contact = activity.contact
+    pairs = {options.kinds[0]: contact} if isinstance(contact, str) else contact
+    for kind, relation in pairs.items():
+        lookup = table.relation(relation)
+        if lookup is None:
+            what = f"activity.contact: {table.name} has no relationship {relation}"
+            yield Lack(what, f"make it: {looked_up_at(table.name, relation, kind)}")
+            return
+        yield from _of_lookup(table, lookup, kind)
+        known.append(lookup["name"])
     yield from _of_required(table, "activity.", activity, known)
 
 

@@ -3,7 +3,9 @@
 import dataclasses
 
 import pytest
+import yaml
 from salesforcesink import (
+    SIGN_IN,
     connected,
     data_calls,
     delivered,
@@ -362,6 +364,63 @@ async def test_both_become_members_and_a_converted_one_stays_one():
     assert (member["ContactId"], member["Status"]) == (became, "Sent")
 
 
+# activities
+
+EVENTS = {
+    "object": "SMS_Event__c",
+    "external_id": "Event_Id__c",
+    "contact": {"Contact": "Contact__r", "Lead": "Lead__r"},
+    "map": {"Message__c": "{{ data.message }}"},
+}
+
+
+@pytest.mark.parametrize("activity", [EVENTS, {"object": "Task"}], ids=["custom", "Task"])
+async def test_an_activity_points_to_the_record_that_its_event_was_written_to(activity):
+    async with connected(**BOTH, activity=activity) as (stub, sink):
+        assert await sink.check() == []
+        stub.seed("Contact", contact(SMS_Key__c=key(1)))
+        became = converted(stub, SMS_Key__c=key(3), of_contact={"SMS_Key__c": key(4)})
+        for stale in (False, True):
+            batch = deliveries(1, 2, 3, stale=stale)
+            assert all(delivered(await sink.send_batch(batch)))
+        whose = [stub.records("Contact")[0]["Id"], stub.records("Lead")[-1]["Id"], became]
+        made = stub.records(activity["object"])
+    if activity is EVENTS:
+        found = [(each.get("Contact__c"), each.get("Lead__c")) for each in made]
+        assert found == [(whose[0], None), (None, whose[1]), (whose[2], None)]
+    else:
+        assert [each["WhoId"] for each in made] == whose
+
+
+async def test_check_says_which_lookup_of_an_activity_is_missing():
+    activity = EVENTS | {"contact": {"Contact": "Contact__r", "Lead": "Person__r"}}
+    async with connected(**BOTH, activity=activity) as (_, sink):
+        (problem,) = await sink.check()
+    assert problem.startswith("activity.contact: SMS_Event__c has no relationship Person__r")
+    assert "Lookup Relationship to Lead" in problem
+
+
+# the example
+
+
+async def test_the_example_makes_leads_and_keeps_contacts(root):
+    text = (root / "config/examples/salesforce-leads.yaml").read_text(encoding="utf-8")
+    crm = yaml.safe_load(text)["sinks"]["crm"]
+    values = {n: v for n, v in crm["options"].items() if n not in {"login_url", *SIGN_IN}}
+    async with connected(columns=tuple(crm["map"]), **values) as (stub, sink):
+        assert await sink.check() == []
+        stub.seed("Contact", contact(Phone=NUMBER, LeadSource="Web"))
+        record = {"PostalCode": "1", "MailingPostalCode": "1", "LeadSource": "SMS", "LastName": ...}
+        assert all(delivered(await sink.send_batch(deliveries(1, 2, record=record))))
+        assert all(delivered(await sink.send_batch([word(1), word(2)])))
+        (old,), (new,) = stub.records("Contact"), stub.records("Lead")
+        tasks = [each["WhoId"] for each in stub.records("Task")]
+    assert (old["LastName"], old["LeadSource"], old["MailingPostalCode"]) == ("Doe", "Web", "1")
+    assert (new["LastName"], new["Company"], new["PostalCode"]) == ("Unknown", "Unknown", "1")
+    assert (new["LeadSource"], tasks) == ("SMS", [old["Id"], new["Id"]])
+    assert (old[OPT_OUT], new[OPT_OUT]) == (True, True)
+
+
 # check, setup, options
 
 
@@ -414,6 +473,11 @@ async def test_the_backfill_goes_over_both():
         ({"objects": []}, "should name one object, or Contact and Lead"),
         ({"objects": ["Contact", "Contact"]}, "Contact and Lead"),
         ({"objects": ["Contact", "Account"]}, "Contact and Lead"),
+        (
+            {"objects": [*BOTH["objects"]], "activity": EVENTS | {"contact": "A__r"}},
+            "to each object",
+        ),
+        ({"activity": EVENTS}, "the relationship alone"),
         ({"objects": ["Account"], "campaign": {"id": "701000000000001"}}, "campaign"),
     ],
 )
