@@ -27,6 +27,8 @@ import orjson
 import pydantic
 
 import relay
+from relay.baseurl import SECRET_HEADERS, check_confidential
+from relay.configuration.secret import AS_KEY, AS_PASSWORD, Password
 from relay.delivery.http import read_answer
 from relay.delivery.signing import SigningSecret, key_of, signed_headers
 from relay.outcome import Outcome
@@ -59,21 +61,28 @@ def _one_line(value: pydantic.SecretStr) -> pydantic.SecretStr:
     return value
 
 
-HeaderValue = Annotated[pydantic.SecretStr, pydantic.AfterValidator(_one_line)]
+HeaderValue = Annotated[pydantic.SecretStr, pydantic.AfterValidator(_one_line), AS_PASSWORD]
+Bearer = Annotated[pydantic.SecretStr, pydantic.AfterValidator(_one_line), AS_KEY]
 
 
 class Basic(relay.Options):
-    """User name and password (RFC 7617)."""
+    """User name and password (RFC 7617); one of them may be left out, not given as empty."""
 
-    username: Annotated[str, pydantic.Field(pattern="^[^:]*$")]
-    password: pydantic.SecretStr
+    username: Annotated[str, pydantic.Field(pattern="^[^:]*$"), AS_PASSWORD] = ""
+    password: Password = pydantic.SecretStr("")
+
+    @pydantic.model_validator(mode="after")
+    def _not_neither(self) -> Self:
+        if not self.model_fields_set:
+            raise ValueError("should have username, password or both")
+        return self
 
 
 class Auth(relay.Options):
     """What the header Authorization says."""
 
     basic: Basic | None = None
-    bearer: HeaderValue | None = None
+    bearer: Bearer | None = None
 
     @pydantic.model_validator(mode="after")
     def _one_of_them(self) -> Self:
@@ -108,6 +117,12 @@ class Options(relay.Options):
             if name.lower() in OWN_HEADERS:
                 raise ValueError(f"{name} is set by the sink itself")
         return headers
+
+    @pydantic.model_validator(mode="after")
+    def _in_confidence(self, info: pydantic.ValidationInfo) -> Self:
+        if self.auth or SECRET_HEADERS & {name.lower() for name in self.headers}:
+            check_confidential("url", self.url, info)
+        return self
 
 
 class Webhook(relay.Sink):

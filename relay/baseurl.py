@@ -1,4 +1,4 @@
-"""Where a vendor's API is: https:// and a host, as secrets go there with every request."""
+"""Where secrets go with every request: https:// and a host, or this very machine."""
 
 from typing import Annotated
 
@@ -6,11 +6,23 @@ import httpx
 import pydantic
 
 from relay.address import Address
+from relay.configuration.mistake import new_rule
+
+SECRET_HEADERS = frozenset(
+    {"authorization", "proxy-authorization", "cookie", "x-api-key", "api-key", "x-auth-token"}
+)
+"""Headers, in lower case, that are there to hold a secret."""
 
 
 def is_confidential(url: httpx.URL) -> bool:
     """Whether nobody on the way can read what is sent there: TLS, or this very machine."""
     return url.scheme == "https" or (url.scheme == "http" and Address(url.host, 0).loopback)
+
+
+def check_confidential(name: str, url: str, info: pydantic.ValidationInfo) -> None:
+    """Refuse, by a new rule, a URL to which a secret would go in clear to another machine."""
+    if not is_confidential(httpx.URL(url)):
+        new_rule(info, f"{name} should begin with https://: a secret goes with every request")
 
 
 def _base_url(text: str) -> str:

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
@@ -134,6 +135,11 @@ class Sink:
     def drops_invalid(cls, options: Any) -> bool:  # noqa: ARG003  for sinks that do
         """Whether a value that a filter of `map` refuses is left out; else the delivery is dead."""
         return False
+
+    @classmethod
+    def own_files(cls, options: Any) -> Collection[Path]:  # noqa: ARG003  for sinks that write some
+        """Absolute paths of files that no other sink may write to, as far as the options tell."""
+        return ()
 
     @classmethod
     def takes_consent(cls, options: Any, event: Event) -> bool:  # noqa: ARG003  for sinks that do

@@ -5,8 +5,11 @@ from typing import Annotated
 import httpx
 import pydantic
 
+from relay.configuration.filling import PLACEHOLDER
+from relay.configuration.mistake import new_rule
 
-def _web_url(text: str) -> str:
+
+def _web_url(text: str, info: pydantic.ValidationInfo) -> str:
     try:
         url = httpx.URL(text)
     except httpx.InvalidURL:
@@ -15,6 +18,8 @@ def _web_url(text: str) -> str:
         raise ValueError("should begin with https:// or http:// and a host")
     if url.userinfo:
         raise ValueError("should hold no user name or password")
+    if (" " in text or not text.isprintable()) and not PLACEHOLDER.search(text):
+        new_rule(info, "should hold no space and no character that cannot be seen")
     return text
 
 

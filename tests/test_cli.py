@@ -512,6 +512,55 @@ def test_a_plugin_is_not_begun_under_a_name_that_is_taken(here):
     assert not (here / "plugins").exists()
 
 
+def settings(here, more, old=""):
+    """Have relay.yaml say more, or something else."""
+    text = (here / "relay.yaml").read_text()
+    (here / "relay.yaml").write_text(text.replace(old, more) if old else text + more)
+
+
+def test_a_plugin_is_begun_in_the_folder_that_the_settings_name(here):
+    settings(here, "\nplugins: [first, second/inner]\n")
+    (here / "first").mkdir()
+    said = relay("plugins", "new", "my_sink").stdout
+    assert f"{here / 'second/inner/my_sink.py'} is a plugin that works" in said
+    assert not (here / "plugins").exists()
+    assert "my_sink" in relay("plugins", "list").stdout
+
+
+def test_a_plugin_is_begun_where_the_settings_already_name_it(here):
+    settings(here, "\n  mine: {plugin: my_sink}\n")
+    relay("plugins", "new", "my_sink")
+    assert "my_sink" in relay("plugins", "list").stdout
+    assert "options.url: is missing" in relay("check", status=78).stderr
+
+
+def test_the_list_names_a_plugin_that_does_not_load(here):
+    (here / "plugins").mkdir()
+    (here / "plugins/broken.py").write_text("import nothing_of_that_name\n")
+    listed = relay("plugins", "list", status=78)
+    assert "csv" in listed.stdout
+    assert "broken.py:1: ModuleNotFoundError" in listed.stderr
+
+
+@pytest.mark.parametrize(
+    ("more", "status", "said"),
+    [
+        ("plugins: []", 1, "names no folder under `plugins:`"),
+        ("plugins: ['${DIR}']", 78, "${DIR} is not set in the environment"),
+        ("plugins: [", 78, "is not YAML"),
+    ],
+)
+def test_a_plugin_is_not_begun_where_the_settings_say_no_folder(here, more, status, said):
+    settings(here, f"\n{more}\n")
+    assert said in relay("plugins", "new", "my_sink", status=status).stderr
+    assert list(here.rglob("my_sink.py")) == []
+
+
+def test_a_plugin_is_not_begun_beside_a_package_of_its_name(here):
+    (here / "plugins/my_sink").mkdir(parents=True)
+    assert "is there already" in relay("plugins", "new", "my_sink", status=1).stderr
+
+
 def test_schema_is_a_json_schema(here):
     assert "$schema" in json.loads(relay("schema").stdout)
 

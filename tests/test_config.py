@@ -64,6 +64,7 @@ def register_sinks(register):
     register("crm", Crm)
     register("plain", Plain)
 """
+TOKENS = ["pW3kq0v9Zr2Lx7TnB5yHc8Md", "another-4Zr2Lx7TnB5yHc8Md"]
 EVENT = Event("1", "/callbacks/a", "com.sumotext.poll", None, "2026-11-23T04:34:00.000000Z", {})
 
 
@@ -133,7 +134,7 @@ def test_everything_that_can_be_said(read, folder):
           web:
             country: USA
             kind: poll
-            tokens: ["${TOKEN}", two]
+            tokens: ["${TOKEN}", another-4Zr2Lx7TnB5yHc8Md]
             allow_from: [203.0.113.0/24, "2001:db8::/32", 192.0.2.1]
             rename: {city: label}
         sinks:
@@ -153,7 +154,7 @@ def test_everything_that_can_be_said(read, folder):
             breaker: {failures: 5, cooldown: 5s}
             allow_private: [10.0.0.0/8]
         """,
-        TOKEN="one",
+        TOKEN=TOKENS[0],
         ENABLED="false",
     )
     assert config.server.listen == Address("::", 443)
@@ -161,7 +162,7 @@ def test_everything_that_can_be_said(read, folder):
     assert config.store == Path("/var/lib/relay.db")
     source = config.sources["web"]
     assert (source.country, source.kind, source.rename) == ("US", "poll", {"city": "label"})
-    assert [token.get_secret_value() for token in source.tokens] == ["one", "two"]
+    assert [token.get_secret_value() for token in source.tokens] == TOKENS
     assert source.allow_from[2] == ipaddress.ip_network("192.0.2.1/32")
     sink = config.sinks["crm-1"]
     assert (sink.enabled, sink.order, sink.rate) == (False, "none", Rate(100, 10))

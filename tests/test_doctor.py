@@ -503,6 +503,44 @@ def test_a_certificate_is_told_before_it_ends(here, begins, ends, level, text):
     assert (found.level, text in found.text) == (level, True), found
 
 
+def test_a_certificate_without_its_chain_is_told(here):
+    """The check does too, which starts no listener."""
+    leaf, key, issuer = issued(here)
+    settings = read(server=SimpleNamespace(tls=SimpleNamespace(cert=leaf, key=key)))
+    good, bare = access.certificate(settings, NOW_S)
+    assert (good.level, bare.level) == ("ok", "warning")
+    assert "holds the certificate alone" in bare.text
+    tls = f"server: {{listen: 127.0.0.1:0, tls: {{cert: {leaf.name}, key: {key.name}}}}}"
+    (here / "relay.yaml").write_text(YAML.replace("server: {listen: 127.0.0.1:0}", tls))
+    assert "server.tls.cert: " in CliRunner().invoke(main, ["check"]).stderr
+    leaf.write_bytes(leaf.read_bytes() + issuer)
+    assert only(access.certificate(settings, NOW_S)).level == "ok"
+    assert "holds the certificate alone" not in CliRunner().invoke(main, ["check"]).stderr
+
+
+def issued(folder):
+    """A certificate that another has signed, its key, and the other's PEM."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    names = [x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, each)]) for each in ("a", "b")]
+    begins, ends = (dt.datetime.fromtimestamp(NOW_S + each * 86400, dt.UTC) for each in (-1, 90))
+    leaf, issuer = (
+        x509.CertificateBuilder(names[1], subject, key.public_key(), 1, begins, ends)
+        .sign(key, hashes.SHA256())
+        .public_bytes(serialization.Encoding.PEM)
+        for subject in names
+    )
+    paths = folder / "leaf.pem", folder / "leaf.key"
+    secret = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    for path, pem in zip(paths, (leaf, secret), strict=True):
+        path.write_bytes(pem)
+        path.chmod(0o600)
+    return *paths, issuer
+
+
 def test_what_is_no_certificate_is_a_problem(here):
     settings = make_certificate(here, NOW_S, NOW_S + 86400)
     (here / "cert.pem").write_text("nothing")
@@ -552,4 +590,4 @@ def test_a_plugin_that_everybody_can_change_is_a_problem(here):
     assert only(access.exposed(read())).level == "ok"
     (here / "plugins/mine.py").chmod(0o666)
     found = only(access.exposed(read()))
-    assert (found.level, "mine.py, which the relay runs" in found.text) == ("problem", True)
+    assert (found.level, "mine.py, which" in found.text) == ("problem", True)

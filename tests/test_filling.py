@@ -13,9 +13,11 @@ ENVIRON = {"NAME": "value", "EMPTY": "", "TRICKY": "a: ${NAME} # {{ x }}"}
 def folder(tmp_path):
     """A folder with a secret and systemd's credentials in it."""
     (tmp_path / "secret").write_text("s3cret\r\n")
+    (tmp_path / "marked").write_bytes(b"\xef\xbb\xbfs3cret\r\n")
     (tmp_path / "binary").write_bytes(b"\xff")
     (tmp_path / "credentials").mkdir()
     (tmp_path / "credentials/crm").write_text("pass\nword\n")
+    (tmp_path / "credentials/marked").write_bytes(b"\xef\xbb\xbfs3cret\n")
     return tmp_path
 
 
@@ -35,6 +37,8 @@ def folder(tmp_path):
         ("${{ data.price }}", "${{ data.price }}"),
         ("$NAME costs $5", "$NAME costs $5"),
         ("${file:secret}", "s3cret"),
+        ("${file:marked}", "s3cret"),
+        ("${credential:marked}", "s3cret"),
         ("${credential:crm}", "pass\nword"),
     ],
 )

@@ -82,6 +82,11 @@ class Csv(relay.Sink):
         )
         self._writer = ThreadPoolExecutor(1, thread_name_prefix=f"csv-{self.name}")
 
+    @classmethod
+    def own_files(cls, options: Any) -> Collection[Path]:
+        place = options.place()
+        return [place.fixed or place.ledger]
+
     async def open(self) -> None:
         await self._in_thread(self._archive.open)
 

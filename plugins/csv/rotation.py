@@ -3,9 +3,10 @@
 import os
 from datetime import datetime, tzinfo
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import relay
+from relay.configuration.bounds import sized
 from relay.units import Size
 
 LABELS = {"hour": "%Y-%m-%dT%H", "day": "%Y-%m-%d", "month": "%Y-%m"}
@@ -14,7 +15,7 @@ LABELS = {"hour": "%Y-%m-%dT%H", "day": "%Y-%m-%d", "month": "%Y-%m"}
 class Rotation(relay.Options):
     """When to start a new file: before it grows beyond `size`, and with each new `every`."""
 
-    size: Size | None = None
+    size: Annotated[Size, sized("1B", "1TiB")] | None = None
     every: Literal["hour", "day", "month"] | None = None
 
     def is_due(self, size: int, added: int, last: float, now: float, zone: tzinfo) -> bool:

@@ -8,6 +8,8 @@ from pydantic import Field
 
 import relay
 from relay.baseurl import BaseUrl
+from relay.configuration.bounds import NUMBER
+from relay.configuration.secret import AS_KEY, Key, Login
 from relay.configuration.settings import Country
 from relay.crm import Consent
 from relay.templates.expressions import Mapping, Template
@@ -59,21 +61,21 @@ ListId = Annotated[
     pydantic.WithJsonSchema({"type": ["string", "integer"]}),
 ]
 Defaults = Annotated[dict[PropertyName, str], pydantic.BeforeValidator(_as_text)]
-Token = Annotated[pydantic.SecretStr, pydantic.AfterValidator(_token)]
+Token = Annotated[pydantic.SecretStr, pydantic.AfterValidator(_token), AS_KEY]
 
 
 class OAuth(relay.Options):
     """An app of its own, connected to the account."""
 
-    client_id: str
-    client_secret: pydantic.SecretStr
-    refresh_token: pydantic.SecretStr
+    client_id: Login
+    client_secret: Key
+    refresh_token: Key
 
 
 class QuotaShare(relay.Options):
     """How much of what HubSpot allows this sink may use; opt-outs may use all of it."""
 
-    share: float = Field(default=0.9, gt=0, le=1)
+    share: Annotated[float, Field(gt=0, le=1), NUMBER] = 0.9
 
 
 class CustomEvent(relay.Options):
@@ -88,7 +90,7 @@ class CustomObject(relay.Options):
 
     type: Kind
     id_property: PropertyName = "event_id"
-    association: int = Field(ge=1)
+    association: Annotated[int, Field(ge=1), NUMBER]
     category: Literal["USER_DEFINED", "HUBSPOT_DEFINED", "INTEGRATOR_DEFINED"] = "USER_DEFINED"
     map: Mapping
 

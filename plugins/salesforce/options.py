@@ -8,6 +8,8 @@ import pydantic
 
 import relay
 from relay.baseurl import BaseUrl
+from relay.configuration.bounds import NUMBER
+from relay.configuration.secret import AS_PASSWORD, Key, Login, PrivateKey
 from relay.configuration.settings import Country
 from relay.crm import Consent
 from relay.templates.expressions import Mapping, Template
@@ -55,15 +57,15 @@ class Jwt(relay.Options):
     `audience` is Salesforce's login host, or that of its sandboxes, where it is not given.
     """
 
-    username: str
-    key: pydantic.SecretStr
+    username: Login
+    key: PrivateKey
     audience: str | None = None
 
 
 class Share(relay.Options):
     """Ordinary deliveries stop at this share of the org's calls of 24 hours; opt-outs go on."""
 
-    share: float = pydantic.Field(default=0.9, gt=0, le=1)
+    share: Annotated[float, pydantic.Field(gt=0, le=1), NUMBER] = 0.9
 
 
 class Campaign(relay.Options):
@@ -144,8 +146,8 @@ class Options(Mending):
     """The options of a `salesforce` sink; see the plugin's own text."""
 
     login_url: BaseUrl
-    client_id: str = pydantic.Field(min_length=1)
-    client_secret: pydantic.SecretStr | None = None
+    client_id: Annotated[str, pydantic.Field(min_length=1), AS_PASSWORD]
+    client_secret: Key | None = None
     jwt: Jwt | None = None
     api_version: str = pydantic.Field(default="v66.0", pattern=r"^v[1-9][0-9]{1,2}\.0$")
     object: Name = "Contact"

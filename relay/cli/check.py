@@ -15,6 +15,7 @@ from relay.configuration.config import Config, ConfigError
 from relay.configuration.vetting import vetted
 from relay.delivery import blocking, checkup
 from relay.delivery.classify import divided
+from relay.web import chain
 from relay.web.certificate import Certificate
 from relay.web.listeners import Listeners
 
@@ -33,7 +34,7 @@ def check(path: Path, online: bool) -> None:
         Certificate(tls.cert, tls.key)
     sources, sinks = _named(config.sources, "source"), _named(config.sinks, "sink")
     click.echo(f"{config.path} is right: {sources}, {sinks}.")
-    for each in config.warnings:
+    for each in [*config.warnings, *_of_chain(config)]:
         click.echo(f"Warning: {each}", err=True)
     if not config.sources:
         click.echo("Without a source, no callback is taken: add one under `sources:`.", err=True)
@@ -46,6 +47,13 @@ def check(path: Path, online: bool) -> None:
     _name_orphans(config)
     if online and not blocking.run(_all_answer(config)):
         raise click.exceptions.Exit(1)
+
+
+def _of_chain(config: Config) -> list[str]:
+    """What is to be said of a certificate without its chain."""
+    if (tls := config.server.tls) is None or not (said := chain.missing(tls.cert)):
+        return []
+    return [f"server.tls.cert: {said}"]
 
 
 def _without_consent(config: Config) -> list[str]:

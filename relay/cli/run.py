@@ -106,7 +106,7 @@ async def _configuration(path: Path, listeners: Listeners) -> Config:
         return await vetted(path, listeners)
     except ConfigError as wrong:
         last = lastvalid.load(path, os.environ, wrong, fill=True)
-    check_given(last, listeners)
+    last = check_given(last, listeners, os.environ)
     return lastvalid.holding(last, await unfit(last))
 
 

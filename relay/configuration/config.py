@@ -2,15 +2,14 @@
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, TypeVar, cast, get_args
 from zoneinfo import ZoneInfo
 
-from relay.address import Address
-from relay.configuration import extras, kept
+from relay.configuration import crosschecks, extras, kept
 from relay.configuration.mistake import REFUSED_FROM, ConfigError, Location, Mistake, Problem
 from relay.configuration.plugins import RegisteredSink, Registry, plugin_name, source_file
 from relay.configuration.plugins import load as load_plugins
@@ -43,9 +42,7 @@ from relay.units import Rate
 
 __all__ = ["Config", "ConfigError", "Problem", "SinkConfig", "SourceConfig", "load"]
 
-UNGUARDED = "needs tokens or allow_from, as other machines can reach {}"
 NO_TRACES = "needs the extra otel: pip install 'sumotext-relay[otel]'"
-NO_LOGIN = "should be reached by this machine alone, as 127.0.0.1:8081 is: it has no login yet"
 
 HELD = RegisteredSink("", Sink, "")
 """Stands in where a sink is not to be made."""
@@ -121,7 +118,7 @@ class SinkConfig:
 class Config:
     """All that relay.yaml says, with absolute paths. `store` is a file or a postgresql:// URL.
 
-    `store_reserve` is in bytes.
+    `store_reserve` is in bytes; `plugins` are folders.
     """
 
     path: Path
@@ -131,6 +128,7 @@ class Config:
     store: Path | str = field(repr=False)
     store_fallback: Path
     store_reserve: int
+    plugins: Sequence[Path]
     retention: Retention
     timezone: ZoneInfo
     environment: Environment = field(repr=False)
@@ -163,6 +161,21 @@ def load(path: Path, environ: Mapping[str, str], *, fill: bool = True) -> Config
     return configured(Reading(path, environ, strict=fill, known=True), registry)
 
 
+def judged(config: Config, problems: Sequence[Problem], environ: Mapping[str, str]) -> Config:
+    """The configuration, of which its surroundings make these problems.
+
+    Raises ConfigError for them, except where only new rules see one and the relay has run with the
+    same file before: then they are among its warnings.
+    """
+    if not problems:
+        return config
+    error = ConfigError(problems)
+    known = bool(config.problems) or kept.has_run_with(config.path, environ)
+    if not known or not error.is_of_new_rules():
+        raise error
+    return replace(config, warnings=[*config.warnings, *(each.as_warning() for each in problems)])
+
+
 def configured(
     reading: Reading,
     registry: Registry,
@@ -177,14 +190,16 @@ def configured(
     context = {"folder": reading.folder, "strict": reading.strict}
     settings = reading.validated(Settings, reading.values, context=context)
     environment = Environment(_timezone(reading.part("timezone")))
-    _check_listeners(reading)
-    _check_store(reading)
+    crosschecks.check_listeners(reading)
+    crosschecks.check_store(reading)
     if reading.part("tracing") is not None and not extras.traces():
         reading.complain([Mistake(("tracing",), NO_TRACES)])
     sinks = {
         name: _SinkReader(reading, name, environment, registry, held.get(name))
         for name in reading.names("sinks")
     }
+    if settings is not None:
+        _check_together(reading, settings, sinks)
     if settings is None or reading.mistakes:
         raise reading.error()
     return Config(
@@ -195,6 +210,7 @@ def configured(
         store=_place(settings.store, reading.folder),
         store_fallback=reading.folder / (settings.store_fallback or _beside(settings.store)),
         store_reserve=settings.store_reserve,
+        plugins=[reading.folder / each for each in settings.plugins],
         retention=settings.retention,
         timezone=settings.timezone,
         environment=environment,
@@ -333,17 +349,27 @@ class _SinkReader:
             )
             return None
 
-    def _limit(self) -> int:
-        """The most that the sink takes at once. Complains of a `batch.size` above it."""
+    def _asked(self, method: str, refused_from: str | None = None) -> Any:
+        """What a class method of the sink says of its options; None where it cannot be asked."""
         if self.registered is None or self.options is None or self.held is not None:
-            return 1
+            return None
         try:
-            with self._limited("batch_limit"):
-                limit = self.registered.sink_class.batch_limit(self.options)
+            with self._limited(method):
+                return getattr(self.registered.sink_class, method)(self.options)
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # noqa: BLE001  it is the plugin's
-            self._complain(f"the plugin's batch_limit fails: {_kind(error)}", "options")
+            message = f"the plugin's {method} fails: {_kind(error)}"
+            self.reading.complain([Mistake(self._at("options"), message, None, refused_from)])
+            return None
+
+    def own_files(self) -> list[Path]:
+        """The files that are to be the sink's alone."""
+        return [Path(each) for each in self._asked("own_files", REFUSED_FROM) or ()]
+
+    def _limit(self) -> int:
+        """The most that the sink takes at once. Complains of a `batch.size` above it."""
+        if (limit := self._asked("batch_limit")) is None:
             return 1
         size = self.reading.part(*self._at("batch", "size"))
         if isinstance(size, int) and size > limit:
@@ -352,7 +378,19 @@ class _SinkReader:
                 "batch",
                 "size",
             )
-        return limit
+        return cast("int", limit)
+
+
+def _check_together(reading: Reading, settings: Settings, sinks: Mapping[str, _SinkReader]) -> None:
+    """What one sink's options come to beside its other settings, and beside other sinks."""
+    files = {name: sinks[name].own_files() for name, it in settings.sinks.items() if it.enabled}
+    crosschecks.check_files(reading, settings, files)
+    for name, sink in settings.sinks.items():
+        urls = dict(sinks[name].options or ())
+        crosschecks.check_addresses(reading, ("sinks", name, "options"), urls, sink.allow_private)
+    if hook := settings.alerts.webhook:
+        urls = {"url": hook.url}
+        crosschecks.check_addresses(reading, ("alerts", "webhook"), urls, hook.allow_private)
 
 
 def _kind(error: BaseException) -> str:
@@ -378,11 +416,8 @@ def _beside(store: str) -> str:
 
 def registry_of(reading: Reading) -> Registry:
     """The plugins that can be used; those that do not load are among the reading's mistakes."""
-    folders = reading.part("plugins")
-    if not isinstance(folders, list):
-        folders = [DEFAULT_PLUGINS]
-    names = [name for name in folders if isinstance(name, str)]
-    for index, name in enumerate(folders):
+    given = reading.part("plugins")
+    for index, name in enumerate(given if isinstance(given, list) else ()):
         # The default one need not be there.
         if (
             isinstance(name, str)
@@ -390,37 +425,13 @@ def registry_of(reading: Reading) -> Registry:
             and not (reading.folder / name).is_dir()
         ):
             reading.complain([Mistake(("plugins", index), "there is no such folder")])
-    registry = load_plugins([reading.folder / name for name in names])
+    registry = load_plugins(plugin_folders(reading))
     reading.complain(Mistake(("plugins",), str(error)) for error in registry.errors)
     return registry
 
 
-def _check_store(reading: Reading) -> None:
-    store = reading.part("store")
-    if isinstance(store, str) and store and (reading.folder / store).is_dir():
-        reading.complain([Mistake(("store",), "should be a file, and this is a folder")])
-
-
-def _check_listeners(reading: Reading) -> None:
-    """Beyond this machine, the public listener wants guarded sources, the other one a login."""
-    public = _listen(reading, "server")
-    reached = str(public) if public and not public.loopback else None
-    if reading.part("server", "proxies"):
-        reached = "the relay through a proxy"
-    if reached:
-        for name in reading.names("sources"):
-            source = reading.part("sources", name)
-            if not (
-                isinstance(source, dict) and (source.get("tokens") or source.get("allow_from"))
-            ):
-                reading.complain([Mistake(("sources", name), UNGUARDED.format(reached))])
-    admin = _listen(reading, "admin")
-    if admin and not admin.loopback:
-        reading.complain([Mistake(("admin", "listen"), NO_LOGIN)])
-
-
-def _listen(reading: Reading, listener: str) -> Address | None:
-    try:
-        return Address.parse(reading.part(listener, "listen"))
-    except (AttributeError, ValueError):
-        return None
+def plugin_folders(reading: Reading) -> list[Path]:
+    """The folders under `plugins:`, be they there or not; else the default one."""
+    given = reading.part("plugins")
+    names = given if isinstance(given, list) else [DEFAULT_PLUGINS]
+    return [reading.folder / name for name in names if isinstance(name, str)]

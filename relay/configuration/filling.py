@@ -102,9 +102,9 @@ class _Filler:
 
 
 def _content(path: Path) -> str:
-    """The file's text without the line break that editors leave at its end."""
+    """The file's text, without a BOM and the line break that editors leave at its end."""
     try:
-        return path.read_text("utf-8").rstrip("\r\n")
+        return path.read_text("utf-8-sig").rstrip("\r\n")
     except OSError as error:
         raise _Unset(f"cannot be read: {error.strerror}") from None
     except ValueError:

@@ -45,9 +45,12 @@ class Reading:
         self.text = _content(path)
         self._document = parse(self.text)
         self._filled = fill(self._document.value, environ, self.folder)
-        self.mistakes = self._document.mistakes + (self._filled.mistakes if strict else [])
-        self.known = known
+        self.mistakes: list[Mistake] = []
         self.warnings: list[Mistake] = []
+        self.known = known
+        for mistake in self._document.mistakes:
+            (self.warnings if known and mistake.refused_from else self.mistakes).append(mistake)
+        self.mistakes += self._filled.mistakes if strict else []
 
     @property
     def values(self) -> Any:
@@ -124,8 +127,15 @@ class Reading:
             mistakes[:] = [each for each in mistakes if not _beneath(each.location, location)]
 
     def error(self) -> ConfigError:
-        """All the mistakes, in the order of their lines."""
-        return ConfigError(self.problems(self.mistakes))
+        """All the mistakes, in the order of their lines; none that another rule finds, too."""
+        old = {(each.location, each.message) for each in self.mistakes if not each.refused_from}
+        return ConfigError(
+            self.problems(
+                each
+                for each in self.mistakes
+                if not each.refused_from or (each.location, each.message) not in old
+            )
+        )
 
     def problems(self, mistakes: Iterable[Mistake]) -> list[Problem]:
         """The mistakes at their lines, in the order of those."""

@@ -15,7 +15,10 @@ from pydantic import Field, SecretStr
 from pydantic_core import PydanticCustomError
 
 from relay.address import Address, Listen
+from relay.baseurl import SECRET_HEADERS, check_confidential
 from relay.callbacks.countries import alpha_2
+from relay.configuration.bounds import NUMBER, at_most, between, counted, sized
+from relay.configuration.secret import AS_KEY, Login, Password
 from relay.delivery.signing import SigningSecret
 from relay.templates.evaluation import Blank
 from relay.units import ByteRate, Duration, RateLimit, Size, Term, Threshold, text_type
@@ -96,7 +99,7 @@ Name = Annotated[str, pydantic.AfterValidator(_name)]
 Network = Annotated[IPNetwork, *text_type(_network, "network", {})]
 Country = Annotated[str, *text_type(_country, "country", {})]
 Timezone = Annotated[zoneinfo.ZoneInfo, *text_type(parse_timezone, "timezone", {})]
-Token = Annotated[SecretStr, *text_type(_token, "token", {"minLength": 1})]
+Token = Annotated[SecretStr, *text_type(_token, "token", {"minLength": 1}), AS_KEY]
 StorePlace = Annotated[str, *text_type(_store, "store", {"minLength": 1})]
 FilePlace = Annotated[str, Field(min_length=1)]
 File = Annotated[Path, pydantic.BeforeValidator(_file, json_schema_input_type=str)]
@@ -104,6 +107,12 @@ Expression = Annotated[
     str, pydantic.BeforeValidator(_truth_is_text, json_schema_input_type=str | bool)
 ]
 Positive = Annotated[Duration, Field(gt=0)]
+Pause = Annotated[Positive, between("10ms", "7d")]
+"""How long a sink rests, or waits before a retry."""
+Kept = Annotated[Term, between("1m", "36500d")]
+Noticed = Annotated[Term, between("1s", "365d")]
+TooMany = Annotated[Threshold, counted("1s", "365d")]
+Whole = Annotated[int, Field(ge=1), NUMBER]
 Mailbox = Annotated[str, *text_type(_mailbox, "mailbox", {"pattern": f"^{MAILBOX.pattern}$"})]
 
 
@@ -142,8 +151,8 @@ class Tls(Model):
 class Connections(Model):
     """How many at once, and how many of them from one address; then the slowest make room."""
 
-    total: int = Field(default=1000, ge=1)
-    each: int = Field(default=250, ge=1)
+    total: Annotated[Whole, at_most(100_000)] = 1000
+    each: Annotated[Whole, at_most(100_000)] = 250
 
 
 class Server(Model):
@@ -164,8 +173,8 @@ class Admin(Model):
 class Limit(Model):
     """The most that a source may send; what is above gets 429. It is for what no vendor does."""
 
-    rate: RateLimit = written("10000/10s")
-    bytes: ByteRate = written("64MiB/10s")
+    rate: Annotated[RateLimit, counted("10ms", "1d")] = written("10000/10s")
+    bytes: Annotated[ByteRate, counted("10ms", "1d")] = written("64MiB/10s")
 
 
 class SourceConfig(Model):
@@ -182,17 +191,17 @@ class SourceConfig(Model):
 class BatchSettings(Model):
     """How many deliveries go together, and how long one waits for others."""
 
-    size: int | None = Field(default=None, ge=1)
-    wait: Duration = written("0s")
+    size: Whole | None = None
+    wait: Annotated[Duration, between("0s", "1h")] = written("0s")
 
 
 class Retry(Model):
     """How long and how often a delivery is tried again: dead when both ends are reached."""
 
-    initial: Positive = written("5s")
-    max: Positive = written("6h")
-    attempts: int = Field(default=14, ge=1)
-    window: Duration = written("4d")
+    initial: Pause = written("5s")
+    max: Pause = written("6h")
+    attempts: Annotated[Whole, at_most(10_000)] = 14
+    window: Annotated[Duration, between("0s", "365d")] = written("4d")
 
     @pydantic.model_validator(mode="after")
     def _in_order(self) -> Self:
@@ -204,8 +213,8 @@ class Retry(Model):
 class Breaker(Model):
     """After how many failures in a row a sink rests, and for how long."""
 
-    failures: int = Field(default=10, ge=1)
-    cooldown: Positive = written("60s")
+    failures: Annotated[Whole, at_most(10_000)] = 10
+    cooldown: Pause = written("60s")
 
 
 class SinkSettings(Model):
@@ -217,9 +226,9 @@ class SinkSettings(Model):
     map: dict[str, Any] | None = None
     options: dict[str, Any] = Field(default={})
     batch: BatchSettings = Field(default_factory=BatchSettings)
-    concurrency: int = Field(default=4, ge=1, le=1000)
-    rate: RateLimit | None = None
-    timeout: Positive = written("30s")
+    concurrency: Annotated[int, Field(ge=1, le=1000), NUMBER] = 4
+    rate: Annotated[RateLimit, counted("10ms", "1d")] | None = None
+    timeout: Annotated[Positive, between("100ms", "1h")] = written("30s")
     order: Literal["contact", "none"] = "contact"
     retry: Retry = Field(default_factory=Retry)
     breaker: Breaker = Field(default_factory=Breaker)
@@ -230,12 +239,12 @@ class SinkSettings(Model):
 class AlertRules(Model):
     """What is told, and after how long; `never` for what is not."""
 
-    opt_out_undelivered: Term = written("10m")
-    backlog_age: Term = written("1h")
-    sink_paused: Term = written("5m")
-    dead: Threshold = written("1/1h")
-    quarantine: Threshold = written("20/1h")
-    keyword_silent: dict[str, Positive] = Field(default={})
+    opt_out_undelivered: Noticed = written("10m")
+    backlog_age: Noticed = written("1h")
+    sink_paused: Noticed = written("5m")
+    dead: TooMany = written("1/1h")
+    quarantine: TooMany = written("20/1h")
+    keyword_silent: dict[str, Annotated[Positive, between("1s", "365d")]] = Field(default={})
 
 
 class AlertWebhook(Model):
@@ -250,10 +259,10 @@ class AlertEmail(Model):
     """A mailbox for alerts, and the server that takes mail for it."""
 
     host: str = Field(min_length=1)
-    port: int = Field(default=587, ge=1, le=65535)
+    port: Annotated[int, Field(ge=1, le=65535), NUMBER] = 587
     security: Literal["starttls", "tls", "none"] = "starttls"
-    username: str | None = None
-    password: SecretStr | None = None
+    username: Login | None = None
+    password: Password | None = None
     sender: Mailbox = Field(alias="from")
     to: list[Mailbox] = Field(min_length=1)
 
@@ -270,15 +279,21 @@ class Tracing(Model):
     """Where traces go, by OTLP over HTTP, and the share of events that have one."""
 
     endpoint: WebUrl = Field(repr=False)
-    share: float = Field(default=1.0, ge=0, le=1)
-    headers: dict[str, SecretStr] = Field(default={})
+    share: Annotated[float, Field(ge=0, le=1), NUMBER] = 1.0
+    headers: dict[str, Password] = Field(default={})
+
+    @pydantic.model_validator(mode="after")
+    def _in_confidence(self, info: pydantic.ValidationInfo) -> Self:
+        if SECRET_HEADERS & {name.lower() for name in self.headers}:
+            check_confidential("endpoint", self.endpoint, info)
+        return self
 
 
 class Alerts(Model):
     """Who is told when something is wrong, of what, and how often again while it lasts."""
 
     rules: AlertRules = Field(default_factory=AlertRules)
-    repeat: Positive = written("4h")
+    repeat: Annotated[Positive, between("1s", "365d")] = written("4h")
     webhook: AlertWebhook | None = None
     email: AlertEmail | None = None
 
@@ -289,10 +304,10 @@ class Retention(Model):
     One that still has to be delivered somewhere stays for as long as that takes.
     """
 
-    delivered: Term = written("30d")
-    dead: Term = written("180d")
-    quarantine: Term = written("90d")
-    quarantine_size: Size = written("256MiB")
+    delivered: Kept = written("30d")
+    dead: Kept = written("180d")
+    quarantine: Kept = written("90d")
+    quarantine_size: Annotated[Size, sized("0B", "1TiB")] = written("256MiB")
 
 
 class Settings(Model):
@@ -302,7 +317,7 @@ class Settings(Model):
     admin: Admin = Field(default_factory=Admin)
     store: StorePlace = written(DEFAULT_STORE)
     store_fallback: FilePlace | None = None
-    store_reserve: Size = written("64MiB")
+    store_reserve: Annotated[Size, sized("0B", "1TiB")] = written("64MiB")
     retention: Retention = Field(default_factory=Retention)
     timezone: Timezone = written("UTC")
     plugins: list[str] = Field(default=[DEFAULT_PLUGINS])

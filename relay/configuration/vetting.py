@@ -13,8 +13,9 @@ import orjson
 
 import relay
 from relay.clock import SystemClock
-from relay.configuration.config import Config, ConfigError, Problem, load
+from relay.configuration.config import Config, ConfigError, Problem, judged, load
 from relay.configuration.plugins import PluginError
+from relay.configuration.writers import check_writers
 from relay.delivery.fleet import make_sink
 from relay.web.certificate import Certificate
 from relay.web.exposure import check_given
@@ -85,7 +86,8 @@ async def _problems(path: Path, listeners: Listeners) -> list[str]:
 async def vetted(path: Path, listeners: Listeners) -> Config:
     """What relay.yaml says. Raises ConfigError for all that would keep the relay from running."""
     config = load(path, os.environ)
-    check_given(config, listeners)
+    config = check_given(config, listeners, os.environ)
+    config = judged(config, check_writers(config, os.environ), os.environ)
     if not isinstance(config.store, Path):
         raise ConfigError([Problem(path, None, "store", NO_POSTGRESQL)])
     if unmade := await unfit(config):

@@ -8,6 +8,7 @@ import pydantic
 from pydantic_core import ErrorDetails
 
 from relay.configuration.mistake import NEW_RULE, Location, Mistake
+from relay.configuration.yaml import MERGE, NO_MERGE
 from relay.nearest import nearest, suggestion
 
 MAPPING = "should be a mapping, as in key: value"
@@ -77,6 +78,8 @@ def _keys(value: Any) -> Container[str | int]:
 
 def _sentence(detail: ErrorDetails, model: type[pydantic.BaseModel], location: Location) -> str:
     kind, message = detail["type"], detail["msg"]
+    if kind == "extra_forbidden" and location[-1] == MERGE:
+        return NO_MERGE
     if kind == "extra_forbidden":
         known = known_keys(model, location[:-1])
         return f"is not known{suggestion(str(location[-1]), known) if known else NO_OPTIONS}"

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from relay.configuration.mistake import Location, Mistake
+from relay.configuration.mistake import REFUSED_FROM, Location, Mistake
 
 PLACEHOLDER = re.compile(r"\$\{(?!\{)[^{}\n]*\}")
 # In [${NAME}] the braces would end the text, and a comma in a default too. They are exchanged
@@ -26,6 +26,12 @@ NAMING = {
     "undefined tag handle": "what begins with ! is a tag, and this one unknown; text wants quotes",
 }
 """In place of YAML's own words where they name more than tokens: it may be a secret."""
+MERGE = "<<"
+NO_MERGE = (
+    "is no merge of mappings here: YAML 1.2 has none; write the keys out,"
+    " or give the whole mapping an alias: options: *name"
+)
+NO_COLON = "a colon is missing after the key, as in key: value; a space belongs behind it"
 TEMPLATE = "{{ … }} wants quotes around it"
 ADVICE = {
     r"'\t' that cannot start": "indent with spaces, not with tabs",
@@ -34,6 +40,7 @@ ADVICE = {
     "expected <block end>": "is the line as far in as those that it belongs with?",
 }
 """What is mostly behind YAML's words."""
+COLON = re.compile(r":(?:\s|$)")
 MOST_NODES = 100_000
 """Aliases can make a short file huge; no honest configuration comes near this."""
 
@@ -137,6 +144,9 @@ class _Reader:
                 self.mistakes.append(Mistake(here, f"is given twice, first in line {first}", line))
                 continue
             self.lines[here] = line
+            if key == MERGE and key_node.style is None:
+                # In a mapping of any keys, as `map` is, earlier releases took it for one.
+                self.mistakes.append(Mistake(here, NO_MERGE, line, REFUSED_FROM))
             values[key] = self._value(value_node, here)
         return values
 
@@ -178,12 +188,37 @@ def _syntax_mistake(error: yaml.YAMLError, text: str) -> Mistake:
         if "quoted scalar" in words and "end of stream" in words:
             mark, words = error.context_mark, "a quote begins here that does not end"
         line = mark.line if mark else 0
+        if (keys_line := _without_colon(error, text.splitlines())) is not None:
+            return Mistake((), f"is not YAML: {NO_COLON}", keys_line + 1)
         advice = _advice(words, text.splitlines()[line:][:1])
         return Mistake((), f"is not YAML: {words}{advice}", line + 1)
     position = getattr(error, "position", 0)
     return Mistake(
         (), "has a character that YAML does not allow", text.count("\n", 0, position) + 1
     )
+
+
+def _without_colon(error: yaml.MarkedYAMLError, lines: list[str]) -> int | None:
+    """The index of the line that should have a colon; None where something else is wrong.
+
+    YAML notices it further down: it takes the line for the beginning of a longer text.
+    """
+    if error.problem == "could not find expected ':'" and error.context_mark:
+        return error.context_mark.line
+    if error.problem != "mapping values are not allowed here" or not error.problem_mark:
+        return None
+    here = error.problem_mark
+    if COLON.search(lines[here.line][: here.column]):
+        return None  # it has its own colon: another one makes no sense there
+    above = None
+    for index in range(here.line - 1, -1, -1):
+        line = lines[index].partition(" #")[0]
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        if COLON.search(line):
+            break
+        above = index
+    return above
 
 
 def _discreet(words: str) -> str:

@@ -1,28 +1,28 @@
 """Access: who may send, and who may read what they sent."""
 
-import math
-import string
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pydantic
 from cryptography import x509
 
+from relay import folder
+from relay.configuration import writers
 from relay.configuration.config import Config
 from relay.configuration.filling import PLACEHOLDER
+from relay.configuration.secret import WEAK, bits
 from relay.doctor.finding import Finding, ok, problem, warning
+from relay.web import chain
 from relay.web.certificate import Certificate
 
-WEAK, STRONG = 64, 120
+STRONG = 120
 """Bits of a token. A hundred tries a second for ten years are 35 of them."""
 
 RENEW = 14
 """Days before its end in which a certificate should have been renewed."""
 
-ALPHABETS = (string.ascii_lowercase, string.ascii_uppercase, string.digits)
 MAKE_ONE = "head -c 24 /dev/urandom | base64 | tr +/ -_"
 
 
@@ -55,17 +55,6 @@ def _strength(subject: str, where: str, token: str) -> Finding:
     return made(subject, f"{where} is no better than {found} bits", f"make another: {MAKE_ONE}")
 
 
-def bits(token: str) -> int:
-    """How hard a token is to guess, at best: by its length and by what it is made of."""
-    letters = set(token)
-    alphabet = sum(len(each) for each in ALPHABETS if letters & set(each))
-    others = len(letters - set("".join(ALPHABETS)))
-    # Few letters, or few pairs of them, again and again are a pattern.
-    size = min(alphabet + others, 2 * len(letters))
-    length = min(len(token), 2 * len(set(pairwise(token))))
-    return int(length * math.log2(size)) if size > 1 else 0
-
-
 def certificate(config: Config, now: float) -> Iterator[Finding]:
     """Whether the listener's certificate is good, and for how long."""
     if (tls := config.server.tls) is None:
@@ -73,6 +62,7 @@ def certificate(config: Config, now: float) -> Iterator[Finding]:
     subject = "certificate"
     try:
         Certificate(tls.cert, tls.key)
+        unchained = chain.missing(tls.cert)
         end = x509.load_pem_x509_certificate(tls.cert.read_bytes()).not_valid_after_utc
         begin = x509.load_pem_x509_certificate(tls.cert.read_bytes()).not_valid_before_utc
     except (OSError, ValueError) as error:
@@ -90,6 +80,8 @@ def certificate(config: Config, now: float) -> Iterator[Finding]:
         yield warning(subject, f"{tls.cert} ends in {days} days", "renew it")
     else:
         yield ok(subject, f"{tls.cert} is good until {end:%Y-%m-%d}")
+    if unchained:
+        yield warning(subject, unchained, "openssl s_client -connect shows what senders get")
 
 
 def exposed(raw: Config) -> Iterator[Finding]:
@@ -97,15 +89,12 @@ def exposed(raw: Config) -> Iterator[Finding]:
 
     `raw` is the configuration as it is written, with its placeholders.
     """
-    found = [*_settings(raw), *_key(raw), *_plugins(raw)]
+    found = [*_writers(raw), *_settings(raw), *_key(raw), *_plugins(raw)]
     yield from found or [ok("secrets", "no other user reads the secrets or changes the code")]
 
 
 def _settings(raw: Config) -> Iterator[Finding]:
-    mode = raw.path.stat().st_mode
-    if mode & 0o002:
-        yield problem("secrets", f"everybody can change {raw.path}", f"chmod o-w {raw.path}")
-    if mode & 0o004 and any(_literal(raw)):
+    if raw.path.stat().st_mode & 0o004 and any(_literal(raw)):
         yield warning(
             "secrets",
             f"everybody on this machine can read the secrets in {raw.path}",
@@ -120,14 +109,30 @@ def _key(raw: Config) -> Iterator[Finding]:
 
 
 def _plugins(raw: Config) -> Iterator[Finding]:
+    """Those that come with the relay or are installed: for the others see `_writers`."""
     for origin in sorted({sink.origin for sink in raw.registry.sinks.values()}):
         path = Path(origin)
+        if any(each.resolve() in path.parents for each in raw.plugins):
+            continue
         if path.exists() and (path.stat().st_mode | path.parent.stat().st_mode) & 0o002:
             yield problem(
                 "secrets",
                 f"everybody can change {path}, which the relay runs",
                 f"chmod o-w {path} {path.parent}",
             )
+
+
+def _writers(raw: Config) -> Iterator[Finding]:
+    """Under a system service both keep the relay from starting with a new relay.yaml."""
+    there = folder.existing(raw.store) if isinstance(raw.store, Path) else raw.path
+    found = writers.writable(raw, writers.Account.owner(there))
+    for each in found:
+        if each.writer == writers.EVERYBODY:
+            yield problem("secrets", str(each), each.remedy)
+    if own := [each for each in found if each.writer != writers.EVERYBODY]:
+        paths = ", ".join(str(each.path) for each in own)
+        text = f"{own[0].writer} can change {paths}: code in its place would stay and be run"
+        yield warning("secrets", text, "for a service, have them be root's: chown root …")
 
 
 def _literal(raw: Config) -> Iterator[bool]:
