@@ -1,10 +1,14 @@
 """A sink's quota: how much of what the vendor allows is used, and what is kept for opt-outs."""
 
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from relay.clock import MICROSECONDS, Clock, SystemClock
 from relay.delivery.limiter import Limiter, unmeasured, urgent
+from relay.delivery.until import until
 from relay.units import Rate
 
 LOOK_AGAIN = 900.0
@@ -12,6 +16,14 @@ LOOK_AGAIN = 900.0
 DAY = 24 * 3600.0
 MOST = 10**12
 """No vendor allows so many calls: what an answer says beyond it comes from a mistake."""
+
+
+class Burst(NamedTuple):
+    """So many of the calls of some seconds were used, as told; worth nothing after `until`."""
+
+    used: int
+    most: int
+    until: float
 
 
 @dataclass(slots=True)
@@ -30,6 +42,10 @@ class Usage:
     exhausted_until: float = 0.0
     burst_over: dict[float, float] = field(default_factory=dict)
     """share -> when those with that share may call again"""
+    burst: Burst | None = None
+    under_way: int = 0
+    """Calls of which no answer has told yet how many are left."""
+    answered: asyncio.Event = field(default_factory=asyncio.Event)
     limiter: Limiter | None = None
 
     def to_keep(self, clock: Clock) -> dict[str, Any]:
@@ -104,13 +120,30 @@ class Quota:
         """So many calls are left, an answer says, of those allowed in any `per` seconds."""
         left, most = _credible(left), _credible(most)
         over = self._clock.monotonic() + min(per, DAY)
-        for share in self._usage.burst_over:
-            if _spent(most - left, most, share):
-                self._usage.burst_over[share] = over
+        usage, told = self._usage, Burst(most - left, most, over)
+        for share in usage.burst_over:
+            if _spent(told.used, most, share):
+                usage.burst_over[share] = over
+        if (last := self._last_burst()) is None or told.used >= last.used:
+            usage.burst = told
 
     def exhausted(self, seconds: float) -> None:
         """The vendor takes no more calls for so many seconds, an answer says."""
         self._usage.exhausted_until = self._clock.monotonic() + min(seconds, DAY)
+
+    @contextlib.asynccontextmanager
+    async def call(self) -> AsyncIterator[None]:
+        """`acquire` for a call that is made in the block, and counts for the burst until its end.
+
+        What the answer says is told in there, too.
+        """
+        await self.acquire()
+        self._usage.under_way += 1
+        try:
+            yield
+        finally:
+            self._usage.under_way -= 1
+            self._usage.answered.set()
 
     async def acquire(self) -> None:
         """Return when a call may be made; for an opt-out, at once."""
@@ -157,8 +190,26 @@ class Quota:
 
     async def _wait_for_burst(self) -> None:
         with unmeasured():
-            while (wait := self._usage.burst_over[self._share] - self._clock.monotonic()) > 0:
-                await self._clock.sleep(wait)
+            while (wait := self._burst_wait()) > 0:
+                self._usage.answered.clear()
+                await until(self._usage.answered, self._clock, wait)
+
+    def _burst_wait(self) -> float:
+        """Seconds until an ordinary call may be made, unless an answer says something else."""
+        over, last = self._usage.burst_over[self._share], self._last_burst()
+        if last and self._is_full(last):
+            over = max(over, last.until)
+        return over - self._clock.monotonic()
+
+    def _last_burst(self) -> Burst | None:
+        """The most that was told within its seconds."""
+        last = self._usage.burst
+        return last if last and last.until > self._clock.monotonic() else None
+
+    def _is_full(self, last: Burst) -> bool:
+        """Whether those under way may take all that is for ordinary deliveries."""
+        under_way = self._usage.under_way
+        return under_way > 0 and _spent(last.used + under_way, last.most, self._share)
 
     def _count(self) -> None:
         """Count a call, where the vendor does not."""

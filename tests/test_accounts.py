@@ -7,6 +7,7 @@ from contextlib import closing
 import apsw
 import pytest
 from arrivals import arrival
+from clock import settle
 from olderstore import content, make_older
 
 from relay.account import LARGEST, Accounts
@@ -121,10 +122,29 @@ async def test_the_burst_holds_those_whose_share_is_used(clock):
     bold.burst(40, 100, 10.0)
     await asyncio.wait_for(bold.acquire(), 5)
     waiting = asyncio.ensure_future(careful.acquire())
-    await asyncio.sleep(0)
+    await settle()
     assert not waiting.done()
     await clock.advance(10)
     await asyncio.wait_for(waiting, 5)
+
+
+async def test_those_under_way_count_for_the_burst(clock):
+    """None of them has been told yet how many the others have left."""
+    quota = Accounts(clock=clock).of("crm", TOKEN).quota(share=0.9)
+    quota.burst(12, 40, 10.0)  # 28 are used, and 36 are for ordinary deliveries
+    going, end = [], asyncio.Event()
+
+    async def call(number):
+        async with quota.call():
+            going.append(number)
+            await end.wait()
+
+    calls = [asyncio.create_task(call(number)) for number in range(10)]
+    await settle()
+    assert going == list(range(8))
+    end.set()
+    await asyncio.wait_for(asyncio.gather(*calls), 5)
+    assert going == list(range(10))
 
 
 @pytest.mark.parametrize(

@@ -122,14 +122,18 @@ class Session:
         if content is not None:
             headers["content-type"] = "application/json"
             body = orjson.dumps(content)
-        await self._quota.acquire()
-        try:
-            response = await self._http.request(
-                method, self._base + path, headers=headers, content=body, params=parameters or None
-            )
-            return self._read(response)
-        except httpx.TransportError as error:
-            return Answer({}, problems.no_answer(_told(error)))
+        async with self._quota.call():
+            try:
+                response = await self._http.request(
+                    method,
+                    self._base + path,
+                    headers=headers,
+                    content=body,
+                    params=parameters or None,
+                )
+                return self._read(response)
+            except httpx.TransportError as error:
+                return Answer({}, problems.no_answer(_told(error)))
 
     def _read(self, response: httpx.Response, *, renewing: bool = False) -> Answer:
         self._tell_quota(response)

@@ -60,11 +60,12 @@ async def test_searches_for_opt_outs_keep_to_it_too(tmp_path, hubspot):
 
 
 async def test_two_sinks_with_one_token_keep_to_the_calls_of_ten_seconds(tmp_path, hubspot):
-    hubspot.burst_most = 40
-    small = {"batch": {"size": 1}, "concurrency": 4}
+    """Those that are under way when nearly all are used count, too."""
+    hubspot.burst_most, hubspot.latency = 40, 0.2
+    small = {"batch": {"size": 1}, "concurrency": 7}
     sinks = {key: into_hubspot(hubspot, key, token=TOKEN) | small for key in ("a", "b")}
     async with relaying(tmp_path, sinks) as relay:
-        await asyncio.gather(*(relay.send(number) for number in range(20)))
+        await asyncio.gather(*(relay.send(number) for number in range(30)))
         await eventually(lambda: len(hubspot.calls) >= 36)
         await asyncio.sleep(1)
     assert not refused(hubspot)
