@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-LEGACY = "v3"
+LEGACY, FIRST_DATED = "v3", "2025-09"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +36,11 @@ class Paths:
 
     def events(self) -> str:
         """Where custom events are sent."""
-        return f"/events/{self.version}/send/batch"
+        return f"{self._events()}/send/batch"
 
     def definition(self, name: str) -> str:
         """What a custom event is defined as."""
-        return f"/events/{self.version}/event-definitions/{name}"
+        return f"{self._events()}/event-definitions/{name}"
 
     def token(self) -> str:
         return "/oauth/v1/token" if self._legacy else f"/oauth/{self.version}/token"
@@ -52,6 +52,11 @@ class Paths:
     def _pair(self, kind: str, other: str) -> str:
         head = "/crm/v4/associations" if self._legacy else f"/crm/associations/{self.version}"
         return f"{head}/{kind}/{other}"
+
+    def _events(self) -> str:
+        """HubSpot's public specifications have another path for the first version with a date."""
+        own = "custom/" if self.version == FIRST_DATED else ""
+        return f"/events/{own}{self.version}"
 
     def _crm(self, what: str, kind: str) -> str:
         return f"/crm/v3/{what}/{kind}" if self._legacy else f"/crm/{what}/{self.version}/{kind}"

@@ -1,7 +1,7 @@
 """What the hubspot sink writes on the timelines: one activity an event, however often sent."""
 
 import pytest
-from hubspotsink import delivery, key, kinds, opened
+from hubspotsink import delivery, key, kinds, module, opened
 from stubs.hubspot import HubSpotStub
 from stubs.hubspot_schema import Field
 from stubs.vendor import serving
@@ -358,3 +358,18 @@ def test_one_kind_of_activity_is_named(activity):
 
     with pytest.raises(ValueError, match="one of event, object and communication"):
         options(activity=activity)
+
+
+@pytest.mark.parametrize(
+    ("version", "head"),
+    [
+        ("v3", "/events/v3"),
+        ("2025-09", "/events/custom/2025-09"),
+        ("2026-03", "/events/2026-03"),
+        ("2026-09", "/events/2026-09"),
+    ],
+)
+def test_custom_events_are_where_the_specification_of_each_version_has_them(version, head):
+    paths = module("paths").Paths(version)
+    assert paths.events() == f"{head}/send/batch"
+    assert paths.definition("pe1_sms") == f"{head}/event-definitions/pe1_sms"
