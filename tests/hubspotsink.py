@@ -40,11 +40,11 @@ def options(**values):
 
 
 @asynccontextmanager
-async def opened(url, *, columns=tuple(MAP), timeout=5, accounts=None, **values):
+async def opened(url, *, columns=tuple(MAP), timeout=5, accounts=None, constants=None, **values):
     """A sink with these options, talking to `url`; with others that have its `accounts`."""
     async with relay.delivery.http.client(timeout=timeout, allow_private=LOOPBACK) as http:
         made = HubSpot.__new__(HubSpot)
-        made.accounts = accounts
+        made.accounts, made.constants = accounts, constants or {}
         made.__init__("crm", options(base_url=url, **values), http, LOG, columns)
         await made.open()
         yield made

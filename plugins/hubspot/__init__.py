@@ -55,8 +55,8 @@ sinks:
         defaults: {}
 
 The key needs the scopes crm.objects.contacts.read and .write, and crm.schemas.contacts.write for
-`relay setup`; an activity crm.objects.custom.write or analytics.behavioral_events.send as well,
-and lists crm.lists.read and .write.
+`relay setup`; an activity crm.objects.custom.read and .write or analytics.behavioral_events.send as
+well, and lists crm.lists.read and .write. `relay check --online` names those that are missing.
 
 Sinks with the same token, or the same `oauth`, share the account's limits: its calls of a day and
 of ten seconds, and five searches a second. What was used is known after a restart, and so is the
@@ -173,7 +173,7 @@ class HubSpot(relay.Sink):
 
     async def check(self) -> list[str]:
         found = [NO_MAP] if self._lacks_map() else []
-        return found + await self._inspection.problems()
+        return found + await self._inspection.problems(self.constants)
 
     async def setup(
         self,

@@ -5,27 +5,30 @@ It takes a call or two, so that a paused sink can ask every few minutes whether 
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from relay.crm import Word
 from relay.nearest import nearest
 from relay.outcome import NotDelivered
-from relay.sink import Notice
+from relay.sink import Mistake, Notice
 
+from . import scopes
+from .constants import Placed, Properties, mistakes, of_activities, of_records, placed
 from .errors import GONE
 from .lists import Lists
 from .options import COMMUNICATIONS, CustomEvent, CustomObject, Options
 from .problem import Problem
-from .record import text
 from .search import PHONES
 from .session import Answer, Session
 
+FORBIDDEN = 403
 FORMATTED = "phonenumber"
 WRITTEN = ("map.", "options.consent:")
 AT_LEAST_ONCE = "without it one may be there twice, where the connection broke"
 MISSPELT = 0.85
 """How near a missing property has to be to another to be taken for a slip."""
-Properties = Mapping[str, Mapping[str, Any]]
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,37 +37,37 @@ class Wanted:
 
     `id_property` and those under `where` have to be there; `where` says for each the place in
     relay.yaml that names it. An id property that is `id_optional` may be missing. `values` are what
-    may be written into some. `optional`: those under `where` are left out if they are not there,
-    but for those of `consent`. `checkboxes` hold true or false.
+    relay.yaml has written into some. `optional`: those under `where` are left out if they are not
+    there, but for those of `consent`. `checkboxes` hold true or false.
     """
 
     kind: str
     id_property: str | None
     where: Mapping[str, str]
     id_place: str
-    values: Mapping[str, Sequence[str]]
+    values: Sequence[Placed] = ()
     id_optional: bool = False
     optional: bool = False
     consent: frozenset[str] = frozenset()
     checkboxes: frozenset[str] = frozenset()
 
 
-def wanted(options: Options, columns: Sequence[str] | None) -> list[Wanted]:
+def wanted(
+    options: Options, columns: Sequence[str] | None, constants: Mapping[str, Any] = NOTHING
+) -> list[Wanted]:
     """What the options ask of each kind of record."""
     where = {name: f"map.{name}" for name in columns or ()}
     where |= {name: f"options.only_if_empty: {name}" for name in options.only_if_empty}
     where |= {name: f"options.defaults.{name}" for name in options.defaults}
     words = options.consent.words() if options.consent else {}
     where |= {name: f"options.consent: {name}" for name in words}
-    values = _values(options.defaults)
-    values |= {name: (text(word.opted_out), text(word.opted_in)) for name, word in words.items()}
     found = [
         Wanted(
             options.object,
             options.id_property,
             where,
             "options.id_property",
-            values,
+            of_records(options, constants),
             optional=options.unknown_property == "drop",
             consent=frozenset(words),
             checkboxes=frozenset(name for name, word in words.items() if _is_boolean(word)),
@@ -75,13 +78,13 @@ def wanted(options: Options, columns: Sequence[str] | None) -> list[Wanted]:
         place = "options.activity.object"
         where = {name: f"{place}.map.{name}" for name in activity.object.map.columns}
         kind, id_property = activity.object.type, activity.object.id_property
-        values = _values(activity.defaults)
+        values = of_activities(activity)
         found.append(Wanted(kind, id_property, where, f"{place}.id_property", values))
     if activity and activity.communication and activity.communication.id_property:
         place = "options.activity.communication.id_property"
         id_property = activity.communication.id_property
         id_optional = not activity.communication.requires_property
-        values = _values(activity.defaults)
+        values = of_activities(activity)
         found.append(
             Wanted(COMMUNICATIONS, id_property, {}, place, values, id_optional=id_optional)
         )
@@ -92,10 +95,6 @@ def _is_boolean(word: Word) -> bool:
     return all(
         value is None or isinstance(value, bool) for value in (word.opted_out, word.opted_in)
     )
-
-
-def _values(defaults: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
-    return {name: (value,) for name, value in defaults.items()}
 
 
 class Inspection:
@@ -115,19 +114,24 @@ class Inspection:
         self._columns = columns
         self._lists = lists
 
-    async def problems(self) -> list[str]:
+    async def problems(self, constants: Mapping[str, Any] = NOTHING) -> list[str]:
         """Empty when all is well. A refused key is one problem, and the only one told."""
         found: list[str] = list(_mapped_consent(self._options, self._columns))
-        for each in wanted(self._options, self._columns):
+        found += await scopes.missing(self._session, self._options)
+        for each in wanted(self._options, self._columns, constants):
             try:
                 there = await self.properties(each.kind)
             except NotDelivered as error:
                 if each.id_optional:
                     found.append(Notice(f"{each.id_place}: {error.reason}"))
                     continue
+                if error.status == FORBIDDEN:
+                    found.append(error.reason)
+                    continue  # other kinds have other scopes
                 return [*found, error.reason]
             missing = self._missing(each, there)
             found += map(Notice, missing) if each.id_optional else missing
+            found += mistakes(there, each.values)
         activity = self._options.activity
         if activity and activity.object:
             found += await self._association(activity.object)
@@ -152,12 +156,6 @@ class Inspection:
                 yield f"{place}: {asked.kind} have no such property{self._advice(name, there)}"
             elif place.startswith(WRITTEN) and is_read_only(there.get(name, {})):
                 yield f"{place}: HubSpot fills it by itself, it cannot be written; take it out"
-        for name, values in asked.values.items():
-            choices = _choices(there.get(name, {}))
-            for value in values:
-                if choices and value and value not in choices:
-                    place = asked.where.get(name, f"options.activity.defaults.{name}")
-                    yield f"{place}: {value!r} is none of {', '.join(choices)}"
         if asked.kind == self._options.object and self._options.finds_numbers:
             place = "match" if "phone" in self._options.match else "consent"
             for name in sorted(set(PHONES.values()) - there.keys()):
@@ -209,25 +207,31 @@ class Inspection:
         return [wrong]
 
     async def _event(self, event: CustomEvent) -> list[str]:
-        """Not every key may read definitions: then nothing is known, and nothing said."""
+        """Not every key may read definitions: then nothing is known."""
         answer = await self._definition(event)
+        place = "options.activity.event"
+        if _is_undefined(answer):
+            return [f"{place}.name: {undefined(event)}"]
         if answer.problem:
-            place = "options.activity.event.name"
-            return [f"{place}: {undefined(event)}"] if _is_undefined(answer) else []
-        there = [str(each.get("name")) for each in answer.list("properties")]
-        return [
-            f"options.activity.event.map.{name}: the event {event.name} has no such "
+            told = f"{place}.name: it is not known whether it is defined: {answer.problem.reason()}"
+            return [Notice(told)] if answer.problem.scopes else []
+        there = {str(each.get("name")): each for each in answer.list("properties")}
+        unknown = [
+            f"{place}.map.{name}: the event {event.name} has no such "
             f"property{_meant(name, there)}; HubSpot would leave it out"
             for name in event.map.columns
             if name not in there
         ]
+        values = placed(f"{place}.map", event.map.constants)
+        return [*map(Mistake, unknown), *mistakes(there, values)]
 
 
 def _mapped_consent(options: Options, columns: Sequence[str] | None) -> Iterator[str]:
     words = options.consent.words() if options.consent else ()
     for name in columns or ():
         if name in words:
-            yield f"map.{name}: options.consent writes it; the map's value is left out: remove it"
+            told = f"map.{name}: options.consent writes it; the map's value is left out: remove it"
+            yield Mistake(told)
 
 
 def not_unique(kind: str, name: str) -> str:
@@ -257,13 +261,6 @@ def _meant(name: str, there: Iterable[str]) -> str:
     """Only where one is near: an account has hundreds."""
     match = nearest(name, there)
     return f'; did you mean "{match}"?' if match else ""
-
-
-def _choices(known: Mapping[str, Any]) -> list[str]:
-    if known.get("type") not in {"enumeration", "bool"}:
-        return []
-    options: Iterable[Any] = known.get("options") or []
-    return [str(each.get("value")) for each in options if isinstance(each, Mapping)]
 
 
 def _raised(problem: Problem) -> NotDelivered:

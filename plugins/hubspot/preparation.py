@@ -5,7 +5,8 @@ from typing import Any
 
 import relay
 
-from .inspection import AT_LEAST_ONCE, Inspection, Properties, Wanted, not_unique, undefined, wanted
+from .constants import Properties
+from .inspection import AT_LEAST_ONCE, Inspection, Wanted, not_unique, undefined, wanted
 from .options import Options
 from .problem import Problem
 from .session import Session

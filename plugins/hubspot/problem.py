@@ -23,7 +23,9 @@ LIST_BEGINS, LIST_ENDS = re.compile(r"\[\s*\{"), re.compile(r"\}\s*\]")
 NAMED_PROPERTY = re.compile(r"propertyName=([\w-]+)|[Pp]roperty \"([\w-]+)\"")
 OTHER_RECORD = re.compile(r"Existing ID: (\d{1,30})|(?<!\d)(\d{1,30}) already has that value")
 PROPERTY_NAMES = ("propertyName", "propertyNames", "properties", "name", "missingProperties")
-SCOPE_NAMES = ("requiredGranularScopes", "requiredScopes")
+SCOPE_NAMES = ("requiredGranularScopes", "requiredScopes", "missingScopes")
+SCOPE = re.compile(r"[a-z0-9_.-]{1,100}")
+MOST_SCOPES = 10
 RECORD_NAMES = ("objectWriteTraceId", "ids", "id", "fromObjectId", "toObjectId")
 LONGEST = 300
 LONGEST_READ = 64 * 1024
@@ -48,7 +50,10 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """`named` are the trace ids, keys or record ids that it is about; `after` in seconds."""
+    """`named` are the trace ids, keys or record ids that it is about; `after` in seconds.
+
+    Of the `scopes` one is missing, or several.
+    """
 
     status: int | None
     code: str
@@ -56,6 +61,7 @@ class Problem:
     rule: Rule
     faults: tuple[Fault, ...] = ()
     named: frozenset[str] = frozenset()
+    scopes: tuple[str, ...] = ()
     after: float | None = None
 
     @property
@@ -89,6 +95,8 @@ class Problem:
         words = "; ".join(fault.message for fault in self.faults) or self.message
         head = " ".join(str(part) for part in (self.status, *(told or [self.code])) if part)
         said = ": ".join(part for part in (head, hidden(words, values)) if part)
+        if self.scopes:
+            said = f"{said.rstrip('.')} ({', '.join(self.scopes)})"
         if self.other_record:  # masked above, as it looks like a number
             said = f"{said} (record {self.other_record})"
         return f"{said.rstrip('.')}: {self.rule.advice}" if self.rule.advice else said
@@ -132,8 +140,6 @@ def read(status: int | None, error: Any, after: float | None = None) -> Problem:
     begin, end = _embedded_at(message)
     faults = tuple(_faults(body, message[begin:end])) or tuple(_unlisted(body, message))
     codes = [*(fault.code for fault in faults), *_codes(body)]
-    if scopes := sorted(_scopes(body)):
-        message = f"{message} ({', '.join(scopes)})"
     said = "\n".join([message, *(fault.message for fault in faults)])
     return Problem(
         status=status,
@@ -142,6 +148,7 @@ def read(status: int | None, error: Any, after: float | None = None) -> Problem:
         rule=rule_of(status, codes, said),
         faults=faults,
         named=frozenset(_strings(body.get("context"), RECORD_NAMES)),
+        scopes=tuple(sorted(_scopes(body))[:MOST_SCOPES]),
         after=after,
     )
 
@@ -154,10 +161,10 @@ def hidden(words: str, values: Iterable[str]) -> str:
 
 
 def _scopes(body: Mapping[str, Any]) -> set[str]:
-    """Those that are missing, any of which would do."""
-    listed = _list(body.get("errors"))[:MOST_FAULTS]
-    contexts = (_mapping(each).get("context") for each in listed)
-    return {scope for each in contexts for scope in _strings(each, SCOPE_NAMES)}
+    """Those that are missing, any of which may do: HubSpot's specifications have two places."""
+    listed = [body, *map(_mapping, _list(body.get("errors"))[:MOST_FAULTS])]
+    told = (scope for each in listed for scope in _strings(each.get("context"), SCOPE_NAMES))
+    return {scope for scope in told if SCOPE.fullmatch(scope)}
 
 
 def _codes(body: Mapping[str, Any]) -> list[str]:

@@ -353,7 +353,9 @@ async def test_the_check_names_a_property_of_consent_that_is_not_there(stub):
     consent = {"fields": {"lifecyclestage": {"opted_out": "fan", "opted_in": "lead"}}}
     async with opened(stub.url, consent=consent) as sink:
         (found,) = await sink.check()
-    assert found.startswith("options.consent: lifecyclestage: 'fan' is none of subscriber")
+    assert found.startswith(
+        "options.consent.opted_out: lifecyclestage: 'fan' is none of subscriber"
+    )
 
 
 async def test_the_check_names_what_numbers_are_found_by_where_it_is_not_there(stub):

@@ -174,6 +174,19 @@ def test_the_scopes_that_are_missing_are_told():
     assert "crm.objects.contacts.write" in problem.read(403, body).reason()
 
 
+@pytest.mark.parametrize("name", ["requiredGranularScopes", "missingScopes"])
+@pytest.mark.parametrize("place", ["errors", "context", "coded"])
+def test_the_scopes_are_told_wherever_an_error_has_them(name, place):
+    """The specification has a context of the whole and one of each error, which may have a code."""
+    context = {name: ["crm.lists.read", "crm.lists.write", "Something Else"]}
+    error = {"message": "one of", "context": context}
+    body = said("no scope. " * 40, "MISSING_SCOPES") | {
+        "errors": {"errors": [error], "context": [], "coded": [error | {"code": "SCOPE"}]}[place],
+        "context": context if place == "context" else {},
+    }
+    assert "(crm.lists.read, crm.lists.write): give" in problem.read(403, body).reason()
+
+
 @pytest.mark.parametrize(
     ("status", "policy", "after", "least", "most"),
     [

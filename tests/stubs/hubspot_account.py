@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from stubs.hubspot_errors import Refusal, no_such_type, unscoped
-from stubs.hubspot_schema import ASSOCIATIONS, EVENTS, GROUPS, KINDS, Kind, portal
+from stubs.hubspot_schema import ASSOCIATIONS, EVENTS, GROUPS, KINDS, Field, Kind, portal
 from stubs.hubspot_shelf import Shelf, iso
 
 from relay.clock import SystemClock
@@ -18,7 +18,8 @@ class Account:
     """What the parts of the stub share.
 
     `fields`: properties by object and name, `groups` theirs. `events_known`: the properties of
-    each custom event. `associations_known`: types by (from, to).
+    each custom event; those that are no plain text are in `event_fields`. `associations_known`:
+    types by (from, to).
     `burst_most`, `oauth_burst_most` in ten seconds, `search_most` in one, `oauth_most` refreshes
     in ten. `api_used` of `api_most` calls of the day. `retry_after` (seconds, None: no header)
     goes with a 429, `migration` with a 477. `latency` in seconds, of every answer.
@@ -39,6 +40,7 @@ class Account:
         self.fields = portal()
         self.groups = {name: dict(groups) for name, groups in GROUPS.items()}
         self.events_known = {name: set(properties) for name, properties in EVENTS.items()}
+        self.event_fields: dict[str, Field] = {}
         self.associations_known = {pair: dict(types) for pair, types in ASSOCIATIONS.items()}
         self.burst_most, self.oauth_burst_most = 190, 110
         self.search_most, self.oauth_most = 5, 20

@@ -36,7 +36,10 @@ class Events:
         name = ask.path["name"]
         if name not in self._account.events_known:
             raise not_found()
-        properties = [Field().told(each) for each in sorted(self._account.events_known[name])]
+        properties = [
+            self._account.event_fields.get(each, Field()).told(each)
+            for each in sorted(self._account.events_known[name])
+        ]
         return 200, {"fullyQualifiedName": name, "name": name, "properties": properties}
 
     def _take(self, found: list[Any]) -> None:
