@@ -137,6 +137,11 @@ class ConsentWriter:
                 missing.append(each)
         await self._write(self._updater, made)
         await self._write(self._creator, missing)
+        for each in missing:
+            record = words[each]
+            waits = record and isinstance(record.outcome, relay.Retry | relay.Pause)
+            if record and waits and isinstance(each.outcome, relay.Reject):
+                each.outcome = record.outcome  # it may have what a record for the word lacks
 
     async def _write(self, writer: Writer, words: Iterable[WordOfConsent]) -> None:
         words = [each for each in words if each.records]

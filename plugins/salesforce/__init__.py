@@ -285,7 +285,7 @@ class Salesforce(relay.Sink):
             return
         await self._consent.write_to_new({word: each.contact for each, word in written.items()})
         for each, word in written.items():
-            each.consent, each.consented = word.outcome, word.person()
+            each.consent, each.consented = _or_that_of_person(word, each.contact), word.person()
 
     def _key(self, delivery: relay.Delivery) -> str:
         """Empty where the template fails: a record may have the number all the same."""
@@ -350,6 +350,16 @@ def _kept(activity: Activity, kinds: Sequence[str]) -> Sequence[str]:
     if isinstance(activity.contact, str):
         return [activity.contact]
     return [activity.reference(kind) for kind in kinds]
+
+
+def _or_that_of_person(word: WordOfConsent, person: Row | None) -> Outcome | None:
+    """The end of a word. One for which no record can be made waits for that of the event.
+
+    The event's own record may have what a record for the word alone lacks.
+    """
+    end = person and person.outcome
+    waits = isinstance(end, relay.Retry | relay.Pause) and not any(row.id for row in word.rows)
+    return end if waits and isinstance(word.outcome, relay.Reject) else word.outcome
 
 
 def _headers(options: Options) -> Mapping[str, str]:

@@ -376,3 +376,18 @@ async def test_an_object_of_ones_own_is_found_by_its_key(stub):
         assert kinds(await sink.send_batch([word(1), word(2)])) == ["Delivered"] * 2
     found = [(each["event_id"], each["sms_opt_out"]) for each in stub.records("2-123")]
     assert found == [(key(1), "true"), (key(2), "true")]
+
+
+@pytest.mark.parametrize("fault", ["503", "drop"])
+async def test_a_word_waits_with_its_person_where_no_contact_can_be_made_for_it_alone(stub, fault):
+    """Without `defaults` only the event's own record has all that is required."""
+    stub.fields["contacts"]["lastname"] = Field(required=True)
+    stub.fault(fault, on="/batch/upsert")
+    sent = [with_word(1, record={"lastname": "Doe"})]
+    async with opened(stub.url, consent=CONSENT) as sink:
+        (outcome,) = await sink.send_batch(sent)
+        assert stub.fired[fault] == 1
+        assert isinstance(outcome, relay.Retry), outcome
+        (outcome,) = await sink.send_batch(sent)
+    assert isinstance(outcome, relay.Delivered)
+    assert opted_out(stub) == ["true"]

@@ -228,3 +228,17 @@ async def test_a_hundred_words_cost_few_calls():
 def test_it_should_name_a_field():
     with pytest.raises(ValueError, match="should name a field"):
         options(consent={"opted_out": True})
+
+
+@pytest.mark.parametrize("fault", ["503", "drop", "disabled"])
+async def test_a_word_waits_with_its_person_where_no_record_can_be_made_for_it_alone(fault):
+    """Without `defaults` only the event's own record has all that is required."""
+    async with connected(consent=CONSENT) as (stub, sink):
+        stub.fault(fault, on="/SMS_Key__c")
+        (outcome,) = await sink.send_batch([with_word(1)])
+        assert stub.fired[fault] == 1
+        assert isinstance(outcome, relay.Retry | relay.Pause)
+        assert not outcome.consent
+        (outcome,) = await sink.send_batch([with_word(1)])
+    assert isinstance(outcome, relay.Delivered)
+    assert opted_out(stub) == [True]
