@@ -115,7 +115,7 @@ class Activity(Mending):
             said = {str(name).casefold() for name in mapped}
             usual = {name: v for name, v in TASK_MAP.items() if name.casefold() not in said}
             mapped = usual | mapped
-        return {"on_invalid": "truncate"} | given | {"map": mapped}
+        return {"on_invalid": "truncate"} | given | {"object": TASK, "map": mapped}
 
     @pydantic.model_validator(mode="after")
     def _complete(self) -> Self:

@@ -23,6 +23,8 @@ LEAD, CONTACT = "Lead", "Contact"
 CLICK = "Setup > Object Manager"
 ACTIVITY = "Activity"
 """Where the fields of Task are made, for Event as well."""
+CLOSING = frozenset({(TASK, "Status")})
+"""Picklists that take any text, and leave the record open by one that they do not have."""
 GRANT = (
     "Setup > Permission Sets > that of the integration user > Object Settings > {object} > Edit:"
     " {what}"
@@ -319,7 +321,8 @@ def _of_constants(table: Table, where: str, values: Mapping[str, Any]) -> Iterat
         found = unfit(field, value) if field else None
         if found:
             what = f"{where}.{name}: {found.why} ({table.name}.{name}, {field['type']})"
-            yield Lack(what, found.remedy, blocks=False, is_notice=found.is_notice)
+            is_notice = found.is_notice and (table.name, field["name"]) not in CLOSING
+            yield Lack(what, found.remedy, blocks=False, is_notice=is_notice)
 
 
 def _of_required(

@@ -18,6 +18,7 @@ NUMBER, NOTE, STATUS, EMAIL = (
     f"{{{{ data.fields.{name} }}}}" for name in ("Number", "Note", "Status", "Email")
 )
 MOBILE = "{{ data.mobile }}"
+TASK_KEY = "SMS_Event_Id__c"
 
 
 class Person(NamedTuple):
@@ -237,6 +238,35 @@ class Salesforce(Vendor):
 
     def throttled(self) -> int:
         return sum(call.status == 403 for call in self.stub.calls)
+
+
+class SalesforceTasks(Salesforce):
+    """An org whose activities are tasks of the people. `open` are those that are not completed."""
+
+    def activity(self) -> dict[str, Any]:
+        return {"object": "Task", "map": {"Subject": NOTE, "Description": NUMBER}}
+
+    def activities(self) -> list[Activity]:
+        keys = {row["Id"]: row.get("SMS_Key__c") for row in self.stub.records("Contact")}
+        return [
+            Activity(row[TASK_KEY], row["Description"], keys.get(row.get("WhoId")))
+            for row in self.stub.records("Task")
+        ]
+
+    def open(self) -> list[str]:
+        return [row[TASK_KEY] for row in self.stub.records("Task") if not row["IsClosed"]]
+
+    def written(self) -> int:
+        return len(self.stub.org.table("Task"))
+
+
+class KeylessTasks(SalesforceTasks):
+    """The same, but for the external id of tasks: it finds none, and may be there twice."""
+
+    def __init__(self, **more: Any) -> None:
+        super().__init__(**more)
+        found = self.stub.org.matches
+        self.stub.org.matches = lambda kind, *rest: [] if kind == "Task" else found(kind, *rest)
 
 
 class HubSpot(Vendor):

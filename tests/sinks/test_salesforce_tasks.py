@@ -277,11 +277,15 @@ async def test_an_event_that_the_map_fails_for_has_its_task_once_it_is_sent_agai
     assert only(stub)["WhoId"] == only(stub, "Contact")["Id"]
 
 
-async def test_two_hundred_tasks_are_one_call():
+async def test_a_thousand_events_with_their_tasks_take_eleven_calls():
+    """As many as with activities of a custom object; signing in is one of them."""
     async with connected(activity=TASK) as (stub, sink):
-        assert all(delivered(await sink.send_batch(deliveries(*range(200)))))
-        assert data_calls(stub) == ["PATCH composite/sobjects/Contact/SMS_Key__c", UPSERT]
-    assert len(stub.records("Task")) == 200
+        for start in range(0, 1000, 200):
+            batch = deliveries(*range(start, start + 200))
+            assert all(delivered(await sink.send_batch(batch)))
+        assert data_calls(stub)[:2] == ["PATCH composite/sobjects/Contact/SMS_Key__c", UPSERT]
+    assert len(stub.records("Contact")) == len(stub.records("Task")) == 1000
+    assert len(stub.calls) == 11
 
 
 async def test_a_custom_object_on_task_is_asked_for_as_before():
@@ -339,6 +343,24 @@ async def test_check_says_what_a_field_of_a_task_lacks(name, changes, expected):
     assert "Activity" in found or name != KEY or changes == {"writable": False}
 
 
+async def test_a_status_that_the_org_does_not_have_is_a_mistake():
+    """Salesforce would take it, and leave the task open."""
+
+    def german(stub):
+        changed(stub, "Status", options=("Offen", "Erledigt"))
+
+    (found,) = await problems(german)
+    assert isinstance(found, relay.Mistake)
+    assert '"Completed" is no value of the picklist' in found
+    assert "Offen, Erledigt" in found
+    assert await problems(german, activity=TASK | {"map": {"Status": "Erledigt"}}) == []
+
+
+async def test_a_user_who_may_make_no_tasks_is_told_of_the_permission():
+    found = await problems(lambda stub: stub.denied.update({"Task": {"createable"}}))
+    assert any("may not create Task" in each and "Edit Tasks" in each for each in found)
+
+
 async def test_a_field_that_is_not_a_tasks_is_named():
     (found,) = await problems(activity=TASK | {"map": {"Subjekt": "x"}})
     assert "is it Subject?" in found
@@ -368,5 +390,6 @@ def test_mistakes_are_told_at_the_start(values, message):
 
 def test_the_name_of_the_object_may_be_spelt_in_any_way():
     made = options(activity={"object": "task"}).activity
+    assert made.object == "Task"
     assert made.map.columns == ("Subject", "Status", "ActivityDate", "Description")
     assert (made.external_id, made.on_invalid) == (KEY, "truncate")
