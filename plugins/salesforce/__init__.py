@@ -79,7 +79,7 @@ from relay.templates.expressions import EvaluationError
 
 from .activities import Activities
 from .backfill import Backfill
-from .consent import GONE_RULE, ConsentWriter, WordOfConsent, without_consent
+from .consent import ConsentWriter, WordOfConsent, without_consent
 from .errors import MOVED
 from .fields import Fields
 from .key import is_of_contact
@@ -142,7 +142,7 @@ class Salesforce(relay.Sink):
             activity.object,
             activity.external_id,
             mapped=activity.map.columns,
-            rules=() if isinstance(activity.contact, str) else (GONE_RULE,),
+            rules=() if isinstance(activity.contact, str) else MOVED,
             kept=_kept(activity, options.kinds),
         )
         lookup = Lookup(self._session, options, self._fields, follows=True)
@@ -196,8 +196,8 @@ class Salesforce(relay.Sink):
         for kind in self.options.kinds:
             target = Target(kind, self.options.external_id)
             writer = Writer(self._session, target, None, self.log, ALLOW_SAVE)
-            phones = self._fields.of(kind, self.options.phone_fields)
             options = self.options
+            phones = self._fields.of(kind, options.phone_fields)
             run = Backfill(self._session, options, kind, phones, writer, self._quota, progress)
             for line in await run.run():
                 yield f"{kind}: {line}" if len(options.kinds) > 1 else line

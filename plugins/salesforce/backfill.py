@@ -21,6 +21,8 @@ MOST_PAGES = 500_000
 NO_EVENT = relay.Event(id="", source="", type="", subject=None, time="", data={})
 NOT_OF_NUMBER = "no keys are filled in: they are made of more than the number (options.key)"
 
+NO_PHONES = "no keys are filled in: it has none of phone_fields"
+
 
 class Backfill:
     """One run over the object `kind`, whose numbers are in `phones`.
@@ -53,6 +55,8 @@ class Backfill:
         """What was done, a line each. Raises Retry or Pause."""
         if not of_number(self._options.key, "+12125550123", "US"):
             return [NOT_OF_NUMBER]
+        if not self._phones:
+            return [NO_PHONES]
         people = await self._people()
         while people:
             if self._quota.bulk_wait():

@@ -15,7 +15,7 @@ from relay.delivery.taxonomy import Action, Rule
 from relay.outcome import NotDelivered, Outcome
 from relay.sink import Log
 
-from .errors import GONE, INVALID, TOO_LONG
+from .errors import INVALID, MOVED, TOO_LONG
 from .fields import Fields
 from .lookup import Lookup
 from .mending import Mender
@@ -26,7 +26,6 @@ from .target import Target
 from .writer import Writer
 
 HEADERS = {"Sforce-Duplicate-Rule-Header": "allowSave=true", "Sforce-Auto-Assign": "FALSE"}
-GONE_RULE = Rule(Action.RETRY, code=GONE, advice="the record that was found has gone")
 VALUE_RULE = Rule(
     Action.PAUSE,
     code=INVALID | {TOO_LONG},
@@ -86,7 +85,7 @@ class ConsentWriter:
         self._options = options
         self._consent = consent
         self._writers = {
-            name: Writer(session, Target(name), None, log, HEADERS, rules=(GONE_RULE, VALUE_RULE))
+            name: Writer(session, Target(name), None, log, HEADERS, rules=(*MOVED, VALUE_RULE))
             for name in {*options.kinds, *PERSONS}
         }
         mender = Mender(options, log, kept=consent.words())
@@ -140,7 +139,9 @@ class ConsentWriter:
             if not self._consent.create:
                 each.outcome = relay.Delivered(NONE_THERE)
                 continue
-            phone = dict.fromkeys(self._fields.of(each.kind, self._phones())[:1], each.mobile)
+            phone = dict.fromkeys(
+                self._fields.of(each.kind, self._options.consent_phones())[:1], each.mobile
+            )
             fields = phone | self._values(each)
             each.rows = [Row(each.delivery, each.key, fields, kind=each.kind)]
         await _write(self._creators, [row for each in words for row in each.rows])
@@ -161,17 +162,13 @@ class ConsentWriter:
                 number = by_key[str(each.by[self._options.external_id]).casefold()]
                 found.setdefault(number, {})[each.record["Id"] or ""] = each.kind
         numbers = {each.mobile for each in words if each.mobile}
-        for each in await self._lookup.with_numbers(numbers) if self._phones() else ():
+        for each in (
+            await self._lookup.with_numbers(numbers) if self._options.consent_phones() else ()
+        ):
             for number in self._lookup.numbers(each.by, self._options.country) & numbers:
                 if known := each.record["Id"]:
                     found.setdefault(number, {})[known] = each.kind
         return found
-
-    def _phones(self) -> Sequence[str]:
-        """Where a record has its number: an object that is no person may lack the usual fields."""
-        options = self._options
-        known = options.kinds[-1] in PERSONS or "phone_fields" in options.model_fields_set
-        return options.phone_fields if known else ()
 
 
 async def _write(writers: Mapping[str, Writer], rows: Sequence[Row]) -> None:

@@ -156,10 +156,10 @@ SUSPICIOUS = _codes(
 MOVED = (
     Rule(
         Action.RETRY, code=CONVERTED | GONE,
-        advice="the record was converted or deleted meanwhile: the person is looked for again",
+        advice="the record that was found has gone or is a contact now: it is looked for again",
     ),
 )  # fmt: skip
-"""In a sink with several objects: the next attempt finds the person elsewhere, or makes them."""
+"""Where records are found before they are written: the next attempt finds what is there then."""
 
 
 def own_key(external_id: str) -> Rule:

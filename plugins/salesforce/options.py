@@ -186,6 +186,14 @@ class Options(Mending):
             return ("salesforce org", self.login_url, self.jwt.username)
         return ("salesforce org", self.login_url)
 
+    def consent_phones(self) -> list[str]:
+        """Where records have the number of a word of consent.
+
+        An object that is no person may lack the usual fields.
+        """
+        known = self.kinds[-1] in PERSONS or "phone_fields" in self.model_fields_set
+        return self.phone_fields if known else []
+
     def audience(self) -> str:
         """Whom a JWT is for ("OAuth 2.0 JWT Bearer Flow": the login host, not My Domain)."""
         given = self.jwt.audience if self.jwt else None

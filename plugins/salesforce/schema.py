@@ -114,7 +114,8 @@ async def lacks(
 ) -> list[Lack]:
     """All that keeps deliveries, or values of `map`, from being written. Raises Retry or Pause."""
     found: list[Lack] = []
-    described = [await _described(session, "object", kind, found) for kind in options.kinds]
+    where = "objects" if options.objects else "object"
+    described = [await _described(session, where, kind, found) for kind in options.kinds]
     tables = [table for table in described if table]
     for table in tables:
         others = [other for other in tables if other is not table]
@@ -170,11 +171,14 @@ def _of_contacts(
     yield from _of_defaults(table, "", options, _meant(table, others, options.defaults))
     if table.name.casefold() == options.kinds[-1].casefold():
         yield from _of_required(table, "", options, [*names, options.external_id])
-    for where in ("only_if_empty", *(["phone_fields"] if "phone" in options.match else [])):
-        for name in _meant(table, others, getattr(options, where)):
+    phones = options.phone_fields if "phone" in options.match else []
+    if options.consent:
+        phones = phones or options.consent_phones()
+    for where, given in (("only_if_empty", options.only_if_empty), ("phone_fields", phones)):
+        for name in _meant(table, others, given):
             if not table.field(name):
                 yield table.unknown(where, name)
-    if not _meant(table, others, options.phone_fields):
+    if phones and not _meant(table, others, phones):
         what = f"phone_fields: {table.name} has none of them"
         yield Lack(what, "name one that it has")
 

@@ -89,6 +89,18 @@ async def test_the_contact_of_a_converted_lead_is_written_too():
     assert opted_out(stub, "Lead") == [False, True]
 
 
+async def test_a_lead_that_is_converted_meanwhile_is_looked_for_again():
+    async with connected(consent=CONSENT, **LEADS) as (stub, sink):
+        stub.seed("Lead", {"LastName": "Doe", "Company": "A", "MobilePhone": NUMBER})
+        stub.fault_row("CANNOT_UPDATE_CONVERTED_LEAD", kind="Lead")
+        (outcome,) = await sink.send_batch([word(1)])
+        assert stub.fired["CANNOT_UPDATE_CONVERTED_LEAD"] == 1
+        assert isinstance(outcome, relay.Retry)
+        (outcome,) = await sink.send_batch([word(1)])
+    assert isinstance(outcome, relay.Delivered)
+    assert opted_out(stub, "Lead") == [True]
+
+
 @pytest.mark.parametrize("duplicates", ["fail", "allow_save", "use_match"])
 @pytest.mark.parametrize("edits", [False, True])
 async def test_a_duplicate_rule_keeps_no_word_away(duplicates, edits):

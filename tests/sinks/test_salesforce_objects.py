@@ -98,6 +98,9 @@ async def test_a_key_counts_for_more_than_a_number_and_a_contact_for_more_than_a
         stub.seed("Contact", contact(Phone=mobile(2)))
         stub.seed("Lead", lead(Phone=mobile(2)))
         await sink.send_batch(deliveries(1, 2))
+        before = len(data_calls(stub))
+        await sink.send_batch(deliveries(1, 2))
+        assert data_calls(stub)[before:] == [UPDATE, UPDATE], "one call for each object"
     assert [each["LastName"] for each in stub.records("Contact")] == ["Doe", "Last2"]
     assert [each["LastName"] for each in stub.records("Lead")] == ["Last1", "Roe"]
 
@@ -327,6 +330,19 @@ async def test_a_word_and_its_event_land_on_one_record(kind):
     assert (found[OPT_OUT], found["Title"]) == (True, "Mayor")
 
 
+async def test_a_hundred_words_cost_few_calls():
+    async with connected(**CONSENT) as (stub, sink):
+        for number in range(50):
+            stub.seed("Contact", contact(MobilePhone=mobile(number)))
+            stub.seed("Lead", lead(MobilePhone=mobile(number + 50)))
+        await sink.send_batch([word(number) for number in range(100)])
+        calls = data_calls(stub)[len(DESCRIBE) :]
+    assert [each[OPT_OUT] for each in stub.records("Contact") + stub.records("Lead")] == [
+        True
+    ] * 100
+    assert calls == [QUERY, QUERY, SEARCH, UPDATE, UPDATE]
+
+
 async def test_a_lead_that_refuses_keeps_no_word_from_the_contact():
     async with connected(**CONSENT) as (stub, sink):
         stub.seed("Contact", contact(MobilePhone=NUMBER))
@@ -464,6 +480,16 @@ async def test_the_backfill_goes_over_both():
     assert told == ["Contact: 1 people have got their key", "Lead: 1 people have got their key"]
     assert stub.records("Contact")[0]["SMS_Key__c"] == key(1)
     assert [each.get("SMS_Key__c") for each in stub.records("Lead")] == [key(2), None]
+
+
+async def test_the_backfill_leaves_out_an_object_without_a_phone_field():
+    async with connected(**BOTH, phone_fields=["HomePhone"]) as (stub, sink):
+        stub.seed("Contact", contact(HomePhone=NUMBER))
+        told = await sink.setup(backfill=True)
+    assert told == [
+        "Contact: 1 people have got their key",
+        "Lead: no keys are filled in: it has none of phone_fields",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,12 @@ async def test_a_thousand_events_under_backlog_are_six_calls_at_the_most(tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("options", "new", "known"), [({}, 17, 5), ({"match": ["key", "phone"]}, 27, 5)]
+    ("options", "new", "known"),
+    [
+        ({}, 17, 5),
+        ({"activity": {"object": "Task"}}, 22, 10),
+        ({"match": ["key", "phone"]}, 27, 5),
+    ],
 )
 async def test_a_thousand_events_for_two_objects_are_few_calls(tmp_path, stub, options, new, known):
     """Two of them read which fields there are, once; each batch looks for its people in both."""

@@ -98,6 +98,20 @@ async def test_each_kind_of_problem_is_found(options, expected):
     assert any(expected in problem for problem in found), found
 
 
+async def test_numbers_are_looked_for_where_the_fields_are():
+    """Those of consent as well; a sink that looks for none needs no field of them."""
+    consent = {"field": "SMS_Opt_Out__c"}
+    assert await problems(phone_fields=[]) == []
+    assert await problems(phone_fields=["Fax"]) == []
+    assert await problems(consent=consent) == []
+    assert await problems(consent=consent, phone_fields=[]) == []
+    (found,) = await problems(consent=consent, phone_fields=["Fax", "Phone"])
+    assert "phone_fields: Contact has no field Fax" in found
+    vote = {"object": "SMS_Vote__c", "external_id": "Event_Id__c", "key": "{{ id }}"}
+    found = await problems(consent={"field": "Reply__c", "opted_out": "x"}, columns=(), **vote)
+    assert not any("phone_fields" in each for each in found), found
+
+
 async def test_campaign_members_that_cannot_be_made_are_found():
     campaign = {"campaign": {"id": "701000000000001"}}
     assert await problems(**campaign) == []
