@@ -16,6 +16,7 @@ from relay.configuration import lastvalid
 from relay.configuration.config import Config
 from relay.configuration.standing import Standing
 from relay.configuration.vetting import vet
+from relay.control.reload import Reload
 from relay.delivery import plugincode
 from relay.delivery.crashlog import CrashLog
 from relay.delivery.standstill import Standstill
@@ -51,8 +52,9 @@ log = logging.getLogger("relay")
 async def run(standing: Standing, kept: Kept) -> None:
     """Run until SIGTERM or SIGINT.
 
-    SIGHUP has relay.yaml read again: where it is right, this process goes on as a new image. It
-    does so, too, where the store breaks: nothing that is known or open of that may be used again.
+    SIGHUP, or `relay reload`, has relay.yaml read again: where it is right, this process goes on
+    as a new image. It does so, too, where the store breaks: nothing that is known or open of that
+    may be used again.
     """
     raise_limit()
     process = Process(standing, kept)
@@ -72,8 +74,10 @@ class Process:
         self._standing = standing
         self._kept = kept
         self._stop = asyncio.Event()
-        self._hung_up = asyncio.Event()
-        self._had_terminal = terminal.has_one()
+        self._reload = Reload()
+        # Under nohup it is not to end with its terminal.
+        heeds_hangup = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
+        self._had_terminal = heeds_hangup and terminal.has_one()
         self._notifier = Notifier.of(os.environ)
         self._watchdog = Watchdog.of(os.environ, self._notifier)
         self._taken = ""
@@ -84,7 +88,7 @@ class Process:
         self._service: Service | None = None
 
     def catch_signals(self) -> None:
-        """Where nohup has SIGHUP ignored, it stays so."""
+        """Where nohup has SIGHUP ignored, it stays so: `relay reload` asks by the socket."""
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(tell_of_error)
         loop.set_task_factory(plugincode.task_factory)
@@ -94,7 +98,7 @@ class Process:
         signal.signal(signal.SIGVTALRM, lambda *_: None)
         signal.setitimer(signal.ITIMER_VIRTUAL, WAKE, WAKE)
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-            loop.add_signal_handler(signal.SIGHUP, self._hung_up.set)
+            loop.add_signal_handler(signal.SIGHUP, self._reload.asked.set)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
     async def live(self) -> bool:
@@ -104,7 +108,11 @@ class Process:
         self._watchdog.start()
         config = self._standing.config
         async with started(
-            config, kept=self._kept, standing=self._standing, crash_log=self._crash_log
+            config,
+            kept=self._kept,
+            standing=self._standing,
+            crash_log=self._crash_log,
+            reload=self._reload,
         ) as service:
             self._service = service
             reminder = asyncio.create_task(self._remind())
@@ -210,7 +218,7 @@ class Process:
     async def _reloads(self, service: Service) -> bool:
         """Wait until relay.yaml is to be read again and is right; or for the terminal's end."""
         while True:
-            await self._hung_up.wait()
+            await self._reload.asked.wait()
             if self._left_alone():
                 return False
             self._notifier.reloading()
@@ -218,17 +226,19 @@ class Process:
             if not problems:
                 await service.settled.wait()  # not in the middle of a migration
                 self._kept.broke = None
+                self._reload.answer([])
                 return True
             self._standing.refuse(problems)
+            self._reload.answer(problems)
             self._complain()
             self._tell()
 
     async def _tried_out(self) -> list[str]:
         """What is wrong with relay.yaml, as it was at the last request to read it."""
         while True:
-            self._hung_up.clear()
+            self._reload.asked.clear()
             trial = asyncio.create_task(vet(self._standing.config.path, self._kept.listeners))
-            newer = asyncio.create_task(self._hung_up.wait())
+            newer = asyncio.create_task(self._reload.asked.wait())
             try:
                 await asyncio.wait({trial, newer}, return_when=asyncio.FIRST_COMPLETED)
                 if trial.done():

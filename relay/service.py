@@ -18,6 +18,8 @@ from relay.callbacks.intake import Intake
 from relay.clock import Clock, SystemClock
 from relay.configuration.config import Config
 from relay.configuration.standing import Standing
+from relay.control.reload import PATH as RELOAD
+from relay.control.reload import Reload
 from relay.delivery.crashlog import CrashLog
 from relay.delivery.fleet import Fleet
 from relay.fallback.breakage import Breakage
@@ -65,6 +67,7 @@ class Service:
         tracer: Tracer | None,
         clock: Clock,
         crash_log: CrashLog | None = None,
+        reload: Reload | None = None,
     ) -> None:
         self._standing = standing
         self._config = standing.config
@@ -85,6 +88,7 @@ class Service:
         self._rescue = Rescue(self._vitals)
         self.overview: Overview | Rescue = self._rescue
         self._commands = self._rescue.commands()
+        self._reload = (reload or Reload()).app(standing)
         self.public: list[Server] = []
         self.inner: list[Server] = []
         self.goes_on = False
@@ -304,7 +308,8 @@ class Service:
         """Listen beside the store, unless that is so; its folder may be what is wrong."""
 
         async def commands(scope: Scope, receive: Receive, send: Send) -> None:
-            await self._commands(scope, receive, send)
+            app = self._reload if scope["path"] == RELOAD else self._commands
+            await app(scope, receive, send)
 
         try:
             if not localsocket.answers(self._path):
@@ -323,6 +328,7 @@ async def started(
     kept: Kept | None = None,
     standing: Standing | None = None,
     crash_log: CrashLog | None = None,
+    reload: Reload | None = None,
 ) -> AsyncIterator[Service]:
     """A relay that takes callbacks and delivers them; a stop loses nothing.
 
@@ -336,7 +342,8 @@ async def started(
     tracer = exporting.made(config.tracing)
     try:
         async with sheltering(config, clock) as shelter:
-            service = Service(standing or Standing(config), shelter, tracer, clock, crash_log)
+            standing = standing or Standing(config)
+            service = Service(standing, shelter, tracer, clock, crash_log, reload)
             try:
                 await service.start(kept)
                 yield service

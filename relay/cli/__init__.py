@@ -1,5 +1,6 @@
 """The command `relay`: one file for each family of commands."""
 
+import io
 import os
 import sys
 from pathlib import Path
@@ -20,6 +21,7 @@ from relay.cli.plugins import plugins
 from relay.cli.preview import preview
 from relay.cli.purge import purge
 from relay.cli.quarantine import quarantine
+from relay.cli.reload import reload
 from relay.cli.replay import replay
 from relay.cli.restore import restore
 from relay.cli.run import run
@@ -37,6 +39,7 @@ FAMILIES = {
     "Set up": {
         run: "Take callbacks and deliver them, until stopped.",
         check: "Look for mistakes in relay.yaml.",
+        reload: "Have the running relay read relay.yaml again.",
         setup: "Make what a sink needs on its other side.",
         plugins: "List the kinds of sinks, or begin one.",
         service: "Make the relay a service of systemd.",
@@ -74,6 +77,7 @@ class Commands(click.Group):
 
     def main(self, *args: Any, **options: Any) -> Any:
         _fill_in()
+        _replace_what_cannot_be_shown()
         return super().main(*args, **options)
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -104,6 +108,13 @@ def _fill_in() -> None:
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115  it stays open
+
+
+def _replace_what_cannot_be_shown() -> None:
+    """Characters that the locale does not have; writing them would fail."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

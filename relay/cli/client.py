@@ -25,7 +25,8 @@ from relay.web import localsocket
 ATTEMPTS = 150
 """How often to look for the service, or for a store that nobody holds: a reload takes seconds."""
 PAUSE = 0.1
-TIMEOUT = 60.0
+TIMEOUT = 90.0
+"""A reload tries out the configuration for up to 60 s before it answers."""
 
 T = TypeVar("T")
 
@@ -84,6 +85,13 @@ async def session(config: Config) -> AsyncIterator[Client]:
     become_owner(path)
     async with contextlib.AsyncExitStack() as stack:
         yield await _reach(stack, path, config)
+
+
+@contextlib.asynccontextmanager
+async def service(path: Path) -> AsyncIterator[Client]:
+    """A client of the service that owns the store at `path`. Raises OSError where none listens."""
+    async with contextlib.AsyncExitStack() as stack:
+        yield await _through_service(stack, path)
 
 
 def part(text: str) -> str:

@@ -96,7 +96,7 @@ def _configuration(
         yield problem(
             subject,
             f"the relay runs with an earlier {raw.path.name} ({standing})",
-            "relay check, then systemctl reload relay (or SIGHUP)",
+            "relay check, then relay reload",
         )
 
 

@@ -40,8 +40,8 @@ logger = logging.getLogger("relay")
 def run(path: Path, verbose: bool) -> None:
     """Take callbacks and deliver them, until stopped (SIGTERM, Ctrl-C).
 
-    SIGHUP has relay.yaml and the plugins read again; where something is wrong, the relay says so
-    and goes on as before.
+    `relay reload`, or SIGHUP, has relay.yaml and the plugins read again; where something is wrong,
+    the relay says so and goes on as before.
     """
     log.set_up(logging.DEBUG if verbose else logging.INFO)
     log.catch_the_rest()

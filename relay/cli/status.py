@@ -63,7 +63,7 @@ def _configuration(found: dict[str, Any], path: Path) -> list[str]:
         case {"state": "current"}:
             return []
         case {"problems": []}:
-            return [f"{path} has changed since: restart or reload the relay (SIGHUP) to use it."]
+            return [f"{path} has changed since: `relay reload` has the relay use it."]
         case {"state": "last_valid"}:
             said = f"{path} is wrong; the last valid configuration is used instead:"
         case _:
