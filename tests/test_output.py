@@ -1,12 +1,13 @@
 """Tables fit the terminal: what has no room beside the rest stands beneath its row, whole."""
 
 import io
+import json
 import re
 import sys
 
 import pytest
 
-from relay.cli.output import print_table
+from relay.cli.output import print_json, print_json_line, print_table
 
 STYLE = re.compile(r"\x1b\[\d*m")
 ID = "01a208cf-5164-74ab-91b8-ef296ef6dc6c"
@@ -60,3 +61,22 @@ def test_only_a_text_is_broken_and_begins_where_its_heading_does(shown):
     heading, _, *lines = shown(60, ("Source", "Answer", "Reason", "Id"), *rows)
     firsts = [line for line in lines if line.startswith("sumotext")]
     assert [line.rindex(" 3") + 1 for line in firsts] == [heading.index("Reason")] * 2
+
+
+@pytest.mark.parametrize("write", [print_json, print_json_line])
+@pytest.mark.parametrize(
+    ("encoding", "plain"), [("utf-8", "é✓"), ("iso-8859-1", ""), ("ascii", "")]
+)
+def test_json_escapes_what_a_terminal_acts_upon_or_does_not_have(
+    write, encoding, plain, monkeypatch
+):
+    """The value is the same: only how it is written changes."""
+    value = {"says": "\x9b31m\u202eabc\u2028\x7f\x1b é✓ 🎉\ue000"}
+    stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    monkeypatch.setattr(sys, "stdout", stream)
+    write(value)
+    stream.flush()
+    text = stream.buffer.getvalue().decode()
+    assert json.loads(text) == value
+    assert {char for char in text if not char.isascii()} - set("🎉") == set(plain)
+    assert all(char.isprintable() for char in text.replace("\n", ""))

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import relay
 from relay.outcome import Outcome
+from relay.pathtext import as_utf8, named
 from relay.sink import Log
 from relay.traces import Traces
 
@@ -146,7 +147,7 @@ class Archive:
         if append is None:
             return
         kept: set[str] = set()
-        name = Path(append.path)
+        name = Path(named(append.path))
         path = self._place.folder / name
         try:
             if not name.is_absolute() and ".." not in name.parts:  # it would be no file of ours
@@ -214,7 +215,7 @@ class Archive:
         return []
 
     def _write(self, ledger: Ledger, sheet: Sheet, rows: list[tuple[str, bytes]]) -> None:
-        name = str(sheet.path.relative_to(self._place.folder))
+        name = as_utf8(sheet.path.relative_to(self._place.folder))
         append = Append(name, sheet.size, sheet.context(sheet.size), pieces(rows))
         try:
             ledger.announce(append)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
+from relay.pathtext import as_utf8
 from relay.traces import Traces
 
 from . import folder
@@ -42,7 +43,7 @@ def files_of(place: Path, template: str) -> list[Path]:
     return sorted(
         path
         for path in place.rglob("*")
-        if pattern.fullmatch(str(path.relative_to(place))) and path.is_file() and _is_ours(path)
+        if pattern.fullmatch(as_utf8(path.relative_to(place))) and path.is_file() and _is_ours(path)
     )
 
 

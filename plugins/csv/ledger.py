@@ -13,6 +13,8 @@ from pathlib import Path
 
 import apsw
 
+from relay.pathtext import as_utf8
+
 from . import folder
 
 SCHEMA = """
@@ -58,7 +60,7 @@ class Ledger:
 
     def __init__(self, path: Path) -> None:
         create(path)
-        self._db = apsw.Connection(str(path))
+        self._db = apsw.Connection(as_utf8(path))
         try:
             self._prepare()
         except apsw.Error:

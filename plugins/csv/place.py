@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import relay
+from relay.pathtext import named
 from relay.templates.expressions import EvaluationError, Template
 
 EXPRESSION = re.compile(r"\{[{%#]")
@@ -27,10 +28,10 @@ class Place:
         self._head = static[: static.rfind("/") + 1]
         self._template = template
         self.text = template.text
-        self.folder = root / self._head
+        self.folder = root / named(self._head)
         rest = template.text.removeprefix(self._head)
         self.ledger = self.folder / ledger_name(rest)
-        self.fixed = self.folder / rest if static == template.text and rest else None
+        self.fixed = self.folder / named(rest) if static == template.text and rest else None
 
     def path(self, event: relay.Event) -> Path:
         """The file for this event. Raises Reject where the template gives none."""
@@ -43,7 +44,7 @@ class Place:
         names = [name(part) for part in rendered.removeprefix(self._head).split("/") if part]
         if not names:
             raise relay.Reject("options.path gives an empty file name for this event")
-        return self.folder.joinpath(*names)
+        return self.folder.joinpath(*map(named, names))
 
 
 def fixed_end(template: str) -> str:

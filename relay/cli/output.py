@@ -1,6 +1,8 @@
 """Output: tables and progress bars for people, JSON for programs."""
 
 import base64
+import json
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, tzinfo
@@ -16,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from relay.mask import mask_all
+from relay.pathtext import as_json
 
 # What is read by a program or kept in a file is not broken to the width of a terminal.
 WIDE = 240
@@ -24,18 +27,32 @@ WIDE = 240
 TEXTS = frozenset({"Answer", "Error", "Error or reference", "Reason", "Says", "Value"})
 ROOM = 24
 GAP = 3
+BEYOND_ASCII = re.compile(r"[^\n -~]")
 LONGEST = 2000
 """Characters of a callback's query or body that are shown."""
 
 
 def print_json(value: Any) -> None:
     """One array or object."""
-    click.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode())
+    click.echo(_safe(orjson.dumps(orjson.loads(as_json(value)), option=orjson.OPT_INDENT_2)))
 
 
 def print_json_line(value: Any) -> None:
     """One of many objects, on one line."""
-    click.echo(orjson.dumps(value).decode())
+    click.echo(_safe(as_json(value)))
+
+
+def _safe(text: bytes) -> str:
+    """JSON in which characters are escaped that a terminal does not show, or acts upon.
+
+    To a program it says the same: JSON is UTF-8, and pure ASCII where the locale is another.
+    """
+    return BEYOND_ASCII.sub(_escaped, text.decode())
+
+
+def _escaped(found: re.Match[str]) -> str:
+    is_utf8 = (sys.stdout.encoding or "utf-8").lower().replace("-", "") == "utf8"
+    return found[0] if is_utf8 and found[0].isprintable() else json.dumps(found[0])[1:-1]
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

@@ -9,6 +9,7 @@ from urllib.parse import quote, urlencode
 import click
 
 from relay.callbacks.normalise import fold
+from relay.pathtext import argument
 
 # Kept for films and books: it is nobody's.
 EXAMPLE = "2125550123"
@@ -27,7 +28,7 @@ Pairs = list[tuple[str, str]]
 
 def pair(text: str) -> tuple[str, str]:
     """`name=value`; a contact's number is refused, as arguments are seen by every user."""
-    name, equals, value = text.partition("=")
+    name, equals, value = argument(text).partition("=")
     if not equals or not name.strip():
         raise click.BadParameter(f"{text!r} is not name=value")
     if fold(name) == "mobile":

@@ -34,6 +34,7 @@ from relay.configuration.settings import (
 from relay.configuration.timelimit import MAKE, TookTooLong, limited
 from relay.event import Event
 from relay.nearest import suggestion
+from relay.pathtext import named
 from relay.sink import Options, Sink
 from relay.templates.evaluation import Blank, is_blank
 from relay.templates.expressions import BLANK_CONSTANT, Condition, Environment, ExpressionError
@@ -208,9 +209,9 @@ def configured(
         server=settings.server,
         admin=settings.admin,
         store=_place(settings.store, reading.folder),
-        store_fallback=reading.folder / (settings.store_fallback or _beside(settings.store)),
+        store_fallback=reading.folder / named(settings.store_fallback or _beside(settings.store)),
         store_reserve=settings.store_reserve,
-        plugins=[reading.folder / each for each in settings.plugins],
+        plugins=[reading.folder / named(each) for each in settings.plugins],
         retention=settings.retention,
         timezone=settings.timezone,
         environment=environment,
@@ -406,7 +407,7 @@ def _timezone(text: Any) -> ZoneInfo:
 
 
 def _place(store: str, folder: Path) -> Path | str:
-    return store if store.startswith(POSTGRESQL) else folder / store
+    return store if store.startswith(POSTGRESQL) else folder / named(store)
 
 
 def _beside(store: str) -> str:
@@ -422,7 +423,7 @@ def registry_of(reading: Reading) -> Registry:
         if (
             isinstance(name, str)
             and name != DEFAULT_PLUGINS
-            and not (reading.folder / name).is_dir()
+            and not (reading.folder / named(name)).is_dir()
         ):
             reading.complain([Mistake(("plugins", index), "there is no such folder")])
     registry = load_plugins(plugin_folders(reading))
@@ -434,4 +435,4 @@ def plugin_folders(reading: Reading) -> list[Path]:
     """The folders under `plugins:`, be they there or not; else the default one."""
     given = reading.part("plugins")
     names = given if isinstance(given, list) else [DEFAULT_PLUGINS]
-    return [reading.folder / name for name in names if isinstance(name, str)]
+    return [reading.folder / named(name) for name in names if isinstance(name, str)]

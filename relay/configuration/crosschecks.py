@@ -14,6 +14,7 @@ from relay.configuration.reading import Reading
 from relay.configuration.secret import WEAK, bits
 from relay.configuration.settings import POSTGRESQL, Admin, IPNetwork, Server, Settings
 from relay.delivery.guard import refusal
+from relay.pathtext import named
 
 UNGUARDED = "needs tokens or allow_from, as other machines can reach {}"
 NO_LOGIN = "should be reached by this machine alone, as 127.0.0.1:8081 is: it has no login yet"
@@ -79,7 +80,7 @@ def check_addresses(
 def check_store(reading: Reading) -> None:
     """Complain of a store that is a folder."""
     store = reading.part("store")
-    if isinstance(store, str) and store and (reading.folder / store).is_dir():
+    if isinstance(store, str) and store and (reading.folder / named(store)).is_dir():
         reading.complain([Mistake(("store",), "should be a file, and this is a folder")])
 
 
@@ -152,6 +153,6 @@ def _addresses(host: str) -> tuple[str, ...]:
 def _own_files(reading: Reading, settings: Settings) -> Iterator[tuple[str, Path]]:
     yield "relay.yaml", reading.origin
     if not settings.store.startswith(POSTGRESQL):
-        yield "the store", reading.folder / settings.store
+        yield "the store", reading.folder / named(settings.store)
     if settings.store_fallback:
-        yield "store_fallback", reading.folder / settings.store_fallback
+        yield "store_fallback", reading.folder / named(settings.store_fallback)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from relay.configuration.mistake import Location, Mistake
+from relay.pathtext import named
 
 PLACEHOLDER = re.compile(r"(?P<escaped>\$)?\$\{(?!\{)(?P<inner>[^{}]*)\}")
 VARIABLE = re.compile(r"(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>.*))?", re.DOTALL)
@@ -76,7 +77,7 @@ class _Filler:
     def _look_up(self, inner: str) -> str:
         kind, colon, rest = inner.partition(":")
         if colon and kind == "file":
-            return _content(self.folder / rest)
+            return _content(self.folder / named(rest))
         if colon and kind == "credential":
             return self._credential(rest)
         if variable := VARIABLE.fullmatch(inner):

@@ -20,6 +20,7 @@ from relay.callbacks.countries import alpha_2
 from relay.configuration.bounds import NUMBER, at_most, between, counted, sized
 from relay.configuration.secret import AS_KEY, Login, Password
 from relay.delivery.signing import SigningSecret
+from relay.pathtext import named
 from relay.templates.evaluation import Blank
 from relay.units import ByteRate, Duration, RateLimit, Size, Term, Threshold, text_type
 from relay.weburl import WebUrl
@@ -79,7 +80,7 @@ def _name(text: str) -> str:
 def _file(value: Any, info: pydantic.ValidationInfo) -> Any:
     if not isinstance(value, str) or not info.context:
         return value
-    path = Path(info.context["folder"], value)
+    path = Path(info.context["folder"], named(value))
     if info.context["strict"] and not path.is_file():
         raise PydanticCustomError("relay_file", "there is no such file")
     return path

@@ -17,6 +17,7 @@ from relay.configuration.config import Config, ConfigError, Problem, judged, loa
 from relay.configuration.plugins import PluginError
 from relay.configuration.writers import check_writers
 from relay.delivery.fleet import make_sink
+from relay.pathtext import as_json
 from relay.web.certificate import Certificate
 from relay.web.exposure import check_given
 from relay.web.listeners import ADMIN, PUBLIC, Listeners
@@ -70,7 +71,7 @@ def main() -> None:
     os.dup2(2, 1)
     path, handles = Path(sys.argv[1]), orjson.loads(sys.argv[2])
     problems = asyncio.run(_problems(path, Listeners.of_handles(handles)))
-    os.write(answer, orjson.dumps(problems))
+    os.write(answer, as_json(problems))
     os.close(answer)
     os._exit(0)  # whatever a plugin has left behind
 

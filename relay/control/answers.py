@@ -8,6 +8,7 @@ import pydantic
 from starlette.requests import Request
 from starlette.responses import Response
 
+from relay.pathtext import as_json
 from relay.store import StoreError, StoreFull
 from relay.web.problem import CONTENT_TYPE, problem
 
@@ -30,7 +31,7 @@ def answered(endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:
 
     async def answer(request: Request) -> Response:
         try:
-            body = orjson.dumps(await endpoint(request))
+            body = as_json(await endpoint(request))
         except Refused as error:
             return _problem(error.status, str(error))
         except StoreFull as error:

@@ -20,6 +20,7 @@ from typing import BinaryIO
 import apsw
 
 from relay import folder
+from relay.pathtext import named
 from relay.sqlite import descriptors, rows
 from relay.store import StoreError
 from relay.units import size_text
@@ -320,7 +321,7 @@ def _moment(source: apsw.Connection) -> Iterator[None]:
 
 
 def _check_space(needed: int, source: apsw.Connection, copy: Partial) -> None:
-    if Path(source.filename).stat().st_dev == os.fstat(copy.descriptor).st_dev:
+    if Path(named(source.filename)).stat().st_dev == os.fstat(copy.descriptor).st_dev:
         needed += RESERVE
     free = shutil.disk_usage(copy.descriptor).free
     if free < needed:

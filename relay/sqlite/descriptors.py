@@ -13,6 +13,7 @@ from pathlib import Path
 import apsw
 
 from relay import folder
+from relay.pathtext import as_utf8
 
 NAME = "relay-descriptors"
 FILES = Path("/proc/self/fd")
@@ -32,7 +33,10 @@ def connect(path: Path, vfs: str | None = None, flags: int = WRITING) -> apsw.Co
         file = path.with_name(path.name + end)
         if file.exists() and not file.is_file():
             raise apsw.CantOpenError(f"{file} is no plain file")
-    return apsw.Connection(str(path), flags=flags, vfs=vfs)
+    try:
+        return apsw.Connection(as_utf8(path), flags=flags, vfs=vfs)
+    except UnicodeEncodeError:
+        raise apsw.CantOpenError("its path is not UTF-8, which SQLite needs") from None
 
 
 @contextlib.contextmanager
