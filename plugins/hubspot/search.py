@@ -50,7 +50,7 @@ class PhoneSearch:
         """All that have one of the numbers: by number, and by id. Raises Retry or Pause."""
         found: dict[str, dict[str, Result]] = defaultdict(dict)
         numbers = sorted({national(mobile) or mobile for mobile in mobiles})
-        for content in questions(numbers, [*properties, *PHONES]):
+        for content in questions(numbers, list(dict.fromkeys([*properties, *PHONES]))):
             await self._read(content, frozenset(mobiles), found)
         return found
 

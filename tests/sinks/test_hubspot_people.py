@@ -56,6 +56,20 @@ async def test_a_hundred_are_looked_for_with_one_question_each(stub):
     assert sorted(keys(stub).values()) == sorted(key(number) for number in range(100))
 
 
+async def test_a_question_names_each_property_once(stub, monkeypatch):
+    asked = []
+    async with opened(stub.url, match=["key", "phone"]) as sink:
+        post = sink._session.post
+
+        async def noted(path, content):
+            asked.extend(content["properties"] if path.endswith("/search") else [])
+            return await post(path, content)
+
+        monkeypatch.setattr(sink._session, "post", noted)
+        await sink.send_batch([delivery(1)])
+    assert sorted(asked) == ["mobilephone", "phone", "sms_key"]
+
+
 async def test_nobody_is_looked_for_twice(stub):
     async with opened(stub.url, match=ALL) as sink:
         for _ in range(3):
