@@ -15,7 +15,8 @@ from stubs.salesforce import SalesforceStub
 from stubs.vendor import serving
 
 EXAMPLES = Path(__file__).parents[1] / "config" / "examples"
-ID, TIME = "the event's id", "the event's time"
+ID, TIME, DAY = "the event's id", "the event's time", "the event's day"
+MADE = "the lead that was made"
 KEY, MOBILE = "12125550123", "+12125550123"
 COMMON = {"mobile": "2125550123", "shortcode": "84700", "key": "JOIN"}
 FORM = COMMON | {"carrierId": "VERIZONUS", "Name": "Mary Jane", "Zip": "10054", "DOB": "1/2/2000"}
@@ -25,14 +26,8 @@ START = COMMON | {"smsid": "m1", "msg": "START"}
 STOP = COMMON | {"smsid": "m1", "msg": "STOP"}
 
 LEAD = {"SMS_Key__c": KEY, "MobilePhone": MOBILE, "LeadSource": "SMS"}
+MARY_LEAD = {"FirstName": "Mary", "LastName": "Jane", "PostalCode": "10054"}
 OPTED_OUT = {"SMS_Key__c": KEY, "MobilePhone": MOBILE, "SMS_Opt_Out__c": True}
-SMS_EVENT = {
-    "Event_Id__c": ID,
-    "Contact__r": {"SMS_Key__c": KEY},
-    "Kind__c": "com.sumotext.web_form",
-    "Keyword__c": "JOIN",
-    "Received_At__c": TIME,
-}
 VOTE = {
     "Event_Id__c": ID,
     "Reply__c": "A",
@@ -47,11 +42,25 @@ DOE = {"firstname": "Doe", "phone": "(212) 555-0123"}
 
 
 PICKLIST = (
-    'crm: notice: map.LeadSource: "SMS" is no value of the picklist (Contact.LeadSource, picklist);'
+    'crm: notice: map.LeadSource: "SMS" is no value of the picklist ({}.LeadSource, picklist);'
     " take one of Web, Phone Inquiry, Partner Referral, Purchased List, Other"
 )
-CHECKED = {"salesforce-leads": ["crm: well", PICKLIST]}
+CHECKED = {
+    "salesforce-leads": ["crm: well", PICKLIST.format("Contact"), PICKLIST.format("Lead")],
+}
 """What `relay check --online` says of an example, where that is more than that all is well."""
+
+
+def task(description):
+    """A completed task on the timeline of the lead."""
+    return {
+        "SMS_Event_Id__c": ID,
+        "WhoId": MADE,
+        "Subject": "SMS web form: JOIN",
+        "Status": "Completed",
+        "ActivityDate": DAY,
+        "Description": description,
+    }
 
 
 def logged(body):
@@ -72,29 +81,27 @@ RECORDS = [
         "salesforce-leads",
         FORM,
         {},
-        [
-            (
-                "Contact",
-                LEAD
-                | {
-                    "FirstName": "Mary",
-                    "LastName": "Jane",
-                    "MailingPostalCode": "10054",
-                    "Birthdate": "2000-01-02",
-                },
-            ),
-            ("SMS_Event__c", SMS_EVENT),
+        [  # the first is refused, as a lead needs a company
+            ("Lead", LEAD | MARY_LEAD),
+            ("Lead", LEAD | MARY_LEAD | {"Company": "Unknown"}),
+            ("Task", task("Name: Mary Jane\nZip: 10054\nDOB: 1/2/2000\n")),
         ],
     ),
     (
         "salesforce-leads",
         BLANK,
         {},
-        [  # the first is refused, as a contact needs a last name
-            ("Contact", LEAD),
-            ("Contact", LEAD | {"LastName": "Unknown"}),
-            ("SMS_Event__c", SMS_EVENT),
+        [
+            ("Lead", LEAD),
+            ("Lead", LEAD | {"LastName": "Unknown", "Company": "Unknown"}),
+            ("Task", task("Name:  \nZip: \nDOB: soon\n")),
         ],
+    ),
+    (
+        "salesforce-leads",
+        STOP,
+        {"Contact": {"LastName": "Doe", "Phone": "(212) 555-0123"}},
+        [("Contact", {"id": "Contact", "SMS_Opt_Out__c": True})],
     ),
     ("salesforce-leads", POLL, {}, []),
     (
@@ -201,8 +208,10 @@ async def test_the_records_of_an_example(tmp_path, example, callback, before, ex
         answer = await relay._http.get(relay._url, params=callback)
         event = await relay.asked("events", "show", answer.json()["id"])
         await relay.reached(pending=0, dead=0, state="running")
-    milliseconds = f"{event['time'][:23]}Z"
-    names |= {event["id"]: ID, event["time"]: TIME, milliseconds: TIME}
+    milliseconds, day = f"{event['time'][:23]}Z", event["time"][:10]
+    names |= {event["id"]: ID, event["time"]: TIME, milliseconds: TIME, day: DAY}
+    if example.startswith("salesforce"):
+        names |= {each["Id"]: MADE for each in stub.records("Lead")}
     assert [(kind, named(record, names)) for kind, record in sent(stub)] == expected
 
 
