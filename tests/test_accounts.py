@@ -8,10 +8,13 @@ import apsw
 import pytest
 from arrivals import arrival
 from clock import settle
+from couriers import ScriptedSink, sink_config
 from olderstore import content, make_older
 
 from relay.account import LARGEST, Accounts
+from relay.delivery.fleet import make_sink
 from relay.quota import DAY, LOOK_AGAIN
+from relay.sink import Sink
 from relay.sqlite import SqliteStore, accounts, backup, restore
 from relay.sqlite.connection import connect_reader, connect_writer, look_into
 from relay.store import StoreFull
@@ -54,6 +57,22 @@ def test_what_is_shared_is_made_once():
     account = Accounts().of("crm", TOKEN)
     assert account.shared("list", list) is account.shared("list", list)
     assert account.shared("other", list) is not account.shared("list", list)
+
+
+class OwnInit(ScriptedSink):
+    """As plugins of before have it: its parameters are its own."""
+
+    def __init__(self, *given):
+        Sink.__init__(self, *given)
+        self.quota = self.account("crm", TOKEN).quota()
+
+
+def test_sinks_have_accounts_in_their_init_and_share_those_they_were_made_with(clock):
+    config, ours = sink_config(sink_class=OwnInit), Accounts(clock=clock)
+    one, two = make_sink(config, clock, ours), make_sink(config, clock, ours)
+    alone = make_sink(config, clock)
+    one.quota.daily(5, 100)
+    assert (two.quota.status()["used"], alone.quota.status()) == (5, {})
 
 
 async def test_no_credential_is_in_the_store_or_shown(store, tmp_path):
