@@ -29,7 +29,7 @@ import pydantic
 import relay
 from relay.baseurl import SECRET_HEADERS, check_confidential
 from relay.configuration.secret import AS_KEY, AS_PASSWORD, Password
-from relay.delivery.http import read_answer
+from relay.delivery.http import reach, read_answer
 from relay.delivery.signing import SigningSecret, key_of, signed_headers
 from relay.outcome import Outcome
 from relay.weburl import WebUrl
@@ -130,6 +130,7 @@ class Webhook(relay.Sink):
 
     Options = Options
     max_batch: ClassVar[int] = 100
+    check_ends_pause: ClassVar[bool] = False
 
     @classmethod
     def batch_limit(cls, options: Any) -> int:
@@ -148,6 +149,14 @@ class Webhook(relay.Sink):
             headers[name] = value.get_secret_value()
         self._headers = headers.multi_items()
         self._mapped = self.columns is not None
+
+    async def check(self) -> list[str]:
+        """Whether the receiver can be reached; nothing is sent to it."""
+        try:
+            await reach(self.http, self.options.url)
+        except (httpx.TransportError, relay.Pause) as error:
+            return [str(error)]
+        return []
 
     async def send(self, delivery: relay.Delivery) -> relay.Delivered:
         attributes = _attributes(delivery.event) if self.options.body == "binary" else ()

@@ -98,6 +98,8 @@ class Sink:
     Options: ClassVar[type[Options]] = Options
     max_batch: ClassVar[int] = 1
     blank: ClassVar[Literal["keep", "omit"]] = "keep"
+    check_ends_pause: ClassVar[bool] = True
+    """Whether a `check` without problems ends a pause; else one delivery is tried."""
     quota: Quota | None = None
     constants: Mapping[str, Any] = MappingProxyType({})
     accounts: Accounts | None = None
@@ -158,7 +160,8 @@ class Sink:
     async def check(self) -> list[str]:
         """Problems found without delivering anything; empty when all is well.
 
-        While the sink is paused it is asked every five minutes, and ends the pause. What does
+        While the sink is paused it is asked every five minutes, and ends the pause, unless the
+        class says otherwise (`check_ends_pause`). What does
         not stop deliveries is a `Mistake`, which costs a value, or a `Notice`, which is shown and
         has no other effect.
         """

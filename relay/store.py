@@ -165,7 +165,9 @@ class SinkState:
     """Why it is paused; None when it is not."""
     paused_by_operator: bool = False
     halted_at: int = 0
-    """When it was paused or parked."""
+    """When it was paused or parked the last time."""
+    since: int = 0
+    """Since when it has been paused or parked, whatever for."""
     probe_at: int = 0
     parked_until: int = 0
     """By the breaker or a Retry-After."""

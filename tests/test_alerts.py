@@ -255,7 +255,12 @@ def test_a_pause_with_its_reason_but_no_number():
     look = Look(well(states={"crm": report}))
     finding = found(look)["sink_paused", "crm"]
     assert (finding.hold, finding.since) == (300, None)
-    assert finding.text == "The sink crm is paused: 400: …0177 is no number"
+    assert finding.text.startswith("The sink crm is paused: 400: …0177 is no number. Somebody has")
+    report |= {"since": 1_800_000_000_000_000, "until": 1_800_000_300_000_000}
+    assert found(look)["sink_paused", "crm"].text == (
+        "The sink crm is paused since 2027-01-15T08:00:00Z: 400: …0177 is no number. Mend the"
+        " cause: it is tried again every five minutes, and at once with `relay sinks resume crm`."
+    )
     assert found(look, sink_paused="never") == {}
 
 

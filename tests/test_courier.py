@@ -26,6 +26,7 @@ from relay.clock import SystemClock
 from relay.configuration.config import Batch
 from relay.configuration.settings import Breaker
 from relay.configuration.settings import Retry as RetrySettings
+from relay.delivery.failures import Failures
 from relay.delivery.limiter import Limiter, urgent
 from relay.outcome import Delivered, Pause, Reject, Retry
 from relay.quota import LOOK_AGAIN, Quota
@@ -352,16 +353,58 @@ async def test_what_costs_no_delivery_does_not_keep_a_sink_paused(store, clock):
         await reached(store, 0, 1, 0)
 
 
+async def test_a_sink_that_fails_says_so_from_the_first_failure(store, clock, caplog):
+    """Its state is running until the breaker opens, which takes ten of them."""
+    answers = iter([Retry("503"), Retry(""), None])
+
+    def answer(_):
+        if (outcome := next(answers)) is not None:
+            raise outcome
+
+    caplog.set_level(logging.WARNING)
+    start = int(clock.now() * 1_000_000)
+    async with running(store, clock, ScriptedSink(answer)) as courier:
+        assert "last_error" not in courier.status()
+        await add(store, arrival())
+        await eventually(lambda: "last_error" in courier.status())
+        status = courier.status()
+        assert status["state"] == "running"
+        assert status["last_error"] == {"error": "503", "at": start, "since": start, "attempts": 1}
+        assert "failed attempts: 1, the last: 503" in caplog.text
+        await pass_time(clock, 30, lambda: courier.status()["last_error"]["attempts"] == 2)
+        failed = courier.status()["last_error"]
+        assert (failed["since"], failed["error"]) == (start, "it gave no reason")
+        assert failed["at"] > start
+        await pass_time(clock, 3600, lambda: "last_error" not in courier.status())
+
+
+async def test_failures_are_logged_once_a_minute_with_their_number(clock, caplog):
+    failures = Failures(clock, logging.getLogger("relay.sinks.crm"))
+    for _ in range(10):
+        failures.note([Retry("to +12125550177"), Delivered(), Retry("503")])
+        await clock.advance(20)
+    lines = [record.message for record in caplog.records]
+    assert (
+        lines == ["failed attempts: 2, the last: 503"] + ["failed attempts: 6, the last: 503"] * 3
+    )
+    assert failures.view()["last_error"]["attempts"] == 1
+    failures.note([Delivered()])
+    assert failures.view() == {}
+
+
 async def test_a_pause_by_the_operator_ends_only_by_hand(store, clock):
     sink = ScriptedSink()
     async with running(store, clock, sink) as courier:
+        start = clock.now()
         await courier.pause("maintenance")
         await add(store, arrival(), arrival(consent="opt_out"))
         for _ in range(3):
             await clock.advance(DAY)
             await asyncio.sleep(0.02)
         assert sink.sent == []
-        assert courier.status() == {"state": "paused", "reason": "maintenance", "until": None}
+        status = courier.status()
+        assert status.pop("since") == int(start * 1_000_000)
+        assert status == {"state": "paused", "reason": "maintenance", "until": None}
         await courier.resume()
         await reached(store, 0, 2, 0)
     assert sink.sent[0].event.data["consent"] == "opt_out"

@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from relay.alerts.policy import Finding
 from relay.clock import MICROSECONDS
 from relay.configuration.settings import AlertRules
+from relay.event import timestamp
 from relay.mask import mask_all
 from relay.telemetry.metrics import Readings
 
@@ -83,7 +85,8 @@ def _pauses(readings: Readings, rules: AlertRules) -> Iterator[Finding]:
     for sink, report in readings.states.items():
         if report["state"] in HALTED:
             reason = mask_all(str(report.get("reason")))
-            text = f"The sink {sink} is {report['state']}: {reason}"
+            since = _since(report.get("since"))
+            text = f"The sink {sink} is {report['state']}{since}: {reason}. {_advice(sink, report)}"
             yield Finding("sink_paused", sink, text, hold=rules.sink_paused)
 
 
@@ -115,6 +118,20 @@ def _keywords(look: Look, rules: AlertRules) -> Iterator[Finding]:
         if last is not None and look.readings.at - last >= limit:
             text = f"Nothing has come for the keyword {keyword} for {_span(limit)}."
             yield Finding("keyword_silent", keyword, text, last)
+
+
+def _since(microseconds: int | None) -> str:
+    return f" since {timestamp(microseconds)[:19]}Z" if microseconds else ""
+
+
+def _advice(sink: str, report: Mapping[str, Any]) -> str:
+    """What to do about a sink that does not deliver."""
+    resume = f"`relay sinks resume {sink}`"
+    if report["state"] == "held":
+        return f"Mend its plugin, then say {resume}."
+    if report.get("until") is None:
+        return f"Somebody has paused it: {resume} ends that."
+    return f"Mend the cause: it is tried again every five minutes, and at once with {resume}."
 
 
 def _seconds(microseconds: int | None) -> float | None:

@@ -110,9 +110,12 @@ async def _all_answer(config: Config) -> bool:
     enabled = [sink for sink in config.sinks.values() if sink.enabled]
     found = await checkup.check_all(enabled, accounts.of_store(config))
     all_well = True
-    for name, told in found.items():
-        problems, notices = divided(told)
-        for each in [*(problems or ["well"]), *(f"notice: {each}" for each in notices)]:
+    for name, lines in found.items():
+        problems, notices = divided(lines)
+        told = [f"notice: {each}" for each in notices if each != checkup.NOT_ASKED]
+        if not problems:
+            told.insert(0, checkup.NOT_ASKED if checkup.NOT_ASKED in notices else "well")
+        for each in problems + told:
             click.echo(f"{name}: {printable(each)}")
         all_well &= not problems
     return all_well

@@ -155,6 +155,11 @@ def reason_of(sink: Mapping[str, Any], zone: tzinfo) -> str | None:
     reason: str | None = sink.get("reason")
     if reason and sink["state"] == "running":
         return f"{reason}, until {local_time(sink.get('until'), zone)}"
+    if reason is None and (failed := sink.get("last_error")):
+        since = local_time(failed["since"], zone)
+        return f"{count(failed['attempts'], 'failed attempt')} since {since}: {failed['error']}"
+    if reason and "since" in sink:
+        return f"since {local_time(sink['since'], zone)}: {reason}"
     return reason
 
 

@@ -31,8 +31,11 @@ def stored_state(sink: SinkConfig, state: SinkState, now: int) -> dict[str, Any]
 def sink_view(state: Mapping[str, Any], counts: SinkCounts) -> dict[str, Any]:
     """A sink as `status` shows it; `until` when it is tried again, where that is known."""
     view = {name: value for name, value in state.items() if value is not None}
-    if "until" in view:
-        view["until"] = timestamp(view["until"])
+    for name in {"since", "until"} & view.keys():
+        view[name] = timestamp(view[name])
+    if error := view.get("last_error"):
+        times = {name: timestamp(error[name]) for name in ("at", "since")}
+        view["last_error"] = error | times
     return view | asdict(counts)
 
 

@@ -11,8 +11,11 @@ from relay.delivery.classify import lines
 from relay.delivery.dispatch import within
 from relay.delivery.fleet import make_sink
 from relay.delivery.plugincode import Call
+from relay.sink import Notice, Sink
 
 TIMEOUT = 30.0
+NOT_ASKED = Notice("not asked: its plugin has no check")
+"""What is said of a sink in place of `well`."""
 
 
 async def check_all(sinks: Iterable[SinkConfig], accounts: Accounts) -> dict[str, list[str]]:
@@ -24,6 +27,8 @@ async def check_all(sinks: Iterable[SinkConfig], accounts: Accounts) -> dict[str
 
 async def check(sink: SinkConfig, accounts: Accounts) -> list[str]:
     """What the sink's own `check` finds. Plugins may raise anything."""
+    if sink.sink_class.check is Sink.check:
+        return [NOT_ASKED]
     try:
         made = make_sink(sink, SystemClock(), accounts)
         async with made.http:

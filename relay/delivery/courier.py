@@ -145,9 +145,11 @@ class Courier:
     def status(self) -> dict[str, Any]:
         """`state` (running, paused, parked), and `reason` and `until` unless it takes all.
 
-        With a quota of which something is known, `quota` as well.
+        With a quota of which something is known, `quota` as well; `last_error` where the last
+        attempt failed.
         """
-        return _quota_view(self._quota.status()) | self._hold.status()
+        quota = _quota_view(self._quota.status())
+        return quota | self._trips.failures.view() | self._hold.status()
 
     @property
     def breaker_open(self) -> bool:

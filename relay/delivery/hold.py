@@ -168,6 +168,7 @@ class Hold:
 
     async def _halt(self, seconds: float) -> None:
         self._state.halted_at = self.after(0.0)
+        self._state.since = self._state.since or self._state.halted_at
         self._over_at = max(self._over_at, self._clock.monotonic() + seconds)
         self._active.halt()
         await self._change()
@@ -179,12 +180,16 @@ class Hold:
 
 
 def view(state: SinkState) -> dict[str, Any]:
-    """`state` (running, paused, parked) and, unless it runs, `reason` and `until`."""
+    """`state` (running, paused, parked) and, unless it runs, `reason`, `since` and `until`.
+
+    The times are in microseconds since the epoch; `until` is None where an operator has to act.
+    """
     until = None if state.paused_by_operator else over_at(state)
+    times = {"since": state.since or state.halted_at, "until": until}
     if state.paused is not None:
-        return {"state": "paused", "reason": state.paused, "until": until}
+        return {"state": "paused", "reason": state.paused, **times}
     if state.parked is not None:
-        return {"state": "parked", "reason": state.parked, "until": until}
+        return {"state": "parked", "reason": state.parked, **times}
     return {"state": "running"}
 
 

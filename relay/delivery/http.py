@@ -8,6 +8,7 @@ or follows a redirect, and no error's text holds a URL.
 import asyncio
 import contextlib
 import functools
+import ipaddress
 import logging
 import math
 import os
@@ -83,6 +84,16 @@ def client(
         trust_env=False,
         headers={"user-agent": f"sumotext-relay/{version()}", "accept-encoding": "gzip, deflate"},
     )
+
+
+async def reach(client: httpx.AsyncClient, url: str) -> None:
+    """Look the host up, connect and complete TLS, under the guard; nothing is sent.
+
+    `client` is a sink's. Raises httpx.TransportError or Pause, as a request does.
+    """
+    transport = client._transport  # noqa: SLF001  `client` above made it
+    assert isinstance(transport, Transport)
+    await transport.reach(httpx.URL(url))
 
 
 async def read_answer(response: httpx.Response, limit: int = ANSWER_READ) -> bytes:
@@ -161,7 +172,7 @@ class Transport(httpx.AsyncBaseTransport):
             keepalive_timeout=KEEP_ALIVE,
             max_age=MAX_AGE,
             now=self._now,
-            resolver=_GuardedResolver(self._resolver or aiohttp.ThreadedResolver(), self._private),
+            resolver=self._new_resolver(),
             socket_factory=self._guarded_socket,
             ssl=_trust(),
         )
@@ -178,6 +189,42 @@ class Transport(httpx.AsyncBaseTransport):
         family, kind, protocol, _, address = info
         _refuse(str(address[0]), self._private)
         return socket.socket(family, kind, protocol)
+
+    async def reach(self, url: httpx.URL) -> None:
+        """As the function of this name."""
+        target = _url(url)
+        host, port = str(target.host), target.port
+        assert port is not None  # the scheme has one
+        tls = _trust() if target.scheme == "https" else None
+        name = host if tls else None
+        try:
+            async with asyncio.timeout(min(self._timeout, CONNECT_TIMEOUT)):
+                for address in await self._addresses(host, port):
+                    _refuse(address, self._private)
+                    try:
+                        _, writer = await asyncio.open_connection(
+                            address, port, ssl=tls, server_hostname=name
+                        )
+                    except OSError as error:
+                        failure = error
+                        continue
+                    writer.transport.abort()
+                    return
+        except TimeoutError:
+            raise httpx.ConnectTimeout("no connection in time") from None
+        except OSError as error:
+            failure = error
+        raise httpx.ConnectError(f"{host}:{port} cannot be reached: {_cause(failure)}")
+
+    async def _addresses(self, host: str, port: int) -> list[str]:
+        try:
+            return [str(ipaddress.ip_address(host))]
+        except ValueError:
+            resolver = self._new_resolver()
+            return [each["host"] for each in await resolver.resolve(host, port)]
+
+    def _new_resolver(self) -> "_GuardedResolver":
+        return _GuardedResolver(self._resolver or aiohttp.ThreadedResolver(), self._private)
 
     async def aclose(self) -> None:
         if self._session is not None:

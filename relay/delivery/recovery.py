@@ -81,7 +81,8 @@ class Recovery:
 
     async def _probe(self) -> None:
         """See whether what paused the sink is over."""
-        if type(self._sink).check is Sink.check:
+        kind = type(self._sink)
+        if kind.check is Sink.check or not kind.check_ends_pause:
             await self._try_one()
             return
         try:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from relay.clock import Clock
 from relay.delivery.depot import Depot
 from relay.delivery.dispatch import Dispatch, Result
+from relay.delivery.failures import Failures
 from relay.delivery.hold import Hold
 from relay.delivery.lessons import Lessons
 from relay.delivery.verdict import Judge
@@ -39,6 +40,7 @@ class Trips:
         self._home = asyncio.Event()
         self._home.set()
         self.tally = Deliveries()
+        self.failures = Failures(clock, log)
 
     async def make(
         self, claims: Sequence[Claim], *, trial: bool = False, consent_only: bool = False
@@ -83,6 +85,7 @@ class Trips:
                 self._tell(result, settlement.error)
             if consent_only and not isinstance(result.outcome, Delivered | Reject):
                 self._hold.close_to_consent()
+        self.failures.note(result.outcome for result in results)
         if not consent_only:
             await self._lessons.learn(results, trial=trial)
 

@@ -19,15 +19,25 @@ Ask = Callable[[list[str]], Mapping[str, list[str]]]
 def halted(status: Mapping[str, Any] | None) -> Iterator[Finding]:
     """What the service says of its sinks by itself."""
     for name, sink in (status or {}).get("sinks", {}).items():
-        subject, why = f"sink {name}", f"{sink['state']}: {sink.get('reason')}"
+        since = f" since {_second(sink['since'])}" if "since" in sink else ""
+        subject, why = f"sink {name}", f"{sink['state']}{since}: {sink.get('reason')}"
         match sink["state"]:
             case "paused" | "held":
                 yield problem(subject, why, f"mend the cause, then relay sinks resume {name}")
             case "parked":
                 yield warning(subject, why, "it is tried again by itself")
+            case "running" if "last_error" in sink:
+                failed = sink["last_error"]
+                text = f"its deliveries fail since {_second(failed['since'])}: {failed['error']}"
+                yield warning(subject, text, "they are tried again by themselves")
             case "orphaned":
                 text = f"it has gone from relay.yaml, with {sink['pending']} deliveries pending"
                 yield warning(subject, text, f"relay sinks rename {name} NEW, or discard {name}")
+
+
+def _second(time: str) -> str:
+    """RFC 3339 text to the second."""
+    return f"{time[:19]}Z"
 
 
 def checked(
@@ -66,6 +76,9 @@ def _missing(unfilled: Iterable[Problem]) -> dict[str, str]:
 
 def _told(name: str, found: list[str], well: str) -> Iterator[Finding]:
     problems, notices = divided(found)
+    if checkup.NOT_ASKED in notices:
+        notices.remove(checkup.NOT_ASKED)
+        well = checkup.NOT_ASKED
     for each in problems:
         yield problem(f"sink {name}", each, f"mend it; relay setup {name} may do it")
     if not problems:

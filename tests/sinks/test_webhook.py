@@ -6,6 +6,7 @@ import ipaddress
 import json
 import logging
 import random
+import socket
 from datetime import UTC, datetime
 
 import httpx
@@ -430,3 +431,31 @@ def test_it_registers_itself(webhook):
     registered = {}
     webhook.register_sinks(registered.__setitem__)
     assert registered == {"webhook": webhook.Webhook}
+
+
+async def test_a_check_reaches_the_receiver_and_sends_nothing(sink, receiver):
+    assert await (await sink()).check() == []
+    assert receiver.connections + len(receiver.requests) <= 1
+    assert receiver.requests == []
+
+
+async def test_a_check_says_why_a_receiver_cannot_be_reached(sink):
+    with socket.create_server(("127.0.0.1", 0)) as gone:
+        port = gone.getsockname()[1]
+    (problem,) = await (await sink(url=f"http://127.0.0.1:{port}/")).check()
+    assert problem == f"127.0.0.1:{port} cannot be reached: Connection refused"
+
+
+async def test_a_check_dials_no_closed_address(webhook):
+    async with Receiver() as receiver, relay.delivery.http.client(timeout=2) as http:
+        options = webhook.Options(url=receiver.url)
+        (problem,) = await webhook.Webhook("hook", options, http, logging.getLogger()).check()
+    assert "allow_private" in problem
+    assert receiver.connections == 0
+
+
+async def test_a_check_completes_tls(sink):
+    """A server without TLS behind https:// is found before the first event."""
+    async with Receiver() as plain:
+        (problem,) = await (await sink(url=plain.url.replace("http:", "https:"))).check()
+    assert "cannot be reached" in problem
