@@ -3,6 +3,7 @@
 import signal
 from pathlib import Path
 
+import leftovers
 import pytest
 import uvloop
 from clock import ManualClock
@@ -19,6 +20,9 @@ for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
             number,
             signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL,
         )
+
+# Relays, receivers and shells that a killed run would leave.
+leftovers.watch()
 
 
 @pytest.fixture(scope="session")

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import httpx
+import leftovers
 import orjson
 import pytest
 import yaml
@@ -406,6 +407,7 @@ class Terminal:
             "PATH": os.defpath + ":/usr/local/bin",
             "HOME": str(self.folder),
             "LANG": "C.UTF-8",
+            leftovers.MARK: os.environ[leftovers.MARK],
             "STUB_PORTS": f"{self.ports['8091']} {free_port()}",
         }
 
