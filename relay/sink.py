@@ -104,6 +104,7 @@ class Sink:
     constants: Mapping[str, Any] = MappingProxyType({})
     accounts: Accounts | None = None
     """Both set by the relay before `__init__`, whatever that takes."""
+    _warned = False
 
     def __init__(
         self,
@@ -221,4 +222,18 @@ class Sink:
             return [Retry("send returned False")]
         if isinstance(result, Retry | Reject | Pause):  # returned in place of raised
             return [result]
-        return [result if isinstance(result, Delivered) else Delivered()]
+        if isinstance(result, Delivered):
+            return [result]
+        if result is not None and not isinstance(result, httpx.Response):
+            self._warn_once(type(result).__name__)
+        return [Delivered()]
+
+    def _warn_once(self, kind: str) -> None:
+        """An answer that was decoded may hold an error that nobody looks at."""
+        if not self._warned:
+            self._warned = True
+            self.log.warning(
+                "send returned %s, which counts as delivered; return relay.Delivered() or nothing,"
+                " and raise relay.Retry or relay.Reject for an answer that says so",
+                kind,
+            )

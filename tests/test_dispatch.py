@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import logging
 import math
 
 import httpx
@@ -33,7 +34,7 @@ class Scripted(Sink):
     """A sink as a plugin has it, with `send` alone."""
 
     def __init__(self, send):
-        super().__init__("crm", None, None, None)
+        super().__init__("crm", None, None, logging.getLogger("relay.sink.crm"))
         self._send = send
 
     async def send(self, _delivery):
@@ -113,6 +114,23 @@ async def test_an_answer_that_is_returned_is_looked_at(status, outcome):
 
 async def test_anything_else_that_is_returned_is_a_success():
     assert await outcome_of(lambda: "an answer") == Delivered()
+
+
+async def test_what_is_returned_and_not_looked_at_is_told_of_once(caplog):
+    sink = Scripted(lambda: {"errors": ["+12125550177"]})
+    for _ in range(3):
+        (result,) = await Dispatch(sink_config(), sink, SystemClock()).send([claim()])
+        assert result.outcome == Delivered()
+    (said,) = caplog.messages
+    assert said.startswith("send returned dict, which")
+    assert "counts as delivered" in said
+    assert "+12125550177" not in said
+
+
+@pytest.mark.parametrize("answer", [None, Delivered("1")])
+async def test_what_says_that_it_is_delivered_is_not_warned_of(answer, caplog):
+    assert type(await outcome_of(lambda: answer)) is Delivered
+    assert not caplog.records
 
 
 async def test_work_that_would_end_the_process_is_an_error_of_its_own():

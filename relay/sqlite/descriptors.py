@@ -19,6 +19,8 @@ NAME = "relay-descriptors"
 FILES = Path("/proc/self/fd")
 LOG = "-wal"
 SECTOR = 4096
+LONGEST_PATH = 504
+"""Bytes: SQLite's 512 without the end that names the journal."""
 CREATE = apsw.SQLITE_OPEN_CREATE
 WRITING = apsw.SQLITE_OPEN_READWRITE | CREATE
 ENDS = ("", LOG, "-shm", "-journal")
@@ -37,6 +39,10 @@ def connect(path: Path, vfs: str | None = None, flags: int = WRITING) -> apsw.Co
         return apsw.Connection(as_utf8(path), flags=flags, vfs=vfs)
     except UnicodeEncodeError:
         raise apsw.CantOpenError("its path is not UTF-8, which SQLite needs") from None
+    except apsw.CantOpenError:
+        if len(os.fsencode(path.resolve())) <= LONGEST_PATH:
+            raise
+        raise apsw.CantOpenError(f"SQLite takes paths of up to {LONGEST_PATH} bytes") from None
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """The unix socket beside the store, through which commands reach the running service."""
 
 import contextlib
+import hashlib
 import os
 import socket
 from collections.abc import Iterator
@@ -8,10 +9,16 @@ from pathlib import Path
 
 import httpx
 
+LONGEST_NAME = 80
+"""Bytes: the address of a socket has 107, and the folder's descriptor takes some of them."""
+
 
 def path_of(store: Path) -> Path:
-    """Where the service that owns this store listens."""
-    return store.with_name(store.name + ".sock")
+    """Where the service that owns this store listens. A long name is told by its digest."""
+    name = f"{store.name}.sock"
+    if len(os.fsencode(name)) > LONGEST_NAME:
+        name = f".{hashlib.sha256(os.fsencode(store.name)).hexdigest()[:32]}.sock"
+    return store.with_name(name)
 
 
 def listen(store: Path) -> socket.socket:
