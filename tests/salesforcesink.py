@@ -16,6 +16,7 @@ from relay.templates.expressions import Environment
 Salesforce = plugins.load([]).sinks["salesforce"].sink_class
 package = Salesforce.__module__
 errors = sys.modules[f"{package}.errors"]
+fields = sys.modules[f"{package}.fields"]
 lookup = sys.modules[f"{package}.lookup"]
 mending = sys.modules[f"{package}.mending"]
 options_module = sys.modules[f"{package}.options"]

@@ -168,7 +168,7 @@ class Salesforce(relay.Sink):
         """Sign in, and hold the options against what the org describes."""
         missing = [NO_MAP] if self._lacks_map() else []
         try:
-            self._fields.forget()
+            self._fields.renew()
             found = await self._lacks()
         except (httpx.HTTPError, NotDelivered) as error:
             return [*missing, outcome_of(error, 0.0).reason]

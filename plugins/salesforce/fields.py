@@ -18,22 +18,22 @@ class Fields:
         self._session = session
         self._kinds = tuple(kinds)
         self._names: dict[str, frozenset[str]] = {}
+        self._are_current = len(self._kinds) == 1
         self._turn = asyncio.Lock()
 
     async def learn(self) -> None:
         """Read the description of each of several objects, once. Raises Retry or Pause."""
-        if len(self._kinds) == 1:
-            return
         async with self._turn:  # batches that begin together read them once
-            for kind in self._kinds:
-                if kind not in self._names:
-                    path = f"sobjects/{kind}/describe"
-                    found = await self._session.records(path, "fields")
-                    self._names[kind] = frozenset(_names(found))
+            if not self._are_current:
+                self._names = {kind: await self._read(kind) for kind in self._kinds}
+                self._are_current = True
 
-    def forget(self) -> None:
-        """Read the descriptions again when they are needed next."""
-        self._names.clear()
+    async def _read(self, kind: str) -> frozenset[str]:
+        return frozenset(_names(await self._session.records(f"sobjects/{kind}/describe", "fields")))
+
+    def renew(self) -> None:
+        """Have the next `learn` read the descriptions again. Until then what was read counts."""
+        self._are_current = len(self._kinds) == 1
 
     def of(self, kind: str, names: Iterable[str]) -> list[str]:
         """The names without those that only another object has."""

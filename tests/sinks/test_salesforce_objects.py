@@ -1,5 +1,6 @@
 """Contact first, else Lead: a person is looked for in both, and a new one is made as the last."""
 
+import asyncio
 import dataclasses
 
 import pytest
@@ -11,6 +12,7 @@ from salesforcesink import (
     delivered,
     deliveries,
     delivery,
+    fields,
     key,
     mobile,
     options,
@@ -119,12 +121,11 @@ async def test_of_two_contacts_with_the_number_none_is_taken(caplog):
 
 
 @pytest.mark.parametrize("had", [{"SMS_Key__c": key(1)}, {"MobilePhone": NUMBER}])
-@pytest.mark.parametrize("lands_on", [UPDATE])
-async def test_a_converted_lead_leads_to_its_contact(had, lands_on):
+async def test_a_converted_lead_leads_to_its_contact(had):
     async with connected(**PHONE) as (stub, sink):
         became = converted(stub, **had)
         (outcome,) = await sink.send_batch([delivery(1)])
-        assert data_calls(stub)[-1] == lands_on
+        assert data_calls(stub)[-1] == UPDATE
         (found,) = stub.records("Contact")
         (old,) = stub.records("Lead")
     assert outcome == relay.Delivered(became)
@@ -189,13 +190,13 @@ async def test_a_contact_that_is_deleted_later_makes_place_for_a_lead():
 
 
 async def test_a_field_of_only_one_object_is_left_out_of_the_other():
-    fields = {"Birthdate": "1990-01-02", "PostalCode": "10024", "MailingPostalCode": "10024"}
+    values = {"Birthdate": "1990-01-02", "PostalCode": "10024", "MailingPostalCode": "10024"}
     async with connected(**BOTH, only_if_empty=["Birthdate", "Status", "LeadSource"]) as (
         stub,
         sink,
     ):
         stub.seed("Contact", contact(SMS_Key__c=key(1), Birthdate="1980-01-01"))
-        batch = deliveries(1, 2, record={**fields, "LeadSource": "SMS", "Company": "Inc"})
+        batch = deliveries(1, 2, record={**values, "LeadSource": "SMS", "Company": "Inc"})
         assert all(delivered(await sink.send_batch(batch)))
         (one,), (other,) = stub.records("Contact"), stub.records("Lead")
     assert (one["Birthdate"], one["MailingPostalCode"]) == ("1980-01-01", "10024")
@@ -228,6 +229,24 @@ async def test_descriptions_are_read_again_after_a_check():
         await sink.send_batch([delivery(1, {"Birthdate": "1990-01-02"})])
         (found,) = stub.records("Lead")
     assert found["Birthdate"] == "1990-01-02"
+
+
+async def test_a_check_takes_no_description_from_a_batch_on_its_way():
+    class Session:
+        calls = 0
+
+        async def records(self, path, _name):
+            self.calls += 1
+            return [{"name": "Birthdate" if "Contact" in path else "Company"}, {"name": "Title"}]
+
+    session = Session()
+    known = fields.Fields(session, ("Contact", "Lead"))
+    await known.learn()
+    known.renew()
+    assert known.of("Lead", ["Birthdate", "Title", "company"]) == ["Title", "company"]
+    await asyncio.gather(known.learn(), known.learn())
+    assert session.calls == 4
+    assert known.of("Contact", ["Birthdate", "Company", "Unheard"]) == ["Birthdate", "Unheard"]
 
 
 async def test_while_the_descriptions_cannot_be_read_nothing_is_written():
@@ -444,7 +463,6 @@ async def test_check_names_the_object_of_each_problem():
     stub = SalesforceStub()
     for name in ("SMS_Key__c", OPT_OUT):
         del stub.fields["Lead"][name]
-    found = []
     values = {**PHONE, "phone_fields": ["Fax", "HomePhone"], "consent": {"field": OPT_OUT}}
     columns = ("FirstName", "Birthdate", "Company", "Unheard__c")
     async with connected(stub, columns=columns, **values) as (_, sink):

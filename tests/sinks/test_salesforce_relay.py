@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 from arrivals import arrival
 from relaying import relaying
-from salesforcesink import ACTIVITY, LOG, SIGN_IN, data_calls
+from salesforcesink import ACTIVITY, LOG, SIGN_IN, data_calls, mobile
 from stubs.salesforce import SalesforceStub
 from stubs.vendor import serving
 
@@ -95,6 +95,37 @@ async def test_with_faults_there_is_one_contact_and_one_activity_for_each_event(
     assert len({each["SMS_Key__c"] for each in contacts}) == len(contacts) == 20
     assert sorted(each["Event_Id__c"] for each in activities) == sorted(itertools.chain(*ids))
     assert {each["SMS_Keyword__c"] for each in contacts} == {"text 2"}
+
+
+async def test_with_faults_each_person_is_one_contact_or_one_lead(tmp_path, stub):
+    """Five are contacts before, five leads, one of which is converted between two rounds."""
+    for number in range(10):
+        kind, more = ("Contact", {}) if number < 5 else ("Lead", {"Company": "Acme"})
+        stub.seed(kind, {"LastName": "Doe", "MobilePhone": mobile(number), **more})
+    both = {
+        "objects": ["Contact", "Lead"],
+        "match": ["key", "phone"],
+        "defaults": {"LastName": "Unknown", "Company": "n/a"},
+        "activity": {"object": "Task"},
+    }
+    async with in_front(tmp_path, stub, sink={"batch": {"size": 10}}, **both) as relay:
+        for fault in ("drop_after_commit", "502", "lock_row", "drop"):
+            stub.fault(fault, count=2)
+        stub.fault("expired")
+        ids = [await relay.send_many(range(20), "text 0")]
+        await relay.reached(delivered=20, pending=0, dead=0)
+        converted = stub.records("Lead")[0]
+        stub.convert(converted["Id"], stub.seed("Contact", {"LastName": "Doe"}))
+        ids += [await relay.send_many(range(20), f"text {turn}") for turn in (1, 2)]
+        await relay.reached(delivered=60, pending=0, dead=0)
+    contacts, leads = stub.records("Contact"), stub.records("Lead")
+    assert stub.fired.total() >= 8
+    assert (len(contacts), len(leads)) == (6, 15)
+    people = [*contacts, *(lead for lead in leads if not lead["IsConverted"])]
+    assert len({each["SMS_Key__c"] for each in people}) == len(people) == 20
+    assert {each["SMS_Keyword__c"] for each in people} == {"text 2"}
+    tasks = [each["SMS_Event_Id__c"] for each in stub.records("Task")]
+    assert sorted(tasks) == sorted(itertools.chain(*ids))
 
 
 async def test_a_replay_leaves_not_one_record_more(tmp_path, stub):
