@@ -15,7 +15,7 @@ from stubs.vendor import serving
 import relay
 from relay.clock import SystemClock
 from relay.crm import Pages
-from relay.delivery.limiter import Limiter
+from relay.delivery.limiter import StrictLimiter
 from relay.units import Rate
 
 NEXT = "/services/data/v66.0/query/01g-2000"
@@ -55,7 +55,7 @@ async def test_hubspots_people_are_read_to_an_end(monkeypatch, counting, results
 async def test_hubspots_search_ends_within_a_delivery():
     vendor = lists(counting=True)
     async with serving(vendor.app) as url, opened(url, match=["key", "phone"]) as sink:
-        sink._people._by_number._searches = Limiter(Rate(1000, 1.0), SystemClock())
+        sink._people._by_number._searches = StrictLimiter(Rate(1000, 1.0), SystemClock())
         (outcome,) = await sink.send_batch([delivery(1)])
     assert type(outcome) is relay.Retry
     assert "more than 50 pages" in outcome.reason
