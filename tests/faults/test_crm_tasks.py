@@ -22,7 +22,7 @@ def seeded(vendor, contacts):
 
 @pytest.mark.timeout(240)
 async def test_after_a_storm_each_event_is_a_task_once(tmp_path):
-    vendor = seeded(SalesforceTasks(share=0.2, seed=4), 40)
+    vendor = seeded(SalesforceTasks(seed=4), 40)
     async with storming(tmp_path, vendor, seed=4, settings=SMALL, **HARD) as storm:
         await storm.rage(events=200, contacts=40, kills=2, revoke=False, patience=100)
         verdict = await storm.verdict()
@@ -36,7 +36,7 @@ async def test_after_a_storm_each_event_is_a_task_once(tmp_path):
 @pytest.mark.timeout(240)
 async def test_without_the_external_id_tasks_are_there_twice(tmp_path):
     """The control: the same org, where an upsert of a task finds no task."""
-    vendor = seeded(KeylessTasks(share=0.2, seed=4), 40)
+    vendor = seeded(KeylessTasks(seed=4), 40)
     async with storming(tmp_path, vendor, seed=4, settings=SMALL, **HARD) as storm:
         await storm.rage(events=200, contacts=40, kills=2, revoke=False, patience=100)
         verdict = await storm.verdict()
