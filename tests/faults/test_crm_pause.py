@@ -68,7 +68,7 @@ def used_up_account(account):
 
 TROUBLES = [
     (Salesforce, False, wrong_secret, PROBE, ["sign-in", "client_secret"]),
-    (Salesforce, False, frozen_user, PROBE, ["inactive_user", "activate the integration user"]),
+    (Salesforce, False, frozen_user, PROBE, ["inactive_user", "activate the app's Run As user"]),
     (Salesforce, False, missing_field, PROBE, ["SMS_Opt_Out__c", "correct the map, or make"]),
     (Salesforce, False, used_up_org, QUARTER, ["TotalRequests", "goes on by itself"]),
     (HubSpot, False, wrong_app, PROBE, ["BAD_CLIENT_SECRET", "options.oauth"]),
