@@ -43,7 +43,8 @@ FENCED = re.compile(
 INLINE = re.compile(r"`([^`\n]+)`")
 
 # What the examples fill in.
-ENVIRON = {"SUMOTEXT_TOKEN": "a-token", "WEBHOOK_SECRET": "whsec_" + b64encode(b"k" * 32).decode()}
+TOKEN = "pW3kq0v9Zr2Lx7TnB5yHc8Md"
+ENVIRON = {"SUMOTEXT_TOKEN": TOKEN, "WEBHOOK_SECRET": "whsec_" + b64encode(b"k" * 32).decode()}
 FILES = {
     "cert.pem": "a certificate",
     "key.pem": "a key",

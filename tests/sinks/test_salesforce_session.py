@@ -22,6 +22,8 @@ from stubs.vendor import serving
 import relay
 from relay.delivery import limiter
 
+PEM = "-----BEGIN PRIVATE KEY-----"
+
 
 def sign_ins(stub):
     return [call for call in stub.calls if "/oauth2/" in call.path]
@@ -268,7 +270,7 @@ def wrong(**values):
         ({"url": "https://u:p@acme.example"}, "login_url"),
         ({"url": "https://login.salesforce.com"}, "My Domain"),
         ({"client_secret": None}, "either"),
-        ({"jwt": {"username": "u", "key": "k"}}, "either"),
+        ({"jwt": {"username": "u", "key": PEM}}, "either"),
         ({"match": ["phone"]}, "[key]"),
         ({"match": ["key", "phone"], "phone_fields": []}, "phone_fields"),
         ({"object": "SMS_Vote__c", "campaign": {"id": "701000000000001"}}, "campaign"),
@@ -289,7 +291,7 @@ def test_mistakes_in_the_options_are_told_at_the_start(values, message):
 
 
 def test_the_shared_login_is_for_jwt_alone():
-    assert options("https://login.salesforce.com", **jwt_options("k"))
+    assert options("https://login.salesforce.com", **jwt_options(PEM))
     assert options("http://localhost:8091").login_url == "http://localhost:8091"
     assert options("https://acme.my.salesforce.com/").login_url.endswith(".com")
 
@@ -304,9 +306,9 @@ def test_the_shared_login_is_for_jwt_alone():
     ],
 )
 def test_a_jwt_is_for_the_login_host(host, audience):
-    made = options(f"https://{host}.salesforce.com", **jwt_options("k"))
+    made = options(f"https://{host}.salesforce.com", **jwt_options(PEM))
     assert made.audience() == f"https://{audience}.salesforce.com"
-    made = options(f"https://{host}.salesforce.com", **jwt_options("k", audience="https://x"))
+    made = options(f"https://{host}.salesforce.com", **jwt_options(PEM, audience="https://x"))
     assert made.audience() == "https://x"
 
 
