@@ -44,6 +44,10 @@ def pair():
     return private.decode(), public
 
 
+PEM = "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"
+"""It has the form of a key; nothing is signed with it."""
+
+
 def jwt_options(private, **more):
     given = {"username": "relay@acme.example", "key": private}
     return {"client_secret": None, "jwt": given | more}
