@@ -16,6 +16,8 @@ from relay.outcome import Delivered, Outcome, Pause, Reject, Retry
 from relay.quota import Quota
 from relay.traces import Traces
 
+_log = logging.getLogger("relay.delivery")
+
 
 class Options(pydantic.BaseModel):
     """The base of a sink's options; unknown keys are refused."""
@@ -232,8 +234,10 @@ class Sink:
         """An answer that was decoded may hold an error that nobody looks at."""
         if not self._warned:
             self._warned = True
-            self.log.warning(
-                "send returned %s, which counts as delivered; return relay.Delivered() or nothing,"
-                " and raise relay.Retry or relay.Reject for an answer that says so",
+            # Not by `self.log`: a plugin with an `__init__` of its own need not have it.
+            _log.warning(
+                "sink %s: send returned %s, which counts as delivered; return relay.Delivered() or"
+                " nothing, and raise relay.Retry or relay.Reject for an answer that says so",
+                getattr(self, "name", "?"),
                 kind,
             )

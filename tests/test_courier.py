@@ -38,7 +38,7 @@ from relay.units import Rate
 
 DAY = 86400.0
 LOOK = 1.1 * LOOK_AGAIN
-NO_WAIT = RetrySettings(initial="1ms", max="1ms")
+NO_WAIT = RetrySettings(initial="10ms", max="10ms")
 NO_BREAKER = Breaker(failures=1000)
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import itertools
-import logging
 import math
 
 import httpx
@@ -34,7 +33,7 @@ class Scripted(Sink):
     """A sink as a plugin has it, with `send` alone."""
 
     def __init__(self, send):
-        super().__init__("crm", None, None, logging.getLogger("relay.sink.crm"))
+        super().__init__("crm", None, None, None)
         self._send = send
 
     async def send(self, _delivery):
@@ -122,7 +121,7 @@ async def test_what_is_returned_and_not_looked_at_is_told_of_once(caplog):
         (result,) = await Dispatch(sink_config(), sink, SystemClock()).send([claim()])
         assert result.outcome == Delivered()
     (said,) = caplog.messages
-    assert said.startswith("send returned dict, which")
+    assert said.startswith("sink crm: send returned dict, which")
     assert "counts as delivered" in said
     assert "+12125550177" not in said
 
