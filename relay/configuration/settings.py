@@ -114,6 +114,10 @@ Kept = Annotated[Term, between("1m", "36500d")]
 Noticed = Annotated[Term, between("1s", "365d")]
 TooMany = Annotated[Threshold, counted("1s", "365d")]
 Whole = Annotated[int, Field(ge=1), NUMBER]
+HostName = Annotated[
+    str,
+    pydantic.StringConstraints(max_length=253, pattern="^[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?$"),
+]
 Mailbox = Annotated[str, *text_type(_mailbox, "mailbox", {"pattern": f"^{MAILBOX.pattern}$"})]
 
 
@@ -169,6 +173,7 @@ class Admin(Model):
     """The listener for the operators."""
 
     listen: Listen = written("127.0.0.1:8081")
+    hosts: list[HostName] = Field(default=[])
 
 
 class Limit(Model):

@@ -26,7 +26,8 @@ def front(
     public = [
         make_server(callbacks, each, certificate=certificate, guests=admitted) for each in outside
     ]
-    return public, [make_server(admin.app(health, read), each) for each in inside]
+    operators = admin.app(health, read, config.admin.hosts)
+    return public, [make_server(operators, each) for each in inside]
 
 
 def listen(listeners: Listeners) -> None:
