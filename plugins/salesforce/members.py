@@ -10,7 +10,7 @@ from relay.sink import Log
 from .lookup import LONGEST_QUERY, literal, parts
 from .options import PERSONS, Campaign
 from .people import Known
-from .row import Row
+from .row import Row, waves
 from .session import Session
 from .target import Target
 from .writer import Writer
@@ -25,12 +25,12 @@ class Members:
         self._session = session
         self._campaign = campaign
         self._writer = Writer(session, Target(MEMBER), None, log)
-        self._known = Known()
+        self._known = Known(fold=str)  # ids of 15 characters differ by case alone
         # Each member locks its campaign: batches that came together would refuse each other.
         self._turn = asyncio.Lock()
 
     def row(self, delivery: relay.Delivery, kind: str, person: str) -> Row | None:
-        """The member to write; None where the event has no campaign, or it is written already.
+        """The member to write; None where the event has no campaign.
 
         `person` is the id of a record of the object `kind`. Raises EvaluationError.
         """
@@ -38,22 +38,36 @@ class Members:
         status = (
             self._campaign.status.render(delivery.event).strip() if self._campaign.status else ""
         )
-        key = f"{campaign} {person} {status}"
-        if not campaign or key in self._known:
+        if not campaign:
             return None
         fields = {"CampaignId": campaign, PERSONS[kind]: person}
-        return Row(delivery, key, fields | ({"Status": status} if status else {}), kind=kind)
+        fields |= {"Status": status} if status else {}
+        return Row(delivery, f"{campaign} {person}", fields, kind=kind)
 
     async def write(self, rows: Sequence[Row]) -> None:
-        """Give each row its outcome. One that is a member already gets the status alone."""
+        """Give each row its outcome. One that is a member already gets the status alone.
+
+        Those of one member go one after the other: the last one's status is to stay.
+        """
         async with self._turn:
-            await self._writer.write(rows)
-            for kind in PERSONS:
-                there = [row for row in rows if row.kind == kind and _was_there(row)]
-                await self._update(PERSONS[kind], [row for row in there if "Status" in row.fields])
+            for wave in waves(rows):
+                await self._write_wave(wave)
+
+    async def _write_wave(self, rows: Sequence[Row]) -> None:
+        statuses = {row: row.fields.get("Status", "") for row in rows}
         for row in rows:
+            if row.key in self._known and statuses[row] in ("", self._known.place(row.key)[0]):
+                row.outcome = relay.Delivered()
+        new = [row for row in rows if row.outcome is None]
+        await self._writer.write(new)
+        for kind in PERSONS:
+            there = [row for row in new if row.kind == kind and _was_there(row)]
+            await self._update(PERSONS[kind], [row for row in there if "Status" in row.fields])
+        for row in new:
             if isinstance(row.outcome, relay.Delivered):
-                self._known.add(row.key)
+                self._known.add(row.key, (statuses[row], None))
+            else:
+                self._known.discard(row.key)
 
     async def _update(self, person: str, rows: Sequence[Row]) -> None:
         if not rows:

@@ -1,7 +1,7 @@
 """The people who are there already: found by key, and those without one by their number."""
 
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import relay
 from relay.caching import short_key
@@ -22,27 +22,31 @@ NOWHERE: Place = ("", None)
 
 
 class Known:
-    """Keys that are in the org, the last ones used, and where."""
+    """Keys that are in the org, the last ones used, and where. `fold` makes like keys equal."""
 
-    def __init__(self, most: int = KNOWN_KEYS) -> None:
+    def __init__(self, most: int = KNOWN_KEYS, fold: Callable[[str], str] = str.casefold) -> None:
         self._most = most
+        self._fold = fold
         self._keys: OrderedDict[str, Place] = OrderedDict()
 
     def __contains__(self, key: str) -> bool:
-        return short_key(key.casefold()) in self._keys
+        return self._short(key) in self._keys
 
     def place(self, key: str) -> Place:
-        return self._keys.get(short_key(key.casefold()), NOWHERE)
+        return self._keys.get(self._short(key), NOWHERE)
 
     def add(self, key: str, place: Place = NOWHERE) -> None:
-        key = short_key(key.casefold())
+        key = self._short(key)
         self._keys[key] = place
         self._keys.move_to_end(key)
         if len(self._keys) > self._most:
             self._keys.popitem(last=False)
 
     def discard(self, key: str) -> None:
-        self._keys.pop(short_key(key.casefold()), None)
+        self._keys.pop(self._short(key), None)
+
+    def _short(self, key: str) -> str:
+        return short_key(self._fold(key))
 
 
 class People:

@@ -1,8 +1,13 @@
 """Who is there already: found by key and by number, kept where they have a value, made members."""
 
+import httpx
+import orjson
 import pytest
 from salesforcesink import (
     ACTIVITY,
+    COLUMNS,
+    LOG,
+    Salesforce,
     connected,
     data_calls,
     delivered,
@@ -11,6 +16,7 @@ from salesforcesink import (
     key,
     lookup,
     mobile,
+    options,
     row,
 )
 from salesforcesink import (
@@ -250,6 +256,40 @@ async def test_a_member_gets_the_status_of_the_event():
                 assert all(delivered(await sink.send_batch(batch)))
     members = stub.records("CampaignMember")
     assert [each["Status"] for each in members] == ["Responded", "Sent"]
+
+
+@pytest.mark.parametrize("together", [False, True])
+async def test_a_member_has_the_status_of_the_last_event_though_it_had_it_before(together):
+    stub = SalesforceStub()
+    campaign = {"id": stub.seed("Campaign", {"Name": "Autumn"}), "status": "{{ data.message }}"}
+    said = ["Sent", "Responded", "Sent", "", "Responded", "Sent"]
+    batch = [
+        delivery(1, message=status, event_id=f"019ab000-0000-7000-8000-{at:012x}")
+        for at, status in enumerate(said)
+    ]
+    async with connected(stub, campaign=campaign) as (_, sink):
+        for part in [batch] if together else [[each] for each in batch]:
+            assert all(delivered(await sink.send_batch(part)))
+    assert [each["Status"] for each in stub.records("CampaignMember")] == ["Sent"]
+
+
+async def test_campaigns_whose_ids_differ_by_case_alone_are_two():
+    members = []
+
+    def handle(request):
+        if "/oauth2/" in request.url.path:
+            return httpx.Response(200, json={"access_token": "t"})
+        records = orjson.loads(request.content)["records"]
+        members.extend(each["CampaignId"] for each in records if "CampaignId" in each)
+        made = [{"id": f"003{at:015}", "success": True} for at, _ in enumerate(records)]
+        return httpx.Response(200, json=made)
+
+    http = httpx.AsyncClient(transport=httpx.MockTransport(handle))
+    given = options("https://acme.example", campaign={"id": "{{ data.message }}"})
+    sink = Salesforce("crm", given, http, LOG, COLUMNS)
+    for campaign in ("701Hs000000000a", "701Hs000000000A", "701Hs000000000a"):
+        assert all(delivered(await sink.send_batch([delivery(1, message=campaign)])))
+    assert members == ["701Hs000000000a", "701Hs000000000A"]
 
 
 async def test_a_status_that_the_campaign_lacks_is_found():
