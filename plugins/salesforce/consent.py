@@ -156,11 +156,15 @@ class ConsentWriter:
         """
         await self._fields.learn()
         found: dict[str, dict[str, str]] = {}
-        by_key = {each.key.casefold(): each.mobile for each in words if each.key}
+        by_key: dict[str, set[str]] = {}
+        for word in words:
+            if word.key:
+                by_key.setdefault(word.key.casefold(), set()).add(word.mobile)
         for kind in self._options.kinds if by_key else ():
             for each in await self._lookup.with_keys(kind, by_key):
-                number = by_key[str(each.by[self._options.external_id]).casefold()]
-                found.setdefault(number, {})[each.record["Id"] or ""] = each.kind
+                key = str(each.by[self._options.external_id]).casefold()
+                for number in by_key.get(key, ()):
+                    found.setdefault(number, {})[each.record["Id"] or ""] = each.kind
         numbers = {each.mobile for each in words if each.mobile}
         for each in (
             await self._lookup.with_numbers(numbers) if self._options.consent_phones() else ()

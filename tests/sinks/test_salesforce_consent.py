@@ -2,8 +2,20 @@
 
 import dataclasses
 
+import httpx
+import orjson
 import pytest
-from salesforcesink import connected, data_calls, delivery, key, mobile, options
+from salesforcesink import (
+    COLUMNS,
+    LOG,
+    Salesforce,
+    connected,
+    data_calls,
+    delivery,
+    key,
+    mobile,
+    options,
+)
 
 import relay
 
@@ -50,6 +62,35 @@ async def test_every_record_with_the_number_is_written_and_nothing_else_of_it():
             name: values.get(name) for name in ("MobilePhone", "Phone", "SMS_Key__c")
         }
     assert data_calls(stub) == ["GET query", "GET search", "PATCH composite/sobjects"]
+
+
+async def test_two_numbers_with_one_key_in_a_batch_change_its_record_only_by_the_word():
+    async with connected(consent=CONSENT, key="{{ data.message }}") as (stub, sink):
+        stub.seed("Contact", {"LastName": "Doe", "SMS_Key__c": "m-1", "MobilePhone": "2125559999"})
+        outcomes = await sink.send_batch([word(at, message="m-1") for at in (1, 2)])
+        (contact,) = stub.records("Contact")
+    assert all(isinstance(each, relay.Delivered) for each in outcomes)
+    assert (contact[FIELD], contact["MobilePhone"]) == (True, "2125559999")
+
+
+async def test_a_record_that_was_not_asked_for_gets_no_word():
+    written = []
+
+    def handle(request):
+        if "/oauth2/" in request.url.path:
+            return httpx.Response(200, json={"access_token": "t"})
+        if request.method == "GET":
+            strange = {"Id": "003000000000009", "SMS_Key__c": "other"}
+            name = "searchRecords" if request.url.path.endswith("search") else "records"
+            return httpx.Response(200, json={name: [strange, {"Id": "003000000000008"}]})
+        written.extend(orjson.loads(request.content)["records"])
+        return httpx.Response(200, json=[{"id": "003000000000001", "success": True}])
+
+    http = httpx.AsyncClient(transport=httpx.MockTransport(handle))
+    sink = Salesforce("crm", options("https://acme.example", consent=CONSENT), http, LOG, COLUMNS)
+    (outcome,) = await sink.send_batch([word(1)])
+    assert outcome == relay.Delivered("003000000000001")
+    assert [each["SMS_Key__c"] for each in written] == [key(1)]
 
 
 async def test_a_start_is_written_the_same_way():
