@@ -13,6 +13,7 @@ import contextlib
 import random
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from urllib.parse import urlencode
 
 import httpx
 import orjson
-from crmvendors import Activity, Vendor, as_yaml
+from crmvendors import Activity, Person, Vendor, as_yaml
 from oracle import integrity
 from relays import POLL, Relay, Sender
 from stubs.vendor import serving
@@ -52,11 +53,14 @@ class Callback:
     contact: int
     wrong: str | None = None
     message: str = "hello"
+    typed: Mapping[str, str | None] = field(default_factory=dict)
+    """What stands in the client's fields in place of what is there by default; None: nothing."""
 
     def body(self) -> bytes:
         person = 2125550000 + self.contact
         fields = {"Number": self.number, "Email": f"c{person}@example.com"}
         fields |= WRONG.get(self.wrong or "", {})
+        fields = {name: text for name, text in (fields | self.typed).items() if text is not None}
         known = {"mobile": person, "carrierId": "TEST", "shortcode": 84700, "key": "JOIN"}
         return urlencode(known | {"msg": self.message} | fields).encode()
 
@@ -135,7 +139,7 @@ class Storm:
         await self.relay.start()
         self.vendor.calm = False
         async with asyncio.timeout(patience), asyncio.TaskGroup() as work:
-            made = callbacks(events, contacts, self.chance)
+            made = self.callbacks(events, contacts)
             for line in range(SENDERS):
                 own = [each for each in made if each.contact % SENDERS == line]
                 work.create_task(self._send(own))
@@ -147,6 +151,9 @@ class Storm:
         assert await self.relay.stop() == 0, self.relay.last_words()
         print(f"\n{self.vendor.name}: {self.kills} kills, {time.monotonic() - begun:.0f} s")
         print(f"faults: {dict(self.vendor.fired.most_common())}")
+
+    def callbacks(self, events: int, contacts: int) -> list[Callback]:
+        return callbacks(events, contacts, self.chance)
 
     async def send(self, made: list[Callback]) -> None:
         """Just send them; each must be taken."""
@@ -221,7 +228,7 @@ class Storm:
         """The word on a relay that has stopped."""
         assert integrity(self.relay.store) == "ok"
         rows, dead, open_ = await self._stored()
-        people, activities = self.vendor.people(), self.vendor.activities()
+        people, activities = self._people(), self.vendor.activities()
         numbers = [number_of(row) for row in rows]
         stored = {row.event.id: row for row in rows}
         bad = {row.event.id for row in rows if self.sent[number_of(row)].wrong}
@@ -258,6 +265,9 @@ class Storm:
             "calls": len(self.vendor.stub.calls),
         }
         return Verdict(faults, counts)
+
+    def _people(self) -> list[Person]:
+        return self.vendor.people()
 
     def _shows(self, row: EventRow) -> bool:
         """Whether the contact is written by this event: a bad note spoils the activity alone."""
@@ -319,6 +329,7 @@ async def storming(
     settings: dict[str, Any] | None = None,
     environment: dict[str, str] | None = None,
     seed: int = 0,
+    kind: type[Storm] = Storm,
     **options: Any,
 ):
     """The stub is served by this process, so that it outlives the relay, which is one of its own.
@@ -335,6 +346,6 @@ async def storming(
         relay.environment |= {"CRM_SPEED": str(speed), "CRM_EPOCH": str(since)}
         relay.environment |= environment or {}
         try:
-            yield Storm(vendor, relay, random.Random(seed))
+            yield kind(vendor, relay, random.Random(seed))
         finally:
             relay.close()

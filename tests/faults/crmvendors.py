@@ -42,10 +42,13 @@ class Vendor:
 
     `whole` are faults of a request, and `rows` of one row, each with its weight: each comes once
     before any comes again. `share` of the requests meet one of either, and `slow` wait for their
-    answer. `refusals` are what the vendor says to what is wrong in an event.
+    answer. `refusals` are what the vendor says to what is wrong in an event. `opted_out` and
+    `values` are its names for consent and for what people type.
     """
 
     name: str
+    opted_out: str
+    values: dict[str, str]
     whole: dict[str, int]
     rows: dict[str, int]
     refusals: dict[str, str]
@@ -114,6 +117,10 @@ class Vendor:
         """The options for a way in that counts by the day."""
         return {}
 
+    def consent(self) -> dict[str, Any]:
+        """The option that has words of consent written alone."""
+        return {"field": self.opted_out}
+
     def activity(self) -> dict[str, Any]:
         raise NotImplementedError
 
@@ -130,8 +137,12 @@ class Vendor:
     def restore(self) -> None:
         raise NotImplementedError
 
-    def seed(self, mobile: str) -> None:
-        """Somebody who has been there for long, by phone alone."""
+    def seed(self, mobile: str) -> str:
+        """Somebody who has been there for long, by phone alone; gives the id."""
+        raise NotImplementedError
+
+    def table(self) -> dict[str, dict[str, Any]]:
+        """The people as the vendor has them, by id; the key is in `key`."""
         raise NotImplementedError
 
     def people(self) -> list[Person]:
@@ -156,6 +167,8 @@ class Salesforce(Vendor):
     """An org. Its tokens end now and then, which the sink mends itself."""
 
     name = "salesforce"
+    opted_out = "SMS_Opt_Out__c"
+    values = {"Zip": "MailingPostalCode", "Born": "Birthdate", "Email": "Email"}  # noqa: RUF012
     whole = {  # noqa: RUF012  nobody changes it
         "throttle": 3,
         "503": 3,
@@ -217,8 +230,12 @@ class Salesforce(Vendor):
     def restore(self) -> None:
         self.stub.allow_sign_in()
 
-    def seed(self, mobile: str) -> None:
-        self.stub.seed("Contact", {"LastName": "Old", "Phone": mobile})
+    def table(self) -> dict[str, dict[str, Any]]:
+        rows = self.stub.records("Contact")
+        return {row["Id"]: row | {"key": row.get("SMS_Key__c", "")} for row in rows}
+
+    def seed(self, mobile: str) -> str:
+        return self.stub.seed("Contact", {"LastName": "Old", "Phone": mobile})
 
     def people(self) -> list[Person]:
         return [
@@ -273,6 +290,8 @@ class HubSpot(Vendor):
     """An account, asked with OAuth, as a fixed key never expires."""
 
     name = "hubspot"
+    opted_out = "sms_opt_out"
+    values = {"Zip": "zip", "Born": "sms_joined", "Email": "email"}  # noqa: RUF012
     whole = {  # noqa: RUF012
         "throttle": 3,
         "throttle_old": 2,
@@ -310,6 +329,7 @@ class HubSpot(Vendor):
         super().__init__(HubSpotStub(clock=clock), **more)
         # Who is throttled in a storm is so by chance.
         self.stub.burst_most = self.stub.oauth_burst_most = self.stub.oauth_most = 1_000_000
+        self.stub.search_most = 1_000_000
         self.stub.rotate = False  # a relay that is killed forgets the new one
         self.stub.fields["2-123"]["message"].length = 40
 
@@ -344,8 +364,12 @@ class HubSpot(Vendor):
     def restore(self) -> None:
         self.stub.access.refresh_tokens |= self._kept
 
-    def seed(self, mobile: str) -> None:
-        self.stub.seed("contacts", {"lastname": "Old", "phone": mobile})
+    def table(self) -> dict[str, dict[str, Any]]:
+        rows = self.stub.records("contacts")
+        return {row["id"]: row | {"key": row.get("sms_key", "")} for row in rows}
+
+    def seed(self, mobile: str) -> str:
+        return self.stub.seed("contacts", {"lastname": "Old", "phone": mobile})
 
     def people(self) -> list[Person]:
         return [

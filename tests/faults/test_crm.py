@@ -11,6 +11,7 @@ import pytest
 from couriers import eventually
 from crmbrisk import BriskClock
 from crmexamples import TOLD, examples
+from crmpeople import PeopleStorm, typed
 from crmstorm import Callback, storming
 from crmvendors import HubSpot, HubSpotEvents, HubSpotLog, Salesforce
 from listening import QUERIES, answers
@@ -127,6 +128,50 @@ async def test_without_a_property_for_it_a_storm_doubles_communications(tmp_path
     print(verdict)
     assert verdict.faults.pop("activities twice")
     verdict.sound()
+
+
+@each_vendor
+async def test_in_a_storm_blank_misspelt_and_shared_values_cost_nobody_theirs(tmp_path, vendor):
+    await weather_people(tmp_path, vendor(share=0.2, slow=0.02, seed=5), 5, 400, 100, kills=2)
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(3600)
+@each_vendor
+async def test_in_a_long_storm_blank_misspelt_and_shared_values_cost_nobody_theirs(
+    tmp_path, vendor
+):
+    seed = random.randrange(2**32)
+    print(f"\nseed {seed}")
+    vendor = vendor(share=0.15, seed=seed)
+    await weather_people(tmp_path, vendor, seed, 20_000, 5_000, kills=8, size=50, patience=3000)
+    assert vendor.fired.keys() >= vendor.kinds()
+
+
+async def weather_people(folder, vendor, seed, events, contacts, *, kills, size=10, patience=50):
+    """Each person once with the last good values, each word of consent right everywhere."""
+    sink = typed(vendor)
+    sink["settings"] |= {"batch": {"size": size}}
+    async with storming(folder, vendor, seed=seed, kind=PeopleStorm, **sink) as storm:
+        storm.seed_shared(contacts)
+        await storm.rage(events, contacts, kills, revoke=events > 1000, patience=patience)
+        verdict = await storm.verdict()
+    print(verdict)
+    verdict.sound()
+    assert storm.kills == kills
+    assert min(verdict.counts[each] for each in ("blank", "misspelt", "people by number")) > 0
+
+
+@each_vendor
+async def test_where_blanks_clear_the_oracle_of_values_sees_it(tmp_path, vendor):
+    """The control."""
+    vendor = vendor(share=0.0, seed=5)
+    sink = typed(vendor)
+    sink["settings"] |= {"batch": {"size": 10}, "blank": "clear"}
+    async with storming(tmp_path, vendor, seed=5, kind=PeopleStorm, **sink) as storm:
+        await storm.rage(events=100, contacts=25, revoke=False, patience=50)
+        verdict = await storm.verdict()
+    assert verdict.faults["values wrong"], verdict
 
 
 @each_vendor
