@@ -41,25 +41,21 @@ class Backfill:
         self._options = options
         self._sleep = sleep
         self._taken: set[str] = set()
-        self._people: dict[str, list[str]] = {}
-        self._unreadable = 0
+        self._people: dict[str, str] = {}
+        self._several: dict[str, list[str]] = {}
+        self._unreadable = self._given = 0
+        self._failures: set[str] = set()
 
     async def run(self, progress: Progress) -> list[str]:
         """What was done, in lines. Raises Retry, Reject or Pause."""
         if not self._is_of_number():
             return ["keys: options.key is not made of the mobile number alone, so none were given"]
         await self._read_all(progress)
-        alone = {
-            key: ids[0]
-            for key, ids in self._people.items()
-            if len(ids) == 1 and key not in self._taken
-        }
-        records = [
-            Record(f"backfill-{target}", key, {}, target=target, is_bound=True)
-            for key, target in alone.items()
-        ]
-        await self._write(records, progress)
-        return [*self._told(records)]
+        owned = [key for key in self._taken if key in self._people or key in self._several]
+        for key in owned:
+            self._people.pop(key, None)
+        await self._write(progress)
+        return [*self._told(len(owned))]
 
     def _is_of_number(self) -> bool:
         """Whether two different events of one person have the same key."""
@@ -127,43 +123,63 @@ class Backfill:
         mobile = next((each for each in mobiles if each), None)
         if mobile:
             key = self._options.key.render(self._event(mobile, "com.sumotext.message", "1")).strip()
-            self._people.setdefault(key, []).append(str(result["id"]))
+            self._note_person(key, str(result["id"]))
         elif numbers:
             self._unreadable += 1
 
+    def _note_person(self, key: str, known: str) -> None:
+        if key in self._several:
+            self._several[key].append(known)
+        elif other := self._people.pop(key, None):
+            self._several[key] = [other, known]
+        else:
+            self._people[key] = known
+
     # writing
 
-    async def _write(self, records: Sequence[Record], progress: Progress) -> None:
-        for start in range(0, len(records), MOST):
-            part = records[start : start + MOST]
-            for _ in range(TRIES):
-                await self._writer.write(part)
-                failed = [record for record in part if isinstance(record.outcome, Retry)]
-                if not failed:
-                    break
-                await self._sleep(max(_wait(record) for record in failed))
-                for record in failed:
-                    record.outcome = None
-            await self._writer.write(part)
-            progress(start + len(part), len(records))
+    async def _write(self, progress: Progress) -> None:
+        """A record is made when its turn comes: those of all people would fill the memory."""
+        total = len(self._people)
+        while self._people:
+            people = [self._people.popitem() for _ in range(min(MOST, len(self._people)))]
+            await self._write_part(
+                [
+                    Record(f"backfill-{target}", key, {}, target=target, is_bound=True)
+                    for key, target in people
+                ]
+            )
+            progress(total - len(self._people), total)
 
-    def _told(self, records: Sequence[Record]) -> list[str]:
-        given = sum(isinstance(record.outcome, Delivered) for record in records)
-        lines = [f"keys: {given} people were given theirs, {len(self._taken)} had one"]
-        several = [ids for ids in self._people.values() if len(ids) > 1]
+    async def _write_part(self, part: Sequence[Record]) -> None:
+        for _ in range(TRIES):
+            await self._writer.write(part)
+            failed = [record for record in part if isinstance(record.outcome, Retry)]
+            if not failed:
+                break
+            await self._sleep(max(_wait(record) for record in failed))
+            for record in failed:
+                record.outcome = None
+        await self._writer.write(part)
+        for record in part:
+            if isinstance(record.outcome, Delivered):
+                self._given += 1
+            elif len(self._failures) < SHOWN:
+                self._failures.add(str(record.outcome))
+
+    def _told(self, owned: int) -> list[str]:
+        lines = [f"keys: {self._given} people were given theirs, {len(self._taken)} had one"]
+        several = list(self._several.values())
         if several:
             shown = "; ".join(", ".join(ids) for ids in several[:SHOWN])
             lines.append(
                 f"left to do: {len(several)} numbers stand with several people, who were given "
                 f"no key; merge them in HubSpot: {shown}"
             )
-        owned = sum(key in self._taken for key in self._people)
         if owned:
             lines.append(f"left to do: the keys of {owned} people are other people's; merge them")
         if self._unreadable:
             lines.append(f"{self._unreadable} people have no number that can be read")
-        failed = {str(each.outcome) for each in records if not isinstance(each.outcome, Delivered)}
-        return [*lines, *sorted(failed)]
+        return [*lines, *sorted(self._failures)]
 
 
 def _wait(record: Record) -> float:

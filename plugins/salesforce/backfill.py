@@ -1,8 +1,7 @@
 """The backfill: gives the people who are there already the key by which their events find them."""
 
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Sequence
-from itertools import islice
+from collections.abc import AsyncIterator, Iterable, Sequence
 
 import relay
 from relay.callbacks.phone import country, e164
@@ -64,9 +63,8 @@ class Backfill:
                     len(people)
                 )
                 break
-            await self._write(dict(islice(people.items(), MOST_ROWS)))
-            for key in list(islice(people, MOST_ROWS)):
-                del people[key]
+            count = min(MOST_ROWS, len(people))
+            await self._write([people.popitem() for _ in range(count)])
         told = [f"{count} {what}" for what, count in self._counts.items()]
         return told or ["every person with a number has a key"]
 
@@ -116,10 +114,9 @@ class Backfill:
                 return [key] if key else []
         return []
 
-    async def _write(self, people: Mapping[str, str]) -> None:
+    async def _write(self, people: Iterable[tuple[str, str]]) -> None:
         rows = [
-            Row(relay.Delivery(record, NO_EVENT, {}), key, {}, id=record)
-            for key, record in people.items()
+            Row(relay.Delivery(record, NO_EVENT, {}), key, {}, id=record) for key, record in people
         ]
         await self._writer.write(rows)
         for row in rows:

@@ -1,7 +1,9 @@
 """What the hubspot sink finds wrong with an account, and what it makes there."""
 
+import tracemalloc
+
 import pytest
-from hubspotsink import MAP, delivery, key, kinds, mobile, module, opened
+from hubspotsink import MAP, delivery, key, kinds, mobile, module, opened, options
 from stubs.hubspot import HubSpotStub
 from stubs.hubspot_schema import Field
 from stubs.vendor import serving
@@ -289,6 +291,49 @@ async def test_people_without_a_key_are_given_theirs(stub):
     keys = [each.get("sms_key") for each in stub.records("contacts")]
     assert keys == [*(key(number) for number in range(250)), "77", None]
     assert seen == [(100, None), (200, None), (252, None), (100, 250), (200, 250), (250, 250)]
+
+
+class Account:
+    """The session and the writer of a backfill: an account of so many people without a key."""
+
+    paths = module("paths").Paths("2026-09")
+
+    def __init__(self, people):
+        self.people = people
+        self.given = 0
+
+    async def get(self, _path, *, limit, after="0", **_asked):
+        start, end = int(after), int(after) + limit
+        people = [
+            {"id": f"{900_000_000 + each}", "properties": {"mobilephone": f"(212) 55{each:05}"}}
+            for each in range(start, min(end, self.people))
+        ]
+        paging = {"paging": {"next": {"after": str(end)}}} if end < self.people else {}
+        return module("session").Answer({"results": people} | paging)
+
+    async def write(self, records):
+        for record in records:
+            self.given += record.outcome is None
+            record.outcome = relay.Delivered(record.target)
+
+
+async def test_a_backfill_keeps_little_of_each_person():
+    """Bytes at the most, for each person: 150,000 are to fit into a small machine."""
+    account = Account(people=5000)
+
+    async def fill():
+        made = module("backfill").Backfill(account, account, options())
+        await made.run(relay.sink.in_silence)
+
+    await fill()  # what is loaded or kept for all numbers is there from now on
+    tracemalloc.start()
+    try:
+        await fill()
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert account.given == 10_000
+    assert peak / 5000 <= 400
 
 
 async def test_a_second_backfill_changes_nothing(stub):

@@ -112,8 +112,7 @@ class Objects:
     def page(self, ask: Ask) -> Answer:
         kind = _readable(ask)
         size, after = ask.number("limit", 10, most=100), ask.number("after", 0)
-        ordered = self._account.shelves[kind.name].ordered()
-        rest = [record for record in ordered if int(record.id) >= after]
+        rest = self._account.shelves[kind.name].ordered(after, size + 1)
         told: dict[str, Any] = {
             "results": [self._shown(kind, record, ask.names) for record in rest[:size]]
         }

@@ -1,5 +1,6 @@
 """The records of one type of object, found by id or by the value of a property."""
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -32,9 +33,15 @@ class Shelf:
         self._ids = ids or count(501)
         self._by: dict[str, dict[str, str]] = {}
         self._undo: list[tuple[str, Record | None]] = []
+        self._order: list[int] = []
 
-    def ordered(self) -> list[Record]:
-        return sorted(self.records.values(), key=lambda record: int(record.id))
+    def ordered(self, after: int = 0, most: int | None = None) -> list[Record]:
+        """From this id on, so many at the most."""
+        if len(self._order) != len(self.records):
+            self._order = sorted(map(int, self.records))
+        start = bisect_left(self._order, after)
+        end = None if most is None else start + most
+        return [self.records[str(each)] for each in self._order[start:end]]
 
     def add(self, properties: dict[str, str], now: float) -> Record:
         return self._put(Record(str(next(self._ids)), _filled(properties), now, now))
