@@ -3,6 +3,7 @@
 import re
 import secrets
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 from urllib.parse import parse_qsl, unquote_plus
 
@@ -307,11 +308,22 @@ def _sortable(value: Any) -> Any:
     return value is not None, 0 if value is None else value
 
 
+@lru_cache(maxsize=100_000)
+def _digits(text: str) -> str:
+    return re.sub(r"\D", "", text)
+
+
+@lru_cache(maxsize=1000)
+def _number(term: str) -> str:
+    """Its digits where a term is a number."""
+    digits = _digits(term)
+    return digits if len(digits) >= 7 and not re.search(r"[A-Za-z]", term) else ""
+
+
 def _alike(term: str, value: str) -> bool:
     """As the search index reads it: a number without its formatting, text word by word."""
-    digits, stored = re.sub(r"\D", "", term), re.sub(r"\D", "", value)
-    if len(digits) >= 7 and not re.search(r"[A-Za-z]", term):
-        return stored.endswith(digits)
+    if number := _number(term):
+        return _digits(value).endswith(number)
     words = re.findall(r"\w+", value.lower())
     wanted = re.findall(r"\w+", term.lower())
     if term.endswith("*"):
