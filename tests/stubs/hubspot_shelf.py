@@ -64,6 +64,7 @@ class Shelf:
 
     def remove(self, id_: str) -> None:
         self._forget(id_)
+        self._order.clear()
 
     @contextmanager
     def undoing(self) -> Iterator[Callable[[], None]]:
@@ -78,6 +79,7 @@ class Shelf:
             if before:
                 self._place(before)
         self._undo.clear()
+        self._order.clear()
 
     def _put(self, record: Record) -> Record:
         self._undo.append((record.id, self.records.get(record.id)))
