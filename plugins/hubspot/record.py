@@ -59,7 +59,8 @@ def properties(values: Mapping[str, Any]) -> dict[str, str]:
 
 def value(result: Mapping[str, Any], name: str) -> str:
     """A property of a record as HubSpot gives it; empty where it has none."""
-    found = (result.get("properties") or {}).get(name)
+    properties = result.get("properties")
+    found = properties.get(name) if isinstance(properties, dict) else None
     return "" if found is None else str(found)
 
 

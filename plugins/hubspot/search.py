@@ -65,7 +65,8 @@ class PhoneSearch:
         while True:
             async with self._searches.turn():
                 answer = await self._session.post(self._path, content)
-            problem = answer.problem or (None if "total" in answer.body else no_word())
+            is_told = "total" in answer.body and answer.are_records()
+            problem = answer.problem or (None if is_told else no_word())
             if problem:
                 raise blocked(problem)
             results = answer.list("results")

@@ -49,6 +49,13 @@ class Answer:
         found = self.body.get(name)
         return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
 
+    def are_records(self) -> bool:
+        """Whether all results can be told apart, and have properties."""
+        return all(
+            each.get("id") and isinstance(each.get("properties"), dict)
+            for each in self.list("results")
+        )
+
     def errors(self) -> Sequence[Problem]:
         """Those of a 207, so many of them that each record may have its own."""
         return [problems.read(None, each) for each in self.list("errors")[:MOST_ERRORS]]

@@ -238,6 +238,8 @@ def _unread(answer: Answer, expected: int) -> Problem | None:
 
     An error that names none of those that are not there speaks of all that are not listed.
     """
+    if not answer.are_records():
+        return problems.no_word()
     absent, unnamed = 0, False
     for problem in answer.errors():
         if problem.code not in GONE:

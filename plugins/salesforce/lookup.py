@@ -79,7 +79,7 @@ class Lookup:
         )
         found: list[tuple[str, Record]] = []
         for asked in searches(numbers, returning):
-            answer = await self._session.records("search", "searchRecords", q=asked)
+            answer = await self._session.rows("search", "searchRecords", q=asked)
             found += [(kind, Record(each)) for each in answer if (kind := self._kind(each))]
         return await self._followed(found, columns)
 
@@ -124,7 +124,7 @@ class Lookup:
         longest = LONGEST_QUERY - len(quote(head))
         for part in parts([literal(value) for value in dict.fromkeys(values)], longest):
             asked = f"{head}({','.join(part)})"
-            found += map(Record, await self._session.records("query", "records", q=asked))
+            found += map(Record, await self._session.rows("query", "records", q=asked))
         return found
 
     def _columns(self, kind: str, columns: Iterable[str]) -> list[str]:

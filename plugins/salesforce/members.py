@@ -95,9 +95,9 @@ class Members:
         found: dict[tuple[str, str], tuple[str, str]] = {}
         for part in parts(people, LONGEST_QUERY - len(head)):
             asked = f"{head}({','.join(part)})"
-            for each in await self._session.records("query", "records", q=asked):
-                place = str(each["CampaignId"])[:15], str(each[person])
-                found[place] = str(each["Id"]), str(each.get("Status") or "")
+            for each in await self._session.rows("query", "records", q=asked):
+                place = str(each.get("CampaignId"))[:15], str(each.get(person))
+                found[place] = each["Id"], str(each.get("Status") or "")
         return found
 
 

@@ -132,6 +132,13 @@ class Session:
             raise relay.Retry(f"{path}: answered without {name}")
         return found
 
+    async def rows(self, path: str, name: str, **params: str) -> list[dict[str, Any]]:
+        """As `records`, each with its id. Raises Retry also where one has none."""
+        found = await self.records(path, name, **params)
+        if not all(isinstance(each.get("Id"), str) for each in found):
+            raise relay.Retry(f"{path}: answered a record without its id")
+        return found
+
     async def _ask(
         self,
         token: Token,

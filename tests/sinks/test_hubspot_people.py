@@ -1,9 +1,22 @@
 """Whom the hubspot sink finds in HubSpot, and how many calls it takes."""
 
 import asyncio
+import dataclasses
 
+import httpx
 import pytest
-from hubspotsink import delivery, key, kinds, mobile, module, opened
+from hubspotsink import (
+    LOG,
+    MAP,
+    HubSpot,
+    delivery,
+    key,
+    kinds,
+    mobile,
+    module,
+    opened,
+    options,
+)
 from stubs.hubspot import HubSpotStub
 from stubs.vendor import serving
 
@@ -303,3 +316,31 @@ def test_the_longest_unused_key_is_forgotten_first():
     assert known.get("a") == "1"
     known.learn("c", "3")
     assert [known.get(each) for each in "abc"] == ["1", None, "3"]
+
+
+@pytest.mark.parametrize(
+    "odd", [{"id": None}, {"id": ""}, {"properties": None}, {"properties": ["sms_key"]}]
+)
+@pytest.mark.parametrize("path", ["batch/read", "search"])
+async def test_a_contact_without_its_id_or_properties_is_nobody(path, odd):
+    """Neither is the word of consent taken for written, nor a second contact made."""
+    contact = {"id": "1", "properties": {"sms_key": key(1), "mobilephone": mobile(1)}} | odd
+    asked = []
+
+    def handle(request):
+        asked.append(request.url.path.rsplit("contacts/", 1)[1])
+        results = [contact] if asked[-1] == path else []
+        return httpx.Response(200, json={"results": results, "errors": GONE, "total": 1})
+
+    http = httpx.AsyncClient(transport=httpx.MockTransport(handle))
+    given = options(match=["key", "phone"], consent={"field": "sms_opt_out"})
+    sink = HubSpot("crm", given, http, LOG, tuple(MAP))
+    word = dataclasses.replace(delivery(2), record=None, last_word="opt_out")
+    for each in (word, delivery(1)):
+        (outcome,) = await sink.send_batch([each])
+        assert isinstance(outcome, relay.Retry)
+        assert "without a word" in outcome.reason
+    assert set(asked) <= {"batch/read", "search"}
+
+
+GONE = [{"category": "OBJECT_NOT_FOUND", "status": "error", "message": "none", "context": {}}]

@@ -1,5 +1,7 @@
 """Answers that Salesforce should not give, and templates that fail: no record is lost over them."""
 
+import dataclasses
+
 import httpx
 import orjson
 import pytest
@@ -130,6 +132,21 @@ async def test_whatever_is_answered_each_delivery_has_an_outcome(objects, answer
             return
     assert len(outcomes) == 2
     assert all(isinstance(each, Outcome) for each in outcomes)
+
+
+@pytest.mark.parametrize("known", [{}, {"Id": None}, {"Id": ["003"]}, {"Id": 3}])
+@pytest.mark.parametrize("name", ["records", "searchRecords"])
+async def test_a_record_without_its_id_is_nobody(name, known):
+    """Neither is the word of consent taken for written, nor a second record made."""
+    record = {"SMS_Key__c": key(1), "MobilePhone": mobile(1)} | known
+    answer = {"records": [], "searchRecords": []} | {name: [record]}
+    sink = answering(answer, consent={"field": "SMS_Opt_Out__c"}, match=["key", "phone"])
+    word = dataclasses.replace(delivery(1), record=None, last_word="opt_out")
+    (outcome,) = await sink.send_batch([word])
+    assert isinstance(outcome, relay.Retry)
+    assert "a record without its id" in outcome.reason
+    with pytest.raises(relay.Retry, match="a record without its id"):
+        await sink.send_batch([delivery(1)])
 
 
 async def test_a_sign_in_without_an_instance_stays_where_it_is():
