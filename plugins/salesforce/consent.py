@@ -33,6 +33,7 @@ VALUE_RULE = Rule(
 )
 """Options alone can be the cause."""
 NONE_THERE = "no record has the number (consent.create: false)"
+NO_KEY = "consent: no record has the number, and key is empty, so none can be made"
 
 
 @dataclass(slots=True, eq=False)
@@ -138,6 +139,9 @@ class ConsentWriter:
         for each in words:
             if not self._consent.create:
                 each.outcome = relay.Delivered(NONE_THERE)
+                continue
+            if not each.key:
+                each.outcome = relay.Reject(NO_KEY)
                 continue
             phone = dict.fromkeys(
                 self._fields.of(each.kind, self._options.consent_phones())[:1], each.mobile

@@ -16,6 +16,8 @@ LONGEST_QUERY = 12_000
 """Characters of an encoded query: URL and headers may have 16 KiB."""
 LONGEST_SEARCH = 3500
 """Characters of a search; from 4,000 on SOSL leaves its ORs out."""
+LONGEST_KEY = 255
+"""Characters of a text field, which an external id may be ("Field Types", object reference)."""
 CONTACT, LEAD = "Contact", "Lead"
 CONVERTED = ("IsConverted", "ConvertedContactId")
 
@@ -62,8 +64,12 @@ class Lookup:
     async def with_keys(
         self, kind: str, keys: Iterable[str], columns: Sequence[str] = ()
     ) -> list[Found]:
-        """The records of an object that have these keys, with these fields."""
-        found = await self._query(kind, self._external_id, keys, columns)
+        """The records of an object that have these keys, with these fields.
+
+        No record has a key that no field takes: one would make the query longer than a URL may be.
+        """
+        possible = [key for key in keys if len(key) <= LONGEST_KEY]
+        found = await self._query(kind, self._external_id, possible, columns)
         return await self._followed([(kind, record) for record in found], columns)
 
     async def with_numbers(

@@ -73,6 +73,33 @@ async def test_two_numbers_with_one_key_in_a_batch_change_its_record_only_by_the
     assert (contact[FIELD], contact["MobilePhone"]) == (True, "2125559999")
 
 
+@pytest.mark.parametrize("length", [256, 20_000, 300_000])
+@pytest.mark.parametrize("objects", [["Contact"], ["Contact", "Lead"]])
+async def test_a_key_longer_than_any_field_keeps_no_word_away_and_no_other_delivery(
+    length, objects
+):
+    given = {"key": "{{ data.message }}", "objects": objects, "consent": CONSENT}
+    given |= {"only_if_empty": ["LeadSource"], "defaults": {"Company": "n/a"}}
+    record = {"LeadSource": "SMS"}
+    async with connected(**given) as (stub, sink):
+        stub.seed("Contact", {"LastName": "Doe", "MobilePhone": NUMBER})
+        batch = [
+            with_word(1, record=record, message="x" * length),
+            delivery(2, record, message="m-2"),
+        ]
+        long, other = await sink.send_batch(batch)
+    assert opted_out(stub)[0] is True
+    assert (isinstance(long, relay.Reject), long.consent) == (True, True)
+    assert isinstance(other, relay.Delivered)
+
+
+async def test_no_record_is_made_without_a_key():
+    async with connected(consent=CONSENT, key="{{ data.message }}") as (stub, sink):
+        (outcome,) = await sink.send_batch([word(1, message=" ")])
+    assert "key is empty" in reason(outcome)
+    assert data_calls(stub) == ["GET search"]
+
+
 async def test_a_record_that_was_not_asked_for_gets_no_word():
     written = []
 
