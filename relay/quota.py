@@ -76,8 +76,12 @@ class Usage:
         age = max(0.0, now - kept["heard_at"])
         if self.used is not None or kept["used"] is None or age >= DAY:
             return
-        self.used, self.most = _credible(kept["used"]), _credible(kept["most"])
-        self.counted = kept["counted"]
+        most: int | None = _credible(kept["most"])
+        if kept["counted"]:
+            if not self.counted:  # the options named a number of calls then, and do no more
+                return
+            most = self.most
+        self.used, self.most, self.counted = _credible(kept["used"]), most, kept["counted"]
         self.heard_at = monotonic - age
         self.day_ends = monotonic + left(kept["day_ends"])
 

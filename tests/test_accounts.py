@@ -199,6 +199,24 @@ async def test_calls_that_are_counted_here_are_counted_on(store, clock):
     assert quota.status()["used"] == 1
 
 
+@pytest.mark.parametrize(
+    ("daily", "status"), [(100, {"used": 9, "most": 100, "share": 0.9, "until": None}), (None, {})]
+)
+async def test_a_changed_number_of_calls_a_day_counts_from_the_next_start(
+    store, clock, daily, status
+):
+    before = Accounts(store, clock)
+    quota = before.of("crm", TOKEN).quota(daily=10)
+    for _ in range(9):
+        await quota.acquire()
+    await before.save()
+    after = Accounts(store, clock)
+    quota = after.of("crm", TOKEN).quota(daily=daily)
+    await after.restore()
+    assert quota.status() == status
+    assert quota.bulk_wait() == 0
+
+
 @pytest.mark.parametrize("kept", ["", "{}", "[]", "7", '{"heard_at": "x"}', '{"heard_at": null}'])
 async def test_what_another_release_kept_is_no_trouble(store, clock, kept):
     accounts_of_now = Accounts(store, clock)
