@@ -48,6 +48,15 @@ def written(text: str) -> Any:
 
 Name = Annotated[str, pydantic.Field(pattern=NAME)]
 """The API name of an object or field."""
+
+
+def _as_salesforce_spells(name: str) -> str:
+    """Salesforce takes `contact` for Contact; what depends on the object has to find it, too."""
+    return next((each for each in PERSONS if each.casefold() == name.casefold()), name)
+
+
+Kind = Annotated[Name, pydantic.AfterValidator(_as_salesforce_spells)]
+"""The name of an object that may be a person's."""
 OnInvalid = Literal["dead", "drop", "truncate"]
 
 
@@ -102,7 +111,7 @@ class Activity(Mending):
 
     object: Name
     external_id: Name = "SMS_Event_Id__c"
-    contact: Name | dict[Name, Name] | None = None
+    contact: Name | dict[Kind, Name] | None = None
     map: Mapping = pydantic.Field(default={}, validate_default=True)
 
     @pydantic.model_validator(mode="before")
@@ -150,8 +159,8 @@ class Options(Mending):
     client_secret: Key | None = None
     jwt: Jwt | None = None
     api_version: str = pydantic.Field(default="v66.0", pattern=r"^v[1-9][0-9]{1,2}\.0$")
-    object: Name = "Contact"
-    objects: list[Name] | None = None
+    object: Kind = "Contact"
+    objects: list[Kind] | None = None
     external_id: Name = "SMS_Key__c"
     key: Template = written("{{ data.mobile | digits }}")
     match: list[Literal["key", "phone"]] = pydantic.Field(default=["key"])

@@ -157,6 +157,18 @@ async def test_the_contact_of_a_converted_lead_is_written_too():
     assert opted_out(stub, "Lead") == [False, True]
 
 
+@pytest.mark.parametrize("objects", [["contact"], ["LEAD"], ["contact", "lead"]])
+async def test_the_case_of_an_objects_name_keeps_no_word_away(objects):
+    async with connected(consent=CONSENT, objects=objects) as (stub, sink):
+        contact = stub.seed("Contact", {"LastName": "Doe", "MobilePhone": NUMBER})
+        if objects != ["contact"]:
+            lead = {"LastName": "Doe", "Company": "A", "MobilePhone": NUMBER}
+            stub.convert(stub.seed("Lead", lead), contact)
+        (outcome,) = await sink.send_batch([word(1)])
+    assert isinstance(outcome, relay.Delivered)
+    assert opted_out(stub) == [True]
+
+
 async def test_a_lead_that_is_converted_meanwhile_is_looked_for_again():
     async with connected(consent=CONSENT, **LEADS) as (stub, sink):
         stub.seed("Lead", {"LastName": "Doe", "Company": "A", "MobilePhone": NUMBER})
