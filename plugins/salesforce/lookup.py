@@ -106,10 +106,10 @@ class Lookup:
     ) -> list[Found]:
         if not self._follows:
             return [Found(kind, record, record) for kind, record in found]
-        ids = {str(record[CONVERTED[1]]) for kind, record in found if _is_converted(kind, record)}
-        contacts = await self._contacts(ids, columns)
+        became = [_contact(record) for kind, record in found if _is_converted(kind, record)]
+        contacts = await self._contacts(filter(None, became), columns)
         return [
-            Found(CONTACT, contacts.get(str(record[CONVERTED[1]]), Record({})), record)
+            Found(CONTACT, contacts.get(_contact(record), Record({})), record)
             if _is_converted(kind, record)
             else Found(kind, record, record)
             for kind, record in found
@@ -118,7 +118,7 @@ class Lookup:
     async def _contacts(self, ids: Iterable[str], columns: Sequence[str]) -> dict[str, Record]:
         """The contacts that are there. A sink of leads alone may not be able to read them."""
         if CONTACT not in self._kinds:
-            return {known: Record({"Id": known}) for known in ids if known != "None"}
+            return {known: Record({"Id": known}) for known in ids}
         found = await self._query(CONTACT, "Id", ids, columns)
         return {str(record["Id"]): record for record in found}
 
@@ -137,11 +137,16 @@ class Lookup:
         """What to read of an object, each field once whatever its capitals."""
         converted = CONVERTED if self._follows and kind == LEAD else ()
         names = ["Id", self._external_id, *self._fields.of(kind, columns), *converted]
-        return list({name.casefold(): name for name in reversed(names)}.values())[::-1]
+        return list({name.casefold(): name for name in names}.values())
 
 
 def _is_converted(kind: str, record: Record) -> bool:
     return kind == LEAD and bool(record["IsConverted"])
+
+
+def _contact(lead: Record) -> str:
+    """The id of the contact that a lead has become; empty where it names none."""
+    return str(lead[CONVERTED[1]] or "")
 
 
 def searches(numbers: Iterable[str], returning: str) -> Iterator[str]:

@@ -152,6 +152,17 @@ async def test_a_converted_lead_whose_contact_has_gone_has_a_new_contact():
     assert counts(stub) == (1, 1)
 
 
+@pytest.mark.parametrize("last_word", [None, "opt_out"])
+async def test_a_converted_lead_that_names_no_contact_has_a_new_one(last_word):
+    consent = {"field": "SMS_Opt_Out__c"} if last_word else None
+    async with connected(**BOTH, consent=consent) as (stub, sink):
+        stub.convert(stub.seed("Lead", lead(SMS_Key__c=key(1))), None)
+        sent = dataclasses.replace(delivery(1), last_word=last_word)
+        assert all(delivered(await sink.send_batch([sent])))
+    assert [each["SMS_Key__c"] for each in stub.records("Contact")] == [key(1)]
+    assert counts(stub) == (1, 1)
+
+
 async def test_a_lead_that_is_converted_later_is_found_again():
     async with connected(**BOTH) as (stub, sink):
         await sink.send_batch([delivery(1)])

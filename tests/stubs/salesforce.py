@@ -104,8 +104,8 @@ class SalesforceStub(Stub, Login, Writing):
         finally:
             self.fields[name] = fields
 
-    def convert(self, lead: str, contact: str) -> None:
-        """Make the lead a converted one, which has become this contact.
+    def convert(self, lead: str, contact: str | None) -> None:
+        """Make the lead a converted one, which has become this contact; None: the lead names none.
 
         A member of a campaign stays one, and is the contact's then.
         """

@@ -25,6 +25,7 @@ TOKEN = re.compile(
     )""",
     re.VERBOSE,
 )
+ID = re.compile("[A-Za-z0-9]{15}([A-Za-z0-9]{3})?")
 ESCAPES = {"n": "\n", "r": "\r", "t": "\t"}
 RESERVED = frozenset("?&|!{}[]()^~*:\\\"'+-")
 
@@ -235,10 +236,10 @@ class _Reader:
         self.names.add(name)
         seen = comparer(name)
         if self.given("IN"):
-            wanted = self._list(seen)
+            wanted = self._list(name)
             return lambda row: seen(at(row, name)) in wanted
         if self.given("NOT", "IN"):
-            unwanted = self._list(seen)
+            unwanted = self._list(name)
             return lambda row: seen(at(row, name)) not in unwanted
         if self.given("LIKE"):
             pattern = _like(str(self._literal()))
@@ -247,16 +248,23 @@ class _Reader:
         compare = SIGNS.get(sign)
         if compare is None:
             raise Malformed(f"unexpected token: '{sign}'")
-        value = seen(self._literal())
+        value = self._operand(name)
         return lambda row: compare(seen(at(row, name)), value)
 
-    def _list(self, seen: Callable[[Any], Any]) -> set[Any]:
+    def _list(self, name: str) -> set[Any]:
         self.expect("(")
-        found = {seen(self._literal())}
+        found = {self._operand(name)}
         while self.given(","):
-            found.add(seen(self._literal()))
+            found.add(self._operand(name))
         self.expect(")")
         return found
+
+    def _operand(self, name: str) -> Any:
+        """What a field is compared with, as its comparer sees it."""
+        value, seen = self._literal(), comparer(name)
+        if seen is _id and isinstance(value, str) and not ID.fullmatch(value):
+            raise Malformed(f"invalid ID field: {value}", "INVALID_QUERY_FILTER_OPERATOR")
+        return seen(value)
 
     def _literal(self) -> Any:
         kind, text = self._take()

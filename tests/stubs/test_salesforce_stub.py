@@ -1007,6 +1007,8 @@ async def test_a_query_gives_what_is_empty_as_null_and_can_count(org, stub):
         ("SELECT Id FROM Contact WHERE LastName IN ()", "MALFORMED_QUERY"),
         ("SELECT Id FROM Contact WHERE A = '1' AND B = '2' OR C = '3'", "MALFORMED_QUERY"),
         ("SELECT Id FROM Contact;", "MALFORMED_QUERY"),
+        ("SELECT Id FROM Contact WHERE Id = 'None'", "INVALID_QUERY_FILTER_OPERATOR"),
+        ("SELECT Id FROM Contact WHERE AccountId IN ('1')", "INVALID_QUERY_FILTER_OPERATOR"),
     ],
 )
 async def test_a_query_that_is_none_is_refused(org, text, code):
