@@ -51,17 +51,16 @@ and records to mend; `match` by phone makes two or three for numbers that were n
 tasks of events that are stale make one. A Task goes to the record that the event was written to.
 Nothing is tried twice here but after a token has ended; retries are the relay's. Sinks of one org
 share its calls of 24 hours, which are known after a restart, and those with the same login one
-sign-in. With
-`objects: [Contact, Lead]` a person who was not seen before costs a call to each object, by key, and
-the one search looks at both. A converted lead leads to its contact. Whoever is in neither is made
-in the last. Options and `map` may name fields of either object: what only the other one has is left
-out of a record; the relay reads which fields there are when the sink starts, and after a pause.
-With `consent` the sink gets every event that carries a word of consent, whatever its `when` says.
-The last word of the number is written alone, with no other field beside it, to each record of the
-sink's objects that has the number in its key or its phone_fields, and to the contact that a
-converted lead has become: two calls to find them and one to write them, or five for two objects. A
-record is made, with the number and `defaults`, where there is none. `map` does not write these
-fields.
+sign-in. With `objects: [Contact, Lead]` a person who was not seen before costs a call to each
+object, by key, and the one search looks at both. A converted lead leads to its contact. Whoever is
+in neither is made in the last. Options and `map` may name fields of either object: what only the
+other one has is left out of a record; the relay reads which fields there are when the sink starts,
+and after a pause. With `consent` the sink gets every event that carries a word of consent, whatever
+its `when` says. The last word of the number is written alone, with no other field beside it, to
+each record of the sink's objects that has the number in its key or its phone_fields, and to the
+contact that a converted lead has become: two calls to find them and one to write them, or five for
+two objects. A record is made, with the number and `defaults`, where there is none. `map` does not
+write these fields.
 """
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence

@@ -17,7 +17,7 @@ class Fields:
     def __init__(self, session: Session, kinds: Iterable[str]) -> None:
         self._session = session
         self._kinds = tuple(kinds)
-        self._names: dict[str, frozenset[str]] = {}
+        self._others: dict[str, frozenset[str]] = {}
         self._are_current = len(self._kinds) == 1
         self._turn = asyncio.Lock()
 
@@ -25,7 +25,9 @@ class Fields:
         """Read the description of each of several objects, once. Raises Retry or Pause."""
         async with self._turn:  # batches that begin together read them once
             if not self._are_current:
-                self._names = {kind: await self._read(kind) for kind in self._kinds}
+                names = {kind: await self._read(kind) for kind in self._kinds}
+                every = frozenset[str]().union(*names.values())
+                self._others = {kind: every - own for kind, own in names.items()}
                 self._are_current = True
 
     async def _read(self, kind: str) -> frozenset[str]:
@@ -37,8 +39,7 @@ class Fields:
 
     def of(self, kind: str, names: Iterable[str]) -> list[str]:
         """The names without those that only another object has."""
-        own = self._names.get(kind, frozenset[str]())
-        others = frozenset[str]().union(*self._names.values()) - own
+        others = self._others.get(kind, frozenset[str]())
         return [name for name in names if name.casefold() not in others]
 
     def kept(self, kind: str, record: Mapping[str, Any]) -> dict[str, Any]:

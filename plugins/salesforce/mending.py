@@ -115,8 +115,8 @@ class Mender:
     def _match(self, row: Row, refusal: Refusal) -> bool:
         """Update the one record that the duplicate rule found, which gets the key.
 
-        A rule for leads may have found a contact: that one is another writer's to write.
-        It keeps its own values where a new record was given defaults.
+        The found record keeps its own values where the row was given defaults. A rule for leads
+        may have found a contact: then the row is for the writer of contacts.
         """
         if row.id is not None or len(refusal.matches) != 1:
             return False

@@ -12,14 +12,13 @@ from relay.templates.expressions import Template
 
 from .constants import unfit
 from .key import EVENT_ID, example
-from .lookup import literal
+from .lookup import CONTACT, LEAD, literal
 from .members import MEMBER, statuses
 from .mending import CREATE_ONLY, spelt
 from .options import PERSONS, TASK, WHO, Activity, Campaign, Mending, Options
 from .session import Session
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
-LEAD, CONTACT = "Lead", "Contact"
 CLICK = "Setup > Object Manager"
 ACTIVITY = "Activity"
 """Where the fields of Task are made, for Event as well."""
@@ -33,8 +32,6 @@ EDIT_TASKS = (
     "Setup > Permission Sets > that of the integration user > System Permissions > Edit: tick"
     ' "Edit Tasks"'
 )
-
-
 RIGHTS = {"queryable": "Read", "createable": "Create", "updateable": "Edit"}
 """What `describe` says of the user's rights to an object, and what Salesforce calls them."""
 
