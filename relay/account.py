@@ -116,7 +116,8 @@ class Account:
             self._usage_kept = text
 
     async def _write(self, name: str) -> None:
-        value = self._unkept[name]
+        if (value := self._unkept.get(name)) is None:
+            return  # written meanwhile
         try:
             await self._store.keep(self._digest, name, value)
         except Exception as error:  # noqa: BLE001  a full disk may not keep a sink from its work

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from collections import defaultdict
 from contextlib import closing
 
 import apsw
@@ -104,6 +105,34 @@ async def test_on_a_full_disk_it_is_kept_as_soon_as_there_is_room(caplog):
     full.full = False
     await all_of_them.save()
     assert await Accounts(full).of("crm", TOKEN).recall("name") == "secret-value"
+
+
+class Gated(Full):
+    """A store in which each value is written when somebody opens its gate."""
+
+    def __init__(self):
+        super().__init__()
+        self.gates = defaultdict(asyncio.Event)
+
+    async def keep(self, account, name, value):
+        await self.gates[name].wait()
+        await super().keep(account, name, value)
+
+
+async def test_what_is_written_while_others_are_saved_is_left_to_that():
+    gated = Gated()
+    account = Accounts(gated).of("crm", TOKEN)
+    for gate in ("one", "two"):
+        gated.gates[gate].set()
+        await account.keep(gate, "value")
+    gated.full = False
+    gated.gates["one"].clear()
+    saving = asyncio.create_task(account.save())
+    await settle()
+    await account.keep("two", "value")
+    gated.gates["one"].set()
+    await saving
+    assert sorted(name for _, name in gated.kept) == ["one", "two"]
 
 
 async def test_what_is_too_large_is_refused():
