@@ -13,9 +13,12 @@ MISSING = (
 def missing(certificate: Path) -> str | None:
     """What is to be said of a file without a chain; None where it has one or signs itself.
 
-    Raises OSError and ValueError for what is no certificate in PEM.
+    Raises OSError.
     """
-    found = x509.load_pem_x509_certificates(certificate.read_bytes())
+    try:
+        found = x509.load_pem_x509_certificates(certificate.read_bytes())
+    except ValueError:  # a form that OpenSSL alone reads, such as TRUSTED CERTIFICATE
+        return None
     if len(found) > 1 or found[0].issuer == found[0].subject:
         return None
     return MISSING.format(certificate)
