@@ -440,6 +440,12 @@ async def test_a_name_that_changes_its_address_is_judged_each_time(receiver):
     assert receiver.connections == 1
 
 
+async def test_a_name_without_an_address_cannot_be_reached():
+    async with relay.delivery.http.client(timeout=5, resolver=Names([])) as client:
+        with pytest.raises(httpx.ConnectError, match="the name has no address"):
+            await relay.delivery.http.reach(client, "https://hook.example/")
+
+
 async def test_the_socket_is_guarded_even_if_the_resolver_is_not(listener, monkeypatch):
     """The negative control of the resolver's guard: the last word is the socket factory's."""
     monkeypatch.setattr(

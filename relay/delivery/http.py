@@ -73,8 +73,7 @@ def client(
     """A client for one sink.
 
     `timeout` covers a request from the lookup of the name to the last byte of the answer; what
-    a request asks for itself can only shorten it. `resolver` and `now` (seconds) are
-    for tests.
+    a request asks for itself can only shorten it. `resolver` and `now` (seconds) are for tests.
     """
     # httpx logs each URL at INFO, and URLs hold tokens.
     logging.getLogger("httpx").setLevel(logging.WARNING)
@@ -191,12 +190,13 @@ class Transport(httpx.AsyncBaseTransport):
         return socket.socket(family, kind, protocol)
 
     async def reach(self, url: httpx.URL) -> None:
-        """As the function of this name."""
+        """Connect and complete TLS. Raises httpx.TransportError or Pause."""
         target = _url(url)
         host, port = str(target.host), target.port
         assert port is not None  # the scheme has one
         tls = _trust() if target.scheme == "https" else None
         name = host if tls else None
+        failure = OSError("the name has no address")
         try:
             async with asyncio.timeout(min(self._timeout, CONNECT_TIMEOUT)):
                 for address in await self._addresses(host, port):
