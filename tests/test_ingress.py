@@ -15,6 +15,7 @@ from relay.configuration.config import SourceConfig
 from relay.sqlite import SqliteStore
 from relay.store import Receipt, State, StoreBroken, StoreError, StoreFull
 from relay.web import ingress
+from relay.web.ingress import Target
 from relay.web.tokens import Tokens
 
 FIRST = b"/callbacks/sumotext?" + QUERIES[0]
@@ -388,6 +389,13 @@ async def test_a_token_may_hold_an_ampersand(store):
             path = b"/callbacks/sumotext/" + token
             row = await stored(relay, await relay.ask(path + b"?" + QUERIES[0]))
             assert row.callback.query == QUERIES[0]
+
+
+def test_what_a_target_holds_is_not_shown():
+    shown = repr(Target("sumotext", "a-secret-token", b"mobile=2125551212"))
+    assert "sumotext" in shown
+    assert "secret" not in shown
+    assert "2125551212" not in shown
 
 
 @pytest.mark.parametrize("method", [b"GET", b"POST"])

@@ -4,8 +4,9 @@ import asyncio
 import logging
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from time import monotonic, perf_counter
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import unquote
 
 import orjson
@@ -157,12 +158,13 @@ class Disconnected(Exception):
     """The sender has gone before its request was whole."""
 
 
-class Target(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Target:
     """What the target of a request names: the source, the token or an empty text, the query."""
 
     source: str
-    token: str
-    query: bytes
+    token: str = field(repr=False)
+    query: bytes = field(repr=False)
 
 
 class Callbacks:
@@ -212,7 +214,7 @@ class Callbacks:
             return MAX_BODY
         return max(0, LARGEST_KEPT - len(target.query))
 
-    def _target(self, scope: Scope) -> "Target":
+    def _target(self, scope: Scope) -> Target:
         """The target, also of an address with `&` where `?` belongs, as in `…/TOKEN&mobile=…`."""
         path = scope["path"][len(PREFIX) :]
         source, _, token = path.partition("/")
@@ -236,7 +238,7 @@ class Callbacks:
         if self._tracer is not None:
             self._tracer.received(name, receipt, _traceparent(scope), seconds)
 
-    async def _take(self, target: "Target", scope: Scope, receive: Receive) -> Receipt:
+    async def _take(self, target: Target, scope: Scope, receive: Receive) -> Receipt:
         """Store the callback, or raise Refused."""
         door = self._doors.get(target.source)
         if door is None:
@@ -270,7 +272,7 @@ class Callbacks:
         async with self._reading:
             await asyncio.sleep(GAP)
 
-    async def _callback(self, target: "Target", scope: Scope, receive: Receive) -> Callback:
+    async def _callback(self, target: Target, scope: Scope, receive: Receive) -> Callback:
         """The request as it arrived."""
         content_type, encoding, test, has_body = "", "", False, False
         for header, value in scope["headers"]:
