@@ -63,11 +63,9 @@ def _communications(
     mender = _mender(options, chosen, asked.id_property, log)
     mender.fixed = FIXED
     once = Records(session, COMMUNICATIONS, options.object, mender, TO_CONTACT, made)
-    return (
-        once
-        if asked.requires_property
-        else OnceIfUnique(session, asked.id_property, once, repeated, log)
-    )
+    if asked.requires_property:
+        return once
+    return OnceIfUnique(session, asked.id_property, once, repeated, log)
 
 
 def communication(

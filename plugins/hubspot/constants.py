@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import relay
 from relay.nearest import nearest
 
+from .mender import EMAIL
 from .options import ActivityOptions, Options
 from .record import text
 
@@ -20,8 +21,7 @@ NUMBER = re.compile(r"-?\d{1,30}(\.\d{1,30})?([eE][+-]?\d{1,2})?")
 MILLISECONDS = re.compile(r"-?\d{1,18}")
 DAY = 86_400_000
 """Milliseconds: those of a date are a midnight in UTC."""
-MAIL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s]+")
-EMAIL = "email"
+ADDRESS = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s.]+")
 LONGEST = 65_536
 """Characters of a text (the properties guide)."""
 MOST_CHOICES = 20
@@ -90,7 +90,7 @@ def unfit(known: Mapping[str, Any], value: str) -> str | None:
             return None if good else f"{value!r} is no date and time in ISO 8601"
         case "string" if len(value) > LONGEST:
             return f"it is longer than {LONGEST} characters"
-        case "string" if known.get("name") == EMAIL and not MAIL.fullmatch(value):
+        case "string" if known.get("name") == EMAIL and not ADDRESS.fullmatch(value):
             return "it is no e-mail address"
     return None
 

@@ -5,7 +5,6 @@ search (which lags behind by some moments, so nobody is told twice from it), and
 address. Whoever is found without a key gets it with the write that follows.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 
 from relay.callbacks.phone import e164
@@ -13,14 +12,13 @@ from relay.mask import mask
 from relay.outcome import Delivered, Pause, Retry
 from relay.sink import Log
 
+from .constants import ADDRESS
 from .known import Known
 from .mender import EMAIL
 from .options import Options
 from .record import Record, keep_filled, value
 from .search import PHONES, PhoneSearch, Result
 from .writer import Writer, blocked, end
-
-ADDRESS = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s.]+")
 
 
 class People:

@@ -73,7 +73,7 @@ class OAuthTokens:
             return self._token
         if self._renewing is None or self._renewing.done():
             self._renewing = asyncio.create_task(self._renewed(grant))
-            self._renewing.add_done_callback(_look_at)
+            self._renewing.add_done_callback(_take_exception)
         # Whoever waits may be cancelled; the answer may hold the only token that is still good.
         return await asyncio.shield(self._renewing)
 
@@ -115,8 +115,8 @@ class OAuthTokens:
         }
 
 
-def _look_at(renewing: asyncio.Task[str]) -> None:
-    """Nobody may be left to hear of its failure."""
+def _take_exception(renewing: asyncio.Task[str]) -> None:
+    """Have asyncio not log a failure for which no request waits any more."""
     if not renewing.cancelled():
         renewing.exception()
 
