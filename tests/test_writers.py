@@ -8,14 +8,14 @@ import rooted
 from relay.configuration.config import load
 from relay.configuration.writers import (
     EVERYBODY,
-    Account,
+    User,
     check_writers,
     is_system_service,
     writable,
 )
 from relay.doctor import access
 
-SERVICE = Account(rooted.USER, {rooted.USER})
+SERVICE = User(rooted.USER, {rooted.USER})
 PLUGIN = """
 import relay
 

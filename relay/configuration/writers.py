@@ -19,8 +19,8 @@ EVERYBODY = "everybody"
 
 
 @dataclass(frozen=True, slots=True)
-class Account:
-    """A user by number, with the numbers of the groups."""
+class User:
+    """A user of this machine by number, with the numbers of the groups."""
 
     user: int
     groups: Collection[int]
@@ -49,7 +49,7 @@ class Writable:
         return f"{self.writer} can change {self.path}, which says what the relay runs"
 
 
-def writable(config: Config, service: Account) -> list[Writable]:
+def writable(config: Config, service: User) -> list[Writable]:
     """Of relay.yaml, the plugins and their folders, what everybody or the service can change."""
     paths = dict.fromkeys(path.resolve() for path in _parts(config) if path.exists())
     return [found for path in paths if (found := _judged(path, service))]
@@ -61,7 +61,7 @@ def check_writers(config: Config, environ: Mapping[str, str]) -> list[Problem]:
         return []
     return [
         Problem(each.path, None, "", f"{each.writer} can change it: {each.remedy}", REFUSED_FROM)
-        for each in writable(config, Account.own())
+        for each in writable(config, User.own())
     ]
 
 
@@ -90,7 +90,7 @@ def _parts(config: Config) -> Iterator[Path]:
             yield origin.parent
 
 
-def _judged(path: Path, service: Account) -> Writable | None:
+def _judged(path: Path, service: User) -> Writable | None:
     found = path.stat()
     if os.statvfs(path).f_flag & os.ST_RDONLY:
         return None

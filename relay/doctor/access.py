@@ -125,7 +125,7 @@ def _plugins(raw: Config) -> Iterator[Finding]:
 def _writers(raw: Config) -> Iterator[Finding]:
     """Under a system service both keep the relay from starting with a new relay.yaml."""
     there = folder.existing(raw.store) if isinstance(raw.store, Path) else raw.path
-    found = writers.writable(raw, writers.Account.owner(there))
+    found = writers.writable(raw, writers.User.owner(there))
     for each in found:
         if each.writer == writers.EVERYBODY:
             yield problem("secrets", str(each), each.remedy)
