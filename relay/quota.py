@@ -172,8 +172,8 @@ class Quota:
         It ends after a quarter of an hour, even if nothing is heard. While the quota is still
         `tight` then, the others go one by one, until an answer says that there is room.
         """
-        until = max(self._look_at(), self._usage.exhausted_until)
-        return max(0.0, until - self._clock.monotonic())
+        over = max(self._look_at(), self._usage.exhausted_until)
+        return max(0.0, over - self._clock.monotonic())
 
     def status(self) -> dict[str, Any]:
         """`used` of `most` calls of the day, the `share`, and `until` when only opt-outs go.
@@ -183,8 +183,8 @@ class Quota:
         usage, wait = self._usage, self.bulk_wait()
         if usage.used is None and not wait:
             return {}
-        until = int((self._clock.now() + wait) * MICROSECONDS) if wait else None
-        return {"used": usage.used, "most": usage.most, "share": self._share, "until": until}
+        over = int((self._clock.now() + wait) * MICROSECONDS) if wait else None
+        return {"used": usage.used, "most": usage.most, "share": self._share, "until": over}
 
     def _look_at(self) -> float:
         """When an ordinary delivery may see whether there is room again."""

@@ -60,7 +60,10 @@ class Notice(str):
 
 
 class Mistake(str):
-    """A line of `check()` about what costs a value and no delivery: it keeps no sink paused."""
+    """A line of `check()` about a value that is not written: deliveries go on without it.
+
+    It keeps no sink paused.
+    """
 
     __slots__ = ()
 
@@ -105,7 +108,7 @@ class Sink:
     quota: Quota | None = None
     constants: Mapping[str, Any] = MappingProxyType({})
     accounts: Accounts | None = None
-    """Both set by the relay before `__init__`, whatever that takes."""
+    """The relay sets both before it calls `__init__`, whose parameters may be the plugin's own."""
     _warned = False
 
     def __init__(
@@ -164,9 +167,9 @@ class Sink:
         """Problems found without delivering anything; empty when all is well.
 
         While the sink is paused it is asked every five minutes, and ends the pause, unless the
-        class says otherwise (`check_ends_pause`). What does
-        not stop deliveries is a `Mistake`, which costs a value, or a `Notice`, which is shown and
-        has no other effect.
+        class says otherwise (`check_ends_pause`). A line about what does not stop deliveries is a
+        `Mistake`, where a value is not written, or a `Notice`, which is shown and has no other
+        effect.
         """
         return []
 

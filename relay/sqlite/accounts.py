@@ -49,7 +49,7 @@ def every(connection: apsw.Connection) -> list[Any]:
 
 
 def write(values: Sequence[Any], copy: Path) -> None:
-    """Have them stand in a copy of a store, of whatever release, where it has none as new."""
+    """Write the values into a copy of a store of any release; what is newer there stays."""
     if not values:
         return
     script = resources.files("relay.sqlite") / "schema" / "0004-accounts.sql"

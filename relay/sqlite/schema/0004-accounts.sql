@@ -1,5 +1,6 @@
--- What outlives a restart of the accounts that sinks use: what is used of a quota, a refresh token.
--- account: a digest of the credentials. There already where a restore put some into an older copy.
+-- The accounts that sinks use: what is used of a quota, and a refresh token, outlive a restart.
+-- account: a digest of the credentials.
+-- The table is there already where a restore wrote values into an older copy.
 CREATE TABLE IF NOT EXISTS accounts (
     account TEXT NOT NULL,
     name    TEXT NOT NULL,
