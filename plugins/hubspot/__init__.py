@@ -83,8 +83,8 @@ With `match: [key, phone]` a person who has the number already, in `phone` or `m
 both properties as they are.
 
 A contact is added to the lists once it is written: a call more for each list. A list that is not
-there, or that HubSpot fills by itself, takes nobody: the delivery says so, and no contact waits
-for it. A template that gives nothing chooses no list.
+there, or that HubSpot fills by itself, is left out, and the delivery says so. A template that gives
+nothing chooses no list.
 
 An activity is written once its contact is, and once an event, by the event's id: a call more, or
 two. Communications need a property for that, which `relay setup` makes; it is used within the

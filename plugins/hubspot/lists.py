@@ -1,7 +1,7 @@
 """Static lists: each contact is added to those that the options choose for its event.
 
-Who is in a list already stays there once (HubSpot's guide to lists). A list that takes nobody
-costs the membership alone: the contact is written by then, and the delivery says so.
+Who is in a list already stays there once (HubSpot's guide to lists). Where a list takes nobody,
+only the membership is left out: the contact is written by then, and the delivery says so.
 """
 
 import re
