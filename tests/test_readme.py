@@ -557,7 +557,7 @@ def terminal(tmp_path):
     terminal.close()
 
 
-@pytest.mark.timeout(180)  # it starts some thirty programs, one after the other
+@pytest.mark.timeout(280)  # it starts some thirty programs, one after the other
 def test_the_tour_goes_as_told(terminal):
     for step in steps(section("A five-minute tour")):
         match step.language:

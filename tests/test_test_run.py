@@ -43,6 +43,13 @@ def test_what_a_killed_run_has_started_ends_with_it(watched):
         os.kill(left, signal.SIGKILL)
 
 
+def test_each_test_of_the_run_times_out_before_the_whole_run_ends(request):
+    end = float(request.config.getini("faulthandler_timeout")) or float("inf")
+    for item in request.session.items:
+        if marker := item.get_closest_marker("timeout"):
+            assert marker.args[0] < end, item.nodeid
+
+
 def test_in_the_background_tests_get_the_signals_that_they_send():
     """A shell has programs in the background ignore them, and nohup has SIGHUP ignored."""
     code = (
