@@ -70,10 +70,15 @@ RULES = (
         advice="the org has used up its API calls of the last 24 hours; it goes on by itself"
         " when there are some again; else ask for more, or lower quota.share",
     ),
-    Rule(Action.RETRY, code=_codes("SERVER_UNAVAILABLE"), after=30.0),
     Rule(
         Action.RETRY,
-        code=_codes("QUERY_TIMEOUT", "REQUEST_RUNNING_TOO_LONG", "UNKNOWN_EXCEPTION"),
+        code=_codes(
+            "QUERY_TIMEOUT",
+            "REQUEST_RUNNING_TOO_LONG",
+            # Without `after`, which would park the sink, and opt-outs with it, for one answer.
+            "SERVER_UNAVAILABLE",
+            "UNKNOWN_EXCEPTION",
+        ),
     ),
     Rule(Action.RETRY, frozenset({408, 420, 429, *range(500, 600)})),
     Rule(Action.SPLIT, code=ALL_TOO_MANY),

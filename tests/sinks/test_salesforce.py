@@ -205,7 +205,7 @@ async def test_without_a_map_the_sink_does_not_open():
     [
         ("500", relay.Retry, None),
         ("502", relay.Retry, None),
-        ("503", relay.Retry, 30.0),
+        ("503", relay.Retry, None),
         ("504", relay.Retry, None),
         ("maintenance", relay.Retry, None),
         ("concurrent", relay.Retry, 10.0),

@@ -61,7 +61,7 @@ CASES = [
         10.0,
     ),
     (403, "REQUEST_LIMIT_EXCEEDED", "TotalRequests Limit exceeded.", Action.PAUSE, 900.0),
-    (503, "SERVER_UNAVAILABLE", "", Action.RETRY, 30.0),
+    (503, "SERVER_UNAVAILABLE", "", Action.RETRY, None),
     (500, "UNKNOWN_EXCEPTION", "", Action.RETRY, None),
     (ROW, "UNKNOWN_EXCEPTION", "", Action.RETRY, None),
     (500, "QUERY_TIMEOUT", "", Action.RETRY, None),
