@@ -344,10 +344,11 @@ async def test_a_pause_is_told_everywhere_then_its_end_and_each_once(relay, capl
     assert relay.mails.mails == []
     assert [each for each in relay.receiver.requests if each.path == "/hook"] == []
     said = [each.message for each in caplog.records if each.name == "relay.alerts"]
-    assert said == [
-        "sink_paused crm: The sink crm is paused: 401: call …0177",
-        "over: sink_paused crm",
-    ]
+    paused = (
+        "sink_paused crm: The sink crm is paused since 2027-01-15T08:00:00Z: 401: call …0177."
+        " Somebody has paused it: `relay sinks resume crm` ends that."
+    )
+    assert said == [paused, "over: sink_paused crm"]
 
 
 async def refuse_one(relay, running):
