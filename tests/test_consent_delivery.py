@@ -303,6 +303,30 @@ async def test_an_opt_out_that_cannot_be_written_either_waits_for_the_probe(stor
     assert await accepted(store) == [set(), set()]
 
 
+async def test_a_word_whose_record_is_yet_to_be_made_waits_for_the_rest(store, clock):
+    """Alone it is refused: no record has the number, and without its other fields none is made."""
+    mended = []
+
+    def answer(delivery):
+        if delivery.record is None:
+            raise Reject("consent: LastName is missing")
+        if not mended:
+            raise Pause("there is no field Nmae")
+
+    sink = ConsentSink(answer)
+    async with working(store, clock, sink) as courier:
+        await store.add(arrival(7))
+        await paused(courier)
+        await store.add(arrival(8, consent="opt_out"))
+        await eventually(lambda: not courier._hold.open_to_consent)
+        assert [each.record is None for each in sink.sent] == [False, True]
+        await reached(store, 2, 0, 0)
+        mended.append(True)
+        await courier.resume()
+        await reached(store, 0, 2, 0)
+    assert await accepted(store) == [{"crm"}]
+
+
 async def is_held_back(store):
     return await states(store) == [State.WAITING]
 

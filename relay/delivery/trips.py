@@ -11,8 +11,8 @@ from relay.delivery.failures import Failures
 from relay.delivery.hold import Hold
 from relay.delivery.lessons import Lessons
 from relay.delivery.verdict import Judge
-from relay.outcome import Delivered, Reject, word_of
-from relay.store import Claim
+from relay.outcome import word_of
+from relay.store import Claim, State
 from relay.telemetry.tally import Deliveries
 
 
@@ -83,7 +83,8 @@ class Trips:
             self.tally.concluded(result, settlement, now)
             if verbose:
                 self._tell(result, settlement.error)
-            if consent_only and not isinstance(result.outcome, Delivered | Reject):
+            put_back = settlement.state == State.PENDING and not settlement.consent
+            if consent_only and put_back:
                 self._hold.close_to_consent()
         self.failures.note(result.outcome for result in results)
         if not consent_only:

@@ -68,10 +68,11 @@ class Judge:
 
 
 def _ends(result: Result) -> bool:
-    """Whether what became of a word of consent, sent alone, is the end of its delivery."""
-    return isinstance(result.outcome, Reject) or (
-        isinstance(result.outcome, Delivered) and not result.rest
-    )
+    """Whether what became of a word of consent, sent alone, is the end of its delivery.
+
+    A word that is refused may be taken with the rest, which makes the record that it is written to.
+    """
+    return isinstance(result.outcome, Delivered | Reject) and not result.rest
 
 
 def put_back(claim: Claim) -> Settlement:
