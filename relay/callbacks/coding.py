@@ -81,7 +81,8 @@ def decode_each(raw: bytes, between: str, charset: str | None = None) -> list[st
         return as_utf8
     narrow = codecs.charmap_decode(raw, "strict", WINDOWS_1252)[0].split(between)
     pairs = zip(as_utf8, narrow, strict=True)
-    return [other if _NO_UTF8.search(utf8) else utf8 for utf8, other in pairs]
+    broken = _NO_UTF8.search
+    return [other if broken(utf8) else utf8 for utf8, other in pairs]
 
 
 def charset_of(content_type: str) -> str | None:

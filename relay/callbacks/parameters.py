@@ -4,6 +4,7 @@ import json
 import logging
 import re
 import secrets
+from collections.abc import Sequence
 from json.encoder import encode_basestring
 from typing import Any
 
@@ -94,7 +95,7 @@ def _unquote(text: str, charset: str | None) -> str:
     if not _is_literal("".join(pieces[::2])):
         raw = _percent_decoded(_BETWEEN.join(pieces[::2]).encode("latin-1"))
         pieces[::2] = decode_each(raw, _BETWEEN, charset)
-    pieces[1::2] = [_unescaped(piece) for piece in pieces[1::2]]
+    pieces[1::2] = _unescaped(pieces[1::2])
     return "".join(pieces)
 
 
@@ -102,9 +103,13 @@ def _is_literal(text: str) -> bool:
     return "%" not in text and text.isascii()
 
 
-def _unescaped(escapes: str) -> str:
-    if len(escapes) == ESCAPE:
-        return chr(int(escapes.removeprefix("%u"), 16))
+def _unescaped(runs: Sequence[str]) -> list[str]:
+    """The text of each run of escapes. Those of one escape, one character each, go together."""
+    single = iter(_decoded("".join([run for run in runs if len(run) == ESCAPE])))
+    return [next(single) if len(run) == ESCAPE else _decoded(run) for run in runs]
+
+
+def _decoded(escapes: str) -> str:
     return bytes.fromhex(escapes.replace("%u", "")).decode("utf-16-be")
 
 
