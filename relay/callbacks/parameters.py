@@ -105,6 +105,9 @@ def _is_literal(text: str) -> bool:
 
 def _unescaped(runs: Sequence[str]) -> list[str]:
     """The text of each run of escapes. Those of one escape, one character each, go together."""
+    joined = "".join(runs)
+    if len(joined) == ESCAPE * len(runs):
+        return list(_decoded(joined))
     single = iter(_decoded("".join([run for run in runs if len(run) == ESCAPE])))
     return [next(single) if len(run) == ESCAPE else _decoded(run) for run in runs]
 
