@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import statistics
 import time
 from urllib.parse import unquote_to_bytes, urlencode
 
@@ -160,7 +161,6 @@ def test_percent_encoding_is_undone_as_the_library_does_it(raw):
     assert value == decode(unquote_to_bytes(raw.replace(b"+", b" ")))
 
 
-MOST_TIMES = 5
 NESTED = b'{"a": {"b": [%s]}}'
 
 
@@ -186,26 +186,34 @@ NESTED = b'{"a": {"b": [%s]}}'
     ],
 )
 def test_no_body_takes_long_for_its_size(body, content_type):
-    """The baseline is the standard library's percent-decoding of a body of the same size."""
+    """The baseline is the standard library's percent-decoding of a body of the same size.
+
+    That takes 20 ms where the machine is quiet, so that no body holds the loop for more than 50.
+    """
     assert len(body) <= MAX_BODY
-    took = quickest(lambda: read(b"", body, content_type))
-    baseline = quickest(lambda: unquote_to_bytes(b"%41" * 87_000))
-    assert took < MOST_TIMES * baseline
+    assert ratio(body, content_type) < 2.5
 
 
-def quickest(run):
-    """Seconds of the processor, of several runs."""
-    times = []
+def ratio(body, content_type):
+    """The median of several rounds: a machine is slow for a while, and then for both."""
     gc.disable()  # it would go through all that the tests before have left, as no relay does
     try:
-        for _ in range(7):
-            begun = time.process_time()
-            with contextlib.suppress(NotUnderstood):
-                run()
-            times.append(time.process_time() - begun)
+        rounds = [
+            seconds(lambda: read(b"", body, content_type))
+            / seconds(lambda: unquote_to_bytes(b"%41" * 87_000))
+            for _ in range(9)
+        ]
     finally:
         gc.enable()
-    return min(times)
+    return statistics.median(rounds)
+
+
+def seconds(run):
+    """Seconds of the processor."""
+    begun = time.process_time()
+    with contextlib.suppress(NotUnderstood):
+        run()
+    return time.process_time() - begun
 
 
 def test_the_query_comes_before_the_body():
