@@ -27,12 +27,12 @@ import orjson
 import pydantic
 
 import relay
-from relay.baseurl import SECRET_HEADERS, check_confidential
-from relay.configuration.secret import AS_KEY, AS_PASSWORD, Password
+from relay.config.secret import AS_KEY, AS_PASSWORD, Password
 from relay.delivery.http import reach, read_answer
-from relay.delivery.signing import SigningSecret, key_of, signed_headers
 from relay.outcome import Outcome
-from relay.weburl import WebUrl
+from relay.signing import SigningSecret, key_of, signed_headers
+from relay.vendor_url import SECRET_HEADERS, check_confidential
+from relay.web_url import WebUrl
 
 HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 HEADER_VALUE = re.compile(r"[\x20-\x7e\t]*")

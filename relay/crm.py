@@ -5,11 +5,11 @@ from typing import Annotated, Any, Self
 import orjson
 import pydantic
 
-from relay.callbacks.consent import OPT_OUT
 from relay.event import Event
 from relay.outcome import Retry
 from relay.sink import Options
-from relay.templates.expressions import Condition
+from relay.sources.consent import OPT_OUT
+from relay.templating.expressions import Condition
 
 MOST_VALUES = 250_000
 """Separators in one answer. The description of a large CRM object has a fifth of that."""

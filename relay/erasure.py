@@ -12,20 +12,20 @@ from typing import Any
 
 import orjson
 
-from relay.callbacks import mentions
 from relay.clock import Clock
-from relay.configuration.config import Config
+from relay.config.loader import Config
 from relay.delivery import plugincode
-from relay.delivery.fleet import make_sink
+from relay.delivery.manager import make_sink
+from relay.delivery.null_workers import Workers
 from relay.delivery.plugincode import Call
-from relay.delivery.workers import Workers
-from relay.fallback import spillfile
-from relay.fallback.spillfile import Kept
 from relay.jobs import Job, JobRefused
+from relay.number_matcher import Traces
 from relay.sink import Erased, Sink
-from relay.sqlite.backup import copies_beside
+from relay.sources import mentions
+from relay.spill import file as spillfile
+from relay.spill.file import Kept
 from relay.store import State, Store, Traced
-from relay.traces import Traces
+from relay.store.sqlite.backup import copies_beside
 
 PATIENCE = 60.0
 LOOK_AGAIN = 0.1

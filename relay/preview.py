@@ -5,9 +5,9 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
-from relay.configuration.config import SinkConfig
+from relay.config.loader import SinkConfig
 from relay.event import Event
-from relay.templates.expressions import EvaluationError
+from relay.templating.expressions import EvaluationError
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from relay.clock import MICROSECONDS, Clock, SystemClock
-from relay.delivery.limiter import Limiter, unmeasured, urgent
-from relay.delivery.until import until
+from relay.delivery.rate_limit import Limiter, unmeasured, urgent
 from relay.units import Rate
+from relay.waiting import until
 
 LOOK_AGAIN = 900.0
 """Seconds after which an ordinary delivery may see whether the day's quota has room again."""

@@ -11,35 +11,35 @@ from typing import Any
 
 from starlette.types import Receive, Scope, Send
 
-from relay import control
-from relay.alerts.watch import watching
-from relay.anew import Kept
-from relay.callbacks.intake import Intake
+from relay import api
+from relay.alerts.monitor import watching
+from relay.api.reload import PATH as RELOAD
+from relay.api.reload import Reload
 from relay.clock import Clock, SystemClock
-from relay.configuration.config import Config
-from relay.configuration.standing import Standing
-from relay.control.reload import PATH as RELOAD
-from relay.control.reload import Reload
+from relay.config.loader import Config
+from relay.config.status import Standing
+from relay.degraded import TRY_AGAIN, Rescue
 from relay.delivery.crashlog import CrashLog
-from relay.delivery.fleet import Fleet
-from relay.fallback.breakage import Breakage
-from relay.fallback.rescue import TRY_AGAIN, Rescue
-from relay.fallback.reserve import Reserve
-from relay.fallback.shelter import Shelter, sheltering
-from relay.housekeeping import Housekeeping
-from relay.sqlite import SqliteStore
-from relay.sqlite.connection import lock
+from relay.delivery.manager import Fleet
+from relay.health import Overview
+from relay.maintenance import Housekeeping
+from relay.monitoring import exporter
+from relay.monitoring.metrics import Readings
+from relay.monitoring.tracing import Tracer
+from relay.reexec import Kept
+from relay.retention import kept_up
+from relay.server import ingress, unix_socket
+from relay.server.http_server import Server, make_server
+from relay.server.servers import drain, front, listen
+from relay.server.sockets import Listeners
+from relay.sources.router import Intake
+from relay.spill.disk_guard import Reserve
+from relay.spill.failover import Shelter, sheltering
 from relay.store import StoreBroken, StoreError
-from relay.telemetry import exporting
-from relay.telemetry.metrics import Readings
-from relay.telemetry.overview import Overview
-from relay.telemetry.tracing import Tracer
-from relay.telemetry.vitals import Vitals
-from relay.upkeep import kept_up
-from relay.web import ingress, localsocket
-from relay.web.front import drain, front, listen
-from relay.web.listeners import Listeners
-from relay.web.server import Server, make_server
+from relay.store.sqlite import SqliteStore
+from relay.store.sqlite.connection import lock
+from relay.store_backoff import Breakage
+from relay.vitals import Vitals
 
 SOON = 1.0
 """Seconds that callbacks wait for the store to be opened. After that they are taken without it."""
@@ -279,7 +279,7 @@ class Service:
         self._store, self._fleet = store, fleet
         self.overview = Overview(store, fleet, self._vitals)
         housekeeping = Housekeeping(store, config, fleet, shelter.erase, self._clock)
-        self._commands = control.app(
+        self._commands = api.app(
             intake,
             store,
             config,
@@ -312,8 +312,8 @@ class Service:
             await app(scope, receive, send)
 
         try:
-            if not localsocket.answers(self._path):
-                server = make_server(commands, localsocket.listen(self._path))
+            if not unix_socket.answers(self._path):
+                server = make_server(commands, unix_socket.listen(self._path))
                 self.inner.append(server)
                 await server.start()
         except OSError as error:
@@ -339,7 +339,7 @@ async def started(
     clock = clock or SystemClock()
     kept = kept or Kept(Listeners())
     await asyncio.to_thread(Reserve.of(config).relieve)
-    tracer = exporting.made(config.tracing)
+    tracer = exporter.made(config.tracing)
     try:
         async with sheltering(config, clock) as shelter:
             standing = standing or Standing(config)

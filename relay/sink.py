@@ -12,9 +12,9 @@ import pydantic
 
 from relay.account import Account, Accounts
 from relay.event import Event
+from relay.number_matcher import Traces
 from relay.outcome import Delivered, Outcome, Pause, Reject, Retry
 from relay.quota import Quota
-from relay.traces import Traces
 
 _log = logging.getLogger("relay.delivery")
 

@@ -5,8 +5,8 @@ from collections.abc import Iterable
 
 from uuid_utils import uuid7
 
-from relay.callbacks.callback import Callback
 from relay.event import Event, timestamp
+from relay.raw_callback import Callback
 from relay.store import Arrival, Settlement, State
 
 NOW = 1_800_000_000_000_000

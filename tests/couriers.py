@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import httpx
 
-from relay.configuration.config import Batch, SinkConfig
-from relay.configuration.settings import Breaker, Retry
-from relay.delivery.courier import Courier
+from relay.config.loader import Batch, SinkConfig
+from relay.config.model import Breaker, Retry
+from relay.delivery.worker import Courier
 from relay.sink import Sink
 from relay.store import SinkState, State
 

@@ -11,7 +11,7 @@ from couriers import eventually
 
 from relay import service
 from relay.cli import main
-from relay.configuration import config
+from relay.config import loader
 
 OAUTH = {"client_id": "client", "client_secret": "secret", "refresh_token": "refresh-1"}
 SECRET = {"client_id": "id", "client_secret": "secret"}
@@ -91,7 +91,7 @@ async def relaying(folder, sinks, clock=None):
     """A relay with these sinks; in the same folder it goes on with the store of the last."""
     path = written(folder, sinks)
     async with (
-        service.started(config.load(path, {}), clock=clock) as running,
+        service.started(loader.load(path, {}), clock=clock) as running,
         httpx.AsyncClient(trust_env=False) as http,
     ):
         await running.settled.wait()

@@ -6,8 +6,8 @@ from datetime import UTC
 from pathlib import Path
 
 import relay
-from relay.configuration import plugins
-from relay.templates.expressions import Environment
+from relay.config import plugins
+from relay.templating.expressions import Environment
 
 Csv = plugins.load([]).sinks["csv"].sink_class
 package = Csv.__module__

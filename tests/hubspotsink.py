@@ -11,8 +11,8 @@ from uuid_utils import uuid7
 
 import relay
 import relay.delivery.http
-from relay.configuration import plugins
-from relay.templates.expressions import Environment
+from relay.config import plugins
+from relay.templating.expressions import Environment
 
 HubSpot = plugins.load([]).sinks["hubspot"].sink_class
 package = HubSpot.__module__

@@ -9,14 +9,14 @@ from types import SimpleNamespace
 import orjson
 
 from relay.address import Address
-from relay.callbacks.intake import Intake
 from relay.clock import SystemClock
-from relay.configuration.config import SourceConfig
-from relay.sqlite.store import SqliteStore
-from relay.web import ingress
-from relay.web.certificate import Certificate
-from relay.web.protocol import Protocol
-from relay.web.server import Server, listen, make_server
+from relay.config.loader import SourceConfig
+from relay.server import ingress
+from relay.server.http_server import Server, listen, make_server
+from relay.server.protocol import Protocol
+from relay.server.tls import Certificate
+from relay.sources.router import Intake
+from relay.store.sqlite.store import SqliteStore
 
 EXAMPLES = rb"""
 /Post.aspx?country=USA&shortcode=84700&key=SOMEKEY&mobile=2125551212&carrierId=VERIZONUS&Name=Bill&DOB=1/1/2000&Zip=10024

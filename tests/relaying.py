@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from relay import service
 from relay.cli import main
-from relay.configuration import config
+from relay.config import loader
 
 SETTINGS = {
     "server": {"listen": "127.0.0.1:0"},
@@ -91,7 +91,7 @@ async def relaying(folder, sink, *, clock=None):
     crm = {"allow_private": ["127.0.0.0/8"]} | SOON | sink
     path.write_text(yaml.safe_dump(SETTINGS | {"sinks": {"crm": crm}}))
     limits = httpx.Limits(max_connections=20)
-    loaded = config.load(path, {})
+    loaded = loader.load(path, {})
     async with (
         service.started(loaded, clock=clock) as running,
         httpx.AsyncClient(trust_env=False, limits=limits, timeout=PATIENCE) as http,

@@ -10,8 +10,8 @@ from stubs.vendor import serving
 
 import relay
 import relay.delivery.http
-from relay.configuration import plugins
-from relay.templates.expressions import Environment
+from relay.config import plugins
+from relay.templating.expressions import Environment
 
 Salesforce = plugins.load([]).sinks["salesforce"].sink_class
 package = Salesforce.__module__

@@ -6,14 +6,14 @@ from contextlib import asynccontextmanager
 
 from listening import config
 
-from relay.callbacks.callback import Callback
-from relay.callbacks.intake import Intake
 from relay.clock import SystemClock
-from relay.fallback.reserve import Reserve
-from relay.fallback.shelter import Shelter
-from relay.fallback.spill import Spill
-from relay.sqlite import SqliteStore
+from relay.raw_callback import Callback
+from relay.sources.router import Intake
+from relay.spill.disk_guard import Reserve
+from relay.spill.failover import Shelter
+from relay.spill.queue import Spill
 from relay.store import EventFilter
+from relay.store.sqlite import SqliteStore
 
 PATIENCE = 10.0
 

@@ -6,12 +6,12 @@ from ipaddress import ip_network
 import pytest
 from listening import QUERIES, answers, listening
 
-from relay.configuration.config import SourceConfig
-from relay.sqlite import SqliteStore
+from relay.config.loader import SourceConfig
+from relay.server.access import STRANGERS
+from relay.server.connections import Guests
+from relay.server.proxies import Proxies
 from relay.store import EventFilter, StoreError, StoreFull
-from relay.web.door import STRANGERS
-from relay.web.guests import Guests
-from relay.web.proxies import Proxies
+from relay.store.sqlite import SqliteStore
 
 FIRST = b"/callbacks/sumotext?" + QUERIES[0]
 POST = b"POST /callbacks/sumotext HTTP/1.1\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s"

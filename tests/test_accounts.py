@@ -13,12 +13,12 @@ from couriers import ScriptedSink, sink_config
 from olderstore import content, make_older
 
 from relay.account import LARGEST, Accounts
-from relay.delivery.fleet import make_sink
+from relay.delivery.manager import make_sink
 from relay.quota import DAY, LOOK_AGAIN
 from relay.sink import Sink
-from relay.sqlite import SqliteStore, accounts, backup, restore
-from relay.sqlite.connection import connect_reader, connect_writer, look_into
 from relay.store import StoreFull
+from relay.store.sqlite import SqliteStore, accounts, backup, restore
+from relay.store.sqlite.connection import connect_reader, connect_writer, look_into
 
 TOKEN = "pat-na1-0123456789"
 NOW = 1_800_000_100.0

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from relay.systemd.activation import activated
+from relay.server.activation import activated
 
 FIRST = 300
 

@@ -21,14 +21,14 @@ from stubs.receiver import Receiver, hang, status
 from watching import NOW
 
 from relay import service
-from relay.alerts import channel as channels
-from relay.alerts import mail
-from relay.alerts.channel import NotSaid, Webhook
-from relay.alerts.mail import Mailbox
+from relay.alerts import email as mail
+from relay.alerts import webhook as channels
+from relay.alerts.email import Mailbox
+from relay.alerts.monitor import LOOK_EVERY, Watch
 from relay.alerts.policy import GAP, Alert, Note
-from relay.alerts.watch import LOOK_EVERY, Watch
-from relay.configuration import config
-from relay.configuration.settings import AlertEmail, AlertWebhook
+from relay.alerts.webhook import NotSaid, Webhook
+from relay.config import loader
+from relay.config.model import AlertEmail, AlertWebhook
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 PASSWORD = "open sesame"
@@ -254,8 +254,8 @@ def test_what_cannot_be_a_mailbox_is_a_mistake_in_the_file(tmp_path, changes, wo
     email = {"host": "mail.example.com", "security": "none", "from": "a@b", "to": ["c@d"]}
     path = tmp_path / "relay.yaml"
     path.write_text(yaml.safe_dump({"alerts": {"email": email | changes}}))
-    with pytest.raises(config.ConfigError, match=rf"relay\.yaml:\d+: alerts\.email.*{words}"):
-        config.load(path, {})
+    with pytest.raises(loader.ConfigError, match=rf"relay\.yaml:\d+: alerts\.email.*{words}"):
+        loader.load(path, {})
 
 
 # the whole
@@ -299,7 +299,7 @@ class Watched:
         self.looked = asyncio.Event()
 
     def started(self):
-        return service.started(config.load(self.path, {}), clock=self.clock)
+        return service.started(loader.load(self.path, {}), clock=self.clock)
 
     async def passes(self, seconds):
         """Time passes, look after look."""

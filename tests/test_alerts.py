@@ -12,15 +12,15 @@ import pytest
 from arrivals import arrival
 from watching import NOW, ago, readings
 
-from relay.alerts import note as words
+from relay.alerts import message as words
 from relay.alerts.keywords import Keywords
-from relay.alerts.notebook import Notebook
+from relay.alerts.monitor import Watch
 from relay.alerts.policy import CALM, DOUBLINGS, GAP, Finding, Memory, Note
 from relay.alerts.rules import Look, findings
-from relay.alerts.watch import Watch
-from relay.configuration.settings import AlertRules, Alerts
-from relay.sqlite import SqliteStore
+from relay.alerts.state_file import Notebook
+from relay.config.model import AlertRules, Alerts
 from relay.store import SinkCounts, Waits
+from relay.store.sqlite import SqliteStore
 
 REPEAT = 4 * 3600.0
 PAUSED = Finding("sink_paused", "crm", "The sink crm is paused: 401", hold=300)
@@ -375,7 +375,7 @@ def test_a_notebook_that_makes_no_sense_is_a_new_one(place, kept, clock):
 
 async def test_a_disk_that_hangs_does_not_silence_the_alerts(place, clock, monkeypatch, caplog):
     """Neither while the store is read, nor while it is written down what was told."""
-    monkeypatch.setattr("relay.alerts.watch.LOOK_WITHIN", 0.05)
+    monkeypatch.setattr("relay.alerts.monitor.LOOK_WITHIN", 0.05)
     hangs, hung = threading.Event(), []
 
     def write(_, kept):

@@ -17,11 +17,11 @@ from faults.oracle import integrity
 from olderstore import EVENTS, content, make_older
 
 from relay.cli import main
-from relay.fallback.spillfile import SpillFile
-from relay.fallback.spillline import Spilled, encode
-from relay.sqlite import SqliteStore, backup, connection
-from relay.sqlite.connection import connect_reader
+from relay.spill.file import SpillFile
+from relay.spill.line import Spilled, encode
 from relay.store import StoreError, StoreNewer
+from relay.store.sqlite import SqliteStore, backup, connection
+from relay.store.sqlite.connection import connect_reader
 
 LATER = "CREATE TABLE of_a_later_release (one INTEGER)"
 YAML = "store: relay.db\nsources: {sumotext: {}}\n"

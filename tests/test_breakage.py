@@ -1,6 +1,6 @@
 """A store that breaks again and again is let alone for longer and longer."""
 
-from relay.fallback.breakage import LAST, STEADY, Breakage, breakage
+from relay.store_backoff import LAST, STEADY, Breakage, breakage
 
 
 def test_the_pause_grows_while_it_breaks_soon_and_begins_anew_after_it_held():

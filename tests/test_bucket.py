@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from relay.server.token_bucket import MEMORY, SENDERS, Bucket, SharedBucket
 from relay.units import Rate
-from relay.web.bucket import MEMORY, SENDERS, Bucket, SharedBucket
 
 
 def taken(bucket, times, amount=1.0):

@@ -11,29 +11,29 @@ from salesforcesink import people
 from salesforcesink import refusal as salesforce
 
 from relay.caching import LONGEST_KEY, short_key, short_keys
-from relay.callbacks.callback import Callback
-from relay.callbacks.normalise import Reader
+from relay.raw_callback import Callback
 from relay.senders import household
-from relay.templates.helpers import national
+from relay.sources.sumotext import Reader
+from relay.templating.filters import national
 
 CACHES = {
     "plugins/csv/neighbours.py": "by the sink's place; its files are bounded there",
     "plugins/hubspot/known.py": "50,000 short keys",
     "plugins/salesforce/people.py": "50,000 short keys",
     "relay/caching.py": "short keys; this is how the others get theirs",
-    "relay/callbacks/countries.py": "short keys",
-    "relay/callbacks/normalise.py": "short keys",
-    "relay/callbacks/phone.py": "at most 64 characters, checked before; or E.164; or a country",
+    "relay/countries.py": "short keys",
+    "relay/sources/sumotext.py": "short keys",
+    "relay/phone.py": "at most 64 characters, checked before; or E.164; or a country",
     "relay/delivery/http.py": "64 URLs, which httpx refuses above 64 KiB; time-outs; nothing",
     "relay/delivery/plugincode.py": "a sink and a method of it",
     "relay/digits.py": "no key",
     "relay/event.py": "16 seconds",
-    "relay/release.py": "no key",
-    "relay/sqlite/rows.py": "no key but the columns of a query of ours",
-    "relay/templates/helpers.py": "short keys",
-    "relay/web/bucket.py": "SENDERS addresses, as `household` has them",
+    "relay/version.py": "no key",
+    "relay/store/sqlite/rows.py": "no key but the columns of a query of ours",
+    "relay/templating/filters.py": "short keys",
+    "relay/server/token_bucket.py": "SENDERS addresses, as `household` has them",
     "relay/senders.py": "short keys",
-    "relay/web/proxies.py": "short keys",
+    "relay/server/proxies.py": "short keys",
 }
 """Where something is cached, and what bounds its keys. A new one has to say so here."""
 MAKERS = {"cache", "lru_cache", "short_keys", "OrderedDict", "WeakKeyDictionary"}

@@ -8,7 +8,7 @@ from certificates import certify
 from cryptography.hazmat.primitives import serialization
 from listening import answers, serving
 
-from relay.web.certificate import Certificate
+from relay.server.tls import Certificate
 
 GET = b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n"
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from relay.templates.expressions import Environment
+from relay.templating.expressions import Environment
 
 
 @pytest.mark.parametrize(

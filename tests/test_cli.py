@@ -25,19 +25,19 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from relay.callbacks.callback import Callback
-from relay.callbacks.intake import Intake
 from relay.cli import client, main
-from relay.cli.moment import moment
 from relay.cli.output import printable
+from relay.cli.times import moment
 from relay.clock import SystemClock
-from relay.configuration import config
-from relay.fallback.spill import Spill
-from relay.fallback.spillline import Spilled
-from relay.mask import mask, mask_all, mask_in
-from relay.sqlite import SqliteStore
+from relay.config import loader
+from relay.monitoring import logs
+from relay.raw_callback import Callback
+from relay.redact import mask, mask_all, mask_in
+from relay.sources.router import Intake
+from relay.spill.line import Spilled
+from relay.spill.queue import Spill
 from relay.store import Settlement, State
-from relay.telemetry import log
+from relay.store.sqlite import SqliteStore
 
 YAML = """
 server: {{listen: 127.0.0.1:{port}}}
@@ -86,7 +86,7 @@ def fill(*queries, dead=None, quarantined=()):
     """Put events into the store, as a service would have."""
 
     async def filling():
-        loaded = config.load(Path("relay.yaml"), {})
+        loaded = loader.load(Path("relay.yaml"), {})
         store = await SqliteStore.open(loaded.store)
         intake = Intake(loaded, store, SystemClock())
         made = [(await store.add(await intake.arrival(callback(query)))).id for query in queries]
@@ -569,7 +569,7 @@ def test_a_store_in_other_hands_is_reported_in_a_sentence(here, monkeypatch):
     monkeypatch.setattr(client, "PAUSE", 0.0)
 
     async def held():
-        store = await SqliteStore.open(config.load(Path("relay.yaml"), {}).store)
+        store = await SqliteStore.open(loader.load(Path("relay.yaml"), {}).store)
         try:
             return await asyncio.to_thread(relay, "status", status=1)
         finally:
@@ -589,7 +589,7 @@ def test_a_store_in_other_hands_is_reported_in_a_sentence(here, monkeypatch):
     ],
 )
 def test_moments_are_of_the_configured_zone_or_ago(text, expected):
-    zone = config.ZoneInfo("America/New_York")
+    zone = loader.ZoneInfo("America/New_York")
     assert moment(text)(zone, 1_800_000_000.0) == expected * 1_000_000
 
 
@@ -628,7 +628,7 @@ def test_logs_are_json_lines_without_what_an_exception_says():
     root = logging.getLogger()
     before = root.handlers[:], root.level
     try:
-        log.set_up(stream=stream)
+        logs.set_up(stream=stream)
         try:
             int("2125551212?")
         except ValueError:
@@ -688,7 +688,7 @@ def test_send_says_that_what_answers_is_no_relay(here):
         def log_message(self, *_):
             pass
 
-    port = config.load(Path("relay.yaml"), {}, fill=False).server.listen.port
+    port = loader.load(Path("relay.yaml"), {}, fill=False).server.listen.port
     with http.server.HTTPServer(("127.0.0.1", port), Other) as server:
         answering = threading.Thread(target=server.handle_request)
         answering.start()

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.callbacks.callback import Callback, NotUnderstood
-from relay.callbacks.coding import MAX_CODINGS, MAX_MEMBERS, MAX_UNPACKED, unpacked
-from relay.callbacks.parameters import parameters
-from relay.web.protocol import MAX_BODY
+from relay.raw_callback import Callback, NotUnderstood
+from relay.server.protocol import MAX_BODY
+from relay.sources.coding import MAX_CODINGS, MAX_MEMBERS, MAX_UNPACKED, unpacked
+from relay.sources.form import parameters
 
 FORM = b"mobile=2125551212&smsid=1&msg=STOP"
 

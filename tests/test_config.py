@@ -10,8 +10,8 @@ import yaml
 from pydantic import BaseModel
 
 from relay.address import Address
-from relay.configuration.config import ConfigError, load
-from relay.configuration.settings import Settings, SinkSettings, SourceConfig
+from relay.config.loader import ConfigError, load
+from relay.config.model import Settings, SinkSettings, SourceConfig
 from relay.event import Event
 from relay.units import Rate
 
@@ -21,7 +21,7 @@ from typing import Literal
 import pydantic
 
 import relay
-from relay.templates.expressions import Template
+from relay.templating.expressions import Template
 from relay.units import Duration
 
 

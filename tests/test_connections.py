@@ -21,14 +21,14 @@ from listening import QUERIES, answers, listening, serving
 from standstill import stand_still
 
 from relay.address import Address
-from relay.configuration.config import SourceConfig
-from relay.sqlite import SqliteStore
-from relay.web.certificate import Certificate
-from relay.web.doorman import Doorman
-from relay.web.guests import Guests
-from relay.web.protocol import Protocol
-from relay.web.proxies import Proxies
-from relay.web.server import listen, make_server
+from relay.config.loader import SourceConfig
+from relay.server.connections import Guests
+from relay.server.http_server import listen, make_server
+from relay.server.protocol import Protocol
+from relay.server.proxies import Proxies
+from relay.server.tls import Certificate
+from relay.server.tls_acceptor import Doorman
+from relay.store.sqlite import SqliteStore
 
 GET = b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n"
 KEEPING = b"GET / HTTP/1.1\r\n\r\n"

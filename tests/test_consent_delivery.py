@@ -5,19 +5,19 @@ from arrivals import arrival, mobile
 from click.testing import CliRunner
 from couriers import ScriptedSink, counts, eventually, fail, reached, running, states
 
-from relay.callbacks.callback import Callback
-from relay.callbacks.intake import Intake
 from relay.cli import main
-from relay.configuration import lastvalid
-from relay.configuration.config import ConfigError, load
+from relay.config import last_good
+from relay.config.loader import ConfigError, load
 from relay.outcome import Pause, Reject, Retry
-from relay.sqlite import SqliteStore
+from relay.raw_callback import Callback
+from relay.sources.router import Intake
 from relay.store import State
-from relay.templates.expressions import Environment
+from relay.store.sqlite import SqliteStore
+from relay.templating.expressions import Environment
 
 PLUGIN = """
 import relay
-from relay.templates.expressions import Condition
+from relay.templating.expressions import Condition
 
 class Consent(relay.Options):
     field: str
@@ -129,11 +129,11 @@ async def test_a_held_sink_is_queued_for_with_consent(tmp_path, store, clock):
     (tmp_path / "data").mkdir()
     path = tmp_path / "relay.yaml"
     path.write_text(YAML.format(options="{consent: {field: SMS__c}}"))
-    lastvalid.keep(load(path, {}))
+    last_good.keep(load(path, {}))
     path.write_text(YAML.format(options="{consent: {field: SMS__c}, colour: red}"))
     with pytest.raises(ConfigError) as wrong:
         load(path, {})
-    config = lastvalid.load(path, {}, wrong.value, fill=True)
+    config = last_good.load(path, {}, wrong.value, fill=True)
     assert config.sinks["crm"].held
     assert config.sinks["crm"].takes_consent(arrival(1, consent="opt_out").event)
 

@@ -11,8 +11,8 @@ from olderstore import make_older
 from relaying import relaying
 
 from relay.cli import main
-from relay.sqlite import SqliteStore
 from relay.store import Before, EventFilter
+from relay.store.sqlite import SqliteStore
 
 
 async def said(store):

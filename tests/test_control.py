@@ -8,17 +8,17 @@ from types import SimpleNamespace
 import httpx
 import pytest
 
-from relay import control
-from relay.callbacks.callback import Callback
-from relay.callbacks.intake import Intake
-from relay.callbacks.normalise import NotUnderstood
+from relay import api
 from relay.cli import client
-from relay.configuration import config
-from relay.delivery.workers import NoWorkers
-from relay.sqlite import SqliteStore
+from relay.config import loader
+from relay.delivery.null_workers import NoWorkers
+from relay.raw_callback import Callback
+from relay.server import unix_socket
+from relay.server.http_server import make_server
+from relay.sources.router import Intake
+from relay.sources.sumotext import NotUnderstood
 from relay.store import Settlement, State
-from relay.web import localsocket
-from relay.web.server import make_server
+from relay.store.sqlite import SqliteStore
 
 YAML = """
 sources:
@@ -44,7 +44,7 @@ def callback(query, source="sumotext"):
 def load(folder, text=YAML):
     path = folder / "relay.yaml"
     path.write_text(text)
-    return config.load(path, {})
+    return loader.load(path, {})
 
 
 class Workers(NoWorkers):
@@ -67,7 +67,7 @@ async def relay(tmp_path, clock):
     workers = Workers(store)
 
     def client_of(settings):
-        app = control.app(Intake(settings, store, clock), store, settings, workers)
+        app = api.app(Intake(settings, store, clock), store, settings, workers)
         http = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://relay/api/v1")
         return client.Client(http, live=False)
 
@@ -472,13 +472,13 @@ async def test_the_socket_is_the_owners_and_its_path_may_be_long(tmp_path, clock
     folder = tmp_path / ("deep" * 30)
     folder.mkdir()
     loaded = load(folder)
-    path = localsocket.path_of(loaded.store)
+    path = unix_socket.path_of(loaded.store)
     async with client.session(loaded) as session:
         assert not session.live
     store = await SqliteStore.open(loaded.store, clock=clock)
-    app = control.app(Intake(loaded, store, clock), store, loaded, NoWorkers(store))
+    app = api.app(Intake(loaded, store, clock), store, loaded, NoWorkers(store))
     for _ in range(2):  # the second time over what the first has left
-        server = make_server(app, localsocket.listen(loaded.store))
+        server = make_server(app, unix_socket.listen(loaded.store))
         await server.start()
         assert len(os.fsencode(path)) > 108
         assert path.stat().st_mode & 0o777 == 0o600
@@ -487,4 +487,4 @@ async def test_the_socket_is_the_owners_and_its_path_may_be_long(tmp_path, clock
             assert (await session.get("/status"))["events"] == 0
         await server.drain()
     await store.close()
-    assert not localsocket.answers(loaded.store)
+    assert not unix_socket.answers(loaded.store)

@@ -20,23 +20,23 @@ from hubspotsink import module as hubspot
 from salesforcesink import refusal as salesforce
 
 import relay
-from relay.callbacks.callback import Callback
-from relay.callbacks.consent import consent
-from relay.callbacks.countries import alpha_2
-from relay.callbacks.normalise import NotUnderstood, Reader
-from relay.callbacks.phone import e164
+from relay.countries import alpha_2
 from relay.delivery.classify import outcome_of
 from relay.delivery.retryafter import parse as retry_after
 from relay.event import Event
-from relay.mask import mask_all, mask_in, without
-from relay.telemetry.log import LONGEST
-from relay.templates.helpers import digits, first_name, last_name, national
-from relay.traces import Traces
-from relay.web.chunked import Chunked
-from relay.web.head import tidy
-from relay.web.protocol import MAX_BODY, MAX_HEAD
-from relay.web.proxies import Proxies
-from relay.web.tokens import basic_password
+from relay.monitoring.logs import LONGEST
+from relay.number_matcher import Traces
+from relay.phone import e164
+from relay.raw_callback import Callback
+from relay.redact import mask_all, mask_in, without
+from relay.server.chunked import Chunked
+from relay.server.protocol import MAX_BODY, MAX_HEAD
+from relay.server.proxies import Proxies
+from relay.server.request_head import tidy
+from relay.server.tokens import basic_password
+from relay.sources.consent import consent
+from relay.sources.sumotext import NotUnderstood, Reader
+from relay.templating.filters import digits, first_name, last_name, national
 
 MOST = 1.0
 """Of the time of `form_of_the_library`. The slowest takes 0.57 of it."""

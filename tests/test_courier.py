@@ -23,17 +23,17 @@ from couriers import (
 )
 
 from relay.clock import SystemClock
-from relay.configuration.config import Batch
-from relay.configuration.settings import Breaker
-from relay.configuration.settings import Retry as RetrySettings
+from relay.config.loader import Batch
+from relay.config.model import Breaker
+from relay.config.model import Retry as RetrySettings
 from relay.delivery.failures import Failures
-from relay.delivery.limiter import Limiter, urgent
+from relay.delivery.rate_limit import Limiter, urgent
 from relay.outcome import Delivered, Pause, Reject, Retry
 from relay.quota import LOOK_AGAIN, Quota
 from relay.sink import Mistake, Notice
-from relay.sqlite import SqliteStore
 from relay.store import EventFilter, State
-from relay.templates.expressions import Environment
+from relay.store.sqlite import SqliteStore
+from relay.templating.expressions import Environment
 from relay.units import Rate
 
 DAY = 86400.0

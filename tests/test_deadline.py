@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from relay.web.deadline import TURN, Deadline
+from relay.server.deadline import TURN, Deadline
 
 
 class Timers:

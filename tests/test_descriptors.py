@@ -7,7 +7,7 @@ import pytest
 
 SCRIPT = """
 import resource, socket
-from relay.web import descriptors
+from relay.server import descriptors
 resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, {hard}))
 {raising}
 opened = []

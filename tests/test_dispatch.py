@@ -9,9 +9,9 @@ import pytest
 from couriers import sink_config
 
 from relay.clock import SystemClock
-from relay.delivery import limiter
+from relay.delivery import rate_limit
 from relay.delivery.classify import MOST_LINES, lines
-from relay.delivery.dispatch import Dispatch, Unruly, within
+from relay.delivery.sender import Dispatch, Unruly, within
 from relay.event import Event
 from relay.outcome import Delivered, Pause, Reject, Retry
 from relay.sink import Sink
@@ -69,7 +69,7 @@ async def test_what_holds_for_one_send_does_not_hold_for_what_the_task_does_next
     seen = []
 
     def look():
-        seen.append((limiter.urgent.get(), limiter.time_left() < math.inf))
+        seen.append((rate_limit.urgent.get(), rate_limit.time_left() < math.inf))
 
     sink = Scripted(look)
     look()

@@ -9,16 +9,17 @@ import yaml
 from certificates import certify
 
 from relay import crm
-from relay.alerts import mail
-from relay.configuration import config
-from relay.configuration.settings import Settings, SourceConfig
+from relay.alerts import email
+from relay.config import loader
+from relay.config.model import Settings, SourceConfig
 from relay.delivery import chunkedbody, http, responsehead, responses
+from relay.server import connections as guests
+from relay.server import protocol
+from relay.server.access import STRANGERS
+from relay.server.http_server import RENEWAL
+from relay.server.protocol import Protocol
+from relay.server.tls_acceptor import Doorman
 from relay.units import Rate
-from relay.web import guests, protocol
-from relay.web.door import STRANGERS
-from relay.web.doorman import Doorman
-from relay.web.protocol import Protocol
-from relay.web.server import RENEWAL
 
 TEXT = (Path(__file__).parent.parent / "docs/operations.md").read_text()
 _, LIMITS = TEXT.split("\n## Limits, proxies and certificates\n")
@@ -30,7 +31,7 @@ def loaded(folder, text):
     """A relay.yaml of this block, with sources that may be reached where it names none."""
     settings = {"sources": {"sumotext": {"tokens": [TOKEN]}}} | yaml.safe_load(text)
     (folder / "relay.yaml").write_text(yaml.safe_dump(settings))
-    return config.load(folder / "relay.yaml", {"SUMOTEXT_TOKEN": TOKEN})
+    return loader.load(folder / "relay.yaml", {"SUMOTEXT_TOKEN": TOKEN})
 
 
 @pytest.mark.parametrize("text", [text for language, text in BLOCKS if language == "yaml"])
@@ -61,7 +62,7 @@ def test_the_limits_are_those():
         "1,000 in a minute",
         "64 MiB of",
         f"{crm.MOST_VALUES:,} values in a CRM's JSON",
-        f"{mail.MOST_LINES} lines in a mail server's reply",
+        f"{email.MOST_LINES} lines in a mail server's reply",
         "8 interim answers (1xx), 64 KiB or 256 headers",
         "a body of 8 MiB, unpacked; more than 4,096 chunks of less than 32 bytes",
     ):

@@ -6,11 +6,11 @@ from pathlib import Path
 import click
 import pytest
 
-from relay import process
+from relay import daemon
 from relay.cli import main
 from relay.cli.run import run
-from relay.configuration import kept, standing
-from relay.telemetry.metrics import FACTS
+from relay.config import kept_rules, status
+from relay.monitoring.metrics import FACTS
 
 TEXT = (Path(__file__).parent.parent / "docs/operations.md").read_text()
 SECTION = re.split(
@@ -35,11 +35,11 @@ def test_each_relay_command_is_one():
 
 def test_the_states_are_those_that_there_are():
     rows = re.findall(r"^\| `(\w+)` \|", SECTION, re.MULTILINE)
-    assert rows[1:] == [standing.CURRENT, standing.OUTDATED, standing.LAST_VALID]
+    assert rows[1:] == [status.CURRENT, status.OUTDATED, status.LAST_VALID]
 
 
 def test_the_copy_has_the_name_that_it_says():
-    assert f"`relay.db{kept.SUFFIX}`" in SECTION
+    assert f"`relay.db{kept_rules.SUFFIX}`" in SECTION
 
 
 def test_the_metric_is_one():
@@ -49,7 +49,7 @@ def test_the_metric_is_one():
 
 def test_it_is_told_as_often_as_it_says():
     assert "every ten minutes" in SECTION
-    assert process.REMIND == 600
+    assert daemon.REMIND == 600
 
 
 @pytest.mark.parametrize("word", ["READY=1", "RELOADING=1", "STOPPING=1"])

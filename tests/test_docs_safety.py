@@ -11,8 +11,8 @@ from olderstore import EVENTS, content, make_older
 from relay.cli import main
 from relay.doctor import access, condition, places, sinks
 from relay.doctor.places import OLD
-from relay.sqlite.backup import before_schema
-from relay.sqlite.connection import migrations
+from relay.store.sqlite.backup import before_schema
+from relay.store.sqlite.connection import migrations
 
 TEXT = (Path(__file__).parent.parent / "docs/operations.md").read_text()
 

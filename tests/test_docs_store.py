@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from relay.configuration.config import load
-from relay.fallback import rescue, shelter
-from relay.fallback.ballast import Ballast
-from relay.fallback.reserve import PART, SHARE
-from relay.fallback.spillfile import SpillFile
-from relay.telemetry.metrics import FACTS
+from relay import degraded
+from relay.config.loader import load
+from relay.monitoring.metrics import FACTS
+from relay.spill import failover
+from relay.spill.ballast import Ballast
+from relay.spill.disk_guard import PART, SHARE
+from relay.spill.file import SpillFile
 
 TEXT = (Path(__file__).parent.parent / "docs/operations.md").read_text()
 SECTION = TEXT.partition("\n## When the store cannot be written\n")[2].partition("\n## ")[0]
@@ -38,7 +39,7 @@ def test_the_places_and_figures_are_those_of_the_code(tmp_path):
     for file in (spill.path, Ballast(config.store).path):
         assert f"`{file.relative_to(tmp_path)}`" in SECTION
     assert f"`{spill.aside.name}`" in SECTION
-    assert (rescue.TRY_AGAIN, shelter.TRY_AGAIN, shelter.UNAUTHORIZED_KEPT) == (5, 1, 1000)
+    assert (degraded.TRY_AGAIN, failover.TRY_AGAIN, failover.UNAUTHORIZED_KEPT) == (5, 1, 1000)
     assert "every five seconds" in SECTION
     assert "tried every second" in SECTION
     assert "no more than 1,000" in SECTION

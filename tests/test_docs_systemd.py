@@ -9,7 +9,7 @@ import click
 import pytest
 
 from relay.cli import main
-from relay.systemd.install import (
+from relay.install import (
     COMMAND,
     CONFIG,
     CREDENTIALS,

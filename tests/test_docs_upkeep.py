@@ -9,9 +9,9 @@ import yaml
 from click.testing import CliRunner
 
 from relay.cli import main
-from relay.configuration.settings import Retention
-from relay.sqlite.purge import LEFT_FREE, SHARE, STEP
-from relay.upkeep import DOUBT, EVERY
+from relay.config.model import Retention
+from relay.retention import DOUBT, EVERY
+from relay.store.sqlite.purge import LEFT_FREE, SHARE, STEP
 
 TEXT = (Path(__file__).parent.parent / "docs/operations.md").read_text()
 

@@ -10,15 +10,15 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 from watching import NOW, readings
 
-from relay.alerts import note as words
+from relay.alerts import message as words
+from relay.alerts.monitor import TRY_AGAIN
 from relay.alerts.policy import CALM, DOUBLINGS, GAP, Alert, Note
 from relay.alerts.rules import Look, findings
-from relay.alerts.watch import TRY_AGAIN
 from relay.cli import main
-from relay.configuration import config
-from relay.configuration.settings import AlertRules, Alerts
-from relay.telemetry.metrics import SINK_STATES, exposition
-from relay.telemetry.tally import OUTCOMES
+from relay.config import loader
+from relay.config.model import AlertRules, Alerts
+from relay.monitoring.counters import OUTCOMES
+from relay.monitoring.metrics import SINK_STATES, exposition
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "docs/operations.md").read_text()
@@ -41,7 +41,7 @@ def blocks(text, language):
 )
 def test_each_block_of_settings_is_right(block, tmp_path):
     (tmp_path / "relay.yaml").write_text(block)
-    loaded = config.load(tmp_path / "relay.yaml", {})
+    loaded = loader.load(tmp_path / "relay.yaml", {})
     assert loaded.alerts != Alerts() or loaded.tracing is not None
 
 

@@ -24,13 +24,13 @@ from olderstore import content, make_older
 
 from relay import service
 from relay.cli import main
-from relay.configuration import config
+from relay.config import loader
 from relay.doctor import access, condition, places
-from relay.fallback.reserve import Disk
-from relay.fallback.spillfile import SpillFile
-from relay.fallback.spillline import Spilled, encode
-from relay.sqlite import SqliteStore, backup
-from relay.web import localsocket
+from relay.server import unix_socket
+from relay.spill.disk_guard import Disk
+from relay.spill.file import SpillFile
+from relay.spill.line import Spilled, encode
+from relay.store.sqlite import SqliteStore, backup
 
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
 STRONG = "pW3kq0v9Zr2Lx7TnB5yHc8Md"
@@ -80,7 +80,7 @@ def only(findings):
 
 def read(**changes):
     """The configuration in the current folder, with some of its parts replaced."""
-    loaded = config.load(Path("relay.yaml"), {}, fill=False)
+    loaded = loader.load(Path("relay.yaml"), {}, fill=False)
     shown = {name: getattr(loaded, name) for name in loaded.__dataclass_fields__}
     return SimpleNamespace(**shown | changes)
 
@@ -150,7 +150,7 @@ async def test_a_relay_that_runs_without_its_store_is_a_problem(here):
     )
     try:
         async with asyncio.timeout(30):
-            while not localsocket.answers(here / "data/relay.db"):
+            while not unix_socket.answers(here / "data/relay.db"):
                 await asyncio.sleep(0.05)
         found = await asyncio.to_thread(examined, status=1)
     finally:
@@ -162,7 +162,7 @@ async def test_a_relay_that_runs_without_its_store_is_a_problem(here):
 
 
 async def test_what_the_running_relay_says_of_its_sinks_is_told(here):
-    async with service.started(config.load(Path("relay.yaml"), {})):
+    async with service.started(loader.load(Path("relay.yaml"), {})):
         words = ["sinks", "pause", "archive"]
         await asyncio.to_thread(CliRunner().invoke, main, words)
         found = await asyncio.to_thread(examined, status=1)
@@ -177,7 +177,7 @@ async def test_what_the_running_relay_says_of_its_sinks_is_told(here):
 )
 async def test_the_relay_is_asked_of_a_sink_whose_secrets_it_alone_knows(here, folder, level, text):
     (here / "relay.yaml").write_text(YAML.replace("data/events.csv", "'${FOLDER}/events.csv'"))
-    async with service.started(config.load(Path("relay.yaml"), {"FOLDER": folder})):
+    async with service.started(loader.load(Path("relay.yaml"), {"FOLDER": folder})):
         found = await asyncio.to_thread(examined, status=int(level == "problem"))
     assert ("configuration", "warning") not in levels(found)
     told = [each for each in found if each["subject"] == "sink archive"][-1]
@@ -206,7 +206,7 @@ def register_sinks(register):
     archive = YAML.splitlines()[-1]
     slow = f"sinks: {{slow: {{plugin: slow, options: {{folder: '{folder}'}}}}}}"
     (here / "relay.yaml").write_text(YAML.replace(archive, slow))
-    async with service.started(config.load(Path("relay.yaml"), {"FOLDER": "data"})):
+    async with service.started(loader.load(Path("relay.yaml"), {"FOLDER": "data"})):
         found = await asyncio.to_thread(examined)
     told = [each for each in found if each["subject"] == "sink slow"]
     assert [each["level"] for each in told] == ["ok", "warning"]
@@ -222,7 +222,7 @@ def test_a_check_says_who_knows_the_secrets(here, wrong, named):
 
 
 async def test_a_sink_that_the_relay_does_not_have_yet_is_not_called_well(here):
-    loaded = config.load(Path("relay.yaml"), {})
+    loaded = loader.load(Path("relay.yaml"), {})
     (here / "relay.yaml").write_text(
         YAML.replace(
             "archive: {plugin: csv, options: {path: data/events.csv}}",

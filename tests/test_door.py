@@ -2,8 +2,8 @@
 
 import pytest
 
-from relay.configuration.config import SourceConfig
-from relay.web.door import STRANGERS, Door
+from relay.config.loader import SourceConfig
+from relay.server.access import STRANGERS, Door
 
 
 @pytest.fixture

@@ -22,14 +22,14 @@ from relaying import SETTINGS
 from uuid_utils import uuid7
 
 from relay import service
-from relay.callbacks.callback import Callback
 from relay.cli import main
-from relay.configuration import config
-from relay.fallback.spill import Spill
-from relay.fallback.spillline import Spilled, encode
-from relay.sqlite import SqliteStore, scrub
+from relay.config import loader
+from relay.number_matcher import Traces
+from relay.raw_callback import Callback
+from relay.spill.line import Spilled, encode
+from relay.spill.queue import Spill
 from relay.store import Attempt, EventFilter, Settlement, SinkState, State
-from relay.traces import Traces
+from relay.store.sqlite import SqliteStore, scrub
 
 NUMBER = "+12125550142"
 SPELLINGS = (b"12125550142", b"2125550142", b"212-555-0142", b"(212) 555-0142", b"%28212%29%20555")
@@ -65,7 +65,7 @@ def settings(tmp_path):
 
 @asynccontextmanager
 async def running(path):
-    async with service.started(config.load(path, {})) as relay:
+    async with service.started(loader.load(path, {})) as relay:
         url = f"http://127.0.0.1:{relay.address[1]}/callbacks/sumotext"
         async with httpx.AsyncClient(trust_env=False) as http:
             yield relay, url, http
@@ -232,7 +232,7 @@ async def test_without_overwriting_the_number_would_stay(tmp_path, clock):
 async def test_the_spill_is_searched_too(settings, tmp_path):
     async with running(settings):
         pass
-    loaded = config.load(settings, {})
+    loaded = loader.load(settings, {})
     spill = await Spill.open(loaded.store_fallback)
     for number in ("2125550142", OTHER):
         callback = Callback("sumotext", "GET", f"mobile={number}".encode(), "", b"", 0)
@@ -249,7 +249,7 @@ async def test_the_spill_keeps_what_others_said(settings, tmp_path):
     """Their callbacks were acknowledged, and the store has none of them yet."""
     async with running(settings):
         pass
-    spill = await Spill.open(config.load(settings, {}).store_fallback)
+    spill = await Spill.open(loader.load(settings, {}).store_fallback)
     query = f"mobile={OTHER}&smsid=1&key=JOIN&msg=STOP+and+call+212-555-0142".encode()
     await spill.append(Spilled(str(uuid7()), Callback("sumotext", "GET", query, "", b"", 0)))
     await spill.close()
@@ -406,7 +406,7 @@ async def test_a_damaged_line_of_the_spill_is_searched_in_what_it_was_written_fr
 ):
     async with running(settings):
         pass
-    spill = config.load(settings, {}).store_fallback
+    spill = loader.load(settings, {}).store_fallback
     lines = []
     for digits in (ARABIC, "２１２５５５０１４２", ESCAPED, "2125550199"):
         body = f'{{"mobile":"{digits}"}}'.encode()

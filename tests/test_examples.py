@@ -22,7 +22,7 @@ from stubs.receiver import Receiver, slow, status
 
 from relay import service
 from relay.cli import main
-from relay.configuration import config
+from relay.config import loader
 
 ROOT = Path(__file__).parent.parent
 SECRET = "whsec_" + b64encode(bytes(range(32))).decode()
@@ -77,7 +77,7 @@ def configure(folder, receiver, *, port=0, **source):
 @asynccontextmanager
 async def relaying(path):
     """The whole relay in this process; gives the port of its public listener."""
-    async with service.started(config.load(path, {})) as running:
+    async with service.started(loader.load(path, {})) as running:
         yield running.address[1]
 
 

@@ -9,7 +9,7 @@ import pydantic
 import pytest
 
 from relay.event import Event
-from relay.templates.expressions import (
+from relay.templating.expressions import (
     Environment,
     EvaluationError,
     ExpressionError,

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.configuration.filling import fill
+from relay.config.interpolate import fill
 
 ENVIRON = {"NAME": "value", "EMPTY": "", "TRICKY": "a: ${NAME} # {{ x }}"}
 

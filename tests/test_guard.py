@@ -8,7 +8,7 @@ import pytest
 from names import Names
 
 import relay.delivery.http
-from relay.delivery.guard import allowed, refusal
+from relay.delivery.ssrf import allowed, refusal
 from relay.outcome import Pause
 
 PUBLIC = """

@@ -4,11 +4,11 @@ import math
 
 import pytest
 
-from relay.configuration.settings import Server
+from relay.config.model import Server
 from relay.senders import household
-from relay.web import descriptors
-from relay.web.guests import SHARE, Guests, expected
-from relay.web.proxies import Proxies
+from relay.server import descriptors
+from relay.server.connections import SHARE, Guests, expected
+from relay.server.proxies import Proxies
 
 
 class Guest:

@@ -6,8 +6,8 @@ import time
 import pytest
 import uvicorn
 
-from relay.web.guests import Guests
-from relay.web.protocol import MAX_HEAD, Protocol, ServerState
+from relay.server.connections import Guests
+from relay.server.protocol import MAX_HEAD, Protocol, ServerState
 
 MOST = 0.1
 """Seconds of processor time for a head of the largest size; on a quiet machine a tenth of that."""

@@ -3,8 +3,8 @@
 import httpx
 import pytest
 
-from relay.web import admin
-from relay.web.hosts import MISDIRECTED
+from relay.server import admin
+from relay.server.hosts import MISDIRECTED
 
 
 async def health():

@@ -32,7 +32,7 @@ from stubs.receiver import (
 
 import relay.delivery.http
 from relay.delivery.classify import outcome_of
-from relay.delivery.limiter import Limiter
+from relay.delivery.rate_limit import Limiter
 from relay.outcome import Pause, Reject, Retry
 from relay.units import Rate
 

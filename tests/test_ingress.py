@@ -11,12 +11,12 @@ import orjson
 import pytest
 from listening import KINDS, QUERIES, config, listening
 
-from relay.configuration.config import SourceConfig
-from relay.sqlite import SqliteStore
+from relay.config.loader import SourceConfig
+from relay.server import ingress
+from relay.server.ingress import Target
+from relay.server.tokens import Tokens
 from relay.store import Receipt, State, StoreBroken, StoreError, StoreFull
-from relay.web import ingress
-from relay.web.ingress import Target
-from relay.web.tokens import Tokens
+from relay.store.sqlite import SqliteStore
 
 FIRST = b"/callbacks/sumotext?" + QUERIES[0]
 FORM = b"Content-Type: application/x-www-form-urlencoded\r\n"
@@ -477,7 +477,7 @@ async def test_an_unexpected_error_of_ours_keeps_the_callback(relay, monkeypatch
     def fails(*_):
         raise ZeroDivisionError("2125551212")
 
-    monkeypatch.setattr("relay.callbacks.normalise.Reader.read", fails)
+    monkeypatch.setattr("relay.sources.sumotext.Reader.read", fails)
     answer = await relay.ask(FIRST)
     assert answer.status == 422
     assert (await relay.store.quarantined_one(answer.json()["id"])).callback.query == QUERIES[0]

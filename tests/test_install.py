@@ -13,9 +13,8 @@ import yaml
 from click.testing import CliRunner
 
 from relay.cli import main
-from relay.configuration import config
-from relay.systemd.image import Image
-from relay.systemd.install import (
+from relay.config import loader
+from relay.install import (
     COMMAND,
     CONFIG,
     CREDENTIALS,
@@ -29,6 +28,7 @@ from relay.systemd.install import (
     check_program,
     pieces,
 )
+from relay.install_image import Image
 
 PROGRAM = Path("/opt/relay/bin/relay")
 
@@ -103,7 +103,7 @@ def test_the_settings_load_with_a_token_that_only_root_can_read(tmp_path):
     assert modes == {TOKEN: 0o600, CONFIG: 0o640}
     assert stat.S_IMODE(beneath(tmp_path, CREDENTIALS).stat().st_mode) == 0o700
     environ = {"CREDENTIALS_DIRECTORY": str(beneath(tmp_path, CREDENTIALS))}
-    settings = config.load(beneath(tmp_path, CONFIG), environ)
+    settings = loader.load(beneath(tmp_path, CONFIG), environ)
     (secret,) = settings.sources["sumotext"].tokens
     assert secret.get_secret_value() == token
 
@@ -184,7 +184,7 @@ def test_a_relay_that_the_service_would_not_see_is_refused(tmp_path, place):
 
 
 def test_a_relay_in_a_folder_that_is_closed_to_others_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("relay.systemd.install.HIDDEN", ())
+    monkeypatch.setattr("relay.install.HIDDEN", ())
     (tmp_path / "closed").mkdir(mode=0o700)
     with pytest.raises(NotInstallable, match="may not enter"):
         check_program(tmp_path / "closed/bin/relay", [])

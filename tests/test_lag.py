@@ -4,8 +4,8 @@ import asyncio
 import logging
 import sys
 
-from relay.configuration import plugins
-from relay.telemetry.lag import LagWatch
+from relay.config import plugins
+from relay.loop_lag import LagWatch
 
 LIBRARY = """
 import time

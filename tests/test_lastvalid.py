@@ -8,9 +8,9 @@ import pytest
 from click.testing import CliRunner
 
 from relay.cli import main
-from relay.configuration import kept as kept_copy
-from relay.configuration import lastvalid
-from relay.configuration.config import ConfigError, load
+from relay.config import kept_rules as kept_copy
+from relay.config import last_good
+from relay.config.loader import ConfigError, load
 
 YAML = """
 store: kept/relay.db
@@ -49,7 +49,7 @@ def path(tmp_path):
     (tmp_path / "plugins").mkdir()
     (tmp_path / "plugins" / "own.py").write_text(OWN)
     (tmp_path / "kept").mkdir()
-    lastvalid.keep(load(path, ENVIRON))
+    last_good.keep(load(path, ENVIRON))
     return path
 
 
@@ -67,7 +67,7 @@ def last(path, environ=ENVIRON):
     """What is used in place of a relay.yaml that is wrong."""
     with pytest.raises(ConfigError) as wrong:
         load(path, environ)
-    return lastvalid.load(path, environ, wrong.value, fill=True)
+    return last_good.load(path, environ, wrong.value, fill=True)
 
 
 def held(config):
@@ -85,10 +85,10 @@ def test_it_is_kept_for_its_owner_alone_and_without_a_secret(path):
 
 def test_it_is_written_only_when_it_has_changed(path):
     before = kept(path).stat()
-    lastvalid.keep(load(path, ENVIRON))
+    last_good.keep(load(path, ENVIRON))
     assert kept(path).stat().st_ino == before.st_ino
     change(path, "US", "CA")
-    lastvalid.keep(load(path, ENVIRON))
+    last_good.keep(load(path, ENVIRON))
     assert kept(path).stat().st_ino != before.st_ino
     assert "country: CA" in kept(path).read_text()
 
@@ -97,14 +97,14 @@ def test_where_it_cannot_be_kept_nothing_fails(path, caplog):
     config = load(path, ENVIRON)
     kept(path).unlink()
     kept(path).mkdir()
-    lastvalid.keep(config)
+    last_good.keep(config)
     assert "cannot be kept" in caplog.text
 
 
 def test_the_unchanged_sinks_go_on_and_the_changed_one_is_held(path):
     change(path, "plugin: csv", "plugin: cvs")
     config = last(path)
-    assert held(config) == {"archive": lastvalid.CHANGED}
+    assert held(config) == {"archive": last_good.CHANGED}
     assert config.sinks["crm"].options.key == "a secret"
     assert config.sinks["crm"].batch.size == 5
     assert config.store == kept(path).with_name("relay.db")
@@ -121,7 +121,7 @@ def test_a_sink_that_has_gone_is_held_and_one_that_has_come_waits(path):
     change(path, "  archive: {", "  another: {")
     change(path, "country: US", "country: nowhere")
     config = last(path)
-    assert held(config) == {"archive": lastvalid.GONE}
+    assert held(config) == {"archive": last_good.GONE}
     assert list(config.sinks) == ["archive", "crm"]
 
 
@@ -191,7 +191,7 @@ def test_without_one_what_is_wrong_is_raised(path):
 
 def test_a_sink_that_cannot_be_made_is_held_too(path):
     change(path, "US", "nowhere")
-    config = lastvalid.holding(last(path), {"crm": "the plugin cannot make it"})
+    config = last_good.holding(last(path), {"crm": "the plugin cannot make it"})
     assert held(config) == {"crm": "the plugin cannot make it"}
 
 
@@ -199,7 +199,7 @@ def test_it_is_not_kept_while_it_is_in_use(path):
     change(path, "US", "nowhere")
     config = last(path)
     kept(path).unlink()
-    lastvalid.keep(config)
+    last_good.keep(config)
     assert not kept(path).exists()
 
 

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from clock import settle
 
-from relay.delivery.limiter import Limiter, urgent
+from relay.delivery.rate_limit import Limiter, urgent
 from relay.units import Rate
 
 

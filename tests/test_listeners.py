@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from relay.address import Address
-from relay.web.listeners import Listeners
+from relay.server.sockets import Listeners
 
 ANY = Address("127.0.0.1", 0)
 

@@ -13,9 +13,9 @@ import phonenumbers
 import pytest
 from phonenumbers import PhoneNumberFormat
 
-from relay.mask import SHOWN, mask_all
-from relay.telemetry import log
-from relay.traces import LEAST, Traces
+from relay.monitoring import logs
+from relay.number_matcher import LEAST, Traces
+from relay.redact import SHOWN, mask_all
 
 FORMS = (
     PhoneNumberFormat.E164,
@@ -30,7 +30,7 @@ def stream():
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     stream = io.StringIO()
-    log.set_up(logging.INFO, stream)
+    logs.set_up(logging.INFO, stream)
     yield stream
     root.handlers[:], root.level = handlers, level
 
@@ -180,7 +180,7 @@ def failing_in(file):
 
 
 @pytest.mark.parametrize("folder", ["/tmp/\udcff", "/tmp/\x1b[2J"])
-@pytest.mark.parametrize("formatter", [log.Lines(), log.JsonLines(), log.JournalLines()])
+@pytest.mark.parametrize("formatter", [logs.Lines(), logs.JsonLines(), logs.JournalLines()])
 def test_a_file_of_any_name_is_told(stream, formatter, folder):
     handler = logging.getLogger().handlers[0]
     handler.setFormatter(formatter)
@@ -201,7 +201,7 @@ class Terminal(io.StringIO):
 @pytest.fixture
 def terminal(stream):
     terminal = Terminal()
-    log.set_up(logging.INFO, terminal)
+    logs.set_up(logging.INFO, terminal)
     return terminal
 
 
@@ -259,7 +259,7 @@ def caught(stream, monkeypatch):
     monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
     monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
-    log.catch_the_rest()
+    logs.catch_the_rest()
     return stream
 
 
@@ -283,7 +283,7 @@ def test_the_journal_is_told_how_bad_it_is(tmp_path, stream, level, priority):
     with (tmp_path / "journal").open("w+") as file:
         status = os.fstat(file.fileno())
         journal = {"JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}"}
-        log.set_up(logging.DEBUG, file, journal)
+        logs.set_up(logging.DEBUG, file, journal)
         logging.getLogger("relay").log(level, "a line\nand another")
         file.seek(0)
         (line,) = file.readlines()
@@ -293,7 +293,7 @@ def test_the_journal_is_told_how_bad_it_is(tmp_path, stream, level, priority):
 
 def test_a_file_that_is_not_the_journal_gets_no_priority(tmp_path, stream):
     with (tmp_path / "log").open("w+") as file:
-        log.set_up(logging.INFO, file, {"JOURNAL_STREAM": "8:1234"})
+        logs.set_up(logging.INFO, file, {"JOURNAL_STREAM": "8:1234"})
         logging.getLogger("relay").error("a line")
         file.seek(0)
         assert file.read().startswith("{")

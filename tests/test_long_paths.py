@@ -4,12 +4,12 @@ import httpx
 import pytest
 
 from relay.clock import SystemClock
-from relay.sqlite import SqliteStore
-from relay.sqlite.descriptors import LONGEST_PATH
+from relay.server import unix_socket
+from relay.server.http_server import make_server
+from relay.server.problem import send_problem
 from relay.store import StoreError
-from relay.web import localsocket
-from relay.web.problem import send_problem
-from relay.web.server import make_server
+from relay.store.sqlite import SqliteStore
+from relay.store.sqlite.descriptors import LONGEST_PATH
 
 
 async def app(_, __, send):
@@ -22,18 +22,18 @@ async def app(_, __, send):
 async def test_the_control_socket_is_reached(tmp_path, name):
     store = tmp_path / name
     store.parent.mkdir(parents=True, exist_ok=True)
-    assert not localsocket.answers(store)
-    server = make_server(app, localsocket.listen(store))
+    assert not unix_socket.answers(store)
+    server = make_server(app, unix_socket.listen(store))
     await server.start()
-    with localsocket.transport(store) as transport:
+    with unix_socket.transport(store) as transport:
         async with httpx.AsyncClient(transport=transport) as client:
             assert (await client.get("http://relay/")).status_code == 418
     await server.drain()
 
 
 async def test_the_socket_of_a_usual_store_keeps_its_name(tmp_path):
-    assert localsocket.path_of(tmp_path / "relay.db") == tmp_path / "relay.db.sock"
-    others = {localsocket.path_of(tmp_path / (each + "n" * 200)) for each in "ab"}
+    assert unix_socket.path_of(tmp_path / "relay.db") == tmp_path / "relay.db.sock"
+    others = {unix_socket.path_of(tmp_path / (each + "n" * 200)) for each in "ab"}
     assert len(others) == 2
 
 

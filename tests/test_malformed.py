@@ -7,9 +7,9 @@ import random
 import pytest
 from listening import answers, listening
 
-from relay.configuration.config import SourceConfig
-from relay.sqlite import SqliteStore
-from relay.web.protocol import Protocol
+from relay.config.loader import SourceConfig
+from relay.server.protocol import Protocol
+from relay.store.sqlite import SqliteStore
 
 PATH = b"/callbacks/sumotext"
 GOOD = b"mobile=2125551212&reply=A"

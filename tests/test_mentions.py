@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from test_costs import RATIO, TRIES, filled, growth
 from test_traces import ENCODINGS, as_it_is, json_escapes, percent, percent_u, written
 
-from relay.callbacks import mentions, phone
-from relay.callbacks.callback import NotUnderstood
-from relay.callbacks.parameters import parameters
-from relay.traces import Traces
+from relay import phone
+from relay.number_matcher import Traces
+from relay.raw_callback import NotUnderstood
+from relay.sources import mentions
+from relay.sources.form import parameters
 
 US = Traces("+12125550142")
 FORM = "application/x-www-form-urlencoded"

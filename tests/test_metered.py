@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from relay.cli import main
-from relay.configuration.config import load
+from relay.config.loader import load
 from relay.service import started
 
 YAML = """

@@ -13,9 +13,9 @@ from relaying import relaying
 from stubs.receiver import Receiver, status
 from watching import ago, readings
 
+from relay.monitoring.histogram import SECONDS, Histogram
+from relay.monitoring.metrics import FACTS, exposition
 from relay.store import Waits
-from relay.telemetry.histogram import SECONDS, Histogram
-from relay.telemetry.metrics import FACTS, exposition
 
 UNITS = ("_seconds", "_bytes", "_ratio")
 FOREIGN_UNITS = re.compile(r"_(ms|milliseconds|minutes|hours|kb|mb|kilobytes|percent)(_|$)")

@@ -10,7 +10,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 from watching import readings
 
-from relay.telemetry.metrics import exposition
+from relay.monitoring.metrics import exposition
 
 PROMETHEUS_OWN = {"up": {"job", "instance"}}
 SCRAPED = {"job", "instance"}

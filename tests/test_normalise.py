@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from listening import KINDS, QUERIES
 
-from relay.callbacks import phone
-from relay.callbacks.callback import Callback
-from relay.callbacks.consent import consent
-from relay.callbacks.countries import alpha_2
-from relay.callbacks.normalise import MOST_SPELLINGS, NotUnderstood, understand
-from relay.configuration.config import SourceConfig
+from relay import phone
+from relay.config.loader import SourceConfig
+from relay.countries import alpha_2
+from relay.raw_callback import Callback
+from relay.sources.consent import consent
+from relay.sources.sumotext import MOST_SPELLINGS, NotUnderstood, understand
 
 POLL = b"mobile=2125551212&reply=A&"
 

@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from relay.systemd.notify import Notifier
+from relay.sd_notify import Notifier
 
 
 @pytest.fixture(params=["path", "abstract"])

@@ -9,9 +9,7 @@ import apsw
 import pytest
 from arrivals import arrival, mobile
 
-from relay.sqlite import SqliteStore, claims, purge
-from relay.sqlite.changes import discard
-from relay.sqlite.settlements import DEATHS, put_back_all
+from relay.number_matcher import Traces
 from relay.store import (
     OPEN_STATES,
     Before,
@@ -21,7 +19,10 @@ from relay.store import (
     StoreError,
     StoreFull,
 )
-from relay.traces import Traces
+from relay.store.sqlite import SqliteStore, purge
+from relay.store.sqlite import claim as claims
+from relay.store.sqlite.operator import discard
+from relay.store.sqlite.settle import DEATHS, put_back_all
 
 SECOND = 1_000_000
 CONTACTS = 3

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from relay.callbacks.callback import Callback
-from relay.callbacks.coding import decode
-from relay.callbacks.parameters import MAX_PARAMETERS, NotUnderstood, parameters
-from relay.web.protocol import MAX_BODY
+from relay.raw_callback import Callback
+from relay.server.protocol import MAX_BODY
+from relay.sources.coding import decode
+from relay.sources.form import MAX_PARAMETERS, NotUnderstood, parameters
 
 FORM = "application/x-www-form-urlencoded"
 MULTIPART = "multipart/form-data; boundary=xyz"

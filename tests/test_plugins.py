@@ -5,7 +5,7 @@ from textwrap import dedent
 
 import pytest
 
-from relay.configuration.plugins import builtin_folder, load
+from relay.config.plugins import builtin_folder, load
 
 SINK = """
 import relay

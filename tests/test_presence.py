@@ -5,9 +5,9 @@ import shutil
 import pytest
 from arrivals import arrival
 
-from relay.sqlite import SqliteStore
-from relay.sqlite.presence import Presence
 from relay.store import StoreBroken
+from relay.store.sqlite import SqliteStore
+from relay.store.sqlite.file_identity import Presence
 
 
 @pytest.fixture

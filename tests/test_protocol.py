@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from listening import answers, serving
 from standstill import stand_still
 
-from relay.web.chunked import Chunked
-from relay.web.deadline import Deadline
-from relay.web.head import tidy
-from relay.web.protocol import MAX_BODY, MAX_HEAD, Protocol
+from relay.server.chunked import Chunked
+from relay.server.deadline import Deadline
+from relay.server.protocol import MAX_BODY, MAX_HEAD, Protocol
+from relay.server.request_head import tidy
 
 GET = b"GET /a?b=1 HTTP/1.1\r\nHost: x\r\n\r\n"
 

@@ -4,7 +4,7 @@ from ipaddress import ip_network
 
 import pytest
 
-from relay.web.proxies import Proxies
+from relay.server.proxies import Proxies
 
 PROXIES = Proxies([ip_network("10.0.0.0/8"), ip_network("2001:db8::/32")])
 

@@ -8,11 +8,11 @@ from arrivals import arrival
 from clock import settle
 from couriers import ScriptedSink, fail, reached, running
 
-from relay.delivery import limiter
-from relay.delivery.activeclock import ActiveClock
-from relay.delivery.allowance import Allowance
+from relay.delivery import rate_limit
+from relay.delivery.safe_quota import Allowance
+from relay.delivery.stopwatch import ActiveClock
 from relay.quota import DAY, LOOK_AGAIN, Quota
-from relay.sqlite import SqliteStore
+from relay.store.sqlite import SqliteStore
 from relay.units import Rate
 
 
@@ -24,9 +24,9 @@ def quota(clock):
 @pytest.fixture
 def opt_out():
     """From here on, an opt-out is delivered."""
-    token = limiter.urgent.set(True)
+    token = rate_limit.urgent.set(True)
     yield
-    limiter.urgent.reset(token)
+    rate_limit.urgent.reset(token)
 
 
 @pytest.fixture
@@ -245,7 +245,7 @@ async def test_opt_outs_do_not_wait_for_a_burst(quota, opt_out):
 async def test_the_wait_is_no_fault_of_the_sink(quota, clock, start):
     watch = ActiveClock(clock)
     watch.go()
-    limiter.stopwatch.set(watch)
+    rate_limit.stopwatch.set(watch)
     await clock.advance(2.0)
     quota.burst(0, 100, 10.0)
     passed = start(quota)

@@ -29,10 +29,10 @@ from stubs.receiver import Receiver, status
 
 import relay
 from relay import service
-from relay.callbacks.normalise import KINDS
 from relay.cli import main
-from relay.configuration import config
-from relay.templates import helpers
+from relay.config import loader
+from relay.sources.sumotext import KINDS
+from relay.templating import filters
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -103,7 +103,7 @@ def loaded(folder, *fragments):
     for fragment in fragments:
         settings = merged(settings, yaml.safe_load(fragment) if fragment else None)
     (folder / "relay.yaml").write_text(yaml.safe_dump(settings))
-    return config.load(folder / "relay.yaml", ENVIRON)
+    return loader.load(folder / "relay.yaml", ENVIRON)
 
 
 # settings
@@ -148,7 +148,7 @@ def setting_names(settings, *, named=True):
 
 
 def test_every_helper_is_in_the_table():
-    for name in helpers.all_helpers(None):
+    for name in filters.all_helpers(None):
         assert re.search(rf"^\| `{name}[`(]", README, re.MULTILINE), name
 
 

@@ -5,9 +5,9 @@ import logging
 import pytest
 from listening import QUERIES, listening, serving
 
-from relay.configuration.config import SourceConfig
-from relay.sqlite import SqliteStore
-from relay.web.refusals import PERIOD, RefusalLog
+from relay.config.loader import SourceConfig
+from relay.server.refusals import PERIOD, RefusalLog
+from relay.store.sqlite import SqliteStore
 
 log = logging.getLogger("relay.test")
 

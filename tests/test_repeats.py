@@ -11,11 +11,11 @@ from listening import config, listening
 from olderstore import make_older
 from spills import Trouble, callback, sheltered
 
-from relay.callbacks.intake import Intake
-from relay.sqlite import SqliteStore
-from relay.sqlite.reuse import INTERVAL
+from relay.number_matcher import Traces
+from relay.sources.router import Intake
 from relay.store import EventFilter, StoreFull
-from relay.traces import Traces
+from relay.store.sqlite import SqliteStore
+from relay.store.sqlite.reuse import INTERVAL
 
 HELLO = b"mobile=2125551212&smsid=42&key=JOIN&msg=hello"
 STEPS = 50

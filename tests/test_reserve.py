@@ -2,8 +2,8 @@
 
 import pytest
 
-from relay.fallback.ballast import Ballast
-from relay.fallback.reserve import Disk, Reserve
+from relay.spill.ballast import Ballast
+from relay.spill.disk_guard import Disk, Reserve
 from relay.store import StoreFull
 
 MIB = 1024 * 1024

@@ -20,9 +20,9 @@ from rawserver import RawServer
 from relaying import relaying
 
 import relay.delivery.http
-from relay.alerts.channel import Webhook
 from relay.alerts.policy import Alert, Note
-from relay.configuration.settings import AlertWebhook
+from relay.alerts.webhook import Webhook
+from relay.config.model import AlertWebhook
 from relay.delivery import chunkedbody, responsehead, unpacking
 from relay.delivery.classify import outcome_of
 from relay.outcome import Retry

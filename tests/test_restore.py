@@ -18,14 +18,14 @@ from spills import Trouble, sheltered
 from stubs.receiver import Receiver
 
 from relay import service
-from relay.callbacks.callback import Callback
-from relay.callbacks.intake import Intake
 from relay.cli import main
 from relay.clock import SystemClock
-from relay.configuration import config
-from relay.sqlite import SqliteStore, backup, connection, restore
-from relay.sqlite.connection import connect_reader, lock, look_into
+from relay.config import loader
+from relay.raw_callback import Callback
+from relay.sources.router import Intake
 from relay.store import Before, EventFilter, StoreError, StoreFull, StoreLocked
+from relay.store.sqlite import SqliteStore, backup, connection, restore
+from relay.store.sqlite.connection import connect_reader, lock, look_into
 
 NOW = 1_800_000_100.0
 STORED = 1_800_000_000_000_000
@@ -70,7 +70,7 @@ def settings(folder, url):
             }
         )
     )
-    return config.load(path, {})
+    return loader.load(path, {})
 
 
 async def life(loaded, callbacks, *, events):

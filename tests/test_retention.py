@@ -11,13 +11,13 @@ from faults.oracle import integrity
 from olderstore import make_older
 from relaying import relaying
 
-from relay import upkeep
+from relay import retention
 from relay.cli import main
-from relay.configuration.settings import Retention
-from relay.sqlite import SqliteStore
-from relay.sqlite import purge as purges
+from relay.config.model import Retention
+from relay.retention import DOUBT, EVERY, FIRST, Trust, Upkeep, pause
 from relay.store import Before, Settlement, State
-from relay.upkeep import DOUBT, EVERY, FIRST, Trust, Upkeep, pause
+from relay.store.sqlite import SqliteStore
+from relay.store.sqlite import purge as purges
 
 DAY = 86_400.0
 ALL = Before(NOW + 1, NOW + 1, NOW + 1, NOW + 1)
@@ -297,7 +297,7 @@ def test_after_a_month_without_it_a_start_is_doubted_for_a_day():
 
 
 def test_never_is_before_everything():
-    assert upkeep.before(Retention(delivered="never"), 1e9).delivered == 0
+    assert retention.before(Retention(delivered="never"), 1e9).delivered == 0
 
 
 # by hand

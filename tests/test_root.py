@@ -17,7 +17,7 @@ from rooted import FATAL, KINDS, NAMES, USER
 
 import relay
 from relay import ownership
-from relay.configuration import kept
+from relay.config import kept_rules
 
 pytestmark = rooted.needed
 
@@ -213,8 +213,8 @@ def plant_plugin(here):
     plugins.mkdir()
     (plugins / "evil.py").write_text(EVIL.format(state=str(here.state), roots=str(here.roots)))
     right = here.yaml.read_text().replace("plugins: [plugins]", f"plugins: [{plugins}]")
-    place = kept.place_beside(here.store)
-    place.write_bytes(kept.content(here.yaml, right.encode()))
+    place = kept_rules.place_beside(here.store)
+    place.write_bytes(kept_rules.content(here.yaml, right.encode()))
     here.all_users()
     here.yaml.write_text(here.yaml.read_text() + "wrong: true\n")
 

@@ -6,7 +6,7 @@ import jsonschema
 import pytest
 import yaml
 
-from relay.configuration import plugins, schema
+from relay.config import plugins, schema
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from listening import answers, serving
 from standstill import stand_still
 
 from relay.address import Address
-from relay.web.server import listen, make_server
+from relay.server.http_server import listen, make_server
 
 CLOSING = b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n"
 KEEPING = b"GET / HTTP/1.1\r\n\r\n"

@@ -15,20 +15,20 @@ from relaying import relaying
 
 from relay import service
 from relay.address import Address
-from relay.anew import Kept
 from relay.cli import main
-from relay.configuration.config import load
-from relay.delivery.fleet import Fleet
-from relay.fallback.breakage import Breakage
-from relay.fallback.rescue import Rescue
-from relay.process import tell_of_error
+from relay.config.loader import load
+from relay.daemon import tell_of_error
+from relay.degraded import Rescue
+from relay.delivery.manager import Fleet
+from relay.monitoring.logs import JsonLines
+from relay.reexec import Kept
+from relay.server.http_server import listen
+from relay.server.sockets import Listeners
 from relay.service import started
-from relay.sqlite import SqliteStore
 from relay.store import EventFilter, StoreError, StoreLocked
-from relay.telemetry.log import JsonLines
-from relay.telemetry.vitals import Vitals
-from relay.web.listeners import Listeners
-from relay.web.server import listen
+from relay.store.sqlite import SqliteStore
+from relay.store_backoff import Breakage
+from relay.vitals import Vitals
 
 YAML = """
 server: {listen: "127.0.0.1:0"}

@@ -12,16 +12,16 @@ from clock import settle
 from listening import Straight, config
 from spills import PATIENCE, Sheltered, Soon, Trouble, callback, nonsense, sheltered, until
 
-from relay.callbacks.intake import Intake
 from relay.clock import SystemClock
-from relay.fallback.importer import Importer
-from relay.fallback.reserve import Reserve
-from relay.fallback.shelter import CHUNK, Shelter
-from relay.fallback.spill import Spill
-from relay.fallback.spillline import Spilled
-from relay.sqlite import SqliteStore
+from relay.sources.router import Intake
+from relay.spill.disk_guard import Reserve
+from relay.spill.failover import CHUNK, Shelter
+from relay.spill.line import Spilled
+from relay.spill.queue import Spill
+from relay.spill.replayer import Importer
 from relay.store import EventFilter, State, StoreBroken, StoreError, StoreFull
-from relay.templates.expressions import Environment
+from relay.store.sqlite import SqliteStore
+from relay.templating.expressions import Environment
 
 FULL = StoreFull("the disk is full")
 
@@ -98,7 +98,7 @@ async def test_what_is_not_understood_is_quarantined_by_way_of_the_spill(tmp_pat
 
 async def test_of_wrong_tokens_the_spill_keeps_no_more_than_the_store(tmp_path, monkeypatch):
     """A sender gets as many as are left for the others, so that there is room for those."""
-    monkeypatch.setattr("relay.fallback.shelter.UNAUTHORIZED_KEPT", 8)
+    monkeypatch.setattr("relay.spill.failover.UNAUTHORIZED_KEPT", 8)
     wrap, _ = troubled()
     async with sheltered(tmp_path, wrap=wrap) as parts:
 
@@ -139,7 +139,7 @@ async def test_where_neither_takes_it_it_is_refused(tmp_path, monkeypatch):
 
     wrap, _ = troubled()
     async with sheltered(tmp_path, wrap=wrap) as parts:
-        monkeypatch.setattr("relay.fallback.spillfile.os.pwrite", fails)
+        monkeypatch.setattr("relay.spill.file.os.pwrite", fails)
         with pytest.raises(StoreFull, match="the disk is full, and the spill cannot be written"):
             await parts.send()
         monkeypatch.undo()
@@ -152,7 +152,7 @@ async def test_who_refuses_says_so_until_one_can_be_kept_again(tmp_path, monkeyp
         raise OSError(28, "No space left on device")
 
     async def refuses(parts):
-        monkeypatch.setattr("relay.fallback.spillfile.os.pwrite", fails)
+        monkeypatch.setattr("relay.spill.file.os.pwrite", fails)
         with pytest.raises(StoreFull) as raised:
             await parts.send()
         assert parts.shelter.refusal() == str(raised.value)

@@ -7,14 +7,14 @@ import time
 from couriers import sink_config
 
 from relay.clock import SystemClock
-from relay.delivery.dispatch import Dispatch
+from relay.delivery.sender import Dispatch
 from relay.event import Event
 from relay.outcome import Delivered
 from relay.sink import Sink
 from relay.slices import SLICE, Slices
 from relay.store import Claim
-from relay.templates.expressions import Environment
-from relay.templates.steps import MOST_STEPS
+from relay.templating.expressions import Environment
+from relay.templating.steps import MOST_STEPS
 
 BATCH = 80
 COSTLY = f"{{% for a in range({MOST_STEPS // 4}) %}}{{% endfor %}}"

@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from spills import callback, nonsense
 
-from relay.callbacks.callback import Callback
-from relay.fallback.spill import Spill
-from relay.fallback.spillfile import SpillFile, count
-from relay.fallback.spillline import Spilled, decode, encode
+from relay.raw_callback import Callback
+from relay.spill.file import SpillFile, count
+from relay.spill.line import Spilled, decode, encode
+from relay.spill.queue import Spill
 from relay.store import StoreLocked
 
 
@@ -217,7 +217,7 @@ def test_one_that_is_deleted_while_it_is_written_is_written_again(path, monkeypa
 
     file = SpillFile(path)
     file.append([encode(spilled(1))])
-    monkeypatch.setattr("relay.fallback.spillfile.os.fdatasync", delete_once)
+    monkeypatch.setattr("relay.spill.file.os.fdatasync", delete_once)
     file.append([encode(spilled(2))])
     file.close()
     assert read(path) == ([1, 2], [], 0)
@@ -249,7 +249,7 @@ def test_to_try_a_write_leaves_nothing(path, monkeypatch):
     file.try_write()
     file.append([encode(spilled(2))])
     with monkeypatch.context() as patch:
-        patch.setattr("relay.fallback.spillfile.os.pwrite", fails)
+        patch.setattr("relay.spill.file.os.pwrite", fails)
         with pytest.raises(OSError, match="No space"):
             file.try_write()
     file.close()
@@ -325,10 +325,10 @@ def test_a_write_that_stops_short_goes_on(path, monkeypatch):
 
 def test_its_name_is_on_disk_before_the_first_answer(path, monkeypatch):
     synced = []
-    monkeypatch.setattr("relay.folder.sync", synced.append)
+    monkeypatch.setattr("relay.fsutil.sync", synced.append)
     written(path, [1])
     assert synced[-1] == path.parent
-    monkeypatch.setattr("relay.folder.sync", lambda _: (_ for _ in ()).throw(OSError("no")))
+    monkeypatch.setattr("relay.fsutil.sync", lambda _: (_ for _ in ()).throw(OSError("no")))
     path.unlink()
     with pytest.raises(OSError, match="no"):
         written(path, [2])

@@ -145,7 +145,7 @@ async def test_control_without_the_note_an_older_word_is_the_last_one_now_and_th
     async def nothing(*_):
         pass
 
-    monkeypatch.setattr("relay.sqlite.SqliteStore.note_spill_is_older", nothing)
+    monkeypatch.setattr("relay.store.sqlite.SqliteStore.note_spill_is_older", nothing)
     wrong = 0
     for seed in range(100, 140):
         folder = tmp_path / f"{seed}"

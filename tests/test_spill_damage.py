@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from spills import callback
 
-from relay.fallback import spillreader
-from relay.fallback.spillfile import TRIES, SpillFile, count
-from relay.fallback.spillline import Spilled, encode
-from relay.fallback.spillreader import PAGE
+from relay.spill import reader
+from relay.spill.file import TRIES, SpillFile, count
+from relay.spill.line import Spilled, encode
+from relay.spill.reader import PAGE
 
 
 @pytest.fixture
@@ -145,7 +145,7 @@ def many(path) -> list[int]:
     """A file of several blocks; its numbers."""
     found = list(range(1500))
     written(path, found)
-    assert path.stat().st_size > 3 * spillreader.BLOCK
+    assert path.stat().st_size > 3 * reader.BLOCK
     return found
 
 
@@ -265,7 +265,7 @@ def test_one_that_cannot_be_opened_after_it_was_made_again_is_not_forgotten(path
     file.append([encode(spilled(1))])
     path.unlink()
     with monkeypatch.context() as patch:
-        patch.setattr("relay.fallback.spillfile.fcntl.flock", no_locks)
+        patch.setattr("relay.spill.file.fcntl.flock", no_locks)
         with pytest.raises(OSError, match="No locks"):
             file.append([encode(spilled(2))])
     assert file.unopened
@@ -343,19 +343,19 @@ def test_one_whose_name_cannot_be_removed_holds_nothing(path, monkeypatch):
 
 
 def test_lines_longer_than_any_are_bad_and_bounded(path, monkeypatch):
-    monkeypatch.setattr(spillreader, "LONGEST", 2 * spillreader.BLOCK)
-    path.write_bytes(bytes(9 * spillreader.BLOCK) + b"\n" + encode(spilled(1)))
+    monkeypatch.setattr(reader, "LONGEST", 2 * reader.BLOCK)
+    path.write_bytes(bytes(9 * reader.BLOCK) + b"\n" + encode(spilled(1)))
     found, bad = read(path)
     assert found == [1]
-    assert max(map(len, bad)) <= 3 * spillreader.BLOCK + 1
+    assert max(map(len, bad)) <= 3 * reader.BLOCK + 1
 
 
 def test_blocks_are_the_file(path):
-    content = os.urandom(3 * spillreader.BLOCK + 17)
+    content = os.urandom(3 * reader.BLOCK + 17)
     path.write_bytes(content)
     with path.open("rb") as file:
         for start, end in itertools.product((0, 1, PAGE, 70_000), (len(content), 150_000)):
-            found = spillreader.blocks(file.fileno(), start, end, skip=False)
+            found = reader.blocks(file.fileno(), start, end, skip=False)
             assert b"".join(each.content for each in found) == content[start:end]
-            read_ = spillreader.lines(file.fileno(), start, end, skip=False)
+            read_ = reader.lines(file.fileno(), start, end, skip=False)
             assert b"".join(each.content for each in read_) == content[start:end]

@@ -8,14 +8,14 @@ import pytest
 from spills import PATIENCE, Trouble, callback, passed_by, sheltered, until, with_a_spill
 
 from relay.erasure import Erasure
-from relay.fallback.importer import Importer
-from relay.fallback.shelter import Shelter
-from relay.fallback.spill import Spill
-from relay.fallback.spillfile import SpillFile
-from relay.fallback.spillline import Spilled, encode
 from relay.jobs import JobRefused
+from relay.number_matcher import Traces
+from relay.spill.failover import Shelter
+from relay.spill.file import SpillFile
+from relay.spill.line import Spilled, encode
+from relay.spill.queue import Spill
+from relay.spill.replayer import Importer
 from relay.store import StoreFull
-from relay.traces import Traces
 
 START = 1_800_000_000_000_000
 CONTACT = "+12125550001"
@@ -134,7 +134,7 @@ async def test_without_the_note_an_older_word_is_the_last_one(tmp_path, monkeypa
     async def nothing(*_):
         pass
 
-    monkeypatch.setattr("relay.sqlite.SqliteStore.note_spill_is_older", nothing)
+    monkeypatch.setattr("relay.store.sqlite.SqliteStore.note_spill_is_older", nothing)
     words = [(1, "STOP"), (2, "START")], [(3, "STOP")]
     assert not await after_all(tmp_path, *words, restart=True)
 

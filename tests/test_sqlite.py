@@ -9,9 +9,7 @@ import sys
 import pytest
 from arrivals import NOW, arrival, claim_one, delivered, ids, waiting
 
-from relay.callbacks.callback import Callback
-from relay.sqlite import SqliteStore, claims
-from relay.sqlite.connection import migrations
+from relay.raw_callback import Callback
 from relay.store import (
     Attempt,
     Claimed,
@@ -25,6 +23,9 @@ from relay.store import (
     StoreLocked,
     StoreNewer,
 )
+from relay.store.sqlite import SqliteStore
+from relay.store.sqlite import claim as claims
+from relay.store.sqlite.connection import migrations
 
 SECOND = 1_000_000
 

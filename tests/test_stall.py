@@ -19,12 +19,12 @@ from spills import (
     with_a_spill,
 )
 
-from relay.fallback.sharedtimeout import SharedTimeout
-from relay.fallback.shelter import Shelter
-from relay.fallback.spill import Spill
-from relay.fallback.spillline import Spilled
-from relay.sqlite import arrivals as module
+from relay.spill.failover import Shelter
+from relay.spill.line import Spilled
+from relay.spill.queue import Spill
+from relay.spill.shared_timeout import SharedTimeout
 from relay.store import StoreFull, StoreStalled
+from relay.store.sqlite import ingest as module
 
 BOUND = 0.3
 AT_ONCE = 0.25
@@ -291,7 +291,7 @@ async def test_a_spill_whose_removal_hangs_is_empty_afterwards(tmp_path, monkeyp
 
 
 async def test_a_spill_that_hangs_while_it_is_opened_counts_as_there(tmp_path, monkeypatch):
-    monkeypatch.setattr("relay.fallback.spill.OPENS_WITHIN", BOUND)
+    monkeypatch.setattr("relay.spill.queue.OPENS_WITHIN", BOUND)
     spill = await Spill.open(tmp_path / "relay.spill", BOUND)
     await spill.append(Spilled("00000001-0000-7000-8000-000000000000", callback(1)))
     await spill.close()

@@ -8,9 +8,9 @@ import pytest
 from relay.delivery import crashlog
 from relay.delivery.crashcount import counted
 from relay.delivery.crashlog import Crash, CrashLog
-from relay.delivery.hold import STEADY, Hold
+from relay.delivery.gate import STEADY, Hold
+from relay.delivery.loop_watch import Standstill
 from relay.delivery.plugincode import Call, inside
-from relay.delivery.standstill import Standstill
 from relay.store import SinkState
 
 CALL = Call("crm", "send")

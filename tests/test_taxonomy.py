@@ -2,7 +2,7 @@
 
 import pytest
 
-from relay.delivery.taxonomy import Action, Rule, find
+from relay.error_rules import Action, Rule, find
 
 BUSY = Rule(Action.RETRY, frozenset({403}), frozenset({"LIMIT"}), "Concurrent", after=10.0)
 USED_UP = Rule(Action.PAUSE, frozenset({403}), frozenset({"LIMIT"}), after=900.0, advice="Wait.")

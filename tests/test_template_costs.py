@@ -5,8 +5,8 @@ import time
 import pytest
 
 from relay.event import Event
-from relay.templates.expressions import Environment, EvaluationError
-from relay.templates.steps import MOST_STEPS
+from relay.templating.expressions import Environment, EvaluationError
+from relay.templating.steps import MOST_STEPS
 
 LARGEST = 250_000
 MOST = 0.15

@@ -10,7 +10,7 @@ from stubs.receiver import Receiver
 
 from relay import service
 from relay.cli import main
-from relay.configuration import config
+from relay.config import loader
 
 CRM = {
     "login_url": "http://127.0.0.1:9",
@@ -58,7 +58,7 @@ async def outcome(folder, *words, sinks=None):
         path.write_text(
             yaml.safe_dump(settings(receiver.url) | ({"sinks": sinks} if sinks else {}))
         )
-        async with service.started(config.load(path, {"TOKEN": "first-token"})):
+        async with service.started(loader.load(path, {"TOKEN": "first-token"})):
             result = await asyncio.to_thread(command, path, *words)
         return result, [json.loads(each.body) for each in receiver.requests]
 
@@ -108,7 +108,7 @@ async def test_a_halted_sink_is_not_waited_for(tmp_path):
     async with Receiver() as receiver:
         path = tmp_path / "relay.yaml"
         path.write_text(yaml.safe_dump(settings(receiver.url)))
-        async with service.started(config.load(path, {"TOKEN": "first-token"})):
+        async with service.started(loader.load(path, {"TOKEN": "first-token"})):
             words = ["sinks", "pause", "hook", "--config", str(path)]
             paused = await asyncio.to_thread(CliRunner().invoke, main, words)
             assert paused.exit_code == 0

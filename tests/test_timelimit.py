@@ -9,10 +9,10 @@ import time
 
 import pytest
 
-from relay.configuration import timelimit
-from relay.configuration.config import ConfigError, load
-from relay.configuration.timelimit import TookTooLong, limited
-from relay.delivery.fleet import make_sink
+from relay.config import timelimit
+from relay.config.loader import ConfigError, load
+from relay.config.timelimit import TookTooLong, limited
+from relay.delivery.manager import make_sink
 
 YAML = """
 sources: {sumotext: {country: US}}
@@ -58,10 +58,10 @@ def quick(monkeypatch):
     for name, value in {"IMPORT": 0.5, "MAKE": 0.5, "TELL": 0.2, "INSIST": 0.1}.items():
         monkeypatch.setattr(timelimit, name, value)
     for module in ("plugins", "config"):
-        found = sys.modules[f"relay.configuration.{module}"]
+        found = sys.modules[f"relay.config.{module}"]
         for name in {"IMPORT", "MAKE"} & vars(found).keys():
             monkeypatch.setattr(found, name, 0.5)
-    monkeypatch.setattr(sys.modules["relay.delivery.fleet"], "MAKE", 0.5)
+    monkeypatch.setattr(sys.modules["relay.delivery.manager"], "MAKE", 0.5)
 
 
 @pytest.fixture
@@ -98,7 +98,7 @@ def test_it_is_not_waited_for_a_second_time(plugin, monkeypatch):
     path = plugin(top=HOUR)
     with pytest.raises(ConfigError):
         load(path, {})
-    monkeypatch.setattr(sys.modules["relay.configuration.plugins"], "IMPORT", 60)
+    monkeypatch.setattr(sys.modules["relay.config.plugins"], "IMPORT", 60)
     begun = time.monotonic()
     with pytest.raises(ConfigError, match=r"no end within 0\.5 s"):
         load(path, {})
@@ -118,7 +118,7 @@ def test_code_that_goes_on_after_errors_ends_the_process(plugin):
     path = plugin(top=STUBBORN)
     code = (
         "import sys, pathlib\n"
-        "from relay.configuration import plugins, timelimit\n"
+        "from relay.config import plugins, timelimit\n"
         "plugins.IMPORT = 0.3\n"
         "timelimit.TELL = timelimit.INSIST = 0.1\n"
         "plugins.load([pathlib.Path(sys.argv[1])])\n"
@@ -194,7 +194,7 @@ def test_an_import_that_ends_the_process_is_a_mistake_with_its_place(plugin):
 
 def test_what_a_plugin_has_kept_ends_the_process_later():
     code = (
-        "from relay.configuration.timelimit import limited\n"
+        "from relay.config.timelimit import limited\n"
         "with limited('it', 10):\n    from os import _exit\n"
         "_exit(7)\n"
     )

@@ -2,7 +2,7 @@
 
 import pytest
 
-from relay.web.tokens import DIGEST, KEY, Tokens, any_offered, kept_of
+from relay.server.tokens import DIGEST, KEY, Tokens, any_offered, kept_of
 
 RIGHT = Tokens(["right", "other-ä"])
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from relay.callbacks import phone
-from relay.traces import Traces
+from relay import phone
+from relay.number_matcher import Traces
 
 US = Traces("+12125550142")
 

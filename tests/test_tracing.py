@@ -16,8 +16,8 @@ from relaying import SETTINGS
 from stubs.receiver import Receiver, status
 
 from relay import service
-from relay.configuration import config, extras
-from relay.telemetry.tracing import SpanPlace, receipt_of, valid
+from relay.config import extras, loader
+from relay.monitoring.tracing import SpanPlace, receipt_of, valid
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 PARENT = "b7ad6b7169203331"
@@ -124,7 +124,7 @@ async def traced(folder, collector, tracing=None, **sink):
         del settings["tracing"]
     path.write_text(yaml.safe_dump(SETTINGS | settings))
     async with (
-        service.started(config.load(path, {})) as running,
+        service.started(loader.load(path, {})) as running,
         httpx.AsyncClient(
             trust_env=False, base_url=f"http://127.0.0.1:{running.address[1]}"
         ) as http,
@@ -292,7 +292,7 @@ async def test_a_collectors_secret_goes_with_each_request_and_is_not_shown(tmp_p
     async with traced(tmp_path, collector, tracing) as (running, http):
         await send(http)
         await delivered(running)
-        assert "sesame" not in repr(config.load(tmp_path / "relay.yaml", {}))
+        assert "sesame" not in repr(loader.load(tmp_path / "relay.yaml", {}))
     (export, *_) = [each for each in collector.requests if each.path == "/v1/traces"]
     assert export.headers["authorization"] == "Bearer open sesame"
 
@@ -306,8 +306,8 @@ def test_without_the_extra_the_mistake_says_what_to_install(tmp_path, monkeypatc
     monkeypatch.setattr(extras, "traces", lambda: False)
     path = tmp_path / "relay.yaml"
     path.write_text("sinks: {}\ntracing: {endpoint: http://127.0.0.1:4318/v1/traces}\n")
-    with pytest.raises(config.ConfigError, match=r"yaml:2: tracing: needs the extra otel: pip"):
-        config.load(path, {})
+    with pytest.raises(loader.ConfigError, match=r"yaml:2: tracing: needs the extra otel: pip"):
+        loader.load(path, {})
 
 
 def test_random_headers_never_fail():

@@ -14,15 +14,15 @@ from click.testing import CliRunner
 from listening import answers
 
 from relay import service
-from relay.callbacks.callback import Callback
+from relay.api.unauthorized import Taken, Token, Unauthorized
 from relay.cli import client, main
-from relay.configuration import config, lastvalid
-from relay.configuration.config import ConfigError
-from relay.configuration.settings import SourceConfig
-from relay.control.unauthorized import Taken, Token, Unauthorized
-from relay.fallback.spillline import Spilled, encode
+from relay.config import last_good, loader
+from relay.config.loader import ConfigError
+from relay.config.model import SourceConfig
+from relay.raw_callback import Callback
+from relay.server.tokens import kept_of
+from relay.spill.line import Spilled, encode
 from relay.store import Quarantined
-from relay.web.tokens import kept_of
 
 OLD, NEW, FORGED = "the-old-token", "the-new-token", "a-forged-token"
 SECRETS = (OLD, NEW, FORGED)
@@ -52,7 +52,7 @@ class Relay:
 
     @asynccontextmanager
     async def running(self, loaded=None):
-        loaded = loaded or config.load(self.path, {})
+        loaded = loaded or loader.load(self.path, {})
         async with service.started(loaded) as running:
             await running.settled.wait()
             self.port = running.address[1]
@@ -83,7 +83,7 @@ class Relay:
         return json.loads((await self.command(*arguments, "--json", status=status)).stdout)
 
     async def control(self, path, **body):
-        async with client.session(config.load(self.path, {}, fill=False)) as session:
+        async with client.session(loader.load(self.path, {}, fill=False)) as session:
             return await session.post(path, **body)
 
     async def kept(self):
@@ -277,15 +277,15 @@ async def test_the_api_takes_no_wrong_token_on_the_word_of_the_command(relay, li
             ({"unauthorized": "none"}, []),
             ({"unauthorized": "token_now_valid"}, ids[:1]),
         ):
-            told = await relay.control("/quarantine/release", ids=ids, **body)
+            told = await relay.api("/quarantine/release", ids=ids, **body)
             assert [each["id"] for each in told["released"]] == released
             assert len(told["failed"]) == len(ids) - len(released)
         with pytest.raises(client.click.ClickException, match="chosen alone"):
-            await relay.control("/quarantine/release", ids=ids[1:], unauthorized="chosen")
+            await relay.api("/quarantine/release", ids=ids[1:], unauthorized="chosen")
         with pytest.raises(client.click.ClickException):
-            await relay.control("/quarantine/release", ids=ids[1:], unauthorized="all")
+            await relay.api("/quarantine/release", ids=ids[1:], unauthorized="all")
         assert await relay.contacts() == [1]
-        await relay.control("/quarantine/release", ids=ids[1:2], unauthorized="chosen")
+        await relay.api("/quarantine/release", ids=ids[1:2], unauthorized="chosen")
         assert await relay.contacts() == [1, 2]
 
     if live:
@@ -365,13 +365,13 @@ async def test_what_a_last_valid_configuration_could_not_judge_is_judged_by_the_
     """Its token could not be read, so every callback was refused, forged ones among them."""
     relay.configure(tokens=["${file:token}"])
     (relay.folder / "token").write_text(NEW)
-    loaded = config.load(relay.path, {})
+    loaded = loader.load(relay.path, {})
     (relay.folder / "data").mkdir()
-    lastvalid.keep(loaded)
+    last_good.keep(loaded)
     (relay.folder / "token").unlink()
     with pytest.raises(ConfigError) as wrong:
-        config.load(relay.path, {})
-    last = lastvalid.load(relay.path, {}, wrong.value, fill=True)
+        loader.load(relay.path, {})
+    last = last_good.load(relay.path, {}, wrong.value, fill=True)
     async with relay.running(last):
         assert [await relay.send(1, NEW), await relay.send(2, FORGED)] == [401, 401]
     assert [each["token"] for each in await relay.kept()] == ["unknown", "unknown"]

@@ -14,13 +14,13 @@ import pytest
 from click.testing import CliRunner
 from upgrades import CASES, STRONG, refusing, rule_sites
 
-from relay.anew import Kept
 from relay.cli import main
-from relay.configuration import kept
-from relay.configuration.config import ConfigError
-from relay.configuration.vetting import vetted
+from relay.config import kept_rules
+from relay.config.loader import ConfigError
+from relay.preflight import vetted
+from relay.reexec import Kept
+from relay.server.sockets import ADMIN, PUBLIC, Listeners
 from relay.service import started
-from relay.web.listeners import ADMIN, PUBLIC, Listeners
 
 RELEASE = "(an error from release 0.3.0 on)"
 VALUES = {"EMPTY": "", "QUOTED": '"abc"', "PADDED": f" {STRONG}"}
@@ -52,7 +52,7 @@ def yesterdays(case, folder):
     case.prepare(path)
     (folder / "data").mkdir()
     copy = folder / "data/relay.db.valid.yaml"
-    copy.write_bytes(kept.content(path, path.read_bytes()))
+    copy.write_bytes(kept_rules.content(path, path.read_bytes()))
     return path
 
 
@@ -185,7 +185,7 @@ def test_a_relay_with_many_of_them_runs_and_each_command_names_them(tmp_path):
     path.chmod(0o666)
     (tmp_path / "data").mkdir()
     copy = tmp_path / "data/relay.db.valid.yaml"
-    copy.write_bytes(kept.content(path, path.read_bytes()))
+    copy.write_bytes(kept_rules.content(path, path.read_bytes()))
     with running(tmp_path) as (log, port):
         assert sum(each.endswith(RELEASE) for each in log) == MISTAKES + 1  # the file's mode
         answer = httpx.get(f"http://127.0.0.1:{port}{CALLBACK}", trust_env=False)

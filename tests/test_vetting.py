@@ -4,12 +4,13 @@ import socket
 import subprocess
 import sys
 
+import orjson
 import pytest
 
+from relay import preflight
 from relay.address import Address
-from relay.configuration import vetting
-from relay.configuration.vetting import vet
-from relay.web.listeners import Listeners
+from relay.preflight import vet
+from relay.server.sockets import Listeners
 
 YAML = """
 server: {listen: "127.0.0.1:0"}
@@ -77,7 +78,7 @@ async def test_a_plugin_that_ends_the_process_ends_the_other_one(path, status):
 
 
 async def test_a_plugin_that_hangs_is_not_waited_for(path, monkeypatch):
-    monkeypatch.setattr(vetting, "PATIENCE", 2.0)
+    monkeypatch.setattr(preflight, "PATIENCE", 2.0)
     append(path, "\nimport time\ntime.sleep(600)\n")
     assert await vet(path, Listeners()) == [f"{path}: it took more than 2 seconds to load"]
 
@@ -122,3 +123,12 @@ async def test_a_passed_socket_that_others_reach_wants_guarded_sources(path):
     with socket.create_server(("0.0.0.0", 0)) as passed:
         (problem,) = await vet(path, Listeners(given={"public": [passed]}))
     assert "sources.sumotext: needs tokens or allow_from" in problem
+
+
+def test_the_release_before_finds_it_by_its_former_name(path):
+    """A relay that is upgraded and then reloaded starts it by the name that its own code has."""
+    path.write_text(YAML + "more: 1\n")
+    handles = orjson.dumps(Listeners().handles()).decode()
+    command = [sys.executable, "-P", "-m", "relay.configuration.vetting", str(path), handles]
+    output = subprocess.run(command, capture_output=True, check=True).stdout
+    assert len(orjson.loads(output)) == 1

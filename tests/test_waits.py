@@ -3,9 +3,9 @@
 import pytest
 from arrivals import NOW, arrival, claim_one, delivered, waiting
 
-from relay.callbacks.callback import Callback
-from relay.sqlite import SqliteStore, waits
+from relay.raw_callback import Callback
 from relay.store import Settlement, State, Waits
+from relay.store.sqlite import SqliteStore, backlog
 
 SECOND = 1_000_000
 
@@ -63,7 +63,7 @@ async def test_events_for_others_are_passed_over_and_not_read_twice(store, monke
     """The look goes on where the last one ended, however few events one look may read."""
     await add(store, 0)
     await store.settle([delivered(await claim_one(store))])
-    monkeypatch.setattr(waits, "LOOKED_AT", 2)
+    monkeypatch.setattr(backlog, "LOOKED_AT", 2)
     for second in range(5):
         await add(store, second, sinks=("archive",))
     await add(store, 9)

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from relay.store import StoreFull
-from relay.systemd.watchdog import Watchdog, interval
+from relay.watchdog import Watchdog, interval
 
 
 class Meals:

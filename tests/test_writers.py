@@ -5,8 +5,8 @@ import os
 import pytest
 import rooted
 
-from relay.configuration.config import load
-from relay.configuration.writers import (
+from relay.config.loader import load
+from relay.config.writers import (
     EVERYBODY,
     User,
     check_writers,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.configuration.yaml import MOST_NODES, parse
+from relay.config.yaml import MOST_NODES, parse
 
 
 @pytest.mark.parametrize(

@@ -109,24 +109,24 @@ def plain(rest):
 BLANK = "is a blank text"
 EMPTY, UNSEEN, PADDED = "is empty", "cannot be seen", "begins or ends with a space"
 SPACED, QUOTED = "holds a space", "quotation mark"
-SECRET = "relay/configuration/secret.py:_without.check"
-NUMBER = "relay/configuration/bounds.py:_no_truth"
-AT_MOST = "relay/configuration/bounds.py:at_most.check"
-BETWEEN = "relay/configuration/bounds.py:between.check"
-SIZED = "relay/configuration/bounds.py:sized.check"
-COUNTED = "relay/configuration/bounds.py:counted.check"
-CLEAR = "relay/baseurl.py:check_confidential"
-URL = "relay/weburl.py:_web_url"
-CROSS = "relay/configuration/crosschecks.py"
+SECRET = "relay/config/secret.py:_without.check"
+NUMBER = "relay/config/bounds.py:_no_truth"
+AT_MOST = "relay/config/bounds.py:at_most.check"
+BETWEEN = "relay/config/bounds.py:between.check"
+SIZED = "relay/config/bounds.py:sized.check"
+COUNTED = "relay/config/bounds.py:counted.check"
+CLEAR = "relay/vendor_url.py:check_confidential"
+URL = "relay/web_url.py:_web_url"
+CROSS = "relay/config/crosschecks.py"
 
 CASES = [
     Case(
-        "relay/templates/expressions.py:_producer_field",
+        "relay/templating/expressions.py:_producer_field",
         hubspot("token: pat-1, activity: {event: {name: pe1_sms, map: {note: ' '}}}", map="{a: b}"),
         BLANK,
     ),
     Case(
-        "relay/configuration/config.py:_SinkReader._check_constants",
+        "relay/config/loader.py:_SinkReader._check_constants",
         hubspot("token: pat-1", map="{note: ' '}"),
         BLANK,
     ),
@@ -215,7 +215,7 @@ CASES = [
         f"server: {{proxies: [10.0.0.0/8]}}\n{tokens('a-short-1')}",
         "no better than",
     ),
-    Case("relay/web/exposure.py:_doors", tokens("a-short-1"), "no better than", host="0.0.0.0"),
+    Case("relay/server/exposure.py:_doors", tokens("a-short-1"), "no better than", host="0.0.0.0"),
     Case(
         f"{CROSS}:check_listeners",
         f"server: {{listen: '[fe80::1%nosuch]:8080'}}\n{tokens()}",
@@ -253,18 +253,18 @@ CASES = [
         "allow_private",
     ),
     Case(
-        "relay/configuration/config.py:_SinkReader.own_files",
+        "relay/config/loader.py:_SinkReader.own_files",
         "sinks: {mine: {plugin: mine}}",
         "own_files fails: OSError",
         with_plugin,
     ),
     Case(
-        "relay/configuration/yaml.py:_Reader._mapping",
+        "relay/config/yaml.py:_Reader._mapping",
         plain("map: {<<: &base {a: b}, c: d}"),
         "no merge of mappings",
     ),
     Case(
-        "relay/configuration/writers.py:check_writers",
+        "relay/config/writers.py:check_writers",
         "store: data/relay.db",
         "can change it",
         open_to_all,

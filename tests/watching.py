@@ -3,10 +3,10 @@
 from collections import Counter
 from dataclasses import replace
 
+from relay.monitoring.counters import Answers, Deliveries
+from relay.monitoring.histogram import PIECES, SECONDS, Histogram
+from relay.monitoring.metrics import FACTS, Readings
 from relay.store import Receipt, SinkCounts, Waits
-from relay.telemetry.histogram import PIECES, SECONDS, Histogram
-from relay.telemetry.metrics import FACTS, Readings
-from relay.telemetry.tally import Answers, Deliveries
 
 NOW = 1_800_000_000.0
 MICROSECONDS = 1_000_000

@@ -19,9 +19,9 @@ from typing import Any, Literal, TypeVar
 import pydantic
 
 import relay
+from relay.number_matcher import Traces
 from relay.outcome import Outcome
-from relay.templates.expressions import Template
-from relay.traces import Traces
+from relay.templating.expressions import Template
 
 from .archive import Archive
 from .place import Place, fixed_end

@@ -10,10 +10,10 @@ from datetime import tzinfo
 from pathlib import Path
 
 import relay
+from relay.number_matcher import Traces
 from relay.outcome import Outcome
-from relay.pathtext import as_utf8, named
+from relay.path_text import as_utf8, named
 from relay.sink import Log
-from relay.traces import Traces
 
 from . import folder, neighbours
 from .erasure import Cleared, clear, files_of, remove_unfinished

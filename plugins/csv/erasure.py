@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from relay.pathtext import as_utf8
-from relay.traces import Traces
+from relay.number_matcher import Traces
+from relay.path_text import as_utf8
 
 from . import folder
 from .place import EXPRESSION

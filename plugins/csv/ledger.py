@@ -13,7 +13,7 @@ from pathlib import Path
 
 import apsw
 
-from relay.pathtext import as_utf8
+from relay.path_text import as_utf8
 
 from . import folder
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import relay
-from relay.pathtext import named
-from relay.templates.expressions import EvaluationError, Template
+from relay.path_text import named
+from relay.templating.expressions import EvaluationError, Template
 
 EXPRESSION = re.compile(r"\{[{%#]")
 EXPRESSION_END = re.compile(r"[}%#]\}")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import relay
-from relay.configuration.bounds import sized
+from relay.config.bounds import sized
 from relay.units import Size
 
 LABELS = {"hour": "%Y-%m-%dT%H", "day": "%Y-%m-%d", "month": "%Y-%m"}

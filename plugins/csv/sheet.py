@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
-from relay import folder
+from relay import fsutil
 
 from .ledger import Append, Piece
 
@@ -19,7 +19,7 @@ class Sheet:
 
     def __init__(self, path: Path, *, create: bool = True) -> None:
         flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0)
-        self._fd = folder.private(str(path), flags)
+        self._fd = fsutil.private(str(path), flags)
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             status = os.fstat(self._fd)

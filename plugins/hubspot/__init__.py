@@ -100,7 +100,7 @@ import relay
 from relay.outcome import Outcome
 from relay.sink import Progress, in_silence
 from relay.slices import Slices
-from relay.templates.evaluation import EvaluationError
+from relay.templating.evaluation import EvaluationError
 
 from . import activity
 from .activity import Activity

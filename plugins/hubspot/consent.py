@@ -10,10 +10,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import relay
-from relay.callbacks.consent import OPT_IN
 from relay.crm import Consent
 from relay.outcome import NotDelivered, Outcome
 from relay.sink import Log
+from relay.sources.consent import OPT_IN
 
 from .errors import GONE, INVALID, READ_ONLY, UNKNOWN
 from .mender import Mender

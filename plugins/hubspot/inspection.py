@@ -9,9 +9,9 @@ from types import MappingProxyType
 from typing import Any
 
 from relay.crm import Word
-from relay.nearest import nearest
 from relay.outcome import NotDelivered
 from relay.sink import Mistake, Notice
+from relay.suggest import nearest
 
 from . import scopes
 from .constants import Placed, Properties, mistakes, of_activities, of_records, placed

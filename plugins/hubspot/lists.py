@@ -10,10 +10,10 @@ from dataclasses import replace
 from typing import Any
 
 import relay
-from relay.mask import mask_all
 from relay.outcome import NotDelivered
+from relay.redact import mask_all
 from relay.sink import Log
-from relay.templates.evaluation import EvaluationError
+from relay.templating.evaluation import EvaluationError
 
 from . import problem as problems
 from .options import CONTACTS, LIST_ID, Options

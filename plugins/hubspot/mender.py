@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import relay
-from relay.delivery.taxonomy import Action
+from relay.error_rules import Action
 from relay.outcome import Outcome
 from relay.sink import Log
 

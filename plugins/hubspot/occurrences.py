@@ -11,8 +11,8 @@ import relay
 from relay.outcome import Delivered, Outcome
 from relay.sink import Log
 from relay.slices import Slices
-from relay.templates.evaluation import EvaluationError
-from relay.templates.expressions import Mapping
+from relay.templating.evaluation import EvaluationError
+from relay.templating.expressions import Mapping
 
 from . import problem as problems
 from .entry import Entry, end, moment

@@ -7,12 +7,12 @@ import pydantic
 from pydantic import Field
 
 import relay
-from relay.baseurl import BaseUrl
-from relay.configuration.bounds import NUMBER
-from relay.configuration.secret import AS_KEY, Key, Login
-from relay.configuration.settings import Country
+from relay.config.bounds import NUMBER
+from relay.config.model import Country
+from relay.config.secret import AS_KEY, Key, Login
 from relay.crm import Consent
-from relay.templates.expressions import Mapping, Template
+from relay.templating.expressions import Mapping, Template
+from relay.vendor_url import BaseUrl
 
 from .record import text
 

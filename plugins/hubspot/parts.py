@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Generic, TypeVar
 
-from relay.delivery.dispatch import STREAK
+from relay.delivery.sender import STREAK
 
 T = TypeVar("T")
 

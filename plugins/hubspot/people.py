@@ -7,9 +7,9 @@ address. Whoever is found without a key gets it with the write that follows.
 
 from collections.abc import Mapping, Sequence
 
-from relay.callbacks.phone import e164
-from relay.mask import mask
 from relay.outcome import Delivered, Pause, Retry
+from relay.phone import e164
+from relay.redact import mask
 from relay.sink import Log
 
 from .constants import ADDRESS

@@ -13,9 +13,9 @@ from typing import Any
 import orjson
 
 import relay
-from relay.delivery.taxonomy import Action, Rule
-from relay.mask import mask_all, without
+from relay.error_rules import Action, Rule
 from relay.outcome import Outcome
+from relay.redact import mask_all, without
 
 from .errors import NO_ANSWER, NO_WORD, OF_VALUES, rule_of
 

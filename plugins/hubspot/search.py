@@ -7,11 +7,11 @@ from typing import Any
 import orjson
 
 import relay
-from relay.callbacks.phone import e164
 from relay.clock import SystemClock
 from relay.crm import Pages
-from relay.delivery.limiter import StrictLimiter
-from relay.templates.helpers import national
+from relay.delivery.rate_limit import StrictLimiter
+from relay.phone import e164
+from relay.templating.filters import national
 from relay.units import Rate
 
 from .options import Options

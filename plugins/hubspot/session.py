@@ -12,8 +12,8 @@ from relay.clock import Clock, SystemClock
 from relay.crm import read_json
 from relay.delivery import retryafter
 from relay.delivery.classify import outcome_of
-from relay.delivery.limiter import stopwatch
-from relay.delivery.taxonomy import Action
+from relay.delivery.rate_limit import stopwatch
+from relay.error_rules import Action
 from relay.quota import Quota
 
 from . import problem as problems

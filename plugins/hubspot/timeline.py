@@ -9,7 +9,7 @@ import relay
 from relay.outcome import Delivered, NotDelivered, Outcome, Pause, Retry
 from relay.sink import Log
 from relay.slices import Slices
-from relay.templates.evaluation import EvaluationError
+from relay.templating.evaluation import EvaluationError
 
 from . import problem as problems
 from .entry import Entry, end

@@ -70,11 +70,11 @@ import httpx
 
 import relay
 from relay.delivery.classify import outcome_of
-from relay.delivery.taxonomy import Rule
+from relay.error_rules import Rule
 from relay.outcome import NotDelivered, Outcome
 from relay.sink import Progress, in_silence
 from relay.slices import Slices
-from relay.templates.expressions import EvaluationError
+from relay.templating.expressions import EvaluationError
 
 from .activities import Activities
 from .backfill import Backfill

@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Sequence
 
 import relay
-from relay.callbacks.phone import country, e164
 from relay.crm import Pages
+from relay.phone import country, e164
 from relay.quota import Quota
 from relay.sink import Progress
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import relay
 from relay.crm import Consent
-from relay.delivery.taxonomy import Action, Rule
+from relay.error_rules import Action, Rule
 from relay.outcome import NotDelivered, Outcome
 from relay.sink import Log
 

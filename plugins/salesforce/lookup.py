@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-from relay.callbacks.phone import e164
-from relay.templates.helpers import national
+from relay.phone import e164
+from relay.templating.filters import national
 
 from .fields import Fields
 from .options import Options

@@ -7,12 +7,12 @@ import httpx
 import pydantic
 
 import relay
-from relay.baseurl import BaseUrl
-from relay.configuration.bounds import NUMBER
-from relay.configuration.secret import AS_PASSWORD, Key, Login, PrivateKey
-from relay.configuration.settings import Country
+from relay.config.bounds import NUMBER
+from relay.config.model import Country
+from relay.config.secret import AS_PASSWORD, Key, Login, PrivateKey
 from relay.crm import Consent
-from relay.templates.expressions import Mapping, Template
+from relay.templating.expressions import Mapping, Template
+from relay.vendor_url import BaseUrl
 
 NAME = r"^[A-Za-z][A-Za-z0-9_]*$"
 SHARED_LOGINS = ("login.salesforce.com", "test.salesforce.com")

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import relay
 from relay.caching import short_key
-from relay.callbacks.phone import e164
+from relay.phone import e164
 from relay.sink import Log
 
 from .fields import Fields

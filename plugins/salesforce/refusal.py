@@ -9,9 +9,9 @@ import httpx
 
 import relay
 from relay import crm
-from relay.delivery.taxonomy import Action, Rule, find
-from relay.mask import MOST_VALUES, mask_all, without
+from relay.error_rules import Action, Rule, find
 from relay.outcome import Outcome
+from relay.redact import MOST_VALUES, mask_all, without
 
 from .errors import ONCE, SUSPICIOUS
 

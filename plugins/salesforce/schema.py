@@ -7,8 +7,8 @@ from typing import Any
 
 import relay
 from relay.crm import Consent
-from relay.nearest import nearest
-from relay.templates.expressions import Template
+from relay.suggest import nearest
+from relay.templating.expressions import Template
 
 from .constants import unfit
 from .key import EVENT_ID, example

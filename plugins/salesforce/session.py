@@ -17,9 +17,9 @@ import httpx
 import jwt
 
 import relay
-from relay.baseurl import is_confidential
-from relay.delivery.taxonomy import Action, find
+from relay.error_rules import Action, find
 from relay.quota import Quota
+from relay.vendor_url import is_confidential
 
 from .errors import RULES
 from .options import Options

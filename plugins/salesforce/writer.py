@@ -14,8 +14,8 @@ import orjson
 
 import relay
 from relay.delivery.classify import outcome_of
-from relay.delivery.dispatch import STREAK
-from relay.delivery.taxonomy import Action, Rule
+from relay.delivery.sender import STREAK
+from relay.error_rules import Action, Rule
 from relay.outcome import Outcome
 from relay.sink import Log
 from relay.slices import Slices

@@ -6,10 +6,10 @@ from typing import Any
 
 from relay.alerts.policy import Finding
 from relay.clock import MICROSECONDS
-from relay.configuration.settings import AlertRules
+from relay.config.model import AlertRules
 from relay.event import timestamp
-from relay.mask import mask_all
-from relay.telemetry.metrics import Readings
+from relay.monitoring.metrics import Readings
+from relay.redact import mask_all
 
 HALTED = ("paused", "held")
 

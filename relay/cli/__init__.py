@@ -32,7 +32,7 @@ from relay.cli.setup import setup
 from relay.cli.sinks import sinks
 from relay.cli.status import status
 from relay.cli.test import test
-from relay.configuration.plugins import PluginError
+from relay.config.plugins import PluginError
 from relay.store import StoreError
 
 FAMILIES = {

@@ -5,9 +5,9 @@ from contextlib import closing
 
 from relay.account import Accounts
 from relay.cli import client
-from relay.configuration.config import Config
-from relay.sqlite import accounts
-from relay.sqlite.connection import look_into
+from relay.config.loader import Config
+from relay.store.sqlite import accounts
+from relay.store.sqlite.connection import look_into
 
 
 def of_store(config: Config) -> Accounts:

@@ -4,14 +4,14 @@ import asyncio
 
 import click
 
-from relay.alerts.channel import Channel, NotSaid
+from relay.alerts.monitor import channels
 from relay.alerts.policy import Alert, Note
-from relay.alerts.watch import channels
+from relay.alerts.webhook import Channel, NotSaid
 from relay.cli import options
-from relay.cli.family import Family
+from relay.cli.help_group import Family
 from relay.cli.output import printable
 from relay.clock import SystemClock
-from relay.configuration.config import Config
+from relay.config.loader import Config
 
 
 @click.group(cls=Family)

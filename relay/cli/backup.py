@@ -9,11 +9,11 @@ import click
 from relay import ownership
 from relay.cli import client, options
 from relay.cli.output import count, print_json, progress
-from relay.configuration.config import Config
-from relay.sqlite import reads
-from relay.sqlite.backup import fill, new_copy, spilled
-from relay.sqlite.connection import look_into
-from relay.sqlite.descriptors import connected
+from relay.config.loader import Config
+from relay.store.sqlite import queries
+from relay.store.sqlite.backup import fill, new_copy, spilled
+from relay.store.sqlite.connection import look_into
+from relay.store.sqlite.descriptors import connected
 from relay.units import size_text
 
 
@@ -39,7 +39,7 @@ def backup(config: Config, file: Path, as_json: bool) -> None:
         with contextlib.closing(look_into(store)) as source:
             fill(copy, source, config.store_fallback, show)
         with connected(copy.descriptor) as made:
-            events, waiting = reads.event_count(made), sum(1 for _ in spilled(made))
+            events, waiting = queries.event_count(made), sum(1 for _ in spilled(made))
         size = os.fstat(copy.descriptor).st_size
     if as_json:
         print_json({"file": str(file), "events": events, "spilled": waiting, "bytes": size})

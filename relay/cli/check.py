@@ -10,14 +10,14 @@ import click
 from relay.cli import accounts, client, options
 from relay.cli.options import WrongConfiguration
 from relay.cli.output import count, printable
-from relay.configuration import lastvalid
-from relay.configuration.config import Config, ConfigError
-from relay.configuration.vetting import vetted
-from relay.delivery import blocking, checkup
+from relay.config import last_good
+from relay.config.loader import Config, ConfigError
+from relay.delivery import blocking, sink_checks
 from relay.delivery.classify import divided
-from relay.web import chain
-from relay.web.certificate import Certificate
-from relay.web.listeners import Listeners
+from relay.preflight import vetted
+from relay.server import chain
+from relay.server.sockets import Listeners
+from relay.server.tls import Certificate
 
 
 @click.command()
@@ -72,7 +72,7 @@ def _named(parts: Mapping[str, object], thing: str) -> str:
 def _instead(path: Path, wrong: ConfigError) -> list[str]:
     """What `relay run` would do with a configuration that is wrong, unless it refuses it."""
     try:
-        last = lastvalid.load(path, os.environ, wrong, fill=True)
+        last = last_good.load(path, os.environ, wrong, fill=True)
     except ConfigError:
         return []
     held = [name for name, sink in last.sinks.items() if sink.held is not None]
@@ -108,13 +108,13 @@ def _name_orphans(config: Config) -> None:
 
 async def _all_answer(config: Config) -> bool:
     enabled = [sink for sink in config.sinks.values() if sink.enabled]
-    found = await checkup.check_all(enabled, accounts.of_store(config))
+    found = await sink_checks.check_all(enabled, accounts.of_store(config))
     all_well = True
     for name, lines in found.items():
         problems, notices = divided(lines)
-        told = [f"notice: {each}" for each in notices if each != checkup.NOT_ASKED]
+        told = [f"notice: {each}" for each in notices if each != sink_checks.NOT_ASKED]
         if not problems:
-            told.insert(0, checkup.NOT_ASKED if checkup.NOT_ASKED in notices else "well")
+            told.insert(0, sink_checks.NOT_ASKED if sink_checks.NOT_ASKED in notices else "well")
         for each in problems + told:
             click.echo(f"{name}: {printable(each)}")
         all_well &= not problems

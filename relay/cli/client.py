@@ -11,16 +11,16 @@ import click
 import httpx
 import orjson
 
-from relay import control, folder, ownership
-from relay.callbacks.intake import Intake
+from relay import api, fsutil, ownership
 from relay.clock import SystemClock
-from relay.configuration.accounts import user_name
-from relay.configuration.config import Config
-from relay.delivery.workers import NoWorkers
-from relay.fallback.reserve import Reserve
-from relay.sqlite import SqliteStore
+from relay.config.accounts import user_name
+from relay.config.loader import Config
+from relay.delivery.null_workers import NoWorkers
+from relay.server import unix_socket
+from relay.sources.router import Intake
+from relay.spill.disk_guard import Reserve
 from relay.store import StoreLocked
-from relay.web import localsocket
+from relay.store.sqlite import SqliteStore
 
 ATTEMPTS = 150
 """How often to look for the service, or for a store that nobody holds: a reload takes seconds."""
@@ -121,9 +121,9 @@ def store_file(config: Config) -> Path:
 def served(path: Path) -> bool:
     """Whether the service runs."""
     try:
-        return localsocket.answers(path)
+        return unix_socket.answers(path)
     except PermissionError as error:
-        owner = user_name(folder.existing(path).stat().st_uid)
+        owner = user_name(fsutil.existing(path).stat().st_uid)
         raise click.ClickException(f"the store belongs to {owner}: sudo -u {owner} …") from error
 
 
@@ -140,7 +140,7 @@ async def _reach(stack: contextlib.AsyncExitStack, path: Path, config: Config) -
 
 
 async def _through_service(stack: contextlib.AsyncExitStack, path: Path) -> Client:
-    transport = stack.enter_context(localsocket.transport(path))
+    transport = stack.enter_context(unix_socket.transport(path))
     return await _client(stack, transport, live=True)
 
 
@@ -149,7 +149,7 @@ async def _in_process(stack: contextlib.AsyncExitStack, path: Path, config: Conf
     Reserve.of(config).relieve()
     store = await SqliteStore.open(path, clock=clock)
     stack.push_async_callback(store.close)
-    app = control.app(Intake(config, store, clock), store, config, NoWorkers(store))
+    app = api.app(Intake(config, store, clock), store, config, NoWorkers(store))
     return await _client(stack, httpx.ASGITransport(app), live=False)
 
 

@@ -8,12 +8,12 @@ from typing import Any
 import click
 import orjson
 
+from relay.api.requests import PAGE
 from relay.cli import client, options
 from relay.cli.client import Client
-from relay.cli.family import Family
+from relay.cli.help_group import Family
 from relay.cli.output import print_json
-from relay.configuration.config import Config
-from relay.control.questions import PAGE
+from relay.config.loader import Config
 
 COLUMNS = ("received", "source", "mobile", "contact", "word", "test", "sink", "accepted")
 

@@ -5,13 +5,13 @@ from typing import Any
 
 import click
 
+from relay.api.requests import CHUNK
 from relay.cli import client, options
 from relay.cli.client import Client
-from relay.cli.family import Family
+from relay.cli.help_group import Family
 from relay.cli.output import count, kind_of, local_time, print_json, print_table, progress
-from relay.configuration.config import Config
-from relay.control.questions import CHUNK
-from relay.mask import mask_all
+from relay.config.loader import Config
+from relay.redact import mask_all
 
 
 @click.group(cls=Family)

@@ -13,7 +13,7 @@ import click
 from relay.cli import accounts, client, options
 from relay.cli.client import Client
 from relay.cli.output import count, print_json, printable, progress
-from relay.configuration.config import Config, ConfigError, Problem, load
+from relay.config.loader import Config, ConfigError, Problem, load
 from relay.doctor import access, condition, places, sinks
 from relay.doctor.finding import Finding, ok, problem, warning
 from relay.sink import Notice

@@ -5,12 +5,12 @@ from typing import Any
 
 import click
 
-from relay.callbacks import phone
+from relay import phone
 from relay.cli import client, options
 from relay.cli.client import Client
-from relay.cli.job import finished
+from relay.cli.jobs import finished
 from relay.cli.output import count, print_json, printable
-from relay.configuration.config import Config
+from relay.config.loader import Config
 
 PLACES = {
     "events": "event",

@@ -7,8 +7,7 @@ from typing import Any
 import click
 
 from relay.cli import client, options
-from relay.cli.family import Family
-from relay.cli.moment import Resolve
+from relay.cli.help_group import Family
 from relay.cli.output import (
     kind_of,
     local_time,
@@ -20,8 +19,9 @@ from relay.cli.output import (
     printable,
 )
 from relay.cli.preview import as_text
-from relay.configuration.config import Config
-from relay.mask import mask, mask_all, mask_in
+from relay.cli.times import Resolve
+from relay.config.loader import Config
+from relay.redact import mask, mask_all, mask_in
 
 EVERY = 0.5
 SAYS = 40

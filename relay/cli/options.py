@@ -8,10 +8,10 @@ from typing import Any, TypeVar
 
 import click
 
-from relay.callbacks.normalise import KINDS
-from relay.cli.moment import Resolve, moment
-from relay.configuration import lastvalid
-from relay.configuration.config import Config, ConfigError, load
+from relay.cli.times import Resolve, moment
+from relay.config import last_good
+from relay.config.loader import Config, ConfigError, load
+from relay.sources.sumotext import KINDS
 
 F = TypeVar("F", bound=Callable[..., Any])
 Option = Callable[[F], F]
@@ -41,7 +41,7 @@ def usable_config(path: Path) -> Config:
     except ConfigError as error:
         wrong = error
     try:
-        last = lastvalid.load(path, os.environ, wrong, fill=False)
+        last = last_good.load(path, os.environ, wrong, fill=False)
     except ConfigError as error:
         raise WrongConfiguration(str(error)) from error
     click.echo(f"{path} is wrong (see `relay check`); this goes by the last valid one.", err=True)

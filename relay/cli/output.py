@@ -17,8 +17,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from relay.mask import mask_all
-from relay.pathtext import as_json
+from relay.path_text import as_json
+from relay.redact import mask_all
 
 # What is read by a program or kept in a file is not broken to the width of a terminal.
 WIDE = 240

@@ -8,10 +8,10 @@ import click
 
 from relay import ownership
 from relay.cli import options
-from relay.cli.family import Family
+from relay.cli.help_group import Family
 from relay.cli.output import print_json, print_table
-from relay.configuration.config import ConfigError, plugin_folders, registry_of
-from relay.configuration.reading import Reading
+from relay.config.document import Reading
+from relay.config.loader import ConfigError, plugin_folders, registry_of
 
 START = '''\
 """{title}: say here what the sink does.

@@ -8,16 +8,16 @@ from urllib.parse import urlsplit
 import click
 import orjson
 
-from relay.callbacks.callback import Callback
-from relay.callbacks.consent import OPT_OUT
-from relay.callbacks.intake import new_id
-from relay.callbacks.normalise import NotUnderstood, understand
 from relay.cli import client, options, samples
 from relay.cli.output import print_json, printable
-from relay.configuration.config import Config
+from relay.config.loader import Config
 from relay.event import Event
-from relay.mask import mask_in
 from relay.preview import Preview, preview_all
+from relay.raw_callback import Callback
+from relay.redact import mask_in
+from relay.sources.consent import OPT_OUT
+from relay.sources.router import new_id
+from relay.sources.sumotext import NotUnderstood, understand
 
 CALLBACKS = "/callbacks/"
 PAIR = re.compile(r'\[\n *("(?:[^"\\]|\\.)*"),\n *("(?:[^"\\]|\\.)*")\n *\]')

@@ -6,9 +6,9 @@ import click
 
 from relay.cli import client, options
 from relay.cli.client import Client
-from relay.cli.job import finished
+from relay.cli.jobs import finished
 from relay.cli.output import count, print_json
-from relay.configuration.config import Config
+from relay.config.loader import Config
 from relay.units import duration
 
 

@@ -8,9 +8,11 @@ from typing import Any
 
 import click
 
+from relay.api.requests import CHUNK, PAGE
+from relay.api.unauthorized import Taken, Token
 from relay.cli import client, options
 from relay.cli.client import Client
-from relay.cli.family import Family
+from relay.cli.help_group import Family
 from relay.cli.output import (
     count,
     kind_of,
@@ -22,11 +24,9 @@ from relay.cli.output import (
     progress,
 )
 from relay.cli.preview import as_text
-from relay.configuration.config import Config
-from relay.control.questions import CHUNK, PAGE
-from relay.control.unauthorized import Taken, Token
-from relay.mask import mask_all
+from relay.config.loader import Config
 from relay.preview import Preview
+from relay.redact import mask_all
 
 TOKENS = {
     Token.VALID: "the token was wrong, and is valid now",

@@ -9,7 +9,7 @@ import click
 
 from relay.cli import client, options
 from relay.cli.output import count, printable
-from relay.configuration.config import Config
+from relay.config.loader import Config
 
 ATTEMPTS = 600
 PAUSE = 0.1

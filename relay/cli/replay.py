@@ -5,13 +5,13 @@ from typing import Any
 import click
 from rich.progress import Progress
 
+from relay.api.requests import CHUNK
 from relay.cli import client, options
 from relay.cli.client import Client
-from relay.cli.moment import Resolve
 from relay.cli.output import count, print_json, printable, progress
 from relay.cli.preview import as_text
-from relay.configuration.config import Config
-from relay.control.questions import CHUNK
+from relay.cli.times import Resolve
+from relay.config.loader import Config
 
 
 @click.command()

@@ -13,9 +13,9 @@ import click
 from relay import ownership
 from relay.cli import client, options
 from relay.cli.output import count
-from relay.configuration.config import Config
-from relay.sqlite.connection import look_into, look_into_held
-from relay.sqlite.restore import restore as restored_from
+from relay.config.loader import Config
+from relay.store.sqlite.connection import look_into, look_into_held
+from relay.store.sqlite.restore import restore as restored_from
 
 
 @click.command()

@@ -13,17 +13,17 @@ import click
 import uvloop
 
 import relay
-from relay import ownership, process
-from relay.anew import Kept
+from relay import daemon, ownership
 from relay.cli import options
-from relay.configuration import lastvalid
-from relay.configuration.accounts import user_name
-from relay.configuration.config import Config, ConfigError
-from relay.configuration.standing import Standing
-from relay.configuration.vetting import unfit, vetted
-from relay.telemetry import log
-from relay.web.exposure import check_given
-from relay.web.listeners import Listeners
+from relay.config import last_good
+from relay.config.accounts import user_name
+from relay.config.loader import Config, ConfigError
+from relay.config.status import Standing
+from relay.monitoring import logs
+from relay.preflight import unfit, vetted
+from relay.reexec import Kept
+from relay.server.exposure import check_given
+from relay.server.sockets import Listeners
 
 LINGER = 1.0
 """Seconds for an orderly end of the process, once the relay has stopped."""
@@ -43,8 +43,8 @@ def run(path: Path, verbose: bool) -> None:
     `relay reload`, or SIGHUP, has relay.yaml and the plugins read again; where something is wrong,
     the relay says so and goes on as before.
     """
-    log.set_up(logging.DEBUG if verbose else logging.INFO)
-    log.catch_the_rest()
+    logs.set_up(logging.DEBUG if verbose else logging.INFO)
+    logs.catch_the_rest()
     kept = Kept.taken(os.environ)
     try:
         config = uvloop.run(_configuration(path, kept.listeners))
@@ -105,9 +105,9 @@ async def _configuration(path: Path, listeners: Listeners) -> Config:
     try:
         return await vetted(path, listeners)
     except ConfigError as wrong:
-        last = lastvalid.load(path, os.environ, wrong, fill=True)
+        last = last_good.load(path, os.environ, wrong, fill=True)
     last = check_given(last, listeners, os.environ)
-    return lastvalid.holding(last, await unfit(last))
+    return last_good.holding(last, await unfit(last))
 
 
 async def _until_stopped(standing: Standing, kept: Kept) -> None:
@@ -117,7 +117,7 @@ async def _until_stopped(standing: Standing, kept: Kept) -> None:
     """
     status = 1
     try:
-        await process.run(standing, kept)
+        await daemon.run(standing, kept)
         status = 0
     finally:
         end = threading.Timer(LINGER, os._exit, [status])

@@ -8,8 +8,8 @@ from urllib.parse import quote, urlencode
 
 import click
 
-from relay.callbacks.normalise import fold
-from relay.pathtext import argument
+from relay.path_text import argument
+from relay.sources.sumotext import fold
 
 # Kept for films and books: it is nobody's.
 EXAMPLE = "2125550123"

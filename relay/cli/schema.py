@@ -3,8 +3,8 @@
 import click
 
 from relay.cli import options
-from relay.configuration.config import Config
-from relay.configuration.schema import text
+from relay.config.loader import Config
+from relay.config.schema import text
 
 
 @click.command()

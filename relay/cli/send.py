@@ -5,8 +5,8 @@ import httpx
 
 from relay.cli import options, samples
 from relay.cli.output import print_json
-from relay.configuration.config import Config
-from relay.configuration.filling import PLACEHOLDER
+from relay.config.interpolate import PLACEHOLDER
+from relay.config.loader import Config
 
 TIMEOUT = 30.0
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}

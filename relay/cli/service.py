@@ -9,11 +9,10 @@ import click
 
 import relay
 from relay.cli import options
-from relay.cli.family import Family
+from relay.cli.help_group import Family
 from relay.cli.output import print_table
-from relay.configuration.config import ConfigError
-from relay.systemd.image import Image
-from relay.systemd.install import (
+from relay.config.loader import ConfigError
+from relay.install import (
     CONFIG,
     DATA,
     MODES,
@@ -28,6 +27,7 @@ from relay.systemd.install import (
     put,
     removable,
 )
+from relay.install_image import Image
 
 OLDEST = 252
 MACHINE = Path("/")

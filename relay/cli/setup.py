@@ -11,10 +11,10 @@ import click
 from relay.cli import accounts, client, options
 from relay.cli.output import printable, progress
 from relay.clock import SystemClock
-from relay.configuration.config import Config, SinkConfig
+from relay.config.loader import Config, SinkConfig
 from relay.delivery.classify import lines, outcome_of, readable
-from relay.delivery.dispatch import within
-from relay.delivery.fleet import make_sink
+from relay.delivery.manager import make_sink
+from relay.delivery.sender import within
 
 LONGEST = 24 * 3600.0
 """Seconds; to fill the keys of a million people takes hours."""

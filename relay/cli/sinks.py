@@ -3,9 +3,9 @@
 import click
 
 from relay.cli import client, options
-from relay.cli.family import Family
+from relay.cli.help_group import Family
 from relay.cli.output import count, print_json, print_table, reason_of
-from relay.configuration.config import Config
+from relay.config.loader import Config
 
 
 @click.group(cls=Family)

@@ -9,7 +9,7 @@ import click
 from relay.cli import client, options
 from relay.cli.client import Client
 from relay.cli.output import count, print_json, print_table, printable, reason_of
-from relay.configuration.config import Config
+from relay.config.loader import Config
 
 
 @click.command()

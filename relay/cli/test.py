@@ -10,7 +10,7 @@ from relay.cli import client, options, samples
 from relay.cli.client import Client
 from relay.cli.output import print_json, print_table
 from relay.cli.send import post_or_get, token_header
-from relay.configuration.config import Config
+from relay.config.loader import Config
 
 POLL = 0.1
 ENDED = ("delivered", "dead", "discarded")

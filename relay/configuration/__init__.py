@@ -1,1 +1,1 @@
-"""The configuration: relay.yaml, read and checked."""
+"""The former name of `relay.config`, kept for relays that run the release before."""

@@ -7,10 +7,10 @@ from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from relay.delivery import plugincode
-from relay.delivery.checkup import TIMEOUT
 from relay.delivery.crashlog import CrashLog
-from relay.delivery.standstill import Standstill
-from relay.telemetry.lag import LAG, LOOKS, LagWatch
+from relay.delivery.loop_watch import Standstill
+from relay.delivery.sink_checks import TIMEOUT
+from relay.loop_lag import LAG, LOOKS, LagWatch
 
 T = TypeVar("T")
 

@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from relay.clock import MICROSECONDS, Clock
-from relay.mask import mask_all
 from relay.outcome import Delivered, Outcome
+from relay.redact import mask_all
 
 PERIOD = 60.0
 """Seconds between two lines in the log."""

@@ -24,12 +24,12 @@ import httpx
 import yarl
 
 from relay.delivery import responses
-from relay.delivery.guard import Network, refusal
-from relay.delivery.limiter import Limiter, time_left
+from relay.delivery.rate_limit import Limiter, time_left
+from relay.delivery.ssrf import Network, refusal
 from relay.delivery.unpacking import NotUnpacked, Unpacker
+from relay.monitoring.tracing import outgoing
 from relay.outcome import Pause
-from relay.release import version
-from relay.telemetry.tracing import outgoing
+from relay.version import version
 
 CONNECTIONS = 100
 # Below the 5 s of many servers, so that no request meets a connection just being closed.

@@ -8,14 +8,14 @@ from typing import Any
 import pydantic
 from cryptography import x509
 
-from relay import folder
-from relay.configuration import writers
-from relay.configuration.config import Config
-from relay.configuration.filling import PLACEHOLDER
-from relay.configuration.secret import WEAK, bits
+from relay import fsutil
+from relay.config import writers
+from relay.config.interpolate import PLACEHOLDER
+from relay.config.loader import Config
+from relay.config.secret import WEAK, bits
 from relay.doctor.finding import Finding, ok, problem, warning
-from relay.web import chain
-from relay.web.certificate import Certificate
+from relay.server import chain
+from relay.server.tls import Certificate
 
 STRONG = 120
 """Bits of a token. A hundred tries a second for ten years are 35 of them."""
@@ -124,7 +124,7 @@ def _plugins(raw: Config) -> Iterator[Finding]:
 
 def _writers(raw: Config) -> Iterator[Finding]:
     """Under a system service both keep the relay from starting with a new relay.yaml."""
-    there = folder.existing(raw.store) if isinstance(raw.store, Path) else raw.path
+    there = fsutil.existing(raw.store) if isinstance(raw.store, Path) else raw.path
     found = writers.writable(raw, writers.User.owner(there))
     for each in found:
         if each.writer == writers.EVERYBODY:

@@ -11,9 +11,9 @@ import apsw
 
 from relay.clock import MICROSECONDS
 from relay.doctor.finding import Finding, ok, problem, warning
-from relay.sqlite import reads, rows
-from relay.sqlite.backup import RESERVE, space_needed
-from relay.sqlite.connection import OLDEST_SQLITE, connect_reader, migrations, sqlite_number
+from relay.store.sqlite import queries, rows
+from relay.store.sqlite.backup import RESERVE, space_needed
+from relay.store.sqlite.connection import OLDEST_SQLITE, connect_reader, migrations, sqlite_number
 from relay.units import size_text
 
 RECENT = 1000
@@ -77,7 +77,7 @@ def _sound(connection: apsw.Connection, path: Path, alive: Callable[[], None]) -
     connection.set_progress_handler(go_on, STEPS)
     found = rows.every(connection, "PRAGMA quick_check(3)")
     if found == [("ok",)]:
-        size, free = size_text(path.stat().st_size), size_text(reads.reusable(connection))
+        size, free = size_text(path.stat().st_size), size_text(queries.reusable(connection))
         return ok("store", f"{path} is sound; of its {size}, {free} is free for what comes")
     told = "; ".join(str(line) for (line,) in found)
     return problem("store", f"{path} is damaged: {told}", RESTORE)

@@ -4,13 +4,13 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from relay import folder
-from relay.configuration.accounts import user_name
-from relay.configuration.config import Config
+from relay import fsutil
+from relay.config.accounts import user_name
+from relay.config.loader import Config
 from relay.doctor.finding import Finding, ok, problem, warning
-from relay.fallback import spillfile
-from relay.fallback.reserve import Disk
-from relay.sqlite.backup import RESERVE, copies_beside
+from relay.spill import file as spillfile
+from relay.spill.disk_guard import Disk
+from relay.store.sqlite.backup import RESERVE, copies_beside
 from relay.units import size_text
 
 REMOTE = ("nfs", "nfs4", "cifs", "smb3", "9p", "fuse.sshfs", "ceph", "glusterfs")
@@ -22,10 +22,10 @@ OLD = 30 * 86400
 
 def disks(config: Config, store: Path) -> Iterator[Finding]:
     """Whether there is room, on something that lasts."""
-    there = folder.existing(store)
+    there = fsutil.existing(store)
     yield _kind(store, _file_system(there))
     yield _room(config, store)
-    if folder.existing(config.store_fallback).stat().st_dev != there.stat().st_dev:
+    if fsutil.existing(config.store_fallback).stat().st_dev != there.stat().st_dev:
         yield _room(config, config.store_fallback)
     found = os.statvfs(there)
     if found.f_files and found.f_favail < FEW_FILES:

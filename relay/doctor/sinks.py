@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from relay.account import Accounts
-from relay.configuration.config import Config, Problem
-from relay.delivery import blocking, checkup
+from relay.config.loader import Config, Problem
+from relay.delivery import blocking, sink_checks
 from relay.delivery.classify import divided
 from relay.doctor.finding import Finding, ok, problem, warning
 
@@ -56,7 +56,7 @@ def checked(
     held = {name for name, sink in states.items() if sink["state"] == "held"}
     enabled = [s for s in config.sinks.values() if s.enabled and s.name not in held]
     known = [sink for sink in enabled if sink.name not in missing]
-    for name, found in blocking.run(checkup.check_all(known, accounts)).items():
+    for name, found in blocking.run(sink_checks.check_all(known, accounts)).items():
         yield from _told(name, found, "it is well")
     unknown = [sink.name for sink in enabled if sink.name in missing]
     if unknown and ask:
@@ -76,9 +76,9 @@ def _missing(unfilled: Iterable[Problem]) -> dict[str, str]:
 
 def _told(name: str, found: list[str], well: str) -> Iterator[Finding]:
     problems, notices = divided(found)
-    if checkup.NOT_ASKED in notices:
-        notices.remove(checkup.NOT_ASKED)
-        well = checkup.NOT_ASKED
+    if sink_checks.NOT_ASKED in notices:
+        notices.remove(sink_checks.NOT_ASKED)
+        well = sink_checks.NOT_ASKED
     for each in problems:
         yield problem(f"sink {name}", each, f"mend it; relay setup {name} may do it")
     if not problems:

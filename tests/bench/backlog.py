@@ -14,7 +14,7 @@ from pathlib import Path
 import uvloop
 from arrivals import arrival, delivered
 
-from relay.sqlite import SqliteStore
+from relay.store.sqlite import SqliteStore
 
 AT_ONCE = 2_000
 CLAIM = 64

@@ -3,7 +3,7 @@
 import sys
 
 from relay.cli import main
-from relay.web.server import Server
+from relay.server.http_server import Server
 
 
 async def drain(self, patience=5.0):

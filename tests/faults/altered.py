@@ -1,6 +1,6 @@
 """A relay with values of its own changed: without what they are for, as a control, or in less time.
 
-python -m altered relay.upkeep.FIRST=1 run …
+python -m altered relay.retention.FIRST=1 run …
 """
 
 import importlib

@@ -13,8 +13,8 @@ import time
 from pathlib import Path
 
 from relay.cli import main
-from relay.delivery import depot, hold
-from relay.sqlite import claims
+from relay.delivery import gate, queue
+from relay.store.sqlite import claim
 
 JUMPY = ("-m", "clockwork", "run")
 CREDULOUS = ("-m", "clockwork", "--credulous", "run")
@@ -46,9 +46,9 @@ def jumping() -> float:
 
 if __name__ == "__main__":
     time.time = jumping
-    depot.LOOK_ANYWAY = 1.0  # what helps where it jumps between a look and what is made of that
+    queue.LOOK_ANYWAY = 1.0  # what helps where it jumps between a look and what is made of that
     if sys.argv[1] == "--credulous":
         del sys.argv[1]
-        hold.planned = lambda _state: math.inf
-        claims.heed_clock = lambda *_: None
+        gate.planned = lambda _state: math.inf
+        claim.heed_clock = lambda *_: None
     main(sys.argv[1:])

@@ -26,8 +26,8 @@ from oracle import integrity
 from relays import POLL, Relay, Sender
 from stubs.vendor import serving
 
-from relay.sqlite import SqliteStore
 from relay.store import EventFilter, EventRow, State
+from relay.store.sqlite import SqliteStore
 
 SPEED = 1000.0
 SENDERS = 8

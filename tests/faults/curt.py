@@ -3,7 +3,7 @@
 import sys
 
 from relay.cli import main
-from relay.web.deadline import Deadline
+from relay.server.deadline import Deadline
 
 ring = Deadline._ring
 

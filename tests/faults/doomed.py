@@ -1,6 +1,6 @@
 """A relay that is killed at a named step: just before or just after the Nth call of a function.
 
-python -m doomed relay.sqlite.arrivals.add_all:after:20 [--hasty] run …
+python -m doomed relay.store.sqlite.ingest.add_all:after:20 [--hasty] run …
 """
 
 import functools

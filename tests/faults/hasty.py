@@ -7,8 +7,8 @@ import asyncio
 import sys
 
 from relay.cli import main
-from relay.sqlite.store import SqliteStore
 from relay.store import Receipt
+from relay.store.sqlite.store import SqliteStore
 
 FLUSHED_AFTER = 0.05
 committed = SqliteStore.add

@@ -8,8 +8,8 @@ import time
 from oracle import in_csv, in_store, integrity, judge, unfinished
 from relays import Sender
 
-from relay.sqlite import SqliteStore
-from relay.systemd.install import CONFIG, PLUGINS, SERVICE, SOCKET
+from relay.install import CONFIG, PLUGINS, SERVICE, SOCKET
+from relay.store.sqlite import SqliteStore
 
 STORE = "/var/lib/relay/relay.db"
 TOKENS = 'tokens: ["${credential:sumotext-token}"]'

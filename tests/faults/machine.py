@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from relay.systemd.install import COMMAND, CONFIG, DATA, HIDDEN, LINKS, SERVICE, SOCKET
+from relay.install import COMMAND, CONFIG, DATA, HIDDEN, LINKS, SERVICE, SOCKET
 
 ROOT = Path(__file__).parents[2]
 CLONE_NEWNET = 0x40000000

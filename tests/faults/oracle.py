@@ -14,8 +14,8 @@ from pathlib import Path
 
 import apsw
 
-from relay.sqlite import SqliteStore
 from relay.store import EventFilter, State
+from relay.store.sqlite import SqliteStore
 
 PAGE = 500
 Seen = list[tuple[str, str]]

@@ -25,8 +25,8 @@ import httpx
 import orjson
 from oracle import Senders, Verdict, in_csv, in_receiver, in_store, integrity, judge, unfinished
 
-from relay.sqlite import SqliteStore
-from relay.web import localsocket
+from relay.server import unix_socket
+from relay.store.sqlite import SqliteStore
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 30.0
@@ -39,7 +39,7 @@ CONTROL = "http://relay/api/v1"
 RUN = ("-m", "relay.cli", "run")
 EAGER = (
     *("-m", "altered"),
-    *("relay.fallback.breakage.FIRST=1", "relay.service.TRY_AGAIN=1"),
+    *("relay.store_backoff.FIRST=1", "relay.service.TRY_AGAIN=1"),
     "run",
 )
 """A relay that tries a store that broke, or that cannot be opened, again after a second."""
@@ -153,7 +153,7 @@ class Relay:
 
     def _answers(self) -> bool:
         """Whether the commands' socket is there, and the public one, which comes last."""
-        if not self.store.parent.is_dir() or not localsocket.answers(self.store):
+        if not self.store.parent.is_dir() or not unix_socket.answers(self.store):
             return False
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port)):
             return True
@@ -190,7 +190,7 @@ class Relay:
     @contextlib.asynccontextmanager
     async def control(self):
         """A client of the running relay's control."""
-        with localsocket.transport(self.store) as transport:
+        with unix_socket.transport(self.store) as transport:
             async with httpx.AsyncClient(
                 transport=transport, base_url=CONTROL, timeout=PATIENCE
             ) as client:

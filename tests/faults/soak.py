@@ -38,7 +38,7 @@ WARM_UP = 0.25
 """The share of each life that does not count: caches fill up."""
 MOST = {"memory": 48.0, "descriptors": 24.0, "log": 72.0}
 """MiB, files and MiB by which each may drift in the whole run."""
-UPKEEP = ("relay.upkeep.FIRST=5", "relay.upkeep.EVERY=30")
+UPKEEP = ("relay.retention.FIRST=5", "relay.retention.EVERY=30")
 SETTINGS = "retention: {delivered: 1m, quarantine: 1m}\n"
 HOOK = """  hook:
     plugin: webhook

@@ -11,7 +11,7 @@ from oracle import in_store
 from relays import EAGER, PATIENCE, POLL, Relay, Sender
 from stubs.receiver import Receiver
 
-from relay.sqlite import SqliteStore
+from relay.store.sqlite import SqliteStore
 
 WITHOUT = [str(Path(__file__).parent / "unsheltered.py")]
 

@@ -9,8 +9,8 @@ from arrivals import arrival
 from relays import RUN, Relay, crowd, live
 from stubs.receiver import Receiver
 
-from relay.sqlite import SqliteStore
 from relay.store import StoreBroken
+from relay.store.sqlite import SqliteStore
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -102,7 +102,7 @@ async def test_what_a_start_finds_in_the_log_is_there_after_a_power_cut(tmp_path
 
 async def test_without_writing_the_log_once_more_it_is_not(tmp_path, monkeypatch):
     """The control."""
-    monkeypatch.setattr("relay.sqlite.connection.harden", lambda *_: None)
+    monkeypatch.setattr("relay.store.sqlite.connection.harden", lambda *_: None)
     assert not await known_after_the_cut(tmp_path)
 
 

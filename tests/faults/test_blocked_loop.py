@@ -59,7 +59,7 @@ def altered(*values):
 
 
 def limited(seconds):
-    return altered(f"relay.delivery.standstill.TOO_LONG={seconds}")
+    return altered(f"relay.delivery.loop_watch.TOO_LONG={seconds}")
 
 
 def bad(folder, **does):
@@ -190,7 +190,7 @@ async def test_a_plugin_that_lets_no_other_thread_run_is_held_too(tmp_path):
 
 @pytest.mark.faults
 async def test_without_signals_such_a_plugin_is_not_noticed(tmp_path):
-    run = altered("relay.delivery.standstill.TOO_LONG=2", "relay.process.WAKE=3600")
+    run = altered("relay.delivery.loop_watch.TOO_LONG=2", "relay.daemon.WAKE=3600")
     async with Receiver() as receiver:
         with relay_with(tmp_path, receiver, run, send=SEARCH) as relay:
             await relay.start()
@@ -400,7 +400,7 @@ async def test_three_kills_inside_a_plugin_hold_no_sink(tmp_path):
 
 @pytest.mark.faults
 async def test_if_every_step_counted_kills_would_hold_a_sink(tmp_path):
-    run = altered("relay.delivery.standstill.LONG=0.1")
+    run = altered("relay.delivery.loop_watch.LONG=0.1")
     assert "held" in await killed_while_sending(tmp_path, 10, run)
 
 
@@ -433,8 +433,8 @@ async def stopped(folder, run, seconds, **does):
     return status, log
 
 
-QUICK_STOP = altered("relay.process.LONGEST_STOP=3", "relay.delivery.standstill.TOO_LONG=3600")
-LONG_STOP = altered("relay.process.LONGEST_STOP=3600")
+QUICK_STOP = altered("relay.daemon.LONGEST_STOP=3", "relay.delivery.loop_watch.TOO_LONG=3600")
+LONG_STOP = altered("relay.daemon.LONGEST_STOP=3600")
 
 
 async def test_a_close_that_blocks_does_not_hold_up_a_stop(tmp_path):

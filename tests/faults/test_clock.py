@@ -12,8 +12,8 @@ from oracle import Senders
 from relays import PATIENCE, POLL, Relay, crowd
 from stubs.receiver import Receiver, status
 
-from relay.sqlite import SqliteStore
 from relay.store import EventFilter
+from relay.store.sqlite import SqliteStore
 
 HOUR = 3600.0
 DAY = 24 * HOUR

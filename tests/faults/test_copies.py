@@ -14,11 +14,11 @@ from oracle import integrity
 from spills import callback
 from uuid_utils import uuid7
 
-from relay.fallback.spillfile import SpillFile
-from relay.fallback.spillline import Spilled, decode, encode
-from relay.sqlite import backup
-from relay.sqlite.connection import connect_reader, connect_writer, look_into, migrations
-from relay.sqlite.restore import restore
+from relay.spill.file import SpillFile
+from relay.spill.line import Spilled, decode, encode
+from relay.store.sqlite import backup
+from relay.store.sqlite.connection import connect_reader, connect_writer, look_into, migrations
+from relay.store.sqlite.restore import restore
 
 NOW = 1_800_000_000.0
 LAST = len(migrations()) - 1

@@ -13,50 +13,50 @@ from relays import Relay
 from spills import callback
 from stubs.receiver import Receiver
 
-from relay.fallback.spillfile import SpillFile
-from relay.fallback.spillline import Spilled, encode
-from relay.sqlite import SqliteStore
+from relay.spill.file import SpillFile
+from relay.spill.line import Spilled, encode
+from relay.store.sqlite import SqliteStore
 
 ENDS_WITHIN = 20.0
 LATER = 12
 """The number of the call that is the last, where there are many."""
-STORE = "relay.sqlite.store.SqliteStore"
+STORE = "relay.store.sqlite.store.SqliteStore"
 UNDER_LOAD = {
-    "relay.web.ingress.Callbacks._callback": "a callback comes",
-    "relay.sqlite.arrivals.add_all": "it is written",
+    "relay.server.ingress.Callbacks._callback": "a callback comes",
+    "relay.store.sqlite.ingest.add_all": "it is written",
     f"{STORE}._after_commit": "a commit is on disk",
     f"{STORE}.add": "its event is on disk",
-    "relay.fallback.shelter.Shelter.receive": "it is to be answered",
-    "relay.sqlite.claims.claim": "deliveries are claimed",
-    "relay.delivery.dispatch.Dispatch.send": "they are sent",
-    "relay.delivery.trips.Trips._conclude": "what became of them is known",
-    "relay.sqlite.settlements.settle": "that is written",
-    "relay.delivery.depot.Depot.settle": "it is on disk",
+    "relay.spill.failover.Shelter.receive": "it is to be answered",
+    "relay.store.sqlite.claim.claim": "deliveries are claimed",
+    "relay.delivery.sender.Dispatch.send": "they are sent",
+    "relay.delivery.attempt.Trips._conclude": "what became of them is known",
+    "relay.store.sqlite.settle.settle": "that is written",
+    "relay.delivery.queue.Depot.settle": "it is on disk",
 }
 AT_A_STOP = {
-    "relay.delivery.courier.Courier.stop": "a courier stops",
-    "relay.sqlite.settlements.put_back_all": "what is in flight is put back",
+    "relay.delivery.worker.Courier.stop": "a courier stops",
+    "relay.store.sqlite.settle.put_back_all": "what is in flight is put back",
     f"{STORE}.close": "the store is closed",
 }
 ON_THE_WAY_HOME = {
-    "relay.fallback.spillfile.SpillFile.open": "the spill is opened",
-    "relay.fallback.spillfile.SpillFile.read": "some of it is read",
+    "relay.spill.file.SpillFile.open": "the spill is opened",
+    "relay.spill.file.SpillFile.read": "some of it is read",
     f"{STORE}.known": "what the store has of it is known",
-    "relay.sqlite.arrivals.add_all": "some of it is written",
-    "relay.fallback.importer.Importer.bring": "some of it is stored",
-    "relay.fallback.spill.Spill.remove": "the spill is removed",
-    "relay.fallback.spillfile.SpillFile.remove": "its file is removed",
+    "relay.store.sqlite.ingest.add_all": "some of it is written",
+    "relay.spill.replayer.Importer.bring": "some of it is stored",
+    "relay.spill.queue.Spill.remove": "the spill is removed",
+    "relay.spill.file.SpillFile.remove": "its file is removed",
 }
 AT_A_MIGRATION = {
-    "relay.sqlite.connection.migrate": "the store is migrated",
-    "relay.sqlite.backup.back_up_before": "it is copied before",
-    "relay.sqlite.settlements.put_back_after_death": "what was in flight is put back",
+    "relay.store.sqlite.connection.migrate": "the store is migrated",
+    "relay.store.sqlite.backup.back_up_before": "it is copied before",
+    "relay.store.sqlite.settle.put_back_after_death": "what was in flight is put back",
 }
 SHORT = {
-    ("relay.sqlite.arrivals.add_all", "after"),
-    ("relay.delivery.dispatch.Dispatch.send", "after"),
-    ("relay.fallback.spill.Spill.remove", "before"),
-    ("relay.sqlite.connection.migrate", "before"),
+    ("relay.store.sqlite.ingest.add_all", "after"),
+    ("relay.delivery.sender.Dispatch.send", "after"),
+    ("relay.spill.queue.Spill.remove", "before"),
+    ("relay.store.sqlite.connection.migrate", "before"),
 }
 """Those that are tried each time."""
 
@@ -111,7 +111,7 @@ async def test_a_crash_at_any_step_of_an_event_loses_nothing(tmp_path, name, whe
 
 
 async def test_a_crash_loses_events_that_are_acknowledged_before_the_commit(tmp_path):
-    step = "relay.sqlite.arrivals.add_all", "before"
+    step = "relay.store.sqlite.ingest.add_all", "before"
     assert (await crash_under_load(tmp_path, *step, "--hasty")).lost()
 
 

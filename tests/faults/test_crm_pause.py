@@ -12,7 +12,7 @@ from stubs.vendor import serving
 
 from relay import service
 from relay.clock import SystemClock
-from relay.configuration import config
+from relay.config import loader
 
 SETTINGS = {
     "server": {"listen": "127.0.0.1:0"},
@@ -162,5 +162,5 @@ async def relaying(folder, vendor, clock, *, by_key):
         path = folder / "relay.yaml"
         crm = vendor.sink(url, ONE_BY_ONE, **more)
         path.write_text(yaml.safe_dump({**SETTINGS, "sinks": {"crm": crm}}))
-        async with service.started(config.load(path, {}), clock=clock) as running:
+        async with service.started(loader.load(path, {}), clock=clock) as running:
             yield Relay(running, clock)

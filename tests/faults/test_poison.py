@@ -9,8 +9,8 @@ from oracle import Senders, in_receiver, in_store
 from relays import Relay, Sender
 from stubs.receiver import Receiver
 
-from relay.sqlite import SqliteStore
 from relay.store import State
+from relay.store.sqlite import SqliteStore
 
 FATAL = """
 import os

@@ -13,8 +13,8 @@ from arrivals import arrival, delivered
 from forgetful import Disk
 from oracle import Senders, in_store, integrity, judge
 
-from relay.sqlite import SqliteStore, connection
 from relay.store import State
+from relay.store.sqlite import SqliteStore, connection
 
 ROUNDS = 200
 LATEST_CUT = 1000

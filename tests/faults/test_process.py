@@ -15,8 +15,8 @@ import pytest
 from manager import listening
 from relays import PATIENCE, RUN, Relay, activated, free_port
 
-from relay.sqlite.connection import lock
 from relay.store import StoreLocked
+from relay.store.sqlite.connection import lock
 
 WRONG = "\nnonsense: 1\n"
 NOSY = """

@@ -14,15 +14,15 @@ from pressing import trickle
 from relays import POLL, Relay
 from stubs.receiver import Receiver
 
-from relay.sqlite import SqliteStore
+from relay.store.sqlite import SqliteStore
 
 DAY = 24 * 3600
 SEED = 1_000
 """So many old events are made by the store itself; the others are copies of them."""
 RATE = 200.0
 SOON, LATER = 0.5, 100_000
-SHORTENED = "relay.sqlite.purge.LEFT_FREE=100"
-AT_ONCE = ("relay.sqlite.purge.STEP=100000000", "relay.sqlite.purge.LOOK=100000000")
+SHORTENED = "relay.store.sqlite.purge.LEFT_FREE=100"
+AT_ONCE = ("relay.store.sqlite.purge.STEP=100000000", "relay.store.sqlite.purge.LOOK=100000000")
 COPIES = """
 WITH RECURSIVE copy(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM copy WHERE n < ?1)
 """
@@ -64,7 +64,7 @@ def purged(relay) -> int:
 
 def purging(first, *altered) -> list[str]:
     """What starts a relay that purges so many seconds later."""
-    return ["-m", "altered", f"relay.upkeep.FIRST={first}", *altered, "run"]
+    return ["-m", "altered", f"relay.retention.FIRST={first}", *altered, "run"]
 
 
 async def purge_under_load(folder, number, *, quiet, patience, altered=()):

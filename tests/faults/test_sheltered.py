@@ -23,8 +23,8 @@ from pressing import press
 from relays import PATIENCE, POLL, command
 from spilling import admin, home, in_order, relaying, sends, verified
 
-from relay.fallback import spillfile
-from relay.sqlite.backup import before_schema
+from relay.spill import file
+from relay.store.sqlite.backup import before_schema
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -98,7 +98,7 @@ async def breaking(folder, when, *, sheltered=True):
         for times in range(1, BREAKS + 1):
             await until(lambda times=times: broke(relay) >= times)
             if sheltered:
-                await until(lambda: spillfile.count(relay.spill))  # else nobody needed it
+                await until(lambda: file.count(relay.spill))  # else nobody needed it
             else:
                 assert await relay.ended() == 1, relay.last_words()
                 assert tracing.injected(relay), "the fault did not fire"
@@ -223,7 +223,7 @@ async def test_a_stop_waits_for_no_new_schema_and_loses_nothing(tmp_path):
         statuses = await sends(relay, senders, range(20))
         assert await relay.stop() == 0
         assert not copy.exists()
-        assert spillfile.count(relay.spill) == 20
+        assert file.count(relay.spill) == 20
         tracing.stop_injecting(relay)
         await relay.start()
         await home(relay)
@@ -336,7 +336,7 @@ async def test_whichever_page_of_the_store_is_rubbish_no_callback_is_refused(tmp
                 states["ended at once"] += 1
                 continue
             statuses = await sends(relay, senders := Senders(), range(3))
-            spilled = spillfile.count(relay.spill)
+            spilled = file.count(relay.spill)
             relay.close()
             states["spilled" if spilled else "stored"] += 1
             assert 503 not in statuses, page

@@ -12,8 +12,8 @@ import pytest
 from listening import QUERIES, answers, listening
 from relays import PATIENCE, POLL, Relay, free_port
 
-from relay.sqlite import SqliteStore
-from relay.web.protocol import Protocol
+from relay.server.protocol import Protocol
+from relay.store.sqlite import SqliteStore
 
 GOOD = b"GET /callbacks/sumotext?%s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n" % QUERIES[0]
 BEGINNINGS = (

@@ -41,8 +41,8 @@ HOUR = "time.sleep(3600)"
 PLACES = {"top": 25, "init": 9}
 PATIENCE = 30.0
 WHERE = pytest.mark.parametrize("where", ["top", pytest.param("init", marks=pytest.mark.faults)])
-LIMITS = ("relay.configuration.plugins.IMPORT=2", "relay.delivery.fleet.MAKE=2")
-NO_LIMITS = ("relay.configuration.plugins.IMPORT=3600", "relay.delivery.fleet.MAKE=3600")
+LIMITS = ("relay.config.plugins.IMPORT=2", "relay.delivery.manager.MAKE=2")
+NO_LIMITS = ("relay.config.plugins.IMPORT=3600", "relay.delivery.manager.MAKE=3600")
 
 
 def altered(*values, command="run"):

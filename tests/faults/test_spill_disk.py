@@ -15,9 +15,9 @@ from relays import EAGER, PATIENCE, POLL, Sender
 from spilling import admin, home, relaying, verified
 from uuid_utils import uuid7
 
-from relay.callbacks.callback import Callback
-from relay.fallback.spillfile import SpillFile
-from relay.fallback.spillline import Spilled, encode
+from relay.raw_callback import Callback
+from relay.spill.file import SpillFile
+from relay.spill.line import Spilled, encode
 
 pytestmark = pytest.mark.timeout(180)
 

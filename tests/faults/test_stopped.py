@@ -11,8 +11,8 @@ from oracle import Senders
 from relays import PATIENCE, POLL, RUN, Relay, Sender, crowd
 from stubs.receiver import Receiver, hang, status
 
-from relay.web.localsocket import path_of
-from relay.web.protocol import Protocol
+from relay.server.protocol import Protocol
+from relay.server.unix_socket import path_of
 
 STOPS = 30
 SILENT, IDLE, LATE = range(3)

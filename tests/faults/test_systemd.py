@@ -19,7 +19,7 @@ from pressing import press
 from relays import Sender
 
 from relay.cli import main
-from relay.systemd.install import CONFIG, PLUGINS, SERVICE, SOCKET, TOKEN
+from relay.install import CONFIG, PLUGINS, SERVICE, SOCKET, TOKEN
 
 EXTRA = "  extra{}: {{plugin: csv, enabled: false, options: {{path: /var/lib/relay/extra.csv}}}}\n"
 PLUGIN = """

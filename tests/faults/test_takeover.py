@@ -11,8 +11,8 @@ import pytest
 from oracle import Senders, integrity
 from relays import PATIENCE, POLL, Relay, Sender
 
-from relay.sqlite.backup import before_schema
-from relay.sqlite.connection import migrations
+from relay.store.sqlite.backup import before_schema
+from relay.store.sqlite.connection import migrations
 
 SCHEMA = 2
 """Of the release before."""

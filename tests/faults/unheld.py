@@ -2,8 +2,8 @@
 
 import sys
 
-from relay.anew import Kept
 from relay.cli import main
+from relay.reexec import Kept
 
 start_anew = Kept.start_anew
 

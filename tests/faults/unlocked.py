@@ -3,8 +3,8 @@
 import os
 import sys
 
-from relay.anew import Kept
 from relay.cli import main
+from relay.reexec import Kept
 
 start_anew = Kept.start_anew
 

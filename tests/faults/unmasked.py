@@ -8,9 +8,9 @@ import sys
 from altered import alter
 
 from relay.cli import main
-from relay.telemetry import log
+from relay.monitoring import logs
 
 if __name__ == "__main__":
-    log._without_numbers = lambda _: True
+    logs._without_numbers = lambda _: True
     alter(sys.argv.pop(1))
     main(sys.argv[1:])

@@ -3,7 +3,7 @@
 import sys
 
 from relay.cli import main
-from relay.sqlite import SqliteStore
+from relay.store.sqlite import SqliteStore
 
 
 async def note(*_) -> None:

@@ -3,9 +3,9 @@
 import sys
 
 from relay.cli import main
-from relay.sqlite import quarantine
-from relay.web import door
-from relay.web.bucket import Bucket
+from relay.server import access
+from relay.server.token_bucket import Bucket
+from relay.store.sqlite import quarantine
 
 
 class Unshared(Bucket):
@@ -22,6 +22,6 @@ def oldest(kept, most):
 
 
 if __name__ == "__main__":
-    door.SharedBucket = Unshared
+    access.SharedBucket = Unshared
     quarantine.surplus = oldest
     main(sys.argv[1:])

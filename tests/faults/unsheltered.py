@@ -7,9 +7,9 @@ import sys
 
 from relay import service
 from relay.cli import main
-from relay.fallback.shelter import Shelter
-from relay.process import Process
+from relay.daemon import Process
 from relay.service import Service
+from relay.spill.failover import Shelter
 from relay.store import StoreError, StoreFull
 
 FOR_EVER = 1e6

@@ -8,7 +8,7 @@ import os
 import sys
 
 from relay.cli import main
-from relay.sqlite import connection
+from relay.store.sqlite import connection
 
 
 def store():

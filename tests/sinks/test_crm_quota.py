@@ -13,8 +13,8 @@ from stubs.hubspot import HubSpotStub
 from stubs.vendor import serving
 
 from relay.quota import LOOK_AGAIN
-from relay.sqlite import SqliteStore
-from relay.templates.expressions import Environment
+from relay.store.sqlite import SqliteStore
+from relay.templating.expressions import Environment
 
 REFUSED = {401, 403, 429}
 MAPS = {

@@ -7,7 +7,7 @@ from csvsink import erasure_module as erasure
 from csvsink import sink, table_module
 
 import relay
-from relay.traces import Traces
+from relay.number_matcher import Traces
 
 TRACES = Traces("+12125550142")
 HEAD = b"id,time,mobile,message\r\n"

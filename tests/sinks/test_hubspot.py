@@ -12,7 +12,7 @@ from stubs.receiver import Receiver, status
 from stubs.vendor import serving
 
 import relay
-from relay.delivery.dispatch import within
+from relay.delivery.sender import within
 
 PARTS = ("ActivityOptions", "CustomEvent", "CustomObject", "Communication", "OAuth", "QuotaShare")
 

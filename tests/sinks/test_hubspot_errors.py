@@ -5,7 +5,7 @@ import pytest
 from hubspotsink import module
 
 import relay
-from relay.delivery.taxonomy import Action
+from relay.error_rules import Action
 
 errors = module("errors")
 problem = module("problem")

@@ -16,9 +16,9 @@ from stubs.hubspot_lists import RecordList
 from stubs.vendor import serving
 
 from relay.clock import SystemClock
-from relay.configuration.config import Batch
-from relay.sqlite import SqliteStore
-from relay.templates.expressions import Environment
+from relay.config.loader import Batch
+from relay.store.sqlite import SqliteStore
+from relay.templating.expressions import Environment
 
 MAP = {
     "firstname": "{{ data.fields.Name }}",

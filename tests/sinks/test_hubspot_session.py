@@ -14,7 +14,7 @@ from stubs.vendor import serving
 
 import relay
 from relay.account import Accounts
-from relay.delivery.limiter import urgent
+from relay.delivery.rate_limit import urgent
 from relay.quota import Quota
 
 OAUTH = {"client_id": "client", "client_secret": "secret", "refresh_token": "refresh-1"}

@@ -27,7 +27,7 @@ from salesforcesink import (
 
 import relay
 from relay.outcome import Outcome
-from relay.templates.expressions import Environment
+from relay.templating.expressions import Environment
 
 TOKEN = {"access_token": "t", "token_type": "Bearer"}
 

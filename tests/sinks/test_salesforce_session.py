@@ -20,7 +20,7 @@ from stubs.salesforce import SalesforceStub
 from stubs.vendor import serving
 
 import relay
-from relay.delivery import limiter
+from relay.delivery import rate_limit
 
 PEM = "-----BEGIN PRIVATE KEY-----"
 
@@ -246,7 +246,7 @@ async def test_an_opt_out_does_not_wait_for_the_quota():
         stub.api_used = 95_000
         await sink.send_batch([delivery(1)])
         assert sink.quota.bulk_wait() > 0.0
-        limiter.urgent.set(True)
+        rate_limit.urgent.set(True)
         assert delivered(await sink.send_batch([delivery(2)])) == [True]
 
 

@@ -20,7 +20,7 @@ from stubs.receiver import Receiver, drip, drop, endless, hang, redirect, status
 import relay
 import relay.delivery.http
 from relay.delivery.classify import outcome_of
-from relay.delivery.signing import signature
+from relay.signing import signature
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 OTHER = "whsec_" + base64.b64encode(bytes(range(32))).decode()

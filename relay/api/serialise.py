@@ -1,0 +1,106 @@
+"""Views: the store's rows as the JSON that the commands print."""
+
+import base64
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from relay.api.unauthorized import Token
+from relay.config.loader import SinkConfig
+from relay.delivery import gate
+from relay.event import timestamp
+from relay.raw_callback import Callback, NotUnderstood
+from relay.sources.coding import as_utf8, charset_of, decode, unpacked
+from relay.sources.form import parameters
+from relay.store import DeliveryRow, EventRow, Quarantined, SinkCounts, SinkState, State
+
+
+def stored_state(sink: SinkConfig, state: SinkState, now: int) -> dict[str, Any]:
+    """How a sink stands by what is written down; a worker would say it in the same words."""
+    if not sink.enabled:
+        return {"state": "disabled"}
+    if sink.held is not None:
+        return {"state": "held", "reason": sink.held}
+    if state.held is not None:
+        return {"state": "held", "reason": state.held}
+    if state.paused is None and state.parked_until <= now:
+        return {"state": "running"}
+    return gate.view(state)
+
+
+def sink_view(state: Mapping[str, Any], counts: SinkCounts) -> dict[str, Any]:
+    """A sink as `status` shows it; `until` when it is tried again, where that is known."""
+    view = {name: value for name, value in state.items() if value is not None}
+    for name in {"since", "until"} & view.keys():
+        view[name] = timestamp(view[name])
+    if error := view.get("last_error"):
+        times = {name: timestamp(error[name]) for name in ("at", "since")}
+        view["last_error"] = error | times
+    return view | asdict(counts)
+
+
+def event_view(row: EventRow) -> dict[str, Any]:
+    return {"seq": row.seq, **row.event.to_dict()}
+
+
+def delivery_view(row: DeliveryRow) -> dict[str, Any]:
+    """`note` says of one that was delivered what was left out."""
+    delivered = row.state == State.DELIVERED
+    return {
+        "sink": row.sink,
+        "seq": row.seq,
+        "id": row.event_id,
+        "type": row.type,
+        "received": timestamp(row.received),
+        "state": row.state.name.lower(),
+        "attempts": row.attempts,
+        "due": timestamp(row.due) if row.due else None,
+        "error": None if delivered else row.error,
+        "note": row.error if delivered else None,
+        "reference": row.reference,
+        "settled": timestamp(row.settled) if row.settled else None,
+    }
+
+
+def quarantined_view(row: Quarantined, token: Token | None) -> dict[str, Any]:
+    """With what is known of a wrong `token` that it came with."""
+    return {
+        "seq": row.seq,
+        "id": row.id,
+        "received": timestamp(row.received),
+        "source": row.source,
+        "sender": row.callback.sender or None,
+        "status": row.status,
+        "reason": row.reason,
+        "token": token,
+    }
+
+
+def callback_view(callback: Callback) -> dict[str, Any]:
+    """A callback as it came: `raw` has its bytes in Base64; `query` and `body` are for people."""
+    try:
+        pairs = parameters(callback)
+    except NotUnderstood:
+        pairs = None
+    return {
+        "method": callback.method,
+        "query": decode(callback.query),
+        "content_type": callback.content_type,
+        "content_encoding": callback.encoding,
+        "body": _text(callback),
+        "parameters": pairs,
+        "raw": {"query": _base64(callback.query), "body": _base64(callback.body)},
+    }
+
+
+def _text(callback: Callback) -> str:
+    """The body unpacked, where it can be, and decoded."""
+    try:
+        body = unpacked(callback.body, callback.encoding) if callback.body else b""
+        return decode(as_utf8(body, callback.content_type), charset_of(callback.content_type))
+    except NotUnderstood:
+        return decode(callback.body)
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()

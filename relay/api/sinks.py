@@ -1,0 +1,126 @@
+"""Questions about sinks: how they stand; pause, resume, check; what one that has gone has left."""
+
+from collections.abc import Callable
+from typing import Any
+
+from starlette.requests import Request
+
+from relay.api.deliveries import words_behind
+from relay.api.lookup import Named
+from relay.api.requests import CHUNK, PauseBody, RenameBody
+from relay.api.responses import Refused, body_of
+from relay.api.serialise import sink_view, stored_state
+from relay.config.loader import SinkConfig
+from relay.config.plugins import PluginError
+from relay.delivery import sink_checks
+from relay.delivery.classify import divided
+from relay.delivery.null_workers import Workers
+from relay.store import OPEN_STATES, SinkCounts, SinkState, State, Store
+
+
+class Sinks:
+    """The endpoints of `relay sinks`."""
+
+    def __init__(
+        self, named: Named, store: Store, workers: Workers, now: Callable[[], int]
+    ) -> None:
+        self._named = named
+        self._store = store
+        self._workers = workers
+        self._now = now
+
+    async def every(self, _: Request) -> list[dict[str, Any]]:
+        plugins = {name: sink.plugin for name, sink in self._named.sinks.items()}
+        return [
+            {"name": name, "plugin": plugins.get(name), **view}
+            for name, view in (await self.views()).items()
+        ]
+
+    async def pause(self, request: Request) -> dict[str, Any]:
+        sink = self._made(request.path_params["name"])
+        await self._workers.pause(sink.name, (await body_of(request, PauseBody)).reason)
+        return {"paused": sink.name}
+
+    async def resume(self, request: Request) -> dict[str, Any]:
+        sink = self._named.enabled(request.path_params["name"])
+        try:
+            await self._workers.resume(sink.name)
+        except PluginError as error:
+            raise Refused(
+                409, f"the sink {sink.name} is held: {error.message}; restart when it is mended"
+            ) from error
+        return {"resumed": sink.name}
+
+    async def check(self, request: Request) -> dict[str, Any]:
+        sink = self._named.enabled(request.path_params["name"])
+        if (reason := self._held(sink.name)) is not None:
+            return {"problems": [f"it is held: {reason}"], "notices": []}
+        problems, notices = divided(await sink_checks.check(sink, self._workers.accounts))
+        return {"problems": problems, "notices": notices}
+
+    async def rename(self, request: Request) -> dict[str, Any]:
+        old, new = request.path_params["name"], (await body_of(request, RenameBody)).to
+        if old in self._named.sinks:
+            raise Refused(
+                409, f"the sink {old} is still in use; rename it in relay.yaml and restart first"
+            )
+        heir = self._named.sink(new)
+        await self._named.check_remembered(old)
+        left = await self._left(old)
+        try:
+            renamed = await self._store.rename_sink(old, new)
+        except ValueError as error:
+            raise Refused(409, str(error)) from error
+        for start in range(0, len(left), CHUNK):
+            words = await words_behind(self._store, heir, left[start : start + CHUNK])
+            await self._store.replay(heir.name, [row.seq for row in words])
+        self._workers.wake(heir.name)
+        return {"renamed": renamed}
+
+    async def _left(self, name: str) -> list[int]:
+        """The events of what is open or dead."""
+        seqs: list[int] = []
+        states = [*OPEN_STATES, State.DEAD]
+        while rows := await self._store.deliveries(
+            states, sink=name, before=(seqs[-1], name) if seqs else None, limit=CHUNK
+        ):
+            seqs += [row.seq for row in rows]
+        return seqs
+
+    async def discard(self, request: Request) -> dict[str, Any]:
+        name = request.path_params["name"]
+        if name in self._named.sinks:
+            raise Refused(
+                409,
+                f"the sink {name} is still in use; take it out of relay.yaml and restart first,"
+                " or give up its dead deliveries with `relay dead discard`",
+            )
+        await self._named.check_remembered(name)
+        return {"discarded": await self._store.discard(name, None)}
+
+    def _made(self, name: str) -> SinkConfig:
+        """One that delivers, as far as its plugin let it be made. Raises Refused."""
+        sink = self._named.enabled(name)
+        if (reason := self._held(name)) is not None:
+            raise Refused(409, f"the sink {name} is held: {reason}")
+        return sink
+
+    def _held(self, name: str) -> str | None:
+        """Why the running service runs none of the sink's code."""
+        live = self._workers.states().get(name, {})
+        return live["reason"] if live.get("state") == "held" else None
+
+    async def views(self) -> dict[str, dict[str, Any]]:
+        """Every sink of relay.yaml, then those that have gone and left something behind."""
+        counts = await self._store.sink_counts()
+        states = await self._store.sink_states()
+        live = self._workers.states()
+        now = self._now()
+        views: dict[str, dict[str, Any]] = {}
+        for name, sink in self._named.sinks.items():
+            state = live.get(name) or stored_state(sink, states.get(name) or SinkState(), now)
+            views[name] = sink_view(state, counts.get(name) or SinkCounts())
+        for name, count in counts.items():
+            if name not in views and (count.pending or count.dead):
+                views[name] = sink_view({"state": "orphaned"}, count)
+        return views

@@ -1,0 +1,1 @@
+"""The configuration: relay.yaml, read and checked."""

@@ -1,0 +1,438 @@
+"""The configuration: relay.yaml read, filled in and checked, every mistake with its line."""
+
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal, TypeVar, cast, get_args
+from zoneinfo import ZoneInfo
+
+from relay.config import crosschecks, extras, kept_rules
+from relay.config.document import Reading
+from relay.config.errors import REFUSED_FROM, ConfigError, Location, Mistake, Problem
+from relay.config.model import (
+    DEFAULT_PLUGINS,
+    DEFAULT_STORE,
+    POSTGRESQL,
+    Admin,
+    Alerts,
+    Breaker,
+    IPNetwork,
+    Retention,
+    Retry,
+    Server,
+    Settings,
+    SinkSettings,
+    SourceConfig,
+    Tracing,
+    parse_timezone,
+)
+from relay.config.plugins import RegisteredSink, Registry, plugin_name, source_file
+from relay.config.plugins import load as load_plugins
+from relay.config.timelimit import MAKE, TookTooLong, limited
+from relay.event import Event
+from relay.path_text import named
+from relay.sink import Options, Sink
+from relay.suggest import suggestion
+from relay.templating.evaluation import Blank, is_blank
+from relay.templating.expressions import BLANK_CONSTANT, Condition, Environment, ExpressionError
+from relay.templating.expressions import Mapping as RecordMap
+from relay.units import Rate
+
+__all__ = ["Config", "ConfigError", "Problem", "SinkConfig", "SourceConfig", "load"]
+
+NO_TRACES = "needs the extra otel: pip install 'sumotext-relay[otel]'"
+
+HELD = RegisteredSink("", Sink, "")
+"""Stands in where a sink is not to be made."""
+
+S = TypeVar("S")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """`size` deliveries at most go together; one waits `wait` seconds for others."""
+
+    size: int
+    wait: float
+
+
+@dataclass(frozen=True, slots=True)
+class SinkConfig:
+    """A sink as relay.yaml describes it, ready to be made."""
+
+    name: str
+    plugin: str
+    sink_class: type[Sink]
+    enabled: bool
+    when: Condition | None
+    map: RecordMap | None
+    options: Options = field(repr=False)
+    batch: Batch
+    concurrency: int
+    rate: Rate | None
+    timeout: float
+    order: Literal["contact", "none"]
+    retry: Retry
+    breaker: Breaker
+    allow_private: list[IPNetwork]
+    blank: Blank = "keep"
+    drops_invalid: bool = False
+    held: str | None = None
+    """Why it is only queued for; its class and its options are none then."""
+    held_for_consent: bool = False
+    """Whether a held sink's options speak of consent."""
+
+    def takes_consent(self, event: Event) -> bool:
+        """Whether the sink writes the event's word of consent, whatever its `when` says."""
+        if not event.data.get("consent"):
+            return False
+        if self.held is not None:
+            return self.held_for_consent
+        try:
+            return self.sink_class.takes_consent(self.options, event)
+        except Exception:  # noqa: BLE001  a plugin may raise anything, and an opt-out must arrive
+            return True
+
+    def record(self, event: Event, opted_out: bool) -> tuple[dict[str, Any], list[str]]:
+        """What `map` makes of the event, and what it left out of it. Raises EvaluationError."""
+        if self.map is None:
+            return event.to_dict(), []
+        if not self.drops_invalid:
+            return self.map.record(event, opted_out), []
+        dropped: list[str] = []
+        return self.map.record(event, opted_out, dropped), dropped
+
+    def matches(self, event: Event, opted_out: bool) -> bool:
+        """Whether the sink's `when` matches. Raises EvaluationError."""
+        return self.when is None or self.when.matches(event, opted_out)
+
+    def gets(self, event: Event, opted_out: bool) -> bool:
+        """Whether the event is delivered to the sink. Raises EvaluationError."""
+        return self.takes_consent(event) or self.matches(event, opted_out)
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """All that relay.yaml says, with absolute paths. `store` is a file or a postgresql:// URL.
+
+    `store_reserve` is in bytes; `plugins` are folders.
+    """
+
+    path: Path
+    folder: Path
+    server: Server
+    admin: Admin
+    store: Path | str = field(repr=False)
+    store_fallback: Path
+    store_reserve: int
+    plugins: Sequence[Path]
+    retention: Retention
+    timezone: ZoneInfo
+    environment: Environment = field(repr=False)
+    sources: dict[str, SourceConfig]
+    sinks: dict[str, SinkConfig]
+    alerts: Alerts
+    tracing: Tracing | None
+    registry: Registry = field(repr=False)
+    text: bytes = field(repr=False)
+    """The file as it was read."""
+    problems: Sequence[str] = ()
+    """What is wrong with `path`, where this is the last valid configuration in its place."""
+    warnings: Sequence[str] = ()
+    """What a later release refuses, and this one only because the file has not changed does not."""
+
+
+def load(path: Path, environ: Mapping[str, str], *, fill: bool = True) -> Config:
+    """Read relay.yaml. Raises one ConfigError for all that is wrong.
+
+    With `fill=False` a placeholder that has nothing to be filled with is left as it stands. What
+    only a new rule finds wrong is a warning where the relay last started with the same file.
+    """
+    reading = Reading(path, environ, strict=fill)
+    registry = registry_of(reading)
+    try:
+        return configured(reading, registry)
+    except ConfigError as error:
+        if not error.is_of_new_rules() or not kept_rules.has_run_with(path, environ):
+            raise
+    return configured(Reading(path, environ, strict=fill, known=True), registry)
+
+
+def judged(config: Config, problems: Sequence[Problem], environ: Mapping[str, str]) -> Config:
+    """The configuration, of which its surroundings make these problems.
+
+    Raises ConfigError for them, except where only new rules see one and the relay has run with the
+    same file before: then they are among its warnings.
+    """
+    if not problems:
+        return config
+    error = ConfigError(problems)
+    known = bool(config.problems) or kept_rules.has_run_with(config.path, environ)
+    if not known or not error.is_of_new_rules():
+        raise error
+    return replace(config, warnings=[*config.warnings, *(each.as_warning() for each in problems)])
+
+
+def configured(
+    reading: Reading,
+    registry: Registry,
+    *,
+    held: Mapping[str, str] = MappingProxyType({}),
+    problems: Sequence[str] = (),
+) -> Config:
+    """What a reading comes to. Raises ConfigError for all that is wrong.
+
+    Of the sinks in `held`, with the reasons, neither the plugin nor the options are looked at.
+    """
+    context = {"folder": reading.folder, "strict": reading.strict}
+    settings = reading.validated(Settings, reading.values, context=context)
+    environment = Environment(_timezone(reading.part("timezone")))
+    crosschecks.check_listeners(reading)
+    crosschecks.check_store(reading)
+    if reading.part("tracing") is not None and not extras.traces():
+        reading.complain([Mistake(("tracing",), NO_TRACES)])
+    sinks = {
+        name: _SinkReader(reading, name, environment, registry, held.get(name))
+        for name in reading.names("sinks")
+    }
+    if settings is not None:
+        _check_together(reading, settings, sinks)
+    if settings is None or reading.mistakes:
+        raise reading.error()
+    return Config(
+        path=reading.origin,
+        folder=reading.folder,
+        server=settings.server,
+        admin=settings.admin,
+        store=_place(settings.store, reading.folder),
+        store_fallback=reading.folder / named(settings.store_fallback or _beside(settings.store)),
+        store_reserve=settings.store_reserve,
+        plugins=[reading.folder / named(each) for each in settings.plugins],
+        retention=settings.retention,
+        timezone=settings.timezone,
+        environment=environment,
+        sources=settings.sources,
+        sinks={name: sinks[name].config(each) for name, each in settings.sinks.items()},
+        alerts=settings.alerts,
+        tracing=settings.tracing,
+        registry=registry,
+        text=reading.text,
+        problems=problems,
+        warnings=[each.as_warning() for each in reading.problems(reading.warnings)],
+    )
+
+
+class _SinkReader:
+    """Checks what the model of all sinks cannot: the plugin, its options, the expressions."""
+
+    def __init__(
+        self,
+        reading: Reading,
+        name: str,
+        environment: Environment,
+        registry: Registry,
+        held: str | None,
+    ) -> None:
+        self.reading = reading
+        self.name = name
+        self.environment = environment
+        self.held = held
+        self.registered = self._registered(registry) if held is None else HELD
+        self.blank = self._blank()
+        self.options = self._options() if held is None else Options()
+        self.when = self._compiled("when", str, environment.condition)
+        self.map = self._compiled("map", dict, partial(environment.mapping, blank=self.blank))
+        self._check_constants()
+        self.limit = self._limit()
+
+    def config(self, settings: SinkSettings) -> SinkConfig:
+        """The sink, once nothing at all is wrong."""
+        assert self.registered is not None
+        assert self.options is not None
+        return SinkConfig(
+            name=self.name,
+            plugin=settings.plugin,
+            sink_class=self.registered.sink_class,
+            enabled=settings.enabled,
+            when=self.when,
+            map=self.map,
+            options=self.options,
+            batch=Batch(settings.batch.size or self.limit, settings.batch.wait),
+            concurrency=settings.concurrency,
+            rate=settings.rate,
+            timeout=settings.timeout,
+            order=settings.order,
+            retry=settings.retry,
+            breaker=settings.breaker,
+            allow_private=settings.allow_private,
+            blank=self.blank,
+            drops_invalid=self.registered.sink_class.drops_invalid(self.options),
+            held=self.held,
+            held_for_consent=self.held is not None and self._speaks_of_consent(),
+        )
+
+    def _speaks_of_consent(self) -> bool:
+        return self.reading.described(*self._at("options", "consent")) is not None
+
+    def _at(self, *rest: str | int) -> Location:
+        return ("sinks", self.name, *rest)
+
+    def _complain(self, message: str, *rest: str | int) -> None:
+        self.reading.complain([Mistake(self._at(*rest), message)])
+
+    def _registered(self, registry: Registry) -> RegisteredSink | None:
+        plugin = self.reading.part(*self._at("plugin"))
+        if not isinstance(plugin, str):
+            return None
+        broken = {plugin_name(Path(error.path)) for error in registry.errors}
+        if plugin not in registry.sinks and plugin not in broken:
+            hint = suggestion(plugin, registry.sinks)
+            self._complain(f"there is no such plugin{hint}", "plugin")
+        return registry.sinks.get(plugin)
+
+    def _options(self) -> Options | None:
+        options = self.reading.part(*self._at("options")) or {}
+        if self.registered is None or not isinstance(options, dict):
+            return None
+        context = {
+            "environment": self.environment,
+            "folder": self.reading.folder,
+            "blank": self.blank,
+        }
+        model = self.registered.sink_class.Options
+        try:
+            with self._limited("the check of the options"):
+                return self.reading.validated(model, options, self._at("options"), context)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001  a plugin's validator can raise anything
+            self._complain(f"the plugin fails to check them: {_kind(error)}", "options")
+            return None
+
+    def _limited(self, what: str) -> contextlib.AbstractContextManager[None]:
+        """The plugin's code is not waited for without end."""
+        assert self.registered is not None
+        file = source_file(self.registered.sink_class)
+        return limited(f"{what} of the sink {self.name} ({file})", MAKE)
+
+    def _blank(self) -> Blank:
+        """What becomes of blank values: as the sink says, else its plugin."""
+        asked: Any = self.reading.part(*self._at("blank"))
+        if asked in get_args(Blank):
+            return cast("Blank", asked)
+        return self.registered.sink_class.blank if self.registered else "keep"
+
+    def _check_constants(self) -> None:
+        """A blank constant can be meant for nothing where blank values are no values."""
+        values = self.reading.part(*self._at("map"))
+        if self.blank != "keep" and isinstance(values, dict):
+            self.reading.complain(
+                Mistake(self._at("map", name), BLANK_CONSTANT, refused_from=REFUSED_FROM)
+                for name, value in values.items()
+                if is_blank(value)
+            )
+
+    def _compiled(self, key: str, kind: type[S], compiler: Callable[[S], T]) -> T | None:
+        value = self.reading.part(*self._at(key))
+        if key == "when" and isinstance(value, bool):
+            value = str(value).lower()
+        if not isinstance(value, kind):
+            return None
+        try:
+            return compiler(value)
+        except ExpressionError as error:
+            self.reading.complain(
+                Mistake(self._at(key, *each.location), each.message) for each in error.mistakes
+            )
+            return None
+
+    def _asked(self, method: str, refused_from: str | None = None) -> Any:
+        """What a class method of the sink says of its options; None where it cannot be asked."""
+        if self.registered is None or self.options is None or self.held is not None:
+            return None
+        try:
+            with self._limited(method):
+                return getattr(self.registered.sink_class, method)(self.options)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001  it is the plugin's
+            message = f"the plugin's {method} fails: {_kind(error)}"
+            self.reading.complain([Mistake(self._at("options"), message, None, refused_from)])
+            return None
+
+    def own_files(self) -> list[Path]:
+        """The files that are to be the sink's alone."""
+        return [Path(each) for each in self._asked("own_files", REFUSED_FROM) or ()]
+
+    def _limit(self) -> int:
+        """The most that the sink takes at once. Complains of a `batch.size` above it."""
+        if (limit := self._asked("batch_limit")) is None:
+            return 1
+        size = self.reading.part(*self._at("batch", "size"))
+        if isinstance(size, int) and size > limit:
+            self._complain(
+                f"should be at most {limit}, which is all that the sink takes at once",
+                "batch",
+                "size",
+            )
+        return cast("int", limit)
+
+
+def _check_together(reading: Reading, settings: Settings, sinks: Mapping[str, _SinkReader]) -> None:
+    """What one sink's options come to beside its other settings, and beside other sinks."""
+    files = {name: sinks[name].own_files() for name, it in settings.sinks.items() if it.enabled}
+    crosschecks.check_files(reading, settings, files)
+    for name, sink in settings.sinks.items():
+        urls = dict(sinks[name].options or ())
+        crosschecks.check_addresses(reading, ("sinks", name, "options"), urls, sink.allow_private)
+    if hook := settings.alerts.webhook:
+        urls = {"url": hook.url}
+        crosschecks.check_addresses(reading, ("alerts", "webhook"), urls, hook.allow_private)
+
+
+def _kind(error: BaseException) -> str:
+    """What may be told of a plugin's error: its text may hold the values that it was given."""
+    return str(error) if isinstance(error, TookTooLong) else type(error).__name__
+
+
+def _timezone(text: Any) -> ZoneInfo:
+    try:
+        return parse_timezone(text)
+    except (TypeError, ValueError):
+        return ZoneInfo("UTC")
+
+
+def _place(store: str, folder: Path) -> Path | str:
+    return store if store.startswith(POSTGRESQL) else folder / named(store)
+
+
+def _beside(store: str) -> str:
+    """Where the spill is unless relay.yaml says it."""
+    return f"{DEFAULT_STORE if store.startswith(POSTGRESQL) else store}.spill"
+
+
+def registry_of(reading: Reading) -> Registry:
+    """The plugins that can be used; those that do not load are among the reading's mistakes."""
+    given = reading.part("plugins")
+    for index, name in enumerate(given if isinstance(given, list) else ()):
+        # The default one need not be there.
+        if (
+            isinstance(name, str)
+            and name != DEFAULT_PLUGINS
+            and not (reading.folder / named(name)).is_dir()
+        ):
+            reading.complain([Mistake(("plugins", index), "there is no such folder")])
+    registry = load_plugins(plugin_folders(reading))
+    reading.complain(Mistake(("plugins",), str(error)) for error in registry.errors)
+    return registry
+
+
+def plugin_folders(reading: Reading) -> list[Path]:
+    """The folders under `plugins:`, be they there or not; else the default one."""
+    given = reading.part("plugins")
+    names = given if isinstance(given, list) else [DEFAULT_PLUGINS]
+    return [reading.folder / named(name) for name in names if isinstance(name, str)]

@@ -1,0 +1,267 @@
+"""The dispatch: claims go to the sink, and each comes back with an outcome, whatever happens."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any
+
+from relay.clock import Clock, SystemClock
+from relay.config.loader import SinkConfig
+from relay.delivery import plugincode, rate_limit
+from relay.delivery.classify import outcome_of, sound
+from relay.delivery.plugincode import Call, inside
+from relay.delivery.stopwatch import ActiveClock
+from relay.monitoring.tracing import Tracer
+from relay.outcome import Delivered, Outcome, Pause, Reject, Retry
+from relay.sink import Delivery, Sink
+from relay.slices import Slices
+from relay.store import Claim
+from relay.templating.expressions import EvaluationError
+
+STREAK = 5
+"""So many contacts refused in a row for one cause point to a mistake in the configuration."""
+MOST_CAUSES = 50
+"""Errors, each with a cause, that are gone through: a plugin may make any number of them."""
+ABANDON_AFTER = 1.0
+"""Seconds in which a send has to end once it is cancelled."""
+SHORTEST_LOOK = 0.01
+MORE = 1000
+"""So many outcomes too many are counted: a generator may give them without end."""
+
+
+class Unruly(Exception):
+    """A plugin raised what is meant to end a process; it ends the one delivery."""
+
+
+class MapFailed(Reject):
+    """The sink's `map` raised for this event."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What became of one claim. `started` in seconds since the epoch, `duration` in seconds."""
+
+    claim: Claim
+    outcome: Outcome
+    started: float
+    duration: float
+    rest: bool = False
+    """Whether only the word of consent was sent, and the rest is still to be."""
+
+
+LastWord = Callable[[str], Awaitable[str | None]]
+"""What a number said last, to any source: `opt_out`, `opt_in`, or None."""
+
+
+async def _no_word(_: str) -> str | None:
+    return None
+
+
+class Dispatch:
+    """Sends claims to one sink: renders the records, keeps the time-out, classes what is raised."""
+
+    def __init__(
+        self,
+        config: SinkConfig,
+        sink: Sink,
+        clock: Clock,
+        tracer: Tracer | None = None,
+        last_word: LastWord = _no_word,
+    ) -> None:
+        self._config = config
+        self._sink = sink
+        self._clock = clock
+        self._tracer = tracer
+        self._call = Call(config.name, "send")
+        self._last_word = last_word
+
+    async def send(self, claims: Sequence[Claim], *, consent_only: bool = False) -> list[Result]:
+        """Send the claims together; a result for each. Raises StoreError or CancelledError.
+
+        With `consent_only`, of each no more than its word of consent.
+        """
+        with rate_limit.going_past(rate=any(claim.urgent for claim in claims)):
+            return await self._traced(claims, consent_only=consent_only)
+
+    async def _traced(self, claims: Sequence[Claim], *, consent_only: bool) -> list[Result]:
+        if self._tracer is None:
+            return await self._send(claims, consent_only=consent_only)
+        with self._tracer.attempts(self._config.name, claims) as attempts:
+            results = await self._send(claims, consent_only=consent_only)
+            attempts.end([result.outcome for result in results])
+        return results
+
+    async def _send(self, claims: Sequence[Claim], *, consent_only: bool) -> list[Result]:
+        started, begun = self._clock.now(), self._clock.monotonic()
+        deliveries: list[Delivery] = []
+        outcomes: dict[int, Outcome] = {}
+        slices = Slices()
+        for claim in claims:
+            if consent_only and not self._config.takes_consent(claim.event):
+                outcomes[claim.seq] = Pause("the options of the sink take no such word of consent")
+                continue
+            try:
+                deliveries.append(await self._delivery(claim))
+            except EvaluationError as error:
+                outcomes[claim.seq] = MapFailed(f"map: {error}")
+            await slices.rest()
+        rest: set[int] = set()
+        if consent_only:
+            taken = [claim for claim in claims if claim.seq not in outcomes]
+            pairs = zip(taken, deliveries, strict=True)
+            rest = {claim.seq for claim, each in pairs if each.record is not None or each.map_error}
+            deliveries = [replace(each, record=None, map_error=None) for each in deliveries]
+        sent = [claim for claim in claims if claim.seq not in outcomes]
+        if sent:
+            answers = await self._send_or_split(deliveries)
+            with inside(self._call):  # what the plugin has put into them may be code, too
+                results = [sound(each) for each in answers]
+            for claim, delivery, result in zip(sent, deliveries, results, strict=True):
+                outcomes[claim.seq] = await self._concluded(delivery, result)
+        duration = self._clock.monotonic() - begun
+        return [
+            Result(claim, outcomes[claim.seq], started, duration, claim.seq in rest)
+            for claim in claims
+        ]
+
+    async def _delivery(self, claim: Claim) -> Delivery:
+        """The delivery. Raises EvaluationError where nothing of it can be sent."""
+        event = claim.event
+        plain = Delivery(event.id, event, None, claim.attempt, claim.replayed, claim.stale)
+        if not self._config.takes_consent(event):
+            return self._with_record(plain, claim)
+        word = await self._last_word(event.data["mobile"]) or event.data["consent"]
+        plain = replace(plain, last_word=word)
+        try:
+            matches = self._config.matches(event, claim.opted_out)
+        except EvaluationError as error:
+            return replace(plain, map_error=f"when: {error}")
+        try:
+            return self._with_record(plain, claim) if matches else plain
+        except EvaluationError as error:
+            return replace(plain, map_error=f"map: {error}")
+
+    def _with_record(self, delivery: Delivery, claim: Claim) -> Delivery:
+        record, dropped = self._config.record(claim.event, claim.opted_out)
+        return replace(delivery, record=record, dropped=tuple(dropped))
+
+    async def _concluded(self, delivery: Delivery, outcome: Outcome) -> Outcome:
+        """The outcome, with what the sink cannot know of a word of consent, or does not say."""
+        if delivery.dropped and isinstance(outcome, Delivered):
+            left_out = f"without {'; '.join(delivery.dropped)}"
+            outcome = replace(outcome, note="; ".join(filter(None, (left_out, outcome.note))))
+        if delivery.last_word is None:
+            return outcome
+        written = isinstance(outcome, Delivered) or outcome.consent
+        if written and await self._last_word(delivery.event.data["mobile"]) not in (
+            delivery.last_word,
+            None,
+        ):
+            return Retry("the number said another word of consent while this was written")
+        if delivery.map_error and isinstance(outcome, Delivered):
+            return MapFailed(delivery.map_error, consent=True)
+        return outcome
+
+    async def _send_or_split(self, deliveries: Sequence[Delivery]) -> list[Outcome]:
+        """A batch that is refused as a whole goes again one by one, to find the bad record."""
+        outcomes = await self._send_batch(deliveries)
+        if not isinstance(outcomes, Reject) or len(deliveries) == 1:
+            return outcomes if isinstance(outcomes, list) else [outcomes] * len(deliveries)
+        singly: list[Outcome] = []
+        for delivery in deliveries:
+            if len(singly) == STREAK and all(isinstance(each, Reject) for each in singly):
+                rest = len(deliveries) - STREAK
+                return singly + [Pause(f"each record is refused: {outcomes.reason}")] * rest
+            outcome = await self._send_batch([delivery])
+            singly += outcome if isinstance(outcome, list) else [outcome]
+        return singly
+
+    async def _send_batch(self, deliveries: Sequence[Delivery]) -> list[Outcome] | Outcome:
+        """The outcomes in order, or the one that applies to all."""
+        try:
+            work = plugincode.run(self._call, self._answer(deliveries))
+            outcomes: list[Outcome] | Outcome = await within(self._config.timeout, work)
+        except TimeoutError:
+            return Retry(f"no end within {self._config.timeout:g} s")
+        except Exception as error:  # noqa: BLE001  whatever a plugin raises is an outcome
+            outcome = outcome_of(error, self._clock.now())
+            _forget_frames(error)
+            return outcome
+        return outcomes
+
+    async def _answer(self, deliveries: Sequence[Delivery]) -> list[Outcome] | Outcome:
+        return self._checked(await self._sink.send_batch(deliveries), len(deliveries))
+
+    def _checked(self, outcomes: Any, expected: int) -> list[Outcome] | Outcome:
+        """A plugin may return anything."""
+        try:
+            listed = list(islice(outcomes, expected + MORE))
+        except TypeError:
+            listed = [outcomes]
+        if len(listed) != expected:
+            return Retry(f"send_batch returned {len(listed)} outcomes for {expected} deliveries")
+        return [
+            each
+            if isinstance(each, Delivered | Retry | Reject | Pause)
+            else Retry(f"send_batch returned {type(each).__name__}, which is no outcome")
+            for each in listed
+        ]
+
+
+def _forget_frames(error: BaseException) -> None:
+    """Free what was to be sent at once.
+
+    The frames hold it, they and the error hold each other, and the garbage collector comes late:
+    it counts objects, not bytes.
+    """
+    left: list[BaseException | None] = [error]
+    for _ in range(MOST_CAUSES):
+        each = left.pop() if left else None
+        if each is not None:
+            each.__traceback__ = None
+            left += (each.__cause__, each.__context__)
+
+
+async def within(seconds: float, work: Awaitable[Any]) -> Any:
+    """The result of `work`. Raises TimeoutError, even where the work will not be cancelled.
+
+    What `work` spends waiting for the sink's `rate` does not count.
+    """
+    watch = ActiveClock(SystemClock())
+    watch.go()
+    with rate_limit.limited(seconds, watch):
+        task = asyncio.ensure_future(_contained(work))
+    task.add_done_callback(_heard)
+    try:
+        while not task.done() and (left := seconds - watch.now()) > 0:
+            await asyncio.wait({task}, timeout=max(left, SHORTEST_LOOK))
+    finally:
+        if not task.done():
+            task.cancel()
+            await asyncio.wait({task}, timeout=ABANDON_AFTER)
+    if task.cancelled() or not task.done():
+        raise TimeoutError
+    return _result(task)
+
+
+async def _contained(work: Awaitable[Any]) -> Any:
+    """The result of `work`. asyncio would hand these two past its task, to the whole relay."""
+    try:
+        return await work
+    except (SystemExit, KeyboardInterrupt) as error:
+        raise Unruly(type(error).__name__) from None
+
+
+def _result(task: asyncio.Future[Any]) -> Any:
+    """The task's result. Libraries in Rust, for one, raise what is no Exception when they fail."""
+    error = task.exception()
+    if error is not None and not isinstance(error, Exception):
+        raise Unruly(type(error).__name__)
+    return task.result()
+
+
+def _heard(task: asyncio.Future[Any]) -> None:
+    """See the error of work that was left behind: asyncio would log it, with what it quotes."""
+    if not task.cancelled():
+        task.exception()

@@ -1,0 +1,228 @@
+"""What Prometheus reads: counted by the parts themselves, put into words here.
+
+Counters start with the process; what stands in the store outlives it.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+)
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from relay.clock import MICROSECONDS
+from relay.event import TYPE_PREFIX
+from relay.monitoring.counters import Answers, Deliveries
+from relay.monitoring.histogram import Histogram
+from relay.store import SinkCounts, Waits
+from relay.version import version
+
+SINK_STATES = ("running", "parked", "paused", "held")
+
+
+@dataclass(frozen=True, slots=True)
+class Readings:
+    """One look at everything.
+
+    `at` in seconds since the epoch; `refusals` by the status of what reached no source; `sinks`,
+    `waits`, `states` and `deliveries` by the sink's name; `breakers` are the sinks whose breaker
+    is open; `statistics` as the store gives them; `facts` are single figures by their metric's
+    name, as in FACTS.
+    """
+
+    at: float
+    answers: Answers
+    refusals: Mapping[int, int]
+    sinks: Mapping[str, SinkCounts]
+    waits: Mapping[str, Waits]
+    states: Mapping[str, Mapping[str, Any]]
+    breakers: frozenset[str]
+    deliveries: Mapping[str, Deliveries]
+    statistics: Mapping[str, Any]
+    quarantined: int
+    facts: Mapping[str, float] = field(default_factory=dict)
+
+
+FACTS = {
+    "relay_store_writable": "1 while the store can be written.",
+    "relay_configuration_valid": "0 while relay.yaml is wrong and an older one is in use.",
+    "relay_connections": "Connections to the public listener.",
+    "relay_spill_records": "Callbacks in the spill file, to be taken into the store.",
+    "relay_spill_readable": "0 while the spill file cannot be opened or read.",
+}
+
+
+def exposition(readings: Readings) -> bytes:
+    """The readings in Prometheus' text format."""
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    registry.register(_Once(_families(readings)))
+    return generate_latest(registry)
+
+
+class _Once(Collector):
+    def __init__(self, families: Iterable[Metric]) -> None:
+        self._families = list(families)
+
+    def collect(self) -> Iterable[Metric]:
+        return self._families
+
+
+def _families(readings: Readings) -> Iterator[Metric]:
+    yield InfoMetricFamily("relay_build", "Which release this is.", value={"version": version()})
+    yield from _ingress(readings)
+    yield from _deliveries(readings)
+    yield from _sinks(readings)
+    yield from _store(readings)
+    for name, value in readings.facts.items():
+        yield GaugeMetricFamily(name, FACTS[name], value=value)
+
+
+def _ingress(readings: Readings) -> Iterator[Metric]:
+    callbacks = CounterMetricFamily(
+        "relay_callbacks",
+        "Callbacks answered, by the kind of event where they became one.",
+        labels=["source", "kind", "outcome"],
+    )
+    for (source, event_type, outcome), number in readings.answers.counts.items():
+        kind = event_type.removeprefix(TYPE_PREFIX)
+        callbacks.add_metric([source, kind, outcome], number)
+    yield callbacks
+
+    refused = CounterMetricFamily(
+        "relay_refused_requests", "Requests refused before any source saw them.", labels=["status"]
+    )
+    for status, number in readings.refusals.items():
+        refused.add_metric([str(status)], number)
+    yield refused
+
+    yield _histograms(
+        "relay_acknowledgement_seconds",
+        "From a whole request until its callback is on disk.",
+        "source",
+        readings.answers.seconds,
+    )
+
+
+def _deliveries(readings: Readings) -> Iterator[Metric]:
+    tallies = readings.deliveries
+    attempts = CounterMetricFamily(
+        "relay_delivery_attempts", "Attempts to deliver, by outcome.", labels=["sink", "outcome"]
+    )
+    ended = CounterMetricFamily(
+        "relay_deliveries", "Deliveries that ended, by how.", labels=["sink", "outcome"]
+    )
+    for sink, tally in tallies.items():
+        for family, counts in ((attempts, tally.attempts), (ended, tally.ended)):
+            for outcome, number in counts.items():
+                family.add_metric([sink, outcome], number)
+    yield attempts
+    yield ended
+    yield _histograms(
+        "relay_delivery_attempt_seconds",
+        "How long an attempt took.",
+        "sink",
+        {sink: tally.attempt_seconds for sink, tally in tallies.items()},
+    )
+    yield _histograms(
+        "relay_delivery_seconds",
+        "From the receipt of a callback until its delivery.",
+        "sink",
+        {sink: tally.delivery_seconds for sink, tally in tallies.items()},
+    )
+
+
+def _sinks(readings: Readings) -> Iterator[Metric]:
+    now = readings.at * MICROSECONDS
+    pending = _gauge("relay_sink_pending_deliveries", "Deliveries that are still to be made.")
+    dead = _gauge("relay_sink_dead_deliveries", "Deliveries that were given up, for a person.")
+    age = _gauge("relay_sink_oldest_pending_age_seconds", "Age of the oldest that waits; or 0.")
+    opt_out_age = _gauge(
+        "relay_sink_oldest_opt_out_age_seconds", "Age of the oldest opt-out not delivered; or 0."
+    )
+    for sink, counts in readings.sinks.items():
+        waits = readings.waits.get(sink, Waits())
+        pending.add_metric([sink], counts.pending)
+        dead.add_metric([sink], counts.dead)
+        age.add_metric([sink], _age(waits.since, now))
+        opt_out_age.add_metric([sink], _age(waits.opt_out_since, now))
+    yield from (pending, dead, age, opt_out_age)
+
+    states = GaugeMetricFamily(
+        "relay_sink_state", "1 for the state that the sink is in.", labels=["sink", "state"]
+    )
+    breakers = _gauge("relay_sink_breaker_open", "1 while too many failed in a row.")
+    quotas = _gauge(
+        "relay_sink_quota_used_ratio",
+        "How much of the calls that the vendor allows in a day is used.",
+    )
+    for sink, report in readings.states.items():
+        for state in SINK_STATES:
+            states.add_metric([sink, state], float(report["state"] == state))
+        breakers.add_metric([sink], float(sink in readings.breakers))
+        quota = report.get("quota") or {}
+        if quota.get("most") and quota["used"] is not None:
+            quotas.add_metric([sink], quota["used"] / quota["most"])
+    yield from (states, breakers, quotas)
+
+
+def _store(readings: Readings) -> Iterator[Metric]:
+    statistics = readings.statistics
+    if not statistics:  # the store cannot be opened
+        return
+    for name, what in (("bytes", "the store's file"), ("wal_bytes", "its write-ahead log")):
+        yield GaugeMetricFamily(f"relay_store_{name}", f"Size of {what}.", value=statistics[name])
+    yield GaugeMetricFamily(
+        "relay_quarantined_callbacks", "Callbacks in quarantine.", value=readings.quarantined
+    )
+    yield _reused_ids(statistics["reused_ids"])
+    size = HistogramMetricFamily(
+        "relay_store_commit_size", "How many callbacks and other changes one commit wrote."
+    )
+    seconds = HistogramMetricFamily(
+        "relay_store_commit_seconds", "How long a commit took, each of which is one fsync."
+    )
+    _add(size, [], statistics["commit_size"])
+    _add(seconds, [], statistics["commit_seconds"])
+    yield from (size, seconds)
+
+
+def _reused_ids(counts: Mapping[str, int]) -> Metric:
+    family = CounterMetricFamily(
+        "relay_reused_message_ids",
+        "Messages with the id of an earlier one, but another number or text.",
+        labels=["source"],
+    )
+    for source, number in counts.items():
+        family.add_metric([source], number)
+    return family
+
+
+def _gauge(name: str, what: str) -> GaugeMetricFamily:
+    """One figure for each sink."""
+    return GaugeMetricFamily(name, what, labels=["sink"])
+
+
+def _histograms(
+    name: str, what: str, label: str, histograms: Mapping[str, Histogram]
+) -> HistogramMetricFamily:
+    family = HistogramMetricFamily(name, what, labels=[label])
+    for value, histogram in histograms.items():
+        _add(family, [value], histogram)
+    return family
+
+
+def _add(family: HistogramMetricFamily, labels: list[str], histogram: Histogram) -> None:
+    family.add_metric(labels, histogram.buckets(), histogram.total)
+
+
+def _age(since: int | None, now: float) -> float:
+    """Seconds; none where a clock that was set back says that it comes from the future."""
+    return 0.0 if since is None else max(0.0, now - since) / MICROSECONDS

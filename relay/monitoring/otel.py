@@ -1,0 +1,173 @@
+"""OpenTelemetry: spans of callbacks and attempts, sent by OTLP. Loaded only where asked for."""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Iterator, Sequence
+
+from opentelemetry.context import Context
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON
+from opentelemetry.trace import (
+    NonRecordingSpan,
+    Span,
+    SpanContext,
+    SpanKind,
+    StatusCode,
+    TraceFlags,
+    set_span_in_context,
+)
+
+from relay.config.model import Tracing
+from relay.monitoring import tracing
+from relay.monitoring.spanexporter import Exporter
+from relay.monitoring.tracing import SpanPlace, receipt_of
+from relay.outcome import Delivered, NotDelivered, Outcome, word_of
+from relay.store import Claim, Receipt
+from relay.version import version
+
+NANOSECONDS = 1_000_000_000
+CLOSE = 2.0
+"""Seconds for what is left when the relay stops."""
+
+
+def made(settings: Tracing) -> "OtelTracer":
+    """Traces that go where relay.yaml says."""
+    # Its warnings are about its own queue; that spans are lost is said as an error.
+    logging.getLogger("opentelemetry").setLevel(logging.ERROR)
+    return OtelTracer(Exporter(settings, asyncio.get_running_loop()), settings.share)
+
+
+class _Ids(RandomIdGenerator):
+    """Gives the next span the ids that are set, which no other way in is for."""
+
+    trace: int | None = None
+    span: int | None = None
+
+    def generate_trace_id(self) -> int:
+        trace, self.trace = self.trace, None
+        return super().generate_trace_id() if trace is None else trace
+
+    def generate_span_id(self) -> int:
+        span, self.span = self.span, None
+        return super().generate_span_id() if span is None else span
+
+
+class OtelTracer:
+    """As in relay.monitoring.tracing.Tracer."""
+
+    def __init__(self, exporter: Exporter, share: float) -> None:
+        self._share = share
+        self._exporter = exporter
+        self._ids = _Ids()
+        # What is not to be seen is not begun: whether it is stands in the event's id.
+        self._provider = TracerProvider(
+            sampler=ALWAYS_ON,
+            resource=Resource.create(
+                {"service.name": "sumotext-relay", "service.version": version()}
+            ),
+            id_generator=self._ids,
+            shutdown_on_exit=False,
+        )
+        self._provider.add_span_processor(BatchSpanProcessor(exporter))
+        self._tracer = self._provider.get_tracer("relay", version())
+
+    def received(
+        self, source: str, receipt: Receipt, traceparent: str | None, seconds: float
+    ) -> None:
+        """As in Tracer. A repeat has a span of its own in the trace of the first."""
+        place = receipt_of(receipt.id, traceparent, self._share)
+        if not place.sampled:
+            return
+        parent = Context()
+        if traceparent is not None:
+            parent = _within(SpanPlace.parse(traceparent))
+        elif receipt.repeated:
+            parent = _within(place)
+        else:
+            self._ids.trace = place.trace
+        if not receipt.repeated:
+            self._ids.span = place.span
+        now = time.time_ns()
+        span = self._tracer.start_span(
+            f"callback {source}",
+            parent,
+            SpanKind.SERVER,
+            {
+                "relay.source": source,
+                "relay.event.id": receipt.id,
+                "relay.event.type": receipt.type,
+                "relay.outcome": "repeated" if receipt.repeated else "accepted",
+            },
+            start_time=now - int(seconds * NANOSECONDS),
+        )
+        span.end(now)
+
+    @contextlib.contextmanager
+    def attempts(self, sink: str, claims: Sequence[Claim]) -> Iterator["_Attempts"]:
+        """As in Tracer."""
+        spans = [self._attempt(sink, claim) for claim in claims]
+        alone = spans[0] if len(spans) == 1 else None
+        token = tracing.outgoing.set(_header(alone))
+        try:
+            yield _Attempts(spans)
+        finally:
+            tracing.outgoing.reset(token)
+            for span in spans:
+                if span is not None and span.is_recording():
+                    span.end()
+
+    def _attempt(self, sink: str, claim: Claim) -> Span | None:
+        place = receipt_of(claim.event.id, claim.event.traceparent, self._share)
+        if not place.sampled:
+            return None
+        attributes: dict[str, str | int] = {
+            "relay.sink": sink,
+            "relay.event.id": claim.event.id,
+            "relay.attempt": claim.attempt,
+        }
+        return self._tracer.start_span(
+            f"deliver {sink}", _within(place), SpanKind.CLIENT, attributes
+        )
+
+    async def close(self) -> None:
+        """As in Tracer."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.to_thread(self._provider.shutdown), CLOSE)
+        await self._exporter.close()
+
+
+class _Attempts:
+    """As in relay.monitoring.tracing.Attempts."""
+
+    def __init__(self, spans: Sequence[Span | None]) -> None:
+        self._spans = spans
+
+    def end(self, outcomes: Sequence[Outcome]) -> None:
+        """As in Attempts. A reason may quote a record, so only its kind is told."""
+        for span, outcome in zip(self._spans, outcomes, strict=True):
+            if span is None:
+                continue
+            span.set_attribute("relay.outcome", word_of(outcome))
+            if isinstance(outcome, NotDelivered) and outcome.status is not None:
+                span.set_attribute("http.response.status_code", outcome.status)
+            span.set_status(StatusCode.OK if isinstance(outcome, Delivered) else StatusCode.ERROR)
+            span.end()
+
+
+def _within(place: SpanPlace) -> Context:
+    """The context in which a span is the child of the one at this place."""
+    flags = TraceFlags(TraceFlags.SAMPLED if place.sampled else TraceFlags.DEFAULT)
+    parent = SpanContext(place.trace, place.span, is_remote=True, trace_flags=flags)
+    return set_span_in_context(NonRecordingSpan(parent), Context())
+
+
+def _header(span: Span | None) -> str | None:
+    if span is None:
+        return None
+    context = span.get_span_context()
+    return SpanPlace(context.trace_id, context.span_id, sampled=True).header

@@ -1,0 +1,123 @@
+"""Mentions of a contact's number in callbacks as they arrived, whatever they are encoded in."""
+
+import zlib
+from collections.abc import Iterator
+from urllib.parse import urlencode
+
+from relay.number_matcher import Traces
+from relay.raw_callback import Callback, NotUnderstood
+from relay.sources.coding import MAX_UNPACKED, BrokenBody, as_utf8, unpacked
+from relay.sources.form import Pairs, parameters
+from relay.sources.sumotext import fold
+
+HEADERS = (zlib.MAX_WBITS | 32, -zlib.MAX_WBITS)
+"""For zlib: a header of gzip or of its own, or none."""
+
+
+def callback_of(query: bytes, content_type: str, body: bytes, encoding: str) -> Callback:
+    """A callback of which nothing else matters here."""
+    return Callback("", "", query, content_type, body, 0, encoding=encoding)
+
+
+def within(traces: Traces, callback: Callback) -> bool:
+    """Whether the number stands in its bytes, or the relay would read it from them."""
+    return in_bytes(traces, callback) or any(
+        traces.reads(text) or _has(traces, text) for text in _texts(traces, callback)
+    )
+
+
+def in_bytes(traces: Traces, callback: Callback) -> bool:
+    """Whether the number stands in its bytes, packed or not."""
+    headers = f"{callback.content_type}\n{callback.encoding}".encode()
+    if any(map(traces.within, (callback.query, headers, callback.body))):
+        return True
+    body = _readable(callback)
+    return body is not callback.body and traces.within(body)
+
+
+def blacked(traces: Traces, callback: Callback) -> Callback:
+    """The callback with the number blacked out.
+
+    A body that was packed, or in UTF-16, is then in UTF-8 and as it was before. Where its bytes
+    could not be read as before, or would still hold the number, a form with what is read of them
+    takes their place.
+    """
+    if not within(traces, callback):
+        return callback
+    in_place = _in_place(traces, callback)
+    same = len(_pairs(in_place)) == len(_pairs(callback))
+    if same and not within(traces, in_place):
+        return in_place
+    written = _emptied(callback)._replace(
+        query=urlencode(_blacked_pairs(traces, callback)).encode()
+    )
+    return _emptied(callback) if within(traces, written) else written
+
+
+def kept(traces: Traces, callback: Callback) -> Callback | None:
+    """What may be kept of it: None where it is the contact's, or of nobody who could be named."""
+    if not within(traces, callback):
+        return callback
+    mobiles = [value for name, value in _pairs(callback) if fold(name) == "mobile" and value]
+    if not mobiles or any(traces.reads(each) or _has(traces, each) for each in mobiles):
+        return None
+    return blacked(traces, callback)
+
+
+def _in_place(traces: Traces, callback: Callback) -> Callback:
+    done = callback._replace(
+        query=traces.blacked(callback.query),
+        content_type=traces.blacked(callback.content_type.encode()).decode(),
+        body=traces.blacked(callback.body),
+    )
+    readable = _readable(callback)
+    black = traces.blacked(readable)
+    if readable is callback.body or black == readable:
+        return done
+    return done._replace(body=black, encoding="")
+
+
+def _emptied(callback: Callback) -> Callback:
+    return callback._replace(query=b"", content_type="", body=b"", encoding="")
+
+
+def _blacked_pairs(traces: Traces, callback: Callback) -> Pairs:
+    return [(traces.blacked_in(name), traces.blacked_in(value)) for name, value in _pairs(callback)]
+
+
+def _pairs(callback: Callback) -> Pairs:
+    try:
+        return parameters(callback)
+    except NotUnderstood:
+        return []
+
+
+def _has(traces: Traces, text: str) -> bool:
+    return traces.within(text.encode("utf-8", "replace"))
+
+
+def _texts(traces: Traces, callback: Callback) -> Iterator[str]:
+    """The names and values of the parameters, where any may be or hold the number."""
+    texts = [text for pair in _pairs(callback) for text in pair]
+    if traces.may_be_in('"'.join(texts).encode("utf-8", "replace")):
+        yield from texts
+
+
+def _readable(callback: Callback) -> bytes:
+    """The body unpacked and in UTF-8; as it is where it is so already, or is no such thing."""
+    if not callback.body:
+        return callback.body
+    try:
+        return as_utf8(unpacked(callback.body, callback.encoding), callback.content_type)
+    except BrokenBody:
+        return _first_part(callback.body)
+
+
+def _first_part(body: bytes) -> bytes:
+    """What can be unpacked of a body that is cut short or too long."""
+    for header in HEADERS:
+        try:
+            return zlib.decompressobj(header).decompress(body, MAX_UNPACKED)
+        except zlib.error:
+            continue
+    return body

@@ -1,0 +1,119 @@
+"""Intake: a callback becomes an event with one delivery for each sink that it matches."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from types import MappingProxyType
+
+import uuid_utils
+
+from relay.clock import Clock
+from relay.config.loader import Config, SinkConfig
+from relay.event import TYPE_PREFIX, Event
+from relay.raw_callback import Callback
+from relay.slices import Slices
+from relay.sources.consent import OPT_OUT
+from relay.sources.sumotext import NotUnderstood, Reader
+from relay.store import Arrival, EventRow, Quarantined, Receipt, Store
+from relay.templating.expressions import EvaluationError
+
+
+def new_id() -> str:
+    """A UUIDv7: ordered by time, as the store likes its keys."""
+    return str(uuid_utils.uuid7())
+
+
+class Intake:
+    """The way in, for the ingress and for the commands that go it again."""
+
+    def __init__(
+        self, config: Config, store: Store, clock: Clock, new_id: Callable[[], str] = new_id
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._new_id = new_id
+        self._readers = {name: Reader(source) for name, source in config.sources.items()}
+        self._sinks = [sink for sink in config.sinks.values() if sink.enabled]
+        conditions = [sink.when for sink in self._sinks if sink.when is not None]
+        self.asks_consent = any(when.uses_opted_out for when in conditions)
+        self._all_get_all = not conditions
+        self._all = MappingProxyType(dict.fromkeys(sink.name for sink in self._sinks))
+
+    def now(self) -> int:
+        """The time of receipt, in microseconds since the epoch."""
+        return int(self._clock.now() * 1_000_000)
+
+    async def arrival(self, callback: Callback, event: Event | None = None) -> Arrival:
+        """What would be stored of a callback, which may be an `event` by now.
+
+        Raises NotUnderstood.
+        """
+        event = event or self.event(callback)
+        return Arrival(
+            event=event,
+            callback=callback,
+            source=callback.source,
+            kind=event.type.removeprefix(TYPE_PREFIX),
+            deliveries=self._all if self._all_get_all else await self._deliveries(event),
+        )
+
+    def event(self, callback: Callback, event_id: str | None = None) -> Event:
+        """The event that a callback makes; it may have its id already. Raises NotUnderstood."""
+        reader = self._readers.get(callback.source)
+        if reader is None:
+            raise NotUnderstood(f"no source {callback.source!r} in the configuration")
+        try:
+            return reader.read(callback, self._new_id if event_id is None else lambda: event_id)
+        except NotUnderstood:
+            raise
+        except Exception as error:  # noqa: BLE001
+            # Ours to mend, not the sender's: the callback stays, and can be released then.
+            # The error's text may quote the callback, so it is not passed on.
+            raise NotUnderstood(f"the relay failed to read it ({type(error).__name__})") from None
+
+    async def release(self, row: Quarantined) -> Receipt | None:
+        """Take a quarantined callback in after all; None where it has gone meanwhile.
+
+        Whether it may be taken in, the caller has checked (relay.api.unauthorized). Raises
+        NotUnderstood where today's configuration does not help either.
+        """
+        return await self._store.release(row.id, await self.arrival(row.callback))
+
+    def copy(self, row: EventRow, sink: str) -> Arrival:
+        """An event once more under an id of its own, for one sink (`replay --as-new`)."""
+        return Arrival(
+            event=replace(row.event, id=self._new_id()),
+            callback=row.callback,
+            source=row.source,
+            kind=row.event.type.removeprefix(TYPE_PREFIX),
+            deliveries={sink: None},
+            copy_of=row.event.id,
+        )
+
+    async def _deliveries(self, event: Event) -> Mapping[str, str | None]:
+        opted_out = await self._opted_out(event)
+        verdicts, slices = {}, Slices()
+        for sink in self._sinks:
+            verdicts[sink.name] = _verdict(sink, event, opted_out)
+            await slices.rest()
+        return {
+            name: verdict if isinstance(verdict, str) else None
+            for name, verdict in verdicts.items()
+            if verdict is not False
+        }
+
+    async def _opted_out(self, event: Event) -> bool:
+        """The contact's last word, which may be this very event."""
+        if not self.asks_consent:
+            return False
+        if event.data["consent"]:
+            return bool(event.data["consent"] == OPT_OUT)
+        source = event.source.removeprefix("/callbacks/")
+        return await self._store.opted_out(source, event.data["mobile"])
+
+
+def _verdict(sink: SinkConfig, event: Event, opted_out: bool) -> bool | str:
+    """Whether the sink gets the event; an error's text where its `when` cannot tell."""
+    try:
+        return sink.gets(event, opted_out)
+    except EvaluationError as error:
+        return f"when: {error}"

@@ -1,0 +1,459 @@
+"""Claiming deliveries: which are due, which must wait for an older one of their contact.
+
+Deliveries are looked at in the order of their seq. The first of a contact is taken; a later one,
+found while an older is in flight or waits for a retry, is marked as blocked, so that it is not
+looked at again before the older one has landed. A contact with many deliveries so costs no more
+than others.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate, zip_longest
+from typing import NamedTuple
+
+import apsw
+
+from relay.event import Event
+from relay.sources.consent import OPT_OUT
+from relay.store import Claim, Claimed, State
+from relay.store.sqlite import rows
+from relay.store.sqlite.ingest import events_of
+from relay.store.sqlite.state import Memory
+
+MOST_BLOCKED = 1024
+"""So many deliveries that must wait are looked at in one claim, before giving way to others."""
+SCAN = 4096
+"""So many events are gone through in one claim, in search of those that go to the sink."""
+
+LARGEST_CLAIM = 8 * 2**20
+"""Bytes of events in one claim: all of it is in memory, several times over while it is sent."""
+
+COLUMNS = "seq, contact, state, urgent, attempts, late, replayed, strikes, failed_at"
+
+
+class Candidate(NamedTuple):
+    """A delivery that is due, as far as its own row says."""
+
+    seq: int
+    contact: int
+    state: int
+    urgent: int
+    attempts: int
+    late: int
+    replayed: int
+    strikes: int
+    failed_at: float | None
+
+
+class Ahead(NamedTuple):
+    """A delivery that others of its contact may have to wait for."""
+
+    seq: int
+    contact: int
+    state: int
+    due: int
+    urgent: int
+
+
+class Choice(NamedTuple):
+    """What becomes of the candidates."""
+
+    chosen: list[Candidate]
+    blocked: list[Candidate]
+
+
+class Fresh(NamedTuple):
+    """Deliveries that have no row yet: all there are up to the seq `end`."""
+
+    candidates: list[Candidate]
+    end: int
+
+    def passed(self, seen_to: Iterable[Candidate]) -> int:
+        """The seq up to which there are none any more, when these have got one."""
+        left = {row.seq for row in self.candidates} - {row.seq for row in seen_to}
+        return min(left) - 1 if left else self.end
+
+
+def claim(
+    connection: apsw.Connection,
+    memory: Memory,
+    name: str,
+    limit: int,
+    now: int,
+    *,
+    ordered: bool,
+    urgent: bool | None,
+) -> Claimed:
+    """Take up to `limit` due deliveries of the sink, and count their attempt."""
+    sink = memory.sink(connection, name)
+    heed_clock(connection, memory, now)
+    # Where many were blocked the last time, as behind a contact's long queue, more are looked at.
+    looked_at = limit + min(2 * memory.blocked[sink], MOST_BLOCKED)
+    candidates: list[Candidate] = []
+    fresh = Fresh([], memory.cursors[sink])
+    swap = memory.swap(sink)
+    for lane in (1, 0) if urgent is None else (int(urgent),):
+        due = _due(connection, sink, now, lane, looked_at)
+        pending = _pending(connection, sink, lane, looked_at)
+        if lane == 0:
+            fresh = _fresh(connection, memory, sink, looked_at)
+            known = [row for row in pending if row.seq <= fresh.end]
+            pending = sorted(known + fresh.candidates)[:looked_at]
+        candidates += in_turn(due, pending, swap=swap)
+    ahead = _ahead(connection, memory, sink, candidates)
+    passing = _passing(ahead, now)
+    chosen, blocked = choose(
+        candidates,
+        limit,
+        heads={row.contact: row.seq for row in reversed(ahead)},
+        passing=passing,
+        busy=memory.busy[sink].keys() if ordered else memory.busy_urgent[sink].keys(),
+        all_busy=memory.busy[sink].keys(),
+        ordered=ordered,
+    )
+    events = _events(connection, chosen)
+    cut = len(chosen) > len(events)
+    chosen = chosen[: len(events)]
+    _block(connection, memory, sink, blocked)
+    _mark_late(connection, sink, [row for row in chosen if row.seq in passing])
+    _take(connection, memory, sink, chosen)
+    memory.blocked[sink] = len(blocked)
+    memory.cursors[sink] = fresh.passed(chosen + blocked)
+    more = (
+        cut
+        or len(chosen) == limit
+        or len(candidates) >= looked_at
+        or (urgent is not True and memory.cursors[sink] < memory.last_seq)
+    )
+    soonest = None if more or urgent else _next_due(connection, sink)
+    left_out = urgent is False and _any_urgent(connection, sink, now)
+    return Claimed(_claims(connection, memory, sink, chosen, events), more, left_out, soonest, cut)
+
+
+def heed_clock(connection: apsw.Connection, memory: Memory, now: int) -> None:
+    """Where it has been set back, no retry waits longer than it was put off for."""
+    if now < memory.last_time:
+        connection.execute(
+            "UPDATE deliveries INDEXED BY deliveries_waiting"
+            " SET due = due - (settled - ?1), settled = ?1"
+            " WHERE state = 2 AND due > ?1 AND settled > ?1",
+            (now,),
+        )
+    memory.last_time = now
+
+
+def claim_suspects(
+    connection: apsw.Connection, memory: Memory, name: str, limit: int, *, accused: bool
+) -> list[Claim]:
+    """Take some that were in flight when a process died: of those accused by two deaths one."""
+    sink = memory.sink(connection, name)
+    suspects = _candidates(
+        connection,
+        "FROM deliveries INDEXED BY deliveries_suspect WHERE sink = ? AND state = 2"
+        " AND strikes > 0 ORDER BY seq",
+        (sink,),
+    )
+    free = [row for row in suspects if row.contact not in memory.busy[sink]]
+    first_of_contact = {row.contact: row for row in reversed(free)}
+    chosen = [row for row in free if row.strikes > 1][:1]
+    if not chosen and not accused:
+        chosen = [row for row in free if first_of_contact[row.contact] is row][:limit]
+    events = _events(connection, chosen)
+    chosen = chosen[: len(events)]
+    _take(connection, memory, sink, chosen)
+    return _claims(connection, memory, sink, chosen, events)
+
+
+def claim_consent(
+    connection: apsw.Connection, memory: Memory, name: str, limit: int
+) -> list[Claim]:
+    """Take open opt-outs that the sink has not accepted, whatever is older of their contact."""
+    sink = memory.sink(connection, name)
+    found = _candidates(
+        connection,
+        "FROM (SELECT * FROM deliveries INDEXED BY deliveries_pending"
+        " WHERE sink = ?1 AND urgent = 1 AND state = 0"
+        " UNION ALL SELECT * FROM deliveries INDEXED BY deliveries_held"
+        " WHERE sink = ?1 AND urgent = 1 AND state IN (2, 3))"
+        " d WHERE EXISTS (SELECT 1 FROM words w WHERE w.seq = d.seq AND w.word = ?2)"
+        " AND NOT EXISTS (SELECT 1 FROM words_accepted a WHERE a.seq = d.seq AND a.sink = ?1)"
+        " ORDER BY seq LIMIT ?3",
+        (sink, OPT_OUT, limit + len(memory.flying[sink])),
+    )
+    free = {row.contact: row for row in reversed(found) if row.contact not in memory.busy[sink]}
+    chosen = sorted(free.values())[:limit]
+    events = _events(connection, chosen)
+    chosen = chosen[: len(events)]
+    _take(connection, memory, sink, chosen)
+    return _claims(connection, memory, sink, chosen, events)
+
+
+def choose(
+    candidates: Iterable[Candidate],
+    limit: int,
+    *,
+    heads: dict[int, int],
+    passing: frozenset[int],
+    busy: Iterable[int],
+    all_busy: Iterable[int],
+    ordered: bool,
+) -> Choice:
+    """Choose up to `limit` candidates, no contact twice.
+
+    `heads` gives the oldest held (waiting or blocked) seq of each contact that has any;
+    `passing` those urgent ones that overtake it; `busy` the contacts that must wait for what
+    is in flight, `all_busy` those that an urgent one waits for in any case.
+    """
+    busy, all_busy = set(busy), set(all_busy)
+    taken: set[int] = set()
+    chosen: list[Candidate] = []
+    blocked: list[Candidate] = []
+    for row in candidates:
+        if len(chosen) == limit:
+            break
+        in_flight = row.contact in (all_busy if row.urgent else busy)
+        behind = (
+            (ordered or row.urgent)
+            and heads.get(row.contact, row.seq) < row.seq
+            and row.seq not in passing
+        )
+        if row.contact in taken and not ordered and not row.urgent:
+            continue  # it goes with the next batch
+        if in_flight or behind or row.contact in taken:
+            blocked.append(row)
+        else:
+            taken.add(row.contact)
+            chosen.append(row)
+    return Choice(chosen, blocked)
+
+
+def in_turn(
+    due: Sequence[Candidate], pending: Sequence[Candidate], *, swap: bool
+) -> list[Candidate]:
+    """One of each in turn, so that neither retries nor new events wait for all of the others."""
+    first, second = (pending, due) if swap else (due, pending)
+    both = zip_longest(first, second)
+    return [row for pair in both for row in pair if row is not None]
+
+
+def _due(
+    connection: apsw.Connection, sink: int, now: int, urgent: int, limit: int
+) -> list[Candidate]:
+    return _candidates(
+        connection,
+        "FROM deliveries INDEXED BY deliveries_waiting WHERE sink = ? AND urgent = ?"
+        " AND state = 2 AND due <= ? ORDER BY due LIMIT ?",
+        (sink, urgent, now, limit),
+    )
+
+
+def _pending(connection: apsw.Connection, sink: int, urgent: int, limit: int) -> list[Candidate]:
+    return _candidates(
+        connection,
+        "FROM deliveries INDEXED BY deliveries_pending WHERE sink = ? AND urgent = ?"
+        " AND state = 0 ORDER BY seq LIMIT ?",
+        (sink, urgent, limit),
+    )
+
+
+def _fresh(connection: apsw.Connection, memory: Memory, sink: int, limit: int) -> Fresh:
+    start = memory.cursors[sink]
+    end = min(start + SCAN, memory.last_seq)
+    found = rows.fetch(
+        connection,
+        "seq, contact",
+        "FROM events WHERE seq > ?2 AND seq <= ?3"
+        " AND route IN (SELECT route FROM routes WHERE sink = ?1)"
+        " AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.sink = ?1 AND d.seq = events.seq)"
+        " ORDER BY seq LIMIT ?4",
+        (sink, start, end, limit),
+    )
+    if len(found) == limit:
+        end = found[-1][0]
+    candidates = [
+        Candidate(seq, contact, State.PENDING, 0, 0, 0, 0, 0, None) for seq, contact in found
+    ]
+    return Fresh(candidates, end)
+
+
+def _any_urgent(connection: apsw.Connection, sink: int, now: int) -> bool:
+    return bool(_due(connection, sink, now, 1, 1) or _pending(connection, sink, 1, 1))
+
+
+def _candidates(
+    connection: apsw.Connection, rest: str, bindings: Sequence[object]
+) -> list[Candidate]:
+    return [Candidate(*row) for row in rows.fetch(connection, COLUMNS, rest, bindings)]
+
+
+def _ahead(
+    connection: apsw.Connection, memory: Memory, sink: int, candidates: Sequence[Candidate]
+) -> list[Ahead]:
+    """What others of the candidates' contacts may have to wait for, the oldest first.
+
+    That is what is held, or urgent: the lanes are looked at one by one.
+    """
+    contacts = rows.array(sorted({row.contact for row in candidates}))
+    found: list[Sequence[int]] = []
+    if memory.held[sink]:
+        found += rows.fetch(
+            connection,
+            "seq, contact, state, due, urgent",
+            "FROM deliveries INDEXED BY deliveries_held WHERE sink = ? AND state IN (2, 3)"
+            " AND contact IN (SELECT value FROM json_each(?))",
+            (sink, contacts),
+        )
+    found += rows.fetch(
+        connection,
+        "seq, contact, 0, 0, 1",
+        "FROM deliveries INDEXED BY deliveries_pending"
+        " WHERE sink = ? AND state = 0 AND urgent = 1"
+        " AND contact IN (SELECT value FROM json_each(?))",
+        (sink, contacts),
+    )
+    return sorted(Ahead(*row) for row in found)
+
+
+def _passing(ahead: Iterable[Ahead], now: int) -> frozenset[int]:
+    """The oldest urgent one that may go of each contact whose oldest delivery waits for a retry."""
+    put_off: dict[int, bool] = {}
+    passing: dict[int, int] = {}
+    for row in ahead:
+        waits = row.state == State.WAITING and row.due > now
+        may_go = row.urgent and not waits and row.state != State.BLOCKED
+        if put_off.setdefault(row.contact, waits) and may_go:
+            passing.setdefault(row.contact, row.seq)
+    return frozenset(passing.values())
+
+
+def _block(
+    connection: apsw.Connection, memory: Memory, sink: int, blocked: Sequence[Candidate]
+) -> None:
+    if not blocked:
+        return
+    connection.execute(
+        "INSERT INTO deliveries (sink, seq, contact, state)"
+        " SELECT ?, value ->> 0, value ->> 1, 3 FROM json_each(?) WHERE true"
+        " ON CONFLICT DO UPDATE SET state = 3",
+        (sink, rows.array([(row.seq, row.contact) for row in blocked])),
+    )
+    for row in blocked:
+        memory.count(sink, State(row.state), State.BLOCKED)
+
+
+def _mark_late(connection: apsw.Connection, sink: int, urgent: Sequence[Candidate]) -> None:
+    """Remember of what is overtaken that a later event of its contact may land first."""
+    for row in urgent:
+        connection.execute(
+            "UPDATE deliveries INDEXED BY deliveries_held SET late = 1"
+            " WHERE sink = ? AND contact = ? AND seq < ? AND state IN (2, 3)",
+            (sink, row.contact, row.seq),
+        )
+
+
+def _take(
+    connection: apsw.Connection, memory: Memory, sink: int, chosen: Sequence[Candidate]
+) -> None:
+    if not chosen:
+        return
+    connection.execute(
+        "INSERT INTO deliveries (sink, seq, contact, state, attempts)"
+        " SELECT ?, value ->> 0, value ->> 1, 1, 1 FROM json_each(?) WHERE true"
+        " ON CONFLICT DO UPDATE SET state = 1, attempts = attempts + 1",
+        (sink, rows.array([(row.seq, row.contact) for row in chosen])),
+    )
+    for row in chosen:
+        memory.count(sink, State(row.state), State.IN_FLIGHT)
+        memory.take_off(sink, row.seq, row.contact, bool(row.urgent))
+
+
+def _events(connection: apsw.Connection, chosen: Sequence[Candidate]) -> dict[int, bytes]:
+    """The events of the first of them: as many as LARGEST_CLAIM has room for, at least one."""
+    found = rows.fetch(
+        connection,
+        "seq, octet_length(event)",
+        "FROM events WHERE seq IN (SELECT value FROM json_each(?))",
+        (rows.array([row.seq for row in chosen]),),
+    )
+    sizes = dict(found)
+    totals = accumulate(sizes[row.seq] for row in chosen)
+    number = max(1, sum(total <= LARGEST_CLAIM for total in totals))
+    texts = rows.fetch(
+        connection,
+        "seq, CAST(event AS TEXT)",
+        "FROM events WHERE seq IN (SELECT value FROM json_each(?))",
+        (rows.array([row.seq for row in chosen[:number]]),),
+    )
+    return dict(texts)
+
+
+def _claims(
+    connection: apsw.Connection,
+    memory: Memory,
+    sink: int,
+    chosen: Sequence[Candidate],
+    events: Mapping[int, bytes],
+) -> list[Claim]:
+    if not chosen:
+        return []
+    opted_out = _opted_out(connection, memory, chosen)
+    return [
+        Claim(
+            sink=memory.sink_names[sink],
+            seq=row.seq,
+            event=Event.from_json(events[row.seq]),
+            attempt=row.attempts + 1,
+            urgent=bool(row.urgent),
+            replayed=bool(row.replayed),
+            stale=bool(row.late)
+            and opted_out.get(row.contact) != row.seq  # the last word is never out of date
+            and _is_stale(connection, memory, sink, row),
+            opted_out=row.contact in opted_out,
+            failed_at=row.failed_at,
+            contact=row.contact,
+        )
+        for row in chosen
+    ]
+
+
+def _next_due(connection: apsw.Connection, sink: int) -> int | None:
+    """When the next one is due: 0 where one is pending now; None without any."""
+    pending = "SELECT 1 FROM deliveries WHERE sink = ?1 AND state = 0 AND urgent IN (0, 1)"
+    if rows.value(connection, f"SELECT EXISTS ({pending})", (sink,)):
+        return 0
+    soonest: int | None = rows.value(
+        connection,
+        "SELECT min(due) FROM (SELECT min(due) AS due FROM deliveries"
+        " WHERE sink = ?1 AND state = 2 AND urgent = 0 UNION ALL SELECT min(due)"
+        " FROM deliveries WHERE sink = ?1 AND state = 2 AND urgent = 1)",
+        (sink,),
+    )
+    return soonest
+
+
+def _opted_out(
+    connection: apsw.Connection, memory: Memory, chosen: Sequence[Candidate]
+) -> dict[int, int]:
+    """The contacts whose last word is an opt-out, and the seq of that."""
+    if not memory.any_consent:
+        return {}
+    found = rows.fetch(
+        connection,
+        "contact, seq",
+        "FROM consents WHERE word = 'opt_out' AND contact IN (SELECT value FROM json_each(?))",
+        (rows.array([row.contact for row in chosen]),),
+    )
+    return dict(found)
+
+
+def _is_stale(connection: apsw.Connection, memory: Memory, sink: int, row: Candidate) -> bool:
+    """Whether a later event of the contact has been delivered here; asked for late ones only."""
+    later = events_of(connection, [row.contact], row.seq + 1, memory.last_seq)
+    return bool(
+        rows.value(
+            connection,
+            "SELECT EXISTS (SELECT 1 FROM deliveries WHERE sink = ?1 AND landed"
+            " AND seq IN (SELECT value FROM json_each(?2)))"
+            " OR EXISTS (SELECT 1 FROM heard WHERE contact = ?3 AND sink = ?1 AND seq > ?4)",
+            (sink, rows.array(later), row.contact, row.seq),
+        )
+    )

@@ -1,0 +1,294 @@
+"""Storing arrivals: the event, its deliveries, and what it says of the contact's consent."""
+
+from collections import Counter
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import apsw
+
+from relay.event import Event
+from relay.sources.consent import OPT_OUT
+from relay.store import Arrival, Receipt, State
+from relay.store.sqlite import rows
+from relay.store.sqlite.consents import note_word
+from relay.store.sqlite.state import Memory
+
+NO_HASH = 0
+"""Of what is no message, and of what an earlier release stored: there the text is compared."""
+
+
+class Message(NamedTuple):
+    """The same one must not come twice."""
+
+    source: str
+    message_id: str
+    contact: int
+    text_hash: int
+
+
+class Fresh(NamedTuple):
+    """An arrival that is not a repeat. `rank` as in the table."""
+
+    seq: int
+    contact: int
+    rank: int | None
+    message: Message | None
+    arrival: Arrival
+
+
+def add_all(
+    connection: apsw.Connection, memory: Memory, arrivals: Sequence[Arrival]
+) -> list[Receipt]:
+    """Store the arrivals in their order; one receipt for each."""
+    receipts, fresh = _without_repeats(connection, memory, arrivals)
+    routes = [_route(connection, memory, each) for each in fresh]
+    rows.insert(connection, "events", list(map(_event_row, fresh, routes)))
+    _announce(memory, routes)
+    for each in fresh:
+        _insert_special(connection, memory, each)
+    for each in fresh:
+        if each.arrival.event.data.get("consent") is not None:
+            _note_consent(connection, memory, each)
+    return receipts
+
+
+def _without_repeats(
+    connection: apsw.Connection, memory: Memory, arrivals: Sequence[Arrival]
+) -> tuple[list[Receipt], list[Fresh]]:
+    """The receipt of each, and those that are to be stored, with their places in the order."""
+    receipts: list[Receipt] = []
+    fresh: list[Fresh] = []
+    contacts = [memory.contact(each.source, each.event.data["mobile"]) for each in arrivals]
+    messages = list(map(partial(_message, memory), arrivals, contacts))
+    ids = _used_ids(connection, [each for each in messages if each is not None])
+    known = _known(connection, memory, [each for each in messages if each and each[:2] in ids])
+    for arrival, contact, message in zip(arrivals, contacts, messages, strict=True):
+        receipt = None if message is None else known.get(message)
+        if receipt is None:
+            event = arrival.event
+            receipt = Receipt(event.id, event.type)
+            if message is not None:
+                receipt = receipt._replace(id_reused=message[:2] in ids)
+                known[message] = Receipt(event.id, event.type, repeated=True)
+                ids.add(message[:2])
+            memory.last_seq += 1
+            rank = _rank(connection, contact, arrival)
+            fresh.append(Fresh(memory.last_seq, contact, rank, message, arrival))
+        receipts.append(receipt)
+    return receipts, fresh
+
+
+def _message(memory: Memory, arrival: Arrival, contact: int) -> Message | None:
+    """The message that it is; None for a copy, which is meant to come again."""
+    data = arrival.event.data
+    message_id = data.get("message_id")
+    if message_id is None or arrival.copy_of is not None:
+        return None
+    return Message(arrival.source, message_id, contact, memory.text_hash(data.get("message")))
+
+
+def _used_ids(connection: apsw.Connection, messages: Sequence[Message]) -> set[tuple[str, str]]:
+    """The sources and ids of these messages that are stored already, with any number and text."""
+    used = (
+        "SELECT column1, column2 FROM {rows} WHERE EXISTS"
+        " (SELECT 1 FROM events WHERE source = column1 AND message_id = column2)"
+    )
+    return set(rows.there(connection, used, [each[:2] for each in messages]))
+
+
+def _known(
+    connection: apsw.Connection, memory: Memory, messages: Sequence[Message]
+) -> dict[Message, Receipt]:
+    """The receipts of those of these messages that are stored already."""
+    wanted = [
+        (*each[:3], text_hash) for each in messages for text_hash in (each.text_hash, NO_HASH)
+    ]
+    same = (
+        "SELECT source, message_id, contact, text_hash, event"
+        " FROM {rows} CROSS JOIN events INDEXED BY events_message ON source = column1"
+        " AND message_id = column2 AND contact = column3 AND text_hash = column4"
+        " ORDER BY seq DESC"
+    )
+    found = {}
+    for source, message_id, contact, text_hash, text in rows.there(connection, same, wanted):
+        event = Event.from_json(text)
+        given = text_hash or memory.text_hash(event.data.get("message"))
+        key = Message(source, message_id, contact, given)
+        found[key] = Receipt(event.id, event.type, repeated=True)
+    return found
+
+
+def _rank(connection: apsw.Connection, contact: int, arrival: Arrival) -> int | None:
+    if arrival.copy_of is not None:
+        first = "SELECT ifnull(rank, seq) FROM events WHERE id = ?"
+        rank: int | None = rows.value(connection, first, (id_bytes(arrival.copy_of),))
+        return rank or 0  # it may have been purged since it was read: it is older than all
+    if arrival.late:
+        # An opt-out comes after everything that was received before it, an opt-in only after
+        # the words.
+        says_a_word = arrival.event.data.get("consent") is not None
+        before: int | None = rows.value(
+            connection,
+            "SELECT seq - 1 FROM consents WHERE contact = ? AND (word = ? OR ?) AND received > ?",
+            (contact, OPT_OUT, says_a_word, arrival.callback.received),
+        )
+        return before
+    return None
+
+
+def _route(connection: apsw.Connection, memory: Memory, fresh: Fresh) -> int:
+    """Which sinks it goes to in its turn; others have a row of their own from the start."""
+    if fresh.rank is not None:
+        return memory.route(connection, ())
+    deliveries = fresh.arrival.deliveries
+    names = [name for name, error in deliveries.items() if error is None]
+    return memory.route(connection, tuple(names))
+
+
+def _event_row(fresh: Fresh, route: int) -> tuple[Any, ...]:
+    arrival = fresh.arrival
+    event, callback, message = arrival.event, arrival.callback, fresh.message
+    return (
+        fresh.seq,
+        id_bytes(event.id),
+        arrival.source,
+        arrival.kind,
+        event.data.get("keyword"),
+        callback.received,
+        fresh.contact,
+        route,
+        None if message is None else message.message_id,
+        fresh.rank,
+        event.to_json(),
+        callback.method,
+        callback.query,
+        callback.content_type,
+        callback.body,
+        callback.encoding,
+        NO_HASH if message is None else message.text_hash,
+    )
+
+
+def _announce(memory: Memory, routes: Sequence[int]) -> None:
+    """Count the new deliveries, and wake their sinks."""
+    for route, number in Counter(routes).items():
+        for sink in memory.routes[route]:
+            memory.count(sink, None, State.PENDING, number)
+            memory.rouse(sink)
+
+
+def _insert_special(connection: apsw.Connection, memory: Memory, fresh: Fresh) -> None:
+    """The deliveries that are not simply the next ones of their sinks."""
+    seq, contact, rank, _, arrival = fresh
+    for name, error in arrival.deliveries.items():
+        if error is not None:
+            _insert_dead(connection, memory, name, seq, contact, arrival, error)
+        elif rank is not None:
+            sink = memory.sink(connection, name)
+            connection.execute(
+                "INSERT INTO deliveries (sink, seq, contact, replayed, late)"
+                " VALUES (?, ?, ?, ?, 1)",
+                (sink, seq, contact, arrival.copy_of is not None),
+            )
+            memory.count(sink, None, State.PENDING)
+            memory.rouse(sink)
+            if arrival.event.data.get("consent") == OPT_OUT:
+                # No other of its contact is then in flight with it, whatever the sink's order.
+                hurry(connection, memory, sink, contact, seq)
+
+
+def _insert_dead(
+    connection: apsw.Connection,
+    memory: Memory,
+    name: str,
+    seq: int,
+    contact: int,
+    arrival: Arrival,
+    error: str,
+) -> None:
+    """A delivery whose `when` raised is dead from the start, and waits to be looked at."""
+    sink = memory.sink(connection, name)
+    connection.execute(
+        "INSERT INTO deliveries (sink, seq, contact, state, error, settled)"
+        " VALUES (?, ?, ?, 5, ?, ?)",
+        (sink, seq, contact, error, arrival.callback.received),
+    )
+    memory.count(sink, None, State.DEAD)
+
+
+def _note_consent(connection: apsw.Connection, memory: Memory, fresh: Fresh) -> None:
+    seq, contact, rank, _, arrival = fresh
+    word = arrival.event.data["consent"]
+    if arrival.copy_of is None:
+        note_word(connection, seq, contact, arrival)
+    if rank is not None:
+        return  # something else was said since
+    connection.execute(
+        "INSERT INTO consents (contact, source, word, seq, received) VALUES (?, ?, ?, ?, ?)"
+        " ON CONFLICT (contact) DO UPDATE SET word = excluded.word, seq = excluded.seq,"
+        " received = excluded.received",
+        (contact, arrival.source, word, seq, arrival.callback.received),
+    )
+    memory.consent_sources |= {arrival.source}
+    if word == OPT_OUT:
+        for name in arrival.deliveries:
+            hurry(connection, memory, memory.sink(connection, name), contact, seq)
+
+
+def hurry(connection: apsw.Connection, memory: Memory, sink: int, contact: int, seq: int) -> None:
+    """Move the contact's open deliveries up to `seq` to the front of the sink's queue."""
+    first = rows.value(
+        connection,
+        "SELECT min(ifnull(min(seq), ?2), ?2) FROM deliveries INDEXED BY deliveries_pending"
+        " WHERE sink = ?1 AND state = 0 AND urgent = 0",
+        (sink, memory.cursors[sink] + 1),
+    )
+    seqs = events_of(connection, [contact], first, seq)
+    give_rows(connection, memory, sink, seqs)
+    seqs += [other for other, flight in memory.flying[sink].items() if flight.contact == contact]
+    connection.execute(
+        "UPDATE deliveries SET urgent = 1 WHERE sink = ?1 AND state IN (0, 1)"
+        " AND seq IN (SELECT value FROM json_each(?2))",
+        (sink, rows.array(seqs)),
+    )
+    connection.execute(
+        "UPDATE deliveries INDEXED BY deliveries_held SET urgent = 1"
+        " WHERE sink = ? AND contact = ? AND seq <= ? AND state IN (2, 3)",
+        (sink, contact, seq),
+    )
+    memory.rouse(sink, urgent=True)
+
+
+def give_rows(connection: apsw.Connection, memory: Memory, sink: int, seqs: Sequence[int]) -> None:
+    """Give those of these events that go to the sink their rows, where they have none."""
+    connection.execute(
+        "INSERT OR IGNORE INTO deliveries (sink, seq, contact) SELECT ?1, seq, contact FROM events"
+        " WHERE seq > ?2 AND seq IN (SELECT value FROM json_each(?3))"
+        " AND route IN (SELECT route FROM routes WHERE sink = ?1)",
+        (sink, memory.cursors[sink], rows.array(seqs)),
+    )
+
+
+def events_of(
+    connection: apsw.Connection, contacts: Sequence[int], first: int, last: int
+) -> list[int]:
+    """The seqs of contacts' events from `first` to `last`, by one seek for each chunk."""
+    return [
+        row[0]
+        for row in rows.fetch(
+            connection,
+            "seq",
+            "FROM (WITH RECURSIVE chunks (chunk) AS (SELECT ?2 >> 10 UNION ALL"
+            " SELECT chunk + 1 FROM chunks WHERE chunk < ?3 >> 10) SELECT chunk FROM chunks)"
+            " CROSS JOIN events INDEXED BY events_contact WHERE seq >> 10 = chunk"
+            " AND contact IN (SELECT value FROM json_each(?1)) AND seq BETWEEN ?2 AND ?3"
+            " ORDER BY seq",
+            (rows.array(contacts), first, last),
+        )
+    ]
+
+
+def id_bytes(event_id: str) -> bytes:
+    """An event's id as the store keeps it. Raises ValueError for what is no UUID."""
+    return bytes.fromhex(event_id.replace("-", ""))

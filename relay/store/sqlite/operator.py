@@ -1,0 +1,200 @@
+"""Changes that people ask for: revive, replay, discard, rename, release."""
+
+from collections.abc import Sequence
+
+import apsw
+
+from relay.sources.consent import OPT_OUT
+from relay.store import OPEN_STATES, State
+from relay.store.sqlite import rows
+from relay.store.sqlite.ingest import events_of, give_rows, hurry
+from relay.store.sqlite.state import Memory
+
+# Renewed deliveries wait, and are due at once: so they are held, and whatever is younger of their
+# contact waits for them. As pending ones they could be passed by a younger retry.
+RENEW = (
+    "state = 2, late = 1, attempts = 0, deaths = 0, failed_at = NULL, error = NULL,"
+    " due = 0, settled = 0"
+)
+
+
+def revive(
+    connection: apsw.Connection, memory: Memory, name: str, seqs: Sequence[int], replayed: bool
+) -> int:
+    """Put dead deliveries back to pending."""
+    return _renew(connection, memory, memory.sink(connection, name), State.DEAD, seqs, replayed)
+
+
+def catch_up(connection: apsw.Connection, memory: Memory, sink: int) -> None:
+    """Give every delivery of the sink its row."""
+    connection.execute(
+        "INSERT INTO deliveries (sink, seq, contact) SELECT sink, seq, contact FROM fresh"
+        " WHERE sink = ? AND seq > ?",  # the file's cursor may be behind
+        (sink, memory.cursors[sink]),
+    )
+    memory.cursors[sink] = memory.last_seq
+
+
+def replay(connection: apsw.Connection, memory: Memory, name: str, seqs: Sequence[int]) -> int:
+    """Make or renew deliveries; those that are still open are left as they are."""
+    sink = memory.sink(connection, name)
+    number = sum(
+        _renew(connection, memory, sink, state, seqs, True)
+        for state in (State.DELIVERED, State.DEAD, State.DISCARDED)
+    )
+    made = rows.every(
+        connection,
+        "INSERT INTO deliveries (sink, seq, contact, state, late, replayed)"
+        " SELECT ?1, seq, contact, 2, 1, 1 FROM events"
+        " WHERE seq IN (SELECT value FROM json_each(?2))"
+        " AND NOT (seq > ?3 AND route IN (SELECT route FROM routes WHERE sink = ?1))"
+        " ON CONFLICT DO NOTHING RETURNING seq, contact",
+        (sink, rows.array(seqs), memory.cursors[sink]),
+    )
+    _renewed(connection, memory, sink, None, made)
+    return number + len(made)
+
+
+def _renew(
+    connection: apsw.Connection,
+    memory: Memory,
+    sink: int,
+    old: State,
+    seqs: Sequence[int],
+    replayed: bool,
+) -> int:
+    """Begin the deliveries that are in the state `old` anew; return how many."""
+    renewed = rows.every(
+        connection,
+        f"UPDATE deliveries SET {RENEW}, replayed = max(replayed, ?) WHERE sink = ?"
+        " AND state = ? AND seq IN (SELECT value FROM json_each(?)) RETURNING seq, contact",
+        (replayed, sink, old, rows.array(seqs)),
+    )
+    _renewed(connection, memory, sink, old, renewed)
+    return len(renewed)
+
+
+def discard(
+    connection: apsw.Connection, memory: Memory, name: str, seqs: Sequence[int] | None
+) -> int:
+    """Give up dead deliveries; with `seqs` None also the open ones that are not in flight."""
+    sink = memory.sink(connection, name)
+    states = [State.DEAD] if seqs is not None else [State.DEAD, *OPEN_STATES]
+    if seqs is None:
+        catch_up(connection, memory, sink)
+    number = 0
+    for state in states:
+        if state == State.IN_FLIGHT:
+            continue
+        sql = "UPDATE deliveries SET state = 6 WHERE sink = ? AND state = ?"
+        bindings: tuple[object, ...] = (sink, state)
+        if seqs is not None:
+            sql += " AND seq IN (SELECT value FROM json_each(?))"
+            bindings += (rows.array(seqs),)
+        gone = rows.every(connection, f"{sql} RETURNING seq, contact", bindings)
+        memory.count(sink, state, State.DISCARDED, len(gone))
+        number += len(gone)
+    return number
+
+
+def rename(connection: apsw.Connection, memory: Memory, old: str, new: str) -> int:
+    """Give the open and dead deliveries of a sink that has gone to another; return how many.
+
+    Where the other has one of the same event already, that one is enough.
+    """
+    gone, heir = memory.sink_ids[old], memory.sink(connection, new)
+    moved = 0
+    catch_up(connection, memory, gone)
+    catch_up(connection, memory, heir)
+    for state in (*OPEN_STATES, State.DEAD):
+        after = State.DEAD if state == State.DEAD else State.WAITING
+        given = rows.every(
+            connection,
+            "UPDATE OR IGNORE deliveries SET sink = ?, state = ?, due = 0, late = 1"
+            " WHERE sink = ? AND state = ? RETURNING seq, contact",
+            (heir, after, gone, state),
+        )
+        moved += len(given)
+        memory.uncount(gone, state, len(given))
+        if state == State.DEAD:
+            memory.count(heir, None, State.DEAD, len(given))
+        else:
+            _renewed(connection, memory, heir, None, given)
+    discard(connection, memory, old, None)
+    return moved
+
+
+def _renewed(
+    connection: apsw.Connection,
+    memory: Memory,
+    sink: int,
+    old: State | None,
+    renewed: Sequence[tuple[int, int]],
+) -> None:
+    memory.count(sink, old, State.WAITING, len(renewed))
+    if renewed:
+        memory.rouse(sink)
+        _hold_older(connection, memory, sink, renewed)
+        _hurry_opt_outs(connection, memory, sink, renewed)
+
+
+def _hold_older(
+    connection: apsw.Connection,
+    memory: Memory,
+    sink: int,
+    renewed: Sequence[tuple[int, int]],
+) -> None:
+    """What is pending of their contacts waits as well: as it is, what is renewed would pass it."""
+    last = max(seq for seq, _ in renewed)
+    contacts = [contact for _, contact in renewed]
+    give_rows(
+        connection, memory, sink, events_of(connection, contacts, memory.cursors[sink] + 1, last)
+    )
+    held = rows.every(
+        connection,
+        "UPDATE deliveries INDEXED BY deliveries_pending SET state = 2, due = 0"
+        " WHERE sink = ? AND state = 0 AND urgent IN (0, 1) AND seq <= ?"
+        " AND contact IN (SELECT value FROM json_each(?)) RETURNING seq",
+        (sink, last, rows.array(contacts)),
+    )
+    memory.count(sink, State.PENDING, State.WAITING, len(held))
+
+
+def _hurry_opt_outs(
+    connection: apsw.Connection,
+    memory: Memory,
+    sink: int,
+    renewed: Sequence[tuple[int, int]],
+) -> None:
+    """An opt-out takes what is open of its contact to the front with it.
+
+    That is one that is renewed, so that no other of its contact is in flight with it, whatever
+    the sink's order; and an open one that is its contact's last word.
+    """
+    seqs = rows.array([seq for seq, _ in renewed])
+    contacts = rows.array([contact for _, contact in renewed])
+    found = rows.fetch(
+        connection,
+        "contact, seq",
+        "FROM events WHERE seq IN (SELECT value FROM json_each(?))"
+        " AND json_extract(event, '$.data.consent') = ?",
+        (seqs, OPT_OUT),
+    )
+    found += rows.fetch(
+        connection,
+        "contact, seq",
+        "FROM consents WHERE word = ?1 AND contact IN (SELECT value FROM json_each(?2))"
+        " AND EXISTS (SELECT 1 FROM deliveries d WHERE d.sink = ?3 AND d.seq = consents.seq"
+        " AND state IN (0, 1, 2, 3))",
+        (OPT_OUT, contacts, sink),
+    )
+    for contact, seq in found:
+        hurry(connection, memory, sink, contact, seq)
+
+
+def note_spill_is_older(connection: apsw.Connection, older: bool) -> None:
+    """Keep whether the spill may hold callbacks that came before some of the store's."""
+    if older:
+        connection.execute("INSERT OR REPLACE INTO meta VALUES ('spill_is_older', 1)")
+    else:
+        connection.execute("DELETE FROM meta WHERE name = 'spill_is_older'")

@@ -1,0 +1,212 @@
+"""The restore: a copy takes the store's place, and what came since it was made goes to the spill.
+
+So does what waited in the spill when it was made, if it is a backup. From there the next start
+takes it in, under the ids that the senders were told; the release that starts may be an older one.
+"""
+
+import contextlib
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import chain
+from pathlib import Path
+from uuid import UUID
+
+import apsw
+
+from relay import fsutil
+from relay.raw_callback import Callback
+from relay.spill.file import SpillFile
+from relay.spill.line import Spilled, decode, encode
+from relay.store.sqlite import accounts, descriptors, operator, queries, restored_consent, rows
+from relay.store.sqlite.backup import copied, spilled
+from relay.store.sqlite.connection import connect_reader, lock
+
+# What was replayed as new is left out: it would be taken for an event of all sinks. What was
+# released after its contact had opted out stands before that, and is no later word of it.
+EVENTS_SINCE = (
+    "SELECT id, source, method, query, content_type, body, received,"
+    " ifnull(json_extract(event, '$.test'), 0), NULL, '', rank IS NOT NULL, {encoding}, '', NULL"
+    " FROM main.events e"
+    " WHERE NOT EXISTS (SELECT 1 FROM copy.events c WHERE c.id = e.id)"
+    " AND NOT (rank IS NOT NULL AND EXISTS"
+    " (SELECT 1 FROM main.events f WHERE f.seq = e.rank AND f.received = e.received))"
+    " ORDER BY ifnull(rank, seq), seq"
+)
+QUARANTINED_SINCE = (
+    "SELECT id, source, method, query, content_type, body, received, test, status, reason, 0,"
+    " {encoding}, {sender}, {token_digest}"
+    " FROM main.quarantine q"
+    " WHERE NOT EXISTS (SELECT 1 FROM copy.quarantine c WHERE c.id = q.id) ORDER BY seq"
+)
+LATER_COLUMNS = {"encoding": "''", "sender": "''", "token_digest": "NULL"}
+
+
+@dataclass(slots=True)
+class Restored:
+    """`since` callbacks came after the copy was made, or waited in the spill then.
+
+    `aside` is the store as it was. `erased` numbers were erased since, and are there again.
+    `trouble` says why not all of the store could be read.
+    """
+
+    since: int = 0
+    erased: int = 0
+    aside: Path | None = None
+    trouble: str | None = None
+
+
+def restore(source: apsw.Connection, store: Path, spill: Path, now: float) -> Restored:
+    """Have the store be as the source is. Nothing is removed, and a kill at any step loses nothing.
+
+    Raises StoreLocked while a relay runs, StoreError or OSError.
+    """
+    restored = Restored()
+    waiting = SpillFile(spill)
+    with closing(lock(store)), closing(waiting):
+        waiting.open()  # a relay that cannot open its store has this
+        with copied(source, store) as copy:
+            if store.exists():
+                _keep_present(store, copy.path, restored)
+            since = _since(store, copy.path, restored) if store.exists() else ()
+            restored.since = _keep(chain(spilled(source), since), spill)
+            if store.exists():
+                restored.aside = _put_aside(store, now)
+            copy.replace(store.name)
+    return restored
+
+
+def _keep_present(store: Path, copy: Path, restored: Restored) -> None:
+    """Have the new store know what was said since in events that are gone, and of accounts.
+
+    As far as that can be read. A refresh token of before may be worth nothing.
+    """
+    try:
+        with _beside(store, copy) as present:
+            words, older = restored_consent.said_since(present), queries.spill_is_older(present)
+            kept = accounts.every(present)
+    except apsw.Error as error:
+        restored.trouble = str(error)
+    else:
+        restored_consent.write(words, copy)
+        accounts.write(kept, copy)
+        if older:
+            with closing(descriptors.connect(copy)) as connection:
+                operator.note_spill_is_older(connection, older=True)
+
+
+def _since(store: Path, copy: Path, restored: Restored) -> Iterator[bytes]:
+    """The callbacks that the copy lacks, as lines of the spill; as many as can be read."""
+    try:
+        with _beside(store, copy) as present:
+            restored.erased = len(_erasures(present, "main") - _erasures(present, "copy"))
+            later = _later_columns(present)
+            for query in (EVENTS_SINCE, QUARANTINED_SINCE):
+                for row in present.execute(query.format_map(later)):
+                    yield encode(_spilled(*row))
+    except apsw.Error as error:
+        restored.trouble = str(error)
+
+
+@contextlib.contextmanager
+def _beside(store: Path, copy: Path) -> Iterator[apsw.Connection]:
+    """The store, to be read, with the copy beside it. Raises apsw.Error."""
+    with closing(connect_reader(store)) as present:
+        rows.every(present, "ATTACH ? AS copy", (str(copy),))
+        yield present
+
+
+def _later_columns(present: apsw.Connection) -> dict[str, str]:
+    """The columns that came with the third schema; what stands for them in an older store."""
+    found = rows.every(present, "SELECT name FROM pragma_table_info('quarantine', 'main')")
+    known = {name for (name,) in found}
+    return {name: name if name in known else older for name, older in LATER_COLUMNS.items()}
+
+
+def _erasures(connection: apsw.Connection, schema: str) -> set[int]:
+    """When numbers were erased; the first schema knew nothing of that."""
+    known = f"SELECT 1 FROM {schema}.sqlite_schema WHERE name = 'erasures'"
+    if not rows.every(connection, known):
+        return set()
+    return {at for (at,) in rows.every(connection, f"SELECT at FROM {schema}.erasures")}
+
+
+def _spilled(
+    given_id: bytes,
+    source: str,
+    method: str,
+    query: bytes,
+    content_type: str,
+    body: bytes,
+    received: int,
+    test: int,
+    status: int | None,
+    reason: str,
+    late: int,
+    encoding: str,
+    sender: str,
+    token_digest: bytes | None,
+) -> Spilled:
+    callback = Callback(
+        source,
+        method,
+        query,
+        content_type,
+        body,
+        received,
+        bool(test),
+        encoding=encoding,
+        sender=sender,
+        token_digest=token_digest,
+    )
+    return Spilled(str(UUID(bytes=given_id)), callback, status, reason, bool(late))
+
+
+def _keep(lines: Iterable[bytes], spill: Path) -> int:
+    """Put the lines before those of the spill, which came later; return how many there are.
+
+    Each callback stands there once, whatever a kill before has left.
+    """
+    fsutil.make(spill.parent)
+    seen: set[str] = set()
+    lines = _once(lines, seen)
+    if (first := next(lines, None)) is None:
+        return 0
+    with fsutil.replaced(spill) as file:
+        for number, line in enumerate(chain([first], lines), start=1):  # noqa: B007
+            file.write(line)
+        if spill.exists():
+            with fsutil.reading(spill) as old:
+                file.writelines(_once(old, seen))
+    return number
+
+
+def _once(lines: Iterable[bytes], seen: set[str]) -> Iterator[bytes]:
+    """Those whose callbacks were not seen yet; and those that a person is to look at."""
+    for line in lines:
+        found = decode(line)
+        if found is None or found.id not in seen:
+            yield line
+        if found is not None:
+            seen.add(found.id)
+
+
+def _put_aside(store: Path, now: float) -> Path:
+    """Give the present store another name, too; its log goes into it, or along with it."""
+    aside = store.with_name(
+        f"{store.name}.replaced-{datetime.fromtimestamp(now, UTC):%Y%m%dT%H%M%SZ}"
+    )
+    with contextlib.suppress(apsw.Error), closing(descriptors.connect(store)) as present:
+        rows.every(present, "PRAGMA journal_mode = DELETE")
+    for end in ("-wal", "-shm"):  # of a damaged store; the copy must not be taken for its own
+        with contextlib.suppress(FileNotFoundError):
+            store.with_name(store.name + end).rename(f"{aside}{end}")
+    try:
+        aside.hardlink_to(store)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without links
+        store.rename(aside)
+    fsutil.sync(store.parent)
+    return aside

@@ -1,0 +1,254 @@
+"""Settling claims, and what follows: the next of the contact, its last word once more."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+import apsw
+
+from relay.sources.consent import OPT_OUT
+from relay.store import Settlement, State
+from relay.store.sqlite import rows
+from relay.store.sqlite.consents import note_accepted
+from relay.store.sqlite.state import Memory
+
+ATTEMPTS_KEPT = 20
+"""Of the failed attempts of a delivery the first and the last so many are kept: one whose
+receiver asks for a second more for ever would fill the disk with them."""
+LONGEST_WAIT = 25 * 3600 * 1_000_000
+"""No retry is ever put off for longer: one that is was put off by a clock that has just jumped."""
+DEATHS = 3
+"""How often the process may die while a delivery is alone in flight."""
+
+
+def settle(
+    connection: apsw.Connection, memory: Memory, settlements: Iterable[Settlement], now: int
+) -> None:
+    """Write how claims ended. Those that are not in flight (any more) are passed over."""
+    memory.last_time = max(memory.last_time, now)
+    by_sink: dict[int, list[tuple[Settlement, int]]] = defaultdict(list)
+    for settlement in settlements:
+        sink = memory.sink(connection, settlement.sink)
+        if flight := memory.land(sink, settlement.seq):
+            by_sink[sink].append((settlement, flight.contact))
+    for sink, landed in by_sink.items():
+        delivered = [item for item in landed if item[0].state == State.DELIVERED]
+        _settle_delivered(connection, memory, sink, delivered, now)
+        for settlement, _ in landed:
+            if settlement.state != State.DELIVERED:
+                _settle_other(connection, memory, sink, settlement, now)
+        unblock(connection, memory, sink, [contact for _, contact in landed])
+        accepted = [item for item in landed if item[0].state == State.DELIVERED or item[0].consent]
+        if memory.any_consent and accepted:
+            note_accepted(connection, sink, [each.seq for each, _ in accepted], now)
+            _follow_up(connection, memory, sink, accepted)
+
+
+def _settle_delivered(
+    connection: apsw.Connection,
+    memory: Memory,
+    sink: int,
+    delivered: Sequence[tuple[Settlement, int]],
+    now: int,
+) -> None:
+    if not delivered:
+        return
+    seqs = [settlement.seq for settlement, _ in delivered]
+    connection.execute(
+        "UPDATE deliveries SET state = 4, landed = 1, settled = ?, strikes = 0, error = NULL"
+        " WHERE sink = ? AND seq IN (SELECT value FROM json_each(?))",
+        (now, sink, rows.array(seqs)),
+    )
+    memory.count(sink, State.IN_FLIGHT, State.DELIVERED, len(seqs))
+    for settlement, _ in delivered:
+        if settlement.reference is not None or settlement.error is not None:
+            connection.execute(
+                "UPDATE deliveries SET reference = ifnull(?, reference), error = ?"
+                " WHERE sink = ? AND seq = ?",
+                (settlement.reference, settlement.error, sink, settlement.seq),
+            )
+
+
+def _settle_other(
+    connection: apsw.Connection, memory: Memory, sink: int, settlement: Settlement, now: int
+) -> None:
+    put_back = settlement.state == State.PENDING
+    at_once = put_back or settlement.due > now + LONGEST_WAIT
+    # It waits, due at once: as a pending one, others of its contact could pass it.
+    state = State.WAITING if put_back else settlement.state
+    _record_attempt(connection, sink, settlement)
+    connection.execute(
+        "UPDATE deliveries SET state = ?, due = ?, failed_at = ifnull(?, failed_at), error = ?,"
+        " settled = ?, attempts = attempts - ?, strikes = 0 WHERE sink = ? AND seq = ?",
+        (
+            state,
+            0 if at_once else settlement.due,
+            settlement.failed_at,
+            settlement.error,
+            0 if put_back else now,
+            put_back or not settlement.counted,
+            sink,
+            settlement.seq,
+        ),
+    )
+    memory.count(sink, State.IN_FLIGHT, state)
+
+
+def _record_attempt(connection: apsw.Connection, sink: int, settlement: Settlement) -> None:
+    attempt = settlement.attempt
+    if attempt is None:
+        return
+    connection.execute(
+        "INSERT OR REPLACE INTO attempts SELECT sink, seq, attempts, ?, ?, ?, ?, ?"
+        " FROM deliveries WHERE sink = ? AND seq = ?",
+        (
+            attempt.started,
+            attempt.duration,
+            attempt.status,
+            attempt.error,
+            attempt.answer,
+            sink,
+            settlement.seq,
+        ),
+    )
+    connection.execute(
+        "DELETE FROM attempts WHERE sink = ?1 AND seq = ?2 AND number > ?3 AND number <="
+        " (SELECT attempts FROM deliveries WHERE sink = ?1 AND seq = ?2) - ?3",
+        (sink, settlement.seq, ATTEMPTS_KEPT),
+    )
+
+
+def unblock(
+    connection: apsw.Connection, memory: Memory, sink: int, contacts: Sequence[int]
+) -> None:
+    """Let the oldest held delivery of each contact go, if it was only blocked.
+
+    Where that one waits for a retry, the oldest urgent one goes, which may overtake it. What
+    goes is due at once, but still held: as a pending one, a younger retry could pass it.
+    """
+    if not memory.held[sink]:
+        return
+    oldest: dict[int, int] = {}
+    going: dict[int, tuple[int, bool]] = {}
+    for contact, seq, state, urgent in rows.fetch(
+        connection,
+        "contact, seq, state, urgent",
+        "FROM deliveries INDEXED BY deliveries_held WHERE sink = ? AND state IN (2, 3)"
+        " AND contact IN (SELECT value FROM json_each(?)) ORDER BY contact, seq",
+        (sink, rows.array([c for c in contacts if c not in memory.busy[sink]])),
+    ):
+        first = oldest.setdefault(contact, seq)
+        if state == State.BLOCKED and (seq == first or urgent):
+            going.setdefault(contact, (seq, bool(urgent)))
+    free = dict(going.values())
+    if free:
+        rows.every(
+            connection,
+            "UPDATE deliveries SET state = 2, due = 0 WHERE sink = ?"
+            " AND seq IN (SELECT value FROM json_each(?))",
+            (sink, rows.array(list(free))),
+        )
+        memory.count(sink, State.BLOCKED, State.WAITING, len(free))
+        memory.rouse(sink, urgent=any(free.values()))
+
+
+def _follow_up(
+    connection: apsw.Connection,
+    memory: Memory,
+    sink: int,
+    delivered: Sequence[tuple[Settlement, int]],
+) -> None:
+    """Send the contact's last word again behind what landed after it.
+
+    An opt-out goes again behind anything older; an opt-in only behind an older opt-out.
+    """
+    words = {
+        contact: (word, seq)
+        for contact, word, seq in rows.fetch(
+            connection,
+            "contact, word, seq",
+            "FROM consents WHERE contact IN (SELECT value FROM json_each(?))",
+            (rows.array([contact for _, contact in delivered]),),
+        )
+    }
+    for settlement, contact in delivered:
+        word, seq = words.get(contact, (None, 0))
+        if word is None or settlement.seq == seq:
+            continue
+        order, said = _place_and_word(connection, settlement.seq)
+        if order < seq and OPT_OUT in (word, said):
+            _send_again(connection, memory, sink, seq, urgent=word == OPT_OUT)
+
+
+def _place_and_word(connection: apsw.Connection, seq: int) -> tuple[int, str | None]:
+    """The event's place in the order of its contact, and its word of consent."""
+    found: list[tuple[int, str | None]] = rows.every(
+        connection,
+        "SELECT ifnull(rank, seq), json_extract(event, '$.data.consent') FROM events WHERE seq = ?",
+        (seq,),
+    )
+    return found[0]
+
+
+def _send_again(
+    connection: apsw.Connection, memory: Memory, sink: int, seq: int, *, urgent: bool
+) -> None:
+    # It waits, due at once, and is not late: a sink writes it whatever has landed since.
+    again = rows.every(
+        connection,
+        "UPDATE deliveries SET state = 2, urgent = ?, replayed = 1, late = 0, attempts = 0,"
+        " failed_at = NULL, due = 0, settled = 0 WHERE sink = ? AND seq = ? AND state = 4"
+        " RETURNING seq",
+        (urgent, sink, seq),
+    )
+    if again:
+        memory.count(sink, State.DELIVERED, State.WAITING)
+        memory.rouse(sink, urgent=urgent)
+
+
+def put_back_all(connection: apsw.Connection, memory: Memory) -> None:
+    """Put back whatever is in flight: this process stops as it should."""
+    settle(
+        connection,
+        memory,
+        [
+            Settlement(memory.sink_names[sink], seq, State.PENDING)
+            for sink, flying in memory.flying.items()
+            for seq in flying
+        ],
+        0,
+    )
+
+
+def put_back_after_death(connection: apsw.Connection, memory: Memory, now: int) -> int:
+    """Deal with what was in flight when the last process died; return how many there were.
+
+    All are suspected of having killed it. One that was alone in flight is accused, and is dead
+    after three such deaths.
+    """
+    suspects = [
+        (sink, seq, flight.contact)
+        for sink, flying in memory.flying.items()
+        for seq, flight in flying.items()
+    ]
+    alone = len(suspects) == 1
+    for sink, seq, _ in suspects:
+        memory.land(sink, seq)
+        deaths = rows.value(
+            connection,
+            "UPDATE deliveries SET state = 2, due = 0, attempts = attempts - 1,"
+            " strikes = strikes + 1, deaths = deaths + ?"
+            " WHERE sink = ? AND seq = ? RETURNING deaths",
+            (alone, sink, seq),
+        )
+        state = State.WAITING
+        if deaths >= DEATHS:
+            state = State.DEAD
+            connection.execute(
+                "UPDATE deliveries SET state = 5, settled = ?, error = ?, strikes = 0"
+                " WHERE sink = ? AND seq = ?",
+                (now, f"the relay died {DEATHS} times while only this was in flight", sink, seq),
+            )
+        memory.count(sink, State.IN_FLIGHT, state)
+    for sink, _, contact in suspects:
+        unblock(connection, memory, sink, [contact])
+    return len(suspects)

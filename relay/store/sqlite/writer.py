@@ -1,0 +1,211 @@
+"""The writer: one thread that owns the one writing connection, and commits in groups."""
+
+import asyncio
+import contextlib
+import logging
+import queue
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+import apsw
+
+from relay.monitoring.histogram import PIECES, SECONDS, Histogram
+from relay.store import StoreBroken, StoreError, StoreFull
+from relay.store.sqlite.file_identity import Presence
+
+log = logging.getLogger("relay.store")
+
+GROUP = 512
+"""The most pieces of work in one transaction: it bounds how long the first of them waits."""
+
+STOP = None
+
+
+@dataclass(slots=True)
+class Work:
+    """Something to do in a transaction, and who waits for its result."""
+
+    run: Callable[[apsw.Connection], Any]
+    done: asyncio.Future[Any]
+    size: int = 1
+    """How many pieces it is of itself."""
+    alone: bool = False
+    """It is no part of a transaction: it sees to that itself."""
+
+
+class Writer:
+    """Runs work in the order it was handed over, many pieces in one commit (group commit).
+
+    `before_commit` runs inside each transaction, after its work; `after_commit` on the thread
+    after it; `after_rollback` when what was done since the last commit was undone. No commit is
+    answered unless its files still have their names: `presence` gives them, once they are open.
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[], apsw.Connection],
+        *,
+        before_commit: Callable[[apsw.Connection], None],
+        after_commit: Callable[[], None],
+        after_rollback: Callable[[apsw.Connection], None],
+        presence: Callable[[], Presence],
+        on_broken: Callable[[], None],
+    ) -> None:
+        self._connect = connect
+        self._before_commit = before_commit
+        self._after_commit = after_commit
+        self._after_rollback = after_rollback
+        self._find = presence
+        self._on_broken = on_broken
+        self._queue: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
+        self._loop = asyncio.get_running_loop()
+        self._next: Work | None = None
+        self._broken = False
+        self.trouble = ""
+        """Why it broke."""
+        self._thread = threading.Thread(target=self._main, name="store-writer", daemon=True)
+        self._opened: asyncio.Future[None] = self._loop.create_future()
+        self.commit_size = Histogram(PIECES)
+        self.commit_seconds = Histogram(SECONDS)
+
+    async def start(self) -> None:
+        """Open the connection on the thread. Raises what opening raised."""
+        self._thread.start()
+        await self._opened
+
+    def submit(
+        self, run: Callable[[apsw.Connection], Any], size: int = 1, *, alone: bool = False
+    ) -> asyncio.Future[Any]:
+        """Hand over work; the future is done when the work's commit is on disk.
+
+        What cannot be done within a transaction is done `alone`.
+        """
+        done = self._loop.create_future()
+        if self._broken:
+            done.set_exception(StoreBroken("the store is broken"))
+        else:
+            self._queue.put(Work(run, done, size, alone))
+        return done
+
+    async def stop(self) -> None:
+        """Finish what was handed over, then close the connection."""
+        self._queue.put(STOP)
+        await asyncio.to_thread(self._thread.join)
+
+    def alive(self) -> bool:
+        return self._thread.is_alive() and not self._broken
+
+    # on the thread
+
+    def _main(self) -> None:
+        try:
+            connection = self._connect()
+            self._presence = self._find()
+        except BaseException as error:  # noqa: BLE001  it belongs to who called start()
+            self._loop.call_soon_threadsafe(self._opened.set_exception, error)
+            return
+        self._loop.call_soon_threadsafe(self._opened.set_result, None)
+        while group := self._next_group():
+            try:
+                self._commit(connection, group)
+            except Exception as error:  # noqa: BLE001  a rollback can meet the next bad sector
+                self._break(error, group)
+        if not self._broken:
+            with contextlib.suppress(apsw.Error):  # a full disk: the log keeps what it has
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        if self._presence.log_is_anothers():  # which SQLite would delete as its own
+            connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+        connection.close()
+
+    def _next_group(self) -> list[Work]:
+        """Wait for work, then take all there is; an empty list ends the thread."""
+        group: list[Work] = []
+        work, self._next = self._next or self._queue.get(), None
+        while work is not STOP:
+            if work.alone and group:
+                self._next = work
+                return group
+            group.append(work)
+            if work.alone or len(group) == GROUP or self._queue.empty():
+                return group
+            work = self._queue.get()
+        if group:
+            self._queue.put(STOP)
+        return group
+
+    def _commit(self, connection: apsw.Connection, group: list[Work]) -> None:
+        if self._broken:
+            self._answer([(work, StoreBroken("the store is broken")) for work in group])
+            return
+        begun = perf_counter()
+        try:
+            results = self._transaction(connection, group)
+        except (apsw.FullError, apsw.BusyError) as error:
+            self._rolled_back(connection)
+            full = isinstance(error, apsw.FullError)
+            reason = "the disk is full" if full else "another program keeps the store locked"
+            self._answer([(work, StoreFull(reason)) for work in group])
+        except (apsw.IOError, apsw.CorruptError, apsw.NotADBError, apsw.CantOpenError) as error:
+            self._break(error, group)
+        except StoreBroken as error:
+            self._break(error, group)
+        except Exception as error:
+            self._rolled_back(connection)
+            if len(group) > 1:  # one bad piece must not take the others with it
+                for work in group:
+                    self._commit(connection, [work])
+            else:
+                log.exception("the store refused a piece of work")
+                self._answer([(group[0], StoreError(f"the store refused it: {error}"))])
+        else:
+            self.commit_seconds.observe(perf_counter() - begun)
+            self.commit_size.observe(sum(work.size for work in group))
+            self._after_commit()
+            self._answer(list(zip(group, results, strict=True)))
+
+    def _transaction(self, connection: apsw.Connection, group: list[Work]) -> list[Any]:
+        if group[0].alone:
+            results = [group[0].run(connection)]
+        else:
+            connection.execute("BEGIN IMMEDIATE")
+            results = [work.run(connection) for work in group]
+            self._before_commit(connection)
+            connection.execute("COMMIT")
+        self._check_presence()
+        return results
+
+    def _check_presence(self) -> None:
+        if missing := self._presence.missing():
+            raise StoreBroken(
+                f"{' and '.join(missing)} was deleted or replaced while the relay had it open;"
+                " what it held is there no more, unless it is put back while the relay is stopped"
+            )
+
+    def _rolled_back(self, connection: apsw.Connection) -> None:
+        if connection.in_transaction:  # SQLite has often rolled back by itself
+            connection.execute("ROLLBACK")
+        self._after_rollback(connection)
+
+    def _break(self, error: Exception, group: list[Work]) -> None:
+        """Nobody knows whether the commit is on disk, so nothing may be answered from here on."""
+        log.critical("the store failed: %s", error)
+        self._broken = True
+        self.trouble = str(error) if isinstance(error, StoreBroken) else "a write failed"
+        self._answer([(work, StoreBroken(f"the store failed: {error}")) for work in group])
+        self._loop.call_soon_threadsafe(self._on_broken)
+
+    def _answer(self, results: list[tuple[Work, Any]]) -> None:
+        self._loop.call_soon_threadsafe(_resolve, results)
+
+
+def _resolve(results: list[tuple[Work, Any]]) -> None:
+    for work, result in results:
+        if work.done.done():  # cancelled, or answered before the rest of its group failed
+            continue
+        if isinstance(result, Exception):
+            work.done.set_exception(result)
+        else:
+            work.done.set_result(result)

@@ -1,1 +1,0 @@
-"""systemd: what it hands to the service and wants to be told."""

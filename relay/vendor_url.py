@@ -1,0 +1,40 @@
+"""Where secrets go with every request: https:// and a host, or this very machine."""
+
+from typing import Annotated
+
+import httpx
+import pydantic
+
+from relay.address import Address
+from relay.config.errors import new_rule
+
+SECRET_HEADERS = frozenset(
+    {"authorization", "proxy-authorization", "cookie", "x-api-key", "api-key", "x-auth-token"}
+)
+"""Headers, in lower case, that are there to hold a secret."""
+
+
+def is_confidential(url: httpx.URL) -> bool:
+    """Whether nobody on the way can read what is sent there: TLS, or this very machine."""
+    return url.scheme == "https" or (url.scheme == "http" and Address(url.host, 0).loopback)
+
+
+def check_confidential(name: str, url: str, info: pydantic.ValidationInfo) -> None:
+    """Refuse, by a new rule, a URL to which a secret would go in clear to another machine."""
+    if not is_confidential(httpx.URL(url)):
+        new_rule(info, f"{name} should begin with https://: a secret goes with every request")
+
+
+def _base_url(text: str) -> str:
+    try:
+        url = httpx.URL(text)
+    except httpx.InvalidURL:
+        raise ValueError("should be a URL") from None
+    if not is_confidential(url) or not url.host:
+        raise ValueError("should begin with https:// and a host: secrets go with every request")
+    if url.userinfo or url.query or url.fragment or url.path not in {"", "/"}:
+        raise ValueError("should hold no more than https:// and a host")
+    return text.rstrip("/")
+
+
+BaseUrl = Annotated[str, pydantic.AfterValidator(_base_url)]
