@@ -6,10 +6,9 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from relay.clock import MICROSECONDS, Clock, SystemClock
+from relay.clock import MICROSECONDS, Clock, SystemClock, wait_for_event
 from relay.delivery.rate_limit import Limiter, unmeasured, urgent
 from relay.units import Rate
-from relay.waiting import until
 
 LOOK_AGAIN = 900.0
 """Seconds after which an ordinary delivery may see whether the day's quota has room again."""
@@ -196,7 +195,7 @@ class Quota:
         with unmeasured():
             while (wait := self._burst_wait()) > 0:
                 self._usage.answered.clear()
-                await until(self._usage.answered, self._clock, wait)
+                await wait_for_event(self._usage.answered, self._clock, wait)
 
     def _burst_wait(self) -> float:
         """Seconds until an ordinary call may be made, unless an answer says something else."""

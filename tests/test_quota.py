@@ -8,9 +8,9 @@ from arrivals import arrival
 from clock import settle
 from couriers import ScriptedSink, fail, reached, running
 
+from relay.clock import Stopwatch
 from relay.delivery import rate_limit
 from relay.delivery.safe_quota import Allowance
-from relay.delivery.stopwatch import ActiveClock
 from relay.quota import DAY, LOOK_AGAIN, Quota
 from relay.store.sqlite import SqliteStore
 from relay.units import Rate
@@ -243,8 +243,8 @@ async def test_opt_outs_do_not_wait_for_a_burst(quota, opt_out):
 
 
 async def test_the_wait_is_no_fault_of_the_sink(quota, clock, start):
-    watch = ActiveClock(clock)
-    watch.go()
+    watch = Stopwatch(clock)
+    watch.start()
     rate_limit.stopwatch.set(watch)
     await clock.advance(2.0)
     quota.burst(0, 100, 10.0)
@@ -252,7 +252,7 @@ async def test_the_wait_is_no_fault_of_the_sink(quota, clock, start):
     await settle()
     await clock.advance(10.0)
     assert passed == [12.0]
-    assert watch.now() == 2.0
+    assert watch.elapsed() == 2.0
 
 
 async def test_where_answers_say_nothing_a_rate_takes_their_place(clock, start):

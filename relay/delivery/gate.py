@@ -10,12 +10,10 @@ import math
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from relay.clock import MICROSECONDS, Clock
+from relay.clock import MICROSECONDS, Clock, Stopwatch, wait_for_event
 from relay.delivery.retryafter import LONGEST
-from relay.delivery.stopwatch import ActiveClock
 from relay.redact import mask_all
 from relay.store import SinkState
-from relay.waiting import until
 
 PROBE_EVERY = 300.0
 STEADY = 600.0
@@ -45,7 +43,7 @@ class Hold:
         self._save = save
         self._tell = changed
         self._log = log
-        self._active = ActiveClock(clock, state.active)
+        self._active = Stopwatch(clock, state.active)
         self._begun = state.active
         self._changed = asyncio.Event()
         self._closed_to_consent = False
@@ -93,7 +91,7 @@ class Hold:
         """Return when the sink is to be tried."""
         while left := self.left():
             self._changed.clear()
-            await until(self._changed, self._clock, left)
+            await wait_for_event(self._changed, self._clock, left)
 
     def after(self, seconds: float) -> int:
         """The time so many seconds from now, in microseconds since the epoch."""
@@ -101,11 +99,11 @@ class Hold:
 
     def active(self) -> float:
         """Seconds that the sink was neither paused nor parked, over all restarts."""
-        return self._active.now()
+        return self._active.elapsed()
 
     def go(self) -> None:
         """From now on the sink is tried."""
-        self._active.go()
+        self._active.start()
 
     def status(self) -> dict[str, Any]:
         """As in `view`."""
@@ -149,13 +147,13 @@ class Hold:
         """Nothing keeps it any more."""
         self._state = SinkState(active=self.active(), crashes=self._state.crashes)
         self._over_at = 0.0
-        self._active.go()
+        self._active.start()
         self._log.info("resumed")
         await self._change()
 
     async def stop(self) -> None:
         """The time that follows does not count either. A process that stops has not crashed."""
-        self._active.halt()
+        self._active.stop()
         self._state.crashes = 0
         await self.save()
 
@@ -170,7 +168,7 @@ class Hold:
         self._state.halted_at = self.after(0.0)
         self._state.since = self._state.since or self._state.halted_at
         self._over_at = max(self._over_at, self._clock.monotonic() + seconds)
-        self._active.halt()
+        self._active.stop()
         await self._change()
 
     async def _change(self) -> None:

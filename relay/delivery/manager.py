@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from relay.account import Accounts
-from relay.clock import Clock
+from relay.clock import Clock, cancel_all
 from relay.config.loader import Config, SinkConfig
 from relay.config.plugins import PluginError, source_file
 from relay.config.timelimit import MAKE, TookTooLong, limited
@@ -21,7 +21,6 @@ from relay.monitoring.counters import Deliveries
 from relay.monitoring.tracing import Tracer
 from relay.sink import Sink
 from relay.store import SinkState, Store
-from relay.waiting import end
 
 log = logging.getLogger("relay")
 
@@ -124,7 +123,7 @@ class Fleet:
             await asyncio.wait(self._starting)
         await self._each(courier.stop(grace) for courier in self._couriers.values())
         if self._saving is not None:
-            await end([self._saving])
+            await cancel_all([self._saving])
             await self.accounts.save()
 
     async def close(self) -> None:

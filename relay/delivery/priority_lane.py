@@ -2,11 +2,10 @@
 
 import asyncio
 
-from relay.clock import Clock
+from relay.clock import Clock, wait_for_event
 from relay.delivery.attempt import Trips
 from relay.delivery.gate import Hold
 from relay.delivery.queue import Depot
-from relay.waiting import until
 
 
 class Lane:
@@ -38,7 +37,7 @@ class Lane:
 
     async def quiet(self, seconds: float) -> None:
         """Let so many seconds pass, fewer when there is reason to look."""
-        await until(self._look, self._clock, seconds)
+        await wait_for_event(self._look, self._clock, seconds)
 
     async def deliver(self) -> None:
         """Send all that there are, unless others already do."""

@@ -8,11 +8,10 @@ import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from typing import ParamSpec, TypeVar
 
-from relay.clock import MICROSECONDS, Clock
+from relay.clock import MICROSECONDS, Clock, wait_for_event
 from relay.config.loader import SinkConfig
 from relay.delivery.policy import put_back
 from relay.store import Claim, Claimed, Settlement, SinkState, State, Store, StoreFull
-from relay.waiting import until
 
 CLAIM = 256
 """The most deliveries in one claim: callbacks wait for its transaction."""
@@ -61,7 +60,7 @@ class Depot:
             return
         # What is urgent is due, too, but not for the feeder to claim: it must not spin on it.
         soonest = LOOK_AGAIN if claimed.urgent else 0.0
-        await until(self._work, self._clock, max(soonest, self._until_due(claimed)))
+        await wait_for_event(self._work, self._clock, max(soonest, self._until_due(claimed)))
 
     async def suspects(self) -> list[Claim]:
         """The next of what was in flight when a process died; asked for until none is left."""

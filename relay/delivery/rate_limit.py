@@ -7,10 +7,8 @@ from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from contextvars import ContextVar
 
-from relay.clock import Clock
-from relay.delivery.stopwatch import ActiveClock
+from relay.clock import Clock, Stopwatch, wait_for_event
 from relay.units import Rate
-from relay.waiting import until
 
 urgent: ContextVar[bool] = ContextVar("urgent", default=False)
 """True while an opt-out is delivered: its requests do not wait, but count for those to come."""
@@ -18,14 +16,14 @@ urgent: ContextVar[bool] = ContextVar("urgent", default=False)
 timeout: ContextVar[float] = ContextVar("timeout", default=math.inf)
 """Seconds that a send may take."""
 
-stopwatch: ContextVar[ActiveClock | None] = ContextVar("stopwatch", default=None)
+stopwatch: ContextVar[Stopwatch | None] = ContextVar("stopwatch", default=None)
 """Times a send; it stands still while the send waits here, which is no fault of the sink."""
 
 
 def time_left() -> float:
     """Seconds until the present send is cancelled; infinite outside of one."""
     watch = stopwatch.get()
-    return math.inf if watch is None else timeout.get() - watch.now()
+    return math.inf if watch is None else timeout.get() - watch.elapsed()
 
 
 @contextlib.contextmanager
@@ -39,7 +37,7 @@ def going_past(*, rate: bool) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def limited(seconds: float, watch: ActiveClock) -> Iterator[None]:
+def limited(seconds: float, watch: Stopwatch) -> Iterator[None]:
     """Within, a send may take so many seconds by `watch`."""
     tokens = timeout.set(seconds), stopwatch.set(watch)
     try:
@@ -56,11 +54,11 @@ def unmeasured() -> Iterator[None]:
     if watch is None:
         yield
         return
-    watch.halt()
+    watch.stop()
     try:
         yield
     finally:
-        watch.go()
+        watch.start()
 
 
 class Limiter:
@@ -129,7 +127,7 @@ class StrictLimiter:
         """Return when fewer than `most` requests count."""
         while self._counting() >= most:
             self._ended.clear()
-            await until(self._ended, self._clock, self._wait())
+            await wait_for_event(self._ended, self._clock, self._wait())
 
     def _counting(self) -> int:
         start = self._clock.monotonic() - self._rate.per

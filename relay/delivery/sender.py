@@ -6,12 +6,11 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
-from relay.clock import Clock, SystemClock
+from relay.clock import Clock, Stopwatch, SystemClock
 from relay.config.loader import SinkConfig
 from relay.delivery import plugincode, rate_limit
 from relay.delivery.classify import outcome_of, sound
 from relay.delivery.plugincode import Call, inside
-from relay.delivery.stopwatch import ActiveClock
 from relay.monitoring.tracing import Tracer
 from relay.outcome import Delivered, Outcome, Pause, Reject, Retry
 from relay.sink import Delivery, Sink
@@ -228,13 +227,13 @@ async def within(seconds: float, work: Awaitable[Any]) -> Any:
 
     What `work` spends waiting for the sink's `rate` does not count.
     """
-    watch = ActiveClock(SystemClock())
-    watch.go()
+    watch = Stopwatch(SystemClock())
+    watch.start()
     with rate_limit.limited(seconds, watch):
         task = asyncio.ensure_future(_contained(work))
     task.add_done_callback(_heard)
     try:
-        while not task.done() and (left := seconds - watch.now()) > 0:
+        while not task.done() and (left := seconds - watch.elapsed()) > 0:
             await asyncio.wait({task}, timeout=max(left, SHORTEST_LOOK))
     finally:
         if not task.done():

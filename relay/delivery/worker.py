@@ -12,7 +12,7 @@ import contextlib
 import logging
 from typing import Any
 
-from relay.clock import Clock
+from relay.clock import Clock, cancel_all
 from relay.config.loader import SinkConfig
 from relay.delivery import plugincode
 from relay.delivery.attempt import Trips
@@ -30,7 +30,6 @@ from relay.monitoring.counters import Deliveries
 from relay.monitoring.tracing import Tracer
 from relay.sink import Sink
 from relay.store import SinkState, Store
-from relay.waiting import end
 
 SAVE_ACTIVE_EVERY = 60.0
 LEAST_TO_CLOSE = 1.0
@@ -102,11 +101,11 @@ class Courier:
         What has been claimed by then, the store puts back uncounted when it is closed.
         """
         self._over = self._clock.monotonic() + grace
-        await end(self._feeding)
+        await cancel_all(self._feeding)
         self._feeder.empty()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._trips.over(), grace)
-        await end(self._sending)
+        await cancel_all(self._sending)
         await self._hold.stop()
 
     async def close(self) -> None:
