@@ -100,7 +100,7 @@ class Session:
         """Whether so much of the sink's time is over that what can wait should."""
         watch = stopwatch.get()
         limit = self._http.timeout.read
-        return watch is not None and limit is not None and watch.now() > PATIENCE * limit
+        return watch is not None and limit is not None and watch.elapsed() > PATIENCE * limit
 
     async def _call(self, method: str, path: str, **request: Any) -> Answer:
         """Once; and once more where the token has expired and there is another."""
