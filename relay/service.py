@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import importlib
 import logging
 import os
 from collections import Counter
@@ -17,15 +18,14 @@ from relay.api.reload import PATH as RELOAD
 from relay.api.reload import Reload
 from relay.clock import Clock, SystemClock
 from relay.config.loader import Config
+from relay.config.model import Tracing
 from relay.config.status import Standing
 from relay.degraded import TRY_AGAIN, Rescue
 from relay.delivery.crashlog import CrashLog
 from relay.delivery.manager import Fleet
 from relay.health import Overview
 from relay.maintenance import Housekeeping
-from relay.monitoring import exporter
-from relay.monitoring.metrics import Readings
-from relay.monitoring.tracing import Tracer
+from relay.monitoring.metrics import Readings, exposition
 from relay.reexec import Kept
 from relay.retention import kept_up
 from relay.server import ingress, unix_socket
@@ -39,6 +39,7 @@ from relay.store import StoreBroken, StoreError
 from relay.store.sqlite import SqliteStore
 from relay.store.sqlite.connection import lock
 from relay.store_backoff import Breakage
+from relay.tracing import Tracer
 from relay.vitals import Vitals
 
 SOON = 1.0
@@ -117,7 +118,7 @@ class Service:
     async def start(self, kept: Kept) -> None:
         """Return when callbacks are taken. Raises StoreLocked or OSError."""
         self.public, self.inner = front(
-            self._config, kept.listeners, self.callbacks, self.health, self.readings
+            self._config, kept.listeners, self.callbacks, self.health, self.metrics
         )
         doors = self.servers
         held = None if kept.broke else _locked(self._path, kept.lock)
@@ -175,8 +176,12 @@ class Service:
         return self.overview.health()
 
     async def readings(self) -> Readings:
-        """What the metrics show."""
+        """What the metrics and the alerts are made of."""
         return await self.overview.readings()
+
+    async def metrics(self) -> bytes:
+        """The page that Prometheus reads."""
+        return exposition(await self.readings())
 
     def facts(self) -> dict[str, float]:
         """What the metrics show of its parts."""
@@ -339,7 +344,7 @@ async def started(
     clock = clock or SystemClock()
     kept = kept or Kept(Listeners())
     await asyncio.to_thread(Reserve.of(config).relieve)
-    tracer = exporter.made(config.tracing)
+    tracer = _make_tracer(config.tracing)
     try:
         async with sheltering(config, clock) as shelter:
             standing = standing or Standing(config)
@@ -352,6 +357,15 @@ async def started(
     finally:
         if tracer is not None:
             await tracer.close()
+
+
+def _make_tracer(settings: Tracing | None) -> Tracer | None:
+    """The tracer of relay.yaml. The extra is imported only then: that takes its time."""
+    if settings is None:
+        return None
+    otel: Any = importlib.import_module("relay.monitoring.otel")
+    tracer: Tracer = otel.make_tracer(settings)
+    return tracer
 
 
 def _locked(path: Path, kept: int | None) -> int | None:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from relay.clock import Clock
-from relay.monitoring.counters import Answers
+from relay.counters import IngressCounters
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +18,7 @@ class Vitals:
     """
 
     clock: Clock
-    answers: Answers
+    answers: IngressCounters
     refusals: Callable[[], Counter[int]]
     facts: Callable[[], Mapping[str, float]]
     notices: Callable[[], list[str]]

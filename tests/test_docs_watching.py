@@ -17,7 +17,7 @@ from relay.alerts.rules import Look, findings
 from relay.cli import main
 from relay.config import loader
 from relay.config.model import AlertRules, Alerts
-from relay.monitoring.counters import OUTCOMES
+from relay.counters import OUTCOMES
 from relay.monitoring.metrics import SINK_STATES, exposition
 
 ROOT = Path(__file__).parent.parent

@@ -13,7 +13,7 @@ from relaying import relaying
 from stubs.receiver import Receiver, status
 from watching import ago, readings
 
-from relay.monitoring.histogram import SECONDS, Histogram
+from relay.counters import SECONDS, Histogram
 from relay.monitoring.metrics import FACTS, exposition
 from relay.store import Waits
 

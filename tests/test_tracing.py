@@ -17,7 +17,7 @@ from stubs.receiver import Receiver, status
 
 from relay import service
 from relay.config import extras, loader
-from relay.monitoring.tracing import SpanPlace, receipt_of, valid
+from relay.tracing import TraceContext, receipt_context, valid
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 PARENT = "b7ad6b7169203331"
@@ -57,31 +57,31 @@ def test_what_could_not_be_kept_is_none(end):
 
 
 def test_a_place_is_written_as_it_is_read():
-    place = SpanPlace.parse(BROUGHT)
+    place = TraceContext.parse(BROUGHT)
     assert (place.trace, place.span, place.sampled) == (int(TRACE, 16), int(PARENT, 16), True)
     assert place.header == BROUGHT
 
 
 def test_the_trace_of_an_event_is_its_id():
     event_id = str(uuid_utils.uuid7())
-    place = receipt_of(event_id, None, 1.0)
+    place = receipt_context(event_id, None, 1.0)
     assert f"{place.trace:032x}" == event_id.replace("-", "")
     assert place.span != 0
-    assert place == receipt_of(event_id, None, 1.0)
+    assert place == receipt_context(event_id, None, 1.0)
 
 
 def test_a_trace_that_was_brought_goes_on_and_its_sender_says_whether_it_is_seen():
     event_id = str(uuid_utils.uuid7())
-    place = receipt_of(event_id, BROUGHT, 0.0)
+    place = receipt_context(event_id, BROUGHT, 0.0)
     assert (place.trace, place.sampled) == (int(TRACE, 16), True)
     assert place.span != int(PARENT, 16)
-    assert not receipt_of(event_id, BROUGHT[:-1] + "0", 1.0).sampled
+    assert not receipt_context(event_id, BROUGHT[:-1] + "0", 1.0).sampled
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 1.0])
 def test_as_many_are_seen_as_are_asked_for(share):
     """Not all bits of such an id are random, and the SDK's own sampler looks at those others."""
-    seen = sum(receipt_of(str(uuid_utils.uuid7()), None, share).sampled for _ in range(5000))
+    seen = sum(receipt_context(str(uuid_utils.uuid7()), None, share).sampled for _ in range(5000))
     assert seen / 5000 == pytest.approx(share, abs=0.03)
 
 
@@ -178,7 +178,7 @@ async def test_the_other_side_is_told_which_span_it_is_called_from(tmp_path, col
         await delivered(running)
     (request,) = collector.deliveries()
     *_, span = collector.spans()
-    told = SpanPlace.parse(request.headers["traceparent"])
+    told = TraceContext.parse(request.headers["traceparent"])
     assert (told.trace, told.span) == (
         int.from_bytes(span.trace_id, "big"),
         int.from_bytes(span.span_id, "big"),
@@ -199,7 +199,7 @@ async def test_a_trace_that_was_brought_outlives_a_restart(tmp_path, collector):
     assert receipt.parent_span_id.hex() == PARENT
     assert delivery.parent_span_id == receipt.span_id
     (request,) = collector.deliveries()
-    assert SpanPlace.parse(request.headers["traceparent"]).trace == int(TRACE, 16)
+    assert TraceContext.parse(request.headers["traceparent"]).trace == int(TRACE, 16)
     assert f'"traceparent":"{BROUGHT}"'.encode() in request.body
     assert event_id.encode() in request.body
 
@@ -317,4 +317,4 @@ def test_random_headers_never_fail():
         for _ in range(chance.randint(1, 3)):
             mutated[chance.randrange(len(mutated))] = chance.randrange(256)
         if header := valid(bytes(mutated)):
-            assert SpanPlace.parse(header).trace
+            assert TraceContext.parse(header).trace

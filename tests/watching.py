@@ -3,8 +3,7 @@
 from collections import Counter
 from dataclasses import replace
 
-from relay.monitoring.counters import Answers, Deliveries
-from relay.monitoring.histogram import PIECES, SECONDS, Histogram
+from relay.counters import PIECES, SECONDS, Histogram, IngressCounters, SinkCounters
 from relay.monitoring.metrics import FACTS, Readings
 from relay.store import Receipt, SinkCounts, Waits
 
@@ -26,12 +25,12 @@ def histogram(bounds, *values) -> Histogram:
 
 def readings(**changes) -> Readings:
     """Every metric has a sample in these, unless what is changed takes it away."""
-    answers = Answers()
+    answers = IngressCounters()
     answers.acknowledged("sumotext", Receipt("an-id", "com.sumotext.poll"), 0.004)
     answers.acknowledged("sumotext", Receipt("an-id", "com.sumotext.poll", repeated=True), 0.02)
     answers.refused("sumotext", 422)
     answers.refused("", 404)
-    deliveries = Deliveries()
+    deliveries = SinkCounters()
     deliveries.attempts.update(delivered=3, retry=2, rejected=1, paused=1)
     deliveries.ended.update(delivered=3, dead=1)
     deliveries.attempt_seconds.observe(0.3)

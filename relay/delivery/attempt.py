@@ -3,15 +3,16 @@
 import asyncio
 import logging
 from collections.abc import Sequence
+from datetime import datetime
 
 from relay.clock import Clock
+from relay.counters import SinkCounters
 from relay.delivery.failures import Failures
 from relay.delivery.gate import Hold
 from relay.delivery.health_tracker import Lessons
 from relay.delivery.policy import Judge
 from relay.delivery.queue import Depot
 from relay.delivery.sender import Dispatch, Result
-from relay.monitoring.counters import Deliveries
 from relay.outcome import word_of
 from relay.store import Claim, State
 
@@ -39,7 +40,7 @@ class Trips:
         self._under_way = 0
         self._home = asyncio.Event()
         self._home.set()
-        self.tally = Deliveries()
+        self.tally = SinkCounters()
         self.failures = Failures(clock, log)
 
     async def make(
@@ -80,7 +81,9 @@ class Trips:
         now = self._clock.now()
         verbose = self._log.isEnabledFor(logging.DEBUG)
         for result, settlement in zip(results, settlements, strict=True):
-            self.tally.concluded(result, settlement, now)
+            self.tally.attempted(
+                result.outcome, result.duration, settlement.state, _since_receipt(result, now)
+            )
             if verbose:
                 self._tell(result, settlement.error)
             put_back = settlement.state == State.PENDING and not settlement.consent
@@ -94,3 +97,10 @@ class Trips:
         outcome = ": ".join(filter(None, (word_of(result.outcome), error)))
         claim = result.claim
         self._log.debug("%s: attempt %d: %s", claim.event.id, claim.attempt, outcome)
+
+
+def _since_receipt(result: Result, now: float) -> float | None:
+    """Seconds since the callback was received; None for a replay."""
+    if result.claim.replayed:
+        return None
+    return now - datetime.fromisoformat(result.claim.event.time).timestamp()

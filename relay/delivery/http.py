@@ -27,8 +27,8 @@ from relay.delivery import responses
 from relay.delivery.rate_limit import Limiter, time_left
 from relay.delivery.ssrf import Network, refusal
 from relay.delivery.unpacking import NotUnpacked, Unpacker
-from relay.monitoring.tracing import outgoing
 from relay.outcome import Pause
+from relay.tracing import outgoing
 from relay.version import version
 
 CONNECTIONS = 100

@@ -11,16 +11,16 @@ from relay.clock import Clock, cancel_all
 from relay.config.loader import Config, SinkConfig
 from relay.config.plugins import PluginError, source_file
 from relay.config.timelimit import MAKE, TookTooLong, limited
+from relay.counters import SinkCounters
 from relay.delivery import crashcount, http
 from relay.delivery.classify import readable
 from relay.delivery.crashlog import Crash
 from relay.delivery.plugincode import Call, inside
 from relay.delivery.rate_limit import Limiter
 from relay.delivery.worker import Courier
-from relay.monitoring.counters import Deliveries
-from relay.monitoring.tracing import Tracer
 from relay.sink import Sink
 from relay.store import SinkState, Store
+from relay.tracing import Tracer
 
 log = logging.getLogger("relay")
 
@@ -170,7 +170,7 @@ class Fleet:
         held = {name: {"state": "held", "reason": why} for name, why in self._held.items()}
         return {name: courier.status() for name, courier in self._couriers.items()} | held
 
-    def tallies(self) -> dict[str, Deliveries]:
+    def tallies(self) -> dict[str, SinkCounters]:
         return {name: courier.tally for name, courier in self._couriers.items()}
 
     def open_breakers(self) -> frozenset[str]:

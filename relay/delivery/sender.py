@@ -11,12 +11,12 @@ from relay.config.loader import SinkConfig
 from relay.delivery import plugincode, rate_limit
 from relay.delivery.classify import outcome_of, sound
 from relay.delivery.plugincode import Call, inside
-from relay.monitoring.tracing import Tracer
 from relay.outcome import Delivered, Outcome, Pause, Reject, Retry
 from relay.sink import Delivery, Sink
 from relay.slices import Slices
 from relay.store import Claim
 from relay.templating.expressions import EvaluationError
+from relay.tracing import Tracer
 
 STREAK = 5
 """So many contacts refused in a row for one cause point to a mistake in the configuration."""

@@ -14,6 +14,7 @@ from typing import Any
 
 from relay.clock import Clock, cancel_all
 from relay.config.loader import SinkConfig
+from relay.counters import SinkCounters
 from relay.delivery import plugincode
 from relay.delivery.attempt import Trips
 from relay.delivery.gate import Hold
@@ -26,10 +27,9 @@ from relay.delivery.prober import Recovery
 from relay.delivery.queue import Depot
 from relay.delivery.safe_quota import Allowance
 from relay.delivery.sender import Dispatch, within
-from relay.monitoring.counters import Deliveries
-from relay.monitoring.tracing import Tracer
 from relay.sink import Sink
 from relay.store import SinkState, Store
+from relay.tracing import Tracer
 
 SAVE_ACTIVE_EVERY = 60.0
 LEAST_TO_CLOSE = 1.0
@@ -155,7 +155,7 @@ class Courier:
         return self._hold.breaker_open
 
     @property
-    def tally(self) -> Deliveries:
+    def tally(self) -> SinkCounters:
         return self._trips.tally
 
     # its tasks

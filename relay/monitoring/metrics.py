@@ -18,9 +18,8 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from relay.clock import MICROSECONDS
+from relay.counters import Histogram, IngressCounters, SinkCounters
 from relay.event import TYPE_PREFIX
-from relay.monitoring.counters import Answers, Deliveries
-from relay.monitoring.histogram import Histogram
 from relay.store import SinkCounts, Waits
 from relay.version import version
 
@@ -38,13 +37,13 @@ class Readings:
     """
 
     at: float
-    answers: Answers
+    answers: IngressCounters
     refusals: Mapping[int, int]
     sinks: Mapping[str, SinkCounts]
     waits: Mapping[str, Waits]
     states: Mapping[str, Mapping[str, Any]]
     breakers: frozenset[str]
-    deliveries: Mapping[str, Deliveries]
+    deliveries: Mapping[str, SinkCounters]
     statistics: Mapping[str, Any]
     quarantined: int
     facts: Mapping[str, float] = field(default_factory=dict)

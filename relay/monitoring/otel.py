@@ -1,15 +1,22 @@
-"""OpenTelemetry: spans of callbacks and attempts, sent by OTLP. Loaded only where asked for."""
+"""OpenTelemetry: spans of callbacks and attempts, sent to a collector. Imported only if asked for.
+
+Spans go by OTLP over HTTP through the relay's own client: OpenTelemetry's exporter reads what a
+collector answers without any bound, interim answers too.
+"""
 
 import asyncio
 import contextlib
 import logging
 import time
 from collections.abc import Iterator, Sequence
+from ipaddress import ip_network
 
+import httpx
 from opentelemetry.context import Context
+from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from opentelemetry.trace import (
@@ -22,24 +29,99 @@ from opentelemetry.trace import (
     set_span_in_context,
 )
 
+from relay import tracing
 from relay.config.model import Tracing
-from relay.monitoring import tracing
-from relay.monitoring.spanexporter import Exporter
-from relay.monitoring.tracing import SpanPlace, receipt_of
+from relay.delivery.http import client, read_answer
 from relay.outcome import Delivered, NotDelivered, Outcome, word_of
 from relay.store import Claim, Receipt
+from relay.tracing import TraceContext, receipt_context
 from relay.version import version
+
+ANYWHERE = (ip_network("0.0.0.0/0"), ip_network("::/0"))
+"""A collector usually is in the own network."""
+TIMEOUT = 10.0
+"""Seconds for one batch of spans, with all its tries."""
+WAITS = (1.0, 2.0)
+"""Seconds before the second try and the third."""
+LATER = frozenset({408, 429, 502, 503, 504})
+TYPE = "application/x-protobuf"
+
+log = logging.getLogger("relay.tracing")
+
+
+class CollectorRefused(Exception):
+    """The collector answered with another status than a success."""
+
+
+class CollectorBusy(CollectorRefused):
+    """The same request may succeed later."""
+
+
+class OtlpExporter(SpanExporter):
+    """`export` is called in a thread of OpenTelemetry's; the requests are made by the loop."""
+
+    def __init__(self, settings: Tracing, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._url = settings.endpoint
+        headers = {name: each.get_secret_value() for name, each in settings.headers.items()}
+        self._headers = {"content-type": TYPE} | headers
+        self._client = client(timeout=TIMEOUT, allow_private=ANYWHERE)
+        self._sending: asyncio.Task[None] | None = None
+        self._closed = False
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        """As in SpanExporter. What cannot be sent is lost, and said in the log."""
+        if self._closed:
+            return SpanExportResult.FAILURE
+        message = encode_spans(spans).SerializePartialToString()
+        try:
+            sending = asyncio.run_coroutine_threadsafe(self._send(message), self._loop)
+            sending.result(2 * TIMEOUT)
+        except Exception as error:  # noqa: BLE001  traces must harm nothing else
+            reason = str(error) or type(error).__name__
+            log.error("the collector did not take %d spans: %s", len(spans), reason)
+            return SpanExportResult.FAILURE
+        return SpanExportResult.SUCCESS
+
+    async def close(self) -> None:
+        """End what is being sent, and take no more."""
+        self._closed = True
+        if self._sending is not None:
+            self._sending.cancel()
+        await self._client.aclose()
+
+    async def _send(self, message: bytes) -> None:
+        self._sending = asyncio.current_task()
+        async with asyncio.timeout(TIMEOUT):
+            for wait in WAITS:
+                with contextlib.suppress(httpx.TransportError, CollectorBusy):
+                    await self._post(message)
+                    return
+                await asyncio.sleep(wait)
+            await self._post(message)
+
+    async def _post(self, message: bytes) -> None:
+        """Send once. Raises Refused, or httpx.TransportError, whose text holds no URL."""
+        request = self._client.build_request(
+            "POST", self._url, headers=self._headers, content=message
+        )
+        response = await self._client.send(request, stream=True)
+        await read_answer(response)
+        if not response.is_success:
+            kind = CollectorBusy if response.status_code in LATER else CollectorRefused
+            raise kind(f"it answered {response.status_code}")
+
 
 NANOSECONDS = 1_000_000_000
 CLOSE = 2.0
 """Seconds for what is left when the relay stops."""
 
 
-def made(settings: Tracing) -> "OtelTracer":
-    """Traces that go where relay.yaml says."""
+def make_tracer(settings: Tracing) -> "OtelTracer":
+    """A tracer that sends its spans where relay.yaml says."""
     # Its warnings are about its own queue; that spans are lost is said as an error.
     logging.getLogger("opentelemetry").setLevel(logging.ERROR)
-    return OtelTracer(Exporter(settings, asyncio.get_running_loop()), settings.share)
+    return OtelTracer(OtlpExporter(settings, asyncio.get_running_loop()), settings.share)
 
 
 class _Ids(RandomIdGenerator):
@@ -58,9 +140,9 @@ class _Ids(RandomIdGenerator):
 
 
 class OtelTracer:
-    """As in relay.monitoring.tracing.Tracer."""
+    """As in relay.tracing.Tracer."""
 
-    def __init__(self, exporter: Exporter, share: float) -> None:
+    def __init__(self, exporter: OtlpExporter, share: float) -> None:
         self._share = share
         self._exporter = exporter
         self._ids = _Ids()
@@ -80,12 +162,12 @@ class OtelTracer:
         self, source: str, receipt: Receipt, traceparent: str | None, seconds: float
     ) -> None:
         """As in Tracer. A repeat has a span of its own in the trace of the first."""
-        place = receipt_of(receipt.id, traceparent, self._share)
+        place = receipt_context(receipt.id, traceparent, self._share)
         if not place.sampled:
             return
         parent = Context()
         if traceparent is not None:
-            parent = _within(SpanPlace.parse(traceparent))
+            parent = _within(TraceContext.parse(traceparent))
         elif receipt.repeated:
             parent = _within(place)
         else:
@@ -122,7 +204,7 @@ class OtelTracer:
                     span.end()
 
     def _attempt(self, sink: str, claim: Claim) -> Span | None:
-        place = receipt_of(claim.event.id, claim.event.traceparent, self._share)
+        place = receipt_context(claim.event.id, claim.event.traceparent, self._share)
         if not place.sampled:
             return None
         attributes: dict[str, str | int] = {
@@ -142,7 +224,7 @@ class OtelTracer:
 
 
 class _Attempts:
-    """As in relay.monitoring.tracing.Attempts."""
+    """As in relay.tracing.Attempts."""
 
     def __init__(self, spans: Sequence[Span | None]) -> None:
         self._spans = spans
@@ -159,7 +241,7 @@ class _Attempts:
             span.end()
 
 
-def _within(place: SpanPlace) -> Context:
+def _within(place: TraceContext) -> Context:
     """The context in which a span is the child of the one at this place."""
     flags = TraceFlags(TraceFlags.SAMPLED if place.sampled else TraceFlags.DEFAULT)
     parent = SpanContext(place.trace, place.span, is_remote=True, trace_flags=flags)
@@ -170,4 +252,4 @@ def _header(span: Span | None) -> str | None:
     if span is None:
         return None
     context = span.get_span_context()
-    return SpanPlace(context.trace_id, context.span_id, sampled=True).header
+    return TraceContext(context.trace_id, context.span_id, sampled=True).header

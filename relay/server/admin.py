@@ -10,7 +10,6 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from relay.monitoring.metrics import Readings, exposition
 from relay.server.hosts import HostGuard
 
 HEALTH_METHODS = ("GET", "OPTIONS")
@@ -20,12 +19,14 @@ FREE = ("/healthz", "/readyz", "/metrics")
 """Monitors ask under any name."""
 
 Health = Callable[[], Awaitable[dict[str, Any]]]
-Read = Callable[[], Awaitable[Readings]]
+Metrics = Callable[[], Awaitable[bytes]]
 
 
-def app(health: Health, read: Read, names: Iterable[str] = ()) -> Starlette:
-    """The application. `health` gives `ready` (bool), `reasons` (list of text) and `sinks`.
+def app(health: Health, metrics: Metrics, names: Iterable[str] = ()) -> Starlette:
+    """The application.
 
+    `health` gives `ready` (bool), `reasons` (list of text) and `sinks`; `metrics` gives the page
+    in Prometheus' text format.
     Under a name that is not in `names`, health and metrics alone are answered.
     """
 
@@ -36,14 +37,14 @@ def app(health: Health, read: Read, names: Iterable[str] = ()) -> Starlette:
         report = await health()
         return JSONResponse(report, 200 if report["ready"] else 503)
 
-    async def metrics(_: Request) -> Response:
-        return Response(exposition(await read()), media_type=CONTENT_TYPE_LATEST)
+    async def page(_: Request) -> Response:
+        return Response(await metrics(), media_type=CONTENT_TYPE_LATEST)
 
     return Starlette(
         routes=[
             Route("/healthz", healthz, methods=HEALTH_METHODS),
             Route("/readyz", readyz, methods=HEALTH_METHODS),
-            Route("/metrics", metrics),
+            Route("/metrics", page),
         ],
         middleware=[Middleware(HostGuard, names=names, free=FREE)],
     )

@@ -18,8 +18,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from relay.config.loader import Config
-from relay.monitoring.counters import Answers
-from relay.monitoring.tracing import Tracer, valid
+from relay.counters import IngressCounters
 from relay.raw_callback import Callback
 from relay.server.access import Door
 from relay.server.admin import HEALTH_METHODS
@@ -31,6 +30,7 @@ from relay.sources.coding import unpacked_size
 from relay.sources.sumotext import NotUnderstood
 from relay.spill.acceptor import Keeper
 from relay.store import Receipt, StoreError
+from relay.tracing import Tracer, valid
 
 log = logging.getLogger("relay.ingress")
 
@@ -175,7 +175,7 @@ class Callbacks:
         self._tracer = tracer
         self._reading = asyncio.Lock()
         self._doors = {name: Door(source, monotonic) for name, source in config.sources.items()}
-        self.answers = Answers(config.sources)
+        self.answers = IngressCounters(config.sources)
         self.refusals = RefusalLog(log)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 from relay.config.loader import Config
 from relay.server import admin, connections
-from relay.server.admin import Health, Read
+from relay.server.admin import Health, Metrics
 from relay.server.http_server import BACKLOG, Server, make_server
 from relay.server.ingress import Ingress
 from relay.server.sockets import Listeners
@@ -16,7 +16,7 @@ DRAIN = 3.0
 
 
 def front(
-    config: Config, listeners: Listeners, callbacks: Ingress, health: Health, read: Read
+    config: Config, listeners: Listeners, callbacks: Ingress, health: Health, metrics: Metrics
 ) -> tuple[list[Server], list[Server]]:
     """The public servers and the operators'. Raises OSError where one cannot be."""
     tls = config.server.tls
@@ -26,7 +26,7 @@ def front(
     public = [
         make_server(callbacks, each, certificate=certificate, guests=admitted) for each in outside
     ]
-    operators = admin.app(health, read, config.admin.hosts)
+    operators = admin.app(health, metrics, config.admin.hosts)
     return public, [make_server(operators, each) for each in inside]
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import apsw
 
-from relay.monitoring.histogram import PIECES, SECONDS, Histogram
+from relay.counters import PIECES, SECONDS, Histogram
 from relay.store import StoreBroken, StoreError, StoreFull
 from relay.store.sqlite.file_identity import Presence
 

@@ -1,4 +1,4 @@
-"""Tracing: which trace an event belongs to, as W3C Trace Context has it.
+"""W3C trace context of events, and the interface of a tracer.
 
 A trace needs no place of its own in the store: its id is the event's id, so that a delivery after
 days and restarts is still of the same trace, and who has the one has the other. Only where a
@@ -29,8 +29,8 @@ outgoing: ContextVar[str | None] = ContextVar("traceparent", default=None)
 
 
 @dataclass(frozen=True, slots=True)
-class SpanPlace:
-    """A span's place: its trace, its id, and whether anybody wants to see it."""
+class TraceContext:
+    """The trace and the id of a span, and whether the trace is recorded (sampled)."""
 
     trace: int
     span: int
@@ -52,15 +52,15 @@ def valid(header: bytes) -> str | None:
     return header.decode() if TRACEPARENT.fullmatch(header) else None
 
 
-def receipt_of(event_id: str, traceparent: str | None, share: float) -> SpanPlace:
-    """The place of the span of an event's receipt, which its deliveries come after."""
+def receipt_context(event_id: str, traceparent: str | None, share: float) -> TraceContext:
+    """The context of the span of an event's receipt, which is the parent of its deliveries'."""
     number = int(event_id.replace("-", ""), 16)
     span = number & 0xFFFF_FFFF_FFFF_FFFF
     if traceparent is not None:
-        brought = SpanPlace.parse(traceparent)
-        return SpanPlace(brought.trace, span, brought.sampled)
+        brought = TraceContext.parse(traceparent)
+        return TraceContext(brought.trace, span, brought.sampled)
     chance = number & ((1 << RANDOM_BITS) - 1)
-    return SpanPlace(number, span, chance < share * (1 << RANDOM_BITS))
+    return TraceContext(number, span, chance < share * (1 << RANDOM_BITS))
 
 
 class Attempts(Protocol):
