@@ -30,7 +30,8 @@ STEPS = 60
 ORDERED = {"crm": True, "archive": True, "bulk": False}
 GONE = "gone"
 """A sink that is no longer in relay.yaml: its deliveries are only ever given to another."""
-ENDS = (State.DELIVERED, State.DELIVERED, State.WAITING, State.WAITING, State.DEAD, State.PENDING)
+ENDS = (State.DELIVERED, State.DELIVERED, State.WAITING, State.WAITING, State.DEAD, None)
+"""None is a claim that is put back."""
 ENDED = (State.DELIVERED, State.DEAD, State.DISCARDED)
 ACTIONS = {
     "add": 8,
@@ -242,10 +243,16 @@ class History:
         sink, seq = self.random.choice(flights)
         state = self.random.choice(ends)
         due = self.now() + self.random.choice([-1, 1, 30, 3600]) * SECOND
-        await self.store.settle([Settlement(sink, seq, state, due=due)])
+        await self.store.settle(
+            [
+                Settlement.put_back(sink, seq)
+                if state is None
+                else Settlement(sink, seq, state, due=due)
+            ]
+        )
         delivery = self.sinks[sink][seq]
         delivery.suspect = False
-        if state == State.PENDING:
+        if state is None:
             self.put_back(delivery)
         elif state == State.WAITING:
             delivery.state, delivery.due, delivery.put_off = State.PENDING, due, self.now()

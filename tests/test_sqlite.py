@@ -402,7 +402,7 @@ async def test_retries_and_new_events_take_turns(store, clock):
 async def test_put_back_costs_no_attempt(store):
     await store.add(arrival())
     claim = await claim_one(store)
-    await store.settle([Settlement("crm", claim.seq, State.PENDING)])
+    await store.settle([Settlement.put_back("crm", claim.seq)])
     assert (await claim_one(store)).attempt == 1
 
 

@@ -14,7 +14,7 @@ from relay.delivery.policy import Judge
 from relay.delivery.queue import Depot
 from relay.delivery.sender import Dispatch, Result
 from relay.outcome import word_of
-from relay.store import Claim, State
+from relay.store import Claim
 
 
 class Trips:
@@ -86,8 +86,7 @@ class Trips:
             )
             if verbose:
                 self._tell(result, settlement.error)
-            put_back = settlement.state == State.PENDING and not settlement.consent
-            if consent_only and put_back:
+            if consent_only and settlement.is_put_back and not settlement.consent:
                 self._hold.close_to_consent()
         self.failures.note(result.outcome for result in results)
         if not consent_only:

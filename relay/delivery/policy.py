@@ -29,8 +29,9 @@ class Judge:
     def settlement(self, result: Result, *, trial: bool, consent_only: bool = False) -> Settlement:
         """How the claim ends. A `trial` costs no attempt, and the next one takes another."""
         claim, outcome = result.claim, result.outcome
+        put_back = Settlement.put_back(claim.sink, claim.seq, claim.failed_at)
         if consent_only and not _ends(result):
-            return replace(put_back(claim), consent=isinstance(outcome, Delivered))
+            return replace(put_back, consent=isinstance(outcome, Delivered))
         if isinstance(outcome, Delivered):
             return Settlement(
                 claim.sink,
@@ -39,32 +40,30 @@ class Judge:
                 reference=outcome.reference,
                 error=outcome.note,
             )
-        settlement = replace(
-            put_back(claim),
-            error=outcome.reason,
-            attempt=_attempt(result),
-            consent=outcome.consent,
+        put_back = replace(
+            put_back, error=outcome.reason, attempt=_attempt(result), consent=outcome.consent
         )
         if isinstance(outcome, Pause):
-            return settlement
+            return put_back
         if trial:
             period = PROBE_EVERY if self._hold.paused else self._cooldown
             due = self._hold.after(TRIAL_RESTS * period)
-            return replace(settlement, state=State.WAITING, due=due, counted=False)
+            return replace(put_back, due=due)
+        failed = replace(put_back, counted=True)
         if isinstance(outcome, Reject):
-            return replace(settlement, state=State.DEAD)
-        return self._retried(settlement, claim, outcome)
+            return replace(failed, state=State.DEAD)
+        return self._retried(failed, claim, outcome)
 
-    def _retried(self, settlement: Settlement, claim: Claim, outcome: Retry) -> Settlement:
+    def _retried(self, failed: Settlement, claim: Claim, outcome: Retry) -> Settlement:
         active = self._hold.active()
         failed_at = active if claim.failed_at is None else claim.failed_at
         wait = self._policy.wait(outcome, claim.attempt, max(0.0, active - failed_at))
         if wait is None:
-            return replace(settlement, state=State.DEAD, failed_at=failed_at)
+            return replace(failed, state=State.DEAD, failed_at=failed_at)
         if outcome.after is not None:
             wait = min(max(outcome.after, 0.0), LONGEST)
         due = self._hold.after(wait)
-        return replace(settlement, state=State.WAITING, failed_at=failed_at, due=due)
+        return replace(failed, failed_at=failed_at, due=due)
 
 
 def _ends(result: Result) -> bool:
@@ -73,11 +72,6 @@ def _ends(result: Result) -> bool:
     A word that is refused may be taken with the rest, which makes the record that it is written to.
     """
     return isinstance(result.outcome, Delivered | Reject) and not result.rest
-
-
-def put_back(claim: Claim) -> Settlement:
-    """As if it had never been claimed."""
-    return Settlement(claim.sink, claim.seq, State.PENDING, failed_at=claim.failed_at)
 
 
 def _attempt(result: Result) -> Attempt:

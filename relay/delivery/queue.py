@@ -10,7 +10,6 @@ from typing import ParamSpec, TypeVar
 
 from relay.clock import MICROSECONDS, Clock, wait_for_event
 from relay.config.loader import SinkConfig
-from relay.delivery.policy import put_back
 from relay.store import Claim, Claimed, Settlement, SinkState, State, Store, StoreFull
 
 CLAIM = 256
@@ -79,13 +78,13 @@ class Depot:
     async def settle(self, settlements: Sequence[Settlement]) -> None:
         """Write until it is written: a full disk must not send anything twice."""
         await self._with_space(self._store.settle, settlements)
-        if any(each.state in (State.WAITING, State.PENDING) for each in settlements):
+        if any(each.state is State.WAITING for each in settlements):
             self.rouse()  # there is perhaps a sooner time to wait for
 
     async def put_back(self, claims: Sequence[Claim]) -> None:
         """As if they had never been claimed."""
         if claims:
-            await self.settle([put_back(claim) for claim in claims])
+            await self.settle([Settlement.put_back(c.sink, c.seq, c.failed_at) for c in claims])
 
     async def revive(self, seqs: Sequence[int]) -> None:
         """Dead deliveries go again: they were not to blame."""

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, Self
 
 from relay.event import Event
 from relay.number_matcher import Traces
@@ -48,18 +48,36 @@ class StoreNewer(StoreError):
 
 
 class State(IntEnum):
-    """Where a delivery stands. WAITING for a retry; BLOCKED behind an older one of its contact."""
+    """The state of a delivery (docs/delivery-states.md); the values are those of the database."""
 
     PENDING = 0
+    """Never claimed."""
     IN_FLIGHT = 1
+    """Claimed by the running process."""
     WAITING = 2
+    """Due at a moment: a retry, or what was put back."""
     BLOCKED = 3
+    """Behind an older delivery of its contact."""
     DELIVERED = 4
     DEAD = 5
+    """Given up: rejected, or out of attempts."""
     DISCARDED = 6
+    """Given up by an operator or an erasure."""
 
 
 OPEN_STATES = (State.PENDING, State.IN_FLIGHT, State.WAITING, State.BLOCKED)
+
+TRANSITIONS: Mapping[State | None, frozenset[State]] = {
+    None: frozenset({State.PENDING, State.WAITING, State.DEAD}),
+    State.PENDING: frozenset({State.IN_FLIGHT, State.BLOCKED, State.WAITING, State.DISCARDED}),
+    State.IN_FLIGHT: frozenset({State.DELIVERED, State.WAITING, State.DEAD}),
+    State.WAITING: frozenset({State.IN_FLIGHT, State.BLOCKED, State.DISCARDED}),
+    State.BLOCKED: frozenset({State.WAITING, State.IN_FLIGHT, State.DISCARDED}),
+    State.DELIVERED: frozenset({State.WAITING}),
+    State.DEAD: frozenset({State.WAITING, State.DISCARDED}),
+    State.DISCARDED: frozenset({State.WAITING}),
+}
+"""The states that follow each state. None is a delivery that does not exist yet."""
 
 
 class Arrival(NamedTuple):
@@ -138,10 +156,10 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """How a claim ended.
+    """How a claim ended: with a delivery that is DELIVERED, DEAD, or WAITING until `due`.
 
-    `state` is DELIVERED, DEAD, WAITING (with `due`, microseconds) or PENDING (put back, never
-    counted). `counted` says whether it spends an attempt; `failed_at` as in Claim.
+    `due` is in microseconds; 0 is at once. `counted` says whether the claim spends an attempt.
+    `failed_at` is as in Claim. Raises ValueError for a state that does not follow IN_FLIGHT.
     """
 
     sink: str
@@ -155,6 +173,19 @@ class Settlement:
     attempt: Attempt | None = None
     consent: bool = False
     """Whether the sink accepted the word of consent, though it did not take the whole."""
+
+    def __post_init__(self) -> None:
+        if self.state not in TRANSITIONS[State.IN_FLIGHT]:
+            raise ValueError(f"a claim does not end with a delivery that is {self.state.name}")
+
+    @classmethod
+    def put_back(cls, sink: str, seq: int, failed_at: float | None = None) -> Self:
+        """The settlement of a claim that counts as never made: it is due again at once."""
+        return cls(sink, seq, State.WAITING, counted=False, failed_at=failed_at)
+
+    @property
+    def is_put_back(self) -> bool:
+        return self.state is State.WAITING and not self.due and not self.counted
 
 
 @dataclass(slots=True)

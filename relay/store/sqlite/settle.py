@@ -71,26 +71,22 @@ def _settle_delivered(
 def _settle_other(
     connection: apsw.Connection, memory: Memory, sink: int, settlement: Settlement, now: int
 ) -> None:
-    put_back = settlement.state == State.PENDING
-    at_once = put_back or settlement.due > now + LONGEST_WAIT
-    # It waits, due at once: as a pending one, others of its contact could pass it.
-    state = State.WAITING if put_back else settlement.state
     _record_attempt(connection, sink, settlement)
     connection.execute(
         "UPDATE deliveries SET state = ?, due = ?, failed_at = ifnull(?, failed_at), error = ?,"
         " settled = ?, attempts = attempts - ?, strikes = 0 WHERE sink = ? AND seq = ?",
         (
-            state,
-            0 if at_once else settlement.due,
+            settlement.state,
+            0 if settlement.due > now + LONGEST_WAIT else settlement.due,
             settlement.failed_at,
             settlement.error,
-            0 if put_back else now,
-            put_back or not settlement.counted,
+            0 if settlement.is_put_back else now,
+            not settlement.counted,
             sink,
             settlement.seq,
         ),
     )
-    memory.count(sink, State.IN_FLIGHT, state)
+    memory.count(sink, State.IN_FLIGHT, settlement.state)
 
 
 def _record_attempt(connection: apsw.Connection, sink: int, settlement: Settlement) -> None:
@@ -211,7 +207,7 @@ def put_back_all(connection: apsw.Connection, memory: Memory) -> None:
         connection,
         memory,
         [
-            Settlement(memory.sink_names[sink], seq, State.PENDING)
+            Settlement.put_back(memory.sink_names[sink], seq)
             for sink, flying in memory.flying.items()
             for seq in flying
         ],
