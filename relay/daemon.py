@@ -15,9 +15,8 @@ from relay.api.reload import Reload
 from relay.config import last_good
 from relay.config.loader import Config
 from relay.config.status import Standing
-from relay.delivery import plugincode
-from relay.delivery.crashlog import CrashLog
-from relay.delivery.loop_watch import Standstill
+from relay.delivery import plugin_calls
+from relay.delivery.crashes import BlockedLoopWatch, CrashLog
 from relay.loop_lag import LAG, LOOKS, LagWatch
 from relay.preflight import vet
 from relay.reexec import SIGNALS, Kept
@@ -82,7 +81,7 @@ class Process:
         self._watchdog = Watchdog.of(os.environ, self._notifier)
         self._taken = ""
         self._crash_log = CrashLog()
-        self._standstill = Standstill(self._crash_log, LAG / LOOKS, self._restart)
+        self._standstill = BlockedLoopWatch(self._crash_log, LAG / LOOKS, self._restart)
         self._ending = False
         self._ended_well = threading.Event()
         self._service: Service | None = None
@@ -91,7 +90,7 @@ class Process:
         """Where nohup has SIGHUP ignored, it stays so: `relay reload` asks by the socket."""
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(tell_of_error)
-        loop.set_task_factory(plugincode.task_factory)
+        loop.set_task_factory(plugin_calls.task_factory)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
             signal.signal(number, self._limit_stop)  # heard also while a plugin blocks the loop
@@ -154,12 +153,12 @@ class Process:
         step = -1
         pause = LONGEST_STOP
         while not self._ended_well.wait(pause):
-            call, now = plugincode.POSITION.call, plugincode.POSITION.steps
+            call, now = plugin_calls.POSITION.call, plugin_calls.POSITION.steps
             if call is not None and step == now:
                 self._cut_short(call)
             step, pause = now, WAKE
 
-    def _cut_short(self, call: plugincode.Call) -> None:
+    def _cut_short(self, call: plugin_calls.Call) -> None:
         log.critical("the stop waits for %s, and is cut short", call)
         stored = self._service is not None and self._service.stored
         if not self._stop.is_set() and self._service is not None and self._service.goes_on:

@@ -14,10 +14,10 @@ import orjson
 
 from relay.clock import Clock
 from relay.config.loader import Config
-from relay.delivery import plugincode
+from relay.delivery import plugin_calls
 from relay.delivery.manager import make_sink
 from relay.delivery.null_workers import Workers
-from relay.delivery.plugincode import Call
+from relay.delivery.plugin_calls import Call
 from relay.jobs import Job, JobRefused
 from relay.number_matcher import Traces
 from relay.sink import Erased, Sink
@@ -138,7 +138,7 @@ class Erasure:
             try:
                 return await _erased(name, sink, traces, ids)
             finally:
-                await plugincode.run(Call(name, "close"), sink.close())
+                await plugin_calls.run(Call(name, "close"), sink.close())
 
     def _unreachable(self) -> list[str]:
         """Copies of the store that lie beside it, and those that lie elsewhere."""
@@ -153,7 +153,7 @@ class Erasure:
 
 
 async def _erased(name: str, sink: Sink, traces: Traces, ids: Sequence[str]) -> Erased | None:
-    erased: Erased | None = await plugincode.run(Call(name, "erase"), sink.erase(traces, ids))
+    erased: Erased | None = await plugin_calls.run(Call(name, "erase"), sink.erase(traces, ids))
     return erased
 
 

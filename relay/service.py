@@ -21,7 +21,7 @@ from relay.config.loader import Config
 from relay.config.model import Tracing
 from relay.config.status import Standing
 from relay.degraded import TRY_AGAIN, Rescue
-from relay.delivery.crashlog import CrashLog
+from relay.delivery.crashes import CrashLog
 from relay.delivery.manager import Fleet
 from relay.health import Overview
 from relay.maintenance import Housekeeping

@@ -25,7 +25,7 @@ CACHES = {
     "relay/sources/sumotext.py": "short keys",
     "relay/phone.py": "at most 64 characters, checked before; or E.164; or a country",
     "relay/delivery/http.py": "64 URLs, which httpx refuses above 64 KiB; time-outs; nothing",
-    "relay/delivery/plugincode.py": "a sink and a method of it",
+    "relay/delivery/plugin_calls.py": "a sink and a method of it",
     "relay/digits.py": "no key",
     "relay/event.py": "16 seconds",
     "relay/version.py": "no key",

@@ -12,7 +12,7 @@ from relay import crm
 from relay.alerts import email
 from relay.config import loader
 from relay.config.model import Settings, SourceConfig
-from relay.delivery import chunkedbody, http, responsehead, responses
+from relay.delivery import http, http_message, responses
 from relay.server import connections as guests
 from relay.server import protocol
 from relay.server.access import STRANGERS
@@ -53,9 +53,9 @@ def test_the_limits_are_those():
     assert Protocol.idle_timeout == 30
     assert RENEWAL * 0.1 == 10
     assert guests.MEMORY == 64 * 2**20
-    assert (responses.MOST_INTERIM, responsehead.MOST_HEADERS) == (8, 256)
-    assert (responsehead.LARGEST, http.LARGEST_ANSWER) == (64 * 1024, 8 * 2**20)
-    assert (chunkedbody.MOST_SMALL, chunkedbody.SMALL) == (4096, 32)
+    assert (responses.MOST_INTERIM, http_message.MOST_HEADERS) == (8, 256)
+    assert (http_message.LARGEST_HEAD, http.LARGEST_ANSWER) == (64 * 1024, 8 * 2**20)
+    assert (http_message.MOST_SMALL, http_message.SMALL) == (4096, 32)
     for said in (
         "10,000 callbacks or 64 MiB in 10 s",
         "1,000 at once, 250",

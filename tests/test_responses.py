@@ -23,7 +23,7 @@ import relay.delivery.http
 from relay.alerts.policy import Alert, Note
 from relay.alerts.webhook import Webhook
 from relay.config.model import AlertWebhook
-from relay.delivery import chunkedbody, responsehead, unpacking
+from relay.delivery import http_message
 from relay.delivery.classify import outcome_of
 from relay.outcome import Retry
 
@@ -333,7 +333,7 @@ def test_pieces_do_not_matter(data):
             rest = rest[size:]
     coded += (b"%x\r\n%b\r\n" % (len(rest), rest) if rest else b"") + b"0\r\n\r\n"
     stray = data.draw(st.binary(max_size=20))
-    chunks, got, behind = chunkedbody.Chunks(), b"", b""
+    chunks, got, behind = http_message.ChunkedDecoder(), b"", b""
     whole = coded + stray
     while whole:
         cut = data.draw(st.integers(1, len(whole)))
@@ -345,10 +345,10 @@ def test_pieces_do_not_matter(data):
 @given(st.binary(max_size=300))
 def test_any_bytes_are_a_head_or_none(text):
     try:
-        head = responsehead.parse(OK + text.replace(b"\n\n", b"") + b"\r\n\r\n")
-    except responsehead.BadHead:
+        head = http_message.parse_head(OK + text.replace(b"\n\n", b"") + b"\r\n\r\n")
+    except http_message.BadHead:
         return
-    assert responsehead.body_of(head, to_head=False)[1] >= 0
+    assert http_message.body_of(head, to_head=False)[1] >= 0
     assert head.status == 200
     httpx.Response(head.status, headers=list(head.headers))
 
@@ -362,7 +362,7 @@ def test_what_was_asked_for_is_unpacked(coding):
         "raw deflate": raw.compress(body) + raw.flush(),
         "members": gzip.compress(body[:1000]) + gzip.compress(body[1000:]) + b"junk",
     }.get(coding, gzip.compress(body))
-    unpacker = unpacking.Unpacker(
+    unpacker = http_message.ContentDecoder(
         [{"raw deflate": "deflate", "members": "gzip"}.get(coding, coding)]
     )
     pieces = [
@@ -370,12 +370,12 @@ def test_what_was_asked_for_is_unpacked(coding):
     ]
     unpacker.end()
     assert b"".join(pieces) == body
-    assert max(map(len, pieces)) <= unpacking.PIECE
+    assert max(map(len, pieces)) <= http_message.PIECE
 
 
 def test_gzip_members_are_bounded():
-    unpacker = unpacking.Unpacker(["gzip"])
-    with pytest.raises(unpacking.NotUnpacked, match="too many parts"):
+    unpacker = http_message.ContentDecoder(["gzip"])
+    with pytest.raises(http_message.BadCoding, match="too many parts"):
         list(unpacker.feed(gzip.compress(b"x") * 100))
 
 
@@ -384,8 +384,8 @@ def test_tiny_chunks_cost_little():
 
     def cost():
         begun = time.process_time()
-        with pytest.raises(chunkedbody.Malformed, match="tiny"):
-            chunkedbody.Chunks().feed(b"1\r\nx\r\n" * 100_000)
+        with pytest.raises(http_message.BadChunks, match="tiny"):
+            http_message.ChunkedDecoder().feed(b"1\r\nx\r\n" * 100_000)
         return time.process_time() - begun
 
     assert min(cost() for _ in range(5)) < 0.05
@@ -393,7 +393,10 @@ def test_tiny_chunks_cost_little():
 
 @pytest.mark.parametrize(
     ("broken", "caught"),
-    [((responsehead, "parse"), httpx.RemoteProtocolError), ((chunkedbody.Chunks, "feed"), None)],
+    [
+        ((http_message, "parse_head"), httpx.RemoteProtocolError),
+        ((http_message.ChunkedDecoder, "feed"), None),
+    ],
 )
 async def test_an_error_of_ours_while_an_answer_is_read_is_in_the_log(
     client, broken, caught, monkeypatch, caplog

@@ -12,7 +12,7 @@ from relay.cli.options import WrongConfiguration
 from relay.cli.output import count, printable
 from relay.config import last_good
 from relay.config.loader import Config, ConfigError
-from relay.delivery import blocking, sink_checks
+from relay.delivery import crashes, sink_checks
 from relay.delivery.classify import divided
 from relay.preflight import vetted
 from relay.server import chain
@@ -45,7 +45,7 @@ def check(path: Path, online: bool) -> None:
             err=True,
         )
     _name_orphans(config)
-    if online and not blocking.run(_all_answer(config)):
+    if online and not crashes.run_watched(_all_answer(config)):
         raise click.exceptions.Exit(1)
 
 

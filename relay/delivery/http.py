@@ -24,9 +24,9 @@ import httpx
 import yarl
 
 from relay.delivery import responses
+from relay.delivery.http_message import BadCoding, ContentDecoder
 from relay.delivery.rate_limit import Limiter, time_left
 from relay.delivery.ssrf import Network, refusal
-from relay.delivery.unpacking import NotUnpacked, Unpacker
 from relay.outcome import Pause
 from relay.tracing import outgoing
 from relay.version import version
@@ -111,11 +111,11 @@ async def read_answer(response: httpx.Response, limit: int = ANSWER_READ) -> byt
                         break
     finally:
         await response.aclose()
-        _untie(response)
+        _break_cycle(response)
     return bytes(answer[:limit])
 
 
-def _untie(response: httpx.Response) -> None:
+def _break_cycle(response: httpx.Response) -> None:
     """Undo the circle of a response and its stream: httpx leaves it to the garbage collector."""
     response.stream = httpx.ByteStream(b"")
 
@@ -262,7 +262,7 @@ class _Answer(httpx.AsyncByteStream):
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         packed = unpacked = 0
-        unpacker = Unpacker(self._answer.headers.getall("Content-Encoding", ()))
+        unpacker = ContentDecoder(self._answer.headers.getall("Content-Encoding", ()))
         content = self._answer.content
         with _as_httpx_errors():
             async for part in content.iter_any():
@@ -320,7 +320,7 @@ class _Client(httpx.AsyncClient):
         if not stream:
             assert isinstance(response, _Response)
             await response.read_all()
-            _untie(response)
+            _break_cycle(response)
         return response
 
     @functools.cached_property
@@ -332,7 +332,7 @@ class _Client(httpx.AsyncClient):
 def _as_httpx_errors() -> Iterator[None]:
     try:
         yield
-    except NotUnpacked as error:
+    except BadCoding as error:
         raise httpx.ReadError(f"the answer cannot be read: {error}") from None
     except (aiohttp.ClientError, TimeoutError, ValueError) as error:
         raise _translated(error) from error
@@ -340,13 +340,13 @@ def _as_httpx_errors() -> Iterator[None]:
 
 def _translated(error: Exception) -> httpx.TransportError:
     return next(
-        translation(text or _told(error))
+        translation(text or _describe(error))
         for kind, translation, text in ERRORS
         if isinstance(error, kind)
     )
 
 
-def _told(error: Exception) -> str:
+def _describe(error: Exception) -> str:
     if type(error) is aiohttp.ClientConnectorError:  # those of TLS and DNS say more themselves
         return f"{error.host}:{error.port} cannot be reached: {_cause(error.os_error)}"
     return str(error)

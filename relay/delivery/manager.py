@@ -12,10 +12,10 @@ from relay.config.loader import Config, SinkConfig
 from relay.config.plugins import PluginError, source_file
 from relay.config.timelimit import MAKE, TookTooLong, limited
 from relay.counters import SinkCounters
-from relay.delivery import crashcount, http
+from relay.delivery import crashes, http
 from relay.delivery.classify import readable
-from relay.delivery.crashlog import Crash
-from relay.delivery.plugincode import Call, inside
+from relay.delivery.crashes import Crash
+from relay.delivery.plugin_calls import Call, inside
 from relay.delivery.rate_limit import Limiter
 from relay.delivery.worker import Courier
 from relay.sink import Sink
@@ -62,7 +62,7 @@ class Fleet:
         """
         fleet = cls(config, store, clock, tracer)
         enabled = [name for name, sink in config.sinks.items() if sink.enabled]
-        states = await crashcount.count(crash, enabled, await store.sink_states(), store)
+        states = await crashes.count_crash(crash, enabled, await store.sink_states(), store)
         for name in enabled:
             state = states.get(name) or SinkState()
             if (held := config.sinks[name].held) is not None:

@@ -4,12 +4,12 @@ import asyncio
 
 from relay.clock import Clock
 from relay.config.loader import SinkConfig
-from relay.delivery import plugincode
+from relay.delivery import plugin_calls
 from relay.delivery.attempt import Trips
 from relay.delivery.classify import lines, outcome_of
 from relay.delivery.gate import Hold
 from relay.delivery.health_tracker import Lessons
-from relay.delivery.plugincode import Call
+from relay.delivery.plugin_calls import Call
 from relay.delivery.queue import Depot
 from relay.delivery.sender import within
 from relay.outcome import Delivered, Retry
@@ -59,7 +59,7 @@ class Recovery:
         if self.opened.is_set():
             return True
         try:
-            work = plugincode.run(Call(self._config.name, "open"), self._sink.open())
+            work = plugin_calls.run(Call(self._config.name, "open"), self._sink.open())
             await within(self._config.timeout, work)
         except Exception as error:  # noqa: BLE001  a plugin may raise anything
             self._failed_to_open = True
@@ -86,7 +86,7 @@ class Recovery:
             await self._try_one()
             return
         try:
-            work = plugincode.run(Call(self._config.name, "check"), self._sink.check())
+            work = plugin_calls.run(Call(self._config.name, "check"), self._sink.check())
             found = await within(self._config.timeout, work)
             problems = [each for each in lines(found) if not isinstance(each, Mistake | Notice)]
         except Exception as error:  # noqa: BLE001  a check that fails is a problem found

@@ -17,9 +17,8 @@ from aiohttp.http import HttpVersion, RawResponseMessage
 from aiohttp.streams import EMPTY_PAYLOAD
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from relay.delivery import responsehead
-from relay.delivery.chunkedbody import Chunks, Malformed
-from relay.delivery.responsehead import BadHead, Body, Head
+from relay.delivery import http_message
+from relay.delivery.http_message import BadChunks, BadHead, Body, ChunkedDecoder, Head
 
 log = logging.getLogger("relay.delivery")
 
@@ -66,7 +65,7 @@ class Parser:
         self._interim = 0
         self._body: Body | None = None
         self._left = 0
-        self._chunks = Chunks()
+        self._chunks = ChunkedDecoder()
         self._payload: Payload | None = None
         self._reusable = False
         self._over = False
@@ -124,8 +123,8 @@ class Parser:
         self._head += data
         if self._head.startswith((b"\r", b"\n")):
             self._head, searched = self._head.lstrip(b"\r\n"), 0
-        while (end := responsehead.end_of(self._head, searched)) >= 0:
-            head = responsehead.parse(bytes(self._head[:end]))
+        while (end := http_message.end_of_head(self._head, searched)) >= 0:
+            head = http_message.parse_head(bytes(self._head[:end]))
             del self._head[:end]
             searched = 0
             if not head.is_interim():
@@ -137,10 +136,10 @@ class Parser:
 
     def _begin(self, head: Head) -> Message:
         self._head = bytearray()
-        self._body, self._left = responsehead.body_of(head, to_head=self._to_head)
+        self._body, self._left = http_message.body_of(head, to_head=self._to_head)
         self._reusable = (
             head.keeps_connection()
-            and not responsehead.disagrees(head, self._body)
+            and not http_message.framing_conflicts(head, self._body)
             and not self._connection.peer.sends_strays
         )
         message = _message(head, should_close=not self._reusable)
@@ -173,7 +172,7 @@ class Parser:
     def _feed_chunks(self, data: bytes, payload: Payload) -> None:
         try:
             body, rest = self._chunks.feed(data)
-        except Malformed as error:
+        except BadChunks as error:
             self._end(str(error))
             return
         payload.feed_data(body)

@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from relay.delivery.plugincode import Call, inside
+from relay.delivery.plugin_calls import Call, inside
 from relay.quota import Quota
 from relay.sink import Sink
 

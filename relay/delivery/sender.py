@@ -8,9 +8,9 @@ from typing import Any
 
 from relay.clock import Clock, Stopwatch, SystemClock
 from relay.config.loader import SinkConfig
-from relay.delivery import plugincode, rate_limit
+from relay.delivery import plugin_calls, rate_limit
 from relay.delivery.classify import outcome_of, sound
-from relay.delivery.plugincode import Call, inside
+from relay.delivery.plugin_calls import Call, inside
 from relay.outcome import Delivered, Outcome, Pause, Reject, Retry
 from relay.sink import Delivery, Sink
 from relay.slices import Slices
@@ -179,7 +179,7 @@ class Dispatch:
     async def _send_batch(self, deliveries: Sequence[Delivery]) -> list[Outcome] | Outcome:
         """The outcomes in order, or the one that applies to all."""
         try:
-            work = plugincode.run(self._call, self._answer(deliveries))
+            work = plugin_calls.run(self._call, self._answer(deliveries))
             outcomes: list[Outcome] | Outcome = await within(self._config.timeout, work)
         except TimeoutError:
             return Retry(f"no end within {self._config.timeout:g} s")

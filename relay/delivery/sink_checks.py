@@ -6,14 +6,14 @@ from collections.abc import Iterable
 from relay.account import Accounts
 from relay.clock import SystemClock
 from relay.config.loader import SinkConfig
-from relay.delivery import plugincode
+from relay.delivery import plugin_calls
 from relay.delivery.classify import lines
+from relay.delivery.crashes import COMMAND_LIMIT as TIMEOUT
 from relay.delivery.manager import make_sink
-from relay.delivery.plugincode import Call
+from relay.delivery.plugin_calls import Call
 from relay.delivery.sender import within
 from relay.sink import Notice, Sink
 
-TIMEOUT = 30.0
 NOT_ASKED = Notice("not asked: its plugin has no check")
 """What is said of a sink in place of `well`."""
 
@@ -32,7 +32,7 @@ async def check(sink: SinkConfig, accounts: Accounts) -> list[str]:
     try:
         made = make_sink(sink, SystemClock(), accounts)
         async with made.http:
-            found = await within(TIMEOUT, plugincode.run(Call(sink.name, "check"), made.check()))
+            found = await within(TIMEOUT, plugin_calls.run(Call(sink.name, "check"), made.check()))
             return lines(found)
     except TimeoutError:
         return [f"no answer within {TIMEOUT:.0f} seconds"]

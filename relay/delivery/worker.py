@@ -15,11 +15,11 @@ from typing import Any
 from relay.clock import Clock, cancel_all
 from relay.config.loader import SinkConfig
 from relay.counters import SinkCounters
-from relay.delivery import plugincode
+from relay.delivery import plugin_calls
 from relay.delivery.attempt import Trips
 from relay.delivery.gate import Hold
 from relay.delivery.health_tracker import Lessons
-from relay.delivery.plugincode import Call
+from relay.delivery.plugin_calls import Call
 from relay.delivery.policy import Judge
 from relay.delivery.prefetcher import Feeder
 from relay.delivery.priority_lane import Lane
@@ -112,7 +112,7 @@ class Courier:
         """Close the sink, in what is left of the grace, once all that it got is accounted for."""
         left = max(LEAST_TO_CLOSE, self._over - self._clock.monotonic())
         with contextlib.suppress(Exception):  # a plugin may raise anything; there is no next step
-            await within(left, plugincode.run(Call(self._name, "close"), self.sink.close()))
+            await within(left, plugin_calls.run(Call(self._name, "close"), self.sink.close()))
         with contextlib.suppress(Exception):  # nor here
             await self.sink.http.aclose()
 

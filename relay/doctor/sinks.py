@@ -8,7 +8,7 @@ from typing import Any
 
 from relay.account import Accounts
 from relay.config.loader import Config, Problem
-from relay.delivery import blocking, sink_checks
+from relay.delivery import crashes, sink_checks
 from relay.delivery.classify import divided
 from relay.doctor.finding import Finding, ok, problem, warning
 
@@ -56,7 +56,7 @@ def checked(
     held = {name for name, sink in states.items() if sink["state"] == "held"}
     enabled = [s for s in config.sinks.values() if s.enabled and s.name not in held]
     known = [sink for sink in enabled if sink.name not in missing]
-    for name, found in blocking.run(sink_checks.check_all(known, accounts)).items():
+    for name, found in crashes.run_watched(sink_checks.check_all(known, accounts)).items():
         yield from _told(name, found, "it is well")
     unknown = [sink.name for sink in enabled if sink.name in missing]
     if unknown and ask:

@@ -59,7 +59,7 @@ def altered(*values):
 
 
 def limited(seconds):
-    return altered(f"relay.delivery.loop_watch.TOO_LONG={seconds}")
+    return altered(f"relay.delivery.crashes.TOO_LONG={seconds}")
 
 
 def bad(folder, **does):
@@ -190,7 +190,7 @@ async def test_a_plugin_that_lets_no_other_thread_run_is_held_too(tmp_path):
 
 @pytest.mark.faults
 async def test_without_signals_such_a_plugin_is_not_noticed(tmp_path):
-    run = altered("relay.delivery.loop_watch.TOO_LONG=2", "relay.daemon.WAKE=3600")
+    run = altered("relay.delivery.crashes.TOO_LONG=2", "relay.daemon.WAKE=3600")
     async with Receiver() as receiver:
         with relay_with(tmp_path, receiver, run, send=SEARCH) as relay:
             await relay.start()
@@ -285,7 +285,7 @@ async def test_a_plugin_that_ends_the_process_twice_is_held(tmp_path, way):
 
 @pytest.mark.faults
 async def test_where_no_crash_is_counted_the_plugin_ends_the_process_for_ever(tmp_path):
-    run = altered("relay.delivery.crashcount.HELD_AFTER=1000")
+    run = altered("relay.delivery.crashes.HELD_AFTER=1000")
     async with Receiver() as receiver:
         with relay_with(tmp_path, receiver, run, send="os._exit(9)") as relay:
             await deaths(relay, Senders(), 9, 4)
@@ -400,7 +400,7 @@ async def test_three_kills_inside_a_plugin_hold_no_sink(tmp_path):
 
 @pytest.mark.faults
 async def test_if_every_step_counted_kills_would_hold_a_sink(tmp_path):
-    run = altered("relay.delivery.loop_watch.LONG=0.1")
+    run = altered("relay.delivery.crashes.LONG=0.1")
     assert "held" in await killed_while_sending(tmp_path, 10, run)
 
 
@@ -433,7 +433,7 @@ async def stopped(folder, run, seconds, **does):
     return status, log
 
 
-QUICK_STOP = altered("relay.daemon.LONGEST_STOP=3", "relay.delivery.loop_watch.TOO_LONG=3600")
+QUICK_STOP = altered("relay.daemon.LONGEST_STOP=3", "relay.delivery.crashes.TOO_LONG=3600")
 LONG_STOP = altered("relay.daemon.LONGEST_STOP=3600")
 
 

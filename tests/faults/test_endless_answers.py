@@ -29,7 +29,7 @@ MOST_MEMORY = 100
 """MiB more than before."""
 ENDLESS = 10**9
 UNBOUNDED = ("-m", "altered", f"relay.delivery.responses.MOST_INTERIM={ENDLESS}", "run")
-UNBOUNDED_CHUNKS = ("-m", "altered", f"relay.delivery.chunkedbody.MOST_SMALL={ENDLESS}", "run")
+UNBOUNDED_CHUNKS = ("-m", "altered", f"relay.delivery.http_message.MOST_SMALL={ENDLESS}", "run")
 
 
 @dataclass

@@ -126,7 +126,7 @@ async def test_check_names_the_place(tmp_path, where):
 async def test_check_ends_where_a_sinks_own_check_blocks(tmp_path):
     async with Receiver() as receiver:
         with relay_with(tmp_path, receiver, [], check=HOUR) as (relay, path):
-            limit = "relay.delivery.blocking.TIMEOUT=2"
+            limit = "relay.delivery.crashes.COMMAND_LIMIT=2"
             checked = await asyncio.to_thread(check, relay, limit, online=True)
     assert checked.returncode == 1
     assert f"has stood still for 1 s in {path}:16 check" in checked.stderr

@@ -1,8 +1,8 @@
-"""Plugin code: which sink's own code the event loop is in, from a resume to the next await.
+"""Marks the event loop's position in plugin code, from a resume to the next await.
 
-A plugin that blocks there, or ends the process there, takes all the rest with it. The watch thread
-reads `POSITION` to name it. What a fatal signal leaves behind is a traceback alone; so the
-function that resumes a plugin's coroutine bears the name of the call.
+A plugin that blocks there, or ends the process there, takes the relay with it. The watch thread
+reads `POSITION` to name the sink. A fatal signal leaves only a traceback behind; so the function
+that resumes a plugin's coroutine bears the name of the call.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ class Call(NamedTuple):
 
 
 class Position:
-    """Where the event loop is: in this call, or in none. `steps` counts the resumes."""
+    """The call that the event loop is in, or None. `steps` counts the resumes."""
 
     __slots__ = ("call", "steps")
 
@@ -51,7 +51,7 @@ calling: ContextVar[Call | None] = ContextVar("calling", default=None)
 
 @contextlib.contextmanager
 def inside(call: Call) -> Iterator[None]:
-    """The block runs a sink's code that is no coroutine."""
+    """Mark a block that runs a sink's code without awaiting."""
     before, POSITION.call = POSITION.call, call
     POSITION.steps += 1
     try:
@@ -61,7 +61,7 @@ def inside(call: Call) -> Iterator[None]:
 
 
 async def run(call: Call, work: Any) -> Any:
-    """The result of a sink's coroutine, whose every step is marked; so are its own tasks."""
+    """Await a sink's coroutine. Every step of it and of the tasks that it starts is marked."""
     token = calling.set(call)
     try:
         return await _stepping(call)(call, _coroutine(work))

@@ -5,12 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from relay.delivery import crashlog
-from relay.delivery.crashcount import counted
-from relay.delivery.crashlog import Crash, CrashLog
+from relay.delivery import crashes
+from relay.delivery.crashes import BlockedLoopWatch, Crash, CrashLog, with_crash
 from relay.delivery.gate import STEADY, Hold
-from relay.delivery.loop_watch import Standstill
-from relay.delivery.plugincode import Call, inside
+from relay.delivery.plugin_calls import Call, inside
 from relay.store import SinkState
 
 CALL = Call("crm", "send")
@@ -53,7 +51,7 @@ def ends():
 
 @pytest.fixture
 def standstill(log, ends):
-    return Standstill(log, PAUSE, lambda: ends.append(True))
+    return BlockedLoopWatch(log, PAUSE, lambda: ends.append(True))
 
 
 def look(standstill, seconds):
@@ -117,7 +115,7 @@ def test_what_blocks_a_stop_is_no_crash(standstill, log, ends):
     ],
 )
 def test_what_a_crash_log_says(text, crash):
-    assert crashlog.read(text) == crash
+    assert crashes.parse_crash(text) == crash
 
 
 def test_a_crash_log_of_another_is_not_followed(tmp_path, caplog):
@@ -130,9 +128,9 @@ def test_a_crash_log_of_another_is_not_followed(tmp_path, caplog):
 
 
 def test_the_second_crash_in_a_row_holds_the_sink():
-    once = counted(SinkState(), Crash(CALL, "os._exit(9)"))
+    once = with_crash(SinkState(), Crash(CALL, "os._exit(9)"))
     assert (once.crashes, once.held) == (1, None)
-    twice = counted(once, Crash(CALL, "os._exit(9)"))
+    twice = with_crash(once, Crash(CALL, "os._exit(9)"))
     assert twice.crashes == 2
     assert "last in send (os._exit(9))" in twice.held
 

@@ -7,8 +7,8 @@ import traceback
 
 import pytest
 
-from relay.delivery import plugincode
-from relay.delivery.plugincode import POSITION, Call, inside, run
+from relay.delivery import plugin_calls
+from relay.delivery.plugin_calls import POSITION, Call, inside, run
 
 CALL = Call("crm", "send")
 
@@ -73,7 +73,7 @@ async def test_an_error_leaves_no_reference_cycle():
 
 
 async def test_a_task_of_a_plugin_is_marked_and_others_are_not():
-    asyncio.get_running_loop().set_task_factory(plugincode.task_factory)
+    asyncio.get_running_loop().set_task_factory(plugin_calls.task_factory)
     seen = {}
 
     async def note(name):
