@@ -5,10 +5,9 @@ from typing import Annotated, Any, Self
 import orjson
 import pydantic
 
-from relay.event import Event
+from relay.event import OPT_OUT, Event
 from relay.outcome import Retry
 from relay.sink import Options
-from relay.sources.consent import OPT_OUT
 from relay.templating.expressions import Condition
 
 MOST_VALUES = 250_000

@@ -1,16 +1,23 @@
-"""The event: one envelope for everything that Sumotext sends (CloudEvents 1.0, JSON)."""
+"""The two values that travel through the relay: the raw callback, and the event made of it.
+
+The event is an envelope as of CloudEvents 1.0. The raw callback is the request as it arrived; it
+is stored before it is read, so that a callback that cannot be read is not lost.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import orjson
 
 SPEC_VERSION = "1.0"
 CONTENT_TYPE = "application/json"
 TYPE_PREFIX = "com.sumotext."
+OPT_OUT = "opt_out"
+OPT_IN = "opt_in"
+"""The values of `data.consent`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,3 +86,37 @@ def timestamp(microseconds: int) -> str:
 def _second(seconds: int) -> str:
     """Many callbacks arrive in one second, and formatting is slow."""
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}"
+
+
+class InvalidCallback(Exception):
+    """A callback that cannot be read as an event. `reason` holds nothing of the contact."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class RawCallback(NamedTuple):
+    """One request, as bytes. `repr` shows no bytes, as they hold the contact's number.
+
+    `received` is microseconds since the epoch; `test` marks callbacks made by `relay send`;
+    `traceparent` is the trace it came in, where traces are wanted. `encoding` is the
+    Content-Encoding of the body. `sender` is the address that it came from, `token_digest` a keyed
+    digest of the tokens that it came with (relay.server.tokens); empty and None where that is not
+    known. Only what goes to quarantine has them.
+    """
+
+    source: str
+    method: str
+    query: bytes
+    content_type: str
+    body: bytes
+    received: int
+    test: bool = False
+    traceparent: str | None = None
+    encoding: str = ""
+    sender: str = ""
+    token_digest: bytes | None = None
+
+    def __repr__(self) -> str:
+        return f"RawCallback(source={self.source!r}, method={self.method!r}, …)"

@@ -5,8 +5,7 @@ from collections.abc import Iterable
 
 from uuid_utils import uuid7
 
-from relay.event import Event, timestamp
-from relay.raw_callback import Callback
+from relay.event import Event, RawCallback, timestamp
 from relay.store import Arrival, Settlement, State
 
 NOW = 1_800_000_000_000_000
@@ -55,7 +54,7 @@ def arrival(
         time=timestamp(received),
         data=data,
     )
-    callback = Callback(source, "GET", f"mobile={contact}".encode(), "", b"", received)
+    callback = RawCallback(source, "GET", f"mobile={contact}".encode(), "", b"", received)
     deliveries = dict.fromkeys(sinks) | (errors or {})
     return Arrival(event, callback, source, "web_form", deliveries, copy_of)
 

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from listening import config
 
 from relay.clock import SystemClock
-from relay.raw_callback import Callback
+from relay.event import RawCallback
 from relay.sources.router import Intake
 from relay.spill.disk_guard import Reserve
 from relay.spill.failover import Shelter
@@ -18,15 +18,15 @@ from relay.store.sqlite import SqliteStore
 PATIENCE = 10.0
 
 
-def callback(contact: int = 0, message: str = "hello", **more) -> Callback:
+def callback(contact: int = 0, message: str = "hello", **more) -> RawCallback:
     """A web form; with `smsid` a message."""
     pairs = {"mobile": 2125550000 + contact, "carrierId": "T", "key": "JOIN", "msg": message}
     query = "&".join(f"{name}={value}" for name, value in (pairs | more).items())
-    return Callback("sumotext", "GET", query.encode("latin-1"), "", b"", 1_800_000_000_000_000)
+    return RawCallback("sumotext", "GET", query.encode("latin-1"), "", b"", 1_800_000_000_000_000)
 
 
-def nonsense() -> Callback:
-    return Callback("sumotext", "POST", b"a=1", "text/plain", bytes(range(256)), 7, test=True)
+def nonsense() -> RawCallback:
+    return RawCallback("sumotext", "POST", b"a=1", "text/plain", bytes(range(256)), 7, test=True)
 
 
 class Soon(SystemClock):

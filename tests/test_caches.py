@@ -11,7 +11,7 @@ from salesforcesink import people
 from salesforcesink import refusal as salesforce
 
 from relay.caching import LONGEST_KEY, short_key, short_keys
-from relay.raw_callback import Callback
+from relay.event import RawCallback
 from relay.senders import household
 from relay.sources.sumotext import Reader
 from relay.templating.filters import national
@@ -93,7 +93,7 @@ def texts():
 
 
 def country(text):
-    callback = Callback(
+    callback = RawCallback(
         "sumotext",
         "POST",
         b"mobile=2125551212&key=K&carrierId=X&country=" + text.encode(),

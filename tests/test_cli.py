@@ -30,8 +30,8 @@ from relay.cli.output import printable
 from relay.cli.times import moment
 from relay.clock import SystemClock
 from relay.config import loader
+from relay.event import RawCallback
 from relay.monitoring import logs
-from relay.raw_callback import Callback
 from relay.redact import mask, mask_all, mask_in
 from relay.sources.router import Intake
 from relay.spill.line import Spilled
@@ -107,9 +107,9 @@ def fill(*queries, dead=None, quarantined=()):
 
 def callback(query):
     """One that has this query; or the callback itself."""
-    if isinstance(query, Callback):
+    if isinstance(query, RawCallback):
         return query
-    return Callback("sumotext", "GET", query, "", b"", time.time_ns() // 1000)
+    return RawCallback("sumotext", "GET", query, "", b"", time.time_ns() // 1000)
 
 
 def test_check_sums_up_a_configuration_that_is_right(here):
@@ -393,7 +393,7 @@ def test_quarantine_is_shown_masked_and_released_or_kept(here):
 
 
 PACKED = gzip.compress(WEB_FORM + b"&msg=caf\xe9")
-POSTED = Callback(
+POSTED = RawCallback(
     "sumotext",
     "POST",
     b"a=\xe9",

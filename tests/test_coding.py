@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.raw_callback import Callback, NotUnderstood
+from relay.event import InvalidCallback, RawCallback
 from relay.server.protocol import MAX_BODY
 from relay.sources.coding import MAX_CODINGS, MAX_MEMBERS, MAX_UNPACKED, unpacked
 from relay.sources.form import parameters
@@ -79,10 +79,10 @@ BROKEN = [
 @pytest.mark.parametrize(("body", "encoding", "reason"), BROKEN)
 def test_what_cannot_be_unpacked_is_not_understood_whatever_the_query_holds(body, encoding, reason):
     if body:
-        callback = Callback("s", "POST", FORM, "", body, 0, encoding=encoding)
-        with pytest.raises(NotUnderstood, match=reason):
+        callback = RawCallback("s", "POST", FORM, "", body, 0, encoding=encoding)
+        with pytest.raises(InvalidCallback, match=reason):
             parameters(callback)
-    with pytest.raises(NotUnderstood, match=reason):
+    with pytest.raises(InvalidCallback, match=reason):
         unpacked(body, encoding)
 
 
@@ -102,7 +102,7 @@ def test_unpacking_holds_the_loop_for_a_few_milliseconds(body, encoding):
     times = []
     for _ in range(5):
         begun = time.process_time()
-        with contextlib.suppress(NotUnderstood):
+        with contextlib.suppress(InvalidCallback):
             unpacked(body, encoding)
         times.append(time.process_time() - begun)
     assert min(times) < 0.025
@@ -110,7 +110,7 @@ def test_unpacking_holds_the_loop_for_a_few_milliseconds(body, encoding):
 
 @given(st.binary(max_size=300), st.sampled_from(["gzip", "deflate", "gzip, deflate", ""]))
 def test_nothing_else_is_raised(body, encoding):
-    with contextlib.suppress(NotUnderstood):
+    with contextlib.suppress(InvalidCallback):
         assert len(unpacked(body, encoding)) <= MAX_UNPACKED
 
 

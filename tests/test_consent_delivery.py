@@ -8,8 +8,8 @@ from couriers import ScriptedSink, counts, eventually, fail, reached, running, s
 from relay.cli import main
 from relay.config import last_good
 from relay.config.loader import ConfigError, load
+from relay.event import RawCallback
 from relay.outcome import Pause, Reject, Retry
-from relay.raw_callback import Callback
 from relay.sources.router import Intake
 from relay.store import State
 from relay.store.sqlite import SqliteStore
@@ -119,7 +119,7 @@ async def test_a_word_of_consent_reaches_a_sink_that_takes_it(
     (tmp_path / "relay.yaml").write_text(YAML.format(options=options))
     intake = Intake(load(tmp_path / "relay.yaml", {}), store, clock)
     query = f"mobile=2125551212&smsid=1&shortcode=84700&key=X&msg={text}".encode()
-    made = await intake.arrival(Callback("sumotext", "GET", query, "", b"", intake.now()))
+    made = await intake.arrival(RawCallback("sumotext", "GET", query, "", b"", intake.now()))
     assert dict(made.deliveries) == ({"crm": None} if gets else {})
 
 

@@ -12,11 +12,10 @@ from relay import api
 from relay.cli import client
 from relay.config import loader
 from relay.delivery.null_workers import NoWorkers
-from relay.raw_callback import Callback
+from relay.event import InvalidCallback, RawCallback
 from relay.server import unix_socket
 from relay.server.http_server import make_server
 from relay.sources.router import Intake
-from relay.sources.sumotext import NotUnderstood
 from relay.store import Settlement, State
 from relay.store.sqlite import SqliteStore
 
@@ -38,7 +37,7 @@ BROKEN = b"mobile=12&shortcode=84700&key=FB1&reply=A"
 
 
 def callback(query, source="sumotext"):
-    return Callback(source, "GET", query, "", b"", 1_800_000_000_000_000)
+    return RawCallback(source, "GET", query, "", b"", 1_800_000_000_000_000)
 
 
 def load(folder, text=YAML):
@@ -213,7 +212,7 @@ async def test_a_quarantined_callback_is_shown_with_its_parameters(relay):
 
 async def test_a_callback_is_released_when_todays_configuration_understands_it(relay):
     unnamed = WEB_FORM.replace(b"mobile", b"handset")
-    with pytest.raises(NotUnderstood):
+    with pytest.raises(InvalidCallback):
         await receive(relay, unnamed)
     name = await relay.store.quarantine(callback(unnamed), 422, "no number")
     answer = await relay.ask.post("/quarantine/release", ids=[name])

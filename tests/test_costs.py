@@ -23,19 +23,17 @@ import relay
 from relay.countries import alpha_2
 from relay.delivery.classify import outcome_of
 from relay.delivery.retryafter import parse as retry_after
-from relay.event import Event
+from relay.event import Event, InvalidCallback, RawCallback
 from relay.monitoring.logs import LONGEST
 from relay.number_matcher import Traces
 from relay.phone import e164
-from relay.raw_callback import Callback
 from relay.redact import mask_all, mask_in, without
 from relay.server.chunked import Chunked
 from relay.server.protocol import MAX_BODY, MAX_HEAD
 from relay.server.proxies import Proxies
 from relay.server.request_head import tidy
 from relay.server.tokens import basic_password
-from relay.sources.consent import consent
-from relay.sources.sumotext import NotUnderstood, Reader
+from relay.sources.sumotext import Reader, consent
 from relay.templating.filters import digits, first_name, last_name, national
 
 MOST = 1.0
@@ -62,8 +60,10 @@ def filled(pattern, size):
 
 def read(query=b"", body=b"", content_type=FORM, encoding=""):
     """Make an event of a callback, or find that it makes none."""
-    callback = Callback("sumotext", "POST", START + query, content_type, body, 0, encoding=encoding)
-    with contextlib.suppress(NotUnderstood):
+    callback = RawCallback(
+        "sumotext", "POST", START + query, content_type, body, 0, encoding=encoding
+    )
+    with contextlib.suppress(InvalidCallback):
         READER.read(callback, lambda: "id").to_json()
 
 

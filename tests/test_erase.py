@@ -24,8 +24,8 @@ from uuid_utils import uuid7
 from relay import service
 from relay.cli import main
 from relay.config import loader
+from relay.event import RawCallback
 from relay.number_matcher import Traces
-from relay.raw_callback import Callback
 from relay.spill.line import Spilled, encode
 from relay.spill.queue import Spill
 from relay.store import Attempt, EventFilter, Settlement, SinkState, State
@@ -235,7 +235,7 @@ async def test_the_spill_is_searched_too(settings, tmp_path):
     loaded = loader.load(settings, {})
     spill = await Spill.open(loaded.store_fallback)
     for number in ("2125550142", OTHER):
-        callback = Callback("sumotext", "GET", f"mobile={number}".encode(), "", b"", 0)
+        callback = RawCallback("sumotext", "GET", f"mobile={number}".encode(), "", b"", 0)
         await spill.append(Spilled(str(uuid7()), callback))
     await spill.close()
     assert holders(tmp_path) == {"data/relay.db.spill"}
@@ -251,7 +251,7 @@ async def test_the_spill_keeps_what_others_said(settings, tmp_path):
         pass
     spill = await Spill.open(loader.load(settings, {}).store_fallback)
     query = f"mobile={OTHER}&smsid=1&key=JOIN&msg=STOP+and+call+212-555-0142".encode()
-    await spill.append(Spilled(str(uuid7()), Callback("sumotext", "GET", query, "", b"", 0)))
+    await spill.append(Spilled(str(uuid7()), RawCallback("sumotext", "GET", query, "", b"", 0)))
     await spill.close()
     found = json.loads(await command(settings, "erase", "--json", number=NUMBER))
     assert found["found"] == {"spill": 1}
@@ -410,7 +410,7 @@ async def test_a_damaged_line_of_the_spill_is_searched_in_what_it_was_written_fr
     lines = []
     for digits in (ARABIC, "２１２５５５０１４２", ESCAPED, "2125550199"):
         body = f'{{"mobile":"{digits}"}}'.encode()
-        callback = Callback("sumotext", "POST", b"", JSON, body, 0)
+        callback = RawCallback("sumotext", "POST", b"", JSON, body, 0)
         lines.append(b"0" * 8 + encode(Spilled(str(uuid7()), callback))[8:])
     aside = spill.with_name(f"{spill.name}.bad")
     aside.write_bytes(b"".join(lines))

@@ -12,8 +12,8 @@ from test_costs import RATIO, TRIES, filled, growth
 from test_traces import ENCODINGS, as_it_is, json_escapes, percent, percent_u, written
 
 from relay import phone
+from relay.event import InvalidCallback
 from relay.number_matcher import Traces
-from relay.raw_callback import NotUnderstood
 from relay.sources import mentions
 from relay.sources.form import parameters
 
@@ -59,7 +59,7 @@ def is_read(callback):
     """Whether the relay's own reader finds the number in one of the parameters."""
     try:
         pairs = parameters(callback)
-    except NotUnderstood:
+    except InvalidCallback:
         return False
     return any(phone.e164(value, "US") == US.mobile for _, value in pairs)
 
@@ -116,7 +116,7 @@ def test_a_packed_body_without_the_number_is_kept_as_it_is():
 def test_a_packed_body_that_is_cut_short_is_searched_as_far_as_it_goes():
     callback = packed_call("gzip")
     cut = callback._replace(body=callback.body[:-6])
-    with pytest.raises(NotUnderstood):
+    with pytest.raises(InvalidCallback):
         parameters(cut)
     assert mentions.within(US, cut)
     assert not mentions.within(US, mentions.blacked(US, cut))

@@ -11,15 +11,14 @@ from listening import KINDS, QUERIES
 from relay import phone
 from relay.config.loader import SourceConfig
 from relay.countries import alpha_2
-from relay.raw_callback import Callback
-from relay.sources.consent import consent
-from relay.sources.sumotext import MOST_SPELLINGS, NotUnderstood, understand
+from relay.event import InvalidCallback, RawCallback
+from relay.sources.sumotext import MOST_SPELLINGS, consent, understand
 
 POLL = b"mobile=2125551212&reply=A&"
 
 
 def event(query: bytes, *, test: bool = False, **source):
-    callback = Callback("sumotext", "GET", query, "", b"", 1_800_000_000_123_456, test)
+    callback = RawCallback("sumotext", "GET", query, "", b"", 1_800_000_000_123_456, test)
     return understand(callback, SourceConfig(**source), lambda: "id-1")
 
 
@@ -28,7 +27,7 @@ def data(query: bytes, **source):
 
 
 def refusal(query: bytes, **source) -> str:
-    with pytest.raises(NotUnderstood) as raised:
+    with pytest.raises(InvalidCallback) as raised:
         event(query, **source)
     return raised.value.reason
 
@@ -367,7 +366,7 @@ def test_a_number_in_too_many_spellings_is_not_understood():
     """Each costs a while; none is lost, as what is not understood is kept."""
     spellings = [f"mobile={'.' * dots}2125551212&".encode() for dots in range(MOST_SPELLINGS + 1)]
     assert data(b"".join(spellings[1:]) + b"reply=A")["mobile"] == "+12125551212"
-    with pytest.raises(NotUnderstood, match="more than 10 ways"):
+    with pytest.raises(InvalidCallback, match="more than 10 ways"):
         data(b"".join(spellings) + b"reply=A")
 
 
@@ -381,6 +380,6 @@ def test_nothing_is_raised_but_not_understood(query):
     for start in (b"", b"mobile=2125551212&reply=A&"):
         try:
             found = event(start + query)
-        except NotUnderstood:
+        except InvalidCallback:
             continue
         assert type(found).from_json(found.to_json()) == found

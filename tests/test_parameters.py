@@ -10,17 +10,17 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from relay.raw_callback import Callback
+from relay.event import InvalidCallback, RawCallback
 from relay.server.protocol import MAX_BODY
 from relay.sources.coding import decode
-from relay.sources.form import MAX_PARAMETERS, NotUnderstood, parameters
+from relay.sources.form import MAX_PARAMETERS, parameters
 
 FORM = "application/x-www-form-urlencoded"
 MULTIPART = "multipart/form-data; boundary=xyz"
 
 
-def callback(query: bytes = b"", body: bytes = b"", content_type: str = "") -> Callback:
-    return Callback("sumotext", "POST" if body else "GET", query, content_type, body, 0)
+def callback(query: bytes = b"", body: bytes = b"", content_type: str = "") -> RawCallback:
+    return RawCallback("sumotext", "POST" if body else "GET", query, content_type, body, 0)
 
 
 def read(*arguments):
@@ -211,7 +211,7 @@ def ratio(body, content_type):
 def seconds(run):
     """Seconds of the processor."""
     begun = time.process_time()
-    with contextlib.suppress(NotUnderstood):
+    with contextlib.suppress(InvalidCallback):
         run()
     return time.process_time() - begun
 
@@ -332,7 +332,7 @@ UNREADABLE = [
 @pytest.mark.parametrize(("body", "content_type"), UNREADABLE)
 def test_a_body_that_cannot_be_read_is_not_understood(query, body, content_type, caplog):
     """A good query does not suffice: the body may hold what the contact said."""
-    with pytest.raises(NotUnderstood):
+    with pytest.raises(InvalidCallback):
         read(query, body, content_type)
     assert not caplog.records
 
@@ -349,7 +349,7 @@ def test_a_body_that_cannot_be_read_is_not_understood(query, body, content_type,
 )
 def test_good_query_parameters_suffice_beside_a_body_that_has_none(body, content_type):
     assert read(b"mobile=1", body, content_type) == [("mobile", "1")]
-    with pytest.raises(NotUnderstood, match="the body has no parameters"):
+    with pytest.raises(InvalidCallback, match="the body has no parameters"):
         read(b"", body, content_type)
 
 
@@ -358,7 +358,7 @@ def test_the_number_of_parameters_is_limited():
     assert len(read(pairs)) == MAX_PARAMETERS
     assert len(read(b"", b"&&" + pairs, FORM)) == MAX_PARAMETERS
     for query, body in ((pairs + b"&a", b""), (b"", pairs + b"&a"), (b"b", pairs)):
-        with pytest.raises(NotUnderstood, match="more than 1000 parameters"):
+        with pytest.raises(InvalidCallback, match="more than 1000 parameters"):
             read(query, body, FORM)
 
 
@@ -373,7 +373,7 @@ def test_the_number_of_parameters_is_limited():
 def test_nothing_is_raised_but_not_understood_and_all_text_is_utf_8(query, body, content_type):
     try:
         found = read(query, body, content_type)
-    except NotUnderstood:
+    except InvalidCallback:
         return
     for name, value in found:
         name.encode()
@@ -392,5 +392,5 @@ def test_what_a_browser_encodes_comes_out_again(pairs):
 
 @given(st.binary(max_size=60))
 def test_multipart_never_raises_anything_else_whatever_the_parts_hold(value):
-    with contextlib.suppress(NotUnderstood):
+    with contextlib.suppress(InvalidCallback):
         read(b"", part(value) + b"--xyz--\r\n", MULTIPART)

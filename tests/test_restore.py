@@ -21,7 +21,7 @@ from relay import service
 from relay.cli import main
 from relay.clock import SystemClock
 from relay.config import loader
-from relay.raw_callback import Callback
+from relay.event import RawCallback
 from relay.sources.router import Intake
 from relay.store import Before, EventFilter, StoreError, StoreFull, StoreLocked
 from relay.store.sqlite import SqliteStore, backup, connection, restore
@@ -180,7 +180,7 @@ async def spilled(loaded):
 def said(word, received):
     """A callback with a word of consent."""
     query = urlencode(form(1, word)).encode()
-    return Callback("sumotext", "GET", query, "", b"", received)
+    return RawCallback("sumotext", "GET", query, "", b"", received)
 
 
 def back_up(loaded):

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from spills import callback, nonsense
 
-from relay.raw_callback import Callback
+from relay.event import RawCallback
 from relay.spill.file import SpillFile, count
 from relay.spill.line import Spilled, decode, encode
 from relay.spill.queue import Spill
@@ -50,7 +50,7 @@ def read(path):
 bytes_ = st.binary(max_size=60)
 texts = st.text(max_size=20)
 callbacks = st.builds(
-    Callback,
+    RawCallback,
     source=texts,
     method=st.sampled_from(["GET", "POST"]),
     query=bytes_,
@@ -109,7 +109,7 @@ def test_a_line_of_an_earlier_release_is_read():
         b'9f60ce53 {"id":"id-1","callback":{"source":"sumotext","method":"POST","query":"a=1",'
         b'"content_type":"text/plain","body":"\xc3\xbf","received":7,"test":true,"traceparent":null}}\n'
     )
-    found = Callback("sumotext", "POST", b"a=1", "text/plain", b"\xff", 7, test=True)
+    found = RawCallback("sumotext", "POST", b"a=1", "text/plain", b"\xff", 7, test=True)
     assert decode(line) == Spilled("id-1", found)
     assert encode(Spilled("id-1", found)) == line
 

@@ -9,7 +9,7 @@ import sys
 import pytest
 from arrivals import NOW, arrival, claim_one, delivered, ids, waiting
 
-from relay.raw_callback import Callback
+from relay.event import RawCallback
 from relay.store import (
     Attempt,
     Claimed,
@@ -536,7 +536,7 @@ async def test_the_quarantine_drops_its_oldest_above_its_size(tmp_path, caplog, 
     for half in (range(5), range(5, 10)):  # what an earlier process has kept counts, too
         store = await SqliteStore.open(tmp_path / "relay.db", quarantine_size=size)
         for number in half:
-            callback = Callback("sumotext", "POST", b"", "", bytes([number]) * 2_500, number)
+            callback = RawCallback("sumotext", "POST", b"", "", bytes([number]) * 2_500, number)
             kept.append(await store.quarantine(callback, 422, "no"))
         found = await store.quarantined()
         await store.close()

@@ -19,7 +19,7 @@ from relay.cli import client, main
 from relay.config import last_good, loader
 from relay.config.loader import ConfigError
 from relay.config.model import SourceConfig
-from relay.raw_callback import Callback
+from relay.event import RawCallback
 from relay.server.tokens import kept_of
 from relay.spill.line import Spilled, encode
 from relay.store import Quarantined
@@ -106,7 +106,7 @@ def relay(tmp_path):
 
 
 def callback(contact, **more):
-    raw = Callback("sumotext", "GET", query(contact), "", b"", 1_800_000_000_000_000)
+    raw = RawCallback("sumotext", "GET", query(contact), "", b"", 1_800_000_000_000_000)
     return raw._replace(**more)
 
 

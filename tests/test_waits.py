@@ -3,7 +3,7 @@
 import pytest
 from arrivals import NOW, arrival, claim_one, delivered, waiting
 
-from relay.raw_callback import Callback
+from relay.event import RawCallback
 from relay.store import Settlement, State, Waits
 from relay.store.sqlite import SqliteStore, backlog
 
@@ -155,7 +155,7 @@ async def test_keywords_are_read_once_with_the_time_of_their_last(store):
 
 async def test_since_when_so_many_came_to_quarantine(store):
     for second in range(3):
-        callback = Callback("sumotext", "GET", b"x=1", "", b"", at(second))
+        callback = RawCallback("sumotext", "GET", b"x=1", "", b"", at(second))
         await store.quarantine(callback, 422, "no kind")
     assert await store.quarantined_since(2) == at(1)
     assert await store.quarantined_since(3) == at(0)

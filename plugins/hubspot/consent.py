@@ -11,9 +11,9 @@ from typing import Any
 
 import relay
 from relay.crm import Consent
+from relay.event import OPT_IN
 from relay.outcome import NotDelivered, Outcome
 from relay.sink import Log
-from relay.sources.consent import OPT_IN
 
 from .errors import GONE, INVALID, READ_ONLY, UNKNOWN
 from .mender import Mender

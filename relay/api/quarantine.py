@@ -11,9 +11,9 @@ from relay.api.responses import Refused, body_of, found, query_of
 from relay.api.serialise import callback_view, quarantined_view
 from relay.api.unauthorized import Taken, Unauthorized
 from relay.config.loader import Config
+from relay.event import InvalidCallback
 from relay.preview import preview_all
 from relay.sources.router import Intake
-from relay.sources.sumotext import NotUnderstood
 from relay.store import Quarantined, Store
 
 FORBIDDEN = 403
@@ -47,7 +47,7 @@ class Quarantine:
             try:
                 row = await self._permitted(each, body.unauthorized)
                 released.append(await (self._would if body.dry_run else self._release)(row))
-            except NotUnderstood as error:
+            except InvalidCallback as error:
                 failed.append({"id": each, "reason": error.reason})
             except Refused as error:
                 failed.append({"id": each, "reason": str(error)})

@@ -8,8 +8,7 @@ from typing import Any
 from relay.api.unauthorized import Token
 from relay.config.loader import SinkConfig
 from relay.delivery import gate
-from relay.event import timestamp
-from relay.raw_callback import Callback, NotUnderstood
+from relay.event import InvalidCallback, RawCallback, timestamp
 from relay.sources.coding import as_utf8, charset_of, decode, unpacked
 from relay.sources.form import parameters
 from relay.store import DeliveryRow, EventRow, Quarantined, SinkCounts, SinkState, State
@@ -76,11 +75,11 @@ def quarantined_view(row: Quarantined, token: Token | None) -> dict[str, Any]:
     }
 
 
-def callback_view(callback: Callback) -> dict[str, Any]:
+def callback_view(callback: RawCallback) -> dict[str, Any]:
     """A callback as it came: `raw` has its bytes in Base64; `query` and `body` are for people."""
     try:
         pairs = parameters(callback)
-    except NotUnderstood:
+    except InvalidCallback:
         pairs = None
     return {
         "method": callback.method,
@@ -93,12 +92,12 @@ def callback_view(callback: Callback) -> dict[str, Any]:
     }
 
 
-def _text(callback: Callback) -> str:
+def _text(callback: RawCallback) -> str:
     """The body unpacked, where it can be, and decoded."""
     try:
         body = unpacked(callback.body, callback.encoding) if callback.body else b""
         return decode(as_utf8(body, callback.content_type), charset_of(callback.content_type))
-    except NotUnderstood:
+    except InvalidCallback:
         return decode(callback.body)
 
 

@@ -11,13 +11,11 @@ import orjson
 from relay.cli import client, options, samples
 from relay.cli.output import print_json, printable
 from relay.config.loader import Config
-from relay.event import Event
+from relay.event import OPT_OUT, Event, InvalidCallback, RawCallback
 from relay.preview import Preview, preview_all
-from relay.raw_callback import Callback
 from relay.redact import mask_in
-from relay.sources.consent import OPT_OUT
 from relay.sources.router import new_id
-from relay.sources.sumotext import NotUnderstood, understand
+from relay.sources.sumotext import understand
 
 CALLBACKS = "/callbacks/"
 PAIR = re.compile(r'\[\n *("(?:[^"\\]|\\.)*"),\n *("(?:[^"\\]|\\.)*")\n *\]')
@@ -61,16 +59,16 @@ def _stored(config: Config, event_id: str) -> tuple[Event, bool]:
     return Event.from_json(orjson.dumps(found)), found["opted_out"]
 
 
-def _understood(config: Config, callback: Callback) -> Event:
+def _understood(config: Config, callback: RawCallback) -> Event:
     try:
         return understand(callback, config.sources[callback.source], new_id)
-    except NotUnderstood as error:
+    except InvalidCallback as error:
         raise click.ClickException(f"it would go to quarantine: {error.reason}") from error
 
 
 def _callback(
     config: Config, what: str, pairs: tuple[tuple[str, str], ...], source: str | None
-) -> Callback:
+) -> RawCallback:
     if what in samples.SAMPLES:
         query = samples.encoded(samples.callback_of(what, pairs, samples.EXAMPLE))
     elif "?" in what and not pairs:
@@ -85,7 +83,7 @@ def _callback(
         raise click.UsageError(
             f"{what!r} is neither a URL with a query nor one of: {', '.join(samples.SAMPLES)}"
         )
-    return Callback(
+    return RawCallback(
         source=options.source_name(config, source),
         method="GET",
         query=query.encode(),

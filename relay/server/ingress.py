@@ -19,7 +19,7 @@ from starlette.types import Receive, Scope, Send
 
 from relay.config.loader import Config
 from relay.counters import IngressCounters
-from relay.raw_callback import Callback
+from relay.event import InvalidCallback, RawCallback
 from relay.server.access import Door
 from relay.server.admin import HEALTH_METHODS
 from relay.server.problem import CONTENT_TYPE, Headers, problem, send_problem
@@ -27,7 +27,6 @@ from relay.server.protocol import MAX_BODY, UNREAD
 from relay.server.refusals import RefusalLog
 from relay.server.tokens import basic_password, kept_of
 from relay.sources.coding import unpacked_size
-from relay.sources.sumotext import NotUnderstood
 from relay.spill.acceptor import Keeper
 from relay.store import Receipt, StoreError
 from relay.tracing import Tracer, valid
@@ -260,7 +259,7 @@ class Callbacks:
                 await self._turn()
             try:
                 return await self._keeper.receive(callback)
-            except NotUnderstood as error:
+            except InvalidCallback as error:
                 kept = callback._replace(sender=_sender(scope))
                 raise await self._quarantined(kept, error.reason) from None
         except StoreError as error:
@@ -272,7 +271,7 @@ class Callbacks:
         async with self._reading:
             await asyncio.sleep(GAP)
 
-    async def _callback(self, target: Target, scope: Scope, receive: Receive) -> Callback:
+    async def _callback(self, target: Target, scope: Scope, receive: Receive) -> RawCallback:
         """The request as it arrived."""
         content_type, encoding, test, has_body = "", "", False, False
         for header, value in scope["headers"]:
@@ -287,7 +286,7 @@ class Callbacks:
                 has_body = True
             elif header == b"x-relay-test":
                 test = value.lower() == b"true"
-        return Callback(
+        return RawCallback(
             source=target.source,
             method=scope["method"],
             query=target.query,
@@ -299,7 +298,7 @@ class Callbacks:
             encoding=encoding,
         )
 
-    async def _knock(self, door: Door, callback: Callback, scope: Scope, token: str) -> None:
+    async def _knock(self, door: Door, callback: RawCallback, scope: Scope, token: str) -> None:
         """Let the sender in by its address and its token, or raise Refused."""
         known = door.knows(scope["client"])
         offered = _offered(scope, token)
@@ -320,7 +319,7 @@ class Callbacks:
             last=_NOT_KEPT if unread else await self._keep_refused(kept),
         )
 
-    async def _keep_refused(self, callback: Callback) -> str:
+    async def _keep_refused(self, callback: RawCallback) -> str:
         """A mistyped token is the commonest mistake of a first day: what came is kept.
 
         Returns why it is not; empty where it is.
@@ -335,7 +334,7 @@ class Callbacks:
             return f"not kept: {error}"
         return ""
 
-    async def _quarantined(self, callback: Callback, reason: str) -> Refused:
+    async def _quarantined(self, callback: RawCallback, reason: str) -> Refused:
         quarantine_id = await self._keeper.quarantine(callback, 422, reason)
         return Refused(
             422,
@@ -362,12 +361,12 @@ def _refuse_other_sites(scope: Scope) -> None:
         raise Refused(403, detail, kind="a browser sent it for another site")
 
 
-def _is_empty(callback: Callback) -> bool:
+def _is_empty(callback: RawCallback) -> bool:
     """Whether a monitor or a browser sent it, to see whether somebody answers."""
     return not callback.query and not callback.body
 
 
-def _size(callback: Callback) -> int:
+def _size(callback: RawCallback) -> int:
     """Bytes to be read: a packed body is small and may take as long as a large one."""
     return len(callback.query) + unpacked_size(callback.body, callback.encoding)
 

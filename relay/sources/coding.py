@@ -4,7 +4,7 @@ import codecs
 import re
 import zlib
 
-from relay.raw_callback import NotUnderstood
+from relay.event import InvalidCallback
 
 MAX_UNPACKED = 256 * 1024
 """Bytes; a body that is not packed may have no more."""
@@ -52,7 +52,7 @@ _NO_UTF8 = re.compile("[\\udc80-\\udcff]")
 WINDOWS_1252 = "".join(bytes([byte]).decode("cp1252", "ignore") or chr(byte) for byte in range(256))
 
 
-class BrokenBody(NotUnderstood):
+class BrokenBody(InvalidCallback):
     """The body is not what its headers say."""
 
 

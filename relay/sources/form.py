@@ -11,10 +11,8 @@ from typing import Any
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from relay.raw_callback import Callback, NotUnderstood
+from relay.event import InvalidCallback, RawCallback
 from relay.sources.coding import BrokenBody, as_utf8, charset_of, decode, decode_each, unpacked
-
-__all__ = ["MAX_PARAMETERS", "NotUnderstood", "Pairs", "parameters"]
 
 MAX_PARAMETERS = 1_000
 MAX_CONTAINERS = 5_000
@@ -52,7 +50,7 @@ class _NoParameters(BrokenBody):
     """The body is of no type that has parameters."""
 
 
-def parameters(callback: Callback) -> Pairs:
+def parameters(callback: RawCallback) -> Pairs:
     """Every parameter in the order received, those of the query before those of the body.
 
     A body without parameters matters only where the query has none either. One that should have
@@ -72,7 +70,7 @@ def parameters(callback: Callback) -> Pairs:
 
 def _check_count(count: int) -> None:
     if count > MAX_PARAMETERS:
-        raise NotUnderstood(f"more than {MAX_PARAMETERS} parameters")
+        raise InvalidCallback(f"more than {MAX_PARAMETERS} parameters")
 
 
 def _form(raw: bytes, charset: str | None = None) -> Pairs:
@@ -157,7 +155,7 @@ def _json(body: bytes, charset: str | None) -> Pairs:
     if text in ("", "null"):
         return []
     if text.count("[") + text.count("{") > MAX_CONTAINERS:
-        raise NotUnderstood(f"more than {MAX_CONTAINERS} objects and lists in the JSON body")
+        raise InvalidCallback(f"more than {MAX_CONTAINERS} objects and lists in the JSON body")
     try:
         members = json.loads(
             text,

@@ -4,8 +4,8 @@ import zlib
 from collections.abc import Iterator
 from urllib.parse import urlencode
 
+from relay.event import InvalidCallback, RawCallback
 from relay.number_matcher import Traces
-from relay.raw_callback import Callback, NotUnderstood
 from relay.sources.coding import MAX_UNPACKED, BrokenBody, as_utf8, unpacked
 from relay.sources.form import Pairs, parameters
 from relay.sources.sumotext import fold
@@ -14,19 +14,19 @@ HEADERS = (zlib.MAX_WBITS | 32, -zlib.MAX_WBITS)
 """For zlib: a header of gzip or of its own, or none."""
 
 
-def callback_of(query: bytes, content_type: str, body: bytes, encoding: str) -> Callback:
+def callback_of(query: bytes, content_type: str, body: bytes, encoding: str) -> RawCallback:
     """A callback of which nothing else matters here."""
-    return Callback("", "", query, content_type, body, 0, encoding=encoding)
+    return RawCallback("", "", query, content_type, body, 0, encoding=encoding)
 
 
-def within(traces: Traces, callback: Callback) -> bool:
+def within(traces: Traces, callback: RawCallback) -> bool:
     """Whether the number stands in its bytes, or the relay would read it from them."""
     return in_bytes(traces, callback) or any(
         traces.reads(text) or _has(traces, text) for text in _texts(traces, callback)
     )
 
 
-def in_bytes(traces: Traces, callback: Callback) -> bool:
+def in_bytes(traces: Traces, callback: RawCallback) -> bool:
     """Whether the number stands in its bytes, packed or not."""
     headers = f"{callback.content_type}\n{callback.encoding}".encode()
     if any(map(traces.within, (callback.query, headers, callback.body))):
@@ -35,7 +35,7 @@ def in_bytes(traces: Traces, callback: Callback) -> bool:
     return body is not callback.body and traces.within(body)
 
 
-def blacked(traces: Traces, callback: Callback) -> Callback:
+def blacked(traces: Traces, callback: RawCallback) -> RawCallback:
     """The callback with the number blacked out.
 
     A body that was packed, or in UTF-16, is then in UTF-8 and as it was before. Where its bytes
@@ -54,7 +54,7 @@ def blacked(traces: Traces, callback: Callback) -> Callback:
     return _emptied(callback) if within(traces, written) else written
 
 
-def kept(traces: Traces, callback: Callback) -> Callback | None:
+def kept(traces: Traces, callback: RawCallback) -> RawCallback | None:
     """What may be kept of it: None where it is the contact's, or of nobody who could be named."""
     if not within(traces, callback):
         return callback
@@ -64,7 +64,7 @@ def kept(traces: Traces, callback: Callback) -> Callback | None:
     return blacked(traces, callback)
 
 
-def _in_place(traces: Traces, callback: Callback) -> Callback:
+def _in_place(traces: Traces, callback: RawCallback) -> RawCallback:
     done = callback._replace(
         query=traces.blacked(callback.query),
         content_type=traces.blacked(callback.content_type.encode()).decode(),
@@ -77,18 +77,18 @@ def _in_place(traces: Traces, callback: Callback) -> Callback:
     return done._replace(body=black, encoding="")
 
 
-def _emptied(callback: Callback) -> Callback:
+def _emptied(callback: RawCallback) -> RawCallback:
     return callback._replace(query=b"", content_type="", body=b"", encoding="")
 
 
-def _blacked_pairs(traces: Traces, callback: Callback) -> Pairs:
+def _blacked_pairs(traces: Traces, callback: RawCallback) -> Pairs:
     return [(traces.blacked_in(name), traces.blacked_in(value)) for name, value in _pairs(callback)]
 
 
-def _pairs(callback: Callback) -> Pairs:
+def _pairs(callback: RawCallback) -> Pairs:
     try:
         return parameters(callback)
-    except NotUnderstood:
+    except InvalidCallback:
         return []
 
 
@@ -96,14 +96,14 @@ def _has(traces: Traces, text: str) -> bool:
     return traces.within(text.encode("utf-8", "replace"))
 
 
-def _texts(traces: Traces, callback: Callback) -> Iterator[str]:
+def _texts(traces: Traces, callback: RawCallback) -> Iterator[str]:
     """The names and values of the parameters, where any may be or hold the number."""
     texts = [text for pair in _pairs(callback) for text in pair]
     if traces.may_be_in('"'.join(texts).encode("utf-8", "replace")):
         yield from texts
 
 
-def _readable(callback: Callback) -> bytes:
+def _readable(callback: RawCallback) -> bytes:
     """The body unpacked and in UTF-8; as it is where it is so already, or is no such thing."""
     if not callback.body:
         return callback.body

@@ -8,11 +8,9 @@ import uuid_utils
 
 from relay.clock import Clock
 from relay.config.loader import Config, SinkConfig
-from relay.event import TYPE_PREFIX, Event
-from relay.raw_callback import Callback
+from relay.event import OPT_OUT, TYPE_PREFIX, Event, InvalidCallback, RawCallback
 from relay.slices import Slices
-from relay.sources.consent import OPT_OUT
-from relay.sources.sumotext import NotUnderstood, Reader
+from relay.sources.sumotext import Reader
 from relay.store import Arrival, EventRow, Quarantined, Receipt, Store
 from relay.templating.expressions import EvaluationError
 
@@ -42,10 +40,10 @@ class Intake:
         """The time of receipt, in microseconds since the epoch."""
         return int(self._clock.now() * 1_000_000)
 
-    async def arrival(self, callback: Callback, event: Event | None = None) -> Arrival:
+    async def arrival(self, callback: RawCallback, event: Event | None = None) -> Arrival:
         """What would be stored of a callback, which may be an `event` by now.
 
-        Raises NotUnderstood.
+        Raises InvalidCallback.
         """
         event = event or self.event(callback)
         return Arrival(
@@ -56,25 +54,25 @@ class Intake:
             deliveries=self._all if self._all_get_all else await self._deliveries(event),
         )
 
-    def event(self, callback: Callback, event_id: str | None = None) -> Event:
-        """The event that a callback makes; it may have its id already. Raises NotUnderstood."""
+    def event(self, callback: RawCallback, event_id: str | None = None) -> Event:
+        """The event that a callback makes; it may have its id already. Raises InvalidCallback."""
         reader = self._readers.get(callback.source)
         if reader is None:
-            raise NotUnderstood(f"no source {callback.source!r} in the configuration")
+            raise InvalidCallback(f"no source {callback.source!r} in the configuration")
         try:
             return reader.read(callback, self._new_id if event_id is None else lambda: event_id)
-        except NotUnderstood:
+        except InvalidCallback:
             raise
         except Exception as error:  # noqa: BLE001
             # Ours to mend, not the sender's: the callback stays, and can be released then.
             # The error's text may quote the callback, so it is not passed on.
-            raise NotUnderstood(f"the relay failed to read it ({type(error).__name__})") from None
+            raise InvalidCallback(f"the relay failed to read it ({type(error).__name__})") from None
 
     async def release(self, row: Quarantined) -> Receipt | None:
         """Take a quarantined callback in after all; None where it has gone meanwhile.
 
         Whether it may be taken in, the caller has checked (relay.api.unauthorized). Raises
-        NotUnderstood where today's configuration does not help either.
+        InvalidCallback where today's configuration does not help either.
         """
         return await self._store.release(row.id, await self.arrival(row.callback))
 

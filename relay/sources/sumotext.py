@@ -1,18 +1,18 @@
-"""Normalisation: a callback becomes an event, or is not understood."""
+"""Normalisation: a callback becomes an event, or is not understood.
+
+Consent: the words by which a contact opts out of messages, or in again.
+"""
 
 import re
+import unicodedata
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from relay import phone
 from relay.caching import short_keys
 from relay.countries import alpha_2
-from relay.event import TYPE_PREFIX, Event, timestamp
-from relay.raw_callback import Callback
-from relay.sources.consent import consent
-from relay.sources.form import NotUnderstood, Pairs, parameters
-
-__all__ = ["KINDS", "NotUnderstood", "Reader", "Source", "parameters", "understand"]
+from relay.event import OPT_IN, OPT_OUT, TYPE_PREFIX, Event, InvalidCallback, RawCallback, timestamp
+from relay.sources.form import Pairs, parameters
 
 KINDS = ("web_form", "poll", "text_4_info", "message")
 AUTO = "auto"
@@ -59,8 +59,8 @@ class Source(Protocol):
     def rename(self) -> Mapping[str, str]: ...
 
 
-def understand(callback: Callback, source: Source, new_id: Callable[[], str]) -> Event:
-    """The event that a callback makes. Raises NotUnderstood."""
+def understand(callback: RawCallback, source: Source, new_id: Callable[[], str]) -> Event:
+    """The event that a callback makes. Raises InvalidCallback."""
     return Reader(source).read(callback, new_id)
 
 
@@ -79,8 +79,8 @@ class Reader:
         # Names repeat from callback to callback, so each is looked up once.
         self._cached_place = short_keys(maxsize=1024)(self._place)
 
-    def read(self, callback: Callback, new_id: Callable[[], str]) -> Event:
-        """The event that a callback makes. Raises NotUnderstood."""
+    def read(self, callback: RawCallback, new_id: Callable[[], str]) -> Event:
+        """The event that a callback makes. Raises InvalidCallback."""
         pairs = parameters(callback)
         found = self._sort(pairs)
         values = found.values
@@ -169,22 +169,22 @@ def _kind(names: set[str]) -> str:
     for telling, kind in _TELLING:
         if names.issuperset(telling):
             return kind
-    raise NotUnderstood(
+    raise InvalidCallback(
         "no parameter tells the kind: smsid, carrierId, reply, lead, or key and msg"
     )
 
 
 def _mobile(written: list[str], region: str) -> str:
     if not written:
-        raise NotUnderstood("mobile is missing")
+        raise InvalidCallback("mobile is missing")
     number = phone.e164(written[0], region)
     if number is None:
-        raise NotUnderstood(f"mobile is no number that can exist in {region}")
+        raise InvalidCallback(f"mobile is no number that can exist in {region}")
     spellings = set(written)
     if len(spellings) > MOST_SPELLINGS:
-        raise NotUnderstood(f"mobile is written in more than {MOST_SPELLINGS} ways")
+        raise InvalidCallback(f"mobile is written in more than {MOST_SPELLINGS} ways")
     if any(phone.e164(other, region) != number for other in spellings):
-        raise NotUnderstood("mobile is there twice, and they differ")
+        raise InvalidCallback("mobile is there twice, and they differ")
     return number
 
 
@@ -194,3 +194,29 @@ def _subject(short_code: str | None, keyword: str | None) -> str | None:
     if not subject.isprintable():
         subject = _CONTROLS.sub("", subject)
     return subject or None
+
+
+_WORDS = {
+    **dict.fromkeys(
+        ("stop", "stopall", "unsubscribe", "cancel", "end", "quit", "revoke", "optout"), OPT_OUT
+    ),
+    **dict.fromkeys(("start", "unstop"), OPT_IN),
+}
+_BESIDE_WORDS = re.compile(r"[\W_]+")
+LONGEST_WORD = 1600
+"""Characters of a message that may be one of the words: no text message has more.
+
+The time that normalisation takes grows with the square of a run of combining marks.
+"""
+
+
+def consent(message: str) -> str | None:
+    """What a message that is nothing but one of the words says.
+
+    Case, spaces and punctuation do not count, nor does the width of the letters.
+    """
+    message = message.strip()
+    if len(message) > LONGEST_WORD:
+        return None
+    word = _BESIDE_WORDS.sub("", unicodedata.normalize("NFKC", message))
+    return _WORDS.get(word.casefold())

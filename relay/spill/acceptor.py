@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from relay.raw_callback import Callback
+from relay.event import RawCallback
 from relay.store import Receipt
 
 
@@ -12,8 +12,8 @@ class Keeper(Protocol):
     def now(self) -> int:
         """The time of receipt, in microseconds since the epoch."""
 
-    async def receive(self, callback: Callback) -> Receipt:
-        """Keep what a callback makes. Raises NotUnderstood where it makes no event."""
+    async def receive(self, callback: RawCallback) -> Receipt:
+        """Keep what a callback makes. Raises InvalidCallback where it makes no event."""
 
-    async def quarantine(self, callback: Callback, status: int, reason: str) -> str:
+    async def quarantine(self, callback: RawCallback, status: int, reason: str) -> str:
         """Keep a callback that became no event; return its id."""

@@ -17,7 +17,7 @@ from typing import cast
 
 from relay.clock import Clock
 from relay.config.loader import Config
-from relay.raw_callback import Callback
+from relay.event import RawCallback
 from relay.senders import household
 from relay.sources.router import Intake, new_id
 from relay.spill.disk_guard import Reserve
@@ -172,8 +172,8 @@ class Shelter:
     def now(self) -> int:
         return self._intake.now()
 
-    async def receive(self, callback: Callback) -> Receipt:
-        """Return when the event that it makes is on disk. Raises NotUnderstood or StoreError.
+    async def receive(self, callback: RawCallback) -> Receipt:
+        """Return when the event that it makes is on disk. Raises InvalidCallback or StoreError.
 
         Its id is the same in the store and in the spill: where a write that was given up reaches
         the disk after all, it is one event.
@@ -189,7 +189,7 @@ class Shelter:
         await self._keep(Spilled(event.id, callback))
         return Receipt(event.id, event.type)
 
-    async def quarantine(self, callback: Callback, status: int, reason: str) -> str:
+    async def quarantine(self, callback: RawCallback, status: int, reason: str) -> str:
         """Keep what became no event; return its id. Raises StoreError."""
         quarantine_id = new_id()
         try:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from relay import fsutil
 from relay.escapes import JSON, unfolded
-from relay.raw_callback import Callback
+from relay.event import RawCallback
 from relay.spill import reader
 from relay.spill.line import Spilled, decode, encode, split
 from relay.store import StoreLocked
@@ -29,7 +29,7 @@ TRIES = 3
 
 log = logging.getLogger("relay.spill")
 
-Kept = Callable[[Callback], Callback | None]
+Kept = Callable[[RawCallback], RawCallback | None]
 """What is to be kept of a callback; None for nothing."""
 
 
@@ -415,8 +415,8 @@ def _kept(line: bytes, kept: Kept) -> bytes:
     return encode(record._replace(callback=left)) if record and left else b""
 
 
-def _unread(line: bytes) -> Callback:
+def _unread(line: bytes) -> RawCallback:
     """A line that is no record, and its text as the bytes that it was written from."""
     text = unfolded(line, JSON).data.decode("utf-8", "replace")
     written = text.encode("latin-1", "replace")
-    return Callback(source="", method="", query=line, content_type="", body=written, received=0)
+    return RawCallback(source="", method="", query=line, content_type="", body=written, received=0)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from relay.raw_callback import Callback
+from relay.event import RawCallback
 
 BYTES = ("query", "body", "token_digest")
 OPTIONAL = ("encoding", "sender", "token_digest")
@@ -33,7 +33,7 @@ class Spilled(NamedTuple):
     """
 
     id: str
-    callback: Callback
+    callback: RawCallback
     status: int | None = None
     reason: str = ""
     late: bool = False
@@ -59,9 +59,9 @@ def decode(line: bytes) -> Spilled | None:
         if len(digits) != SUM or int(digits, 16) != zlib.crc32(record):
             return None
         found: dict[str, Any] = orjson.loads(record)
-        callback = _known(Callback, found.pop("callback"))
+        callback = _known(RawCallback, found.pop("callback"))
         callback |= {name: callback[name].encode("latin-1") for name in BYTES if name in callback}
-        return Spilled(**_known(Spilled, found), callback=Callback(**callback))
+        return Spilled(**_known(Spilled, found), callback=RawCallback(**callback))
     except (AttributeError, KeyError, TypeError, ValueError):
         return None
 

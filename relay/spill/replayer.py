@@ -4,10 +4,9 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from functools import partial
 
-from relay.event import Event
+from relay.event import Event, InvalidCallback
 from relay.slices import Slices
 from relay.sources.router import Intake
-from relay.sources.sumotext import NotUnderstood
 from relay.spill.line import Spilled
 from relay.spill.queue import Spill
 from relay.store import Store, StoreError
@@ -55,7 +54,7 @@ class Importer:
             return spilled, None
         try:
             return spilled, self._intake.event(spilled.callback, spilled.id)
-        except NotUnderstood as error:  # it was, by the configuration of then
+        except InvalidCallback as error:  # it was, by the configuration of then
             return _not_understood(spilled, error.reason), None
 
     async def _store_together(self, found: Sequence[Found]) -> None:

@@ -12,9 +12,8 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, NamedTuple, Protocol, Self
 
-from relay.event import Event
+from relay.event import Event, RawCallback
 from relay.number_matcher import Traces
-from relay.raw_callback import Callback
 
 UNAUTHORIZED = 401
 UNAUTHORIZED_KEPT = 1_000
@@ -90,7 +89,7 @@ class Arrival(NamedTuple):
     """
 
     event: Event
-    callback: Callback
+    callback: RawCallback
     source: str
     kind: str
     deliveries: Mapping[str, str | None]
@@ -239,7 +238,7 @@ class Quarantined:
     source: str
     status: int
     reason: str
-    callback: Callback
+    callback: RawCallback
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,7 +266,7 @@ class EventRow:
     source: str
     received: int
     event: Event
-    callback: Callback
+    callback: RawCallback
     deliveries: list[DeliveryRow] = field(default_factory=list)
     attempts: list[tuple[str, int, Attempt]] = field(default_factory=list)
     """(sink, number of the attempt, attempt)"""
@@ -357,7 +356,7 @@ class Store(Protocol):
         """Store an event and its deliveries; return when they are on disk."""
 
     async def quarantine(
-        self, callback: Callback, status: int, reason: str, quarantine_id: str | None = None
+        self, callback: RawCallback, status: int, reason: str, quarantine_id: str | None = None
     ) -> str:
         """Keep a callback that became no event; return its id, a new one unless it is given.
 

@@ -15,7 +15,7 @@ from relays import EAGER, PATIENCE, POLL, Sender
 from spilling import admin, home, relaying, verified
 from uuid_utils import uuid7
 
-from relay.raw_callback import Callback
+from relay.event import RawCallback
 from relay.spill.file import SpillFile
 from relay.spill.line import Spilled, encode
 
@@ -46,7 +46,7 @@ def leave(relay, *said: tuple[float, str]) -> list[str]:
     for given, (ago, message) in zip(ids, said, strict=True):
         query = f"mobile={2125550000 + CONTACT}&carrierId=T&key=JOIN&msg={message}".encode()
         received = int((time.time() - ago) * 1_000_000)
-        callback = Callback("sumotext", "GET", query, "", b"", received)
+        callback = RawCallback("sumotext", "GET", query, "", b"", received)
         file.append([encode(Spilled(given, callback))])
     file.close()
     return ids

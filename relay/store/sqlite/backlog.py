@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import apsw
 
-from relay.sources.consent import OPT_OUT
+from relay.event import OPT_OUT
 from relay.store import Waits
 from relay.store.sqlite import rows
 

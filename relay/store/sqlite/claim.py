@@ -12,8 +12,7 @@ from typing import NamedTuple
 
 import apsw
 
-from relay.event import Event
-from relay.sources.consent import OPT_OUT
+from relay.event import OPT_OUT, Event
 from relay.store import Claim, Claimed, State
 from relay.store.sqlite import rows
 from relay.store.sqlite.ingest import events_of

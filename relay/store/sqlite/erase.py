@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import apsw
 import orjson
 
+from relay.event import OPT_OUT
 from relay.number_matcher import Traces
 from relay.sources import mentions
-from relay.sources.consent import OPT_OUT
 from relay.store import OPEN_STATES, State, Traced
 from relay.store.sqlite import rows
 from relay.store.sqlite.ingest import events_of, give_rows

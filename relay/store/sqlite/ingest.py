@@ -7,8 +7,7 @@ from typing import Any, NamedTuple
 
 import apsw
 
-from relay.event import Event
-from relay.sources.consent import OPT_OUT
+from relay.event import OPT_OUT, Event
 from relay.store import Arrival, Receipt, State
 from relay.store.sqlite import rows
 from relay.store.sqlite.consents import note_word

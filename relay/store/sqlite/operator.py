@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import apsw
 
-from relay.sources.consent import OPT_OUT
+from relay.event import OPT_OUT
 from relay.store import OPEN_STATES, State
 from relay.store.sqlite import rows
 from relay.store.sqlite.ingest import events_of, give_rows, hurry

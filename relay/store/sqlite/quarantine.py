@@ -6,7 +6,7 @@ from typing import Any
 
 import apsw
 
-from relay.raw_callback import Callback
+from relay.event import RawCallback
 from relay.senders import surplus
 from relay.store import UNAUTHORIZED, UNAUTHORIZED_KEPT, Arrival, Quarantined, Receipt
 from relay.store.sqlite import rows
@@ -31,7 +31,7 @@ log = logging.getLogger("relay.store")
 def quarantine(
     connection: apsw.Connection,
     quarantine_id: str,
-    callback: Callback,
+    callback: RawCallback,
     status: int,
     reason: str,
     *,
@@ -162,7 +162,7 @@ def _quarantined(row: Sequence[Any]) -> Quarantined:
     seq, digits, received, source, status, reason, method, query, *rest = row
     content_type, body, test, *rest = rest
     encoding, sender, token_digest = rest
-    callback = Callback(
+    callback = RawCallback(
         source,
         method,
         query,

@@ -5,9 +5,7 @@ from typing import Any
 
 import apsw
 
-from relay.event import Event
-from relay.raw_callback import Callback
-from relay.sources.consent import OPT_OUT
+from relay.event import OPT_OUT, Event, RawCallback
 from relay.store import (
     Attempt,
     DeliveryRow,
@@ -234,7 +232,7 @@ def _event_row(
 ) -> EventRow:
     seq, source, received, text, method, query, content_type, body, encoding = row
     event = Event.from_json(text)
-    callback = Callback(
+    callback = RawCallback(
         source, method, query, content_type, body, received, event.test, encoding=encoding
     )
     return EventRow(seq, source, received, event, callback, deliveries, attempts)

@@ -16,7 +16,7 @@ from uuid import UUID
 import apsw
 
 from relay import fsutil
-from relay.raw_callback import Callback
+from relay.event import RawCallback
 from relay.spill.file import SpillFile
 from relay.spill.line import Spilled, decode, encode
 from relay.store.sqlite import accounts, descriptors, operator, queries, restored_consent, rows
@@ -148,7 +148,7 @@ def _spilled(
     sender: str,
     token_digest: bytes | None,
 ) -> Spilled:
-    callback = Callback(
+    callback = RawCallback(
         source,
         method,
         query,

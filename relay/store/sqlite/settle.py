@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 
 import apsw
 
-from relay.sources.consent import OPT_OUT
+from relay.event import OPT_OUT
 from relay.store import Settlement, State
 from relay.store.sqlite import rows
 from relay.store.sqlite.consents import note_accepted

@@ -16,7 +16,7 @@ import orjson
 from uuid_utils import uuid7
 
 from relay.clock import Clock, SystemClock
-from relay.raw_callback import Callback
+from relay.event import RawCallback
 from relay.store import (
     QUARANTINE_SIZE,
     Arrival,
@@ -216,7 +216,7 @@ class SqliteStore(Upkeep):
                 receipt.set_result(done.result()[number])
 
     async def quarantine(
-        self, callback: Callback, status: int, reason: str, quarantine_id: str | None = None
+        self, callback: RawCallback, status: int, reason: str, quarantine_id: str | None = None
     ) -> str:
         """As in Store."""
         return await self._write(
