@@ -124,9 +124,8 @@ class Objects:
         """Finds what was written a moment ago only when `search_lag` has passed."""
         kind = _readable(ask)
         until = self._account.clock.now() - self._account.search_lag
-        ordered = self._account.shelves[kind.name].ordered()
-        seen = [record for record in ordered if record.updated <= until]
-        records, total, after = found(seen, ask.body, self._account.fields[kind.name])
+        shelf, fields = self._account.shelves[kind.name], self._account.fields[kind.name]
+        records, total, after = found(shelf, ask.body, fields, until)
         wanted = _wanted(ask)
         told: dict[str, Any] = {
             "total": total,

@@ -4,6 +4,7 @@ Limits are those of its search guide: 5 groups, 6 filters in each, 18 in all, pa
 results, a request of 3,000 characters.
 """
 
+import math
 from typing import Any
 
 import orjson
@@ -11,7 +12,7 @@ from stubs.hubspot_account import refuse
 from stubs.hubspot_ask import fits, typed
 from stubs.hubspot_errors import malformed
 from stubs.hubspot_schema import Field
-from stubs.hubspot_shelf import Record
+from stubs.hubspot_shelf import Record, Shelf, folded
 
 KEYS = {"filterGroups", "filters", "sorts", "query", "properties", "limit", "after"}
 SORT = {"direction"}
@@ -30,11 +31,15 @@ OPERATORS = {*NEEDS["value"], *NEEDS["values"], "HAS_PROPERTY", "NOT_HAS_PROPERT
 
 
 def found(
-    records: list[Record], body: dict[str, Any], fields: dict[str, Field]
+    shelf: Shelf, body: dict[str, Any], fields: dict[str, Field], until: float = math.inf
 ) -> tuple[list[Record], int, str | None]:
-    """A page of what fits, how many there are in all, and where the next page starts."""
+    """A page of what fits, how many there are in all, and where the next page starts.
+
+    What was written after `until` is not found.
+    """
     _check(body, fields)
-    fitting = [record for record in records if _fits(record, body, fields)]
+    seen = (record for record in _candidates(shelf, body) if record.updated <= until)
+    fitting = [record for record in seen if _fits(record, body, fields)]
     for sort in reversed(body.get("sorts") or []):
         fitting = _sorted(fitting, sort, fields)
     start, size = int(body.get("after") or 0), body.get("limit", 10)
@@ -86,6 +91,15 @@ def _groups(body: dict[str, Any]) -> list[list[Any]]:
     return [typed(fits(group, {"filters"})["filters"], list, "filters") for group in given or alone]
 
 
+def _candidates(shelf: Shelf, body: dict[str, Any]) -> list[Record]:
+    """All records; where every filter is a list of values, those that have one of them."""
+    groups = _groups(body)
+    filters = [one for group in groups for one in group]
+    if not groups or not all(groups) or any(one["operator"] != "IN" for one in filters):
+        return shelf.ordered()
+    return shelf.having((one["propertyName"], one["values"]) for one in filters)
+
+
 def _fits(record: Record, body: dict[str, Any], fields: dict[str, Field]) -> bool:
     have = record.all()
     groups = _groups(body)
@@ -112,7 +126,7 @@ def _positive(
         return False
     field = fields[one["propertyName"]]
     if operator == "IN":
-        return value.lower() in [each.lower() for each in one["values"]]
+        return folded(value) in map(folded, one["values"])
     if operator == "CONTAINS_TOKEN":
         return one["value"].strip("*").lower() in value.lower()
     if operator == "BETWEEN":

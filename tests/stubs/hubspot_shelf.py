@@ -1,7 +1,8 @@
 """The records of one type of object, found by id or by the value of a property."""
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -32,6 +33,7 @@ class Shelf:
         self.records: dict[str, Record] = {}
         self._ids = ids or count(501)
         self._by: dict[str, dict[str, str]] = {}
+        self._having: dict[str, defaultdict[str, set[str]]] = {}
         self._undo: list[tuple[str, Record | None]] = []
         self._order: list[int] = []
 
@@ -62,6 +64,25 @@ class Shelf:
             }
         return self.records.get(self._by[name].get(_key(name, value), ""))
 
+    def having(self, asked: Iterable[tuple[str, Iterable[str]]]) -> list[Record]:
+        """Those that have one of these values in this property, for any of the pairs.
+
+        A property may be one that HubSpot calculates. Letters are compared in either case.
+        """
+        ids: set[str] = set()
+        for name, values in asked:
+            index = self._index(name)
+            ids = ids.union(*(index.get(folded(value), ()) for value in values))
+        return [self.records[id_] for id_ in sorted(ids, key=int)]
+
+    def _index(self, name: str) -> Mapping[str, set[str]]:
+        """The ids of records by their values of a property, kept from the first question on."""
+        if name not in self._having:
+            self._having[name] = defaultdict(set)
+            for record in self.records.values():
+                _enter(self._having[name], name, record.all(), record.id)
+        return self._having[name]
+
     def remove(self, id_: str) -> None:
         self._forget(id_)
         self._order.clear()
@@ -91,6 +112,9 @@ class Shelf:
         for name, index in self._by.items():
             if name in record.properties:
                 index[_key(name, record.properties[name])] = record.id
+        have = record.all() if self._having else {}
+        for name, ids in self._having.items():
+            _enter(ids, name, have, record.id)
         return record
 
     def _forget(self, id_: str) -> None:
@@ -99,6 +123,19 @@ class Shelf:
             key = _key(name, record.properties.get(name, "")) if record else ""
             if index.get(key) == id_:
                 del index[key]
+        have = record.all() if record and self._having else {}
+        for name, ids in self._having.items():
+            ids[folded(have.get(name, ""))].discard(id_)
+
+
+def folded(value: str) -> str:
+    """As the search compares it."""
+    return value.lower()
+
+
+def _enter(ids: defaultdict[str, set[str]], name: str, have: Mapping[str, str], id_: str) -> None:
+    if name in have:
+        ids[folded(have[name])].add(id_)
 
 
 def _key(name: str, value: str) -> str:

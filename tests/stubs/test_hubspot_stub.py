@@ -764,6 +764,50 @@ async def test_the_operators(api, stub, one, total):
     assert (await search(api, one)).json()["total"] == total
 
 
+async def test_a_search_for_numbers_follows_every_write(api, stub):
+    phone = "hs_searchable_calculated_phone_number"
+    ids = [stub.seed("contacts", {"phone": f"+1415555012{number}"}) for number in range(3)]
+
+    async def having(*numbers: str) -> list[str]:
+        told = await search(api, a_filter(phone, "IN", values=list(numbers)))
+        assert told.json()["total"] == len(told.json()["results"])
+        return [each["id"] for each in told.json()["results"]]
+
+    assert await having("4155550122", "4155550120", "4155550120") == [ids[0], ids[2]]
+    path = f"/crm/objects/2026-09/contacts/{ids[0]}"
+    await api.patch(path, json={"properties": {"phone": "+1 415 555 0199"}})
+    assert (await having("4155550120"), await having("4155550199")) == ([], [ids[0]])
+    stub.multi_status = False
+    spoilt = await upsert(
+        api, row("1", phone="+14155550121"), row("2", phone="+14155550121", email="none")
+    )
+    assert spoilt.status_code == 400
+    assert await having("4155550121") == [ids[1]], "what was taken back is found"
+    stub.delete("contacts", ids[1])
+    assert await having("4155550121") == []
+
+
+@pytest.mark.parametrize("operator", ["EQ", "LT", "IN", "NOT_IN", "CONTAINS_TOKEN"])
+async def test_a_search_finds_what_each_record_alone_would_fit(api, stub, operator):
+    """Of several groups one has to fit, and all filters of it, whichever of them can be indexed."""
+    towns = ["Oslo", "rome", "Oslo", "", "Bonn"]
+    for number, town in enumerate(towns):
+        stub.seed("contacts", {"city": town, "sms_count": str(number % 2)})
+    more = {"values": ["0"]} if "IN" in operator.split("_") else {"value": "0"}
+    other = a_filter("sms_count", operator, **more)
+    fits = {"EQ": "0", "LT": "", "IN": "0", "NOT_IN": "1", "CONTAINS_TOKEN": "0"}[operator]
+    groups = [
+        {"filters": [a_filter("city", "IN", values=["OSLO", "rome"]), other]},
+        {"filters": [a_filter("city", "IN", values=["bonn"])]},
+    ]
+    told = (await search(api, filterGroups=groups, properties=["city", "sms_count"])).json()
+    found = [
+        (each["properties"]["city"], each["properties"]["sms_count"]) for each in told["results"]
+    ]
+    expected = [(town, str(number % 2)) for number, town in enumerate(towns) if town]
+    assert found == [each for each in expected if each[0] == "Bonn" or each[1] == fits]
+
+
 # Properties and schemas.
 
 
