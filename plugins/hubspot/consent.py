@@ -19,7 +19,7 @@ from .errors import GONE, INVALID, READ_ONLY, UNKNOWN
 from .mender import Mender
 from .options import Options
 from .problem import Problem
-from .record import Record, properties, value
+from .record import Record, by_keys, of_key, properties, value
 from .search import PhoneSearch
 from .sent import rounds
 from .session import Session
@@ -171,7 +171,7 @@ class ConsentWriter:
         found: dict[WordOfConsent, dict[str, None]] = {each: {} for each in words}
         ids = await self._with_keys({each.key for each in words if each.key})
         for each in words:
-            if known := ids.get(each.key.casefold()):
+            if known := of_key(ids, each.key):
                 found[each][known] = None
         numbers = {each.mobile for each in words if each.mobile}
         people = await self._search.find(numbers) if numbers and self._finds_numbers else {}
@@ -180,12 +180,12 @@ class ConsentWriter:
         return {each: list(known) for each, known in found.items()}
 
     async def _with_keys(self, keys: Iterable[str]) -> dict[str, str]:
-        """The ids of contacts by their keys."""
+        """The ids of contacts by their keys, as in by_keys."""
         asked = sorted(keys)
         found, problem = await self._creator.read(asked, [self._id_property], self._id_property)
         if problem:
             raise blocked(problem)
-        return {value(each, self._id_property).casefold(): str(each["id"]) for each in found}
+        return by_keys((value(each, self._id_property), str(each["id"])) for each in found)
 
 
 def without_consent(values: Mapping[str, Any], consent: Consent | None) -> dict[str, Any]:

@@ -5,6 +5,7 @@ search (which lags behind by some moments, so nobody is told twice from it), and
 address. Whoever is found without a key gets it with the write that follows.
 """
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from relay.outcome import Delivered, Pause, Retry
@@ -16,7 +17,7 @@ from .constants import ADDRESS
 from .known import Known
 from .mender import EMAIL
 from .options import Options
-from .record import Record, keep_filled, value
+from .record import Record, by_keys, keep_filled, of_key, value
 from .search import PHONES, PhoneSearch, Result
 from .writer import Writer, blocked, end
 
@@ -101,21 +102,27 @@ class People:
         """Gives those that are not there."""
         if not records:
             return []
-        by_key = {record.key.casefold(): record for record in records}
-        keys = [record.key for record in records]
-        found, problem = await self._writer.read(keys, self._wanted, self._options.id_property)
+        by_key: defaultdict[str, list[Record]] = defaultdict(list)
+        for record in records:
+            by_key[record.key].append(record)
+        id_property = self._options.id_property
+        found, problem = await self._writer.read(list(by_key), self._wanted, id_property)
         if problem:
             end(records, blocked(problem))
             return []
-        for result in found:
-            key = value(result, self._options.id_property).casefold()
-            if record := by_key.pop(key, None):
-                self._known.learn(record.key, str(result["id"]))
-                record.is_known = True
-                if record.mobile in self._by_number.numbers(result):
-                    self._has_number.learn(_pair(record), str(result["id"]))
-                keep_filled(record, result, self._options.only_if_empty)
-        return list(by_key.values())
+        results = by_keys((value(result, id_property), result) for result in found)
+        for key in list(by_key):
+            if result := of_key(results, key):
+                for record in by_key.pop(key):
+                    self._learn(record, result)
+        return [record for those in by_key.values() for record in those]
+
+    def _learn(self, record: Record, result: Result) -> None:
+        self._known.learn(record.key, str(result["id"]))
+        record.is_known = True
+        if record.mobile in self._by_number.numbers(result):
+            self._has_number.learn(_pair(record), str(result["id"]))
+        keep_filled(record, result, self._options.only_if_empty)
 
     # by phone
 

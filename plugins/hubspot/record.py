@@ -2,13 +2,15 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 
 from relay.outcome import Outcome
 
 from .problem import Problem
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True, eq=False)
@@ -62,6 +64,17 @@ def value(result: Mapping[str, Any], name: str) -> str:
     properties = result.get("properties")
     found = properties.get(name) if isinstance(properties, dict) else None
     return "" if found is None else str(found)
+
+
+def by_keys(pairs: Iterable[tuple[str, T]]) -> dict[str, T]:
+    """Each by its key, and by its key in lower case unless that is another's."""
+    exact = dict(pairs)
+    return {key.casefold(): each for key, each in exact.items()} | exact
+
+
+def of_key(found: Mapping[str, T], key: str) -> T | None:
+    """What has the key; else what has one that differs from it only by case. For `by_keys`."""
+    return found.get(key) or found.get(key.casefold())
 
 
 def keep_filled(record: Record, result: Mapping[str, Any], names: Iterable[str]) -> None:

@@ -18,7 +18,7 @@ from .errors import GONE, UNKNOWN
 from .mender import EMAIL, Mender, take_back_defaults
 from .parts import Parts, halves
 from .problem import Problem
-from .record import Record, keep_filled, value
+from .record import Record, by_keys, keep_filled, of_key, value
 from .session import Answer, Session
 
 MOST = 100
@@ -161,13 +161,13 @@ class Writer:
     def _accept(self, part: Sequence[Record], results: Iterable[Mapping[str, Any]]) -> None:
         """The order is not theirs: matched by trace id, else by key, else by the record's id."""
         by_trace = {record.trace: record for record in part}
-        by_key = {record.key.casefold(): record for record in part}
+        by_key = by_keys((record.key, record) for record in part)
         by_target = {record.target: record for record in part if record.target}
         strangers = []
         for result in results:
             record = (
                 by_trace.get(str(result.get("objectWriteTraceId")))
-                or by_key.get(self._key(result))
+                or of_key(by_key, self._key(result))
                 or by_target.get(str(result.get("id")))
             )
             if record:
@@ -179,7 +179,7 @@ class Writer:
             _deliver(unsaid[0], strangers[0])
 
     def _key(self, result: Mapping[str, Any]) -> str:
-        return value(result, self._id_property).casefold() if self._id_property else ""
+        return value(result, self._id_property) if self._id_property else ""
 
     def _refuse(self, record: Record, problem: Problem) -> None:
         record.outcome = self._mender.mend(record, problem)

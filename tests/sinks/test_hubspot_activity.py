@@ -205,6 +205,28 @@ async def test_what_is_stale_changes_no_contact_but_is_on_its_timeline(stub, nam
     assert stub.records("contacts")[0]["firstname"] == "Ann 1"
 
 
+@pytest.mark.parametrize("name", ALL)
+async def test_what_is_stale_of_one_contact_goes_together(stub, name):
+    """So where a sink keeps no order, or where two numbers share a key."""
+    async with opened(stub.url, activity=ALL[name]) as sink:
+        await sink.send_batch(batch(1, 2))
+        told = await sink.send_batch(batch(1, 1, 2, stale=True))
+    assert told == [relay.Delivered(each) for each in ("501", "501", "502")]
+    assert [contact for contact, _ in timeline(stub, name)] == ["501"] * 3 + ["502"] * 2
+
+
+@pytest.mark.parametrize("stale", [False, True])
+async def test_keys_that_differ_by_case_alone_are_of_two_contacts(stub, stale):
+    stub.echo_traces = False
+    named = [{"Name": "Ann"}, {"Name": "ann"}]
+    ids = [stub.seed("contacts", {"sms_key": fields["Name"]}) for fields in named]
+    sent = [delivery(1, fields=each, message=each["Name"], stale=stale) for each in named]
+    async with opened(stub.url, activity=EVENT, key="{{ data.fields.Name }}") as sink:
+        told = await sink.send_batch(sent)
+    assert told == [relay.Delivered(each) for each in ids]
+    assert timeline(stub, "event") == [(ids[0], "Ann"), (ids[1], "ann")]
+
+
 async def test_what_is_stale_and_without_a_contact_is_told(stub):
     async with opened(stub.url, activity=EVENT) as sink:
         (outcome,) = await sink.send_batch([delivery(1, stale=True)])

@@ -73,6 +73,15 @@ async def test_a_start_is_written_the_same_way(stub):
     assert opted_out(stub) == ["false"]
 
 
+async def test_keys_that_differ_by_case_alone_have_words_of_their_own(stub):
+    for name in ("Ann", "ann"):
+        stub.seed("contacts", {"sms_key": name})
+    words = [word(1, fields={"Name": "Ann"}), word(2, "opt_in", fields={"Name": "ann"})]
+    async with opened(stub.url, consent=CONSENT, key="{{ data.fields.Name }}") as sink:
+        assert kinds(await sink.send_batch(words)) == ["Delivered"] * 2
+    assert opted_out(stub) == ["true", "false"]
+
+
 async def test_a_contact_is_made_only_where_there_is_none(stub):
     stub.fields["contacts"]["lastname"] = Field(required=True)
     async with opened(stub.url, consent=CONSENT, defaults={"lastname": "Unknown"}) as sink:
