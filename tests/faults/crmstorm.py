@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
 import httpx
@@ -26,7 +26,7 @@ from oracle import integrity
 from relays import POLL, Relay, Sender
 from stubs.vendor import serving
 
-from relay.store import EventFilter, EventRow, State
+from relay.store import DeliveryRow, EventFilter, EventRow, State
 from relay.store.sqlite import SqliteStore
 
 SPEED = 1000.0
@@ -102,6 +102,17 @@ class Line(Sender):
         if self.headers.get("connection") == "close":
             self.hang_up()
         return status, orjson.loads(answer).get("id", "")
+
+
+class Astray(NamedTuple):
+    """An activity as it is there, what it should be, and how its delivery ended."""
+
+    event: str
+    number: str
+    contacts: dict[str, str]
+    right_number: str
+    right_key: str
+    ending: str
 
 
 @dataclass
@@ -227,7 +238,9 @@ class Storm:
     async def verdict(self) -> Verdict:
         """The word on a relay that has stopped."""
         assert integrity(self.relay.store) == "ok"
-        rows, dead, open_ = await self._stored()
+        rows, ended, open_ = await self._stored()
+        dead = {each.event_id: each.error or "" for each in ended if each.state is State.DEAD}
+        told = {each.event_id: ending(each) for each in ended}
         people, activities = self._people(), self.vendor.activities()
         numbers = [number_of(row) for row in rows]
         stored = {row.event.id: row for row in rows}
@@ -236,6 +249,7 @@ class Storm:
         last = {key_of(row): number_of(row) for row in rows if self._shows(row)}
         consent = last_words(rows)
         written = {each.event: each for each in activities}
+        pairs = [(row, written[row.event.id]) for row in good if row.event.id in written]
         faults = {
             "acknowledged and lost": sorted(self.acked.keys() - stored.keys()),
             "callbacks stored twice": twice(numbers),
@@ -246,10 +260,19 @@ class Storm:
             "contacts stale": [p for p in people if p.number != last.get(p.key, p.number)],
             "consents wrong": [p for p in people if p.opted_out != consent.get(p.key, False)],
             "activities twice": twice(each.event for each in activities),
-            "activities missing": [r.event.id for r in good if r.event.id not in written],
+            "activities missing": [
+                (r.event.id, told.get(r.event.id)) for r in good if r.event.id not in written
+            ],
             "activities invented": sorted(written.keys() - {row.event.id for row in good}),
-            "activities of another": [r.event.id for r in good if astray(r, written)],
-            "dead for nothing": sorted(dead.keys() - bad),
+            "activities of nobody": [
+                (row.event.id, told.get(row.event.id)) for row, found in pairs if not found.contacts
+            ],
+            "activities of another": [
+                Astray(*found, number_of(row), key_of(row), told.get(row.event.id, ""))
+                for row, found in pairs
+                if astray(row, found)
+            ],
+            "dead for nothing": [(i, told[i]) for i in sorted(dead.keys() - bad)],
             "refused and not dead": sorted(bad - dead.keys()),
             "dead without reason": [
                 (i, dead[i]) for i in bad & dead.keys() if self._reason(stored[i]) not in dead[i]
@@ -262,6 +285,7 @@ class Storm:
             "contacts": len(people),
             "activities": len(activities),
             "dead": len(dead),
+            "tried again": sum(each.attempts - 1 for each in ended),
             "calls": len(self.vendor.stub.calls),
         }
         return Verdict(faults, counts)
@@ -276,8 +300,8 @@ class Storm:
     def _reason(self, row: EventRow) -> str:
         return self.vendor.refusals[self.sent[number_of(row)].wrong]
 
-    async def _stored(self) -> tuple[list[EventRow], dict[str, str], list[tuple[str, str]]]:
-        """Every event, the dead with their reasons, and what is neither delivered nor dead."""
+    async def _stored(self) -> tuple[list[EventRow], list[DeliveryRow], list[tuple[str, str]]]:
+        """Every event, the deliveries that have ended, and what is neither delivered nor dead."""
         store = await SqliteStore.open(self.relay.store)
         try:
             rows: list[EventRow] = []
@@ -285,14 +309,13 @@ class Storm:
                 EventFilter(), after=rows[-1].seq if rows else 0
             ):
                 rows += page
-            ended = [State.DELIVERED, State.DEAD]
-            dead = await store.deliveries([State.DEAD], limit=len(rows) + 1)
-            others = [state for state in State if state not in ended]
+            ends = [State.DELIVERED, State.DEAD]
+            ended = await store.deliveries(ends, limit=len(rows) + 1)
+            others = [state for state in State if state not in ends]
             open_ = await store.deliveries(others, limit=len(rows) + 1)
         finally:
             await store.close()
-        reasons = {row.event_id: row.error or "" for row in dead}
-        return rows, reasons, [(row.event_id, row.state.name) for row in open_]
+        return rows, ended, [(row.event_id, row.state.name) for row in open_]
 
 
 def number_of(row: EventRow) -> str:
@@ -309,10 +332,14 @@ def last_words(rows: list[EventRow]) -> dict[str, bool]:
     return {key: consent == "opt_out" for key, consent in words if consent}
 
 
-def astray(row: EventRow, written: dict[str, Activity]) -> bool:
-    """Whether the event's activity is not that of the event, or of another contact."""
-    found = written.get(row.event.id)
-    return found is not None and found[1:] != (number_of(row), key_of(row))
+def astray(row: EventRow, found: Activity) -> bool:
+    """Whether the event's activity is not that of the event, or also of another contact."""
+    return found.number != number_of(row) or not {key_of(row)}.issuperset(found.contacts.values())
+
+
+def ending(row: DeliveryRow) -> str:
+    """How a delivery ended, for people."""
+    return f"{row.state.name} after {row.attempts} attempts: {row.error}"
 
 
 def twice(values) -> list[str]:

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -30,11 +30,11 @@ class Person(NamedTuple):
 
 
 class Activity(NamedTuple):
-    """One there: the event's id and number, and the key of the contact that it points to."""
+    """One there: the event's id and number, and the contacts that it points to: keys by id."""
 
     event: str
     number: str
-    key: str | None
+    contacts: dict[str, str]
 
 
 class Vendor:
@@ -145,6 +145,9 @@ class Vendor:
         """The people as the vendor has them, by id; the key is in `key`."""
         raise NotImplementedError
 
+    def _keys(self) -> dict[str, str]:
+        return {known: row["key"] for known, row in self.table().items()}
+
     def people(self) -> list[Person]:
         raise NotImplementedError
 
@@ -244,9 +247,9 @@ class Salesforce(Vendor):
         ]
 
     def activities(self) -> list[Activity]:
-        keys = {row["Id"]: row.get("SMS_Key__c") for row in self.stub.records("Contact")}
+        keys = self._keys()
         return [
-            Activity(row["Event_Id__c"], row.get("Name", ""), keys.get(row.get("Contact__c")))
+            Activity(row["Event_Id__c"], row.get("Name", ""), within(keys, row.get("Contact__c")))
             for row in self.stub.records("SMS_Event__c")
         ]
 
@@ -264,9 +267,9 @@ class SalesforceTasks(Salesforce):
         return {"object": "Task", "map": {"Subject": NOTE, "Description": NUMBER}}
 
     def activities(self) -> list[Activity]:
-        keys = {row["Id"]: row.get("SMS_Key__c") for row in self.stub.records("Contact")}
+        keys = self._keys()
         return [
-            Activity(row[TASK_KEY], row["Description"], keys.get(row.get("WhoId")))
+            Activity(row[TASK_KEY], row["Description"], within(keys, row.get("WhoId")))
             for row in self.stub.records("Task")
         ]
 
@@ -380,16 +383,18 @@ class HubSpot(Vendor):
         ]
 
     def activities(self) -> list[Activity]:
-        keys = {row["id"]: row.get("sms_key") for row in self.stub.records("contacts")}
-        links = dict(self._links())
+        keys, links = self._keys(), self._links()
         return [
-            Activity(row["event_id"], row.get("name", ""), keys.get(links.get(row["id"])))
+            Activity(row["event_id"], row.get("name", ""), within(keys, *links[row["id"]]))
             for row in self.stub.records("2-123")
         ]
 
-    def _links(self) -> Iterator[tuple[str, str]]:
+    def _links(self) -> defaultdict[str, list[str]]:
+        """The contacts that a record is tied to."""
+        links: defaultdict[str, list[str]] = defaultdict(list)
         for link in self.stub.records("associations"):
-            yield link["from"], link["to"]
+            links[link["from"]].append(link["to"])
+        return links
 
     def written(self) -> int:
         return len(self.stub.shelves["2-123"].records)
@@ -407,9 +412,9 @@ class HubSpotEvents(HubSpot):
         return {"event": {"name": "pe123_sms", "map": {"type": NUMBER, "message": NOTE}}}
 
     def activities(self) -> list[Activity]:
-        keys = {row["id"]: row.get("sms_key") for row in self.stub.records("contacts")}
+        keys = self._keys()
         return [
-            Activity(each["uuid"], each["properties"]["type"], keys.get(each["objectId"]))
+            Activity(each["uuid"], each["properties"]["type"], within(keys, each["objectId"]))
             for each in self.stub.records("events")
         ]
 
@@ -438,19 +443,23 @@ class HubSpotLog(HubSpot):
         return {"communication": {"body": f"{{{{ id }}}} {NUMBER} {NOTE}"}}
 
     def activities(self) -> list[Activity]:
-        keys = {row["id"]: row.get("sms_key") for row in self.stub.records("contacts")}
-        links = dict(self._links())
+        keys, links = self._keys(), self._links()
         told = [
             (row["hs_communication_body"].split(), row["id"])
             for row in self.stub.records("communications")
         ]
-        return [Activity(*words[:2], keys.get(links.get(id_))) for words, id_ in told]
+        return [Activity(*words[:2], within(keys, *links[id_])) for words, id_ in told]
 
     def written(self) -> int:
         return len(self.stub.shelves["communications"].records)
 
     def members(self) -> list[str]:
         return self.stub.lists["7"].members
+
+
+def within(keys: dict[str, str], *ids: str | None) -> dict[str, str]:
+    """The keys of these contacts, by id; a contact that is not there has none."""
+    return {known: keys.get(known, "") for known in ids if known}
 
 
 def as_yaml(sinks: dict[str, Any]) -> str:

@@ -13,7 +13,7 @@ from crmbrisk import BriskClock
 from crmexamples import TOLD, examples
 from crmpeople import PeopleStorm, typed
 from crmstorm import Callback, storming
-from crmvendors import HubSpot, HubSpotEvents, HubSpotLog, Salesforce
+from crmvendors import SLOW, HubSpot, HubSpotEvents, HubSpotLog, Salesforce
 from listening import QUERIES, answers
 
 each_vendor = pytest.mark.parametrize("vendor", [Salesforce, HubSpot], ids=lambda each: each.name)
@@ -203,6 +203,59 @@ async def test_after_a_long_storm_each_contact_and_event_is_there_once(tmp_path,
     verdict.sound()
     assert verdict.counts["dead"] >= 100
     assert vendor.fired.keys() >= vendor.kinds()
+
+
+@each_vendor
+async def test_the_clock_of_a_storm_leaves_an_answer_its_time(tmp_path, vendor):
+    """The time-out is one of the network, which is no faster in a storm."""
+    vendor = late(vendor(share=0.0, slow=0.0))
+    async with storming(tmp_path, vendor) as storm:
+        await storm.relay.start()
+        await storm.send([Callback(str(each), each) for each in range(3)])
+        await storm.relay.delivered()
+        assert await storm.relay.stop() == 0
+        verdict = await storm.verdict()
+    verdict.sound()
+    assert verdict.counts["tried again"] == 0
+
+
+async def test_the_oracle_of_activities_sees_whose_they_are(tmp_path):
+    """The control: one is tied to a second contact, one to none, as its delivery died before."""
+    vendor = HubSpot(share=0.0, slow=0.0)
+    settings = {"retry": {"initial": "1s", "max": "1s", "attempts": 1, "window": "1s"}}
+    async with storming(tmp_path, vendor, settings=settings) as storm:
+        await storm.relay.start()
+        await storm.send([Callback("first", 1), Callback("second", 2)])
+        await storm.relay.delivered()
+        (link, other) = vendor.stub.associations
+        vendor.stub.associations.append(link | {"to": other["to"]})
+        vendor.stub.fault("503", count=1_000, on="/associations/")
+        await storm.send([Callback("third", 3)])
+        await storm.relay.delivered()
+        assert await storm.relay.stop() == 0
+        verdict = await storm.verdict()
+    (shared,) = verdict.faults.pop("activities of another")
+    assert set(shared.contacts.values()) == {"12125550001", "12125550002"}
+    for fault in ("activities of nobody", "dead for nothing"):
+        ((event, ending),) = verdict.faults.pop(fault)
+        assert storm.acked[event] == "third"
+        assert ending.startswith("DEAD after 2 attempts: 503")
+    verdict.sound()
+
+
+def late(vendor):
+    """Its answers' bodies come some time after their heads."""
+
+    async def app(scope, receive, send):
+        async def send_late(message):
+            if message["type"] == "http.response.body":
+                await asyncio.sleep(SLOW / 4)
+            await send(message)
+
+        await answer(scope, receive, send_late)
+
+    answer, vendor.app = vendor.app, app
+    return vendor
 
 
 @each_vendor
