@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 import csvsink
-from csvsink import ledger_module, sheet_module
+from csvsink import journal_module
 
 CALLS = ("open", "pwrite", "fsync", "ftruncate", "rename", "mkdir")
 BATCHES = (range(3), range(3, 4), range(2, 9), range(9, 12))
@@ -38,7 +38,7 @@ class Disk:
         for name in CALLS:
             setattr(os, name, getattr(self, name))
         for name in ("announce", "finish", "take_back", "sync"):
-            setattr(ledger_module.Ledger, name, self.around_ledger(name))
+            setattr(journal_module.Journal, name, self.around_ledger(name))
 
     def step(self):
         self.steps += 1
@@ -96,7 +96,7 @@ class Disk:
         self.step()
 
     def around_ledger(self, name):
-        method = getattr(ledger_module.Ledger, name)
+        method = getattr(journal_module.Journal, name)
 
         def around(*args):
             self.step()
@@ -149,7 +149,7 @@ class Disk:
 
 def without_announcing():
     """Note the ids behind the write, as one would at first."""
-    ledger = ledger_module.Ledger
+    ledger = journal_module.Journal
     announce, finish = ledger.announce, ledger.finish
 
     def late(self):
@@ -161,7 +161,7 @@ def without_announcing():
 
 
 def without_settling():
-    sheet_module.Sheet.settle = lambda _, append, **__: append.ids
+    journal_module.CsvFile.settle = lambda _, append, **__: append.ids
 
 
 def without_fsync():
@@ -178,7 +178,7 @@ CONTROLS = {
 
 def archive(folder):
     made = csvsink.sink(folder, columns=("text",), rotate={"size": "400B"})
-    return made._archive
+    return made._files
 
 
 def batch(numbers):

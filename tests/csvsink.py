@@ -11,12 +11,10 @@ from relay.templating.expressions import Environment
 
 Csv = plugins.load([]).sinks["csv"].sink_class
 package = Csv.__module__
-archive_module = sys.modules[f"{package}.archive"]
-erasure_module = sys.modules[f"{package}.erasure"]
-ledger_module = sys.modules[f"{package}.ledger"]
-neighbours_module = sys.modules[f"{package}.neighbours"]
-sheet_module = sys.modules[f"{package}.sheet"]
-table_module = sys.modules[f"{package}.table"]
+writer_module = sys.modules[f"{package}.writer"]
+erase_module = sys.modules[f"{package}.erase"]
+journal_module = sys.modules[f"{package}.journal"]
+rows_module = sys.modules[f"{package}.rows"]
 
 PATH = "out/events.csv"
 LOG = logging.getLogger("relay.test.csv")

@@ -15,7 +15,7 @@ from types import SimpleNamespace
 from urllib.parse import parse_qsl
 
 import pytest
-from csvsink import table_module
+from csvsink import rows_module
 from hubspotsink import module as hubspot
 from salesforcesink import refusal as salesforce
 
@@ -229,7 +229,7 @@ PARSERS = {
         hubspot("mender").LIMIT.search(filled("max", min(size, 65536))),
     ),
     "words: a text of its own": lambda size: without(filled("a", size), [filled("ab", size)]),
-    "a row of a CSV file": of_record(table_module.Table(None, defused=True).row),
+    "a row of a CSV file": of_record(rows_module.RowFormat(None, defused=True).row),
 }
 
 

@@ -23,10 +23,9 @@ from relay.number_matcher import Traces
 from relay.outcome import Outcome
 from relay.templating.expressions import Template
 
-from .archive import Archive
-from .place import Place, fixed_end
-from .rotation import Rotation
-from .table import Table
+from .paths import FilePaths, Rotation, fixed_end
+from .rows import RowFormat
+from .writer import CsvWriter
 
 T = TypeVar("T")
 
@@ -57,8 +56,8 @@ class Options(relay.Options):
             self._folder = context["folder"]
             self._zone = context["environment"].timezone
 
-    def place(self) -> Place:
-        return Place(self.path, self._folder)
+    def place(self) -> FilePaths:
+        return FilePaths(self.path, self._folder)
 
     @property
     def zone(self) -> tzinfo:
@@ -73,37 +72,37 @@ class Csv(relay.Sink):
 
     def __init__(self, *args: Any, **named: Any) -> None:
         super().__init__(*args, **named)
-        self._archive = Archive(
+        self._files = CsvWriter(
             self.options.place(),
-            Table(self.columns, defused=self.options.mode == "spreadsheet"),
+            RowFormat(self.columns, defused=self.options.mode == "spreadsheet"),
             self.options.rotate,
             self.options.zone,
             self.log,
         )
-        self._writer = ThreadPoolExecutor(1, thread_name_prefix=f"csv-{self.name}")
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"csv-{self.name}")
 
     @classmethod
     def own_files(cls, options: Any) -> Collection[Path]:
         place = options.place()
-        return [place.fixed or place.ledger]
+        return [place.fixed or place.journal]
 
     async def open(self) -> None:
-        await self._in_thread(self._archive.open)
+        await self._in_thread(self._files.open)
 
     async def close(self) -> None:
-        await self._in_thread(self._archive.close)
+        await self._in_thread(self._files.close)
 
     async def check(self) -> list[str]:
-        return await asyncio.to_thread(self._archive.problems)
+        return await asyncio.to_thread(self._files.problems)
 
     async def erase(self, traces: Traces, ids: Collection[str]) -> relay.Erased:
-        return await self._in_thread(self._archive.erase, traces, ids)
+        return await self._in_thread(self._files.erase, traces, ids)
 
     async def send_batch(self, deliveries: Sequence[relay.Delivery]) -> Sequence[Outcome]:
-        return await self._in_thread(self._archive.write, deliveries)
+        return await self._in_thread(self._files.write, deliveries)
 
     async def _in_thread(self, function: Callable[..., T], *args: Any) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._writer, function, *args)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
 
 
 @relay.hookimpl

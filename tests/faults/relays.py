@@ -97,7 +97,7 @@ class Relay:
         self.environment = os.environ | {"PYTHONPATH": f"{ROOT}:{Path(__file__).parent}"}
         self.command = list(command)
         self.under = list(under)
-        self._archive = archive
+        self._files = archive
         self._descriptors = descriptors
         self._fresh = itertools.count()
         self.config.write_text(
@@ -234,7 +234,7 @@ class Relay:
         finally:
             await store.close()
         sinks = {}
-        if self._archive:
+        if self._files:
             sinks["archive"] = in_csv(self.csv)
         if receiver is not None:
             sinks["hook"] = in_receiver(request.body for request in receiver.requests)

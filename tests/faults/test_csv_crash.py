@@ -50,7 +50,7 @@ def damage(folder, control="none"):
         with pytest.MonkeyPatch.context() as patch:
             if control == "settling":
                 patch.setattr(
-                    csvsink.sheet_module.Sheet, "settle", lambda _, append, **__: append.ids
+                    csvsink.journal_module.CsvFile, "settle", lambda _, append, **__: append.ids
                 )
             archive = csvdisk.archive(folder)
             archive.open()
@@ -306,7 +306,7 @@ async def test_a_full_disk_is_waited_for(small_disk):
 def test_a_full_disk_tears_a_row_without_the_protection(small_disk):
     folder, _ = small_disk
     file = folder / "events.csv"
-    table = csvsink.table_module.Table(None, defused=True)
+    table = csvsink.rows_module.RowFormat(None, defused=True)
     row = table.row(csvsink.delivery(1, message="m" * 50))
     with file.open("ab", buffering=0) as stream:
         while stream.write(row) == len(row):

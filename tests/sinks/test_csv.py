@@ -24,13 +24,13 @@ from csvsink import (
     delivery,
     event_id,
     ids,
-    ledger_module,
-    neighbours_module,
+    journal_module,
     options,
     rows,
+    rows_module,
     sink,
     strict_rows,
-    table_module,
+    writer_module,
 )
 from hypothesis import given
 from hypothesis import strategies as st
@@ -136,7 +136,7 @@ texts = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]
 
 @given(st.lists(st.lists(texts, min_size=2, max_size=2), max_size=5))
 def test_exact_mode_gives_back_what_went_in(values):
-    table = table_module.Table(("a", "b"), defused=False)
+    table = rows_module.RowFormat(("a", "b"), defused=False)
     data = table.header + b"".join(
         table.row(delivery(n, {"a": a, "b": b})) for n, (a, b) in enumerate(values)
     )
@@ -152,7 +152,7 @@ def test_exact_mode_gives_back_what_went_in(values):
 @given(st.text())
 def test_any_text_at_all_makes_one_row(value):
     for defused in (True, False):
-        table = table_module.Table(("a",), defused=defused)
+        table = rows_module.RowFormat(("a",), defused=defused)
         (row,) = strict_rows(table.row(delivery(1, {"a": value})))
         assert row[0] == event_id(1)
 
@@ -232,7 +232,7 @@ async def test_column_names_are_defused_too(opened, tmp_path):
 
 @given(st.text(string.printable + "＝－\u200b\u00a0", max_size=6))
 def test_no_defused_cell_begins_like_a_formula(value):
-    (row,) = strict_rows(table_module.Table(("a",), defused=True).row(delivery(1, {"a": value})))
+    (row,) = strict_rows(rows_module.RowFormat(("a",), defused=True).row(delivery(1, {"a": value})))
     shown = row[1].lstrip(" \t\r\n\x0b\x0c\u200b\u00a0")
     assert not shown.startswith(("=", "+", "-", "@", "＝", "－"))
 
@@ -456,7 +456,7 @@ async def test_a_period_ends_in_the_relays_time_zone(opened, tmp_path, every, la
     zone = ZoneInfo("America/Chicago")
     archive = await opened(tmp_path, zone=zone, rotate={"every": every})
     clock = datetime(2026, 11, 22, 22, 15, tzinfo=zone).timestamp()
-    archive._archive._now = lambda: clock
+    archive._files._now = lambda: clock
     file = tmp_path / "out/events.csv"
     for number, hours in enumerate([0, 0.5, 24 * 30]):
         await archive.send_batch(deliveries(number))
@@ -479,7 +479,7 @@ async def test_a_period_ends_in_the_relays_time_zone(opened, tmp_path, every, la
 async def test_an_hour_that_comes_twice_has_two_files(opened, tmp_path, zone, first, second):
     archive = await opened(tmp_path, zone=ZoneInfo(zone), rotate={"every": "hour"})
     clock = datetime.strptime(f"{first}30", "%Y-%m-%dT%H%z%M").timestamp()
-    archive._archive._now = lambda: clock
+    archive._files._now = lambda: clock
     for number in range(3):
         await archive.send_batch(deliveries(number))
         os.utime(tmp_path / "out/events.csv", (clock, clock))
@@ -601,24 +601,24 @@ async def test_of_two_templates_that_name_one_file_the_first_has_it(opened, tmp_
 
 def test_the_files_that_senders_name_take_little_memory(tmp_path, monkeypatch):
     """As paths, these would take almost two MiB."""
-    monkeypatch.setattr(neighbours_module, "MOST_FILES", 1000)
+    monkeypatch.setattr(writer_module, "MOST_FILES", 1000)
 
     def named(number):
         return Path(f"/{number:0200}/{number:0200}.csv")
 
     place = options(tmp_path, path=NEIGHBOUR).place()
-    neighbours_module.join(place)
+    writer_module.register_sink(place)
     tracemalloc.start()
     try:
-        assert all(neighbours_module.take(place, named(number)) for number in range(1500))
+        assert all(writer_module.claim_file(place, named(number)) for number in range(1500))
         assert tracemalloc.get_traced_memory()[0] < 256 * 1024
     finally:
         tracemalloc.stop()
     other = options(tmp_path, path="{{ data.label }}.csv").place()
-    assert not neighbours_module.take(other, named(1499))
-    assert neighbours_module.take(other, named(0))  # it was longest ago
-    neighbours_module.leave(place)
-    neighbours_module.leave(other)
+    assert not writer_module.claim_file(other, named(1499))
+    assert writer_module.claim_file(other, named(0))  # it was longest ago
+    writer_module.unregister_sink(place)
+    writer_module.unregister_sink(other)
 
 
 @pytest.mark.parametrize("protected", [True, False])
@@ -630,14 +630,14 @@ async def test_a_repair_cuts_off_nothing_that_another_sink_has_written(
     first = sink(tmp_path, path=NEIGHBOUR)
     await first.send_batch([delivery(1, keyword="a")])
     with monkeypatch.context() as patch:
-        patch.setattr(ledger_module.Ledger, "finish", lambda _: None)
+        patch.setattr(journal_module.Journal, "finish", lambda _: None)
         await first.send_batch([delivery(number, keyword="a") for number in range(2, 9)])
     await first.close()
     os.truncate(file, file.read_bytes().index(event_id(4).encode()) + 50)
     second = await opened(tmp_path, path="out/{{ data.label }}.csv")
     assert delivered(await second.send_batch([delivery(9, label="a")])) == [True]
     if not protected:
-        monkeypatch.setattr(neighbours_module, "take", lambda *_: True)
+        monkeypatch.setattr(writer_module, "claim_file", lambda *_: True)
     again = await opened(tmp_path, path=NEIGHBOUR)
     assert (event_id(9).encode() in file.read_bytes()) is protected
     written = [delivery(number, keyword="a") for number in (1, 2, 3)]
@@ -653,7 +653,7 @@ async def unfinished(tmp_path, monkeypatch):
     archive = sink(tmp_path)
     await archive.send_batch(deliveries(1))
     with monkeypatch.context() as patch:
-        patch.setattr(ledger_module.Ledger, "finish", lambda _: None)
+        patch.setattr(journal_module.Journal, "finish", lambda _: None)
         await archive.send_batch(deliveries(2))
     await archive.close()
     return tmp_path / "out/events.csv"

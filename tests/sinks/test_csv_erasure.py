@@ -3,8 +3,8 @@
 import os
 
 import pytest
-from csvsink import erasure_module as erasure
-from csvsink import sink, table_module
+from csvsink import erase_module as erase
+from csvsink import rows_module, sink
 
 import relay
 from relay.number_matcher import Traces
@@ -18,8 +18,8 @@ NAMELESS = b"a4,t,,no number\r\n"
 
 
 def cleared(path, ids=()):
-    found = erasure.Cleared()
-    erasure.clear(path, TRACES, ids, found)
+    found = erase.Cleared()
+    erase.clear(path, TRACES, ids, found)
     return found.records, found.mentions
 
 
@@ -94,13 +94,13 @@ def test_the_files_of_a_template(tmp_path, template, name, expected):
     path = tmp_path / name
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(HEAD)
-    assert (path in erasure.files_of(tmp_path, template)) == expected
+    assert (path in erase.files_of(tmp_path, template)) == expected
 
 
 def test_what_is_no_file_of_ours_is_left_alone(tmp_path):
     """A template that begins with an expression fits the store as well."""
     (tmp_path / "relay.db").write_bytes(b"SQLite format 3\0")
-    assert erasure.files_of(tmp_path, "{{ data.keyword }}") == []
+    assert erase.files_of(tmp_path, "{{ data.keyword }}") == []
 
 
 async def test_a_sink_that_never_wrote_makes_nothing(tmp_path):
@@ -146,7 +146,7 @@ def test_a_mention_turns_black_in_whatever_it_is_written(file, text):
     assert BROKEN in data
 
 
-DEFAULT = ",".join([*table_module.ATTRIBUTES, *table_module.DATA]).encode() + b"\r\n"
+DEFAULT = ",".join([*rows_module.ATTRIBUTES, *rows_module.DATA]).encode() + b"\r\n"
 
 
 def default_row(mobile, message):

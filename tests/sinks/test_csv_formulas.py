@@ -4,7 +4,7 @@ import json
 import re
 
 import pytest
-from csvsink import delivery, event_id, sink, strict_rows, table_module
+from csvsink import delivery, event_id, rows_module, sink, strict_rows
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -70,7 +70,7 @@ def live_cells(data):
 
 
 def table(*, defused=True, columns=("a", "b")):
-    return table_module.Table(columns, defused=defused)
+    return rows_module.RowFormat(columns, defused=defused)
 
 
 def written(*values, defused=True):
@@ -209,8 +209,8 @@ async def test_exact_mode_writes_the_bytes_it_always_wrote(tmp_path):
 @pytest.mark.parametrize(
     "header",
     [
-        ",".join([*table_module.ATTRIBUTES, *table_module.DATA]),
-        ",".join(f'"{name}"' for name in (*table_module.ATTRIBUTES, *table_module.DATA)),
+        ",".join([*rows_module.ATTRIBUTES, *rows_module.DATA]),
+        ",".join(f'"{name}"' for name in (*rows_module.ATTRIBUTES, *rows_module.DATA)),
     ],
     ids=["plain", "quoted"],
 )

@@ -1,14 +1,21 @@
-"""The place: which file an event's row goes to, and never outside the template's own folder."""
+"""The files of a csv sink: which file an event goes to, and when a file is rotated.
+
+No path leaves the folder that the template's fixed part names.
+"""
 
 import hashlib
+import os
 import re
 from dataclasses import replace
+from datetime import datetime, tzinfo
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import relay
+from relay.config.bounds import sized
 from relay.path_text import named
 from relay.templating.expressions import EvaluationError, Template
+from relay.units import Size
 
 EXPRESSION = re.compile(r"\{[{%#]")
 EXPRESSION_END = re.compile(r"[}%#]\}")
@@ -17,10 +24,10 @@ UNSAFE = re.compile("[/\\\\\x00-\x1f\x7f\ud800-\udfff]")
 LONGEST_NAME = 200
 
 
-class Place:
+class FilePaths:
     """Where rows go. `folder` is what stands before the template's first expression.
 
-    `ledger` is the hidden file in it that belongs to this template's files.
+    `journal` is the hidden file in it that belongs to this template's files.
     """
 
     def __init__(self, template: Template, root: Path) -> None:
@@ -30,7 +37,7 @@ class Place:
         self.text = template.text
         self.folder = root / named(self._head)
         rest = template.text.removeprefix(self._head)
-        self.ledger = self.folder / ledger_name(rest)
+        self.journal = self.folder / journal_name(rest)
         self.fixed = self.folder / named(rest) if static == template.text and rest else None
 
     def path(self, event: relay.Event) -> Path:
@@ -52,7 +59,7 @@ def fixed_end(template: str) -> str:
     return EXPRESSION_END.split(template)[-1]
 
 
-def ledger_name(template: str) -> str:
+def journal_name(template: str) -> str:
     """A name that says whose it is, and is the same for the same template only."""
     digest = hashlib.sha256(template.encode()).hexdigest()[:8]
     return f".{re.sub('[^A-Za-z0-9.]+', '_', template)[:40]}-{digest}.ledger"
@@ -82,3 +89,46 @@ def name(part: str) -> str:
     if len(encoded) > LONGEST_NAME:
         return encoded[: LONGEST_NAME // 2].decode(errors="ignore") + safe[-20:]
     return safe
+
+
+LABELS = {"hour": "%Y-%m-%dT%H", "day": "%Y-%m-%d", "month": "%Y-%m"}
+
+
+class Rotation(relay.Options):
+    """When to start a new file: before it grows beyond `size`, and with each new `every`."""
+
+    size: Annotated[Size, sized("1B", "1TiB")] | None = None
+    every: Literal["hour", "day", "month"] | None = None
+
+    def is_due(self, size: int, added: int, last: float, now: float, zone: tzinfo) -> bool:
+        """Whether a file with rows in it, last written to at `last`, should take no more."""
+        if self.size is not None and size + added > self.size:
+            return True
+        if self.every is None or now < last:  # the clock was set back
+            return False
+        return self.label(last, zone) != self.label(now, zone)
+
+    def label(self, when: float, zone: tzinfo) -> str:
+        """The hour, day or month that goes into the name of a file last written to `when`.
+
+        An hour that comes twice, as when summer time ends, has its offset: `2026-11-01T01-0400`.
+        """
+        moment = datetime.fromtimestamp(when, zone)
+        label = f"{moment:{LABELS[self.every or 'day']}}"
+        comes_twice = moment.utcoffset() != moment.replace(fold=1 - moment.fold).utcoffset()
+        return f"{label}{moment:%z}" if self.every == "hour" and comes_twice else label
+
+
+def put_away(path: Path, label: str) -> Path:
+    """Rename `events.csv` to `events.LABEL.0001.csv`, or to the next number that is free."""
+    head, tail = f"{path.stem}.{label}.", path.suffix
+    numbers = [
+        int(middle)
+        for name in os.listdir(path.parent)  # noqa: PTH208  names are all that is wanted
+        if name.startswith(head)
+        and name.endswith(tail)
+        and (middle := name[len(head) : len(name) - len(tail)]).isdecimal()
+    ]
+    target = path.with_name(f"{head}{max(numbers, default=0) + 1:04}{tail}")
+    path.rename(target)
+    return target

@@ -1,21 +1,24 @@
-"""The ledger: which event ids a set of CSV files holds, and the append that is under way.
+"""The journal of a set of CSV files: which event ids they hold, and the append in progress.
 
-The files alone could not say it without being read again. It is a small SQLite database, and
-holding it open is what makes this process the only writer of the set.
+`Journal` is a small SQLite database beside the files. Without it the files would have to be read
+to know the ids. It stays open with an exclusive lock, so only one process writes the set.
+`CsvFile` is one file of the set, open and locked for one append.
 """
 
 import contextlib
+import fcntl
 import json
 import os
-from collections.abc import Collection, Iterable, Iterator
+import zlib
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import apsw
 
+from relay import fsutil
 from relay.path_text import as_utf8
-
-from . import folder
 
 SCHEMA = """
 CREATE TABLE written (id TEXT PRIMARY KEY) WITHOUT ROWID;
@@ -38,7 +41,7 @@ class Piece:
 class Append:
     """An append that is announced: enough to tell afterwards how much of it is in the file.
 
-    `path` is relative to the ledger's folder; `before` are the last bytes in front of `offset`.
+    `path` is relative to the journal's folder; `before` are the last bytes in front of `offset`.
     """
 
     path: str
@@ -55,7 +58,7 @@ class Append:
         return self.offset + sum(piece.length for piece in self.pieces)
 
 
-class Ledger:
+class Journal:
     """Open from the start; raises apsw.BusyError while another process holds it."""
 
     def __init__(self, path: Path) -> None:
@@ -147,8 +150,104 @@ class Ledger:
 def create(path: Path) -> None:
     """Make the file, private, if it is missing. One that exists must not even be opened here.
 
-    Closing it again would drop the locks of a ledger that this process holds.
+    Closing it again would drop the locks of a journal that this process holds.
     """
     with contextlib.suppress(FileExistsError):
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-        folder.sync(path.parent)
+        sync_folder(path.parent)
+
+
+CONTEXT = 64
+
+
+class CsvFile:
+    """A file to append to. Raises OSError for everything that goes wrong with it."""
+
+    def __init__(self, path: Path, *, create: bool = True) -> None:
+        flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0)
+        self._fd = fsutil.private(str(path), flags)
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            status = os.fstat(self._fd)
+        except OSError:
+            os.close(self._fd)
+            raise
+        self.path = path
+        self.size = status.st_size
+        self._times = (status.st_atime_ns, status.st_mtime_ns)
+
+    @property
+    def changed(self) -> float:
+        """When it was last written to, in seconds since the epoch."""
+        return self._times[1] / 1e9
+
+    def beginning(self, length: int) -> bytes:
+        return os.pread(self._fd, length, 0)
+
+    def context(self, offset: int) -> bytes:
+        """The bytes in front of the offset: if they change, somebody else has edited the file."""
+        start = max(offset - CONTEXT, 0)
+        return os.pread(self._fd, offset - start, start)
+
+    def write(self, data: bytes, offset: int) -> None:
+        """Write all of it, and return when it is on disk."""
+        self._put(data, offset)
+        os.fsync(self._fd)
+
+    def cut(self, size: int) -> None:
+        """Drop what stands behind `size`, and return when that is on disk."""
+        os.ftruncate(self._fd, size)
+        os.fsync(self._fd)
+
+    def settle(self, append: Append, *, cut: bool = True) -> set[str]:
+        """Cut back what an append left behind to its last complete row; return the ids kept.
+
+        Without `cut`, what stands behind that row may be somebody else's, and stays.
+
+        The complete ones are written over with themselves: after a failed fsync the system
+        takes a page for clean that never reached the disk.
+        """
+        if self.size < append.offset or self.context(append.offset) != append.before:
+            return set()
+        kept = set()
+        end = append.offset
+        for piece in append.pieces:
+            data = os.pread(self._fd, piece.length, end)
+            if len(data) != piece.length or zlib.crc32(data) != piece.checksum:
+                # More than was announced is somebody else's, and not ours to cut.
+                if cut and self.size <= append.end:
+                    self.cut(end)
+                break
+            self._put(data, end)
+            end += piece.length
+            kept.add(piece.id)
+        os.fsync(self._fd)
+        # A repair is no reason to call yesterday's file today's.
+        os.utime(self._fd, ns=self._times)
+        return kept - {""}
+
+    def _put(self, data: bytes, offset: int) -> None:
+        view = memoryview(data)
+        while view:
+            done = os.pwrite(self._fd, view, offset)
+            view = view[done:]
+            offset += done
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def pieces(rows: Sequence[tuple[str, bytes]]) -> list[Piece]:
+    return [Piece(event_id, len(row), zlib.crc32(row)) for event_id, row in rows]
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring the names in a folder to disk. A folder that may not be read cannot be synced."""
+    with contextlib.suppress(PermissionError):
+        fsutil.sync(folder)

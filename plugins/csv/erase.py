@@ -10,9 +10,9 @@ from typing import BinaryIO
 from relay.number_matcher import Traces
 from relay.path_text import as_utf8
 
-from . import folder
-from .place import EXPRESSION
-from .table import ATTRIBUTES, DATA
+from .journal import sync_folder
+from .paths import EXPRESSION
+from .rows import ATTRIBUTES, DATA
 
 UNFINISHED = ".erasing"
 LONGEST_RECORD = 1 << 20
@@ -84,7 +84,7 @@ def clear(path: Path, traces: Traces, ids: Collection[bytes], cleared: Cleared) 
                 new.replace(path)
         finally:
             new.unlink(missing_ok=True)
-    folder.sync(path.parent)
+    sync_folder(path.parent)
     cleared.records += found.records
     cleared.mentions += found.mentions
 
