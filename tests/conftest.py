@@ -45,3 +45,13 @@ def clock() -> ManualClock:
 def pytest_asyncio_loop_factories():
     """The loop that the relay runs on."""
     return {"uvloop": uvloop.new_event_loop}
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport():
+    """Reports between the processes of pytest-xdist are UTF-8: no half of a pair may be in one."""
+    report = yield
+    report.sections = [
+        (name, text.encode(errors="backslashreplace").decode()) for name, text in report.sections
+    ]
+    return report
