@@ -1,28 +1,199 @@
-"""Sumotext Relay. These names are the plugin API; everything else is the relay's own."""
+"""Sumotext Relay. These names are the plugin API; everything else is the relay's own.
 
-import pluggy
+A name is imported when it is first used: a command that uses none of them starts sooner.
+"""
 
-from relay.account import Account
-from relay.event import Event
-from relay.outcome import Delivered, Pause, Reject, Retry
-from relay.quota import Quota
-from relay.sink import Delivery, Erased, Mistake, Notice, Options, Sink
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-hookimpl = pluggy.HookimplMarker("relay")
+if TYPE_CHECKING:
+    from pluggy import HookimplMarker
+
+    from relay.account import Account
+    from relay.clock import Clock, SystemClock
+    from relay.config.bounds import NUMBER, sized
+    from relay.config.model import Country
+    from relay.config.secret import AS_KEY, AS_PASSWORD, Key, Login, Password, PrivateKey
+    from relay.delivery.classify import outcome_of
+    from relay.delivery.http import reach, read_answer
+    from relay.delivery.rate_limit import StrictLimiter, time_left
+    from relay.delivery.retryafter import parse as retry_after
+    from relay.event import OPT_IN, OPT_OUT, Event
+    from relay.fsutil import make as make_folder
+    from relay.fsutil import private as open_private
+    from relay.fsutil import sync as sync_folder
+    from relay.number_matcher import Traces as NumberMatcher
+    from relay.outcome import Delivered, NotDelivered, Outcome, Pause, Reject, Retry
+    from relay.path_text import as_utf8 as path_as_utf8
+    from relay.path_text import named as path_from_utf8
+    from relay.phone import country, e164
+    from relay.quota import Quota
+    from relay.redact import mask, mask_all
+    from relay.signing import SigningSecret, signed_headers
+    from relay.signing import key_of as signing_key
+    from relay.sink import Delivery, Erased, Log, Mistake, Notice, Options, Progress, Sink
+    from relay.sink import in_silence as no_progress
+    from relay.slices import Slices
+    from relay.suggest import nearest
+    from relay.templating.evaluation import EvaluationError
+    from relay.templating.expressions import Mapping as RecordMap
+    from relay.templating.expressions import Template
+    from relay.templating.filters import national
+    from relay.units import Rate, Size
+    from relay.vendor_url import SECRET_HEADERS, check_confidential, is_confidential
+    from relay.vendor_url import BaseUrl as VendorUrl
+    from relay.web_url import WebUrl as HttpUrl
+
+    hookimpl: HookimplMarker
 
 __all__ = [
+    "AS_KEY",
+    "AS_PASSWORD",
+    "NUMBER",
+    "OPT_IN",
+    "OPT_OUT",
+    "SECRET_HEADERS",
     "Account",
+    "Clock",
+    "Country",
     "Delivered",
     "Delivery",
     "Erased",
+    "EvaluationError",
     "Event",
+    "HttpUrl",
+    "Key",
+    "Log",
+    "Login",
     "Mistake",
+    "NotDelivered",
     "Notice",
+    "NumberMatcher",
     "Options",
+    "Outcome",
+    "Password",
     "Pause",
+    "PrivateKey",
+    "Progress",
     "Quota",
+    "Rate",
+    "RecordMap",
     "Reject",
     "Retry",
+    "SigningSecret",
     "Sink",
+    "Size",
+    "Slices",
+    "StrictLimiter",
+    "SystemClock",
+    "Template",
+    "VendorUrl",
+    "check_confidential",
+    "country",
+    "e164",
     "hookimpl",
+    "is_confidential",
+    "make_folder",
+    "mask",
+    "mask_all",
+    "national",
+    "nearest",
+    "no_progress",
+    "open_private",
+    "outcome_of",
+    "path_as_utf8",
+    "path_from_utf8",
+    "reach",
+    "read_answer",
+    "retry_after",
+    "signed_headers",
+    "signing_key",
+    "sized",
+    "sync_folder",
+    "time_left",
 ]
+
+_HOMES = {
+    "AS_KEY": "relay.config.secret:AS_KEY",
+    "AS_PASSWORD": "relay.config.secret:AS_PASSWORD",
+    "Account": "relay.account:Account",
+    "Clock": "relay.clock:Clock",
+    "Country": "relay.config.model:Country",
+    "Delivered": "relay.outcome:Delivered",
+    "Delivery": "relay.sink:Delivery",
+    "Erased": "relay.sink:Erased",
+    "EvaluationError": "relay.templating.evaluation:EvaluationError",
+    "Event": "relay.event:Event",
+    "HttpUrl": "relay.web_url:WebUrl",
+    "Key": "relay.config.secret:Key",
+    "Log": "relay.sink:Log",
+    "Login": "relay.config.secret:Login",
+    "Mistake": "relay.sink:Mistake",
+    "NUMBER": "relay.config.bounds:NUMBER",
+    "NotDelivered": "relay.outcome:NotDelivered",
+    "Notice": "relay.sink:Notice",
+    "NumberMatcher": "relay.number_matcher:Traces",
+    "OPT_IN": "relay.event:OPT_IN",
+    "OPT_OUT": "relay.event:OPT_OUT",
+    "Options": "relay.sink:Options",
+    "Outcome": "relay.outcome:Outcome",
+    "Password": "relay.config.secret:Password",
+    "Pause": "relay.outcome:Pause",
+    "PrivateKey": "relay.config.secret:PrivateKey",
+    "Progress": "relay.sink:Progress",
+    "Quota": "relay.quota:Quota",
+    "Rate": "relay.units:Rate",
+    "RecordMap": "relay.templating.expressions:Mapping",
+    "Reject": "relay.outcome:Reject",
+    "Retry": "relay.outcome:Retry",
+    "SECRET_HEADERS": "relay.vendor_url:SECRET_HEADERS",
+    "SigningSecret": "relay.signing:SigningSecret",
+    "Sink": "relay.sink:Sink",
+    "Size": "relay.units:Size",
+    "Slices": "relay.slices:Slices",
+    "StrictLimiter": "relay.delivery.rate_limit:StrictLimiter",
+    "SystemClock": "relay.clock:SystemClock",
+    "Template": "relay.templating.expressions:Template",
+    "VendorUrl": "relay.vendor_url:BaseUrl",
+    "check_confidential": "relay.vendor_url:check_confidential",
+    "country": "relay.phone:country",
+    "e164": "relay.phone:e164",
+    "is_confidential": "relay.vendor_url:is_confidential",
+    "make_folder": "relay.fsutil:make",
+    "mask": "relay.redact:mask",
+    "mask_all": "relay.redact:mask_all",
+    "national": "relay.templating.filters:national",
+    "nearest": "relay.suggest:nearest",
+    "no_progress": "relay.sink:in_silence",
+    "open_private": "relay.fsutil:private",
+    "outcome_of": "relay.delivery.classify:outcome_of",
+    "path_as_utf8": "relay.path_text:as_utf8",
+    "path_from_utf8": "relay.path_text:named",
+    "reach": "relay.delivery.http:reach",
+    "read_answer": "relay.delivery.http:read_answer",
+    "retry_after": "relay.delivery.retryafter:parse",
+    "signed_headers": "relay.signing:signed_headers",
+    "signing_key": "relay.signing:key_of",
+    "sized": "relay.config.bounds:sized",
+    "sync_folder": "relay.fsutil:sync",
+    "time_left": "relay.delivery.rate_limit:time_left",
+}
+"""Where each name is defined, as `module:name`."""
+
+
+if not TYPE_CHECKING:  # a type checker would take any name for one of the module
+
+    def __getattr__(name: str) -> Any:
+        if name == "hookimpl":
+            value = import_module("pluggy").HookimplMarker("relay")
+        elif name in _HOMES:
+            module, _, attribute = _HOMES[name].partition(":")
+            value = getattr(import_module(module), attribute)
+        else:
+            raise AttributeError(f"module 'relay' has no attribute {name!r}", name=name)
+        globals()[name] = value
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

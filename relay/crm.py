@@ -1,12 +1,23 @@
-"""What CRM sinks have in common."""
+"""What CRM sinks share: error tables, consent options, bisection, keys, sign-in, redaction.
 
-from typing import Annotated, Any, Self
+A CRM's errors are data: one rule a row, read from the top.
+"""
+
+import asyncio
+from collections import OrderedDict, deque
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Annotated, Any, Generic, Self, TypeVar
 
 import orjson
 import pydantic
 
+from relay.caching import short_key
+from relay.config.bounds import NUMBER
 from relay.event import OPT_OUT, Event
 from relay.outcome import Retry
+from relay.redact import mask_all, without
 from relay.sink import Options
 from relay.templating.expressions import Condition
 
@@ -14,58 +25,85 @@ MOST_VALUES = 250_000
 """Separators in one answer. The description of a large CRM object has a fifth of that."""
 SEPARATORS = (b",", b"[", b"{")
 FIELD = r"^[A-Za-z][A-Za-z0-9_-]*$"
+MOST_KEYS = 50_000
+STREAK = 5
+"""Records refused in a row, with none accepted, after which the rest of a batch is not sent."""
+LONGEST_MESSAGE = 300
+"""Characters of an error message that are shown."""
 
+T = TypeVar("T")
 Value = str | bool | int | float | None
 Field = Annotated[str, pydantic.Field(pattern=FIELD)]
 
 
-class Word(Options):
-    """What one field holds after an opt-out and after an opt-in; null clears it."""
-
-    opted_out: Value = True
-    opted_in: Value = False
+# errors
 
 
-class Consent(Options):
-    """The fields that say whether a contact has opted out, and what they hold.
+class Action(StrEnum):
+    """What is done about an error.
 
-    One `field` or several with the same values, or `fields` with values of their own. `when`
-    narrows the events whose word is written. `create` makes a record where none has the number.
+    `RETRY`: try it later. `REFRESH`: sign in again and repeat the request once. `SPLIT`: send the
+    batch in parts. `OK`: the record is there already. `DEAD`: this record will never be accepted.
+    `PAUSE`: no record will be accepted until somebody acts. `FIX`: the sink may repair the record
+    by its options, and send it once more; else it is dead.
     """
 
-    field: Field | list[Field] | None = None
-    opted_out: Value = True
-    opted_in: Value = False
-    fields: dict[Field, Word] = pydantic.Field(default={})
-    when: Condition | None = None
-    create: bool = True
+    RETRY = "retry"
+    REFRESH = "refresh"
+    SPLIT = "split"
+    OK = "ok"
+    DEAD = "dead"
+    PAUSE = "pause"
+    FIX = "fix"
 
-    def values(self, word: str) -> dict[str, Any]:
-        """What to write, by field, for `opt_out` or `opt_in`."""
-        return {
-            name: each.opted_out if word == OPT_OUT else each.opted_in
-            for name, each in self.words().items()
-        }
 
-    def words(self) -> dict[str, Word]:
-        """All the fields with their values."""
-        named = [self.field] if isinstance(self.field, str) else self.field or []
-        same = Word(opted_out=self.opted_out, opted_in=self.opted_in)
-        return {**dict.fromkeys(named, same), **self.fields}
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One row of an error table: what is done about the errors that it matches.
 
-    def takes(self, event: Event) -> bool:
-        """Whether the event's word of consent is written. Raises EvaluationError."""
-        return self.when is None or self.when.matches(event)
+    `status` are HTTP statuses and `code` the vendor's own codes, any where None; `text` is part
+    of the message, in whatever case. `after` is in seconds: for RETRY it holds the whole sink,
+    for PAUSE the first probe comes then. `advice` is what the operator is to do.
+    """
 
-    @pydantic.model_validator(mode="after")
-    def _names_a_field(self) -> Self:
-        if not self.words():
-            raise ValueError("should name a field, as in field: SMS_Opt_Out__c")
-        return self
+    action: Action
+    status: frozenset[int] | None = None
+    code: frozenset[str] | None = None
+    text: str = ""
+    after: float | None = None
+    advice: str = ""
+
+    def matches(self, status: int | None, code: str, folded: str) -> bool:
+        """Whether an error fits the row. `status` None: there was no answer.
+
+        `folded` is the message, case-folded.
+        """
+        return (
+            (self.status is None or status in self.status)
+            and (self.code is None or code in self.code)
+            and (not self.text or self.text.casefold() in folded)
+        )
+
+
+def find(rules: Sequence[Rule], status: int | None, code: str, message: str) -> Rule:
+    """The first rule that matches; the last one of a table matches anything."""
+    folded = message.casefold()
+    return next((rule for rule in rules if rule.matches(status, code, folded)), rules[-1])
+
+
+def redacted(words: str, values: Iterable[str], *, whole: bool = False) -> str:
+    """An error message, cut, without the record's values that it quotes, and without numbers.
+
+    With `whole`, a value inside a longer word stays.
+    """
+    return mask_all(without(words, values, whole=whole))[:LONGEST_MESSAGE]
+
+
+# answers
 
 
 def read_json(content: bytes) -> Any:
-    """What an answer says. Raises ValueError where it is no JSON, or has too many values.
+    """The JSON of an answer. Raises ValueError where it is no JSON, or has too many values.
 
     Eight MiB of `[],` would take half a second of the event loop, and 200 MiB.
     """
@@ -83,9 +121,9 @@ class Pages:
         self._mark: str | None = None
 
     def turn(self, mark: str, results: int) -> None:
-        """A page brought so many results, and the next one is to be asked for by `mark`.
+        """A page brought so many results; the next one is asked for by `mark`.
 
-        Raises Retry where that would never end.
+        Raises Retry where the list would never end.
         """
         if not results or mark == self._mark:
             raise Retry("a page of its list brings nothing, and names another as the next")
@@ -93,3 +131,179 @@ class Pages:
         self._count += 1
         if self._count > self._most:
             raise Retry(f"its list has more than {self._most:,} pages")
+
+
+# batches
+
+
+class Bisection(Generic[T]):
+    """A batch in parts: a part that is refused as a whole is split until one record is left.
+
+    while parts:
+        part = parts.next()
+        ...send it, and parts.put(halves(part)) where all of it was refused
+    """
+
+    def __init__(self, items: Sequence[T], most: int) -> None:
+        starts = range(0, len(items), most)
+        self._waiting = deque(items[start : start + most] for start in starts)
+        self._refused = 0
+        self._accepted = False
+
+    def __bool__(self) -> bool:
+        return bool(self._waiting)
+
+    def next(self) -> Sequence[T]:
+        return self._waiting.popleft()
+
+    def put(self, parts: Iterable[Sequence[T]]) -> None:
+        """Send these parts next, in their order."""
+        self._waiting.extendleft(reversed([part for part in parts if part]))
+
+    def rest(self) -> list[T]:
+        """All items that have not been sent."""
+        return [item for part in self._waiting for item in part]
+
+    def note(self, part: Sequence[T], *, accepted: bool, refused: bool) -> None:
+        """The result of a part; `refused` where settings may be the cause."""
+        self._accepted |= accepted
+        self._refused += refused and len(part) == 1
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether STREAK single records were refused and none accepted: settings are at fault."""
+        return not self._accepted and self._refused >= STREAK
+
+
+def halves(part: Sequence[T]) -> list[Sequence[T]]:
+    middle = len(part) // 2
+    return [part[:middle], part[middle:]]
+
+
+def distinct_groups(items: Iterable[T], key: Callable[[T], str]) -> list[list[T]]:
+    """The items in as few groups as it takes for none to have a key twice, in their order."""
+    groups: list[list[T]] = []
+    seen: dict[str, int] = {}
+    for item in items:
+        turn = seen.get(key(item), 0)
+        seen[key(item)] = turn + 1
+        if turn == len(groups):
+            groups.append([])
+        groups[turn].append(item)
+    return groups
+
+
+# keys
+
+
+class LruKeys(Generic[T]):
+    """Keys of records that are known to be there, with a value each; the least used go first.
+
+    `fold` makes equal what the CRM takes for one key.
+    """
+
+    def __init__(self, most: int = MOST_KEYS, fold: Callable[[str], str] = str) -> None:
+        self._most = most
+        self._fold = fold
+        self._values: OrderedDict[str, T] = OrderedDict()
+
+    def __contains__(self, key: str) -> bool:
+        return self._short(key) in self._values
+
+    def get(self, key: str) -> T | None:
+        key = self._short(key)
+        if key in self._values:
+            self._values.move_to_end(key)
+        return self._values.get(key)
+
+    def add(self, key: str, value: T) -> None:
+        key = self._short(key)
+        self._values[key] = value
+        self._values.move_to_end(key)
+        if len(self._values) > self._most:
+            self._values.popitem(last=False)
+
+    def discard(self, key: str) -> None:
+        self._values.pop(self._short(key), None)
+
+    def _short(self, key: str) -> str:
+        return short_key(self._fold(key))
+
+
+# sign-in
+
+
+class SingleFlight(Generic[T]):
+    """One call at a time: who asks while it runs gets its result, or its exception.
+
+    A caller that is cancelled does not cancel the call, on which others may wait.
+    """
+
+    def __init__(self) -> None:
+        self._running: asyncio.Task[T] | None = None
+
+    async def run(self, call: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        if self._running is None or self._running.done():
+            self._running = asyncio.create_task(call())
+            self._running.add_done_callback(_take_exception)
+        return await asyncio.shield(self._running)
+
+
+def _take_exception(task: asyncio.Task[Any]) -> None:
+    """Keep asyncio from logging a failure for which no caller waits any more."""
+    if not task.cancelled():
+        task.exception()
+
+
+# options
+
+
+class QuotaShare(Options):
+    """Ordinary deliveries stop at this share of the vendor's calls; opt-outs may use all."""
+
+    share: Annotated[float, pydantic.Field(gt=0, le=1), NUMBER] = 0.9
+
+
+class ConsentValues(Options):
+    """What one field holds after an opt-out and after an opt-in; null clears it."""
+
+    opted_out: Value = True
+    opted_in: Value = False
+
+
+class Consent(Options):
+    """The fields that say whether a contact has opted out, and what they hold.
+
+    One `field` or several with the same values, or `fields` with values of their own. `when`
+    narrows the events whose word is written. `create` makes a record where none has the number.
+    """
+
+    field: Field | list[Field] | None = None
+    opted_out: Value = True
+    opted_in: Value = False
+    fields: dict[Field, ConsentValues] = pydantic.Field(default={})
+    when: Condition | None = None
+    create: bool = True
+
+    def values(self, word: str) -> dict[str, Any]:
+        """What to write, by field, for `opt_out` or `opt_in`."""
+        return {
+            name: each.opted_out if word == OPT_OUT else each.opted_in
+            for name, each in self.words().items()
+        }
+
+    def words(self) -> dict[str, ConsentValues]:
+        """All the fields with their values."""
+        named = [self.field] if isinstance(self.field, str) else self.field or []
+        same = ConsentValues(opted_out=self.opted_out, opted_in=self.opted_in)
+        return {**dict.fromkeys(named, same), **self.fields}
+
+    def takes(self, event: Event) -> bool:
+        """Whether the event's word of consent is written. Raises EvaluationError."""
+        return self.when is None or self.when.matches(event)
+
+    @pydantic.model_validator(mode="after")
+    def _names_a_field(self) -> Self:
+        if not self.words():
+            raise ValueError("should name a field, as in field: SMS_Opt_Out__c")
+        return self

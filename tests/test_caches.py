@@ -7,10 +7,10 @@ from types import SimpleNamespace
 
 import pytest
 from hubspotsink import module as hubspot
-from salesforcesink import people
 from salesforcesink import refusal as salesforce
 
 from relay.caching import LONGEST_KEY, short_key, short_keys
+from relay.crm import LruKeys
 from relay.event import RawCallback
 from relay.senders import household
 from relay.sources.sumotext import Reader
@@ -18,10 +18,9 @@ from relay.templating.filters import national
 
 CACHES = {
     "plugins/csv/neighbours.py": "by the sink's place; its files are bounded there",
-    "plugins/hubspot/known.py": "50,000 short keys",
-    "plugins/salesforce/people.py": "50,000 short keys",
     "relay/caching.py": "short keys; this is how the others get theirs",
     "relay/countries.py": "short keys",
+    "relay/crm.py": "50,000 short keys",
     "relay/sources/sumotext.py": "short keys",
     "relay/phone.py": "at most 64 characters, checked before; or E.164; or a country",
     "relay/delivery/http.py": "64 URLs, which httpx refuses above 64 KiB; time-outs; nothing",
@@ -115,28 +114,23 @@ def refused_by_hubspot(text):
     hubspot("problem").hidden(f"no: {text}", [text])
 
 
-def known_to_salesforce(text):
-    KNOWN_KEYS.add(text)
+def known_to_crm(text):
+    KNOWN_KEYS.add(text, "1")
 
 
-def known_to_hubspot(text):
-    KNOWN_IDS.learn(text, "1")
-
-
-KNOWN_KEYS, KNOWN_IDS = people.Known(), hubspot("known").Known()
+KNOWN_KEYS = LruKeys(fold=str.casefold)
 FUNCTIONS = [
     *(country, national, household, refused_by_salesforce, refused_by_hubspot),
-    *(known_to_salesforce, known_to_hubspot),
+    known_to_crm,
 ]
 
 
 def test_a_long_key_is_known_all_the_same():
     for text in texts():
         assert text not in KNOWN_KEYS
-        known_to_salesforce(text)
+        known_to_crm(text)
         assert text.upper() in KNOWN_KEYS
-        known_to_hubspot(text)
-        assert KNOWN_IDS.get(text) == "1"
+        assert KNOWN_KEYS.get(text) == "1"
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)

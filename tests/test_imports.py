@@ -1,9 +1,13 @@
 """The modules of the relay import each other one way only, and in the open."""
 
 import ast
+import subprocess
+import sys
 from graphlib import TopologicalSorter
 
 import pytest
+
+import relay
 
 
 def modules(root):
@@ -70,3 +74,65 @@ def test_commands_stand_on_top(trees):
     for name, tree in trees.items():
         if not name.startswith("relay.cli"):
             assert not [each for each in imported(tree, trees) if each.startswith("relay.cli")]
+
+
+# the plugin API
+
+
+REMAINING = ("csv", "webhook.py")
+"""Built-in sinks that import other modules than a plugin's author may."""
+
+
+def plugin_imports(path):
+    """Modules of the relay that a plugin's file imports, as dotted names."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (each.name for each in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            yield node.module
+            exported = (*relay.__all__, "crm")
+            yield from (
+                f"{node.module}.{each.name}"
+                for each in node.names
+                if node.module == "relay" and each.name not in exported
+            )
+
+
+def test_sinks_import_the_plugin_api_alone(root):
+    for path in sorted((root / "plugins").rglob("*.py")):
+        if path.relative_to(root / "plugins").parts[0] not in REMAINING:
+            found = {each for each in plugin_imports(path) if each.split(".")[0] == "relay"}
+            assert found <= {"relay", "relay.crm"}, path
+
+
+def test_every_name_of_the_plugin_api_is_there():
+    for name in relay.__all__:
+        assert getattr(relay, name) is not None
+        assert name in dir(relay)
+
+
+def test_no_name_of_the_plugin_api_is_a_modules(root):
+    """An import of the module would put it in place of the name."""
+    modules = {path.stem for path in (root / "relay").iterdir()}
+    assert modules.isdisjoint(relay.__all__)
+
+
+def test_a_type_checker_sees_the_same_names(root):
+    tree = ast.parse((root / "relay/__init__.py").read_text(encoding="utf-8"))
+    block = next(each for each in tree.body if isinstance(each, ast.If))
+    homes = {
+        each.asname or each.name: f"{node.module}:{each.name}"
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for each in node.names
+    }
+    homes.pop("HookimplMarker")
+    assert homes == relay._HOMES
+    assert sorted([*homes, "hookimpl"]) == sorted(relay.__all__)
+
+
+def test_the_package_imports_nothing_that_is_not_asked_for():
+    program = "import sys, relay; print([each for each in sys.modules if each[:6] == 'relay.'])"
+    program += "; print({'httpx', 'aiohttp', 'pydantic', 'pluggy'} & sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    assert done.stdout.split() == [b"[]", b"set()"]

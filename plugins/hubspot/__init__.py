@@ -97,10 +97,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import relay
-from relay.outcome import Outcome
-from relay.sink import Progress, in_silence
-from relay.slices import Slices
-from relay.templating.evaluation import EvaluationError
+from relay import EvaluationError, Outcome, Progress, Slices, no_progress
+from relay.crm import distinct_groups
 
 from . import activity
 from .activity import Activity
@@ -115,7 +113,7 @@ from .people import People
 from .preparation import Preparation
 from .record import Record, properties
 from .search import PhoneSearch
-from .sent import Sent, rounds
+from .sent import Sent
 from .session import Session
 from .writer import MOST, Writer
 
@@ -179,7 +177,7 @@ class HubSpot(relay.Sink):
         self,
         *,
         backfill: bool = False,
-        progress: Progress = in_silence,
+        progress: Progress = no_progress,
         create: Collection[str] = (),
     ) -> list[str]:
         made = await Preparation(
@@ -257,7 +255,7 @@ class HubSpot(relay.Sink):
 
     async def _write(self, records: Sequence[Record]) -> None:
         """The contacts; those with the same key one after the other."""
-        for together in rounds(records):
+        for together in distinct_groups(records, lambda record: record.key):
             await self._people.look(together)
             await self._writer.write(together)
             await self._writer.write(self._people.returned(together))

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Protocol
 
 import relay
-from relay.sink import Log
+from relay import Log
 
 from .entry import Entry, moment
 from .mender import Mender

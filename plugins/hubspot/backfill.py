@@ -8,12 +8,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
+from relay import Delivered, EvaluationError, Event, Progress, Retry, country, e164
 from relay.crm import Pages
-from relay.event import Event
-from relay.outcome import Delivered, Retry
-from relay.phone import country, e164
-from relay.sink import Progress
-from relay.templating.evaluation import EvaluationError
 
 from .options import Options
 from .record import Record, value

@@ -10,10 +10,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import relay
-from relay.crm import Consent
-from relay.event import OPT_IN
-from relay.outcome import NotDelivered, Outcome
-from relay.sink import Log
+from relay import OPT_IN, Log, NotDelivered, Outcome
+from relay.crm import Consent, distinct_groups
 
 from .errors import GONE, INVALID, READ_ONLY, UNKNOWN
 from .mender import Mender
@@ -21,7 +19,6 @@ from .options import Options
 from .problem import Problem
 from .record import Record, by_keys, of_key, properties, value
 from .search import PhoneSearch
-from .sent import rounds
 from .session import Session
 from .writer import Writer, blocked
 
@@ -145,7 +142,9 @@ class ConsentWriter:
 
     async def _write(self, writer: Writer, words: Iterable[WordOfConsent]) -> None:
         words = [each for each in words if each.records]
-        for together in rounds([record for each in words for record in each.records]):
+        for together in distinct_groups(
+            (record for each in words for record in each.records), lambda record: record.key
+        ):
             await writer.write(together)
         for each in words:
             each.conclude()

@@ -10,7 +10,7 @@ from datetime import date, datetime
 from typing import Any, NamedTuple
 
 import relay
-from relay.suggest import nearest
+from relay import nearest
 
 from .mender import EMAIL
 from .options import ActivityOptions, Options

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import relay
-from relay.outcome import Outcome
+from relay import Outcome
 
 MILLISECONDS = len("2026-11-23T04:34:00.123")
 

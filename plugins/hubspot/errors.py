@@ -7,7 +7,7 @@ those of its answers. Codes of the relay's own are for answers that say nothing.
 from collections.abc import Sequence
 from dataclasses import replace
 
-from relay.error_rules import Action, Rule, find
+from relay.crm import Action, Rule, find
 
 NO_ANSWER = "NO_ANSWER"
 """The connection broke, or the answer did not come in time: it may be written or not."""

@@ -8,10 +8,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from relay.crm import Word
-from relay.outcome import NotDelivered
-from relay.sink import Mistake, Notice
-from relay.suggest import nearest
+from relay import Mistake, NotDelivered, Notice, nearest
+from relay.crm import ConsentValues
 
 from . import scopes
 from .constants import Placed, Properties, mistakes, of_activities, of_records, placed
@@ -91,7 +89,7 @@ def wanted(
     return found
 
 
-def _is_boolean(word: Word) -> bool:
+def _is_boolean(word: ConsentValues) -> bool:
     return all(
         value is None or isinstance(value, bool) for value in (word.opted_out, word.opted_in)
     )

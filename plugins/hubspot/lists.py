@@ -10,10 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 import relay
-from relay.outcome import NotDelivered
-from relay.redact import mask_all
-from relay.sink import Log
-from relay.templating.evaluation import EvaluationError
+from relay import EvaluationError, Log, NotDelivered, mask_all
 
 from . import problem as problems
 from .options import CONTACTS, LIST_ID, Options

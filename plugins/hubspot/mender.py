@@ -6,9 +6,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import relay
-from relay.error_rules import Action
-from relay.outcome import Outcome
-from relay.sink import Log
+from relay import Log, Outcome
+from relay.crm import Action
 
 from .errors import ALREADY_SET, EXISTING_ID, EXISTS, GONE, MISSING, TOO_LONG, UNKNOWN, UNSET
 from .options import OnConflict, OnInvalid

@@ -8,17 +8,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import relay
-from relay.outcome import Delivered, Outcome
-from relay.sink import Log
-from relay.slices import Slices
-from relay.templating.evaluation import EvaluationError
-from relay.templating.expressions import Mapping
+from relay import Delivered, EvaluationError, Log, Outcome, RecordMap, Slices
+from relay.crm import Bisection, halves
 
 from . import problem as problems
 from .entry import Entry, end, moment
 from .errors import OF_VALUES
 from .options import CustomEvent, OnInvalid
-from .parts import Parts, halves
 from .problem import Problem, every_one
 from .record import properties
 from .session import Answer, Session
@@ -54,7 +50,7 @@ class Occurrences:
         await self._send(inputs)
 
     async def _send(self, inputs: dict[Entry, Input]) -> None:
-        parts = Parts(list(inputs), MOST)
+        parts = Bisection(list(inputs), MOST)
         while parts:
             part = parts.next()
             content = {"inputs": [inputs[entry] for entry in part]}
@@ -109,7 +105,7 @@ class Occurrences:
 
 
 def mapped(
-    made: Mapping, on_invalid: OnInvalid, event: relay.Event, notes: list[str]
+    made: RecordMap, on_invalid: OnInvalid, event: relay.Event, notes: list[str]
 ) -> dict[str, Any]:
     """What `map` makes of the event; the list gets what a filter refused, where that is left out.
 

@@ -7,12 +7,8 @@ import pydantic
 from pydantic import Field
 
 import relay
-from relay.config.bounds import NUMBER
-from relay.config.model import Country
-from relay.config.secret import AS_KEY, Key, Login
-from relay.crm import Consent
-from relay.templating.expressions import Mapping, Template
-from relay.vendor_url import BaseUrl
+from relay import AS_KEY, NUMBER, Country, Key, Login, RecordMap, Template, VendorUrl
+from relay.crm import Consent, QuotaShare
 
 from .record import text
 
@@ -72,17 +68,11 @@ class OAuth(relay.Options):
     refresh_token: Key
 
 
-class QuotaShare(relay.Options):
-    """How much of what HubSpot allows this sink may use; opt-outs may use all of it."""
-
-    share: Annotated[float, Field(gt=0, le=1), NUMBER] = 0.9
-
-
 class CustomEvent(relay.Options):
     """An occurrence of a custom event; `name` is its full name, as in pe123_sms."""
 
     name: Annotated[str, Field(pattern=EVENT)]
-    map: Mapping
+    map: RecordMap
 
 
 class CustomObject(relay.Options):
@@ -92,7 +82,7 @@ class CustomObject(relay.Options):
     id_property: PropertyName = "event_id"
     association: Annotated[int, Field(ge=1), NUMBER]
     category: Literal["USER_DEFINED", "HUBSPOT_DEFINED", "INTEGRATOR_DEFINED"] = "USER_DEFINED"
-    map: Mapping
+    map: RecordMap
 
 
 class Communication(relay.Options):
@@ -130,7 +120,7 @@ class ActivityOptions(relay.Options):
 class Options(relay.Options):
     """The options of a `hubspot` sink."""
 
-    base_url: BaseUrl = "https://api.hubapi.com"
+    base_url: VendorUrl = "https://api.hubapi.com"
     token: Token | None = None
     oauth: OAuth | None = None
     api_version: Annotated[str, Field(pattern=VERSION)] = "2026-09"

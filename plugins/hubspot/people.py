@@ -8,13 +8,10 @@ address. Whoever is found without a key gets it with the write that follows.
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-from relay.outcome import Delivered, Pause, Retry
-from relay.phone import e164
-from relay.redact import mask
-from relay.sink import Log
+from relay import Delivered, Log, Pause, Retry, e164, mask
+from relay.crm import LruKeys
 
 from .constants import ADDRESS
-from .known import Known
 from .mender import EMAIL
 from .options import Options
 from .record import Record, by_keys, keep_filled, of_key, value
@@ -30,9 +27,9 @@ class People:
         self._writer = writer
         self._options = options
         self._log = log
-        self._known = Known()
+        self._known: LruKeys[str] = LruKeys()
         self._keeps_phones = "phone" in options.match and not options.overwrite_phones
-        self._has_number = Known()
+        self._has_number: LruKeys[str] = LruKeys()
 
     async def look(self, records: Sequence[Record]) -> None:
         """Learn of the records what their writing depends on; ends those that cannot be."""
@@ -60,9 +57,9 @@ class People:
         """Those that are written are known."""
         for record in records:
             if isinstance(record.outcome, Delivered) and record.outcome.reference:
-                self._known.learn(record.key, record.outcome.reference)
+                self._known.add(record.key, record.outcome.reference)
                 if self._own_phones(record):
-                    self._has_number.learn(_pair(record), record.outcome.reference)
+                    self._has_number.add(_pair(record), record.outcome.reference)
 
     async def ids(self, records: Sequence[Record]) -> dict[str, str]:
         """Who of them is there now: ids by key. Ends those that cannot be asked for."""
@@ -118,10 +115,10 @@ class People:
         return [record for those in by_key.values() for record in those]
 
     def _learn(self, record: Record, result: Result) -> None:
-        self._known.learn(record.key, str(result["id"]))
+        self._known.add(record.key, str(result["id"]))
         record.is_known = True
         if record.mobile in self._by_number.numbers(result):
-            self._has_number.learn(_pair(record), str(result["id"]))
+            self._has_number.add(_pair(record), str(result["id"]))
         keep_filled(record, result, self._options.only_if_empty)
 
     # by phone
@@ -145,7 +142,7 @@ class People:
                 return
             case [one] if not value(one, self._options.id_property):
                 self._take(record, one)
-                self._has_number.learn(_pair(record), str(one["id"]))
+                self._has_number.add(_pair(record), str(one["id"]))
                 candidates.clear()  # for the next of this batch with the same number
             case several:
                 self._log.warning(

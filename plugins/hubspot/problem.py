@@ -13,9 +13,8 @@ from typing import Any
 import orjson
 
 import relay
-from relay.error_rules import Action, Rule
-from relay.outcome import Outcome
-from relay.redact import mask_all, without
+from relay import Outcome
+from relay.crm import Action, Rule, redacted
 
 from .errors import NO_ANSWER, NO_WORD, OF_VALUES, rule_of
 
@@ -27,7 +26,6 @@ SCOPE_NAMES = ("requiredGranularScopes", "requiredScopes", "missingScopes")
 SCOPE = re.compile(r"[a-z0-9_.-]{1,100}")
 MOST_SCOPES = 10
 RECORD_NAMES = ("objectWriteTraceId", "ids", "id", "fromObjectId", "toObjectId")
-LONGEST = 300
 LONGEST_READ = 64 * 1024
 LONGEST_FAULT = 8 * 1024
 """Characters of what an answer says, and of one error in it: an answer may have megabytes."""
@@ -156,8 +154,7 @@ def read(status: int | None, error: Any, after: float | None = None) -> Problem:
 def hidden(words: str, values: Iterable[str]) -> str:
     """The words without the record's values and with numbers masked."""
     quoted = (each.strip() for each in values)
-    told = without(words, (each for each in quoted if len(each) >= SHORTEST_VALUE))
-    return mask_all(told)[:LONGEST]
+    return redacted(words, (each for each in quoted if len(each) >= SHORTEST_VALUE))
 
 
 def _scopes(body: Mapping[str, Any]) -> set[str]:

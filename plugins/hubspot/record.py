@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import orjson
 
-from relay.outcome import Outcome
+from relay import Outcome
 
 from .problem import Problem
 

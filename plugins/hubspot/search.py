@@ -7,12 +7,8 @@ from typing import Any
 import orjson
 
 import relay
-from relay.clock import SystemClock
+from relay import Rate, StrictLimiter, SystemClock, e164, national
 from relay.crm import Pages
-from relay.delivery.rate_limit import StrictLimiter
-from relay.phone import e164
-from relay.templating.filters import national
-from relay.units import Rate
 
 from .options import Options
 from .problem import no_word

@@ -1,11 +1,10 @@
 """A delivery on its way: with the record to write, its word of consent, and how each ended."""
 
-from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
 
 import relay
-from relay.outcome import NotDelivered, Outcome
+from relay import NotDelivered, Outcome
 
 from .record import Record
 
@@ -44,16 +43,3 @@ class Sent:
         if isinstance(outcome, relay.Delivered) and self.notes:
             return replace(outcome, note="; ".join(filter(None, (outcome.note, *self.notes))))
         return outcome or relay.Retry("nothing was learned of it")
-
-
-def rounds(records: Sequence[Record]) -> list[list[Record]]:
-    """Groups in which no key stands twice, to be written one after the other."""
-    groups: list[dict[str, Record]] = []
-    for record in records:
-        for group in groups:
-            if record.key not in group:
-                group[record.key] = record
-                break
-        else:
-            groups.append({record.key: record})
-    return [list(group.values()) for group in groups]

@@ -8,13 +8,8 @@ import httpx
 import orjson
 
 import relay
-from relay.clock import Clock, SystemClock
-from relay.crm import read_json
-from relay.delivery import retryafter
-from relay.delivery.classify import outcome_of
-from relay.delivery.rate_limit import stopwatch
-from relay.error_rules import Action
-from relay.quota import Quota
+from relay import Clock, Quota, SystemClock, outcome_of, retry_after, time_left
+from relay.crm import Action, read_json
 
 from . import problem as problems
 from .errors import of_oauth
@@ -98,9 +93,8 @@ class Session:
 
     def spent(self) -> bool:
         """Whether so much of the sink's time is over that what can wait should."""
-        watch = stopwatch.get()
         limit = self._http.timeout.read
-        return watch is not None and limit is not None and watch.elapsed() > PATIENCE * limit
+        return limit is not None and time_left() < (1 - PATIENCE) * limit
 
     async def _call(self, method: str, path: str, **request: Any) -> Answer:
         """Once; and once more where the token has expired and there is another."""
@@ -147,7 +141,7 @@ class Session:
         body = _json(response.content)
         if response.is_success:
             return Answer(body, is_bare=not response.content)
-        after = retryafter.parse(response.headers.get("retry-after"), self._clock.now())
+        after = retry_after(response.headers.get("retry-after"), self._clock.now())
         problem = problems.read(response.status_code, body, after)
         if self._by_oauth:
             problem = replace(problem, rule=of_oauth(problem.rule, renewing=renewing))

@@ -6,17 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import relay
-from relay.outcome import Delivered, NotDelivered, Outcome, Pause, Retry
-from relay.sink import Log
-from relay.slices import Slices
-from relay.templating.evaluation import EvaluationError
+from relay import Delivered, EvaluationError, Log, NotDelivered, Outcome, Pause, Retry, Slices
+from relay.crm import Bisection, halves
 
 from . import problem as problems
 from .entry import Entry, end
 from .errors import GONE
 from .mender import ASK_AGAIN, Mender
 from .options import COMMUNICATIONS
-from .parts import Parts, halves
 from .problem import Problem
 from .record import Record, properties
 from .session import Answer, Session
@@ -71,7 +68,7 @@ class Records:
 
     async def _tie(self, pairs: Sequence[tuple[Entry, Record]]) -> None:
         """Tie them to their contacts; that some are tied already does no harm."""
-        parts = Parts(pairs, MOST)
+        parts = Bisection(pairs, MOST)
         while parts:
             part = parts.next()
             answer = await self._session.post(self._path, {"inputs": [*map(self._tied, part)]})

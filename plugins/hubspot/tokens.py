@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 
 import relay
-from relay.clock import Clock
+from relay import Clock
 
 from .options import OAuth
 from .problem import Problem

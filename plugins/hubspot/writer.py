@@ -11,12 +11,12 @@ from dataclasses import replace
 from typing import Any
 
 import relay
-from relay.outcome import Outcome, Pause
+from relay import Outcome, Pause
+from relay.crm import Bisection, halves
 
 from . import problem as problems
 from .errors import GONE, UNKNOWN
 from .mender import EMAIL, Mender, take_back_defaults
-from .parts import Parts, halves
 from .problem import Problem
 from .record import Record, by_keys, keep_filled, of_key, value
 from .session import Answer, Session
@@ -81,7 +81,7 @@ class Writer:
 
     async def _send(self, action: str, records: Sequence[Record]) -> None:
         """Send them together; in parts, where that is refused. Each is ended or mended."""
-        parts = Parts(records, MOST)
+        parts = Bisection(records, MOST)
         while parts:
             part = parts.next()
             content = {"inputs": [self._input(record) for record in part]}
@@ -94,7 +94,9 @@ class Writer:
                 end(parts.rest(), stop)
                 return
 
-    def _stop(self, parts: Parts[Record], part: Sequence[Record], answer: Answer) -> Outcome | None:
+    def _stop(
+        self, parts: Bisection[Record], part: Sequence[Record], answer: Answer
+    ) -> Outcome | None:
         """What keeps the other parts from being sent."""
         ends = [record.outcome for record in part]
         accepted = any(isinstance(each, relay.Delivered) for each in ends)

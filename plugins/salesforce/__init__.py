@@ -69,12 +69,8 @@ from typing import Any, ClassVar
 import httpx
 
 import relay
-from relay.delivery.classify import outcome_of
-from relay.error_rules import Rule
-from relay.outcome import NotDelivered, Outcome
-from relay.sink import Progress, in_silence
-from relay.slices import Slices
-from relay.templating.expressions import EvaluationError
+from relay import EvaluationError, NotDelivered, Outcome, Progress, Slices, no_progress, outcome_of
+from relay.crm import Rule
 
 from .activities import Activities
 from .backfill import Backfill
@@ -176,7 +172,7 @@ class Salesforce(relay.Sink):
     async def _lacks(self) -> list[Lack]:
         return await lacks(self._session, self.options, self.columns, self.constants)
 
-    async def setup(self, *, backfill: bool = False, progress: Progress = in_silence) -> list[str]:
+    async def setup(self, *, backfill: bool = False, progress: Progress = no_progress) -> list[str]:
         """Say where to click for what is missing; give people their keys.
 
         Raises Retry or Pause.

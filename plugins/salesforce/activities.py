@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import httpx
 
 import relay
-from relay.delivery.classify import outcome_of
+from relay import outcome_of
 
 from .lookup import Lookup
 from .options import PREFIXES, Activity, Options

@@ -4,10 +4,8 @@ from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Sequence
 
 import relay
+from relay import Progress, Quota, country, e164
 from relay.crm import Pages
-from relay.phone import country, e164
-from relay.quota import Quota
-from relay.sink import Progress
 
 from .key import of_number
 from .lookup import LEAD, Record

@@ -10,10 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import relay
-from relay.crm import Consent
-from relay.error_rules import Action, Rule
-from relay.outcome import NotDelivered, Outcome
-from relay.sink import Log
+from relay import Log, NotDelivered, Outcome
+from relay.crm import Action, Consent, Rule
 
 from .errors import INVALID, MOVED, TOO_LONG
 from .fields import Fields

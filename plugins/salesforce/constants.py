@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from datetime import date
 from typing import Any, NamedTuple
 
-from relay.suggest import nearest
+from relay import nearest
 
 from .options import RECORD_ID
 from .row import plain

@@ -4,7 +4,7 @@ The codes are those of "Status Codes and Error Responses" (REST guide) and of `s
 answers of sObject Collections; waits and wordings come from connectors that meet them daily.
 """
 
-from relay.error_rules import Action, Rule
+from relay.crm import Action, Rule
 
 QUARTER = 900.0
 SEVERAL = "two records have this external id; merge them, and make the field unique"

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 import relay
-from relay.templating.expressions import EvaluationError, Template
+from relay import EvaluationError, Template
 
 EVENT_ID = "00000000-0000-7000-8000-000000000000"
 

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-from relay.phone import e164
-from relay.templating.filters import national
+from relay import e164, national
 
 from .fields import Fields
 from .options import Options

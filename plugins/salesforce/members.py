@@ -5,12 +5,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import relay
-from relay.sink import Log
+from relay import Log
+from relay.crm import LruKeys, distinct_groups
 
 from .lookup import LONGEST_QUERY, literal, parts
 from .options import PERSONS, Campaign
-from .people import Known
-from .row import Row, waves
+from .row import Row
 from .session import Session
 from .target import Target
 from .writer import Writer
@@ -25,7 +25,8 @@ class Members:
         self._session = session
         self._campaign = campaign
         self._writer = Writer(session, Target(MEMBER), None, log)
-        self._known = Known(fold=str)  # ids of 15 characters differ by case alone
+        # Without `fold`: ids of 15 characters differ by case alone.
+        self._known: LruKeys[str] = LruKeys()
         # Each member locks its campaign: batches that came together would refuse each other.
         self._turn = asyncio.Lock()
 
@@ -50,13 +51,13 @@ class Members:
         Those of one member go one after the other: the last one's status is to stay.
         """
         async with self._turn:
-            for wave in waves(rows):
+            for wave in distinct_groups(rows, Row.identity):
                 await self._write_wave(wave)
 
     async def _write_wave(self, rows: Sequence[Row]) -> None:
         statuses = {row: row.fields.get("Status", "") for row in rows}
         for row in rows:
-            if row.key in self._known and statuses[row] in ("", self._known.place(row.key)[0]):
+            if row.key in self._known and statuses[row] in ("", self._known.get(row.key)):
                 row.outcome = relay.Delivered()
         new = [row for row in rows if row.outcome is None]
         await self._writer.write(new)
@@ -65,7 +66,7 @@ class Members:
             await self._update(PERSONS[kind], [row for row in there if "Status" in row.fields])
         for row in new:
             if isinstance(row.outcome, relay.Delivered):
-                self._known.add(row.key, (statuses[row], None))
+                self._known.add(row.key, statuses[row])
             else:
                 self._known.discard(row.key)
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from relay.sink import Log
+from relay import Log
 
 from .errors import GONE, INVALID, TOO_LONG
 from .options import PREFIXES, Mending

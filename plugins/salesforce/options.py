@@ -7,12 +7,17 @@ import httpx
 import pydantic
 
 import relay
-from relay.config.bounds import NUMBER
-from relay.config.model import Country
-from relay.config.secret import AS_PASSWORD, Key, Login, PrivateKey
-from relay.crm import Consent
-from relay.templating.expressions import Mapping, Template
-from relay.vendor_url import BaseUrl
+from relay import (
+    AS_PASSWORD,
+    Country,
+    Key,
+    Login,
+    PrivateKey,
+    RecordMap,
+    Template,
+    VendorUrl,
+)
+from relay.crm import Consent, QuotaShare
 
 NAME = r"^[A-Za-z][A-Za-z0-9_]*$"
 SHARED_LOGINS = ("login.salesforce.com", "test.salesforce.com")
@@ -71,12 +76,6 @@ class Jwt(relay.Options):
     audience: str | None = None
 
 
-class Share(relay.Options):
-    """Ordinary deliveries stop at this share of the org's calls of 24 hours; opt-outs go on."""
-
-    share: Annotated[float, pydantic.Field(gt=0, le=1), NUMBER] = 0.9
-
-
 class Campaign(relay.Options):
     """The campaign that each person becomes a member of, and the status there.
 
@@ -112,7 +111,7 @@ class Activity(Mending):
     object: Name
     external_id: Name = "SMS_Event_Id__c"
     contact: Name | dict[Kind, Name] | None = None
-    map: Mapping = pydantic.Field(default={}, validate_default=True)
+    map: RecordMap = pydantic.Field(default={}, validate_default=True)
 
     @pydantic.model_validator(mode="before")
     @classmethod
@@ -154,7 +153,7 @@ def is_task(name: Any) -> bool:
 class Options(Mending):
     """The options of a `salesforce` sink; see the plugin's own text."""
 
-    login_url: BaseUrl
+    login_url: VendorUrl
     client_id: Annotated[str, pydantic.Field(min_length=1), AS_PASSWORD]
     client_secret: Key | None = None
     jwt: Jwt | None = None
@@ -172,7 +171,7 @@ class Options(Mending):
     only_if_empty: list[Name] = pydantic.Field(default=[])
     campaign: Campaign | None = None
     test_events: Literal["skip", "send"] = "skip"
-    quota: Share = Share()
+    quota: QuotaShare = QuotaShare()
     activity: Activity | None = None
     consent: Consent | None = None
 

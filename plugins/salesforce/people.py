@@ -1,12 +1,10 @@
 """The people who are there already: found by key, and those without one by their number."""
 
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import relay
-from relay.caching import short_key
-from relay.phone import e164
-from relay.sink import Log
+from relay import Log, e164
+from relay.crm import LruKeys
 
 from .fields import Fields
 from .lookup import Found, Lookup
@@ -15,38 +13,9 @@ from .options import Options
 from .row import Row
 from .session import Session
 
-KNOWN_KEYS = 50_000
 Place = tuple[str, str | None]
 """An object, and the id of a record of it; without an id, the record that has the key."""
 NOWHERE: Place = ("", None)
-
-
-class Known:
-    """Keys that are in the org, the last ones used, and where. `fold` makes like keys equal."""
-
-    def __init__(self, most: int = KNOWN_KEYS, fold: Callable[[str], str] = str.casefold) -> None:
-        self._most = most
-        self._fold = fold
-        self._keys: OrderedDict[str, Place] = OrderedDict()
-
-    def __contains__(self, key: str) -> bool:
-        return self._short(key) in self._keys
-
-    def place(self, key: str) -> Place:
-        return self._keys.get(self._short(key), NOWHERE)
-
-    def add(self, key: str, place: Place = NOWHERE) -> None:
-        key = self._short(key)
-        self._keys[key] = place
-        self._keys.move_to_end(key)
-        if len(self._keys) > self._most:
-            self._keys.popitem(last=False)
-
-    def discard(self, key: str) -> None:
-        self._keys.pop(self._short(key), None)
-
-    def _short(self, key: str) -> str:
-        return short_key(self._fold(key))
 
 
 class People:
@@ -69,7 +38,7 @@ class People:
         self._country = options.country
         self._only_if_empty = options.only_if_empty
         self._log = log
-        self.known = Known()
+        self.known: LruKeys[Place] = LruKeys(fold=str.casefold)
 
     async def find(self, rows: Sequence[Row]) -> None:
         """Give rows the place of who is there already, and take out what is there already.
@@ -94,10 +63,10 @@ class People:
         elif self._are_several:
             self.known.add(row.key, (row.kind, row.outcome.reference))
         else:
-            self.known.add(row.key)
+            self.known.add(row.key, NOWHERE)
 
     def _take_known(self, row: Row) -> None:
-        kind, known = self.known.place(row.key)
+        kind, known = self.known.get(row.key) or NOWHERE
         if row.id is None and known is not None:
             row.kind, row.id, row.has_key = kind, known, True
 
@@ -134,7 +103,7 @@ class People:
         if self._are_several:
             self._place(row, found)
         else:
-            self.known.add(row.key)
+            self.known.add(row.key, NOWHERE)
         self._keep(row, found)
 
     def _place(self, row: Row, found: Found) -> None:

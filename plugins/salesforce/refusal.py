@@ -8,14 +8,14 @@ from typing import Any
 import httpx
 
 import relay
-from relay import crm
-from relay.error_rules import Action, Rule, find
-from relay.outcome import Outcome
-from relay.redact import MOST_VALUES, mask_all, without
+from relay import Outcome
+from relay.crm import Action, Rule, find, redacted
+from relay.crm import read_json as parse_json
 
 from .errors import ONCE, SUSPICIOUS
 
-LONGEST_MESSAGE = 300
+MOST_ITEMS = 500
+"""Items of a picklist's value that an error may quote."""
 MOST_ERRORS = 20
 """Errors of an answer, or of one record, that are looked at. There commonly is one."""
 LONGEST_READ = 16 * 1024
@@ -90,7 +90,7 @@ def refusal(entry: Mapping[str, Any], status: int | None = None) -> Refusal:
 def read_json(response: httpx.Response) -> Any:
     """The answer's JSON; None where it is none, such as a proxy's page."""
     try:
-        return crm.read_json(response.content)
+        return parse_json(response.content)
     except ValueError:
         return None
 
@@ -145,11 +145,11 @@ def _text(value: Any) -> str:
 def _hidden(message: str, values: Iterable[Any]) -> str:
     """The message without what it quotes of the record."""
     message = TOO_LARGE.sub(r"\1…\2", message)  # what it quotes there is cut
-    return mask_all(without(message, _texts(values), whole=True))[:LONGEST_MESSAGE]
+    return redacted(message, _texts(values), whole=True)
 
 
 def _texts(values: Iterable[Any]) -> set[str]:
     """All that could be quoted: each text, and of a picklist's each item. Letters are no secret."""
     texts = {value for value in values if isinstance(value, str)}
-    items = {item.strip() for text in texts for item in (text, *text.split(";", MOST_VALUES))}
+    items = {item.strip() for text in texts for item in (text, *text.split(";", MOST_ITEMS))}
     return {item for item in items if len(item) > 1}

@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 
 import relay
-from relay.outcome import Outcome
+from relay import Outcome
 
 from .refusal import Refusal
 
@@ -62,19 +62,6 @@ def fields_of(
         for name, value in record.items()
         if name.casefold() not in own and not (value is None and name.casefold() in kept)
     }
-
-
-def waves(rows: Sequence[Row]) -> Iterator[list[Row]]:
-    """The rows in as few groups as it takes for none to hold a record twice, in their order."""
-    groups: list[dict[str, Row]] = []
-    seen: dict[str, int] = {}
-    for row in rows:
-        turn = seen.get(row.identity(), 0)
-        seen[row.identity()] = turn + 1
-        if turn == len(groups):
-            groups.append({})
-        groups[turn][row.identity()] = row
-    return (list(group.values()) for group in groups)
 
 
 def packed(rows: Sequence[tuple[Row, bytes]], most: int) -> Iterator[list[tuple[Row, bytes]]]:

@@ -6,9 +6,8 @@ from types import MappingProxyType
 from typing import Any
 
 import relay
+from relay import Template, nearest
 from relay.crm import Consent
-from relay.suggest import nearest
-from relay.templating.expressions import Template
 
 from .constants import unfit
 from .key import EVENT_ID, example

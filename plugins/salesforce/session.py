@@ -17,9 +17,8 @@ import httpx
 import jwt
 
 import relay
-from relay.error_rules import Action, find
-from relay.quota import Quota
-from relay.vendor_url import is_confidential
+from relay import Quota, is_confidential
+from relay.crm import Action, find
 
 from .errors import RULES
 from .options import Options

@@ -4,7 +4,7 @@ The errors are those of "OAuth 2.0 Client Credentials Flow" and "OAuth 2.0 JWT B
 the descriptions that users have recorded; `invalid_grant` commonly comes without one.
 """
 
-from relay.error_rules import Action, Rule
+from relay.crm import Action, Rule
 
 APP = "in the External Client App's OAuth policies"
 HOUR_LIMIT_PROBE = 300.0

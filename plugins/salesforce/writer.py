@@ -13,17 +13,13 @@ import httpx
 import orjson
 
 import relay
-from relay.delivery.classify import outcome_of
-from relay.delivery.sender import STREAK
-from relay.error_rules import Action, Rule
-from relay.outcome import Outcome
-from relay.sink import Log
-from relay.slices import Slices
+from relay import Log, Outcome, Slices, outcome_of
+from relay.crm import STREAK, Action, Rule, distinct_groups
 
 from .errors import RULES, TRIGGERED, own_key
 from .mending import REQUIRED, Mender, missing, values
 from .refusal import Refusal, errors, gravest, judged, read_json, refusals
-from .row import MOST_ROWS, Row, body, encoded, packed, waves
+from .row import MOST_ROWS, Row, body, encoded, packed
 from .session import Session
 from .target import Target
 
@@ -64,7 +60,7 @@ class Writer:
         """Give each row its outcome; Delivered has the record's id. Raises nothing of its own."""
         waiting = list(rows)
         while waiting:  # it ends: a row is mended once in each way
-            for wave in waves(waiting):
+            for wave in distinct_groups(waiting, Row.identity):
                 await self._write_wave(wave)
             for row in waiting:
                 if self._lacks_match(row):

@@ -3,7 +3,7 @@
 from copy import copy
 
 import relay
-from relay.outcome import NotDelivered, Outcome
+from relay import NotDelivered, Outcome
 
 from .row import Row  # noqa: TC001  one way to import
 

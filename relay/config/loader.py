@@ -29,16 +29,30 @@ from relay.config.model import (
     Tracing,
     parse_timezone,
 )
-from relay.config.plugins import RegisteredSink, Registry, plugin_name, source_file
-from relay.config.plugins import load as load_plugins
+from relay.config.plugins import (
+    RegisteredSink,
+    Registry,
+    plugin_name,
+    source_file,
+)
+from relay.config.plugins import (
+    load as load_plugins,
+)
 from relay.config.timelimit import MAKE, TookTooLong, limited
 from relay.event import Event
 from relay.path_text import named
 from relay.sink import Options, Sink
 from relay.suggest import suggestion
 from relay.templating.evaluation import Blank, is_blank
-from relay.templating.expressions import BLANK_CONSTANT, Condition, Environment, ExpressionError
-from relay.templating.expressions import Mapping as RecordMap
+from relay.templating.expressions import (
+    BLANK_CONSTANT,
+    Condition,
+    Environment,
+    ExpressionError,
+)
+from relay.templating.expressions import (
+    Mapping as RecordMap,
+)
 from relay.units import Rate
 
 __all__ = ["Config", "ConfigError", "Problem", "SinkConfig", "SourceConfig", "load"]

@@ -5,7 +5,7 @@ import pytest
 from hubspotsink import module
 
 import relay
-from relay.error_rules import Action
+from relay.crm import Action
 
 errors = module("errors")
 problem = module("problem")

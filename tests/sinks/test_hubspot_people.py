@@ -13,7 +13,6 @@ from hubspotsink import (
     key,
     kinds,
     mobile,
-    module,
     opened,
     options,
 )
@@ -307,15 +306,6 @@ async def test_a_number_in_another_property_than_the_contacts_own_is_written(stu
     async with opened(stub.url, match=["key", "phone"], columns=("mobilephone",)) as sink:
         await sink.send_batch([delivery(1, {"mobilephone": mobile(7)})])
     assert stub.records("contacts")[0]["mobilephone"] == mobile(7)
-
-
-def test_the_longest_unused_key_is_forgotten_first():
-    known = module("known").Known(most=2)
-    known.learn("a", "1")
-    known.learn("b", "2")
-    assert known.get("a") == "1"
-    known.learn("c", "3")
-    assert [known.get(each) for each in "abc"] == ["1", None, "3"]
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import pytest
 from salesforcesink import errors, refusal, signin
 
 import relay
-from relay.error_rules import Action, find
+from relay.crm import Action, find
 
 ROW = None  # the status of a record's own error in a collection
 CASES = [

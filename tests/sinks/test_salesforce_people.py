@@ -19,12 +19,10 @@ from salesforcesink import (
     options,
     row,
 )
-from salesforcesink import (
-    people as people_module,
-)
 from stubs.salesforce import SalesforceStub
 
 import relay
+from relay.crm import distinct_groups
 
 UPSERT = "PATCH composite/sobjects/Contact/SMS_Key__c"
 UPDATE = "PATCH composite/sobjects"
@@ -322,22 +320,10 @@ def test_queries_stay_as_short_as_an_address_may_be():
     assert all(len(",".join(group)) <= lookup.LONGEST_QUERY for group in groups)
 
 
-def test_known_keys_are_few_and_the_last_used():
-    known = people_module.Known(2)
-    for each in ("a", "b", "A", "c"):
-        known.add(each)
-    assert "a" in known
-    assert "b" not in known
-    assert "C" in known
-
-
 def test_rows_of_one_key_never_go_together():
     rows = [row.Row(delivery(1), each, {}) for each in ("a", "b", "A", "a", "c")]
-    assert [[each.key for each in wave] for wave in row.waves(rows)] == [
-        ["a", "b", "c"],
-        ["A"],
-        ["a"],
-    ]
+    groups = distinct_groups(rows, row.Row.identity)
+    assert [[each.key for each in group] for group in groups] == [["a", "b", "c"], ["A"], ["a"]]
 
 
 # their numbers

@@ -35,9 +35,20 @@ from relay.store import (
     StoreError,
     Waits,
 )
-from relay.store.sqlite import accounts, ingest, operator, quarantine, queries, rows
-from relay.store.sqlite import claim as claims
-from relay.store.sqlite import settle as settlements
+from relay.store.sqlite import (
+    accounts,
+    ingest,
+    operator,
+    quarantine,
+    queries,
+    rows,
+)
+from relay.store.sqlite import (
+    claim as claims,
+)
+from relay.store.sqlite import (
+    settle as settlements,
+)
 from relay.store.sqlite.backlog import WaitReader, died
 from relay.store.sqlite.connection import connect_reader, connect_writer, lock
 from relay.store.sqlite.file_identity import Presence
