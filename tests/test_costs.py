@@ -28,10 +28,9 @@ from relay.monitoring.logs import LONGEST
 from relay.number_matcher import Traces
 from relay.phone import e164
 from relay.redact import mask_all, mask_in, without
-from relay.server.chunked import Chunked
+from relay.server.parsing import ChunkedDecoder, normalise_head
 from relay.server.protocol import MAX_BODY, MAX_HEAD
 from relay.server.proxies import Proxies
-from relay.server.request_head import tidy
 from relay.server.tokens import basic_password
 from relay.sources.sumotext import Reader, consent
 from relay.templating.filters import digits, first_name, last_name, national
@@ -70,7 +69,7 @@ def read(query=b"", body=b"", content_type=FORM, encoding=""):
 def chunks(body):
     """Take in a chunked body."""
     with contextlib.suppress(ValueError):
-        Chunked().decode(body)
+        ChunkedDecoder().decode(body)
 
 
 def of_form(pattern, before=b"x="):
@@ -194,9 +193,11 @@ PARSERS = {
     "chunks: extensions": lambda size: chunks(filled(b"1;a=b\r\nx\r\n", size)),
     "chunks: a long line": lambda size: chunks(b"1;" + b"a" * size),
     "chunks: trailers": lambda size: chunks(b"0\r\n" + filled(b"A: b\r\n", size)),
-    "head: a target": of_text(lambda head: tidy(head + b" HTTP/1.1\r\n\r\n"), b"\xe9 ", MAX_HEAD),
+    "head: a target": of_text(
+        lambda head: normalise_head(head + b" HTTP/1.1\r\n\r\n"), b"\xe9 ", MAX_HEAD
+    ),
     "head: upgrades": of_text(
-        lambda rest: tidy(b"GET / HTTP/1.1\r\n" + rest), b"upgrade \t\r\n", MAX_HEAD
+        lambda rest: normalise_head(b"GET / HTTP/1.1\r\n" + rest), b"upgrade \t\r\n", MAX_HEAD
     ),
     "head: a password": of_text(lambda text: basic_password(b"Basic " + text), b"YTo=", MAX_HEAD),
     "head: proxies": of_text(

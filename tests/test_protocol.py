@@ -13,10 +13,9 @@ from hypothesis import strategies as st
 from listening import answers, serving
 from standstill import stand_still
 
-from relay.server.chunked import Chunked
 from relay.server.deadline import Deadline
+from relay.server.parsing import ChunkedDecoder, normalise_head
 from relay.server.protocol import MAX_BODY, MAX_HEAD, Protocol
-from relay.server.request_head import tidy
 
 GET = b"GET /a?b=1 HTTP/1.1\r\nHost: x\r\n\r\n"
 
@@ -574,12 +573,12 @@ async def test_no_line_break_gets_into_a_header(caplog):
 def test_tidying_changes_only_the_request_line_and_upgrades(rest):
     head = b"GET / HTTP/1.1\r\n" + rest
     if b"upgrade" not in rest.lower():
-        assert tidy(head) == head
+        assert normalise_head(head) == head
 
 
 @given(st.binary(max_size=60).filter(lambda target: b"\n" not in target and target.strip(b" ")))
 def test_any_target_is_made_fit(target):
-    line = tidy(b"GET /" + target + b" HTTP/1.1\r\n\r\n").split(b"\r\n")[0]
+    line = normalise_head(b"GET /" + target + b" HTTP/1.1\r\n\r\n").split(b"\r\n")[0]
     method, tidied, version = line.split(b" ")
     assert (method, version) == (b"GET", b"HTTP/1.1")
     assert all(0x20 < byte < 0x7F and byte != ord("#") for byte in tidied)
@@ -590,7 +589,7 @@ def test_any_target_is_made_fit(target):
 def test_a_chunked_body_ends_where_it_ends(chunks, step, behind):
     body = b"".join(b"%x\r\n%s\r\n" % (len(chunk), chunk) for chunk in chunks) + b"0\r\n\r\n"
     data = body + behind
-    chunked, pending, taken, content = Chunked(), b"", 0, b""
+    chunked, pending, taken, content = ChunkedDecoder(), b"", 0, b""
     for start in range(0, len(data), step):
         pending += data[start : start + step]
         extent, found = chunked.decode(pending)

@@ -22,13 +22,19 @@ from starlette.types import Scope
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from relay.server.chunked import FREE_FRAMING, Chunked, MalformedChunk, TooManyChunks
 from relay.server.connections import Guests
 from relay.server.cycle import FAILED, INTERNAL, Exchange
 from relay.server.deadline import Deadline
+from relay.server.parsing import (
+    FREE_FRAMING,
+    ChunkedDecoder,
+    MalformedChunk,
+    TooMuchFraming,
+    normalise_head,
+    split_target,
+)
 from relay.server.problem import CONTENT_TYPE, problem
 from relay.server.refusals import RefusalLog
-from relay.server.request_head import split, tidy
 
 log = logging.getLogger("relay.server")
 
@@ -98,7 +104,7 @@ class Protocol(HttpToolsProtocol):
         """Bytes of the present body that are read."""
         self._left = 0
         """Bytes of a body of known length still to come."""
-        self._chunked: Chunked | None = None
+        self._chunked: ChunkedDecoder | None = None
         self._host = ""
         """Who counts for the connection: its other end or, behind a proxy, who is there."""
         self._proxy = ""
@@ -229,7 +235,7 @@ class Protocol(HttpToolsProtocol):
             self._refuse_head(buffer)
         elif found:
             self._buffer = buffer[end:]
-            self._feed(tidy(buffer[:end]))
+            self._feed(normalise_head(buffer[:end]))
             if self._left or self._chunked:
                 self._take_body()
         elif buffer and not _TOKEN_START.match(buffer):
@@ -245,11 +251,11 @@ class Protocol(HttpToolsProtocol):
         if body:
             self._feed(body)
 
-    def _take_chunks(self, chunked: Chunked) -> None:
+    def _take_chunks(self, chunked: ChunkedDecoder) -> None:
         """Feed what has come as one chunk: the parser has its work with each."""
         try:
             size, body = chunked.decode(self._buffer)
-        except TooManyChunks:
+        except TooMuchFraming:
             self._refuse_chunks()
             return
         except MalformedChunk:
@@ -286,10 +292,10 @@ class Protocol(HttpToolsProtocol):
         if name == b"content-length":
             self._left = int(value)
         elif name == b"transfer-encoding":
-            self._chunked = Chunked()
+            self._chunked = ChunkedDecoder()
 
     def on_headers_complete(self) -> None:
-        raw_path, query = split(self.url)
+        raw_path, query = split_target(self.url)
         path = raw_path.decode("ascii")
         version = self.parser.get_http_version()
         if version not in VERSIONS:

@@ -167,7 +167,7 @@ async def test_tiny_chunks_hold_nobody_up(tmp_path, attackers, seconds, tokens):
 
 
 async def test_control_tiny_chunks_without_a_bound(tmp_path):
-    bounds = without("relay.server.chunked.FREE_FRAMING")
+    bounds = without("relay.server.parsing.FREE_FRAMING")
     async with running(tmp_path, command=bounds) as relay:
         found = await beside(relay, chunked(b"/callbacks/sumotext"), 12, 1)
     assert 413 not in found.seen
