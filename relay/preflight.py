@@ -19,8 +19,7 @@ from relay.config.writers import check_writers
 from relay.delivery.manager import make_sink
 from relay.path_text import as_json
 from relay.server.exposure import check_given
-from relay.server.http_server import listen
-from relay.server.sockets import ADMIN, PUBLIC, Listeners
+from relay.server.sockets import ADMIN, PUBLIC, Listeners, bind_tcp
 from relay.server.tls import Certificate
 
 NO_POSTGRESQL = "PostgreSQL is not supported yet: name a file"
@@ -70,7 +69,7 @@ def main() -> None:
     answer = os.dup(1)
     os.dup2(2, 1)
     path, handles = Path(sys.argv[1]), orjson.loads(sys.argv[2])
-    problems = asyncio.run(_problems(path, Listeners.of_handles(handles)))
+    problems = asyncio.run(_problems(path, Listeners.from_handles(handles)))
     os.write(answer, as_json(problems))
     os.close(answer)
     os._exit(0)  # whatever a plugin has left behind
@@ -113,7 +112,7 @@ def _not_to_be_had(config: Config, listeners: Listeners) -> list[str]:
 
     A port that the running relay listens on will be free.
     """
-    held = {address.port for _, address in listeners.own}
+    held = {address.port for _, address in listeners.bound}
     problems = []
     if tls := config.server.tls:
         try:
@@ -121,10 +120,14 @@ def _not_to_be_had(config: Config, listeners: Listeners) -> list[str]:
         except OSError as error:
             problems.append(f"{config.path}: server.tls: {error}")
     for use, address in ((PUBLIC, config.server.listen), (ADMIN, config.admin.listen)):
-        if listeners.given.get(use) or (use, address) in listeners.own or address.port in held:
+        if (
+            listeners.activated.get(use)
+            or (use, address) in listeners.bound
+            or address.port in held
+        ):
             continue
         try:
-            listen(address).close()
+            bind_tcp(address).close()
         except OSError as error:
             problems.append(f"{config.path}: {error}")
     return problems

@@ -35,12 +35,12 @@ class Kept:
         """What this image was started with; no process that it starts hears of it."""
         text = environ.pop(VARIABLE, None)
         if text is None:
-            return cls(Listeners.activated(environ))
+            return cls(Listeners.from_systemd(environ))
         kept = orjson.loads(text)
         if kept["lock"] is not None:
             os.set_inheritable(kept["lock"], False)
         broke = kept["broke"] and Breakage(**kept["broke"])
-        return cls(Listeners.of_handles(kept["listeners"]), kept["lock"], broke)
+        return cls(Listeners.from_handles(kept["listeners"]), kept["lock"], broke)
 
     def start_anew(self) -> NoReturn:
         """Become the next image. Raises OSError where the program has gone.

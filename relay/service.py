@@ -28,10 +28,10 @@ from relay.maintenance import Housekeeping
 from relay.monitoring.metrics import Readings, exposition
 from relay.reexec import Kept
 from relay.retention import kept_up
-from relay.server import ingress, unix_socket
+from relay.server import ingress
 from relay.server.http_server import Server, make_server
-from relay.server.servers import drain, front, listen
-from relay.server.sockets import Listeners
+from relay.server.servers import drain, front
+from relay.server.sockets import Listeners, control_answers, listen_control
 from relay.sources.router import Intake
 from relay.spill.disk_guard import Reserve
 from relay.spill.failover import Shelter, sheltering
@@ -122,7 +122,7 @@ class Service:
         )
         doors = self.servers
         held = None if kept.broke else _locked(self._path, kept.lock)
-        listen(kept.listeners)
+        kept.listeners.listen()
         self._life = asyncio.create_task(self._live(held, kept.broke))
         await _first(asyncio.shield(self._life), self.settled.wait(), asyncio.sleep(SOON))
         if not self.settled.is_set():
@@ -317,8 +317,8 @@ class Service:
             await app(scope, receive, send)
 
         try:
-            if not unix_socket.answers(self._path):
-                server = make_server(commands, unix_socket.listen(self._path))
+            if not control_answers(self._path):
+                server = make_server(commands, listen_control(self._path))
                 self.inner.append(server)
                 await server.start()
         except OSError as error:

@@ -12,8 +12,9 @@ from relay.address import Address
 from relay.clock import SystemClock
 from relay.config.loader import SourceConfig
 from relay.server import ingress
-from relay.server.http_server import Server, listen, make_server
+from relay.server.http_server import Server, make_server
 from relay.server.protocol import Protocol
+from relay.server.sockets import bind_tcp
 from relay.server.tls import Certificate
 from relay.sources.router import Intake
 from relay.store.sqlite.store import SqliteStore
@@ -126,7 +127,7 @@ async def serving(application, *, store=None, protocol=Protocol, tls=None, guest
     """Any application, served as the relay serves its own."""
     server = make_server(
         application,
-        listen(Address("127.0.0.1", 0)),
+        bind_tcp(Address("127.0.0.1", 0)),
         certificate=Certificate(*tls) if tls else None,
         guests=guests,
         protocol=protocol,

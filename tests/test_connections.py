@@ -23,9 +23,10 @@ from standstill import stand_still
 from relay.address import Address
 from relay.config.loader import SourceConfig
 from relay.server.connections import Guests
-from relay.server.http_server import listen, make_server
+from relay.server.http_server import make_server
 from relay.server.protocol import Protocol
 from relay.server.proxies import Proxies
+from relay.server.sockets import bind_tcp
 from relay.server.tls import Certificate
 from relay.server.tls_acceptor import Doorman
 from relay.store.sqlite import SqliteStore
@@ -521,7 +522,7 @@ class Poor(socket.socket):
 
 
 async def test_a_doorman_without_descriptors_rests_and_goes_on(certificate, caplog):
-    listener = Poor(fileno=listen(Address("127.0.0.1", 0)).detach())
+    listener = Poor(fileno=bind_tcp(Address("127.0.0.1", 0)).detach())
     server = make_server(hello, listener, certificate=Certificate(*certificate))
     server.settle = 0.01
     await server.start()

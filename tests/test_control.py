@@ -13,8 +13,8 @@ from relay.cli import client
 from relay.config import loader
 from relay.delivery.null_workers import NoWorkers
 from relay.event import InvalidCallback, RawCallback
-from relay.server import unix_socket
 from relay.server.http_server import make_server
+from relay.server.sockets import control_answers, control_socket_path, listen_control
 from relay.sources.router import Intake
 from relay.store import Settlement, State
 from relay.store.sqlite import SqliteStore
@@ -471,13 +471,13 @@ async def test_the_socket_is_the_owners_and_its_path_may_be_long(tmp_path, clock
     folder = tmp_path / ("deep" * 30)
     folder.mkdir()
     loaded = load(folder)
-    path = unix_socket.path_of(loaded.store)
+    path = control_socket_path(loaded.store)
     async with client.session(loaded) as session:
         assert not session.live
     store = await SqliteStore.open(loaded.store, clock=clock)
     app = api.app(Intake(loaded, store, clock), store, loaded, NoWorkers(store))
     for _ in range(2):  # the second time over what the first has left
-        server = make_server(app, unix_socket.listen(loaded.store))
+        server = make_server(app, listen_control(loaded.store))
         await server.start()
         assert len(os.fsencode(path)) > 108
         assert path.stat().st_mode & 0o777 == 0o600
@@ -486,4 +486,4 @@ async def test_the_socket_is_the_owners_and_its_path_may_be_long(tmp_path, clock
             assert (await session.get("/status"))["events"] == 0
         await server.drain()
     await store.close()
-    assert not unix_socket.answers(loaded.store)
+    assert not control_answers(loaded.store)

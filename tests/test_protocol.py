@@ -5,16 +5,12 @@ import contextlib
 import logging
 import socket
 import time
-from urllib.parse import unquote_to_bytes
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from listening import answers, serving
 from standstill import stand_still
 
 from relay.server.deadline import Deadline
-from relay.server.parsing import ChunkedDecoder, normalise_head
 from relay.server.protocol import MAX_BODY, MAX_HEAD, Protocol
 
 GET = b"GET /a?b=1 HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -564,41 +560,6 @@ async def test_no_line_break_gets_into_a_header(caplog):
         (answer,) = answers(await running.raw(b"GET /" + LAST))
     assert answer.status == 500
     assert "x" not in answer.headers
-
-
-# the parts
-
-
-@given(st.binary(max_size=300))
-def test_tidying_changes_only_the_request_line_and_upgrades(rest):
-    head = b"GET / HTTP/1.1\r\n" + rest
-    if b"upgrade" not in rest.lower():
-        assert normalise_head(head) == head
-
-
-@given(st.binary(max_size=60).filter(lambda target: b"\n" not in target and target.strip(b" ")))
-def test_any_target_is_made_fit(target):
-    line = normalise_head(b"GET /" + target + b" HTTP/1.1\r\n\r\n").split(b"\r\n")[0]
-    method, tidied, version = line.split(b" ")
-    assert (method, version) == (b"GET", b"HTTP/1.1")
-    assert all(0x20 < byte < 0x7F and byte != ord("#") for byte in tidied)
-    assert unquote_to_bytes(tidied) == unquote_to_bytes(b"/" + target)
-
-
-@given(st.lists(st.binary(min_size=1, max_size=20)), st.integers(1, 9), st.binary(max_size=9))
-def test_a_chunked_body_ends_where_it_ends(chunks, step, behind):
-    body = b"".join(b"%x\r\n%s\r\n" % (len(chunk), chunk) for chunk in chunks) + b"0\r\n\r\n"
-    data = body + behind
-    chunked, pending, taken, content = ChunkedDecoder(), b"", 0, b""
-    for start in range(0, len(data), step):
-        pending += data[start : start + step]
-        extent, found = chunked.decode(pending)
-        taken += extent
-        content += found
-        pending = pending[extent:]
-    assert chunked.ended
-    assert taken == len(body)
-    assert content == b"".join(chunks)
 
 
 async def test_nothing_is_logged_of_what_is_refused(server, caplog):

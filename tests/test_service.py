@@ -22,8 +22,7 @@ from relay.degraded import Rescue
 from relay.delivery.manager import Fleet
 from relay.monitoring.logs import JsonLines
 from relay.reexec import Kept
-from relay.server.http_server import listen
-from relay.server.sockets import Listeners
+from relay.server.sockets import Listeners, bind_tcp
 from relay.service import started
 from relay.store import EventFilter, StoreError, StoreLocked
 from relay.store.sqlite import SqliteStore
@@ -82,7 +81,7 @@ async def test_a_second_relay_on_the_same_store_does_not_start(config):
 
 
 async def test_a_port_that_is_taken_is_named_and_the_store_let_go_of(config, tmp_path):
-    taken = listen(Address("127.0.0.1", 0))
+    taken = bind_tcp(Address("127.0.0.1", 0))
     port = taken.getsockname()[1]
     path = tmp_path / "other.yaml"
     path.write_text(

@@ -65,7 +65,7 @@ async def found(path, host):
 async def answer(path, host):
     """The status of the answer to a callback."""
     with listeners(host) as given:
-        port = given.given[PUBLIC][0].getsockname()[1]
+        port = given.activated[PUBLIC][0].getsockname()[1]
         config = await vetted(path, given)
         async with started(config, kept=Kept(given)), httpx.AsyncClient(trust_env=False) as http:
             response = await http.get(f"http://127.0.0.1:{port}{CALLBACK}")
@@ -149,7 +149,7 @@ def running(folder):
     }
     with listeners() as given:
         descriptors = given.descriptors()
-        port = given.given[PUBLIC][0].getsockname()[1]
+        port = given.activated[PUBLIC][0].getsockname()[1]
         with subprocess.Popen(
             [sys.executable, "-c", START, *map(str, descriptors)],
             cwd=folder,

@@ -16,7 +16,7 @@ from relay.clock import SystemClock
 from relay.config.accounts import user_name
 from relay.config.loader import Config
 from relay.delivery.null_workers import NoWorkers
-from relay.server import unix_socket
+from relay.server.sockets import control_address, control_answers
 from relay.sources.router import Intake
 from relay.spill.disk_guard import Reserve
 from relay.store import StoreLocked
@@ -121,7 +121,7 @@ def store_file(config: Config) -> Path:
 def served(path: Path) -> bool:
     """Whether the service runs."""
     try:
-        return unix_socket.answers(path)
+        return control_answers(path)
     except PermissionError as error:
         owner = user_name(fsutil.existing(path).stat().st_uid)
         raise click.ClickException(f"the store belongs to {owner}: sudo -u {owner} …") from error
@@ -140,7 +140,8 @@ async def _reach(stack: contextlib.AsyncExitStack, path: Path, config: Config) -
 
 
 async def _through_service(stack: contextlib.AsyncExitStack, path: Path) -> Client:
-    transport = stack.enter_context(unix_socket.transport(path))
+    address = stack.enter_context(control_address(path))
+    transport = httpx.AsyncHTTPTransport(uds=address)
     return await _client(stack, transport, live=True)
 
 

@@ -15,7 +15,7 @@ def check_given(config: Config, listeners: Listeners, environ: Mapping[str, str]
     For the addresses in relay.yaml the reading of it has seen to that.
     """
     given = {
-        use: [Address(*each.getsockname()[:2]) for each in listeners.given.get(use, [])]
+        use: [Address(*each.getsockname()[:2]) for each in listeners.activated.get(use, [])]
         for use in (PUBLIC, ADMIN)
     }
     problems = [

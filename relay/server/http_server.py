@@ -9,16 +9,15 @@ from typing import Any
 
 import uvicorn
 
-from relay.address import Address
 from relay.server.connections import Guests
 from relay.server.deadline import TURN
 from relay.server.protocol import Protocol, ServerState
+from relay.server.sockets import BACKLOG
 from relay.server.tls import Certificate
 from relay.server.tls_acceptor import Doorman
 
 log = logging.getLogger("relay.server")
 
-BACKLOG = 2048
 RENEWAL = 100
 """Every so many ticks of 0.1 s the certificate's files are looked at."""
 
@@ -126,19 +125,3 @@ def make_server(
         backlog=BACKLOG,
     )
     return Server(config, listener, protocol, Guests() if guests is None else guests, certificate)
-
-
-def listen(address: Address) -> socket.socket:
-    """A socket bound to the address, not yet listening."""
-    family, kind, protocol, _, place = socket.getaddrinfo(
-        address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )[0]
-    listener = socket.socket(family, kind, protocol)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(place)
-    except OSError as error:
-        listener.close()
-        raise OSError(error.errno, f"cannot listen on {address}: {error.strerror}") from error
-    listener.setblocking(False)
-    return listener

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from relay.config.loader import Config
 from relay.server import admin, connections
 from relay.server.admin import Health, Metrics
-from relay.server.http_server import BACKLOG, Server, make_server
+from relay.server.http_server import Server, make_server
 from relay.server.ingress import Ingress
 from relay.server.sockets import Listeners
 from relay.server.tls import Certificate
@@ -28,13 +28,6 @@ def front(
     ]
     operators = admin.app(health, metrics, config.admin.hosts)
     return public, [make_server(operators, each) for each in inside]
-
-
-def listen(listeners: Listeners) -> None:
-    """From now on nobody is refused: who comes before the servers are started waits for that."""
-    for some in (listeners.own.values(), *listeners.given.values()):
-        for each in some:
-            each.listen(BACKLOG)
 
 
 async def drain(servers: Iterable[Server]) -> None:

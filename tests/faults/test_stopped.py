@@ -12,7 +12,7 @@ from relays import PATIENCE, POLL, RUN, Relay, Sender, crowd
 from stubs.receiver import Receiver, hang, status
 
 from relay.server.protocol import Protocol
-from relay.server.unix_socket import path_of
+from relay.server.sockets import control_socket_path
 
 STOPS = 30
 SILENT, IDLE, LATE = range(3)
@@ -143,7 +143,9 @@ async def taken_over(folder, command=RUN):
             await reached(receiver)
             async with stopped(relay):
                 receiver.otherwise = status(200)
-                path_of(relay.store).unlink()  # else the other's commands would go to it
+                control_socket_path(
+                    relay.store
+                ).unlink()  # else the other's commands would go to it
                 up = await other.up_or_ended()
                 if up:
                     await other.delivered()

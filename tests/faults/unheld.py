@@ -10,8 +10,8 @@ start_anew = Kept.start_anew
 
 def let_go(self):
     self.listeners.close()
-    self.listeners.given.clear()
-    self.listeners.own.clear()
+    self.listeners.activated.clear()
+    self.listeners.bound.clear()
     start_anew(self)
 
 
