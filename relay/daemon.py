@@ -21,7 +21,7 @@ from relay.loop_lag import LAG, LOOKS, LagWatch
 from relay.preflight import vet
 from relay.reexec import SIGNALS, Kept
 from relay.sd_notify import Notifier
-from relay.server.descriptors import raise_limit
+from relay.server.connections import raise_open_file_limit
 from relay.service import Service, started
 from relay.store import StoreError
 from relay.store_backoff import breakage
@@ -55,7 +55,7 @@ async def run(standing: Standing, kept: Kept) -> None:
     as a new image. It does so, too, where the store breaks: nothing that is known or open of that
     may be used again.
     """
-    raise_limit()
+    raise_open_file_limit()
     process = Process(standing, kept)
     process.catch_signals()
     try:

@@ -8,7 +8,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from relay.monitoring.metrics import Readings
-from relay.server.problem import CONTENT_TYPE, problem
+from relay.server.refusals import PROBLEM_TYPE, problem_body
 from relay.vitals import Vitals
 
 TRY_AGAIN = 5.0
@@ -67,6 +67,6 @@ class Rescue:
         """The answer to every command."""
 
         async def sorry(_: Request) -> Response:
-            return Response(problem(503, self.plight), 503, media_type=CONTENT_TYPE.decode())
+            return Response(problem_body(503, self.plight), 503, media_type=PROBLEM_TYPE.decode())
 
         return Starlette(routes=[Route("/{path:path}", sorry, methods=["GET", "POST"])])

@@ -102,7 +102,7 @@ class RawCallback(NamedTuple):
     `received` is microseconds since the epoch; `test` marks callbacks made by `relay send`;
     `traceparent` is the trace it came in, where traces are wanted. `encoding` is the
     Content-Encoding of the body. `sender` is the address that it came from, `token_digest` a keyed
-    digest of the tokens that it came with (relay.server.tokens); empty and None where that is not
+    digest of the tokens that it came with (relay.server.access); empty and None where that is not
     known. Only what goes to quarantine has them.
     """
 

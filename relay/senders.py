@@ -26,7 +26,7 @@ def within(networks: Iterable[Network], host: str) -> bool:
 
 
 @short_keys(maxsize=4096)
-def household(host: str) -> str:
+def client_key(host: str) -> str:
     """What counts as one address: with IPv6 everybody has a network of them."""
     address = parsed(host)
     if isinstance(address, IPv6Address):
@@ -43,7 +43,7 @@ def surplus(kept: Iterable[tuple[str, int]], most: int) -> list[int]:
     groups: dict[str, deque[int]] = {}
     total = 0
     for sender, number in sorted(kept, key=lambda each: each[1]):
-        groups.setdefault(household(sender), deque()).append(number)
+        groups.setdefault(client_key(sender), deque()).append(number)
         total += 1
     gone: list[int] = []
     while len(gone) < total - most:

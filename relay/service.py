@@ -29,8 +29,7 @@ from relay.monitoring.metrics import Readings, exposition
 from relay.reexec import Kept
 from relay.retention import kept_up
 from relay.server import ingress
-from relay.server.http_server import Server, make_server
-from relay.server.servers import drain, front
+from relay.server.http_server import HttpServer, drain_all, make_server, make_servers
 from relay.server.sockets import Listeners, control_answers, listen_control
 from relay.sources.router import Intake
 from relay.spill.disk_guard import Reserve
@@ -90,8 +89,8 @@ class Service:
         self.overview: Overview | Rescue = self._rescue
         self._commands = self._rescue.commands()
         self._reload = (reload or Reload()).app(standing)
-        self.public: list[Server] = []
-        self.inner: list[Server] = []
+        self.public: list[HttpServer] = []
+        self.inner: list[HttpServer] = []
         self.goes_on = False
         self.stored = False
         """Set when the store is closed: what follows in a stop loses nothing if it is cut short."""
@@ -104,7 +103,7 @@ class Service:
         self._life: asyncio.Task[None] | None = None
 
     @property
-    def servers(self) -> list[Server]:
+    def servers(self) -> list[HttpServer]:
         """The public ones, the admin listener's, and the commands' socket last."""
         return self.public + self.inner
 
@@ -117,7 +116,7 @@ class Service:
 
     async def start(self, kept: Kept) -> None:
         """Return when callbacks are taken. Raises StoreLocked or OSError."""
-        self.public, self.inner = front(
+        self.public, self.inner = make_servers(
             self._config, kept.listeners, self.callbacks, self.health, self.metrics
         )
         doors = self.servers
@@ -140,7 +139,7 @@ class Service:
             listeners.close()
         if not self._delivers.is_set():  # nor is it to begin now
             await _end(self._life)
-        await drain(self.servers)
+        await drain_all(self.servers)
         self.callbacks.refusals.flush()
         await _end(self._life)
 
@@ -185,7 +184,7 @@ class Service:
 
     def facts(self) -> dict[str, float]:
         """What the metrics show of its parts."""
-        connections = sum(len(each.server_state.guests) for each in self.public[:1])
+        connections = sum(len(each.server_state.limiter) for each in self.public[:1])
         return {
             **self._standing.facts(),
             **self._shelter.facts(),

@@ -12,7 +12,7 @@ from relay.address import Address
 from relay.clock import SystemClock
 from relay.config.loader import SourceConfig
 from relay.server import ingress
-from relay.server.http_server import Server, make_server
+from relay.server.http_server import HttpServer, make_server
 from relay.server.protocol import Protocol
 from relay.server.sockets import bind_tcp
 from relay.server.tls import Certificate
@@ -68,7 +68,7 @@ class Straight(Intake):
 class Listening:
     """A running listener with what stands behind it."""
 
-    def __init__(self, server: Server, store: SqliteStore | None, application) -> None:
+    def __init__(self, server: HttpServer, store: SqliteStore | None, application) -> None:
         self.server = server
         self.store = store
         self.application = application
@@ -113,33 +113,33 @@ class Listening:
 
 
 @asynccontextmanager
-async def listening(store, *, sources=None, sinks=(), protocol=Protocol, tls=None, guests=None):
+async def listening(store, *, sources=None, sinks=(), protocol=Protocol, tls=None, limiter=None):
     """The ingress over a store, on a port of its own."""
     configuration = config(sources, sinks)
     application = ingress.app(Straight(configuration, store), configuration)
-    options = {"protocol": protocol, "tls": tls, "guests": guests}
+    options = {"protocol": protocol, "tls": tls, "limiter": limiter}
     async with serving(application, store=store, **options) as running:
         yield running
 
 
 @asynccontextmanager
-async def serving(application, *, store=None, protocol=Protocol, tls=None, guests=None):
+async def serving(application, *, store=None, protocol=Protocol, tls=None, limiter=None):
     """Any application, served as the relay serves its own."""
     server = make_server(
         application,
         bind_tcp(Address("127.0.0.1", 0)),
         certificate=Certificate(*tls) if tls else None,
-        guests=guests,
+        limiter=limiter,
         protocol=protocol,
     )
-    server.settle = 0.01
+    server.drain_delay = 0.01
     await server.start()
     running = Listening(server, store, application)
     try:
         yield running
     finally:
         running.close_all()
-        await server.drain(patience=1)
+        await server.drain(grace=1)
 
 
 _STATUS = re.compile(rb"HTTP/1\.1 (\d{3}) [^\r\n]*\r\n")

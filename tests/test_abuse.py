@@ -7,9 +7,8 @@ import pytest
 from listening import QUERIES, answers, listening
 
 from relay.config.loader import SourceConfig
-from relay.server.access import STRANGERS
-from relay.server.connections import Guests
-from relay.server.proxies import Proxies
+from relay.server.access import UNAUTHENTICATED_RATE, TrustedProxies
+from relay.server.connections import ConnectionLimiter
 from relay.store import EventFilter, StoreError, StoreFull
 from relay.store.sqlite import SqliteStore
 
@@ -77,7 +76,7 @@ async def test_one_source_takes_nothing_from_another(store):
 async def test_strangers_take_nothing_from_who_has_the_token(store):
     """However many guesses, the vendor's callbacks pass; what is kept of the guesses has an end."""
     sources = {"sumotext": SourceConfig(tokens=["right"], limit={"rate": "5/1h"})}
-    guesses = STRANGERS.count + 200
+    guesses = UNAUTHENTICATED_RATE.count + 200
     async with listening(store, sources=sources) as relay:
         request = b"GET /callbacks/sumotext/wrong?mobile=1 HTTP/1.1\r\n\r\n"
         last = request.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
@@ -85,7 +84,7 @@ async def test_strangers_take_nothing_from_who_has_the_token(store):
         told = [answer.status for answer in found]
         assert set(told) == {401, 429}
         # One sender gets half of the bucket, and a few more for those that it gets meanwhile.
-        assert STRANGERS.count / 2 <= told.count(401) < STRANGERS.count
+        assert UNAUTHENTICATED_RATE.count / 2 <= told.count(401) < UNAUTHENTICATED_RATE.count
         right = b"/callbacks/sumotext/right?" + QUERIES[0]
         assert await statuses(relay, [right] * 6) == [200] * 5 + [429]
 
@@ -94,7 +93,9 @@ async def test_strangers_take_nothing_from_who_has_the_token(store):
 async def test_behind_a_proxy_that_is_trusted_each_client_is_a_sender(store, trusted):
     """Else whoever sends the header would be as many as it likes."""
     sources = {"sumotext": SourceConfig(tokens=["right"])}
-    guests = Guests(proxies=Proxies([ip_network("127.0.0.0/8")] if trusted else []))
+    limiter = ConnectionLimiter(
+        proxies=TrustedProxies([ip_network("127.0.0.0/8")] if trusted else [])
+    )
     clients = [
         "203.0.113.9",
         "2001:db8::1",
@@ -102,7 +103,7 @@ async def test_behind_a_proxy_that_is_trusted_each_client_is_a_sender(store, tru
         "nonsense",
         "fe80::1%" + "x" * 99,
     ]
-    async with listening(store, sources=sources, guests=guests) as relay:
+    async with listening(store, sources=sources, limiter=limiter) as relay:
         for client in clients:
             header = b"X-Forwarded-For: 192.0.2.1, %s\r\n" % client.encode()
             assert (await relay.ask(FIRST, headers=header)).status == 401

@@ -12,7 +12,7 @@ from salesforcesink import refusal as salesforce
 from relay.caching import LONGEST_KEY, short_key, short_keys
 from relay.crm import LruKeys
 from relay.event import RawCallback
-from relay.senders import household
+from relay.senders import client_key
 from relay.sources.sumotext import Reader
 from relay.templating.filters import national
 
@@ -30,9 +30,9 @@ CACHES = {
     "relay/version.py": "no key",
     "relay/store/sqlite/rows.py": "no key but the columns of a query of ours",
     "relay/templating/filters.py": "short keys",
-    "relay/server/token_bucket.py": "SENDERS addresses, as `household` has them",
+    "relay/server/token_bucket.py": "SENDERS addresses, as `client_key` has them",
     "relay/senders.py": "short keys",
-    "relay/server/proxies.py": "short keys",
+    "relay/server/access.py": "short keys",
 }
 """Where something is cached, and what bounds its keys. A new one has to say so here."""
 MAKERS = {"cache", "lru_cache", "short_keys", "OrderedDict", "WeakKeyDictionary"}
@@ -120,7 +120,7 @@ def known_to_crm(text):
 
 KNOWN_KEYS = LruKeys(fold=str.casefold)
 FUNCTIONS = [
-    *(country, national, household, refused_by_salesforce, refused_by_hubspot),
+    *(country, national, client_key, refused_by_salesforce, refused_by_hubspot),
     known_to_crm,
 ]
 

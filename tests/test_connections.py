@@ -1,576 +1,380 @@
-"""Slow, greedy and mute clients on real sockets: they make room, the good ones are answered.
+"""Connections: which are evicted, how many the system allows, and when their time is up."""
 
-Clients come from addresses of their own: all of 127.0.0.0/8 is this machine.
-"""
-
-import asyncio
-import contextlib
-import errno
-import gc
 import math
-import socket
-import ssl
-import time
-import weakref
-from ipaddress import ip_network
-from typing import ClassVar
+import subprocess
+import sys
 
 import pytest
-from certificates import certify
-from listening import QUERIES, answers, listening, serving
-from standstill import stand_still
 
-from relay.address import Address
-from relay.config.loader import SourceConfig
-from relay.server.connections import Guests
-from relay.server.http_server import make_server
-from relay.server.protocol import Protocol
-from relay.server.proxies import Proxies
-from relay.server.sockets import bind_tcp
-from relay.server.tls import Certificate
-from relay.server.tls_acceptor import Doorman
-from relay.store.sqlite import SqliteStore
-
-GET = b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n"
-KEEPING = b"GET / HTTP/1.1\r\n\r\n"
-BEGINNING = b"GET / HTTP/1.1\r\nX: "
+from relay.config.model import Server
+from relay.senders import client_key
+from relay.server.access import TrustedProxies
+from relay.server.connections import (
+    EVICTION_DIVISOR,
+    LOOP_TURN,
+    ConnectionLimiter,
+    Deadline,
+    limiter_for,
+)
 
 
-async def hello(scope, receive, send):
-    await send({"type": "http.response.start", "status": 200, "headers": []})
-    await send({"type": "http.response.body", "body": b"hello"})
+class Connection:
+    def __init__(self, limiter: ConnectionLimiter, host: str, share: float = 0.0) -> None:
+        self.limiter = limiter
+        self.host = host
+        self.share = share
+        self.evicted = False
+
+    def elapsed_share(self):
+        return self.share
+
+    def evict(self):
+        self.evicted = True
+        self.limiter.remove(self, self.host)
 
 
-class Crowd:
-    """Connections to a listener, each from the address that is asked for."""
-
-    def __init__(self, running) -> None:
-        self.running = running
-        self._writers = []
-
-    async def open(self, number=1, *, sends=b"", **options):
-        """A connection from 127.0.0.`number`."""
-        streams = await asyncio.open_connection(
-            "127.0.0.1", self.running.port, local_addr=(f"127.0.0.{number}", 0), **options
-        )
-        self._writers.append(streams[1])
-        if sends:
-            streams[1].write(sends)
-        return streams
-
-    async def ask(self, number=1, request=GET):
-        """The one answer to a request on a connection of its own."""
-        reader, _ = await self.open(number, sends=request)
-        (answer,) = answers(await reader.read())
-        return answer
-
-    def close(self):
-        for writer in self._writers:
-            writer.close()
+def connected(limiter, *shares, host="203.0.113.1"):
+    """Connections of one client, which have used up these shares of their time."""
+    found = [Connection(limiter, host, share) for share in shares]
+    for each in found:
+        limiter.add(each, host)
+    return found
 
 
-@contextlib.asynccontextmanager
-async def crowd(application=hello, **options):
-    async with serving(application, **options) as running:
-        found = Crowd(running)
-        try:
-            yield found
-        finally:
-            found.close()
+def evicted(found):
+    return [each.share for each in found if each.evicted]
 
 
-async def seen(running, count) -> None:
-    """Wait until the server has that many connections."""
-    async with asyncio.timeout(5):
-        while len(running.server.server_state.guests) != count:
-            await asyncio.sleep(0.005)
+def test_none_is_evicted_while_there_is_room():
+    limiter = ConnectionLimiter(total=3, per_client=3)
+    assert evicted(connected(limiter, 0.1, 0.9, math.inf)) == []
+    assert len(limiter) == 3
 
 
-async def gone(reader) -> bytes:
-    """What a connection says until it ends, which has to be soon."""
-    async with asyncio.timeout(10):
-        try:
-            return await reader.read()
-        except ConnectionResetError:
-            return b""
+def test_the_one_that_has_used_up_most_of_its_time_is_evicted():
+    limiter = ConnectionLimiter(total=4)
+    found = connected(limiter, 0.1, 0.9, 0.5, -1.0)
+    connected(limiter, 0.0, host="203.0.113.2")
+    assert evicted(found) == [0.9]
 
 
-async def test_a_slow_client_makes_room_and_is_told_why():
-    async with crowd(guests=Guests(total=3)) as clients:
-        slow, _ = await clients.open(2, sends=BEGINNING)
-        await seen(clients.running, 1)
-        await asyncio.sleep(0.05)
-        for number in (3, 4):
-            await clients.open(number, sends=BEGINNING)
-        await seen(clients.running, 3)
-        assert (await clients.ask(5)).status == 200
-        (answer,) = answers(await gone(slow))
-        assert answer.status == 503
-        assert answer.headers["retry-after"] == "1"
-        assert clients.running.server.server_state.refusals == {503: 1}
-        assert clients.running.server.server_state.guests.sent_away == 1
+def test_those_that_were_refused_and_linger_go_first():
+    limiter = ConnectionLimiter(total=2)
+    found = connected(limiter, 0.9, math.inf)
+    connected(limiter, 0.0)
+    assert evicted(found) == [math.inf]
 
 
-async def test_good_ones_are_answered_while_a_slow_crowd_keeps_coming():
-    """Far more slow connections than there is room for, and they come back at once."""
-
-    async def pesters(number):
-        while True:
-            reader, _ = await clients.open(number, sends=BEGINNING)
-            await gone(reader)
-
-    async with crowd(guests=Guests(total=20)) as clients:
-        pests = [asyncio.create_task(pesters(2 + number)) for number in range(60)]
-        await asyncio.sleep(0.3)
-        for _ in range(50):
-            assert (await clients.ask(1)).status == 200
-        assert clients.running.server.server_state.guests.sent_away > 50
-        for pest in pests:
-            assert not pest.done() or pest.exception()
-            pest.cancel()
-        await asyncio.gather(*pests, return_exceptions=True)
+def test_a_client_with_too_many_loses_its_own():
+    limiter = ConnectionLimiter(total=100, per_client=3)
+    (other,) = connected(limiter, 0.99, host="203.0.113.2")
+    found = connected(limiter, 0.1, 0.3, 0.2, 0.0)
+    assert evicted(found) == [0.3]
+    assert not other.evicted
 
 
-async def test_one_address_takes_its_connections_from_itself():
-    async with crowd(guests=Guests(total=100, each=3)) as clients:
-        good, writer = await clients.open(1, sends=KEEPING)
-        await good.readuntil(b"hello")
-        opened = [await clients.open(2, sends=BEGINNING) for _ in range(10)]
-        await seen(clients.running, 4)
-        told = [answers(await gone(reader))[0].status for reader, _ in opened[:7]]
-        assert told == [503] * 7
-        writer.write(GET)
-        assert (await gone(good)).endswith(b"hello")
+def test_where_all_are_served_the_newcomer_is_evicted():
+    limiter = ConnectionLimiter(total=2)
+    found = connected(limiter, -1.0, -1.0, 0.0)
+    assert evicted(found) == [0.0]
 
 
-async def test_an_idle_connection_leaves_without_a_word():
-    async with crowd(guests=Guests(total=2)) as clients:
-        idle, _ = await clients.open(2, sends=KEEPING)
-        await idle.readuntil(b"hello")
-        await asyncio.sleep(0.05)
-        await clients.open(3, sends=BEGINNING)
-        await seen(clients.running, 2)
-        assert (await clients.ask(4)).status == 200
-        assert await gone(idle) == b""
+def test_a_trusted_proxy_may_have_more_but_not_more_than_all():
+    limiter = ConnectionLimiter(
+        total=5, per_client=2, proxies=TrustedProxies(Server(proxies=["10.0.0.0/8"]).proxies)
+    )
+    found = connected(limiter, 0.1, 0.2, 0.3, 0.4, 0.5, host="10.0.0.1")
+    assert evicted(found) == []
+    connected(limiter, 0.0, host="10.0.0.1")
+    assert evicted(found) == [0.5]
 
 
-async def test_what_is_being_answered_is_never_cut():
-    """Where all are being answered, the newcomer is refused; nobody else notices."""
-    release = asyncio.Event()
-
-    async def waits(scope, receive, send):
-        await release.wait()
-        await hello(scope, receive, send)
-
-    async with crowd(waits, guests=Guests(total=2)) as clients:
-        busy = [await clients.open(2, sends=GET), await clients.open(2, sends=GET)]
-        await seen(clients.running, 2)
-        await asyncio.sleep(0.05)
-        reader, _ = await clients.open(3)
-        (answer,) = answers(await gone(reader))
-        assert answer.status == 503
-        release.set()
-        for reader, _ in busy:
-            assert (await gone(reader)).endswith(b"hello")
+def test_of_many_several_are_evicted_at_once():
+    """The slowest of them, so that not each newcomer costs a look at all."""
+    limiter = ConnectionLimiter(total=10 * EVICTION_DIVISOR)
+    found = connected(limiter, *(number / 1000 for number in range(10 * EVICTION_DIVISOR)))
+    connected(limiter, 0.0)
+    assert evicted(found) == [
+        number / 1000 for number in range(10 * EVICTION_DIVISOR - 10, 10 * EVICTION_DIVISOR)
+    ]
 
 
-async def test_control_without_limits_they_all_stay():
-    async with crowd() as clients:
-        for number in range(40):
-            await clients.open(2 + number, sends=BEGINNING)
-        await seen(clients.running, 40)
-        assert (await clients.ask(1)).status == 200
-        assert clients.running.server.server_state.guests.sent_away == 0
+def test_one_that_is_removed_makes_room():
+    limiter = ConnectionLimiter(total=2, per_client=2)
+    found = connected(limiter, 0.1, 0.2)
+    limiter.remove(found[0], "203.0.113.1")
+    limiter.remove(found[0], "203.0.113.1")
+    limiter.remove(Connection(limiter, "198.51.100.1"), "198.51.100.1")
+    connected(limiter, 0.0)
+    assert (len(limiter), evicted(found)) == (2, [])
 
 
 # memory
 
 
-ROOM = 2**20
-WHOLE, PART = 200_000, b"x" * 100_000
-POST = b"POST / HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % WHOLE
+def loaded(limiter, *loads):
+    """Connections of one client, each with the share of its time and its bytes."""
+    found = connected(limiter, *(share for share, _ in loads))
+    for each, (_, size) in zip(found, loads, strict=True):
+        limiter.account(each, size)
+    return found
 
 
-def closing(head: bytes) -> bytes:
-    return head.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+def test_none_is_evicted_while_there_is_memory():
+    limiter = ConnectionLimiter(max_memory=1000)
+    assert evicted(loaded(limiter, (0.9, 500), (0.1, 500))) == []
+    assert limiter.memory == 1000
 
 
-def kept(running) -> list[int]:
-    """How many bytes the server keeps of each request that is not whole."""
-    connections = running.server.server_state.connections
-    return [len(each.exchange.body) for each in connections if each.exchange is not None]
+def test_the_largest_and_slowest_is_evicted():
+    limiter = ConnectionLimiter(max_memory=1000)
+    found = loaded(limiter, (0.9, 10), (0.4, 400), (0.8, 400), (0.1, 500))
+    assert evicted(found) == [0.8]
+    assert limiter.memory == 910
 
 
-async def slow_bodies(clients, count):
-    """So many bodies, of each a half; their readers and writers, when all have been read."""
-    guests = clients.running.server.server_state.guests
-    opened = []
-    for number in range(count):
-        opened.append(await clients.open(2 + number, sends=POST + PART))
-        async with asyncio.timeout(5):
-            while kept(clients.running).count(len(PART)) + guests.sent_away <= number:
-                await asyncio.sleep(0.002)
-        assert sum(kept(clients.running)) <= guests.held <= guests.memory
-    return opened
+def test_the_one_that_grows_may_be_the_one_that_is_evicted():
+    limiter = ConnectionLimiter(max_memory=1000)
+    found = loaded(limiter, (0.2, 100), (0.5, 100))
+    limiter.account(found[1], 950)
+    assert evicted(found) == [0.5]
+    assert limiter.memory == 100
 
 
-async def test_bodies_that_are_not_whole_share_the_memory():
-    """Those that are slowest make room; the others come to their end, and good ones pass."""
-    async with crowd(guests=Guests(memory=ROOM)) as clients:
-        guests = clients.running.server.server_state.guests
-        opened = await slow_bodies(clients, 40)
-        assert guests.sent_away == 40 - ROOM // len(PART)
-        assert (await clients.ask(1)).status == 200
-        assert (await clients.ask(1, closing(POST) + PART + PART)).status == 200
-        for reader, _ in opened[: guests.sent_away]:
-            (answer,) = answers(await gone(reader))
-            assert (answer.status, answer.headers["retry-after"]) == (503, "1")
-        for reader, writer in opened[guests.sent_away :]:
-            writer.write(PART)
-            await reader.readuntil(b"hello")
-        assert guests.held == 0
+def test_some_more_is_freed_than_is_needed():
+    """So that the next byte does not cost a look at all."""
+    limiter = ConnectionLimiter(max_memory=100 * EVICTION_DIVISOR)
+    found = loaded(limiter, *((0.5, 10) for _ in range(10 * EVICTION_DIVISOR + 1)))
+    assert limiter.memory == 100 * EVICTION_DIVISOR - 100
+    assert len(evicted(found)) == 11
 
 
-async def test_control_without_a_limit_they_take_all_that_they_want():
-    async with crowd(guests=Guests(memory=math.inf)) as clients:
-        await slow_bodies(clients, 40)
-        assert sum(kept(clients.running)) == 40 * len(PART)
-        assert clients.running.server.server_state.guests.sent_away == 0
+def test_one_that_pipelines_too_much_counts_as_slow():
+    limiter = ConnectionLimiter(max_memory=1000)
+    found = loaded(limiter, (-1.0, 300), (0.9, 300), (0.1, 600))
+    assert evicted(found) == [-1.0]
+    assert limiter.memory == 900
+
+
+def test_what_is_complete_or_gone_takes_no_memory():
+    limiter = ConnectionLimiter(max_memory=1000)
+    found = loaded(limiter, (0.5, 400), (0.6, 400))
+    limiter.account(found[0], 0)
+    assert limiter.memory == 400
+    limiter.remove(found[1], "203.0.113.1")
+    assert limiter.memory == 0
+    assert evicted(loaded(limiter, (0.1, 1000))) == []
+
+
+# addresses
 
 
 @pytest.mark.parametrize(
-    "beginning",
+    ("one", "other", "same"),
     [
-        b"GET /" + b"x" * 10_000,
-        b"GET / HTTP/1.1\r\nX: " + b"x" * 10_000,
-        b"POST / HTTP/1.1\r\nContent-Length: 9\r\n" + b"a: \r\n" * 1000 + b"\r\n",
-        b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1000\r\n" + b"x" * 4000,
-        b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1;" + b"x" * 4000,
+        ("203.0.113.1", "203.0.113.2", False),
+        ("203.0.113.1", "::ffff:203.0.113.1", True),
+        ("2001:db8:1:2::1", "2001:db8:1:2:ffff::9", True),
+        ("2001:db8:1:2::1", "2001:db8:1:3::1", False),
+        ("fe80::1%eth0", "fe80::2%eth0", True),
+        ("", "203.0.113.1", False),
+        ("", "", True),
     ],
 )
-async def test_all_parts_of_a_request_count(beginning):
-    """And no longer than they are there."""
-    async with crowd() as clients:
-        guests = clients.running.server.server_state.guests
-        opened = [await clients.open(sends=beginning) for _ in range(3)]
-        async with asyncio.timeout(5):
-            while guests.held < 4000 * len(opened):
-                await asyncio.sleep(0.005)
-        for _, writer in opened:
-            writer.transport.abort()
-        await seen(clients.running, 0)
-        assert guests.held == 0
+def test_with_ipv6_a_network_counts_as_one_address(one, other, same):
+    assert (client_key(one) == client_key(other)) is same
 
 
-async def test_what_is_pipelined_counts_while_it_waits():
-    release = asyncio.Event()
-
-    async def waits(scope, receive, send):
-        await release.wait()
-        await hello(scope, receive, send)
-
-    async with crowd(waits) as clients:
-        guests = clients.running.server.server_state.guests
-        reader, _ = await clients.open(sends=KEEPING * 100 + GET)
-        async with asyncio.timeout(5):
-            while guests.held < len(KEEPING * 99 + GET):
-                await asyncio.sleep(0.005)
-        release.set()
-        assert len(answers(await reader.read())) == 101
-        await seen(clients.running, 0)
-        assert guests.held == 0
-
-
-async def test_what_is_pipelined_shares_the_memory_too():
-    """Each gets the answer that is being made, whatever it has sent behind its request."""
-    release = asyncio.Event()
-
-    async def waits(scope, receive, send):
-        await release.wait()
-        await hello(scope, receive, send)
-
-    async with crowd(waits, guests=Guests(memory=100_000)) as clients:
-        guests = clients.running.server.server_state.guests
-        opened = [await clients.open(sends=KEEPING + BEGINNING + b"x" * 9000) for _ in range(20)]
-        async with asyncio.timeout(5):
-            while guests.held + 9000 * guests.sent_away < 9000 * 20:
-                await asyncio.sleep(0.005)
-        assert guests.held <= guests.memory
-        assert len(guests) == 20
-        release.set()
-        last = [answers(await reader.readuntil(b"hello"))[0] for reader, _ in opened]
-        assert {answer.status for answer in last} == {200}
-        closing = [answer for answer in last if "connection" in answer.headers]
-        assert len(closing) == guests.sent_away > 0
-        assert (await clients.ask(2)).status == 200
-
-
-# who does not read
-
-
-class Brief(Protocol):
-    receive_timeout = 0.5
-    idle_timeout = 0.5
-    linger_timeout = 0.2
-
-
-async def large(scope, receive, send):
-    await send({"type": "http.response.start", "status": 200, "headers": []})
-    for _ in range(400):
-        await send({"type": "http.response.body", "body": b"x" * 65536, "more_body": True})
-    await send({"type": "http.response.body"})
-
-
-@pytest.mark.parametrize(
-    "request_bytes", [KEEPING, GET, KEEPING * 1000], ids=["kept", "closing", "pipelined"]
-)
-async def test_a_client_that_does_not_read_is_cut(request_bytes):
-    async with crowd(large, protocol=Brief) as clients:
-        reader, writer = await clients.open()
-        reader._transport.pause_reading()
-        writer.write(request_bytes)
-        await seen(clients.running, 1)
-        start = time.monotonic()
-        await seen(clients.running, 0)
-        assert time.monotonic() - start < 10
-
-
-async def test_a_client_that_reads_slowly_gets_all_of_it():
-    async def middling(scope, receive, send):
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        await send({"type": "http.response.body", "body": b"x" * 8_000_000})
-
-    async with crowd(middling, protocol=Brief) as clients:
-        reader, writer = await clients.open(sends=KEEPING)
-        size = 0
-        while size < 8_000_000:
-            size += len(await reader.read(400_000))
-            await asyncio.sleep(0.04)
-        writer.close()
-
-
-# behind a proxy
-
-
-FORWARDED = b"GET /callbacks/sumotext?%s HTTP/1.1\r\nConnection: %s\r\nX-Forwarded-For: %s\r\n\r\n"
-
-
-def forwarded(address: bytes, *, connection: bytes = b"close") -> bytes:
-    return FORWARDED % (QUERIES[0], connection, address)
-
-
-@pytest.fixture
-async def store(tmp_path):
-    opened = await SqliteStore.open(tmp_path / "relay.db")
-    yield opened
-    await opened.close()
-
-
-@pytest.fixture
-async def proxied(store):
-    """Lets in 203.0.113.0/24 alone, and trusts 127.0.0.9."""
-    sources = {"sumotext": SourceConfig(allow_from=["203.0.113.0/24"])}
-    guests = Guests(total=10, each=2, proxies=Proxies([ip_network("127.0.0.9/32")]))
-    async with listening(store, sources=sources, guests=guests) as running:
-        found = Crowd(running)
-        yield found
-        found.close()
-
-
-@pytest.mark.parametrize(
-    ("number", "address", "status"),
-    [
-        (9, b"203.0.113.7", 200),
-        (9, b"198.51.100.1, 203.0.113.7, 127.0.0.9", 200),
-        (9, b"198.51.100.1", 403),
-        (9, b"203.0.113.7, 198.51.100.1", 403),
-        (9, b"203.0.113.7, rubbish", 403),
-        (9, b"", 403),
-        # The control: who is no proxy of ours may claim what it likes.
-        (8, b"203.0.113.7", 403),
-        (1, b"203.0.113.7, 127.0.0.9", 403),
-    ],
-)
-async def test_allow_from_is_about_the_client_behind_a_trusted_proxy(
-    proxied, number, address, status
-):
-    assert (await proxied.ask(number, forwarded(address))).status == status
-
-
-async def test_connections_count_for_the_client_while_its_request_is_there(store):
-    """Three slow bodies of one client are one too many; the proxy's idle connections are not."""
-    guests = Guests(total=100, each=2, proxies=Proxies([ip_network("127.0.0.9/32")]))
-    post = b"POST / HTTP/1.1\r\nX-Forwarded-For: %s\r\nContent-Length: 9\r\n\r\n"
-    async with crowd(guests=guests) as clients:
-        idle = [await clients.open(9, sends=KEEPING) for _ in range(5)]
-        for reader, _ in idle:
-            await reader.readuntil(b"hello")
-        greedy = []
-        for _ in range(3):
-            greedy.append(await clients.open(9, sends=post % b"203.0.113.7"))
-            await asyncio.sleep(0.05)
-        other, writer = await clients.open(9, sends=post % b"203.0.113.8")
-        (answer,) = answers(await gone(greedy[0][0]))
-        assert answer.status == 503
-        for _, stream in greedy[1:]:
-            stream.write(b"123456789")
-        for reader, _ in greedy[1:]:
-            await reader.readuntil(b"hello")  # and it counts for the proxy again
-        writer.write(b"123456789")
-        await other.readuntil(b"hello")
-        assert guests.sent_away == 1
-        assert len(guests) == 8
-
-
-# TLS
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory):
-    return certify(tmp_path_factory.mktemp("tls"))
-
-
-def trusting(certificate):
-    return {
-        "ssl": ssl.create_default_context(cafile=certificate[0]),
-        "server_hostname": "localhost",
-    }
-
-
-async def test_a_handshake_that_does_not_come_is_cut(certificate, monkeypatch):
-    monkeypatch.setattr(Doorman, "handshake_timeout", 0.3)
-    async with crowd(tls=certificate) as clients:
-        mute, _ = await clients.open(2)
-        half, _ = await clients.open(2, sends=b"\x16\x03\x01\x02\x00")
-        await seen(clients.running, 2)
-        start = time.monotonic()
-        assert await gone(mute) == await gone(half) == b""
-        assert time.monotonic() - start < 10
-        await seen(clients.running, 0)
-
-
-async def test_a_handshake_that_came_during_a_standstill_is_taken(certificate, monkeypatch):
-    monkeypatch.setattr(Doorman, "handshake_timeout", 0.3)
-    hello_of_tls = ssl.MemoryBIO()
-    context = trusting(certificate)["ssl"]
-    shaking = context.wrap_bio(ssl.MemoryBIO(), hello_of_tls, server_hostname="localhost")
-    with contextlib.suppress(ssl.SSLWantReadError):
-        shaking.do_handshake()
-    async with crowd(tls=certificate) as clients:
-        with socket.create_connection(("127.0.0.1", clients.running.port)) as client:
-            client.setblocking(False)
-            await seen(clients.running, 1)
-            await stand_still(0.6, lambda: client.sendall(hello_of_tls.read()))
-            async with asyncio.timeout(5):
-                assert await asyncio.get_running_loop().sock_recv(client, 1)
-
-
-async def test_what_is_no_handshake_is_closed_without_a_word_in_the_log(certificate, caplog):
-    async with crowd(tls=certificate) as clients:
-        for sent in (GET, b"\x00" * 100, b"\x16\x03\x01\x00\x05hello"):
-            reader, _ = await clients.open(sends=sent)
-            await gone(reader)
-        reader, writer = await clients.open(sends=b"\x16")
-        writer.close()
-        await seen(clients.running, 0)
+def test_there_are_no_more_than_the_system_has_descriptors_for(caplog):
+    server = Server(connections={"total": 5000, "each": 10})
+    assert limiter_for(server, open_files=20_000).total == 5000
     assert not caplog.messages
+    assert limiter_for(server, open_files=1024).total == 768
+    assert "768 connections" in caplog.text
 
 
-async def test_slow_handshakes_make_room_too(certificate):
-    async with crowd(tls=certificate, guests=Guests(total=100, each=5)) as clients:
-        slow = [await clients.open(2, sends=b"\x16") for _ in range(30)]
-        for _ in range(5):
-            reader, _ = await clients.open(1, sends=GET, **trusting(certificate))
-            assert (await gone(reader)).endswith(b"hello")
-        for reader, _ in slow[:25]:
-            assert await gone(reader) == b""
-        await seen(clients.running, 5)
+# the open-file limit, in processes of their own: a limit given up never comes back
 
 
-async def test_a_connection_over_tls_counts_once(certificate):
-    async with crowd(tls=certificate, guests=Guests()) as clients:
-        reader, writer = await clients.open(sends=KEEPING, **trusting(certificate))
-        await reader.readuntil(b"hello")
-        assert len(clients.running.server.server_state.guests) == 1
-        writer.close()
-        await seen(clients.running, 0)
+SCRIPT = """
+import resource, socket
+from relay.server import connections
+resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, {hard}))
+{raising}
+opened = []
+try:
+    while len(opened) < 200:
+        opened.append(socket.socket())
+except OSError:
+    pass
+print(connections.open_file_limit(), len(opened))
+"""
 
 
-async def test_a_drain_lets_handshakes_come_to_their_end_and_cuts_the_slow_ones(certificate):
-    async with crowd(tls=certificate) as clients:
-        clients.running.server.settle = 0.3
-        mute, _ = await clients.open(2)
-        await seen(clients.running, 1)
-        draining = asyncio.create_task(clients.running.server.drain(patience=1))
-        reader, _ = await clients.open(1, sends=GET, **trusting(certificate))
-        assert (await gone(reader)).endswith(b"hello")
-        async with asyncio.timeout(10):
-            await draining
-        assert await gone(mute) == b""
+def opened(*, raising: str, soft: int = 64, hard: int = 512) -> tuple[int, int]:
+    """The limit, and how many sockets of 200 could be opened under it."""
+    script = SCRIPT.format(soft=soft, hard=hard, raising=raising)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, check=True, text=True
+    )
+    limit, count = map(int, done.stdout.split())
+    return limit, count
 
 
-class Poor(socket.socket):
-    """A listening socket of a process that may open no more, for a while."""
-
-    refusals = 3
-
-    def accept(self):
-        if self.refusals:
-            self.refusals -= 1
-            raise OSError(errno.EMFILE, "Too many open files")
-        return super().accept()
+def test_the_soft_limit_is_raised_to_the_hard_one():
+    assert opened(raising="assert connections.raise_open_file_limit() == 512") == (512, 200)
 
 
-async def test_a_doorman_without_descriptors_rests_and_goes_on(certificate, caplog):
-    listener = Poor(fileno=bind_tcp(Address("127.0.0.1", 0)).detach())
-    server = make_server(hello, listener, certificate=Certificate(*certificate))
-    server.settle = 0.01
-    await server.start()
-    try:
-        async with asyncio.timeout(5):
-            reader, writer = await asyncio.open_connection(*server.address, **trusting(certificate))
-            writer.write(GET)
-            assert (await reader.read()).endswith(b"hello")
-            writer.close()
-    finally:
-        await server.drain(patience=1)
-    told = [each for each in caplog.messages if "Too many open files" in each]
-    assert len(told) == 3
+def test_without_it_few_can_be_opened():
+    limit, count = opened(raising="")
+    assert limit == 64
+    assert count < 64
 
 
-# what is left of a connection
+@pytest.mark.parametrize("error", ["OSError", "ValueError"])
+def test_where_it_cannot_be_raised_it_stays(error):
+    refuse = (
+        f"def refuse(*_): raise {error}\n"
+        "resource.setrlimit = refuse\n"
+        "assert connections.raise_open_file_limit() == 64"
+    )
+    assert opened(raising=refuse)[0] == 64
 
 
-class Remembered(Protocol):
-    """As patient as the short form, and known after it has gone."""
-
-    receive_timeout = 0.3
-    linger_timeout = 0.1
-    made: ClassVar[list[weakref.ref]] = []
-
-    def connection_made(self, transport) -> None:
-        super().connection_made(transport)
-        self.made.append(weakref.ref(self))
+# deadlines
 
 
-async def test_a_connection_that_has_gone_leaves_nothing_to_the_garbage_collector():
-    """What lives for seconds is collected after hours: slow clients would fill the memory."""
-    Remembered.made.clear()
-    gc.disable()
-    try:
-        async with crowd(hello, protocol=Remembered) as clients:
-            assert (await clients.ask()).body == b"hello"
-            mute, _ = await clients.open(2)
-            slow, _ = await clients.open(3, sends=BEGINNING)
-            for reader in (mute, slow):
-                assert (await gone(reader)).startswith(b"HTTP/1.1 408")
-            _, writer = await clients.open(4, sends=KEEPING)
-            await seen(clients.running, 1)
-            writer.transport.abort()
-            await seen(clients.running, 0)
-            async with asyncio.timeout(10):
-                while any(made() for made in Remembered.made):
-                    await asyncio.sleep(0.01)
-            assert len(Remembered.made) == 4
-    finally:
-        gc.enable()
+class Timers:
+    """What a deadline needs of a loop: it rings late by so many seconds."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.set = []
+        """The times of all timers, and what is called then."""
+
+    def time(self):
+        return self.now
+
+    def call_later(self, seconds, callback, *given):
+        timer = Timer(self.now + seconds, lambda: callback(*given))
+        self.set.append(timer)
+        return timer
+
+    def ring(self, late=0.0):
+        """Let the next timer ring; how long that took."""
+        start = self.now
+        timer = min((each for each in self.set if not each.cancelled), key=lambda each: each.at)
+        self.set.remove(timer)
+        self.now = max(self.now, timer.at) + late
+        timer.callback()
+        return self.now - start
+
+
+class Timer:
+    def __init__(self, at, callback) -> None:
+        self.at, self.callback, self.cancelled = at, callback, False
+
+    def cancel(self):
+        self.cancelled = True
+
+
+@pytest.fixture
+def timers():
+    return Timers()
+
+
+@pytest.fixture
+def missed():
+    """When deadlines were missed."""
+    return []
+
+
+@pytest.fixture
+def deadline(timers, missed):
+    return Deadline(timers, lambda: missed.append(timers.now))
+
+
+def test_a_missed_deadline_is_put_off_for_one_turn_of_the_loop(timers, deadline, missed):
+    deadline.set(10)
+    timers.ring()
+    assert missed == []
+    timers.ring()
+    assert missed == [1010 + LOOP_TURN]
+    assert timers.set == []
+
+
+@pytest.mark.parametrize(("late", "put_off"), [(0.0004, LOOP_TURN), (0.3, 0.3), (7, 7), (3600, 10)])
+def test_it_is_put_off_for_as_long_as_we_were_late(timers, deadline, missed, late, put_off):
+    """And never for longer than it was set for."""
+    deadline.set(10)
+    timers.ring(late)
+    assert timers.ring() == pytest.approx(put_off)
+    assert len(missed) == 1
+
+
+def test_it_is_put_off_once_however_late_we_are_then(timers, deadline, missed):
+    deadline.set(10)
+    timers.ring(late=1)
+    timers.ring(late=5)
+    assert len(missed) == 1
+
+
+def test_another_deadline_that_is_set_meanwhile_counts(timers, deadline, missed):
+    deadline.set(10)
+    timers.ring(late=1)
+    deadline.set(30)
+    timers.ring()
+    assert missed == []
+    timers.ring()
+    timers.ring()
+    assert missed == [1011 + 30 + LOOP_TURN]
+
+
+def test_another_is_put_off_for_itself(timers, deadline, missed):
+    """Two standstills, one after the other."""
+    deadline.set(10)
+    timers.ring(late=1)
+    deadline.set(10)
+    timers.ring(late=12)
+    assert missed == []
+    timers.ring()
+    assert len(missed) == 1
+
+
+def test_a_shorter_one_does_not_wait_for_the_timer_of_a_longer_one(timers, deadline, missed):
+    deadline.set(10)
+    timers.ring(late=9)
+    deadline.set(1)
+    assert timers.ring() == 1
+    timers.ring()
+    assert missed == [1019 + 1 + LOOP_TURN]
+
+
+def test_the_timer_is_set_once_for_many_requests(timers, deadline, missed):
+    for _ in range(100):
+        deadline.set(30)
+        deadline.clear()
+        timers.now += 0.1
+    assert len(timers.set) == 1
+    timers.ring()
+    assert timers.set == missed == []
+
+
+def test_no_deadline_is_missed_that_was_lifted(timers, deadline, missed):
+    deadline.set(10)
+    timers.ring(late=3)
+    deadline.clear()
+    timers.ring()
+    assert timers.set == missed == []
+
+
+def test_it_tells_which_share_of_the_time_is_up(timers, deadline):
+    assert deadline.elapsed_share() == -1
+    deadline.set(10)
+    assert deadline.elapsed_share() == 0
+    timers.now += 5
+    assert deadline.elapsed_share() == 0.5
+    timers.now = math.inf
+    assert deadline.elapsed_share() == math.inf
+    deadline.clear()
+    assert deadline.elapsed_share() == -1

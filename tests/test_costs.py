@@ -28,10 +28,9 @@ from relay.monitoring.logs import LONGEST
 from relay.number_matcher import Traces
 from relay.phone import e164
 from relay.redact import mask_all, mask_in, without
+from relay.server.access import TrustedProxies, basic_password
 from relay.server.parsing import ChunkedDecoder, normalise_head
 from relay.server.protocol import MAX_BODY, MAX_HEAD
-from relay.server.proxies import Proxies
-from relay.server.tokens import basic_password
 from relay.sources.sumotext import Reader, consent
 from relay.templating.filters import digits, first_name, last_name, national
 
@@ -201,7 +200,9 @@ PARSERS = {
     ),
     "head: a password": of_text(lambda text: basic_password(b"Basic " + text), b"YTo=", MAX_HEAD),
     "head: proxies": of_text(
-        lambda text: Proxies().client("10.0.0.1", [(b"x-forwarded-for", text)]), b"::1%", MAX_HEAD
+        lambda text: TrustedProxies().client("10.0.0.1", [(b"x-forwarded-for", text)]),
+        b"::1%",
+        MAX_HEAD,
     ),
     "number": of_text(lambda text: e164(text, "US"), "1-(+ "),
     "country": of_text(alpha_2, "a1 "),

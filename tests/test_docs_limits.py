@@ -13,12 +13,12 @@ from relay.alerts import email
 from relay.config import loader
 from relay.config.model import Settings, SourceConfig
 from relay.delivery import http, http_message, responses
-from relay.server import connections as guests
 from relay.server import protocol
-from relay.server.access import STRANGERS
-from relay.server.http_server import RENEWAL
+from relay.server.access import UNAUTHENTICATED_RATE
+from relay.server.connections import MAX_MEMORY
+from relay.server.http_server import RENEWAL_TICKS
 from relay.server.protocol import Protocol
-from relay.server.tls_acceptor import Doorman
+from relay.server.tls import TlsAcceptor
 from relay.units import Rate
 
 TEXT = (Path(__file__).parent.parent / "docs/operations.md").read_text()
@@ -47,12 +47,12 @@ def test_the_limits_are_those():
     connections, limit = Settings().server.connections, SourceConfig().limit
     assert (connections.total, connections.each) == (1000, 250)
     assert (limit.rate, limit.bytes) == (Rate(10_000, 10), Rate(64 * 2**20, 10))
-    assert Rate(1000, 60) == STRANGERS
+    assert Rate(1000, 60) == UNAUTHENTICATED_RATE
     assert (protocol.MAX_HEAD, protocol.MAX_BODY) == (16 * 1024, 256 * 1024)
-    assert Protocol.receive_timeout == Doorman.handshake_timeout == 10
+    assert Protocol.receive_timeout == TlsAcceptor.handshake_timeout == 10
     assert Protocol.idle_timeout == 30
-    assert RENEWAL * 0.1 == 10
-    assert guests.MEMORY == 64 * 2**20
+    assert RENEWAL_TICKS * 0.1 == 10
+    assert MAX_MEMORY == 64 * 2**20
     assert (responses.MOST_INTERIM, http_message.MOST_HEADERS) == (8, 256)
     assert (http_message.LARGEST_HEAD, http.LARGEST_ANSWER) == (64 * 1024, 8 * 2**20)
     assert (http_message.MOST_SMALL, http_message.SMALL) == (4096, 32)

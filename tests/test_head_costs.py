@@ -6,7 +6,7 @@ import time
 import pytest
 import uvicorn
 
-from relay.server.connections import Guests
+from relay.server.connections import ConnectionLimiter
 from relay.server.protocol import MAX_HEAD, Protocol, ServerState
 
 MOST = 0.1
@@ -66,7 +66,9 @@ def connection():
     made = []
 
     def connect():
-        protocol = Protocol(config, ServerState(Guests()), {}, asyncio.get_running_loop())
+        protocol = Protocol(
+            config, ServerState(ConnectionLimiter()), {}, asyncio.get_running_loop()
+        )
         protocol.connection_made(Transport())
         made.append(protocol)
         return protocol
@@ -112,7 +114,7 @@ async def test_control_a_head_that_is_looked_through_again_with_each_byte(connec
     class Forgetful(Protocol):
         """Searches all that has come for the end."""
 
-        _looked_at = property(lambda _: 0, lambda _, __: None)
+        _scanned = property(lambda _: 0, lambda _, __: None)
 
     def connect():
         protocol = connection()

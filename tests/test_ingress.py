@@ -13,8 +13,8 @@ from listening import KINDS, QUERIES, config, listening
 
 from relay.config.loader import SourceConfig
 from relay.server import ingress
+from relay.server.access import TokenSet
 from relay.server.ingress import Target
-from relay.server.tokens import Tokens
 from relay.store import Receipt, State, StoreBroken, StoreError, StoreFull
 from relay.store.sqlite import SqliteStore
 
@@ -386,7 +386,7 @@ async def test_so_it_is_without_a_token_and_with_a_wrong_one(relay, guarded):
     assert answer.status == 401
     (kept,) = await guarded.store.quarantined()
     assert kept.callback.query == QUERIES[0].replace(b" ", b"%20")
-    assert Tokens(["wrong"]).admitted(kept.callback.token_digest)
+    assert TokenSet(["wrong"]).accepts_digest(kept.callback.token_digest)
 
 
 async def test_a_token_may_hold_an_ampersand(store):

@@ -10,7 +10,7 @@ import pytest
 from listening import answers, serving
 from standstill import stand_still
 
-from relay.server.deadline import Deadline
+from relay.server.connections import Deadline
 from relay.server.protocol import MAX_BODY, MAX_HEAD, Protocol
 
 GET = b"GET /a?b=1 HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -389,8 +389,8 @@ async def test_no_connection_is_closed_for_idleness_before_its_request_is_read(q
 @pytest.fixture
 def hasty(monkeypatch):
     """Deadlines that are never put off."""
-    ring = Deadline._ring
-    monkeypatch.setattr(Deadline, "_ring", lambda self, _: ring(self, self._at))
+    ring = Deadline._on_timer
+    monkeypatch.setattr(Deadline, "_on_timer", lambda self, _: ring(self, self._at))
 
 
 @pytest.mark.usefixtures("hasty")
@@ -493,8 +493,8 @@ def failing(step):
         "on_headers_complete",
         "on_body",
         "on_message_complete",
-        "_take_head",
-        "_take_body",
+        "_read_head",
+        "_read_body",
     ],
 )
 async def test_an_error_of_ours_while_a_request_is_read_is_500_and_logged(step, caplog):

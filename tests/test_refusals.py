@@ -40,7 +40,7 @@ def refusals(timer):
 
 def test_the_first_is_logged_at_once_and_then_their_number(refusals, timer, caplog):
     for number in range(101):
-        refusals.note(503, "nothing can be stored", source="sumotext", last=f"reason {number}")
+        refusals.record(503, "nothing can be stored", source="sumotext", last=f"reason {number}")
     begin = "source sumotext: refused with 503, nothing can be stored"
     assert caplog.messages == [f"{begin} (reason 0): 1"]
     timer.elapse()
@@ -48,13 +48,13 @@ def test_the_first_is_logged_at_once_and_then_their_number(refusals, timer, capl
 
 
 def test_the_number_is_logged_though_no_other_comes(refusals, timer, caplog):
-    refusals.note(401, "wrong")
-    refusals.note(401, "wrong")
+    refusals.record(401, "wrong")
+    refusals.record(401, "wrong")
     timer.elapse()
     timer.elapse()
     assert caplog.messages == ["refused with 401, wrong: 1"] * 2
     assert not timer.due
-    refusals.note(401, "wrong")
+    refusals.record(401, "wrong")
     assert len(caplog.messages) == 3
 
 
@@ -62,13 +62,13 @@ def test_each_kind_has_a_line_of_its_own(refusals, caplog):
     for source in ("one", "two", ""):
         for status in (401, 422):
             for kind in ("this", "that"):
-                refusals.note(status, kind, source=source)
+                refusals.record(status, kind, source=source)
     assert len(set(caplog.messages)) == len(caplog.messages) == 12
 
 
 def test_what_is_left_is_logged_at_the_end(refusals, caplog):
     for _ in range(3):
-        refusals.note(429, "too many")
+        refusals.record(429, "too many")
     refusals.flush()
     refusals.flush()
     assert caplog.messages == ["refused with 429, too many: 1", "refused with 429, too many: 2"]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.senders import household, surplus
+from relay.senders import client_key, surplus
 
 VENDOR = "198.51.100.7"
 
@@ -64,8 +64,8 @@ def test_as_many_stay_as_may_and_none_of_a_sender_that_has_fewer_goes(senders, m
     ring = list(enumerate(senders))
     gone = surplus([(sender, number) for number, sender in ring], most)
     assert len(gone) == max(0, len(senders) - most)
-    before = Counter(household(sender) for sender in senders)
-    after = Counter(household(sender) for number, sender in ring if number not in gone)
+    before = Counter(client_key(sender) for sender in senders)
+    after = Counter(client_key(sender) for number, sender in ring if number not in gone)
     for sender, number in before.items():
         if after[sender] < number:
             assert number >= max(after.values(), default=0)

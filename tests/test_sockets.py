@@ -10,7 +10,7 @@ import pytest
 
 from relay.address import Address
 from relay.server.http_server import make_server
-from relay.server.problem import send_problem
+from relay.server.refusals import send_problem
 from relay.server.sockets import (
     Listeners,
     activated_sockets,

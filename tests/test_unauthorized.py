@@ -20,7 +20,7 @@ from relay.config import last_good, loader
 from relay.config.loader import ConfigError
 from relay.config.model import SourceConfig
 from relay.event import RawCallback
-from relay.server.tokens import kept_of
+from relay.server.access import digest_tokens
 from relay.spill.line import Spilled, encode
 from relay.store import Quarantined
 
@@ -277,15 +277,15 @@ async def test_the_api_takes_no_wrong_token_on_the_word_of_the_command(relay, li
             ({"unauthorized": "none"}, []),
             ({"unauthorized": "token_now_valid"}, ids[:1]),
         ):
-            told = await relay.api("/quarantine/release", ids=ids, **body)
+            told = await relay.control("/quarantine/release", ids=ids, **body)
             assert [each["id"] for each in told["released"]] == released
             assert len(told["failed"]) == len(ids) - len(released)
         with pytest.raises(client.click.ClickException, match="chosen alone"):
-            await relay.api("/quarantine/release", ids=ids[1:], unauthorized="chosen")
+            await relay.control("/quarantine/release", ids=ids[1:], unauthorized="chosen")
         with pytest.raises(client.click.ClickException):
-            await relay.api("/quarantine/release", ids=ids[1:], unauthorized="all")
+            await relay.control("/quarantine/release", ids=ids[1:], unauthorized="all")
         assert await relay.contacts() == [1]
-        await relay.api("/quarantine/release", ids=ids[1:2], unauthorized="chosen")
+        await relay.control("/quarantine/release", ids=ids[1:2], unauthorized="chosen")
         assert await relay.contacts() == [1, 2]
 
     if live:
@@ -333,7 +333,12 @@ async def test_every_place_of_a_token_counts(relay):
 
 async def test_a_spilled_one_stays_one(relay):
     """With a digest and without one, as earlier releases wrote them."""
-    digests = (kept_of([NEW.encode()]), kept_of([FORGED.encode()]), kept_of([]), None)
+    digests = (
+        digest_tokens([NEW.encode()]),
+        digest_tokens([FORGED.encode()]),
+        digest_tokens([]),
+        None,
+    )
     relay.spill(
         *(
             Spilled(
@@ -414,16 +419,16 @@ def judged(settings, **more):
 @pytest.mark.parametrize(
     ("settings", "more", "token", "released"),
     [
-        ({"tokens": [NEW]}, {"token_digest": kept_of([NEW.encode()])}, Token.VALID, True),
-        ({"tokens": [OLD]}, {"token_digest": kept_of([NEW.encode()])}, Token.WRONG, False),
-        ({}, {"token_digest": kept_of([NEW.encode()])}, Token.WRONG, False),
-        ({"tokens": [OLD]}, {"token_digest": kept_of([])}, Token.MISSING, False),
+        ({"tokens": [NEW]}, {"token_digest": digest_tokens([NEW.encode()])}, Token.VALID, True),
+        ({"tokens": [OLD]}, {"token_digest": digest_tokens([NEW.encode()])}, Token.WRONG, False),
+        ({}, {"token_digest": digest_tokens([NEW.encode()])}, Token.WRONG, False),
+        ({"tokens": [OLD]}, {"token_digest": digest_tokens([])}, Token.MISSING, False),
         ({"tokens": [OLD]}, {}, Token.UNKNOWN, False),
         ({"tokens": [OLD]}, {"token_digest": b""}, Token.MISSING, False),
         ({"tokens": [NEW]}, {"status": 422}, None, True),
         (
             {"tokens": [NEW]},
-            {"source": "gone", "token_digest": kept_of([NEW.encode()])},
+            {"source": "gone", "token_digest": digest_tokens([NEW.encode()])},
             Token.UNKNOWN,
             False,
         ),
@@ -439,13 +444,13 @@ def test_only_a_token_of_today_is_valid(settings, more, token, released):
 )
 def test_a_network_of_today_counts_as_well(sender, token, released):
     settings = {"tokens": [NEW], "allow_from": ["203.0.113.0/24"]}
-    found = judged(settings, sender=sender, token_digest=kept_of([NEW.encode()]))
+    found = judged(settings, sender=sender, token_digest=digest_tokens([NEW.encode()]))
     assert found == (token, released)
 
 
 def test_an_address_that_is_not_known_is_in_no_network():
     settings = {"tokens": [NEW], "allow_from": ["0.0.0.0/0", "::/0"]}
-    assert judged(settings, token_digest=kept_of([NEW.encode()])) == (
+    assert judged(settings, token_digest=digest_tokens([NEW.encode()])) == (
         Token.ELSEWHERE,
         False,
     )

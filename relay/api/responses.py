@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from relay.path_text import as_json
-from relay.server.problem import CONTENT_TYPE, problem
+from relay.server.refusals import PROBLEM_TYPE, problem_body
 from relay.store import StoreError, StoreFull
 
 Endpoint = Callable[[Request], Awaitable[Any]]
@@ -74,4 +74,4 @@ def _checked(model: type[B], text: bytes) -> B:
 
 
 def _problem(status: int, detail: str) -> Response:
-    return Response(problem(status, detail), status, media_type=CONTENT_TYPE.decode())
+    return Response(problem_body(status, detail), status, media_type=PROBLEM_TYPE.decode())

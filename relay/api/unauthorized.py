@@ -10,7 +10,7 @@ from enum import StrEnum
 from relay.config.interpolate import PLACEHOLDER
 from relay.config.model import SourceConfig
 from relay.senders import within
-from relay.server.tokens import Tokens, any_offered
+from relay.server.access import TokenSet, has_tokens
 from relay.store import UNAUTHORIZED, Quarantined
 
 
@@ -46,7 +46,7 @@ class Unauthorized:
 
     def __init__(self, sources: Mapping[str, SourceConfig]) -> None:
         self._sources = sources
-        self._tokens = {name: Tokens(_filled(source)) for name, source in sources.items()}
+        self._tokens = {name: TokenSet(_filled(source)) for name, source in sources.items()}
 
     def token(self, row: Quarantined) -> Token | None:
         """What is known of its token; None where it did not come with a wrong one."""
@@ -55,9 +55,9 @@ class Unauthorized:
             return None
         if kept is None or source is None:
             return Token.UNKNOWN
-        if not any_offered(kept):
+        if not has_tokens(kept):
             return Token.MISSING
-        if self._tokens[row.source].admitted(kept):
+        if self._tokens[row.source].accepts_digest(kept):
             networks = source.allow_from
             known = not networks or within(networks, row.callback.sender)
             return Token.VALID if known else Token.ELSEWHERE

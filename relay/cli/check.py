@@ -15,9 +15,8 @@ from relay.config.loader import Config, ConfigError
 from relay.delivery import crashes, sink_checks
 from relay.delivery.classify import divided
 from relay.preflight import vetted
-from relay.server import chain
 from relay.server.sockets import Listeners
-from relay.server.tls import Certificate
+from relay.server.tls import Certificate, missing_chain
 
 
 @click.command()
@@ -51,7 +50,7 @@ def check(path: Path, online: bool) -> None:
 
 def _of_chain(config: Config) -> list[str]:
     """What is to be said of a certificate without its chain."""
-    if (tls := config.server.tls) is None or not (said := chain.missing(tls.cert)):
+    if (tls := config.server.tls) is None or not (said := missing_chain(tls.cert)):
         return []
     return [f"server.tls.cert: {said}"]
 

@@ -14,8 +14,7 @@ from relay.config.interpolate import PLACEHOLDER
 from relay.config.loader import Config
 from relay.config.secret import WEAK, bits
 from relay.doctor.finding import Finding, ok, problem, warning
-from relay.server import chain
-from relay.server.tls import Certificate
+from relay.server.tls import Certificate, missing_chain
 
 STRONG = 120
 """Bits of a token. A hundred tries a second for ten years are 35 of them."""
@@ -62,7 +61,7 @@ def certificate(config: Config, now: float) -> Iterator[Finding]:
     subject = "certificate"
     try:
         Certificate(tls.cert, tls.key)
-        unchained = chain.missing(tls.cert)
+        unchained = missing_chain(tls.cert)
         end = x509.load_pem_x509_certificate(tls.cert.read_bytes()).not_valid_after_utc
         begin = x509.load_pem_x509_certificate(tls.cert.read_bytes()).not_valid_before_utc
     except (OSError, ValueError) as error:

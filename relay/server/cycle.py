@@ -1,4 +1,4 @@
-"""The exchange: one request that is whole, and its answer, as the application sees them."""
+"""The request/response cycle: one complete request and its response, as an ASGI application."""
 
 import asyncio
 import logging
@@ -8,17 +8,20 @@ from starlette.types import ASGIApp, Message, Scope
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
-from relay.server.problem import send_problem
-from relay.server.refusals import RefusalLog
+from relay.server.refusals import RefusalLog, send_problem
 
-INTERNAL = 500
-FAILED = "The relay failed to answer."
+SERVER_ERROR = 500
+SERVER_ERROR_DETAIL = "The relay failed to answer."
 
 Headers = list[tuple[bytes, bytes]]
 
 
-class Exchange:
-    """What uvicorn's cycle does, in one write for a short answer instead of two."""
+class RequestCycle:
+    """One request and its response. A short response takes one write, where uvicorn's takes two.
+
+    `on_complete` is called when the response has been written. `on_last` is called before it, where
+    no request may follow on the connection.
+    """
 
     def __init__(
         self,
@@ -26,10 +29,10 @@ class Exchange:
         transport: asyncio.Transport,
         flow: FlowControl,
         default_headers: Headers,
-        on_end: Callable[[], None],
-        hang_up: Callable[[], None],
+        on_complete: Callable[[], None],
+        on_last: Callable[[], None],
         keep_alive: bool,
-        refusals: RefusalLog,
+        refusal_log: RefusalLog,
     ) -> None:
         self.scope = scope
         self.body = bytearray()
@@ -37,43 +40,44 @@ class Exchange:
         self._transport = transport
         self._flow = flow
         self._default_headers = default_headers
-        self._on_end = on_end
-        self._refusals = refusals
-        self._hang_up = hang_up
-        self._given = False
+        self._on_complete = on_complete
+        self._on_last = on_last
+        self._refusal_log = refusal_log
+        self._body_received = False
         self._start: Message | None = None
-        self._begun = False
+        self._head_written = False
         self._chunked = False
-        self._over = False
-        """The answer is out, or the other side has gone."""
-        self._left = False
-        """The other side sends no more; it may still listen."""
-        self._waiting: asyncio.Future[None] | None = None
+        self._complete = False
+        """The response is written, or the connection is lost."""
+        self._disconnected = False
+        """For the application: the client sends no more; it may still read."""
+        self._disconnect_waiter: asyncio.Future[None] | None = None
 
     async def run(self, app: ASGIApp) -> None:
-        """Let the application answer."""
+        """Call the application."""
         try:
             await app(self.scope, self.receive, self.send)
         except Exception as error:  # noqa: BLE001  whatever it is, it must be answered
-            # relay.log writes the frames without the error's text, which may quote the request.
+            # The log gets the frames without the error's text, which may quote the request.
             await self._fail(f"the application failed with {type(error).__name__}", error)
         else:
-            if not self._over:
+            if not self._complete:
                 await self._fail("the application did not answer")
 
     async def receive(self) -> Message:
-        """The body in one piece; then, when there is nothing more to come, the end."""
-        if not self._given:
-            self._given = True
+        """ASGI's receive: the body in one message, then the end of the client's input."""
+        if not self._body_received:
+            self._body_received = True
             return {"type": "http.request", "body": bytes(self.body), "more_body": False}
-        if not (self._over or self._left):
-            self._waiting = self._waiting or asyncio.get_running_loop().create_future()
-            await asyncio.shield(self._waiting)
+        if not (self._complete or self._disconnected):
+            waiter = self._disconnect_waiter or asyncio.get_running_loop().create_future()
+            self._disconnect_waiter = waiter
+            await asyncio.shield(waiter)
         return {"type": "http.disconnect"}
 
     async def send(self, message: Message) -> None:
-        """Take a part of the answer. Its head waits for the first part of the body."""
-        if self._over:
+        """ASGI's send. The head is written with the first part of the body."""
+        if self._complete:
             return
         if self._flow.write_paused:
             await self._flow.drain()
@@ -84,41 +88,40 @@ class Exchange:
         more: bool = message.get("more_body", False)
         self._transport.write(self._head(body, more) + self._framed(body, more))
         if not more:
-            self._over = True
-            self._leave()
+            self._complete = True
+            self._set_disconnected()
             if not self.keep_alive:
-                self._hang_up()
-            self._on_end()
+                self._on_last()
+            self._on_complete()
 
     def half_closed(self) -> None:
-        """The other side sends no more. It gets its answer, and that is the last."""
+        """The client sends no more. It gets this response, and no other follows."""
         self.keep_alive = False
-        self._leave()
+        self._set_disconnected()
 
-    def disconnected(self) -> None:
-        """The other side has gone."""
-        self._over = True
-        self._leave()
+    def connection_lost(self) -> None:
+        self._complete = True
+        self._set_disconnected()
 
-    def _leave(self) -> None:
-        self._left = True
-        if self._waiting is not None and not self._waiting.done():
-            self._waiting.set_result(None)
+    def _set_disconnected(self) -> None:
+        self._disconnected = True
+        if self._disconnect_waiter is not None and not self._disconnect_waiter.done():
+            self._disconnect_waiter.set_result(None)
 
     def _head(self, body: bytes, more: bool) -> bytes:
-        if self._begun:
+        if self._head_written:
             return b""
         assert self._start is not None, "an answer starts with its head"
         lines = [STATUS_LINE[self._start["status"]]]
-        measured = False
+        has_length = False
         for name, value in (*self._default_headers, *self._start.get("headers", ())):
             if name == b"content-length":
-                measured = True
+                has_length = True
             elif name == b"connection" and value == b"close":
                 self.keep_alive = False
                 continue
             lines.append(b"%s: %s\r\n" % (name, value))
-        if not measured:
+        if not has_length:
             self._chunked = more
             lines.append(
                 b"transfer-encoding: chunked\r\n" if more else b"content-length: %d\r\n" % len(body)
@@ -129,7 +132,7 @@ class Exchange:
         head = b"".join(lines)
         if not head.count(b"\r") == head.count(b"\n") == len(lines):
             raise ValueError("a line break in a header")
-        self._begun = True
+        self._head_written = True
         return head
 
     def _framed(self, body: bytes, more: bool) -> bytes:
@@ -141,8 +144,8 @@ class Exchange:
         return chunk if more else chunk + b"0\r\n\r\n"
 
     async def _fail(self, kind: str, error: Exception | None = None) -> None:
-        self._refusals.note(INTERNAL, kind, level=logging.ERROR, error=error)
-        if self._begun:
+        self._refusal_log.record(SERVER_ERROR, kind, level=logging.ERROR, error=error)
+        if self._head_written:
             self._transport.close()
-        elif not self._over:
-            await send_problem(self.send, INTERNAL, FAILED)
+        elif not self._complete:
+            await send_problem(self.send, SERVER_ERROR, SERVER_ERROR_DETAIL)

@@ -20,12 +20,10 @@ from starlette.types import Receive, Scope, Send
 from relay.config.loader import Config
 from relay.counters import IngressCounters
 from relay.event import InvalidCallback, RawCallback
-from relay.server.access import Door
+from relay.server.access import SourceGuard, basic_password, digest_tokens
 from relay.server.admin import HEALTH_METHODS
-from relay.server.problem import CONTENT_TYPE, Headers, problem, send_problem
 from relay.server.protocol import MAX_BODY, UNREAD
-from relay.server.refusals import RefusalLog
-from relay.server.tokens import basic_password, kept_of
+from relay.server.refusals import PROBLEM_TYPE, Headers, RefusalLog, problem_body, send_problem
 from relay.sources.coding import unpacked_size
 from relay.spill.acceptor import Keeper
 from relay.store import Receipt, StoreError
@@ -82,10 +80,10 @@ class Ingress(Starlette):
         self.answers = callbacks.answers
         self.refusals = self.state.refusals = callbacks.refusals
 
-    def largest_body(self, scope: Scope) -> int:
+    def body_limit(self, scope: Scope) -> int:
         """Bytes of the request's body that are of use; the protocol reads no more."""
         is_callback = scope["path"].startswith(PREFIX)
-        return self._callbacks.largest_body(scope) if is_callback else 0
+        return self._callbacks.body_limit(scope) if is_callback else 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"].startswith(PREFIX):
@@ -117,14 +115,14 @@ async def _readyz(request: Request) -> Response:
 
 async def _http_problem(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    request.app.state.refusals.note(
+    request.app.state.refusals.record(
         error.status_code, "not the path of a source", level=logging.INFO
     )
     return Response(
-        problem(error.status_code, error.detail),
+        problem_body(error.status_code, error.detail),
         error.status_code,
         error.headers,
-        media_type=CONTENT_TYPE.decode(),
+        media_type=PROBLEM_TYPE.decode(),
     )
 
 
@@ -173,7 +171,9 @@ class Callbacks:
         self._keeper = keeper
         self._tracer = tracer
         self._reading = asyncio.Lock()
-        self._doors = {name: Door(source, monotonic) for name, source in config.sources.items()}
+        self._guards = {
+            name: SourceGuard(source, monotonic) for name, source in config.sources.items()
+        }
         self.answers = IngressCounters(config.sources)
         self.refusals = RefusalLog(log)
 
@@ -184,7 +184,7 @@ class Callbacks:
         try:
             receipt = await self._take(target, scope, receive)
         except Refused as refusal:
-            self._refused(name if name in self._doors else "", refusal)
+            self._refused(name if name in self._guards else "", refusal)
             await send_problem(
                 send,
                 refusal.status,
@@ -203,13 +203,13 @@ class Callbacks:
             await send({"type": "http.response.start", "status": 200, "headers": [_JSON, length]})
             await send({"type": "http.response.body", "body": body})
 
-    def largest_body(self, scope: Scope) -> int:
+    def body_limit(self, scope: Scope) -> int:
         """Nothing is done with the body of a request that is refused, unless it is kept."""
         target = self._target(scope)
-        door = self._doors.get(target.source)
-        if door is None or scope["method"] not in METHODS or not door.knows(scope["client"]):
+        guard = self._guards.get(target.source)
+        if guard is None or scope["method"] not in METHODS or not guard.allows(scope["client"]):
             return 0
-        if door.open or not door.tokens or door.tokens.admit(_offered(scope, target.token)):
+        if guard.open or not guard.tokens or guard.tokens.accepts(_offered(scope, target.token)):
             return MAX_BODY
         return max(0, LARGEST_KEPT - len(target.query))
 
@@ -217,8 +217,8 @@ class Callbacks:
         """The target, also of an address with `&` where `?` belongs, as in `…/TOKEN&mobile=…`."""
         path = scope["path"][len(PREFIX) :]
         source, _, token = path.partition("/")
-        door = self._doors.get(source)
-        if "&" not in path or (door is not None and door.tokens.admit([token.encode()])):
+        guard = self._guards.get(source)
+        if "&" not in path or (guard is not None and guard.tokens.accepts([token.encode()])):
             return Target(source, token, scope["query_string"])
         raw, _, misplaced = scope["raw_path"].partition(b"&")
         source, _, token = unquote(raw.decode("ascii"))[len(PREFIX) :].partition("/")
@@ -228,7 +228,7 @@ class Callbacks:
     def _refused(self, source: str, refusal: Refused) -> None:
         self.answers.refused(source, refusal.status)
         level = logging.WARNING if refusal.status < INTERNAL else logging.ERROR
-        self.refusals.note(
+        self.refusals.record(
             refusal.status, refusal.kind, source=source, last=refusal.last, level=level
         )
 
@@ -239,21 +239,21 @@ class Callbacks:
 
     async def _take(self, target: Target, scope: Scope, receive: Receive) -> Receipt:
         """Store the callback, or raise Refused."""
-        door = self._doors.get(target.source)
-        if door is None:
+        guard = self._guards.get(target.source)
+        if guard is None:
             raise Refused(404, "There is no such source.", kind="there is no such source")
         if scope["method"] not in METHODS:
             raise Refused(405, "Callbacks are GET or POST.", _ALLOW, kind="neither GET nor POST")
         callback = await self._callback(target, scope, receive)
         try:
-            if door.open:
+            if guard.open:
                 _refuse_other_sites(scope)
             else:
-                await self._knock(door, callback, scope, target.token)
+                await self._authenticate(guard, callback, scope, target.token)
             if _is_empty(callback):
                 raise Refused(422, "The request has no parameters.", kind=EMPTY)
             size = _size(callback)
-            if wait := door.wait(size):
+            if wait := guard.delay(size):
                 raise _too_many(wait, "above its limit")
             if size > LARGE:
                 await self._turn()
@@ -298,19 +298,21 @@ class Callbacks:
             encoding=encoding,
         )
 
-    async def _knock(self, door: Door, callback: RawCallback, scope: Scope, token: str) -> None:
+    async def _authenticate(
+        self, guard: SourceGuard, callback: RawCallback, scope: Scope, token: str
+    ) -> None:
         """Let the sender in by its address and its token, or raise Refused."""
-        known = door.knows(scope["client"])
+        known = guard.allows(scope["client"])
         offered = _offered(scope, token)
         unread = scope.get(UNREAD, False)
-        if known and not unread and (not door.tokens or door.tokens.admit(offered)):
+        if known and not unread and (not guard.tokens or guard.tokens.accepts(offered)):
             return
-        if wait := door.wait_of_stranger(scope["client"]):
+        if wait := guard.unauthenticated_delay(scope["client"]):
             raise _too_many(wait, "too many with a wrong token or address")
         if not known:
             detail = "Callbacks are not taken from this address."
             raise Refused(403, detail, kind="the address is not in allow_from")
-        kept = callback._replace(sender=_sender(scope), token_digest=kept_of(offered))
+        kept = callback._replace(sender=_sender(scope), token_digest=digest_tokens(offered))
         raise Refused(
             401,
             "The token is wrong or missing.",

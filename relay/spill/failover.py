@@ -18,7 +18,7 @@ from typing import cast
 from relay.clock import Clock
 from relay.config.loader import Config
 from relay.event import RawCallback
-from relay.senders import household
+from relay.senders import client_key
 from relay.sources.router import Intake, new_id
 from relay.spill.disk_guard import Reserve
 from relay.spill.file import Kept
@@ -223,7 +223,7 @@ class Shelter:
 
     async def _keep(self, spilled: Spilled) -> None:
         if spilled.status == UNAUTHORIZED:
-            self._count_unauthorized(household(spilled.callback.sender))
+            self._count_unauthorized(client_key(spilled.callback.sender))
         self._direct = False  # where it was turned away, and the others have turned back since
         self._wanted.set()
         if self._reserve.spill_low:

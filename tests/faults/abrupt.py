@@ -3,15 +3,15 @@
 import sys
 
 from relay.cli import main
-from relay.server.http_server import Server
+from relay.server.http_server import HttpServer
 
 
-async def drain(self, patience=5.0):
+async def drain(self, grace=5.0):
     self.should_exit = True
     await self.shutdown(sockets=[self._listener])
-    await self._ticking
+    await self._main_loop
 
 
 if __name__ == "__main__":
-    Server.drain = drain
+    HttpServer.drain = drain
     main(sys.argv[1:])

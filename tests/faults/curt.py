@@ -3,10 +3,10 @@
 import sys
 
 from relay.cli import main
-from relay.server.deadline import Deadline
+from relay.server.connections import Deadline
 
-ring = Deadline._ring
+ring = Deadline._on_timer
 
 if __name__ == "__main__":
-    Deadline._ring = lambda self, _: ring(self, self._at)
+    Deadline._on_timer = lambda self, _: ring(self, self._at)
     main(sys.argv[1:])

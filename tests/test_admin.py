@@ -4,7 +4,7 @@ import httpx
 import pytest
 
 from relay.server import admin
-from relay.server.hosts import MISDIRECTED
+from relay.server.admin import MISDIRECTED
 
 
 async def health():

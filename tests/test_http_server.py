@@ -82,7 +82,7 @@ async def test_a_drain_is_bounded(caplog):
         writer.write(KEEPING)
         await asyncio.sleep(0.1)
         start = time.monotonic()
-        await running.server.drain(patience=0.3)
+        await running.server.drain(grace=0.3)
         assert time.monotonic() - start < 10
         assert await reader.read() == b""
     assert "1 connections cut" in caplog.text
@@ -90,7 +90,7 @@ async def test_a_drain_is_bounded(caplog):
 
 async def test_a_drain_waits_for_nobody_where_nobody_is_connected():
     async with serving(hello) as running:
-        running.server.settle = 60
+        running.server.drain_delay = 60
         (answer,) = answers(await running.raw(CLOSING))
         assert answer.body == b"hello"
         async with asyncio.timeout(20):
@@ -100,7 +100,7 @@ async def test_a_drain_waits_for_nobody_where_nobody_is_connected():
 async def test_connections_nobody_has_read_yet_are_answered():
     """All that has been connected before the drain is answered, however late it is accepted."""
     async with serving(hello) as running:
-        running.server.settle = 0.3
+        running.server.drain_delay = 0.3
         opened = [await running.open() for _ in range(100)]
         for _, writer in opened:
             writer.write(KEEPING)
@@ -111,7 +111,7 @@ async def test_connections_nobody_has_read_yet_are_answered():
 
 async def test_a_drain_reads_what_came_during_a_standstill():
     async with serving(hello) as running:
-        running.server.settle = 0.3
+        running.server.drain_delay = 0.3
         reader, writer = await running.open()
         writer.write(KEEPING)
         await reader.readuntil(b"hello")
@@ -150,7 +150,7 @@ async def test_no_callback_is_lost_over_restarts_under_a_held_socket():
             group.create_task(client())
         for _ in range(5):
             server = make_server(hello, held.dup())
-            server.settle = 0.05
+            server.drain_delay = 0.05
             await server.start()
             await asyncio.sleep(0.1)
             await server.drain()
