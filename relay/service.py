@@ -30,10 +30,11 @@ from relay.reexec import Kept
 from relay.retention import kept_up
 from relay.server import ingress
 from relay.server.http_server import HttpServer, drain_all, make_server, make_servers
-from relay.server.sockets import Listeners, control_answers, listen_control
+from relay.server.sockets import Listeners, listen_control
 from relay.sources.router import Intake
 from relay.spill.disk_guard import Reserve
 from relay.spill.failover import Shelter, sheltering
+from relay.state_directory import StateDirectory
 from relay.store import StoreBroken, StoreError
 from relay.store.sqlite import SqliteStore
 from relay.store.sqlite.connection import lock
@@ -72,6 +73,7 @@ class Service:
         self._standing = standing
         self._config = standing.config
         self._path = _file(self._config)
+        self._state = StateDirectory(self._path)
         self._shelter = shelter
         self._tracer = tracer
         self._clock = clock
@@ -316,8 +318,8 @@ class Service:
             await app(scope, receive, send)
 
         try:
-            if not control_answers(self._path):
-                server = make_server(commands, listen_control(self._path))
+            if not self._state.is_served():
+                server = make_server(commands, listen_control(self._state))
                 self.inner.append(server)
                 await server.start()
         except OSError as error:

@@ -26,8 +26,8 @@ import pytest
 from click.testing import CliRunner
 
 from relay.cli import client, main
+from relay.cli.options import parse_time
 from relay.cli.output import printable
-from relay.cli.times import moment
 from relay.clock import SystemClock
 from relay.config import loader
 from relay.event import RawCallback
@@ -590,7 +590,7 @@ def test_a_store_in_other_hands_is_reported_in_a_sentence(here, monkeypatch):
 )
 def test_moments_are_of_the_configured_zone_or_ago(text, expected):
     zone = loader.ZoneInfo("America/New_York")
-    assert moment(text)(zone, 1_800_000_000.0) == expected * 1_000_000
+    assert parse_time(text)(zone, 1_800_000_000.0) == expected * 1_000_000
 
 
 def test_check_does_not_need_the_store(here, monkeypatch):

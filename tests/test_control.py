@@ -9,13 +9,14 @@ import httpx
 import pytest
 
 from relay import api
-from relay.cli import client
+from relay.cli import client, local
 from relay.config import loader
 from relay.delivery.null_workers import NoWorkers
 from relay.event import InvalidCallback, RawCallback
 from relay.server.http_server import make_server
-from relay.server.sockets import control_answers, control_socket_path, listen_control
+from relay.server.sockets import listen_control
 from relay.sources.router import Intake
+from relay.state_directory import StateDirectory
 from relay.store import Settlement, State
 from relay.store.sqlite import SqliteStore
 
@@ -67,8 +68,8 @@ async def relay(tmp_path, clock):
 
     def client_of(settings):
         app = api.app(Intake(settings, store, clock), store, settings, workers)
-        http = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://relay/api/v1")
-        return client.Client(http, live=False)
+        http = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://relay")
+        return client.Client(local.sender(http), live=False)
 
     yield SimpleNamespace(
         store=store,
@@ -471,13 +472,13 @@ async def test_the_socket_is_the_owners_and_its_path_may_be_long(tmp_path, clock
     folder = tmp_path / ("deep" * 30)
     folder.mkdir()
     loaded = load(folder)
-    path = control_socket_path(loaded.store)
+    path = StateDirectory(loaded.store).control_socket
     async with client.session(loaded) as session:
         assert not session.live
     store = await SqliteStore.open(loaded.store, clock=clock)
     app = api.app(Intake(loaded, store, clock), store, loaded, NoWorkers(store))
     for _ in range(2):  # the second time over what the first has left
-        server = make_server(app, listen_control(loaded.store))
+        server = make_server(app, listen_control(StateDirectory(loaded.store)))
         await server.start()
         assert len(os.fsencode(path)) > 108
         assert path.stat().st_mode & 0o777 == 0o600
@@ -486,4 +487,4 @@ async def test_the_socket_is_the_owners_and_its_path_may_be_long(tmp_path, clock
             assert (await session.get("/status"))["events"] == 0
         await server.drain()
     await store.close()
-    assert not control_answers(loaded.store)
+    assert not StateDirectory(loaded.store).is_served()

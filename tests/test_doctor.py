@@ -26,10 +26,10 @@ from relay import service
 from relay.cli import main
 from relay.config import loader
 from relay.doctor import access, condition, places
-from relay.server.sockets import control_answers
 from relay.spill.disk_guard import Disk
 from relay.spill.file import SpillFile
 from relay.spill.line import Spilled, encode
+from relay.state_directory import StateDirectory
 from relay.store.sqlite import SqliteStore, backup
 
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
@@ -150,7 +150,7 @@ async def test_a_relay_that_runs_without_its_store_is_a_problem(here):
     )
     try:
         async with asyncio.timeout(30):
-            while not control_answers(here / "data/relay.db"):
+            while not StateDirectory(here / "data/relay.db").is_served():
                 await asyncio.sleep(0.05)
         found = await asyncio.to_thread(examined, status=1)
     finally:

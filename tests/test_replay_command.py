@@ -3,8 +3,8 @@
 import click
 import pytest
 
+from relay.cli.events import _replayed
 from relay.cli.output import progress
-from relay.cli.replay import _replayed
 
 BEHIND = "2027-01-15T08:00:00.000001Z"
 CHUNK = {"made": 100, "skipped": 0, "errors": [], "first": 1, "next": 100, "through": 300}

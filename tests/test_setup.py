@@ -86,7 +86,7 @@ def test_backfilling_is_asked_for_and_tells_how_far_it_is(here, monkeypatch):
         bars.append(progress(*arguments))
         return bars[-1]
 
-    monkeypatch.setattr(sys.modules["relay.cli.setup"], "progress", noted)
+    monkeypatch.setattr(sys.modules["relay.cli.configure"], "progress", noted)
     assert setup("crm", "--backfill-keys").stdout == "2 people have a key now\n"
     (task,) = bars[0].tasks
     assert (task.completed, task.total) == (2, 2)

@@ -11,14 +11,8 @@ import pytest
 from relay.address import Address
 from relay.server.http_server import make_server
 from relay.server.refusals import send_problem
-from relay.server.sockets import (
-    Listeners,
-    activated_sockets,
-    control_address,
-    control_answers,
-    control_socket_path,
-    listen_control,
-)
+from relay.server.sockets import Listeners, activated_sockets, listen_control
+from relay.state_directory import StateDirectory
 
 ANY = Address("127.0.0.1", 0)
 
@@ -197,10 +191,10 @@ async def app(_, __, send):
 async def test_the_control_socket_is_reached(tmp_path, name):
     store = tmp_path / name
     store.parent.mkdir(parents=True, exist_ok=True)
-    assert not control_answers(store)
-    server = make_server(app, listen_control(store))
+    assert not StateDirectory(store).is_served()
+    server = make_server(app, listen_control(StateDirectory(store)))
     await server.start()
-    with control_address(store) as address:
+    with StateDirectory(store).control_address() as address:
         transport = httpx.AsyncHTTPTransport(uds=address)
         async with httpx.AsyncClient(transport=transport) as client:
             assert (await client.get("http://relay/")).status_code == 418
@@ -208,6 +202,6 @@ async def test_the_control_socket_is_reached(tmp_path, name):
 
 
 async def test_the_socket_of_a_usual_store_keeps_its_name(tmp_path):
-    assert control_socket_path(tmp_path / "relay.db") == tmp_path / "relay.db.sock"
-    others = {control_socket_path(tmp_path / (each + "n" * 200)) for each in "ab"}
+    assert StateDirectory(tmp_path / "relay.db").control_socket == tmp_path / "relay.db.sock"
+    others = {StateDirectory(tmp_path / (each + "n" * 200)).control_socket for each in "ab"}
     assert len(others) == 2

@@ -1,99 +1,125 @@
-"""The command `relay`: one file for each family of commands."""
+"""The command `relay`. The module of a command is imported when that command is used."""
 
+import importlib
 import io
 import os
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import click
 import orjson
-
-from relay.cli.alerts import alerts
-from relay.cli.backup import backup
-from relay.cli.check import check
-from relay.cli.consent import consent
-from relay.cli.dead import dead
-from relay.cli.doctor import doctor
-from relay.cli.erase import erase
-from relay.cli.events import events
-from relay.cli.plugins import plugins
-from relay.cli.preview import preview
-from relay.cli.purge import purge
-from relay.cli.quarantine import quarantine
-from relay.cli.reload import reload
-from relay.cli.replay import replay
-from relay.cli.restore import restore
-from relay.cli.run import run
-from relay.cli.schema import schema
-from relay.cli.send import send
-from relay.cli.service import service
-from relay.cli.setup import setup
-from relay.cli.sinks import sinks
-from relay.cli.status import status
-from relay.cli.test import test
-from relay.config.plugins import PluginError
-from relay.store import StoreError
+from click.shell_completion import CompletionItem
 
 FAMILIES = {
     "Set up": {
-        run: "Take callbacks and deliver them, until stopped.",
-        check: "Look for mistakes in relay.yaml.",
-        reload: "Have the running relay read relay.yaml again.",
-        setup: "Make what a sink needs on its other side.",
-        plugins: "List the kinds of sinks, or begin one.",
-        service: "Make the relay a service of systemd.",
-        schema: "Print the JSON Schema of relay.yaml, for editors.",
+        "run": ("relay.cli.run", "Take callbacks and deliver them, until stopped."),
+        "check": ("relay.cli.configure", "Look for mistakes in relay.yaml."),
+        "reload": ("relay.cli.run", "Have the running relay read relay.yaml again."),
+        "setup": ("relay.cli.configure", "Make what a sink needs on its other side."),
+        "plugins": ("relay.cli.configure", "List the kinds of sinks, or begin one."),
+        "service": ("relay.cli.service", "Make the relay a service of systemd."),
+        "schema": ("relay.cli.configure", "Print the JSON Schema of relay.yaml, for editors."),
     },
     "Try": {
-        send: "Send a callback to the relay, as Sumotext would.",
-        preview: "Show what each sink would get; send nothing.",
-        test: "Send a test callback, and follow it to each sink.",
+        "send": ("relay.cli.trial", "Send a callback to the relay, as Sumotext would."),
+        "preview": ("relay.cli.trial", "Show what each sink would get; send nothing."),
+        "test": ("relay.cli.trial", "Send a test callback, and follow it to each sink."),
     },
     "Look": {
-        status: "How many events there are, how each sink stands.",
-        events: "What has come in.",
-        doctor: "What is wrong, or soon will be, and what to do.",
-        consent: "Who opted out or in, and who was told.",
+        "status": ("relay.cli.status", "How many events there are, how each sink stands."),
+        "events": ("relay.cli.events", "What has come in."),
+        "doctor": ("relay.cli.doctor", "What is wrong, or soon will be, and what to do."),
+        "consent": ("relay.cli.maintenance", "Who opted out or in, and who was told."),
     },
     "Act": {
-        dead: "Deliveries that were given up: look, try again.",
-        quarantine: "Callbacks not understood: look, release.",
-        replay: "Deliver events again, or to a sink that is new.",
-        sinks: "Pause, resume, rename, discard a sink.",
-        alerts: "Try whether alerts reach you.",
+        "dead": ("relay.cli.events", "Deliveries that were given up: look, try again."),
+        "quarantine": ("relay.cli.quarantine", "Callbacks not understood: look, release."),
+        "replay": ("relay.cli.events", "Deliver events again, or to a sink that is new."),
+        "sinks": ("relay.cli.status", "Pause, resume, rename, discard a sink."),
+        "alerts": ("relay.cli.configure", "Try whether alerts reach you."),
     },
     "Keep": {
-        backup: "Copy the store while the relay runs.",
-        restore: "Put such a copy back.",
-        purge: "Delete what is older than its term.",
-        erase: "Forget a contact.",
+        "backup": ("relay.cli.maintenance", "Copy the store while the relay runs."),
+        "restore": ("relay.cli.maintenance", "Put such a copy back."),
+        "purge": ("relay.cli.maintenance", "Delete what is older than its term."),
+        "erase": ("relay.cli.maintenance", "Forget a contact."),
     },
 }
+"""Each command with its module, where it is a function of the same name, and its short help."""
+
+COMMANDS = {name: each for members in FAMILIES.values() for name, each in members.items()}
+
+EXPECTED = (("relay.store", "StoreError"), ("relay.config.plugins", "PluginError"))
+"""Errors that are one sentence for the user. Their modules are not imported for that."""
+
+WHOLE = 1000
+"""Characters; click's own help cuts a sentence to what is left of its line."""
+
+
+def load(module: str) -> ModuleType:
+    """Import a module that only some commands need. This is the one place that does so."""
+    return importlib.import_module(module)
 
 
 class Commands(click.Group):
-    """The edge at which what went wrong becomes one sentence."""
+    """The command tree, and the edge at which an error becomes one sentence."""
 
     def main(self, *args: Any, **options: Any) -> Any:
         _fill_in()
         _replace_what_cannot_be_shown()
         return super().main(*args, **options)
 
+    def list_commands(self, _: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, _: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        command: click.Command = getattr(load(COMMANDS[name][0]), name)
+        return command
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except BrokenPipeError:  # `relay events list | head`: click ends without a word
             raise
-        except (StoreError, PluginError, OSError) as error:
-            raise click.ClickException(_sentence(error)) from error
         except (UnicodeEncodeError, orjson.JSONEncodeError):
             raise click.UsageError("something in what was given is not UTF-8 text") from None
+        except Exception as error:
+            if isinstance(error, _expected()):
+                raise click.ClickException(_sentence(error)) from error
+            raise
 
     def format_commands(self, _: click.Context, formatter: click.HelpFormatter) -> None:
         for family, members in FAMILIES.items():
             with formatter.section(family):
-                formatter.write_dl([(f"{each.name:<10}", says) for each, says in members.items()])
+                formatter.write_dl([(f"{name:<10}", says) for name, (_, says) in members.items()])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """The names of the commands, without their modules."""
+        names = [
+            CompletionItem(name, help=says)
+            for name, (_, says) in COMMANDS.items()
+            if name.startswith(incomplete)
+        ]
+        return names + click.Command.shell_complete(self, ctx, incomplete)
+
+
+class HelpGroup(click.Group):
+    """A group such as `relay dead`, whose help has each command's first sentence whole."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        members = [(name, self.commands[name]) for name in self.list_commands(ctx)]
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, each.get_short_help_str(WHOLE)) for name, each in members])
+
+
+def _expected() -> tuple[type[Exception], ...]:
+    """OSError, and those of `EXPECTED` whose module is loaded: no other can have been raised."""
+    found = [(sys.modules[module], name) for module, name in EXPECTED if module in sys.modules]
+    return (OSError, *(getattr(module, name) for module, name in found))
 
 
 def _sentence(error: Exception) -> str:
@@ -125,8 +151,3 @@ def main() -> None:
     `relay COMMAND --help` explains each. Exit status: 0 done, 1 failed, 2 wrong usage,
     78 wrong configuration.
     """
-
-
-for members in FAMILIES.values():
-    for command in members:
-        main.add_command(command)

@@ -1,46 +1,50 @@
-"""The client of control: one way to the store, whether or not the service runs."""
+"""The client of the API: through the running relay, or on the store in this process."""
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from pathlib import Path
-from typing import Any, TypeVar
-from urllib.parse import quote
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import quote, urlencode
 
 import click
-import httpx
+import httptools
 import orjson
 
-from relay import api, fsutil, ownership
-from relay.clock import SystemClock
+from relay import fsutil, ownership
+from relay.cli import load
+from relay.cli.output import progress
 from relay.config.accounts import user_name
-from relay.config.loader import Config
-from relay.delivery.null_workers import NoWorkers
-from relay.server.sockets import control_address, control_answers
-from relay.sources.router import Intake
-from relay.spill.disk_guard import Reserve
-from relay.store import StoreLocked
-from relay.store.sqlite import SqliteStore
+from relay.state_directory import StateDirectory
 
+if TYPE_CHECKING:
+    from relay.config.loader import Config
+
+ROOT = "/api/v1"
 ATTEMPTS = 150
 """How often to look for the service, or for a store that nobody holds: a reload takes seconds."""
 PAUSE = 0.1
+JOB_PAUSE = 0.1
 TIMEOUT = 90.0
-"""A reload tries out the configuration for up to 60 s before it answers."""
+"""Seconds without a byte of the answer. A reload tries out the configuration for up to 60 s."""
+CHUNK = 64 * 1024
 
 T = TypeVar("T")
 
+Send = Callable[[str, str, bytes], Coroutine[Any, Any, tuple[int, bytes]]]
+"""Sends a method, a path and a body; returns the status and the body of the answer."""
+
 
 class Client:
-    """Asks control. `live` says that the service answers, and not this process itself."""
+    """Asks the API. `live` says that the running relay answers, and not this process itself."""
 
-    def __init__(self, http: httpx.AsyncClient, *, live: bool) -> None:
-        self._http = http
+    def __init__(self, send: Send, *, live: bool) -> None:
+        self._send = send
         self.live = live
 
     async def get(self, path: str, **query: Any) -> Any:
-        given = {name: value for name, value in query.items() if value is not None}
-        return await self._answer(self._http.get(path, params=given))
+        given = {name: _text(value) for name, value in query.items() if value is not None}
+        return await self._answer("GET", f"{path}?{urlencode(given)}" if given else path, b"")
 
     async def pages(self, path: str, **query: Any) -> AsyncIterator[list[dict[str, Any]]]:
         """The items of a list, page by page."""
@@ -54,21 +58,16 @@ class Client:
                 return
 
     async def post(self, path: str, **body: Any) -> Any:
-        return await self._answer(self._http.post(path, content=orjson.dumps(body)))
+        return await self._answer("POST", path, orjson.dumps(body))
 
-    async def _answer(self, request: Awaitable[httpx.Response]) -> Any:
-        try:
-            response = await request
-        except httpx.TransportError as error:
-            raise click.ClickException(
-                "the relay stopped before it answered; see `relay status` before you ask again"
-            ) from error
-        if response.is_success:
-            return orjson.loads(response.content)
-        raise click.ClickException(_detail(response))
+    async def _answer(self, method: str, path: str, body: bytes) -> Any:
+        status, content = await self._send(method, f"{ROOT}{path}", body)
+        if 200 <= status < 300:
+            return orjson.loads(content)
+        raise click.ClickException(_detail(status, content))
 
 
-def ask(config: Config, question: Callable[[Client], Awaitable[T]]) -> T:
+def ask(config: "Config", question: Callable[[Client], Awaitable[T]]) -> T:
     """Connect, ask, and return the answer."""
 
     async def asked() -> T:
@@ -79,7 +78,7 @@ def ask(config: Config, question: Callable[[Client], Awaitable[T]]) -> T:
 
 
 @contextlib.asynccontextmanager
-async def session(config: Config) -> AsyncIterator[Client]:
+async def session(config: "Config") -> AsyncIterator[Client]:
     """A client: of the service while it runs, else of this process, which owns the store then."""
     path = store_file(config)
     become_owner(path)
@@ -87,11 +86,9 @@ async def session(config: Config) -> AsyncIterator[Client]:
         yield await _reach(stack, path, config)
 
 
-@contextlib.asynccontextmanager
-async def service(path: Path) -> AsyncIterator[Client]:
-    """A client of the service that owns the store at `path`. Raises OSError where none listens."""
-    async with contextlib.AsyncExitStack() as stack:
-        yield await _through_service(stack, path)
+def service(path: Path) -> Client:
+    """A client of the service that owns the store at `path`."""
+    return Client(_through_socket(path), live=True)
 
 
 def part(text: str) -> str:
@@ -101,7 +98,7 @@ def part(text: str) -> str:
     return quote(text, safe="")
 
 
-def has_store(config: Config) -> bool:
+def has_store(config: "Config") -> bool:
     """Whether there is a store to look at; asking makes one."""
     return store_file(config).exists()
 
@@ -111,7 +108,7 @@ def become_owner(path: Path) -> None:
     ownership.give_up_root(path)
 
 
-def store_file(config: Config) -> Path:
+def store_file(config: "Config") -> Path:
     """Where the store is. Raises ClickException where that is no file."""
     if isinstance(config.store, Path):
         return config.store
@@ -121,50 +118,98 @@ def store_file(config: Config) -> Path:
 def served(path: Path) -> bool:
     """Whether the service runs."""
     try:
-        return control_answers(path)
+        return StateDirectory(path).is_served()
     except PermissionError as error:
         owner = user_name(fsutil.existing(path).stat().st_uid)
         raise click.ClickException(f"the store belongs to {owner}: sudo -u {owner} …") from error
 
 
-async def _reach(stack: contextlib.AsyncExitStack, path: Path, config: Config) -> Client:
+async def wait_for_job(session: Client, path: str, what: str, **body: Any) -> dict[str, Any]:
+    """Start a job, show its progress until it ends, return its result."""
+    number = (await session.post(path, **body))["job"]
+    with progress(None, what) as bar:
+        while True:
+            job = await session.get(f"/jobs/{number}")
+            if job["error"] is not None:
+                raise click.ClickException(job["error"])
+            if job["result"] is not None:
+                result: dict[str, Any] = job["result"]
+                return result
+            bar.update(
+                bar.task_ids[0],
+                completed=job["done"],
+                total=job["total"],
+                description=job["doing"] or what,
+            )
+            await asyncio.sleep(JOB_PAUSE)
+
+
+async def _reach(stack: contextlib.AsyncExitStack, path: Path, config: "Config") -> Client:
     for _ in range(ATTEMPTS):
         if served(path):
-            return await _through_service(stack, path)
-        with contextlib.suppress(StoreLocked):
-            return await _in_process(stack, path, config)
+            return service(path)
+        connection = load("relay.cli.local").connection(config)
+        client: Client | None = await stack.enter_async_context(connection)
+        if client is not None:
+            return client
         await asyncio.sleep(PAUSE)
     raise click.ClickException(
         f"another process holds the store {path}; if that is the relay, it is starting or stopping"
     )
 
 
-async def _through_service(stack: contextlib.AsyncExitStack, path: Path) -> Client:
-    address = stack.enter_context(control_address(path))
-    transport = httpx.AsyncHTTPTransport(uds=address)
-    return await _client(stack, transport, live=True)
+class _Response:
+    """The answer to a request, as httptools reads it."""
+
+    def __init__(self) -> None:
+        self.body = b""
+        self.complete = False
+
+    def on_body(self, data: bytes) -> None:
+        self.body += data
+
+    def on_message_complete(self) -> None:
+        self.complete = True
 
 
-async def _in_process(stack: contextlib.AsyncExitStack, path: Path, config: Config) -> Client:
-    clock = SystemClock()
-    Reserve.of(config).relieve()
-    store = await SqliteStore.open(path, clock=clock)
-    stack.push_async_callback(store.close)
-    app = api.app(Intake(config, store, clock), store, config, NoWorkers(store))
-    return await _client(stack, httpx.ASGITransport(app), live=False)
+def _through_socket(store: Path) -> Send:
+    """Send each request through a connection of its own to the socket beside the store."""
+
+    async def send(method: str, path: str, body: bytes) -> tuple[int, bytes]:
+        head = f"{method} {path} HTTP/1.1\r\nHost: relay\r\nConnection: close\r\n"
+        head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        try:
+            with StateDirectory(store).control_address() as address:
+                reader, writer = await asyncio.open_unix_connection(address)
+            with contextlib.closing(writer):
+                writer.write(head.encode() + body)
+                return await _received(reader)
+        except (OSError, EOFError, httptools.HttpParserError) as error:
+            raise click.ClickException(
+                "the relay stopped before it answered; see `relay status` before you ask again"
+            ) from error
+
+    return send
 
 
-async def _client(
-    stack: contextlib.AsyncExitStack, transport: httpx.AsyncBaseTransport, *, live: bool
-) -> Client:
-    http = httpx.AsyncClient(
-        transport=transport, base_url="http://relay/api/v1", timeout=TIMEOUT, trust_env=False
-    )
-    return Client(await stack.enter_async_context(http), live=live)
+async def _received(reader: asyncio.StreamReader) -> tuple[int, bytes]:
+    """The status and the body of an answer. Raises EOFError where it ends too early."""
+    response = _Response()
+    parser = httptools.HttpResponseParser(response)
+    while not response.complete:
+        if not (data := await asyncio.wait_for(reader.read(CHUNK), TIMEOUT)):
+            raise EOFError
+        parser.feed_data(data)
+    return parser.get_status_code(), response.body
 
 
-def _detail(response: httpx.Response) -> str:
+def _text(value: Any) -> str:
+    """A value of a query, as JSON writes truth."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _detail(status: int, content: bytes) -> str:
     try:
-        return str(orjson.loads(response.content)["detail"])
+        return str(orjson.loads(content)["detail"])
     except (ValueError, KeyError, TypeError):
-        return f"the relay answered {response.status_code}"
+        return f"the relay answered {status}"

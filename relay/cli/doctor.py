@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from relay.cli import accounts, client, options
+from relay.cli import client, local, options
 from relay.cli.client import Client
 from relay.cli.output import count, print_json, printable, progress
 from relay.config.loader import Config, ConfigError, Problem, load
@@ -63,7 +63,7 @@ def _examine(
     yield from sinks.halted(status)
     if not offline:
         ask = None if status is None else partial(_through_service, raw)
-        yield from sinks.checked(config, unfilled, accounts.of_store(raw), ask, status)
+        yield from sinks.checked(config, unfilled, local.accounts_of(raw), ask, status)
 
 
 def _filled(raw: Config) -> tuple[Config, list[Problem]]:

@@ -1,24 +1,25 @@
 """Output: tables and progress bars for people, JSON for programs."""
 
-import base64
 import json
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, tzinfo
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import orjson
 from rich import box
 from rich.cells import cell_len
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from relay.cli import load
 from relay.path_text import as_json
-from relay.redact import mask_all
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 # What is read by a program or kept in a file is not broken to the width of a terminal.
 WIDE = 240
@@ -28,8 +29,6 @@ TEXTS = frozenset({"Answer", "Error", "Error or reference", "Reason", "Says", "V
 ROOM = 24
 GAP = 3
 BEYOND_ASCII = re.compile(r"[^\n -~]")
-LONGEST = 2000
-"""Characters of a callback's query or body that are shown."""
 
 
 def print_json(value: Any) -> None:
@@ -105,31 +104,13 @@ def print_pairs(pairs: Iterable[tuple[str, Any]]) -> None:
         click.echo(f"{name:<{width}}  {printable(str(value))}")
 
 
-def print_callback(callback: Mapping[str, Any]) -> None:
-    """How a callback came, with numbers masked: its bytes, and the body's text where that differs.
-
-    Bytes that are no printable ASCII are escaped.
-    """
-    raw = {name: base64.b64decode(data) for name, data in callback["raw"].items()}
-    bytes_ = {name: data.decode("latin-1").encode("unicode_escape") for name, data in raw.items()}
-    shown = {name: callback[name] for name in ("method", "content_type", "content_encoding")}
-    shown |= {name: _beginning(data.decode()) for name, data in bytes_.items()}
-    if callback["body"].encode() != raw["body"]:
-        shown["text"] = _beginning(callback["body"])
-    print_pairs((name, value or None) for name, value in shown.items())
-
-
-def _beginning(text: str) -> str:
-    more = len(text) - LONGEST
-    return mask_all(text[:LONGEST]) + (f" … and {more} more: see --json" if more > 0 else "")
-
-
-def progress(total: float | None, what: str, *, shown: bool = True) -> Progress:
+def progress(total: float | None, what: str, *, shown: bool = True) -> "Progress":
     """A bar on standard error, to be used in a `with`; nothing where that is no terminal."""
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        *([] if total is None else [MofNCompleteColumn()]),
+    parts = load("rich.progress")
+    bar: Progress = parts.Progress(
+        parts.TextColumn("{task.description}"),
+        parts.BarColumn(),
+        *([] if total is None else [parts.MofNCompleteColumn()]),
         console=Console(stderr=True),
         disable=not (shown and sys.stderr.isatty()),
         transient=True,

@@ -10,20 +10,18 @@ import click
 
 from relay.api.requests import CHUNK, PAGE
 from relay.api.unauthorized import Taken, Token
-from relay.cli import client, options
+from relay.cli import HelpGroup, client, options
 from relay.cli.client import Client
-from relay.cli.help_group import Family
 from relay.cli.output import (
     count,
     kind_of,
     local_time,
-    print_callback,
     print_json,
     print_pairs,
     print_table,
     progress,
 )
-from relay.cli.preview import as_text
+from relay.cli.records import as_text, print_callback
 from relay.config.loader import Config
 from relay.preview import Preview
 from relay.redact import mask_all
@@ -42,7 +40,7 @@ UNPROVEN = {
 }
 
 
-@click.group(cls=Family)
+@click.group(cls=HelpGroup)
 def quarantine() -> None:
     """Look at callbacks that became no event, and release them after a fix."""
 
@@ -51,7 +49,7 @@ def quarantine() -> None:
 @options.config
 @options.as_json
 @options.limit
-def list_(config: Config, as_json: bool, limit: int) -> None:
+def quarantine_list(config: Config, as_json: bool, limit: int) -> None:
     """List what is in quarantine, the newest first."""
     page = client.ask(config, lambda session: session.get("/quarantine", limit=limit))
     found = page["items"]
@@ -77,11 +75,11 @@ def list_(config: Config, as_json: bool, limit: int) -> None:
         click.echo("Nothing is in quarantine: every callback was understood.")
 
 
-@quarantine.command()
+@quarantine.command("show")
 @click.argument("quarantine_id", metavar="ID")
 @options.config
 @options.as_json
-def show(config: Config, as_json: bool, quarantine_id: str) -> None:
+def quarantine_show(config: Config, as_json: bool, quarantine_id: str) -> None:
     """Show one callback as it came."""
     found = client.ask(
         config, lambda session: session.get(f"/quarantine/{client.part(quarantine_id)}")
@@ -100,7 +98,7 @@ def show(config: Config, as_json: bool, quarantine_id: str) -> None:
         )
 
 
-@quarantine.command()
+@quarantine.command("release")
 @click.argument("ids", nargs=-1, metavar="[ID]…")
 @options.config
 @options.as_json
@@ -110,7 +108,7 @@ def show(config: Config, as_json: bool, quarantine_id: str) -> None:
     "--token-now-valid", is_flag=True, help="Those with a wrong token that is valid by now."
 )
 @click.option("--dry-run", is_flag=True, help="Show what each sink would get; change nothing.")
-def release(
+def quarantine_release(
     config: Config,
     as_json: bool,
     yes: bool,
@@ -149,12 +147,12 @@ def release(
         raise click.exceptions.Exit(1)
 
 
-@quarantine.command()
+@quarantine.command("discard")
 @click.argument("ids", nargs=-1, metavar="[ID]…")
 @options.config
 @options.yes
 @click.option("--all", "all_", is_flag=True, help="All of them.")
-def discard(config: Config, yes: bool, ids: tuple[str, ...], all_: bool) -> None:
+def quarantine_discard(config: Config, yes: bool, ids: tuple[str, ...], all_: bool) -> None:
     """Throw callbacks away for good."""
     if bool(ids) == all_:
         raise click.UsageError("name callbacks, or say --all")

@@ -8,8 +8,7 @@ from pathlib import Path
 import click
 
 import relay
-from relay.cli import options
-from relay.cli.help_group import Family
+from relay.cli import HelpGroup, options
 from relay.cli.output import print_table
 from relay.config.loader import ConfigError
 from relay.install import (
@@ -42,7 +41,7 @@ root_option = click.option(
 dry_run_option = click.option("--dry-run", is_flag=True, help="Only show what would be done.")
 
 
-@click.group(cls=Family)
+@click.group(cls=HelpGroup)
 def service() -> None:
     """Install the relay as a service of systemd, or take it away."""
 

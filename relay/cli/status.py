@@ -1,27 +1,49 @@
-"""`relay status`: how all of it stands, at a glance."""
+"""`relay status` and `relay sinks`: counts, states, and what an operator does to a sink."""
 
+import asyncio
 from datetime import tzinfo
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
+from zoneinfo import ZoneInfo
 
 import click
 
-from relay.cli import client, options
+from relay import ownership
+from relay.cli import HelpGroup, client, options
 from relay.cli.client import Client
 from relay.cli.output import count, print_json, print_table, printable, reason_of
-from relay.config.loader import Config
+from relay.path_text import named
+
+if TYPE_CHECKING:
+    from relay.config.loader import Config
+
+
+class Known(NamedTuple):
+    """What this needs of a relay.yaml that the running relay has read as it is now."""
+
+    path: Path
+    store_fallback: Path
+    timezone: tzinfo
 
 
 @click.command()
-@options.config
+@options.config_path
 @options.as_json
-def status(config: Config, as_json: bool) -> None:
+def status(path: Path, as_json: bool) -> None:
     """Show how many events there are, and how each sink stands."""
+    if (known := _quickly(path)) is not None:
+        _show(*known, live=True, as_json=as_json)
+        return
+    config = options.usable_config(path)
+    found, live = client.ask(config, _status)
+    _show(config, found, live=live, as_json=as_json)
 
-    async def question(session: Client) -> tuple[dict[str, Any], bool]:
-        return await session.get("/status"), session.live
 
-    found, live = client.ask(config, question)
+async def _status(session: Client) -> tuple[dict[str, Any], bool]:
+    return await session.get("/status"), session.live
+
+
+def _show(config: "Config | Known", found: dict[str, Any], *, live: bool, as_json: bool) -> None:
     if as_json:
         print_json(found)
         return
@@ -45,6 +67,29 @@ def status(config: Config, as_json: bool) -> None:
     print_sinks([{"name": name, **sink} for name, sink in found["sinks"].items()], config.timezone)
     for line in _hints(found):
         click.echo(line)
+
+
+def _quickly(path: Path) -> tuple[Known, dict[str, Any]] | None:
+    """The status without a check of relay.yaml, which the running relay made when it read the file.
+
+    None where the relay does not run, or has not read the file as it is now.
+    """
+    given = options.outline(path)
+    store, spill, zone = (given.get(name) for name in ("store", "store_fallback", "timezone"))
+    if not isinstance(store, str) or "$" in f"{store}{spill}{zone}":
+        return None
+    place, fallback = (
+        path.absolute().parent / named(each) for each in (store, spill or f"{store}.spill")
+    )
+    try:
+        known = Known(path, fallback, ZoneInfo(zone or "UTC"))
+        with ownership.acting_for(place):
+            if not client.served(place):
+                return None
+            found = asyncio.run(client.service(place).get("/status"))
+    except (TypeError, ValueError, KeyError, OSError, click.ClickException):
+        return None  # the ordinary way finds out what is wrong, and says it
+    return (known, found) if found["configuration"]["state"] == "current" else None
 
 
 def print_sinks(sinks: list[dict[str, Any]], zone: tzinfo) -> None:
@@ -87,3 +132,76 @@ def _hints(found: dict[str, Any]) -> list[str]:
         ),
     }
     return [hint for hint, wanted in hints.items() if wanted]
+
+
+sink_name = click.argument("name", shell_complete=options.sink_names)
+
+
+@click.group(cls=HelpGroup)
+def sinks() -> None:
+    """Look at the sinks; pause, resume, rename, discard."""
+
+
+@sinks.command("list")
+@options.config
+@options.as_json
+def sinks_list(config: "Config", as_json: bool) -> None:
+    """List the sinks."""
+    found = client.ask(config, lambda session: session.get("/sinks"))
+    if as_json:
+        print_json(found)
+    elif found:
+        columns = ("name", "plugin", "state", "pending", "delivered", "dead", "reason")
+        shown = [{**sink, "reason": reason_of(sink, config.timezone)} for sink in found]
+        print_table(
+            [column.capitalize() for column in columns],
+            [[sink.get(column) for column in columns] for sink in shown],
+        )
+    else:
+        click.echo(
+            "No sinks. Add one under `sinks:` in relay.yaml; `relay plugins list` has kinds."
+        )
+
+
+@sinks.command("pause")
+@sink_name
+@options.config
+@click.option("--reason", help="Shown by `relay status`.")
+def sinks_pause(config: "Config", name: str, reason: str | None) -> None:
+    """Deliver nothing to a sink until it is resumed; its deliveries queue up."""
+    body = {"reason": reason} if reason else {}
+    client.ask(config, lambda session: session.post(f"/sinks/{client.part(name)}/pause", **body))
+    click.echo(f"{name} is paused; `relay sinks resume {name}` lets it go on.")
+
+
+@sinks.command("resume")
+@sink_name
+@options.config
+def sinks_resume(config: "Config", name: str) -> None:
+    """Deliver to a sink again, at once, whatever had stopped it."""
+    client.ask(config, lambda session: session.post(f"/sinks/{client.part(name)}/resume"))
+    click.echo(f"{name} goes on.")
+
+
+@sinks.command("rename")
+@click.argument("old", shell_complete=options.sink_names)
+@click.argument("new", shell_complete=options.sink_names)
+@options.config
+def sinks_rename(config: "Config", old: str, new: str) -> None:
+    """Give the deliveries of a sink that has gone from relay.yaml to another name."""
+    answer = client.ask(
+        config, lambda session: session.post(f"/sinks/{client.part(old)}/rename", to=new)
+    )
+    click.echo(f"{count(answer['renamed'], 'delivery')} of {old} belong to {new} now.")
+
+
+@sinks.command("discard")
+@sink_name
+@options.config
+@options.yes
+def sinks_discard(config: "Config", name: str, yes: bool) -> None:
+    """Give up what is left of a sink that has gone from relay.yaml; the events stay."""
+    if not yes:
+        click.confirm(f"Give up all deliveries of {name} for good?", abort=True, err=True)
+    answer = client.ask(config, lambda session: session.post(f"/sinks/{client.part(name)}/discard"))
+    click.echo(f"{count(answer['discarded'], 'delivery')} of {name} discarded.")

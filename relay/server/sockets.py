@@ -4,16 +4,15 @@ The control socket is a unix socket beside the store; through it commands reach 
 """
 
 import contextlib
-import hashlib
 import logging
 import os
 import socket
 from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Self
 
 from relay.address import Address
+from relay.state_directory import StateDirectory
 
 PUBLIC = "public"
 ADMIN = "admin"
@@ -26,8 +25,6 @@ VARIABLES = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PIDFDID")
 UNNAMED = ("", "unknown", "public")
 """Sockets with these names, or with the name of a socket unit, are the public listener."""
 
-LONGEST_NAME = 80
-"""Bytes: the address of a unix socket has 107, and the folder's descriptor takes some of them."""
 
 Handles = list[tuple[str, str | None, int]]
 
@@ -178,21 +175,13 @@ def _activated_socket(descriptor: int, name: str) -> socket.socket | None:
 # the control socket
 
 
-def control_socket_path(store: Path) -> Path:
-    """The control socket of the service that owns this store. A long name becomes its digest."""
-    name = f"{store.name}.sock"
-    if len(os.fsencode(name)) > LONGEST_NAME:
-        name = f".{hashlib.sha256(os.fsencode(store.name)).hexdigest()[:32]}.sock"
-    return store.with_name(name)
-
-
-def listen_control(store: Path) -> socket.socket:
+def listen_control(state: StateDirectory) -> socket.socket:
     """A listening control socket that only the store's owner may use.
 
     Call it under the store's lock: an existing socket then belongs to a dead process.
     """
-    control_socket_path(store).unlink(missing_ok=True)
-    with control_address(store) as address:
+    state.control_socket.unlink(missing_ok=True)
+    with state.control_address() as address:
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         # Before it has a name, so that there is no moment in which others may connect.
         os.fchmod(listener.fileno(), 0o600)
@@ -200,27 +189,3 @@ def listen_control(store: Path) -> socket.socket:
     listener.listen()
     listener.setblocking(False)
     return listener
-
-
-def control_answers(store: Path) -> bool:
-    """Whether a service listens. Raises PermissionError where another user owns the socket."""
-    try:
-        with control_address(store) as address, socket.socket(socket.AF_UNIX) as probe:
-            probe.connect(address)
-    except (FileNotFoundError, ConnectionRefusedError):
-        return False
-    return True
-
-
-@contextlib.contextmanager
-def control_address(store: Path) -> Iterator[str]:
-    """The control socket's address, which fits into the 108 bytes of a socket's address.
-
-    The folder is named by its descriptor, because its path may be long.
-    """
-    path = control_socket_path(store)
-    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield f"/proc/self/fd/{folder}/{path.name}"
-    finally:
-        os.close(folder)

@@ -24,7 +24,7 @@ from stubs.salesforce import SalesforceStub
 from stubs.vendor import serving
 
 from relay.cli import client
-from relay.cli.consent import _words as exported
+from relay.cli.maintenance import _words as exported
 from relay.store import DeliveryRow, State, Store
 
 CONTACT = 1

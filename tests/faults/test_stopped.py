@@ -12,7 +12,7 @@ from relays import PATIENCE, POLL, RUN, Relay, Sender, crowd
 from stubs.receiver import Receiver, hang, status
 
 from relay.server.protocol import Protocol
-from relay.server.sockets import control_socket_path
+from relay.state_directory import StateDirectory
 
 STOPS = 30
 SILENT, IDLE, LATE = range(3)
@@ -143,9 +143,8 @@ async def taken_over(folder, command=RUN):
             await reached(receiver)
             async with stopped(relay):
                 receiver.otherwise = status(200)
-                control_socket_path(
-                    relay.store
-                ).unlink()  # else the other's commands would go to it
+                # Else the other's commands would go to it.
+                StateDirectory(relay.store).control_socket.unlink()
                 up = await other.up_or_ended()
                 if up:
                     await other.delivered()

@@ -1,0 +1,354 @@
+"""Commands that try out a callback: send, preview and test, and the samples that they take."""
+
+import asyncio
+import secrets
+import select
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import quote, urlencode, urlsplit
+
+import click
+import httpx
+import orjson
+
+from relay.cli import client, options
+from relay.cli.client import Client
+from relay.cli.output import print_json, print_table, printable
+from relay.cli.records import as_text
+from relay.config.interpolate import PLACEHOLDER
+from relay.config.loader import Config
+from relay.event import OPT_OUT, Event, InvalidCallback, RawCallback
+from relay.path_text import argument
+from relay.preview import Preview, preview_all
+from relay.sources.router import new_id
+from relay.sources.sumotext import fold, understand
+
+# Kept for films and books: it is nobody's.
+EXAMPLE = "2125550123"
+PATIENCE = 2.0
+
+COMMON = {"shortcode": "84700", "key": "SOMEKEY", "mobile": ""}
+SAMPLES = {
+    "web_form": {"country": "USA", **COMMON, "carrierId": "VERIZONUS"},
+    "poll": {"carrier": "VERIZONUS", **COMMON, "key": "FB1", "reply": "A", "label": "Tampa"},
+    "text_4_info": {"lead": "keyword", "mobile": "", "msg": "ServerMsg"},
+    "message": {"carrier": "VERIZONUS", "smsid": "", **COMMON, "msg": "have a nice day"},
+}
+
+Pairs = list[tuple[str, str]]
+
+
+def pair(text: str) -> tuple[str, str]:
+    """`name=value`; a contact's number is refused, as arguments are seen by every user."""
+    name, equals, value = argument(text).partition("=")
+    if not equals or not name.strip():
+        raise click.BadParameter(f"{text!r} is not name=value")
+    if fold(name) == "mobile":
+        raise click.BadParameter(
+            "a number is not given as an argument, as others on the machine can read those:"
+            " `relay send` asks for it, or reads it from standard input"
+        )
+    return name, value
+
+
+def callback_of(kind: str, pairs: Sequence[tuple[str, str]], number: str) -> Pairs:
+    """The parameters of a callback of this kind: the sample's, replaced and added to by `pairs`."""
+    given = {fold(name) for name, _ in pairs}
+    sample = SAMPLES[kind] | {"mobile": number}
+    if kind == "message":
+        sample["smsid"] = secrets.token_hex(7)
+    return [each for each in sample.items() if fold(each[0]) not in given] + list(pairs)
+
+
+def encoded(pairs: Pairs) -> str:
+    """The parameters as a query string."""
+    return urlencode(pairs, quote_via=quote)
+
+
+def contact_number(*, needed: bool) -> str:
+    """The number typed or piped in; the example where there is none and none is needed."""
+    number = _typed(needed=needed) if sys.stdin.isatty() else _piped(wait=needed)
+    if number:
+        return number
+    if needed:
+        raise click.UsageError("with --real, send the contact's number to standard input")
+    click.echo(f"No number given: taking the example {EXAMPLE}.", err=True)
+    return EXAMPLE
+
+
+def _typed(*, needed: bool) -> str:
+    text = "Number of the contact"
+    default = None if needed else EXAMPLE
+    return str(click.prompt(text, default=default, err=True)).strip()
+
+
+def _piped(*, wait: bool) -> str:
+    """A line of standard input; not waited for for long, as it may be a pipe that never ends."""
+    if not wait and not _readable():
+        return ""
+    return sys.stdin.readline().strip()
+
+
+def _readable() -> bool:
+    try:
+        return bool(select.select([sys.stdin], [], [], PATIENCE)[0])
+    except (OSError, ValueError):  # what has no descriptor has all of its text already
+        return True
+
+
+SEND_TIMEOUT = 30.0
+FORM = {"Content-Type": "application/x-www-form-urlencoded"}
+ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  dialled, not bound
+
+
+@click.command()
+@click.argument("kind", type=click.Choice(list(SAMPLES)))
+@click.argument("pairs", nargs=-1, type=pair, metavar="[NAME=VALUE]…")
+@options.config
+@options.as_json
+@options.source
+@click.option("--post", is_flag=True, help="As a form, not as a query.")
+@click.option("--real", is_flag=True, help="Not marked as a test: CRM sinks take it too.")
+def send(
+    kind: str,
+    pairs: tuple[tuple[str, str], ...],
+    config: Config,
+    as_json: bool,
+    source: str | None,
+    post: bool,
+    real: bool,
+) -> None:
+    """Send a callback to the running relay, as Sumotext would.
+
+    The contact's number is read from standard input, or asked for. What else the callback
+    says can be set: relay send web_form Name=Bill msg=STOP
+    """
+    source = options.source_name(config, source)
+    headers = token_header(config, source)
+    if not real:
+        headers["X-Relay-Test"] = "true"
+    number = contact_number(needed=real)
+    answer = post_or_get(config, source, headers, callback_of(kind, pairs, number), post=post)
+    if as_json:
+        print_json(answer)
+    else:
+        click.echo(f"Stored as {answer['type']}, event {answer['id']}.")
+
+
+def post_or_get(
+    config: Config,
+    source: str,
+    headers: dict[str, str],
+    pairs: Pairs,
+    *,
+    post: bool = False,
+) -> dict[str, str]:
+    """Send a callback; what the relay answers. Raises ClickException unless it took it."""
+    url = _url(config, source)
+    # The certificate names the public host and not this address; nothing leaves the machine.
+    with httpx.Client(verify=False, trust_env=False, timeout=SEND_TIMEOUT, headers=headers) as http:  # noqa: S501
+        try:
+            if post:
+                response = http.post(url, content=encoded(pairs), headers=FORM)
+            else:
+                response = http.get(f"{url}?{encoded(pairs)}")
+        except httpx.TransportError as error:
+            listen = config.server.listen
+            raise click.ClickException(
+                f"nothing answers at {listen}: is the relay running? (relay run)"
+            ) from error
+    try:
+        answer = response.json()
+    except ValueError:
+        raise click.ClickException(f"what answers at {config.server.listen} is no relay") from None
+    if not response.is_success:
+        raise click.ClickException(f"refused with {response.status_code}: {answer['detail']}")
+    return dict(answer)
+
+
+def _url(config: Config, source: str) -> str:
+    listen = config.server.listen
+    host = ANYWHERE.get(listen.host, listen.host)
+    host = f"[{host}]" if ":" in host else host
+    return f"http{'s' if config.server.tls else ''}://{host}:{listen.port}/callbacks/{source}"
+
+
+def token_header(config: Config, source: str) -> dict[str, str]:
+    """What makes the listener take it. Raises ClickException where no token is known here."""
+    tokens = [token.get_secret_value() for token in config.sources[source].tokens]
+    for token in tokens:
+        if not PLACEHOLDER.search(token):
+            return {"X-Relay-Token": token}
+    if tokens and (unset := PLACEHOLDER.search(tokens[0])):
+        raise click.ClickException(
+            f"the token {unset[0]} is not known here: set it for this command as for the relay"
+        )
+    return {}
+
+
+CALLBACKS = "/callbacks/"
+
+
+@click.command()
+@click.argument("what", required=False, metavar="[KIND | URL]")
+@click.argument("pairs", nargs=-1, type=pair, metavar="[NAME=VALUE]…")
+@options.config
+@options.as_json
+@click.option("--event", "event_id", help="An event of the store.")
+@options.source
+def preview(
+    what: str | None,
+    pairs: tuple[tuple[str, str], ...],
+    config: Config,
+    as_json: bool,
+    event_id: str | None,
+    source: str | None,
+) -> None:
+    """Show what each sink would get of a callback or an event, and send nothing.
+
+    By relay.yaml as it is now, also while the relay still runs with an older one.
+    """
+    if (what is None) == (event_id is None):
+        raise click.UsageError("give one of: a kind, a callback's URL, --event ID")
+    if event_id is not None:
+        event, opted_out = _stored(config, event_id)
+    else:
+        event = _understood(config, _callback(config, str(what), pairs, source))
+        opted_out = event.data["consent"] == OPT_OUT
+    previews = preview_all(config.sinks.values(), event, opted_out)
+    if as_json:
+        print_json({"event": event.to_dict(), "sinks": [each.to_dict() for each in previews]})
+    else:
+        _show(event, previews)
+
+
+def _stored(config: Config, event_id: str) -> tuple[Event, bool]:
+    found = client.ask(config, lambda session: session.get(f"/events/{client.part(event_id)}"))
+    return Event.from_json(orjson.dumps(found)), found["opted_out"]
+
+
+def _understood(config: Config, callback: RawCallback) -> Event:
+    try:
+        return understand(callback, config.sources[callback.source], new_id)
+    except InvalidCallback as error:
+        raise click.ClickException(f"it would go to quarantine: {error.reason}") from error
+
+
+def _callback(
+    config: Config, what: str, pairs: tuple[tuple[str, str], ...], source: str | None
+) -> RawCallback:
+    if what in SAMPLES:
+        query = encoded(callback_of(what, pairs, EXAMPLE))
+    elif "?" in what and not pairs:
+        try:
+            url = urlsplit(what)
+        except ValueError as error:
+            raise click.UsageError("what was given is no URL") from error
+        query = url.query
+        if source is None and url.path.startswith(CALLBACKS):
+            source = url.path.removeprefix(CALLBACKS).partition("/")[0]
+    else:
+        raise click.UsageError(
+            f"{what!r} is neither a URL with a query nor one of: {', '.join(SAMPLES)}"
+        )
+    return RawCallback(
+        source=options.source_name(config, source),
+        method="GET",
+        query=query.encode(),
+        content_type="",
+        body=b"",
+        received=time.time_ns() // 1_000,
+        test=True,
+    )
+
+
+def _show(event: Event, previews: list[Preview]) -> None:
+    click.echo(f"{event.type}, keyword {event.data['keyword'] or '-'}")
+    for each in previews:
+        click.echo(f"\n{each.sink}: {printable(each.verdict)}")
+        if each.record is not None:
+            click.echo(as_text(each.record, event.data["mobile"]))
+
+
+POLL = 0.1
+ENDED = ("delivered", "dead", "discarded")
+HALTED = ("paused", "parked", "held")
+
+
+@click.command()
+@click.argument("kind", type=click.Choice(list(SAMPLES)), default="web_form")
+@click.argument("pairs", nargs=-1, type=pair, metavar="[NAME=VALUE]…")
+@options.filled_config
+@options.as_json
+@options.source
+@click.option(
+    "--wait", type=float, default=30.0, show_default=True, help="Seconds to wait for the sinks."
+)
+def test(
+    kind: str,
+    pairs: tuple[tuple[str, str], ...],
+    config: Config,
+    as_json: bool,
+    source: str | None,
+    wait: float,
+) -> None:
+    """Send a test callback to the running relay, and follow it to each sink.
+
+    It is an example's, of nobody's number, and marked as a test: CRM sinks take note of it and
+    send nothing, unless their test_events says so. The exit status is 1 unless each sink that
+    wants it has it.
+    """
+    source = options.source_name(config, source)
+    headers = token_header(config, source) | {"X-Relay-Test": "true"}
+    callback = callback_of(kind, pairs, EXAMPLE)
+    event = post_or_get(config, source, headers, callback)["id"]
+    sinks = client.ask(config, lambda session: _followed(session, config, event, wait))
+    if as_json:
+        print_json({"id": event, "sinks": sinks})
+    else:
+        click.echo(f"Stored as event {event}.")
+        rows = [[name, sink["state"], sink["reason"]] for name, sink in sinks.items()]
+        print_table(("Sink", "Delivery", "Reason"), rows)
+    if not all(sink["state"] in ("delivered", "none") for sink in sinks.values()):
+        raise click.exceptions.Exit(1)
+
+
+async def _followed(
+    session: Client, config: Config, event: str, wait: float
+) -> dict[str, dict[str, Any]]:
+    """How the event's deliveries stand, once nothing more is to be waited for."""
+    end = time.monotonic() + wait
+    while True:
+        sinks = (await session.get("/status"))["sinks"]
+        deliveries = {each["sink"]: each for each in await _deliveries(session, event)}
+        found = {
+            name: _delivery_state(deliveries.get(name), sinks[name], config.sinks[name].enabled)
+            for name in config.sinks
+        }
+        if time.monotonic() > end or not any(sink["state"] == "pending" for sink in found.values()):
+            return found
+        await asyncio.sleep(POLL)
+
+
+async def _deliveries(session: Client, event: str) -> list[dict[str, Any]]:
+    if spilled := (await session.get("/status")).get("spill"):
+        raise click.ClickException(
+            f"it is on disk, with {spilled} others, as the store cannot be written: relay doctor"
+        )
+    return list((await session.get(f"/events/{event}"))["deliveries"])
+
+
+def _delivery_state(
+    delivery: dict[str, Any] | None, sink: dict[str, Any], enabled: bool
+) -> dict[str, str | None]:
+    """`state` is delivered, dead, discarded, waiting, none, pending or that of a halted sink."""
+    if delivery is None:
+        why = "`when` does not match" if enabled else "the sink is disabled"
+        return {"state": "none", "reason": why}
+    if delivery["state"] in ENDED:
+        return {"state": delivery["state"], "reason": delivery["error"] or delivery["reference"]}
+    if sink["state"] in HALTED:
+        return {"state": sink["state"], "reason": sink.get("reason")}
+    return {"state": "pending", "reason": delivery["error"]}
