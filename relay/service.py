@@ -78,7 +78,9 @@ class Service:
         self._tracer = tracer
         self._clock = clock
         self._crash_log = crash_log
-        self.callbacks = ingress.app(shelter, self._config, ready=self._not_ready, tracer=tracer)
+        self.callbacks = ingress.app(
+            shelter, self._config, not_ready=self._not_ready, tracer=tracer
+        )
         self._vitals = Vitals(
             clock,
             self.callbacks.answers,
@@ -142,7 +144,7 @@ class Service:
         if not self._delivers.is_set():  # nor is it to begin now
             await _end(self._life)
         await drain_all(self.servers)
-        self.callbacks.refusals.flush()
+        self.callbacks.refusal_log.flush()
         await _end(self._life)
 
     def go_on(self) -> int | None:

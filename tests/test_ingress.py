@@ -14,7 +14,7 @@ from listening import KINDS, QUERIES, config, listening
 from relay.config.loader import SourceConfig
 from relay.server import ingress
 from relay.server.access import TokenSet
-from relay.server.ingress import Target
+from relay.server.ingress import CallbackTarget
 from relay.store import Receipt, State, StoreBroken, StoreError, StoreFull
 from relay.store.sqlite import SqliteStore
 
@@ -227,8 +227,8 @@ class Reading:
 
 async def turns_of(body: bytes, headers=()) -> list[int]:
     """The turns in which five such bodies are read that arrive at once."""
-    keeper = Reading()
-    application = ingress.app(keeper, config())
+    acceptor = Reading()
+    application = ingress.app(acceptor, config())
     scope = {
         "type": "http",
         "method": "POST",
@@ -244,10 +244,10 @@ async def turns_of(body: bytes, headers=()) -> list[int]:
     async def send(message):
         assert message.get("status", 200) == 200
 
-    counting = asyncio.create_task(keeper.count())
+    counting = asyncio.create_task(acceptor.count())
     await asyncio.gather(*(application(scope, receive, send) for _ in range(5)))
     counting.cancel()
-    return keeper.turns
+    return acceptor.turns
 
 
 SOME_TURNS = 4
@@ -399,7 +399,7 @@ async def test_a_token_may_hold_an_ampersand(store):
 
 
 def test_what_a_target_holds_is_not_shown():
-    shown = repr(Target("sumotext", "a-secret-token", b"mobile=2125551212"))
+    shown = repr(CallbackTarget("sumotext", "a-secret-token", b"mobile=2125551212"))
     assert "sumotext" in shown
     assert "secret" not in shown
     assert "2125551212" not in shown

@@ -126,7 +126,7 @@ async def test_a_flood_of_refusals_of_any_kind_makes_two_lines(store, status, re
             answer = await relay.raw(request_ + b"Connection: close\r\n\r\n")
             assert answer.startswith(b"HTTP/1.1 %d " % status)
         assert len(caplog.messages) == 1
-    relay.application.refusals.flush()
+    relay.application.refusal_log.flush()
     first, second = caplog.messages
     assert f"refused with {status}, " in first
     assert first.endswith(": 1")

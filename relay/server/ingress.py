@@ -1,4 +1,4 @@
-"""The ingress: the public listener's application. It knows no sink."""
+"""The ingress: the public listener's application, from a request to a stored callback."""
 
 import asyncio
 import logging
@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from time import monotonic, perf_counter
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import unquote
 
 import orjson
@@ -22,10 +22,10 @@ from relay.counters import IngressCounters
 from relay.event import InvalidCallback, RawCallback
 from relay.server.access import SourceGuard, basic_password, digest_tokens
 from relay.server.admin import HEALTH_METHODS
+from relay.server.cycle import SERVER_ERROR
 from relay.server.protocol import MAX_BODY, UNREAD
 from relay.server.refusals import PROBLEM_TYPE, Headers, RefusalLog, problem_body, send_problem
 from relay.sources.coding import unpacked_size
-from relay.spill.acceptor import Keeper
 from relay.store import Receipt, StoreError
 from relay.tracing import Tracer, valid
 
@@ -33,40 +33,54 @@ log = logging.getLogger("relay.ingress")
 
 PREFIX = "/callbacks/"
 METHODS = ("GET", "POST")
-INTERNAL = 500
-"""From this status on the relay is at fault, and not the sender."""
+NotReady = Callable[[], Sequence[str]]
+"""The reasons why the relay is not ready; none when it is."""
 
-Ready = Callable[[], Sequence[str]]
+MAX_TOKENS = 4
+"""Tokens of one request that are checked: with hundreds of them, guessing would be cheap."""
 
-MOST_OFFERED = 4
-"""Tokens of one request that are looked at: with hundreds of them, guessing would be cheap."""
-
-GAP = 0.01
-"""Seconds between two large callbacks: others need several turns of the loop each."""
+LARGE_GAP = 0.01
+"""Seconds between two large callbacks: a small one takes several turns of the loop."""
 LARGE = 16 * 1024
-"""Bytes of a callback above which it is read in a turn of the event loop without others like it."""
+"""Bytes of a callback above which it is read in a turn of the event loop of its own."""
 
-LARGEST_KEPT = 16 * 1024
-"""Bytes of a callback with a wrong token. None of the vendor's is larger, and anybody may send a
-thousand of them: they are to fill no disk."""
+MAX_UNAUTHORIZED = 16 * 1024
+"""Bytes of a callback with a wrong token. None of the vendor's is larger, and anybody can send a
+thousand of them: they must fill no disk."""
 
-EMPTY = "no parameters"
-"""The kind of a refusal of which nothing is kept."""
+NO_PARAMETERS = "no parameters"
+"""The kind of a refusal of which nothing is stored."""
 
-_NOT_KEPT = f"not kept: above {LARGEST_KEPT // 1024} KiB"
+_TOO_LARGE = f"not kept: above {MAX_UNAUTHORIZED // 1024} KiB"
 _JSON = (b"content-type", b"application/json")
-_UNAUTHORIZED: Headers = [(b"www-authenticate", b'Basic realm="relay", charset="UTF-8"')]
-_FULL: Headers = [(b"retry-after", b"5")]
+_CHALLENGE: Headers = [(b"www-authenticate", b'Basic realm="relay", charset="UTF-8"')]
+_RETRY_LATER: Headers = [(b"retry-after", b"5")]
 _ALLOW: Headers = [(b"allow", b"GET, POST")]
 
 
-class Ingress(Starlette):
-    """Starlette's application, with a short way round its layers for callbacks.
+class Acceptor(Protocol):
+    """Stores callbacks durably. Its methods return when the data is on disk.
 
-    The layers would make each callback dearer by a quarter. `answers` counts every answer.
+    They raise StoreError where it cannot be written.
     """
 
-    def __init__(self, callbacks: "Callbacks", ready: Ready) -> None:
+    def now(self) -> int:
+        """The time of receipt, in microseconds since the epoch."""
+
+    async def receive(self, callback: RawCallback) -> Receipt:
+        """Store the event of a callback. Raises InvalidCallback where it makes none."""
+
+    async def quarantine(self, callback: RawCallback, status: int, reason: str) -> str:
+        """Store a callback that became no event. Returns its id."""
+
+
+class Ingress(Starlette):
+    """Starlette's application, with a shortcut for callbacks.
+
+    Its layers would add a quarter to the cost of each callback. `answers` counts every answer.
+    """
+
+    def __init__(self, callbacks: "CallbackEndpoint", not_ready: NotReady) -> None:
         super().__init__(
             routes=[
                 Route("/healthz", _healthz, methods=HEALTH_METHODS),
@@ -75,13 +89,13 @@ class Ingress(Starlette):
             exception_handlers={HTTPException: _http_problem},
         )
         self.router.redirect_slashes = False
-        self.state.ready = ready
+        self.state.not_ready = not_ready
         self._callbacks = callbacks
         self.answers = callbacks.answers
-        self.refusals = self.state.refusals = callbacks.refusals
+        self.refusal_log = self.state.refusal_log = callbacks.refusal_log
 
     def body_limit(self, scope: Scope) -> int:
-        """Bytes of the request's body that are of use; the protocol reads no more."""
+        """Bytes of the request's body that are used. The protocol reads no more."""
         is_callback = scope["path"].startswith(PREFIX)
         return self._callbacks.body_limit(scope) if is_callback else 0
 
@@ -93,14 +107,14 @@ class Ingress(Starlette):
 
 
 def app(
-    keeper: Keeper,
+    acceptor: Acceptor,
     config: Config,
     *,
-    ready: Ready = lambda: (),
+    not_ready: NotReady = lambda: (),
     tracer: Tracer | None = None,
 ) -> Ingress:
-    """The application. `ready` gives the reasons why the relay is not ready; none, and it is."""
-    return Ingress(Callbacks(keeper, config, tracer), ready)
+    """The application of the public listener."""
+    return Ingress(CallbackEndpoint(acceptor, config, tracer), not_ready)
 
 
 async def _healthz(_: Request) -> Response:
@@ -108,14 +122,14 @@ async def _healthz(_: Request) -> Response:
 
 
 async def _readyz(request: Request) -> Response:
-    if request.app.state.ready():
+    if request.app.state.not_ready():
         return JSONResponse({"status": "not ready"}, 503)
     return JSONResponse({"status": "ready"})
 
 
 async def _http_problem(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    request.app.state.refusals.record(
+    request.app.state.refusal_log.record(
         error.status_code, "not the path of a source", level=logging.INFO
     )
     return Response(
@@ -126,10 +140,10 @@ async def _http_problem(request: Request, error: Exception) -> Response:
     )
 
 
-class Refused(Exception):
-    """A callback that gets no further; with the answer that says why.
+class CallbackRefused(Exception):
+    """The refusal of a callback, with its answer.
 
-    The log counts it under its `kind`, and says what is known of the `last` of that kind.
+    The log counts it under its `kind`, and describes the `last` of that kind.
     """
 
     def __init__(
@@ -151,40 +165,40 @@ class Refused(Exception):
         self.members = members
 
 
-class Disconnected(Exception):
-    """The sender has gone before its request was whole."""
+class ClientDisconnected(Exception):
+    """The client has gone before its request was complete."""
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
-    """What the target of a request names: the source, the token or an empty text, the query."""
+class CallbackTarget:
+    """The parts of a request target: source, token (empty if there is none) and query."""
 
     source: str
     token: str = field(repr=False)
     query: bytes = field(repr=False)
 
 
-class Callbacks:
+class CallbackEndpoint:
     """`/callbacks/{source}` and `/callbacks/{source}/{token}`, as a bare ASGI application."""
 
-    def __init__(self, keeper: Keeper, config: Config, tracer: Tracer | None) -> None:
-        self._keeper = keeper
+    def __init__(self, acceptor: Acceptor, config: Config, tracer: Tracer | None) -> None:
+        self._acceptor = acceptor
         self._tracer = tracer
-        self._reading = asyncio.Lock()
+        self._large = asyncio.Lock()
         self._guards = {
             name: SourceGuard(source, monotonic) for name, source in config.sources.items()
         }
         self.answers = IngressCounters(config.sources)
-        self.refusals = RefusalLog(log)
+        self.refusal_log = RefusalLog(log)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         begun = perf_counter()
-        target = self._target(scope)
+        target = self._parse_target(scope)
         name = target.source
         try:
-            receipt = await self._take(target, scope, receive)
-        except Refused as refusal:
-            self._refused(name if name in self._guards else "", refusal)
+            receipt = await self._accept(target, scope, receive)
+        except CallbackRefused as refusal:
+            self._record_refusal(name if name in self._guards else "", refusal)
             await send_problem(
                 send,
                 refusal.status,
@@ -192,86 +206,93 @@ class Callbacks:
                 headers=refusal.headers,
                 members=refusal.members,
             )
-        except Disconnected:
+        except ClientDisconnected:
             pass
         else:
             if log.isEnabledFor(logging.DEBUG):
                 log.debug("source %s: %s %s", name, receipt.type, receipt.id)
-            self._acknowledged(name, receipt, scope, perf_counter() - begun)
+            self._record_receipt(name, receipt, scope, perf_counter() - begun)
             body = orjson.dumps({"id": receipt.id, "type": receipt.type})
             length = (b"content-length", b"%d" % len(body))
             await send({"type": "http.response.start", "status": 200, "headers": [_JSON, length]})
             await send({"type": "http.response.body", "body": body})
 
     def body_limit(self, scope: Scope) -> int:
-        """Nothing is done with the body of a request that is refused, unless it is kept."""
-        target = self._target(scope)
+        """Zero for a request that is refused, unless it is stored in quarantine."""
+        target = self._parse_target(scope)
         guard = self._guards.get(target.source)
         if guard is None or scope["method"] not in METHODS or not guard.allows(scope["client"]):
             return 0
         if guard.open or not guard.tokens or guard.tokens.accepts(_offered(scope, target.token)):
             return MAX_BODY
-        return max(0, LARGEST_KEPT - len(target.query))
+        return max(0, MAX_UNAUTHORIZED - len(target.query))
 
-    def _target(self, scope: Scope) -> Target:
+    def _parse_target(self, scope: Scope) -> CallbackTarget:
         """The target, also of an address with `&` where `?` belongs, as in `…/TOKEN&mobile=…`."""
         path = scope["path"][len(PREFIX) :]
         source, _, token = path.partition("/")
         guard = self._guards.get(source)
         if "&" not in path or (guard is not None and guard.tokens.accepts([token.encode()])):
-            return Target(source, token, scope["query_string"])
+            return CallbackTarget(source, token, scope["query_string"])
         raw, _, misplaced = scope["raw_path"].partition(b"&")
         source, _, token = unquote(raw.decode("ascii"))[len(PREFIX) :].partition("/")
         query = b"&".join(filter(None, (misplaced, scope["query_string"])))
-        return Target(source, token, query)
+        return CallbackTarget(source, token, query)
 
-    def _refused(self, source: str, refusal: Refused) -> None:
+    def _record_refusal(self, source: str, refusal: CallbackRefused) -> None:
         self.answers.refused(source, refusal.status)
-        level = logging.WARNING if refusal.status < INTERNAL else logging.ERROR
-        self.refusals.record(
+        # From 500 on the cause is the relay, not the sender.
+        level = logging.WARNING if refusal.status < SERVER_ERROR else logging.ERROR
+        self.refusal_log.record(
             refusal.status, refusal.kind, source=source, last=refusal.last, level=level
         )
 
-    def _acknowledged(self, name: str, receipt: Receipt, scope: Scope, seconds: float) -> None:
+    def _record_receipt(self, name: str, receipt: Receipt, scope: Scope, seconds: float) -> None:
         self.answers.acknowledged(name, receipt, seconds)
         if self._tracer is not None:
             self._tracer.received(name, receipt, _traceparent(scope), seconds)
 
-    async def _take(self, target: Target, scope: Scope, receive: Receive) -> Receipt:
-        """Store the callback, or raise Refused."""
+    async def _accept(self, target: CallbackTarget, scope: Scope, receive: Receive) -> Receipt:
+        """Store the callback, or raise CallbackRefused."""
         guard = self._guards.get(target.source)
         if guard is None:
-            raise Refused(404, "There is no such source.", kind="there is no such source")
+            raise CallbackRefused(404, "There is no such source.", kind="there is no such source")
         if scope["method"] not in METHODS:
-            raise Refused(405, "Callbacks are GET or POST.", _ALLOW, kind="neither GET nor POST")
-        callback = await self._callback(target, scope, receive)
+            raise CallbackRefused(
+                405, "Callbacks are GET or POST.", _ALLOW, kind="neither GET nor POST"
+            )
+        callback = await self._read_callback(target, scope, receive)
         try:
             if guard.open:
                 _refuse_other_sites(scope)
             else:
                 await self._authenticate(guard, callback, scope, target.token)
             if _is_empty(callback):
-                raise Refused(422, "The request has no parameters.", kind=EMPTY)
+                raise CallbackRefused(422, "The request has no parameters.", kind=NO_PARAMETERS)
             size = _size(callback)
             if wait := guard.delay(size):
                 raise _too_many(wait, "above its limit")
             if size > LARGE:
-                await self._turn()
+                await self._wait_for_turn()
             try:
-                return await self._keeper.receive(callback)
+                return await self._acceptor.receive(callback)
             except InvalidCallback as error:
-                kept = callback._replace(sender=_sender(scope))
-                raise await self._quarantined(kept, error.reason) from None
+                stored = callback._replace(sender=_sender(scope))
+                raise await self._quarantine_invalid(stored, error.reason) from None
         except StoreError as error:
             detail = "Nothing can be stored at the moment."
-            raise Refused(503, detail, _FULL, kind="nothing can be stored", last=error) from None
+            raise CallbackRefused(
+                503, detail, _RETRY_LATER, kind="nothing can be stored", last=error
+            ) from None
 
-    async def _turn(self) -> None:
+    async def _wait_for_turn(self) -> None:
         """Return in a turn of the event loop in which no other large callback is read."""
-        async with self._reading:
-            await asyncio.sleep(GAP)
+        async with self._large:
+            await asyncio.sleep(LARGE_GAP)
 
-    async def _callback(self, target: Target, scope: Scope, receive: Receive) -> RawCallback:
+    async def _read_callback(
+        self, target: CallbackTarget, scope: Scope, receive: Receive
+    ) -> RawCallback:
         """The request as it arrived."""
         content_type, encoding, test, has_body = "", "", False, False
         for header, value in scope["headers"]:
@@ -292,7 +313,7 @@ class Callbacks:
             query=target.query,
             content_type=content_type,
             body=await _body(receive) if has_body else b"",
-            received=self._keeper.now(),
+            received=self._acceptor.now(),
             test=test,
             traceparent=None if self._tracer is None else _traceparent(scope),
             encoding=encoding,
@@ -301,44 +322,44 @@ class Callbacks:
     async def _authenticate(
         self, guard: SourceGuard, callback: RawCallback, scope: Scope, token: str
     ) -> None:
-        """Let the sender in by its address and its token, or raise Refused."""
-        known = guard.allows(scope["client"])
+        """Check the sender's address and token, or raise CallbackRefused."""
+        allowed = guard.allows(scope["client"])
         offered = _offered(scope, token)
         unread = scope.get(UNREAD, False)
-        if known and not unread and (not guard.tokens or guard.tokens.accepts(offered)):
+        if allowed and not unread and (not guard.tokens or guard.tokens.accepts(offered)):
             return
         if wait := guard.unauthenticated_delay(scope["client"]):
             raise _too_many(wait, "too many with a wrong token or address")
-        if not known:
+        if not allowed:
             detail = "Callbacks are not taken from this address."
-            raise Refused(403, detail, kind="the address is not in allow_from")
-        kept = callback._replace(sender=_sender(scope), token_digest=digest_tokens(offered))
-        raise Refused(
+            raise CallbackRefused(403, detail, kind="the address is not in allow_from")
+        stored = callback._replace(sender=_sender(scope), token_digest=digest_tokens(offered))
+        raise CallbackRefused(
             401,
             "The token is wrong or missing.",
-            _UNAUTHORIZED,
+            _CHALLENGE,
             kind="the token is wrong or missing",
-            last=_NOT_KEPT if unread else await self._keep_refused(kept),
+            last=_TOO_LARGE if unread else await self._quarantine_unauthorized(stored),
         )
 
-    async def _keep_refused(self, callback: RawCallback) -> str:
-        """A mistyped token is the commonest mistake of a first day: what came is kept.
+    async def _quarantine_unauthorized(self, callback: RawCallback) -> str:
+        """Store it, because a mistyped token is the commonest mistake of a first day.
 
-        Returns why it is not; empty where it is.
+        Returns why it is not stored; empty where it is.
         """
         if _is_empty(callback):
-            return f"not kept: {EMPTY}"
-        if len(callback.query) + len(callback.body) > LARGEST_KEPT:
-            return _NOT_KEPT
+            return f"not kept: {NO_PARAMETERS}"
+        if len(callback.query) + len(callback.body) > MAX_UNAUTHORIZED:
+            return _TOO_LARGE
         try:
-            await self._keeper.quarantine(callback, 401, "the token is wrong or missing")
+            await self._acceptor.quarantine(callback, 401, "the token is wrong or missing")
         except StoreError as error:
             return f"not kept: {error}"
         return ""
 
-    async def _quarantined(self, callback: RawCallback, reason: str) -> Refused:
-        quarantine_id = await self._keeper.quarantine(callback, 422, reason)
-        return Refused(
+    async def _quarantine_invalid(self, callback: RawCallback, reason: str) -> CallbackRefused:
+        quarantine_id = await self._acceptor.quarantine(callback, 422, reason)
+        return CallbackRefused(
             422,
             f"Not understood: {reason}.",
             kind="not understood",
@@ -347,40 +368,40 @@ class Callbacks:
         )
 
 
-def _too_many(wait: float, kind: str) -> Refused:
-    """Nothing of it is kept: a flood shall not fill the disk."""
+def _too_many(wait: float, kind: str) -> CallbackRefused:
+    """Nothing of it is stored: a flood must not fill the disk."""
     later = (b"retry-after", b"%d" % math.ceil(wait))
-    return Refused(429, "There are too many callbacks.", [later], kind=kind)
+    return CallbackRefused(429, "There are too many callbacks.", [later], kind=kind)
 
 
 def _refuse_other_sites(scope: Scope) -> None:
-    """Raise Refused for what a page of another site has a browser send to this machine.
+    """Raise CallbackRefused for a request that a page of another site makes a browser send.
 
     https://www.w3.org/TR/fetch-metadata/#sec-fetch-site-header
     """
     if (b"sec-fetch-site", b"cross-site") in scope["headers"]:
         detail = "A browser sent this for a page of another site. Open the address itself."
-        raise Refused(403, detail, kind="a browser sent it for another site")
+        raise CallbackRefused(403, detail, kind="a browser sent it for another site")
 
 
 def _is_empty(callback: RawCallback) -> bool:
-    """Whether a monitor or a browser sent it, to see whether somebody answers."""
+    """Whether it has no parameters, as the requests of monitors and browsers have none."""
     return not callback.query and not callback.body
 
 
 def _size(callback: RawCallback) -> int:
-    """Bytes to be read: a packed body is small and may take as long as a large one."""
+    """Bytes to be read, unpacked: a small packed body may take as long as a large one."""
     return len(callback.query) + unpacked_size(callback.body, callback.encoding)
 
 
 def _joined(before: str, value: bytes) -> str:
-    """A header that comes twice is a list."""
+    """The values of a header that comes twice, as a list."""
     text = value.decode("latin-1")
     return f"{before}, {text}" if before else text
 
 
 def _offered(scope: Scope, path_token: str) -> list[bytes]:
-    """The tokens that the request brings: one in each of the three places is all that is meant."""
+    """The tokens in the request. It may have one in each of three places."""
     offered = [path_token.encode()] if path_token else []
     for header, value in scope["headers"]:
         if header == b"x-relay-token":
@@ -389,27 +410,27 @@ def _offered(scope: Scope, path_token: str) -> list[bytes]:
             password = basic_password(value)
             if password is not None:
                 offered.append(password)
-    return offered[:MOST_OFFERED]
+    return offered[:MAX_TOKENS]
 
 
 def _sender(scope: Scope) -> str:
-    """The address that the request came from; empty where it cannot be told."""
+    """The address that the request came from; empty where it is unknown."""
     return scope["client"][0] if scope["client"] else ""
 
 
 def _traceparent(scope: Scope) -> str | None:
-    """The trace that the request is part of; none where it says so twice."""
+    """The trace that the request is part of; None for two headers or an invalid one."""
     found = [value for header, value in scope["headers"] if header == b"traceparent"]
     return valid(found[0]) if len(found) == 1 else None
 
 
 async def _body(receive: Receive) -> bytes:
-    """The whole body; relay.server.protocol has seen to its size."""
+    """The whole body. relay.server.protocol limits its size."""
     chunks = []
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
-            raise Disconnected
+            raise ClientDisconnected
         chunks.append(message.get("body", b""))
         if not message.get("more_body", False):
             return b"".join(chunks)

@@ -22,7 +22,7 @@ LATER = 12
 """The number of the call that is the last, where there are many."""
 STORE = "relay.store.sqlite.store.SqliteStore"
 UNDER_LOAD = {
-    "relay.server.ingress.Callbacks._callback": "a callback comes",
+    "relay.server.ingress.CallbackEndpoint._read_callback": "a callback comes",
     "relay.store.sqlite.ingest.add_all": "it is written",
     f"{STORE}._after_commit": "a commit is on disk",
     f"{STORE}.add": "its event is on disk",
