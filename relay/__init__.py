@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from relay.config.model import Country
     from relay.config.secret import AS_KEY, AS_PASSWORD, Key, Login, Password, PrivateKey
     from relay.delivery.classify import outcome_of
+    from relay.delivery.classify import parse_retry_after as retry_after
     from relay.delivery.http import reach, read_answer
-    from relay.delivery.rate_limit import StrictLimiter, time_left
-    from relay.delivery.retryafter import parse as retry_after
+    from relay.delivery.rate_limit import StrictLimiter
     from relay.event import OPT_IN, OPT_OUT, Event
     from relay.fsutil import make as make_folder
     from relay.fsutil import private as open_private
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from relay.phone import country, e164
     from relay.quota import Quota
     from relay.redact import mask, mask_all
+    from relay.send_context import time_left
     from relay.signing import SigningSecret, signed_headers
     from relay.signing import key_of as signing_key
     from relay.sink import Delivery, Erased, Log, Mistake, Notice, Options, Progress, Sink
@@ -171,12 +172,12 @@ _HOMES = {
     "path_from_utf8": "relay.path_text:named",
     "reach": "relay.delivery.http:reach",
     "read_answer": "relay.delivery.http:read_answer",
-    "retry_after": "relay.delivery.retryafter:parse",
+    "retry_after": "relay.delivery.classify:parse_retry_after",
     "signed_headers": "relay.signing:signed_headers",
     "signing_key": "relay.signing:key_of",
     "sized": "relay.config.bounds:sized",
     "sync_folder": "relay.fsutil:sync",
-    "time_left": "relay.delivery.rate_limit:time_left",
+    "time_left": "relay.send_context:time_left",
 }
 """Where each name is defined, as `module:name`."""
 

@@ -15,8 +15,7 @@ import orjson
 from relay.clock import Clock
 from relay.config.loader import Config
 from relay.delivery import plugin_calls
-from relay.delivery.manager import make_sink
-from relay.delivery.null_workers import Workers
+from relay.delivery.manager import Workers, make_sink
 from relay.delivery.plugin_calls import Call
 from relay.jobs import Job, JobRefused
 from relay.number_matcher import Traces
@@ -91,9 +90,9 @@ class Erasure:
         for name, live in self._workers.states().items():
             sink = self._config.sinks[name]
             unknown = sink.held is not None  # its plugin may not even load
-            if live["state"] == "held" and (unknown or sink.sink_class.erase is not Sink.erase):
+            if live.state == "held" and (unknown or sink.sink_class.erase is not Sink.erase):
                 raise JobRefused(
-                    f"the sink {name} is held, so its files cannot be searched: {live['reason']};"
+                    f"the sink {name} is held, so its files cannot be searched: {live.reason};"
                     " erase when it is resumed, or has gone from relay.yaml"
                 )
 

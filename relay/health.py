@@ -1,21 +1,19 @@
 """The overview: how all of it stands, for the metrics, the health check and the alerts."""
 
-from collections.abc import Mapping
 from typing import Any
 
-from relay.delivery.manager import Fleet
+from relay.delivery.gate import SinkStatus
+from relay.delivery.manager import SinkManager
 from relay.monitoring.metrics import Readings
 from relay.redact import mask_all
 from relay.store import Store
 from relay.vitals import Vitals
 
-HALTED = ("paused", "parked", "held")
-
 
 class Overview:
     """Asks the parts; each is asked anew each time."""
 
-    def __init__(self, store: Store, fleet: Fleet, vitals: Vitals) -> None:
+    def __init__(self, store: Store, fleet: SinkManager, vitals: Vitals) -> None:
         self._store = store
         self._fleet = fleet
         self._vitals = vitals
@@ -46,18 +44,19 @@ class Overview:
         A sink in trouble is told, but is no reason against taking callbacks.
         """
         alive, refusal = self._store.alive(), self._vitals.refusal()
-        states = {name: _masked(state) for name, state in self._fleet.states().items()}
+        states = self._fleet.states()
         reasons = [] if alive else ["store: it cannot be written; see the log"]
         reasons += [f"store: callbacks are refused: {refusal}"] if refusal else []
         reasons += self._vitals.notices()
         reasons += [
-            f"sink {name}: {state['state']}: {state.get('reason')}"
+            f"sink {name}: {state.state}: {mask_all(str(state.reason))}"
             for name, state in states.items()
-            if state["state"] in HALTED
+            if state.halted
         ]
         store = {"state": self._store_state(alive, refusal)}
+        views = {name: _view(state) for name, state in states.items()}
         ready = alive and not refusal
-        return {"ready": ready, "reasons": reasons, "store": store, "sinks": states}
+        return {"ready": ready, "reasons": reasons, "store": store, "sinks": views}
 
     def _store_state(self, alive: bool, refusal: str) -> str:
         if not alive:
@@ -69,6 +68,9 @@ class Overview:
         return "spills" if spills else "writable"
 
 
-def _masked(state: Mapping[str, Any]) -> dict[str, Any]:
-    """What others say may quote a contact's number."""
-    return {name: mask_all(value) if name == "reason" else value for name, value in state.items()}
+def _view(status: SinkStatus) -> dict[str, Any]:
+    """As JSON. What others say may quote a contact's number."""
+    view = status.to_dict()
+    if status.reason is not None:
+        view["reason"] = mask_all(status.reason)
+    return view

@@ -6,7 +6,7 @@ from typing import Any
 from relay import retention
 from relay.clock import Clock, SystemClock
 from relay.config.loader import Config
-from relay.delivery.null_workers import Workers
+from relay.delivery.manager import Workers
 from relay.erasure import EraseSpill, Erasure
 from relay.event import timestamp
 from relay.jobs import Job, Jobs

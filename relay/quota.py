@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from relay.clock import MICROSECONDS, Clock, SystemClock, wait_for_event
-from relay.delivery.rate_limit import Limiter, unmeasured, urgent
+from relay.delivery.rate_limit import Limiter
+from relay.send_context import current, unmeasured
 from relay.units import Rate
 
 LOOK_AGAIN = 900.0
@@ -150,7 +151,7 @@ class Quota:
 
     async def acquire(self) -> None:
         """Return when a call may be made; for an opt-out, at once."""
-        if not urgent.get():
+        if not current().urgent:
             await self._wait_for_burst()
         if self._usage.limiter is not None:
             await self._usage.limiter.acquire()

@@ -1,4 +1,4 @@
-"""The service: the listeners, the store and the couriers, put together, run and stopped."""
+"""The service: the listeners, the store and the workers, put together, run and stopped."""
 
 import asyncio
 import contextlib
@@ -22,7 +22,7 @@ from relay.config.model import Tracing
 from relay.config.status import Standing
 from relay.degraded import TRY_AGAIN, Rescue
 from relay.delivery.crashes import CrashLog
-from relay.delivery.manager import Fleet
+from relay.delivery.manager import SinkManager
 from relay.health import Overview
 from relay.maintenance import Housekeeping
 from relay.monitoring.metrics import Readings, exposition
@@ -100,7 +100,7 @@ class Service:
         """Set when the store is closed: what follows in a stop loses nothing if it is cut short."""
         self.settled = asyncio.Event()
         self._store: SqliteStore | None = None
-        self._fleet: Fleet | None = None
+        self._fleet: SinkManager | None = None
         self._broken = asyncio.Event()
         self._delivers = asyncio.Event()
         self._delivers_since = 0.0
@@ -236,7 +236,9 @@ class Service:
         async with self._watching(None):
             await asyncio.Event().wait()
 
-    async def _found(self, held: int | None, broke: Breakage | None) -> tuple[SqliteStore, Fleet]:
+    async def _found(
+        self, held: int | None, broke: Breakage | None
+    ) -> tuple[SqliteStore, SinkManager]:
         """The store, and who delivers what is in it, as soon as it can be opened."""
         if broke is not None:
             self._unopened(f"{self._path}: {broke.reason}")
@@ -249,7 +251,7 @@ class Service:
             held = None
             await self._clock.sleep(TRY_AGAIN)
 
-    async def _opened(self, held: int | None) -> tuple[SqliteStore, Fleet]:
+    async def _opened(self, held: int | None) -> tuple[SqliteStore, SinkManager]:
         opening = asyncio.ensure_future(
             SqliteStore.open(
                 self._path,
@@ -266,7 +268,9 @@ class Service:
             crash = None
             if self._crash_log is not None:
                 crash = await asyncio.to_thread(self._crash_log.begin, self._path)
-            return store, await Fleet.make(self._config, store, self._clock, self._tracer, crash)
+            return store, await SinkManager.make(
+                self._config, store, self._clock, self._tracer, crash
+            )
         except BaseException:
             await store.close()
             raise
@@ -277,7 +281,7 @@ class Service:
         self._rescue.trouble = trouble
         self.settled.set()
 
-    async def _use(self, store: SqliteStore, fleet: Fleet) -> None:
+    async def _use(self, store: SqliteStore, fleet: SinkManager) -> None:
         """Deliver, answer commands, purge."""
         config, shelter = self._config, self._shelter
         intake = Intake(config, store, self._clock)

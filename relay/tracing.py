@@ -8,7 +8,6 @@ callback brought a `traceparent` is that kept with its event, and goes on.
 import re
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Protocol, Self
 
@@ -23,9 +22,6 @@ TRACEPARENT = re.compile(
 SAMPLED = 0x01
 RANDOM_BITS = 32
 """So many of an id's last bits are random; before them a UUIDv7 may count within a millisecond."""
-
-outgoing: ContextVar[str | None] = ContextVar("traceparent", default=None)
-"""What the requests of this send carry, so that the other side's spans are of the same trace."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +62,10 @@ def receipt_context(event_id: str, traceparent: str | None, share: float) -> Tra
 class Attempts(Protocol):
     """The spans of one attempt, one for each delivery, from when it begins."""
 
+    @property
+    def traceparent(self) -> str | None:
+        """The header of the attempt's requests; None where it is for several events."""
+
     def end(self, outcomes: Sequence[Outcome]) -> None:
         """What became of them, in their order."""
 
@@ -79,7 +79,7 @@ class Tracer(Protocol):
         """A callback was acknowledged just now, after so many seconds."""
 
     def attempts(self, sink: str, claims: Sequence[Claim]) -> AbstractContextManager[Attempts]:
-        """An attempt; within it `outgoing` is set where it is for one event alone."""
+        """The spans of an attempt, which is made in the block."""
 
     async def close(self) -> None:
         """Hand over what is left, within a short time."""

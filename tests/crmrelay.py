@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 import httpx
 import yaml
 from click.testing import CliRunner
-from couriers import eventually
+from workers import eventually
 
 from relay import service
 from relay.cli import main

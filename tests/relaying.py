@@ -72,7 +72,7 @@ class Relay:
         found = await self._running.readings()
         counts = found.sinks["crm"]
         told = {name: getattr(counts, name) for name in ("pending", "delivered", "dead")}
-        return told | found.states["crm"]
+        return told | found.states["crm"].to_dict()
 
     async def reached(self, **expected):
         """Wait until the sink's counts and state are these."""

@@ -9,8 +9,8 @@ import apsw
 import pytest
 from arrivals import arrival
 from clock import settle
-from couriers import ScriptedSink, sink_config
 from olderstore import content, make_older
+from workers import ScriptedSink, sink_config
 
 from relay.account import LARGEST, Accounts
 from relay.delivery.manager import make_sink

@@ -19,6 +19,7 @@ from relay.alerts.policy import CALM, DOUBLINGS, GAP, Finding, Memory, Note
 from relay.alerts.rules import Look, findings
 from relay.alerts.state_file import Notebook
 from relay.config.model import AlertRules, Alerts
+from relay.delivery.gate import SinkStatus
 from relay.store import SinkCounts, Waits
 from relay.store.sqlite import SqliteStore
 
@@ -215,7 +216,7 @@ def well(**changes):
     """A relay in which nothing is wrong, but for the changes."""
     quiet = {
         "facts": {"relay_store_writable": 1.0, "relay_configuration_valid": 1.0},
-        "states": {"crm": {"state": "running"}},
+        "states": {"crm": SinkStatus("running")},
         "waits": {"crm": Waits(ago(5), ago(5))},
         "sinks": {"crm": SinkCounts(pending=1)},
     }
@@ -251,12 +252,14 @@ def test_a_backlog_of_a_sink_that_is_disabled_is_meant():
 
 
 def test_a_pause_with_its_reason_but_no_number():
-    report = {"state": "paused", "reason": "400: +12125550177 is no number"}
+    report = SinkStatus("paused", "400: +12125550177 is no number")
     look = Look(well(states={"crm": report}))
     finding = found(look)["sink_paused", "crm"]
     assert (finding.hold, finding.since) == (300, None)
     assert finding.text.startswith("The sink crm is paused: 400: …0177 is no number. Somebody has")
-    report |= {"since": 1_800_000_000_000_000, "until": 1_800_000_300_000_000}
+    since, until = 1_800_000_000_000_000, 1_800_000_300_000_000
+    report = SinkStatus("paused", "400: +12125550177 is no number", since, until)
+    look = Look(well(states={"crm": report}))
     assert found(look)["sink_paused", "crm"].text == (
         "The sink crm is paused since 2027-01-15T08:00:00Z: 400: …0177 is no number. Mend the"
         " cause: it is tried again every five minutes, and at once with `relay sinks resume crm`."

@@ -220,7 +220,7 @@ def register_sinks(register):
         "crm: well",
         "sad: the token has expired",
         "broken: KeyError: 'x'",
-        "leaving: Unruly: SystemExit",
+        "leaving: PluginExit: SystemExit",
         "vague: well",
         "brief: no field",
         "slow: well",

@@ -3,11 +3,12 @@
 import pytest
 from arrivals import arrival, mobile
 from click.testing import CliRunner
-from couriers import ScriptedSink, counts, eventually, fail, reached, running, states
+from workers import ScriptedSink, counts, eventually, fail, reached, running, states
 
 from relay.cli import main
 from relay.config import last_good
 from relay.config.loader import ConfigError, load
+from relay.delivery.policy import SendKind
 from relay.event import RawCallback
 from relay.outcome import Pause, Reject, Retry
 from relay.sources.router import Intake
@@ -258,18 +259,18 @@ class FieldGone(ConsentSink):
         return ["there is no field Nmae"]
 
 
-async def paused(courier):
-    await eventually(lambda: courier.status()["state"] == "paused")
+async def paused(worker):
+    await eventually(lambda: worker.status().state == "paused")
 
 
 async def test_an_opt_out_passes_a_pause_for_other_fields(store, clock):
     sink = FieldGone()
-    async with working(store, clock, sink, when=when("not opted_out")) as courier:
+    async with working(store, clock, sink, when=when("not opted_out")) as worker:
         await store.add(arrival(7))
-        await paused(courier)
+        await paused(worker)
         await store.add(arrival(7, consent="opt_out"))
         await reached(store, 1, 1, 0)
-        assert courier.status()["state"] == "paused"
+        assert worker.status().state == "paused"
     assert sink.sent[-1].last_word == "opt_out"
     assert await accepted(store) == [{"crm"}]
 
@@ -277,9 +278,9 @@ async def test_an_opt_out_passes_a_pause_for_other_fields(store, clock):
 async def test_what_else_an_opt_out_brings_waits_for_the_end_of_the_pause(store, clock):
     """Its word is written once; its record is delivered in its turn."""
     sink = FieldGone()
-    async with working(store, clock, sink) as courier:
+    async with working(store, clock, sink) as worker:
         await store.add(arrival(7))
-        await paused(courier)
+        await paused(worker)
         await store.add(arrival(7, consent="opt_out"))
         await eventually(lambda: len(sink.sent) == 2)
         await eventually(is_accepted, store)
@@ -292,9 +293,9 @@ async def test_what_else_an_opt_out_brings_waits_for_the_end_of_the_pause(store,
 @pytest.mark.parametrize("error", [Pause("401"), Retry("503")])
 async def test_an_opt_out_that_cannot_be_written_either_waits_for_the_probe(store, clock, error):
     sink = ConsentSink(lambda _: fail(error if len(sink.sent) > 1 else Pause("401")))
-    async with working(store, clock, sink) as courier:
+    async with working(store, clock, sink) as worker:
         await store.add(arrival(7))
-        await paused(courier)
+        await paused(worker)
         await store.add(arrival(8, consent="opt_out"))
         await eventually(lambda: len(sink.sent) == 2)
         await store.add(arrival(9, consent="opt_out"))
@@ -314,15 +315,15 @@ async def test_a_word_whose_record_is_yet_to_be_made_waits_for_the_rest(store, c
             raise Pause("there is no field Nmae")
 
     sink = ConsentSink(answer)
-    async with working(store, clock, sink) as courier:
+    async with working(store, clock, sink) as worker:
         await store.add(arrival(7))
-        await paused(courier)
+        await paused(worker)
         await store.add(arrival(8, consent="opt_out"))
-        await eventually(lambda: not courier._hold.open_to_consent)
+        await eventually(lambda: not worker._gate.may_send(SendKind.CONSENT))
         assert [each.record is None for each in sink.sent] == [False, True]
         await reached(store, 2, 0, 0)
         mended.append(True)
-        await courier.resume()
+        await worker.resume()
         await reached(store, 0, 2, 0)
     assert await accepted(store) == [{"crm"}]
 
@@ -344,24 +345,24 @@ async def test_a_paused_sink_without_the_option_is_sent_no_word(store, clock, br
     sink = WithoutConsent()
     template = "{{ 'Bill' | date('%m', '%d') }}" if broken else "Bill"
     changes = {"map": mapping(Name=template), "when": when("data.consent == 'opt_out'")}
-    async with working(store, clock, sink, **changes) as courier:
-        await courier._recovery.opened.wait()
-        await courier._hold.pause("there is no field Nmae")
+    async with working(store, clock, sink, **changes) as worker:
+        await worker._prober.opened.wait()
+        await worker._gate.pause("there is no field Nmae")
         await store.add(arrival(7, consent="opt_out"))
-        await eventually(lambda: not courier._hold.open_to_consent)
+        await eventually(lambda: not worker._gate.may_send(SendKind.CONSENT))
         await eventually(is_held_back, store)
-        assert not any(task.done() for task in courier._sending)
+        assert not any(task.done() for task in worker._sending)
     assert sink.sent == []
 
 
 async def test_an_opt_out_does_not_pass_a_pause_by_the_operator(store, clock):
     sink = ConsentSink()
-    async with working(store, clock, sink) as courier:
-        await eventually(lambda: courier.status()["state"] == "running")
-        await courier.pause("by hand")
+    async with working(store, clock, sink) as worker:
+        await eventually(lambda: worker.status().state == "running")
+        await worker.pause("by hand")
         await store.add(arrival(7, consent="opt_out"))
         await reached(store, 1, 0, 0)
-        await courier.resume()
+        await worker.resume()
         await reached(store, 0, 1, 0)
     assert await counts(store) == (0, 1, 0)
 

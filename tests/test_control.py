@@ -11,7 +11,8 @@ import pytest
 from relay import api
 from relay.cli import client, local
 from relay.config import loader
-from relay.delivery.null_workers import NoWorkers
+from relay.delivery.gate import SinkStatus
+from relay.delivery.manager import NoWorkers
 from relay.event import InvalidCallback, RawCallback
 from relay.server.http_server import make_server
 from relay.server.sockets import listen_control
@@ -135,7 +136,7 @@ async def test_a_pause_is_written_down_and_shown_until_it_is_resumed(relay):
 
 
 async def test_a_live_worker_knows_better_than_what_is_written_down(relay):
-    relay.workers.states = lambda: {"crm": {"state": "parked", "reason": "503", "until": 10**15}}
+    relay.workers.states = lambda: {"crm": SinkStatus("parked", "503", until=10**15)}
     crm = (await relay.ask.get("/status"))["sinks"]["crm"]
     assert (crm["state"], crm["reason"]) == ("parked", "503")
     assert crm["until"] == "2001-09-09T01:46:40.000000Z"

@@ -22,7 +22,7 @@ from salesforcesink import refusal as salesforce
 import relay
 from relay.countries import alpha_2
 from relay.delivery.classify import outcome_of
-from relay.delivery.retryafter import parse as retry_after
+from relay.delivery.classify import parse_retry_after as retry_after
 from relay.event import Event, InvalidCallback, RawCallback
 from relay.monitoring.logs import LONGEST
 from relay.number_matcher import Traces

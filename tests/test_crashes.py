@@ -4,11 +4,13 @@ import logging
 from dataclasses import replace
 
 import pytest
+from workers import ScriptedSink, sink_config
 
 from relay.delivery import crashes
 from relay.delivery.crashes import BlockedLoopWatch, Crash, CrashLog, with_crash
-from relay.delivery.gate import STEADY, Hold
+from relay.delivery.gate import STEADY, SinkGate
 from relay.delivery.plugin_calls import Call, inside
+from relay.delivery.safe_quota import Allowance
 from relay.store import SinkState
 
 CALL = Call("crm", "send")
@@ -136,7 +138,7 @@ def test_the_second_crash_in_a_row_holds_the_sink():
 
 
 class Saved(list):
-    """The states that a hold has saved."""
+    """The states that a gate has saved."""
 
     async def __call__(self, state):
         self.append(replace(state))
@@ -148,26 +150,27 @@ def saved():
 
 
 @pytest.fixture
-def hold(clock, saved):
+def gate(clock, saved):
     state = SinkState(crashes=1)
-    return Hold(state, clock, saved, lambda: None, logging.getLogger("relay.sinks.crm"))
+    quota = Allowance("crm", ScriptedSink(), logging.getLogger("relay.sinks.crm"))
+    return SinkGate(sink_config(), state, quota, clock, saved, lambda: None)
 
 
-async def test_ten_minutes_at_work_begin_the_count_again(hold, clock, saved):
-    hold.go()
+async def test_ten_minutes_at_work_begin_the_count_again(gate, clock, saved):
+    gate.resume_clock()
     await clock.advance(STEADY - 1)
-    await hold.save()
+    await gate.save()
     await clock.advance(1)
-    await hold.save()
+    await gate.save()
     assert [state.crashes for state in saved] == [1, 0]
 
 
-async def test_an_orderly_stop_begins_the_count_again(hold, saved):
-    await hold.stop()
+async def test_an_orderly_stop_begins_the_count_again(gate, saved):
+    await gate.stop()
     assert saved[-1].crashes == 0
 
 
-async def test_a_breaker_that_closes_does_not_begin_the_count_again(hold, saved):
-    await hold.open_breaker("refused", 1.0)
-    await hold.lift()
+async def test_a_breaker_that_closes_does_not_begin_the_count_again(gate, saved):
+    await gate.open_breaker("refused")
+    await gate.open()
     assert saved[-1].crashes == 1

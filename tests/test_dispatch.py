@@ -6,12 +6,13 @@ import math
 
 import httpx
 import pytest
-from couriers import sink_config
+from workers import sink_config
 
+from relay import send_context
 from relay.clock import SystemClock
-from relay.delivery import rate_limit
 from relay.delivery.classify import MOST_LINES, lines
-from relay.delivery.sender import Dispatch, Unruly, within
+from relay.delivery.plugin_calls import PluginExit, run_with_timeout
+from relay.delivery.sender import Sender
 from relay.event import Event
 from relay.outcome import Delivered, Pause, Reject, Retry
 from relay.sink import Sink
@@ -60,7 +61,7 @@ def claim(*, urgent=False):
 
 
 async def outcome_of(send):
-    (result,) = await Dispatch(sink_config(), Scripted(send), SystemClock()).send([claim()])
+    (result,) = await Sender(sink_config(), Scripted(send), SystemClock()).send([claim()])
     return result.outcome
 
 
@@ -69,13 +70,13 @@ async def test_what_holds_for_one_send_does_not_hold_for_what_the_task_does_next
     seen = []
 
     def look():
-        seen.append((rate_limit.urgent.get(), rate_limit.time_left() < math.inf))
+        seen.append((send_context.current().urgent, send_context.time_left() < math.inf))
 
     sink = Scripted(look)
     look()
-    await Dispatch(sink_config(), sink, SystemClock()).send([claim(urgent=True)])
+    await Sender(sink_config(), sink, SystemClock()).send([claim(urgent=True)])
     look()
-    await Dispatch(sink_config(), sink, SystemClock()).send([claim()])
+    await Sender(sink_config(), sink, SystemClock()).send([claim()])
     look()
     assert seen == [(False, False), (True, True), (False, False), (False, True), (False, False)]
 
@@ -83,10 +84,10 @@ async def test_what_holds_for_one_send_does_not_hold_for_what_the_task_does_next
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
-        (SystemExit(3), "Unruly: SystemExit"),
-        (KeyboardInterrupt(), "Unruly: KeyboardInterrupt"),
-        (GeneratorExit(), "Unruly: GeneratorExit"),
-        (Panic("+12125550177"), "Unruly: Panic"),
+        (SystemExit(3), "PluginExit: SystemExit"),
+        (KeyboardInterrupt(), "PluginExit: KeyboardInterrupt"),
+        (GeneratorExit(), "PluginExit: GeneratorExit"),
+        (Panic("+12125550177"), "PluginExit: Panic"),
         (Mute(), "Mute"),
     ],
 )
@@ -118,7 +119,7 @@ async def test_anything_else_that_is_returned_is_a_success():
 async def test_what_is_returned_and_not_looked_at_is_told_of_once(caplog):
     sink = Scripted(lambda: {"errors": ["+12125550177"]})
     for _ in range(3):
-        (result,) = await Dispatch(sink_config(), sink, SystemClock()).send([claim()])
+        (result,) = await Sender(sink_config(), sink, SystemClock()).send([claim()])
         assert result.outcome == Delivered()
     (said,) = caplog.messages
     assert said.startswith("sink crm: send returned dict, which")
@@ -137,8 +138,8 @@ async def test_work_that_would_end_the_process_is_an_error_of_its_own():
         await asyncio.sleep(0)
         raise SystemExit
 
-    with pytest.raises(Unruly, match="SystemExit"):
-        await within(1, leave())
+    with pytest.raises(PluginExit, match="SystemExit"):
+        await run_with_timeout(1, leave())
 
 
 class Generating(Sink):
@@ -175,9 +176,9 @@ def failing(error):
 async def test_outcomes_may_come_from_a_generator_that_misbehaves(outcomes, reason):
     event = Event("1", "/callbacks/a", "com.sumotext.message", None, "", {})
     claim = Claim("crm", 1, event, 1, False, False, False, False, None, 1)
-    dispatch = Dispatch(sink_config(), Generating(outcomes), SystemClock())
+    sender = Sender(sink_config(), Generating(outcomes), SystemClock())
     async with asyncio.timeout(5):
-        (result,) = await dispatch.send([claim])
+        (result,) = await sender.send([claim])
     assert isinstance(result.outcome, Retry)
     assert reason in result.outcome.reason
 

@@ -5,7 +5,8 @@ import asyncio
 import pytest
 from clock import settle
 
-from relay.delivery.rate_limit import Limiter, urgent
+from relay.delivery.rate_limit import Limiter
+from relay.send_context import SendContext, entered
 from relay.units import Rate
 
 
@@ -66,9 +67,8 @@ async def test_urgent_requests_do_not_wait_but_count(clock, passed, request_many
     request_many(limiter, "a", "b", "c")
     await settle()
     await clock.advance(5)
-    urgent.set(True)
-    request_many(limiter, "opt-out", "opt-out")
-    urgent.set(False)
+    with entered(SendContext(urgent=True)):
+        request_many(limiter, "opt-out", "opt-out")
     await settle()
     assert passed[2:] == [("opt-out", 5.0), ("opt-out", 5.0)]
     await clock.advance(9.9)

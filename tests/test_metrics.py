@@ -14,6 +14,7 @@ from stubs.receiver import Receiver, status
 from watching import ago, readings
 
 from relay.counters import SECONDS, Histogram
+from relay.delivery.gate import QuotaUse, SinkStatus
 from relay.monitoring.metrics import FACTS, exposition
 from relay.store import Waits
 
@@ -176,6 +177,6 @@ async def test_what_happened_is_what_is_counted(tmp_path):
 
 
 def test_a_quota_of_which_no_use_is_known_yet_has_no_ratio():
-    state = {"state": "running", "quota": {"used": None, "most": 10, "share": 0.9}}
+    state = SinkStatus("running", quota=QuotaUse(None, 10, 0.9))
     text = exposition(readings(states={"crm": state})).decode()
     assert "relay_sink_quota_used_ratio{" not in text

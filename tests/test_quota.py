@@ -6,12 +6,14 @@ import logging
 import pytest
 from arrivals import arrival
 from clock import settle
-from couriers import ScriptedSink, fail, reached, running
+from workers import ScriptedSink, fail, reached, running
 
+from relay import send_context
 from relay.clock import Stopwatch
-from relay.delivery import rate_limit
+from relay.delivery.gate import SinkStatus
 from relay.delivery.safe_quota import Allowance
 from relay.quota import DAY, LOOK_AGAIN, Quota
+from relay.send_context import SendContext
 from relay.store.sqlite import SqliteStore
 from relay.units import Rate
 
@@ -24,9 +26,8 @@ def quota(clock):
 @pytest.fixture
 def opt_out():
     """From here on, an opt-out is delivered."""
-    token = rate_limit.urgent.set(True)
-    yield
-    rate_limit.urgent.reset(token)
+    with send_context.entered(SendContext(urgent=True)):
+        yield
 
 
 @pytest.fixture
@@ -125,8 +126,8 @@ def test_numbers_that_no_vendor_means_do_no_harm(quota, used, most, tight):
     quota.burst(used, most, 10.0)
 
 
-async def test_such_a_number_in_an_answer_does_not_end_the_courier(tmp_path, clock):
-    """The end of one courier is that of the relay."""
+async def test_such_a_number_in_an_answer_does_not_end_the_worker(tmp_path, clock):
+    """The end of one worker is that of the relay."""
 
     def answer(_):
         sink.quota.daily(1, ENDLESS)
@@ -192,12 +193,12 @@ async def test_a_quota_that_cannot_be_read_limits_nothing_and_is_told_of_once(
 ):
     store = await SqliteStore.open(tmp_path / "relay.db", clock=clock)
     try:
-        async with running(store, clock, sink) as courier:
-            failure = asyncio.create_task(courier.failure())
+        async with running(store, clock, sink) as worker:
+            failure = asyncio.create_task(worker.failure())
             for _ in range(3):
                 await store.add(arrival())
             await reached(store, 0, 3, 0)
-            assert courier.status() == {"state": "running"}
+            assert worker.status() == SinkStatus("running")
             assert not failure.done()
             failure.cancel()
     finally:
@@ -245,10 +246,10 @@ async def test_opt_outs_do_not_wait_for_a_burst(quota, opt_out):
 async def test_the_wait_is_no_fault_of_the_sink(quota, clock, start):
     watch = Stopwatch(clock)
     watch.start()
-    rate_limit.stopwatch.set(watch)
     await clock.advance(2.0)
     quota.burst(0, 100, 10.0)
-    passed = start(quota)
+    with send_context.entered(SendContext(timeout=30.0, stopwatch=watch)):
+        passed = start(quota)
     await settle()
     await clock.advance(10.0)
     assert passed == [12.0]

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from relay.delivery.retry import RetryPolicy
+from relay.delivery.policy import RetryPolicy
 from relay.outcome import Retry
 
 DAY = 86400.0

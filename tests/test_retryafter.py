@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from relay.delivery import retryafter
+from relay.delivery.classify import parse_retry_after
 
 NOW = 1_800_000_000.0  # Fri, 15 Jan 2027 08:00:00 GMT
 DAY = 86_400.0
@@ -38,7 +38,7 @@ def zone(request, monkeypatch):
     ],
 )
 def test_what_names_a_time_to_come_is_obeyed_up_to_a_day(value, seconds):
-    assert retryafter.parse(value, NOW) == pytest.approx(seconds)
+    assert parse_retry_after(value, NOW) == pytest.approx(seconds)
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_what_names_a_time_to_come_is_obeyed_up_to_a_day(value, seconds):
     ],
 )
 def test_anything_else_leaves_the_back_off_as_it_is(value):
-    assert retryafter.parse(value, NOW) is None
+    assert parse_retry_after(value, NOW) is None
 
 
 @pytest.mark.parametrize(
@@ -80,4 +80,4 @@ def test_anything_else_leaves_the_back_off_as_it_is(value):
 )
 def test_every_date_is_utc_wherever_the_machine_stands(zone, value):
     assert time.tzname[0] == {"America/New_York": "EST", "Asia/Tokyo": "JST"}.get(zone, "UTC")
-    assert retryafter.parse(value, NOW) == pytest.approx(30.0)
+    assert parse_retry_after(value, NOW) == pytest.approx(30.0)

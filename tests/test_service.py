@@ -19,7 +19,7 @@ from relay.cli import main
 from relay.config.loader import load
 from relay.daemon import tell_of_error
 from relay.degraded import Rescue
-from relay.delivery.manager import Fleet
+from relay.delivery.manager import SinkManager
 from relay.monitoring.logs import JsonLines
 from relay.reexec import Kept
 from relay.server.sockets import Listeners, bind_tcp
@@ -187,7 +187,7 @@ async def test_who_comes_before_it_takes_callbacks_waits(config, monkeypatch):
 
 
 async def test_a_store_that_opens_and_cannot_be_read_is_tried_again(config, monkeypatch, soon):
-    real, tries = Fleet.make, []
+    real, tries = SinkManager.make, []
 
     async def make(*arguments):
         tries.append(1)
@@ -195,7 +195,7 @@ async def test_a_store_that_opens_and_cannot_be_read_is_tried_again(config, monk
             raise StoreError("the store cannot be read")
         return await real(*arguments)
 
-    monkeypatch.setattr(Fleet, "make", make)
+    monkeypatch.setattr(SinkManager, "make", make)
     async with started(config) as running, httpx.AsyncClient(trust_env=False) as http:
         await running.settled.wait()
         assert running.overview.health()["store"] == {"state": "unopened"}
@@ -263,11 +263,11 @@ async def test_a_sink_that_could_be_made_a_moment_ago_is_held(tmp_path, caplog, 
     assert "sink crm is held, its deliveries are queued" in caplog.text
 
 
-async def test_a_courier_that_ends_by_itself_ends_the_service(config, monkeypatch):
+async def test_a_worker_that_ends_by_itself_ends_the_service(config, monkeypatch):
     async def fail(_):
         raise RuntimeError("a mistake of ours")
 
-    monkeypatch.setattr(Fleet, "failure", fail)
+    monkeypatch.setattr(SinkManager, "failure", fail)
     async with started(config) as service:
         with pytest.raises(RuntimeError, match="a mistake"):
             await service.failure()

@@ -113,7 +113,7 @@ def test_a_refusal_is_told_in_a_sentence_without_secrets(here):
 
 
 def test_a_plugin_does_not_end_the_command_as_if_all_were_well(here):
-    assert setup("leaving", status=1).stderr == "Error: leaving: Unruly: SystemExit\n"
+    assert setup("leaving", status=1).stderr == "Error: leaving: PluginExit: SystemExit\n"
 
 
 def test_a_sink_that_is_not_there_is_wrong_usage(here):

@@ -4,10 +4,10 @@ import asyncio
 import contextlib
 import time
 
-from couriers import sink_config
+from workers import sink_config
 
 from relay.clock import SystemClock
-from relay.delivery.sender import Dispatch
+from relay.delivery.sender import Sender
 from relay.event import Event
 from relay.outcome import Delivered
 from relay.sink import Sink
@@ -102,6 +102,6 @@ async def test_a_batch_of_costly_maps_lets_others_go_on():
     mapping = Environment().mapping({"a": COSTLY})
     async with watched() as seen:
         sink = Batches(seen)
-        results = await Dispatch(sink_config(map=mapping), sink, SystemClock()).send(list(claims()))
+        results = await Sender(sink_config(map=mapping), sink, SystemClock()).send(list(claims()))
     assert [type(result.outcome) for result in results] == [Delivered] * BATCH
     assert sink.turns >= 3

@@ -4,6 +4,7 @@ from collections import Counter
 from dataclasses import replace
 
 from relay.counters import PIECES, SECONDS, Histogram, IngressCounters, SinkCounters
+from relay.delivery.gate import QuotaUse, SinkStatus
 from relay.monitoring.metrics import FACTS, Readings
 from relay.store import Receipt, SinkCounts, Waits
 
@@ -35,7 +36,7 @@ def readings(**changes) -> Readings:
     deliveries.ended.update(delivered=3, dead=1)
     deliveries.attempt_seconds.observe(0.3)
     deliveries.delivery_seconds.observe(7)
-    state = {"state": "paused", "reason": "401", "quota": {"used": 9, "most": 10}}
+    state = SinkStatus("paused", "401", quota=QuotaUse(9, 10, 0.9))
     made = Readings(
         at=NOW,
         answers=answers,

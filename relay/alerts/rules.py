@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from relay.alerts.policy import Finding
 from relay.clock import MICROSECONDS
 from relay.config.model import AlertRules
+from relay.delivery.gate import SinkStatus
 from relay.event import timestamp
 from relay.monitoring.metrics import Readings
 from relay.redact import mask_all
@@ -83,10 +83,10 @@ def _pauses(readings: Readings, rules: AlertRules) -> Iterator[Finding]:
     if rules.sink_paused == float("inf"):
         return
     for sink, report in readings.states.items():
-        if report["state"] in HALTED:
-            reason = mask_all(str(report.get("reason")))
-            since = _since(report.get("since"))
-            text = f"The sink {sink} is {report['state']}{since}: {reason}. {_advice(sink, report)}"
+        if report.state in HALTED:
+            reason = mask_all(str(report.reason))
+            since = _since(report.since)
+            text = f"The sink {sink} is {report.state}{since}: {reason}. {_advice(sink, report)}"
             yield Finding("sink_paused", sink, text, hold=rules.sink_paused)
 
 
@@ -124,12 +124,12 @@ def _since(microseconds: int | None) -> str:
     return f" since {timestamp(microseconds)[:19]}Z" if microseconds else ""
 
 
-def _advice(sink: str, report: Mapping[str, Any]) -> str:
+def _advice(sink: str, report: SinkStatus) -> str:
     """What to do about a sink that does not deliver."""
     resume = f"`relay sinks resume {sink}`"
-    if report["state"] == "held":
+    if report.state == "held":
         return f"Mend its plugin, then say {resume}."
-    if report.get("until") is None:
+    if report.until is None:
         return f"Somebody has paused it: {resume} ends that."
     return f"Mend the cause: it is tried again every five minutes, and at once with {resume}."
 

@@ -17,7 +17,7 @@ from relay.api.sinks import Sinks
 from relay.api.status import Status
 from relay.config.loader import Config
 from relay.config.status import Standing
-from relay.delivery.null_workers import Workers
+from relay.delivery.manager import Workers
 from relay.maintenance import Housekeeping
 from relay.sources.router import Intake
 from relay.spill import file

@@ -11,7 +11,7 @@ from relay.api.requests import DeadQuery, Deliveries, ReplayBody
 from relay.api.responses import body_of, query_of
 from relay.api.serialise import delivery_view
 from relay.config.loader import SinkConfig
-from relay.delivery.null_workers import Workers
+from relay.delivery.manager import Workers
 from relay.event import timestamp
 from relay.preview import preview
 from relay.sources.router import Intake

@@ -1,35 +1,34 @@
 """Views: the store's rows as the JSON that the commands print."""
 
 import base64
-from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
 from relay.api.unauthorized import Token
 from relay.config.loader import SinkConfig
-from relay.delivery import gate
+from relay.delivery.gate import SinkStatus, stored_status
 from relay.event import InvalidCallback, RawCallback, timestamp
 from relay.sources.coding import as_utf8, charset_of, decode, unpacked
 from relay.sources.form import parameters
 from relay.store import DeliveryRow, EventRow, Quarantined, SinkCounts, SinkState, State
 
 
-def stored_state(sink: SinkConfig, state: SinkState, now: int) -> dict[str, Any]:
-    """How a sink stands by what is written down; a worker would say it in the same words."""
+def stored_state(sink: SinkConfig, state: SinkState, now: int) -> SinkStatus:
+    """The status of a sink by its stored state, as its worker would say it."""
     if not sink.enabled:
-        return {"state": "disabled"}
+        return SinkStatus("disabled")
     if sink.held is not None:
-        return {"state": "held", "reason": sink.held}
+        return SinkStatus("held", sink.held)
     if state.held is not None:
-        return {"state": "held", "reason": state.held}
+        return SinkStatus("held", state.held)
     if state.paused is None and state.parked_until <= now:
-        return {"state": "running"}
-    return gate.view(state)
+        return SinkStatus("running")
+    return stored_status(state)
 
 
-def sink_view(state: Mapping[str, Any], counts: SinkCounts) -> dict[str, Any]:
+def sink_view(status: SinkStatus, counts: SinkCounts) -> dict[str, Any]:
     """A sink as `status` shows it; `until` when it is tried again, where that is known."""
-    view = {name: value for name, value in state.items() if value is not None}
+    view = {name: value for name, value in asdict(status).items() if value is not None}
     for name in {"since", "until"} & view.keys():
         view[name] = timestamp(view[name])
     if error := view.get("last_error"):

@@ -12,9 +12,9 @@ from relay.api.responses import Refused, body_of
 from relay.api.serialise import sink_view, stored_state
 from relay.config.loader import SinkConfig
 from relay.config.plugins import PluginError
-from relay.delivery import sink_checks
-from relay.delivery.classify import divided
-from relay.delivery.null_workers import Workers
+from relay.delivery.classify import split_notices
+from relay.delivery.gate import SinkStatus
+from relay.delivery.manager import Workers, check_sink
 from relay.store import OPEN_STATES, SinkCounts, SinkState, State, Store
 
 
@@ -55,7 +55,7 @@ class Sinks:
         sink = self._named.enabled(request.path_params["name"])
         if (reason := self._held(sink.name)) is not None:
             return {"problems": [f"it is held: {reason}"], "notices": []}
-        problems, notices = divided(await sink_checks.check(sink, self._workers.accounts))
+        problems, notices = split_notices(await check_sink(sink, self._workers.accounts))
         return {"problems": problems, "notices": notices}
 
     async def rename(self, request: Request) -> dict[str, Any]:
@@ -107,8 +107,8 @@ class Sinks:
 
     def _held(self, name: str) -> str | None:
         """Why the running service runs none of the sink's code."""
-        live = self._workers.states().get(name, {})
-        return live["reason"] if live.get("state") == "held" else None
+        live = self._workers.states().get(name)
+        return live.reason if live and live.state == "held" else None
 
     async def views(self) -> dict[str, dict[str, Any]]:
         """Every sink of relay.yaml, then those that have gone and left something behind."""
@@ -122,5 +122,5 @@ class Sinks:
             views[name] = sink_view(state, counts.get(name) or SinkCounts())
         for name, count in counts.items():
             if name not in views and (count.pending or count.dead):
-                views[name] = sink_view({"state": "orphaned"}, count)
+                views[name] = sink_view(SinkStatus("orphaned"), count)
         return views

@@ -23,10 +23,10 @@ from relay.config import last_good
 from relay.config.document import Reading
 from relay.config.loader import Config, ConfigError, SinkConfig, plugin_folders, registry_of
 from relay.config.schema import text
-from relay.delivery import crashes, sink_checks
-from relay.delivery.classify import divided, lines, outcome_of, readable
+from relay.delivery import crashes, manager
+from relay.delivery.classify import lines, outcome_of, readable, split_notices
 from relay.delivery.manager import make_sink
-from relay.delivery.sender import within
+from relay.delivery.plugin_calls import run_with_timeout
 from relay.preflight import vetted
 from relay.server.sockets import Listeners
 from relay.server.tls import Certificate, missing_chain
@@ -120,13 +120,13 @@ def _name_orphans(config: Config) -> None:
 
 async def _all_answer(config: Config) -> bool:
     enabled = [sink for sink in config.sinks.values() if sink.enabled]
-    found = await sink_checks.check_all(enabled, local.accounts_of(config))
+    found = await manager.check_sinks(enabled, local.accounts_of(config))
     all_well = True
     for name, told_of in found.items():
-        problems, notices = divided(told_of)
-        told = [f"notice: {each}" for each in notices if each != sink_checks.NOT_ASKED]
+        problems, notices = split_notices(told_of)
+        told = [f"notice: {each}" for each in notices if each != manager.NOT_ASKED]
         if not problems:
-            told.insert(0, sink_checks.NOT_ASKED if sink_checks.NOT_ASKED in notices else "well")
+            told.insert(0, manager.NOT_ASKED if manager.NOT_ASKED in notices else "well")
         for each in problems + told:
             click.echo(f"{name}: {printable(each)}")
         all_well &= not problems
@@ -286,7 +286,9 @@ async def _set_up(
                 bar.update(bar.task_ids[0], completed=done, total=total)
 
             async with sink.http:
-                found = await within(LONGEST, sink.setup(backfill=backfill, progress=show, **more))
+                found = await run_with_timeout(
+                    LONGEST, sink.setup(backfill=backfill, progress=show, **more)
+                )
         return lines(found)
     except Exception as error:  # it is the plugin's, whatever it is
         reason = outcome_of(error, time.time()).reason

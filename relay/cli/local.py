@@ -11,7 +11,7 @@ from relay.account import Accounts
 from relay.cli import client
 from relay.clock import SystemClock
 from relay.config.loader import Config
-from relay.delivery.null_workers import NoWorkers
+from relay.delivery.manager import NoWorkers
 from relay.sources.router import Intake
 from relay.spill.disk_guard import Reserve
 from relay.store import StoreLocked

@@ -1,45 +1,187 @@
-"""What many failures in a row say about the sink rather than about one delivery."""
+"""What results say about the sink rather than about one delivery: breaker, rejects, failures."""
 
-from collections.abc import Hashable
+import logging
+import math
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from enum import Enum, auto
+
+from relay.clock import MICROSECONDS, Clock
+from relay.config.model import Breaker
+from relay.delivery.policy import REJECTS_IN_A_ROW, MapFailed, Result
+from relay.outcome import Delivered, Outcome, Pause, Reject, Retry
+from relay.redact import mask_all
+
+THROTTLED = 429
+PERIOD = 60.0
+"""Seconds between two lines about failed attempts in the log."""
 
 
 @dataclass(slots=True)
-class Breaker:
+class CircuitBreaker:
     """Opens after failures of `failures` different contacts without a success between them."""
 
     failures: int
     _failed: set[int] = field(default_factory=set)
 
     def failure(self, contact: int) -> bool:
-        """Count a failure; True if the sink is to be left alone now."""
+        """Count a failure; True if the breaker opens."""
         self._failed.add(contact)
         return len(self._failed) >= self.failures
 
     def success(self) -> None:
-        """Start counting anew."""
+        """Start to count from nought."""
         self._failed.clear()
 
 
 @dataclass(slots=True)
-class Streak:
-    """Notices when the same refusal hits different contacts in a row: a mistake of ours, then."""
+class RejectStreak:
+    """Notices that contacts in a row are rejected for the same cause: a mistake of ours, then."""
 
     length: int
     _cause: Hashable = None
-    _refused: dict[int, int] = field(default_factory=dict)
+    _rejected: dict[int, int] = field(default_factory=dict)
 
-    def refusal(self, cause: Hashable, contact: int, seq: int) -> list[int]:
-        """Count a refusal; return the seqs to put back, none before the streak is long enough."""
+    def reject(self, cause: Hashable, contact: int, seq: int) -> list[int]:
+        """Count a reject; return the seqs to revive, none before the streak is long enough."""
         if cause != self._cause:
             self.end()
             self._cause = cause
-        self._refused[contact] = seq
-        if len(self._refused) < self.length:
+        self._rejected[contact] = seq
+        if len(self._rejected) < self.length:
             return []
-        return list(self._refused.values()) if len(self._refused) == self.length else [seq]
+        return list(self._rejected.values()) if len(self._rejected) == self.length else [seq]
 
     def end(self) -> None:
-        """Start counting anew."""
+        """Start to count from nought."""
         self._cause = None
-        self._refused.clear()
+        self._rejected.clear()
+
+
+class HaltKind(Enum):
+    """How the gate halts the sink."""
+
+    PAUSE = auto()
+    PARK = auto()
+    OPEN_BREAKER = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Halt:
+    """A reason to halt the sink. `seconds` is None where the gate says how long."""
+
+    kind: HaltKind
+    reason: str
+    seconds: float | None
+    revive: Sequence[int] = ()
+    """Dead deliveries that were not to blame."""
+
+
+class HealthTracker:
+    """Finds in the results of a sink that it is down or wrongly set up."""
+
+    def __init__(self, config: Breaker) -> None:
+        self._config = config
+        self._breaker = CircuitBreaker(config.failures)
+        self._streak = RejectStreak(REJECTS_IN_A_ROW)
+
+    def reset(self) -> None:
+        """Nothing counts against the sink any more."""
+        self._breaker.success()
+        self._streak.end()
+
+    def observe(self, results: Sequence[Result], *, trial: bool) -> Iterator[Halt]:
+        """Count the results of one batch; the failure of a `trial` counts nothing.
+
+        To the breaker all failures of one batch are one: a single lost connection fails them all.
+        """
+        counting = next(filter(_counts_as_failure, results), None)
+        for each in results:
+            halt = self._observe(each, trial=trial, counts=each is counting)
+            if halt is not None:
+                yield halt
+
+    def _observe(self, result: Result, *, trial: bool, counts: bool) -> Halt | None:
+        outcome = result.outcome
+        match outcome:
+            case Delivered():
+                self.reset()
+            case Pause():
+                return Halt(HaltKind.PAUSE, outcome.reason, outcome.after)
+            case Retry(after=(float() | int()) as after):
+                return Halt(HaltKind.PARK, f"asked to wait: {outcome.reason}", after)
+            case Retry() if counts and not trial:
+                return self._failure(result.claim.contact, outcome)
+            case Reject() if not trial:
+                return self._reject(result.claim.contact, result.claim.seq, outcome)
+            case _:
+                pass
+        return None
+
+    def _failure(self, contact: int, outcome: Retry) -> Halt | None:
+        if not self._breaker.failure(contact):
+            return None
+        reason = f"{self._config.failures} contacts failed in a row, the last with: "
+        return Halt(HaltKind.OPEN_BREAKER, reason + outcome.reason, None)
+
+    def _reject(self, contact: int, seq: int, outcome: Reject) -> Halt | None:
+        cause = MapFailed if isinstance(outcome, MapFailed) else outcome.status
+        if cause is None or not (seqs := self._streak.reject(cause, contact, seq)):
+            return None
+        reason = f"{REJECTS_IN_A_ROW} contacts in a row were refused: {outcome.reason}"
+        return Halt(HaltKind.PAUSE, reason, None, seqs)
+
+
+def _counts_as_failure(result: Result) -> bool:
+    outcome = result.outcome
+    return isinstance(outcome, Retry) and outcome.after is None and outcome.status != THROTTLED
+
+
+@dataclass(frozen=True, slots=True)
+class LastError:
+    """The failed attempts of a sink since the last success; times in microseconds."""
+
+    error: str
+    """Of the last one."""
+    at: int
+    since: int
+    attempts: int
+
+
+class FailureLog:
+    """Logs the first failed attempt of a sink, and then once a minute their number.
+
+    Without it a sink that fails looks well until its circuit breaker opens.
+    """
+
+    def __init__(self, clock: Clock, log: logging.Logger) -> None:
+        self._clock = clock
+        self._log = log
+        self._not_logged = 0
+        self._logged_at = -math.inf
+        self._error = ""
+        self.last: LastError | None = None
+        """None where the last attempt succeeded."""
+
+    def observe(self, outcomes: Iterable[Outcome]) -> None:
+        """Count the failed ones of a batch. One that was delivered ends all before it."""
+        for outcome in outcomes:
+            if isinstance(outcome, Delivered):
+                self.last = None
+            else:
+                self._count(outcome.reason)
+        if self._not_logged and self._clock.monotonic() - self._logged_at >= PERIOD:
+            self._write()
+
+    def _count(self, reason: str) -> None:
+        at = int(self._clock.now() * MICROSECONDS)
+        error = mask_all(reason) or "it gave no reason"
+        last = self.last or LastError(error, at, at, 0)
+        self.last = LastError(error, at, last.since, last.attempts + 1)
+        self._not_logged += 1
+        self._error = error
+
+    def _write(self) -> None:
+        self._log.warning("failed attempts: %d, the last: %s", self._not_logged, self._error)
+        self._not_logged = 0
+        self._logged_at = self._clock.monotonic()

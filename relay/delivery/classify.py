@@ -1,17 +1,18 @@
-"""What an error means for a delivery: try again, never, or not before somebody acts.
+"""Classifies errors of a send as outcomes, and makes whatever a plugin returns safe to store.
 
 Reasons are read by the operator and kept in the store: of a URL they name the host alone.
 """
 
 import re
 from collections.abc import Iterable
+from datetime import UTC
+from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from itertools import islice
 from typing import Any
 
 import httpx
 
-from relay.delivery import retryafter
 from relay.outcome import Delivered, Outcome, Pause, Reject, Retry
 from relay.sink import Mistake, Notice
 
@@ -20,47 +21,52 @@ ANSWER_KEPT = 2048
 LONGEST_REASON = 500
 MOST_LINES = 1000
 LATER = frozenset({408, 425, 429})
+LONGEST_WAIT = 24 * 3600.0
+"""The most seconds for which a receiver's word parks or pauses a sink."""
+LONGEST_DATE = 64
+"""Characters of an HTTP date; its three forms have less than 40."""
+SECONDS = re.compile(r"[0-9]+(\.[0-9]+)?")
 # The boundary keeps it from trying each letter of a long word anew.
 URL = re.compile(r"((?:\b\w+:)?//)(?:[^\s/?#'\"]*@)?([^\s/?#'\"@]*)[^\s'\"]*")
 
 
 def outcome_of(error: BaseException, now: float) -> Retry | Reject | Pause:
-    """The outcome of a delivery that ended with `error`; `now` in seconds since the epoch."""
+    """The outcome of a send that raised `error`; `now` is seconds since the epoch."""
     match error:
         case Retry() | Reject() | Pause():
             return error
         case httpx.HTTPStatusError():
             return _of_status(error.response, now)
         case httpx.InvalidURL() | httpx.UnsupportedProtocol() | httpx.LocalProtocolError():
-            return Reject(f"the request cannot be sent: {_told(error)}")
+            return Reject(f"the request cannot be sent: {describe(error)}")
         case _:
-            return Retry(_told(error))
+            return Retry(describe(error))
 
 
-def sound(outcome: Outcome) -> Outcome:
-    """The outcome with nothing in it that the store would refuse; plugins put anything there."""
+def sanitise(outcome: Outcome) -> Outcome:
+    """The outcome without anything that the store would refuse; plugins put anything there."""
     if isinstance(outcome, Delivered):
-        return Delivered(_as_text(outcome.reference), _as_text(outcome.note))
-    told = vars(outcome)
-    outcome.reason = readable(told.get("reason"))
-    outcome.after = _seconds(told.get("after"))
-    status, answer = told.get("status"), told.get("answer")
+        return Delivered(_optional_text(outcome.reference), _optional_text(outcome.note))
+    fields = vars(outcome)
+    outcome.reason = readable(fields.get("reason"))
+    outcome.after = _positive_seconds(fields.get("after"))
+    status, answer = fields.get("status"), fields.get("answer")
     outcome.status = status if isinstance(status, int) and 0 < status < 1000 else None
     outcome.answer = None if answer is None else readable(answer)
-    outcome.consent = told.get("consent") is True
+    outcome.consent = fields.get("consent") is True
     return outcome
 
 
-def _as_text(value: Any) -> str | None:
+def _optional_text(value: Any) -> str | None:
     return None if value is None else readable(value)
 
 
 def readable(value: Any) -> str:
-    """Whatever it is, as text that the store takes."""
+    """Any value as text that the store takes."""
     if isinstance(value, bytes):
         value = value[:ANSWER_KEPT].decode(errors="replace")
     if isinstance(value, BaseException):
-        value = _told(value)
+        value = describe(value)
     try:
         text = str(value)
     except Exception:  # noqa: BLE001  a plugin's class may raise anything
@@ -69,16 +75,16 @@ def readable(value: Any) -> str:
 
 
 def lines(found: Any) -> list[str]:
-    """What a plugin found or did, as lines: it may return one text in place of a list."""
+    """The lines of what `check` or `setup` returned, which may be one text in place of a list."""
     each_of = [found] if isinstance(found, str) else found or ()
     return [_line(each) for each in islice(each_of, MOST_LINES)]
 
 
-def divided(found: Iterable[str]) -> tuple[list[str], list[str]]:
-    """The problems among the lines of a check, and its notices."""
-    told = list(found)
-    notices: list[str] = [each for each in told if isinstance(each, Notice)]
-    return [each for each in told if not isinstance(each, Notice)], notices
+def split_notices(found: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Split the lines of a check into its problems and its notices."""
+    listed = list(found)
+    notices: list[str] = [each for each in listed if isinstance(each, Notice)]
+    return [each for each in listed if not isinstance(each, Notice)], notices
 
 
 def _line(value: Any) -> str:
@@ -87,21 +93,21 @@ def _line(value: Any) -> str:
     return kind(text)
 
 
-def _seconds(value: Any) -> float | None:
-    """None for what is no number of seconds to come: trying again at once would never end."""
+def _positive_seconds(value: Any) -> float | None:
+    """None for what is no positive number: trying again at once would never end."""
     try:
         seconds = float(value)
     except (TypeError, ValueError, OverflowError):
         return None
-    return min(seconds, retryafter.LONGEST) if seconds > 0 else None
+    return min(seconds, LONGEST_WAIT) if seconds > 0 else None
 
 
 def _of_status(response: httpx.Response, now: float) -> Retry | Reject | Pause:
     status = response.status_code
     reason = f"{status} {_phrase(status)}".rstrip()
-    answer = _beginning(response)
+    answer = _answer_text(response)
     if status in LATER or status >= 500:
-        after = retryafter.parse(response.headers.get("retry-after"), now)
+        after = parse_retry_after(response.headers.get("retry-after"), now)
         return Retry(reason, after, status=status, answer=answer)
     if status == 401:
         advice = f"{reason}: the credentials are refused; correct them"
@@ -111,7 +117,7 @@ def _of_status(response: httpx.Response, now: float) -> Retry | Reject | Pause:
     return Reject(reason, status=status, answer=answer)
 
 
-def _told(error: BaseException) -> str:
+def describe(error: BaseException) -> str:
     """The error's type and text, without what a URL in it may give away."""
     try:
         text = URL.sub(r"\1\2", str(error))[:LONGEST_REASON]
@@ -135,9 +141,37 @@ def _host(location: str) -> str:
         return "nowhere"
 
 
-def _beginning(response: httpx.Response) -> str | None:
+def _answer_text(response: httpx.Response) -> str | None:
     """What the answer says, if the plugin has read it and it could be read."""
     try:
         return response.content[:ANSWER_KEPT].decode(errors="replace")
     except (httpx.ResponseNotRead, httpx.TransportError):
         return None
+
+
+def parse_retry_after(value: str | None, now: float) -> float | None:
+    """Parse a Retry-After header: the seconds to wait, at most a day; None without a time to come.
+
+    It is a number or an HTTP date, which is UTC in all three of its forms. `now` is seconds since
+    the epoch.
+    """
+    if value is None:
+        return None
+    value = value.strip()
+    seconds = (
+        float(value[:LONGEST_DATE]) if SECONDS.fullmatch(value) else _seconds_until(value, now)
+    )
+    return min(seconds, LONGEST_WAIT) if seconds > 0 else None
+
+
+def _seconds_until(date: str, now: float) -> float:
+    if len(date) > LONGEST_DATE:
+        return 0.0
+    try:
+        moment = parsedate_to_datetime(date)
+        # Python reads asctime and -0000 without a zone; `timestamp` would then take the local one.
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=UTC)
+        return moment.timestamp() - now
+    except (ValueError, TypeError, OverflowError):
+        return 0.0

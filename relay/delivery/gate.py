@@ -1,54 +1,147 @@
-"""The hold: what keeps a sink from being tried, kept in the store over restarts.
+"""The gate of one sink: whether it may be sent to, kept in the store over restarts.
 
-A sink is paused (somebody must act; a probe sees whether they have) or parked (by a Retry-After
-or by the breaker). The time for which it is either does not count for any delivery.
+A sink is running, paused (somebody must act; a probe sees whether they have) or parked (by a
+Retry-After or the breaker). A pause or a park that is due is ended by the prober, with a check or
+a trial. The time of a pause or a park does not count for any delivery.
 """
 
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
 
 from relay.clock import MICROSECONDS, Clock, Stopwatch, wait_for_event
-from relay.delivery.retryafter import LONGEST
+from relay.config.loader import SinkConfig
+from relay.delivery import plugin_calls
+from relay.delivery.breaker import Halt, HaltKind, HealthTracker, LastError
+from relay.delivery.classify import LONGEST_WAIT, lines, outcome_of
+from relay.delivery.plugin_calls import Call, run_with_timeout
+from relay.delivery.policy import Moment, Result, SendKind
+from relay.delivery.safe_quota import Allowance
+from relay.outcome import Delivered, Outcome, Retry
 from relay.redact import mask_all
+from relay.sink import Mistake, Notice, Sink
 from relay.store import SinkState
 
 PROBE_EVERY = 300.0
 STEADY = 600.0
 """Seconds at work after which an earlier crash and the next are not two in a row."""
-NEWS = 1.0
+MARGIN = 1.0
 """A park that ends so little later is none: every record of a refused batch asks for it anew."""
 
 Save = Callable[[SinkState], Awaitable[None]]
 
 
-class Hold:
-    """The hold of one sink. `changed` is called, and the state saved, whenever it changes.
+@dataclass(frozen=True, slots=True)
+class QuotaUse:
+    """`used` of `most` calls of the day, of which ordinary deliveries get a `share`."""
+
+    used: int | None
+    most: int | None
+    share: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class SinkStatus:
+    """What `relay status` shows of a sink. Times are in microseconds since the epoch."""
+
+    state: Literal["running", "paused", "parked", "held", "disabled", "orphaned"]
+    reason: str | None = None
+    """Why not all deliveries go. A running sink has one while its quota is short."""
+    since: int | None = None
+    until: int | None = None
+    """When more may go; None where an operator has to act."""
+    quota: QuotaUse | None = None
+    last_error: LastError | None = None
+
+    @property
+    def halted(self) -> bool:
+        return self.state in ("paused", "parked", "held")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Without what is not known; a halted sink has an `until` of None where nobody knows."""
+        known = {name: value for name, value in asdict(self).items() if value is not None}
+        return {"until": None} | known if self.state in ("paused", "parked") else known
+
+
+class SinkGate:
+    """The gate of one sink. `changed` is called, and the state saved, whenever it changes.
 
     The reasons that it keeps and shows hold no contact's number.
     """
 
     def __init__(
         self,
+        config: SinkConfig,
         state: SinkState,
+        quota: Allowance,
         clock: Clock,
         save: Save,
         changed: Callable[[], None],
-        log: logging.Logger,
     ) -> None:
+        self._cooldown = config.breaker.cooldown
         self._state = state
+        self._quota = quota
         self._clock = clock
         self._save = save
-        self._tell = changed
-        self._log = log
+        self._notify = changed
+        self._log = logging.getLogger(f"relay.sinks.{config.name}")
+        self._health = HealthTracker(config.breaker)
         self._active = Stopwatch(clock, state.active)
         self._begun = state.active
         self._changed = asyncio.Event()
         self._closed_to_consent = False
         # When all halts are over, by the clock that cannot jump.
         self._over_at = clock.monotonic() + planned(state)
+
+    # whether it may be sent to
+
+    def may_send(self, kind: SendKind) -> bool:
+        """Whether claims of this kind may be sent now. Nothing else decides that."""
+        if kind is SendKind.CONSENT:
+            return self._open_to_consent()
+        if self.remaining() > 0:
+            return False
+        match kind:
+            case SendKind.ORDINARY:
+                return self.quota_wait() == 0
+            case SendKind.URGENT:
+                return not self.breaker_open
+            case _:
+                return True
+
+    def remaining(self) -> float:
+        """Seconds until the sink is to be tried; 0 when it is, infinite for an operator's pause."""
+        if self._state.paused_by_operator:
+            return math.inf
+        left = over_at(self._state) / MICROSECONDS - self._clock.now()
+        return max(0.0, min(left, self._over_at - self._clock.monotonic()))
+
+    def quota_wait(self) -> float:
+        """Seconds for which the quota leaves room for opt-outs alone."""
+        return self._quota.bulk_wait()
+
+    @property
+    def quota_tight(self) -> bool:
+        """Whether ordinary deliveries go one by one: the answers say whether there is room."""
+        return self._quota.tight
+
+    def _open_to_consent(self) -> bool:
+        """Whether words of consent may be sent though the sink is paused.
+
+        What paused it may concern other fields, or other records. One that fails closes it until
+        the next probe.
+        """
+        halted_otherwise = self.paused_by_operator or self.parked or self.breaker_open
+        return self.paused and not halted_otherwise and not self._closed_to_consent
+
+    def close_to_consent(self) -> None:
+        """Send no word of consent until the next probe: one could not be written either."""
+        self._closed_to_consent = True
+
+    # its state
 
     @property
     def paused(self) -> bool:
@@ -66,48 +159,55 @@ class Hold:
     def breaker_open(self) -> bool:
         return self._state.breaker_open
 
-    @property
-    def open_to_consent(self) -> bool:
-        """Whether words of consent may be sent though the sink is paused.
+    def status(self) -> SinkStatus:
+        """The state; of a running sink with a reason while its quota is short."""
+        status, quota = stored_status(self._state), self._quota.status()
+        if not quota:
+            return status
+        used, most, until = quota["used"], quota["most"], quota["until"]
+        status = replace(status, quota=QuotaUse(used, most, quota["share"]))
+        if until is None or status.halted:
+            return status
+        much = "all" if most is None else f"{used} of {most}"
+        reason = f"quota: {much} calls of the day used; only opt-outs go"
+        return replace(status, reason=reason, until=until)
 
-        What paused it may concern other fields, or other records. One that fails closes it until
-        the next probe.
-        """
-        halted_otherwise = self.paused_by_operator or self.parked or self.breaker_open
-        return self.paused and not halted_otherwise and not self._closed_to_consent
+    def moment(self) -> Moment:
+        """The present, as the policy needs it."""
+        period = PROBE_EVERY if self.paused else self._cooldown
+        return Moment(self._clock.now(), self._active.elapsed(), period)
 
-    def close_to_consent(self) -> None:
-        """A word of consent could not be written either."""
-        self._closed_to_consent = True
-
-    def left(self) -> float:
-        """Seconds for which the sink is not to be tried; 0 when it is."""
-        if self._state.paused_by_operator:
-            return math.inf
-        left = over_at(self._state) / MICROSECONDS - self._clock.now()
-        return max(0.0, min(left, self._over_at - self._clock.monotonic()))
-
-    async def over(self) -> None:
-        """Return when the sink is to be tried."""
-        while left := self.left():
+    async def until_due(self) -> None:
+        """Wait until the sink is to be tried."""
+        while left := self.remaining():
             self._changed.clear()
             await wait_for_event(self._changed, self._clock, left)
 
-    def after(self, seconds: float) -> int:
-        """The time so many seconds from now, in microseconds since the epoch."""
-        return int((self._clock.now() + seconds) * MICROSECONDS)
-
-    def active(self) -> float:
-        """Seconds that the sink was neither paused nor parked, over all restarts."""
-        return self._active.elapsed()
-
-    def go(self) -> None:
-        """From now on the sink is tried."""
+    def resume_clock(self) -> None:
+        """From now on the time counts for deliveries."""
         self._active.start()
 
-    def status(self) -> dict[str, Any]:
-        """As in `view`."""
-        return view(self._state)
+    # changes
+
+    async def observe(self, results: Sequence[Result], *, trial: bool) -> list[int]:
+        """Halt the sink where the results say that it, and not a record, is at fault.
+
+        Returns the dead deliveries that were not to blame.
+        """
+        revive: list[int] = []
+        for halt in self._health.observe(results, trial=trial):
+            await self._halt_for(halt)
+            revive += halt.revive
+        return revive
+
+    async def _halt_for(self, halt: Halt) -> None:
+        match halt.kind:
+            case HaltKind.PAUSE:
+                await self.pause(halt.reason, after=halt.seconds)
+            case HaltKind.PARK:
+                await self.park(halt.reason, halt.seconds or 0.0)
+            case HaltKind.OPEN_BREAKER:
+                await self.open_breaker(halt.reason)
 
     async def pause(
         self, reason: str, *, after: float | None = None, by_operator: bool = False
@@ -116,56 +216,68 @@ class Hold:
         if self._state.paused_by_operator and not by_operator:
             return
         reason = mask_all(reason)
-        seconds = PROBE_EVERY if after is None else min(after, LONGEST)
+        seconds = PROBE_EVERY if after is None else min(after, LONGEST_WAIT)
         if self._state.paused is None or by_operator:
             self._log.log(logging.INFO if by_operator else logging.ERROR, "paused: %s", reason)
-        elif self._state.paused == reason and seconds <= self.left() + NEWS:
+        elif self._state.paused == reason and seconds <= self.remaining() + MARGIN:
             return  # the next record of a batch, with the same to say
         self._closed_to_consent = False
         self._state.paused = reason
         self._state.paused_by_operator = by_operator
-        self._state.probe_at = self.after(seconds)
+        self._state.probe_at = self._after(seconds)
         await self._halt(seconds)
 
     async def park(self, reason: str, seconds: float) -> None:
         """Halt it for so many seconds, a day at the most."""
         reason = mask_all(reason)
-        seconds = min(max(seconds, 0.0), LONGEST)
-        if self._state.parked is None or seconds > self.left() + NEWS:
+        seconds = min(max(seconds, 0.0), LONGEST_WAIT)
+        if self._state.parked is None or seconds > self.remaining() + MARGIN:
             self._log.warning("parked for %g s: %s", seconds, reason)
             self._state.parked = reason
-            self._state.parked_until = self.after(seconds)
+            self._state.parked_until = self._after(seconds)
             await self._halt(seconds)
 
-    async def open_breaker(self, reason: str, cooldown: float) -> None:
-        """Park it; the next delivery is a trial."""
+    async def open_breaker(self, reason: str) -> None:
+        """Park it for the breaker's cooldown. The next delivery is a trial."""
         if not self._state.breaker_open:
             self._state.breaker_open = True
-            await self.park(reason, cooldown)
+            await self.park(reason, self._cooldown)
 
-    async def lift(self) -> None:
-        """Nothing keeps it any more."""
-        self._state = SinkState(active=self.active(), crashes=self._state.crashes)
+    async def trial_failed(self, reason: str) -> None:
+        """Halt the sink for another period, as it was halted before its trial."""
+        if self.paused:
+            await self.pause(reason)
+        else:
+            await self.park(f"still failing: {reason}", self._cooldown)
+
+    async def open(self) -> None:
+        """Let everything pass again, whatever halted the sink."""
+        self._health.reset()
+        self._state = SinkState(active=self._active.elapsed(), crashes=self._state.crashes)
         self._over_at = 0.0
         self._active.start()
         self._log.info("resumed")
         await self._change()
 
     async def stop(self) -> None:
-        """The time that follows does not count either. A process that stops has not crashed."""
+        """Stop the clock of deliveries. A process that stops has not crashed."""
         self._active.stop()
         self._state.crashes = 0
         await self.save()
 
     async def save(self) -> None:
-        """Write it down, with the seconds that have passed."""
-        self._state.active = self.active()
+        """Save the state, with the seconds that have passed."""
+        self._state.active = self._active.elapsed()
         if self._state.active - self._begun >= STEADY:
             self._state.crashes = 0
         await self._save(self._state)
 
+    def _after(self, seconds: float) -> int:
+        """The time so many seconds from now, in microseconds since the epoch."""
+        return int((self._clock.now() + seconds) * MICROSECONDS)
+
     async def _halt(self, seconds: float) -> None:
-        self._state.halted_at = self.after(0.0)
+        self._state.halted_at = self._after(0.0)
         self._state.since = self._state.since or self._state.halted_at
         self._over_at = max(self._over_at, self._clock.monotonic() + seconds)
         self._active.stop()
@@ -173,22 +285,19 @@ class Hold:
 
     async def _change(self) -> None:
         self._changed.set()
-        self._tell()
+        self._notify()
         await self.save()
 
 
-def view(state: SinkState) -> dict[str, Any]:
-    """`state` (running, paused, parked) and, unless it runs, `reason`, `since` and `until`.
-
-    The times are in microseconds since the epoch; `until` is None where an operator has to act.
-    """
+def stored_status(state: SinkState) -> SinkStatus:
+    """The status that a stored state says, without a quota and failures."""
     until = None if state.paused_by_operator else over_at(state)
-    times = {"since": state.since or state.halted_at, "until": until}
+    since = state.since or state.halted_at
     if state.paused is not None:
-        return {"state": "paused", "reason": state.paused, **times}
+        return SinkStatus("paused", state.paused, since, until)
     if state.parked is not None:
-        return {"state": "parked", "reason": state.parked, **times}
-    return {"state": "running"}
+        return SinkStatus("parked", state.parked, since, until)
+    return SinkStatus("running")
 
 
 def over_at(state: SinkState) -> int:
@@ -199,3 +308,92 @@ def over_at(state: SinkState) -> int:
 def planned(state: SinkState) -> float:
     """For how many seconds it was halted: it waits no longer, whatever the wall clock says."""
     return (over_at(state) - state.halted_at) / MICROSECONDS
+
+
+class Prober:
+    """Opens a sink, and ends a pause or a park that is due by a check or a trial.
+
+    `try_one` sends one delivery as a trial; None where there was none to send. `opened` is set for
+    good when the sink is open.
+    """
+
+    def __init__(
+        self,
+        config: SinkConfig,
+        sink: Sink,
+        gate: SinkGate,
+        clock: Clock,
+        try_one: Callable[[], Awaitable[Outcome | None]],
+    ) -> None:
+        self._config = config
+        self._sink = sink
+        self._gate = gate
+        self._clock = clock
+        self._send_trial = try_one
+        self._failed_to_open = False
+        self.opened = asyncio.Event()
+
+    async def until_running(self) -> None:
+        """Return when the sink is open and nothing halts it; probe it until then."""
+        while True:
+            await self._gate.until_due()
+            if not self.opened.is_set():
+                await self.open()
+            elif self._gate.paused:
+                await self._probe()
+            elif self._gate.breaker_open:
+                await self._try_one()
+            elif self._gate.parked:
+                await self._gate.open()
+            else:
+                return
+
+    async def open(self) -> bool:
+        """Whether the sink is open; one that cannot be is paused, and opened at its next probe."""
+        if self.opened.is_set():
+            return True
+        try:
+            work = plugin_calls.run(Call(self._config.name, "open"), self._sink.open())
+            await run_with_timeout(self._config.timeout, work)
+        except Exception as error:  # noqa: BLE001  a plugin may raise anything
+            self._failed_to_open = True
+            outcome = outcome_of(error, self._clock.now())
+            after = outcome.after
+            if after is None and isinstance(outcome, Retry):  # a full disk, say: nobody mends it
+                after = self._config.breaker.cooldown
+            await self._gate.pause(f"it cannot be opened: {outcome.reason}", after=after)
+            return False
+        self.opened.set()
+        if self._failed_to_open:
+            await self._recovered()
+        return True
+
+    async def _probe(self) -> None:
+        """See whether what paused the sink is over."""
+        kind = type(self._sink)
+        if kind.check is Sink.check or not kind.check_ends_pause:
+            await self._try_one()
+            return
+        try:
+            work = plugin_calls.run(Call(self._config.name, "check"), self._sink.check())
+            found = await run_with_timeout(self._config.timeout, work)
+            problems = [each for each in lines(found) if not isinstance(each, Mistake | Notice)]
+        except Exception as error:  # noqa: BLE001  a check that fails is a problem found
+            problems = [f"{type(error).__name__} in check()"]
+        if problems:
+            await self._gate.pause("; ".join(problems))
+        else:
+            await self._recovered()
+
+    async def _try_one(self) -> None:
+        """Try one delivery. If it lands, the sink is well again."""
+        outcome = await self._send_trial()
+        if isinstance(outcome, Delivered):
+            await self._recovered()
+        elif outcome is not None and not self._gate.remaining():
+            await self._gate.trial_failed(outcome.reason)  # else the outcome has halted it
+
+    async def _recovered(self) -> None:
+        """Deliver again, unless the operator has paused the sink in the meantime."""
+        if not self._gate.paused_by_operator:
+            await self._gate.open()

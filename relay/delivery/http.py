@@ -25,10 +25,10 @@ import yarl
 
 from relay.delivery import responses
 from relay.delivery.http_message import BadCoding, ContentDecoder
-from relay.delivery.rate_limit import Limiter, time_left
+from relay.delivery.rate_limit import Limiter
 from relay.delivery.ssrf import Network, refusal
 from relay.outcome import Pause
-from relay.tracing import outgoing
+from relay.send_context import current, time_left
 from relay.version import version
 
 CONNECTIONS = 100
@@ -387,7 +387,8 @@ def _headers(request: httpx.Request) -> list[tuple[str, str]]:
         for name, value in request.headers.raw
         if name.lower() != b"transfer-encoding"
     ]
-    if (trace := outgoing.get()) and "traceparent" not in request.headers:
+    trace = current().traceparent
+    if trace is not None and "traceparent" not in request.headers:
         headers.append(("traceparent", trace))
     return headers
 

@@ -1,35 +1,90 @@
-"""The fleet: every enabled sink with its courier."""
+"""All sinks' workers, and what the commands ask of them; makes and checks single sinks."""
 
 import asyncio
 import logging
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 from relay.account import Accounts
-from relay.clock import Clock, cancel_all
+from relay.clock import Clock, SystemClock, cancel_all
 from relay.config.loader import Config, SinkConfig
 from relay.config.plugins import PluginError, source_file
 from relay.config.timelimit import MAKE, TookTooLong, limited
 from relay.counters import SinkCounters
-from relay.delivery import crashes, http
-from relay.delivery.classify import readable
+from relay.delivery import crashes, http, plugin_calls
+from relay.delivery.classify import lines, readable
 from relay.delivery.crashes import Crash
-from relay.delivery.plugin_calls import Call, inside
+from relay.delivery.gate import SinkStatus
+from relay.delivery.plugin_calls import Call, inside, run_with_timeout
 from relay.delivery.rate_limit import Limiter
-from relay.delivery.worker import Courier
-from relay.sink import Sink
+from relay.delivery.worker import SinkWorker
+from relay.sink import Notice, Sink
 from relay.store import SinkState, Store
 from relay.tracing import Tracer
 
 log = logging.getLogger("relay")
 
+NOT_ASKED = Notice("not asked: its plugin has no check")
+"""What is said of a sink in place of `well`."""
+
+CHECK_TIMEOUT = 30.0
 SAVE_ACCOUNTS_EVERY = 10.0
 """Seconds."""
 
 
-class Fleet:
-    """Starts, wakes and stops the couriers; what the commands ask of workers, too."""
+class Workers(Protocol):
+    """What the commands ask of the sinks' workers."""
+
+    accounts: Accounts
+
+    async def pause(self, name: str, reason: str) -> None:
+        """Deliver nothing more to the sink until `resume`."""
+
+    async def resume(self, name: str) -> None:
+        """Deliver again, at once. Raises PluginError where the sink cannot be made."""
+
+    def sink(self, name: str) -> Sink | None:
+        """The sink itself, where it has a worker."""
+
+    def states(self) -> dict[str, SinkStatus]:
+        """The status of each sink that has a worker, or is held."""
+
+    def wake(self, name: str) -> None:
+        """There may be something to deliver."""
+
+
+class NoWorkers:
+    """The workers where no service runs: a pause is saved for the next one."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.accounts = Accounts(store)
+
+    async def pause(self, name: str, reason: str) -> None:
+        state = await self._state(name)
+        state.paused, state.paused_by_operator = reason, True
+        await self._store.save_sink_state(name, state)
+
+    async def resume(self, name: str) -> None:
+        state = await self._state(name)
+        await self._store.save_sink_state(name, SinkState(active=state.active))
+
+    def sink(self, name: str) -> Sink | None:  # noqa: ARG002  there is none
+        return None
+
+    def states(self) -> dict[str, SinkStatus]:
+        return {}
+
+    def wake(self, name: str) -> None:
+        """No worker runs."""
+
+    async def _state(self, name: str) -> SinkState:
+        return (await self._store.sink_states()).get(name) or SinkState()
+
+
+class SinkManager:
+    """Starts, wakes and stops the workers of all enabled sinks."""
 
     def __init__(
         self, config: Config, store: Store, clock: Clock, tracer: Tracer | None = None
@@ -39,10 +94,10 @@ class Fleet:
         self._clock = clock
         self._tracer = tracer
         self.accounts = Accounts(store, clock)
-        self._couriers: dict[str, Courier] = {}
+        self._workers: dict[str, SinkWorker] = {}
         self._held: dict[str, str] = {}
         self._starting: set[asyncio.Task[None]] = set()
-        self._watches: set[asyncio.Task[None]] = set()
+        self._failures: set[asyncio.Task[None]] = set()
         self._failed = asyncio.Event()
         self._saving: asyncio.Task[None] | None = None
 
@@ -54,8 +109,8 @@ class Fleet:
         clock: Clock,
         tracer: Tracer | None = None,
         crash: Crash | None = None,
-    ) -> "Fleet":
-        """A courier for each enabled sink, going on from the state that the store kept.
+    ) -> "SinkManager":
+        """Make a worker for each enabled sink, with the state that the store kept.
 
         One that cannot be made now, though it could be when it was tried out, is held; so is one
         inside whose code the process has ended too often.
@@ -73,62 +128,62 @@ class Fleet:
         return fleet
 
     def _make(self, name: str, state: SinkState) -> str | None:
-        """Make the sink and its courier; why that cannot be, where it cannot."""
+        """Make the sink and its worker; why that cannot be, where it cannot."""
         sink = self._config.sinks[name]
         try:
             made = make_sink(sink, self._clock, self.accounts)
         except PluginError as error:
             return error.message
-        self._couriers[name] = Courier(sink, made, self._store, self._clock, state, self._tracer)
+        self._workers[name] = SinkWorker(sink, made, self._store, self._clock, state, self._tracer)
         return None
 
     def start(self, store: Store) -> None:
         """Begin to deliver."""
         store.subscribe(self._wake)
         self._saving = asyncio.create_task(self._save_accounts())
-        self._begin(list(self._couriers.values()))
+        self._begin(list(self._workers.values()))
 
-    def _begin(self, couriers: Sequence[Courier]) -> None:
-        starting = asyncio.create_task(self._start(couriers))
+    def _begin(self, workers: Sequence[SinkWorker]) -> None:
+        starting = asyncio.create_task(self._start(workers))
         self._starting.add(starting)
-        starting.add_done_callback(self._heard)
+        starting.add_done_callback(self._on_done)
 
-    async def _start(self, couriers: Sequence[Courier]) -> None:
+    async def _start(self, workers: Sequence[SinkWorker]) -> None:
         """Deliver what is suspected of having killed the process alone, then all the rest."""
         await self.accounts.restore()
-        for courier in couriers:
-            await courier.deliver_accused()
-        for courier in couriers:
-            courier.start()
-            watch = asyncio.create_task(courier.failure())
-            self._watches.add(watch)
-            watch.add_done_callback(self._heard)
+        for worker in workers:
+            await worker.deliver_accused()
+        for worker in workers:
+            worker.start()
+            watch = asyncio.create_task(worker.failure())
+            self._failures.add(watch)
+            watch.add_done_callback(self._on_done)
 
-    def _heard(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and (task.exception() or task in self._watches):
+    def _on_done(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (task.exception() or task in self._failures):
             self._failed.set()
 
     async def failure(self) -> None:
-        """Return or raise when a courier ends by itself, which none should."""
+        """Return or raise when a worker ends by itself, which none should."""
         await self._failed.wait()
-        for task in (*self._starting, *self._watches):
+        for task in (*self._starting, *self._failures):
             if task.done():
                 task.result()
 
     async def stop(self, grace: float) -> None:
-        """Stop all couriers, each with `grace` seconds for what it is sending."""
-        for task in (*self._starting, *self._watches):
+        """Stop all workers, each with `grace` seconds for what it is sending."""
+        for task in (*self._starting, *self._failures):
             task.cancel()
         if self._starting:
             await asyncio.wait(self._starting)
-        await self._each(courier.stop(grace) for courier in self._couriers.values())
+        await self._each(worker.stop(grace) for worker in self._workers.values())
         if self._saving is not None:
             await cancel_all([self._saving])
             await self.accounts.save()
 
     async def close(self) -> None:
         """Close the sinks; the store is closed by then, so nothing waits for their code."""
-        await self._each(courier.close() for courier in self._couriers.values())
+        await self._each(worker.close() for worker in self._workers.values())
 
     async def _save_accounts(self) -> None:
         while True:
@@ -141,13 +196,13 @@ class Fleet:
                 log.error("a sink did not stop as it should: %s", type(error).__name__)
 
     async def pause(self, name: str, reason: str) -> None:
-        if courier := self._couriers.get(name):
-            await courier.pause(reason)
+        if worker := self._workers.get(name):
+            await worker.pause(reason)
 
     async def resume(self, name: str) -> None:
         """Deliver again; a held sink is made again for that. Raises PluginError if it cannot be."""
-        if courier := self._couriers.get(name):
-            await courier.resume()
+        if worker := self._workers.get(name):
+            await worker.resume()
         elif name in self._held:
             await self._try_again(name)
 
@@ -160,34 +215,34 @@ class Fleet:
             raise PluginError(f"sinks.{name}", None, reason)
         del self._held[name]
         log.info("sink %s is held no more", name)
-        self._begin([self._couriers[name]])
+        self._begin([self._workers[name]])
 
     def sink(self, name: str) -> Sink | None:
-        courier = self._couriers.get(name)
-        return courier.sink if courier else None
+        worker = self._workers.get(name)
+        return worker.sink if worker else None
 
-    def states(self) -> dict[str, dict[str, Any]]:
-        held = {name: {"state": "held", "reason": why} for name, why in self._held.items()}
-        return {name: courier.status() for name, courier in self._couriers.items()} | held
+    def states(self) -> dict[str, SinkStatus]:
+        held = {name: SinkStatus("held", why) for name, why in self._held.items()}
+        return {name: worker.status() for name, worker in self._workers.items()} | held
 
     def tallies(self) -> dict[str, SinkCounters]:
-        return {name: courier.tally for name, courier in self._couriers.items()}
+        return {name: worker.counters for name, worker in self._workers.items()}
 
     def open_breakers(self) -> frozenset[str]:
-        return frozenset(name for name, each in self._couriers.items() if each.breaker_open)
+        return frozenset(name for name, each in self._workers.items() if each.breaker_open)
 
     def wake(self, name: str) -> None:
-        if courier := self._couriers.get(name):
-            courier.wake()
+        if worker := self._workers.get(name):
+            worker.wake()
 
     def _wake(self, work: Mapping[str, bool]) -> None:
         for name, urgent in work.items():
-            if courier := self._couriers.get(name):
-                courier.wake(urgent=urgent)
+            if worker := self._workers.get(name):
+                worker.wake(urgent=urgent)
 
 
 def make_sink(config: SinkConfig, clock: Clock, accounts: Accounts | None = None) -> Sink:
-    """The sink as its plugin made it, with a client of its own.
+    """Make a sink with its own HTTP client.
 
     It shares the accounts with the other sinks that were made with them. Raises PluginError where
     the plugin's own code fails.
@@ -219,3 +274,27 @@ def make_sink(config: SinkConfig, clock: Clock, accounts: Accounts | None = None
         why = f"{file}: {error}" if isinstance(error, TookTooLong) else readable(error)
         message = f"the plugin {config.plugin} cannot make it: {why}"
         raise PluginError(f"sinks.{config.name}", None, message) from error
+
+
+async def check_sinks(sinks: Iterable[SinkConfig], accounts: Accounts) -> dict[str, list[str]]:
+    """Run the `check` of each sink: its lines by the sink's name. A Notice is no problem."""
+    asked = list(sinks)
+    found = await asyncio.gather(*(check_sink(sink, accounts) for sink in asked))
+    return {sink.name: problems for sink, problems in zip(asked, found, strict=True)}
+
+
+async def check_sink(sink: SinkConfig, accounts: Accounts) -> list[str]:
+    """Run the sink's own `check`. Nothing is sent. Plugins may raise anything."""
+    if sink.sink_class.check is Sink.check:
+        return [NOT_ASKED]
+    try:
+        made = make_sink(sink, SystemClock(), accounts)
+        async with made.http:
+            found = await run_with_timeout(
+                CHECK_TIMEOUT, plugin_calls.run(Call(sink.name, "check"), made.check())
+            )
+            return lines(found)
+    except TimeoutError:
+        return [f"no answer within {CHECK_TIMEOUT:.0f} seconds"]
+    except Exception as error:  # noqa: BLE001  it is the plugin's, whatever it is
+        return [f"{type(error).__name__}: {error}"]

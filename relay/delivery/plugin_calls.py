@@ -10,10 +10,22 @@ import contextlib
 import types
 from collections.abc import Awaitable, Coroutine, Generator, Iterator
 from contextvars import ContextVar
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, NamedTuple, Self, TypeVar
 
+from relay.clock import Stopwatch, SystemClock
+from relay.send_context import OUTSIDE, SendContext, entered
+
 T = TypeVar("T")
+
+ABANDON_AFTER = 1.0
+"""Seconds in which a call has to end once it is cancelled."""
+SHORTEST_LOOK = 0.01
+
+
+class PluginExit(Exception):
+    """A plugin raised what is meant to end a process. It ends the one call."""
 
 
 class Call(NamedTuple):
@@ -111,3 +123,49 @@ def _coroutine(work: Awaitable[Any]) -> Coroutine[Any, Any, Any]:
         return await work
 
     return work if isinstance(work, Coroutine) else awaited()
+
+
+async def run_with_timeout(
+    seconds: float, work: Awaitable[Any], context: SendContext = OUTSIDE
+) -> Any:
+    """Await a plugin's `work` in a task. Raises TimeoutError, even if it will not be cancelled.
+
+    Waiting for the sink's `rate` or its quota does not count.
+    """
+    watch = Stopwatch(SystemClock())
+    watch.start()
+    with entered(replace(context, timeout=seconds, stopwatch=watch)):
+        task = asyncio.ensure_future(_contained(work))
+    task.add_done_callback(_retrieve_error)
+    try:
+        while not task.done() and (left := seconds - watch.elapsed()) > 0:
+            await asyncio.wait({task}, timeout=max(left, SHORTEST_LOOK))
+    finally:
+        if not task.done():
+            task.cancel()
+            await asyncio.wait({task}, timeout=ABANDON_AFTER)
+    if task.cancelled() or not task.done():
+        raise TimeoutError
+    return _result(task)
+
+
+async def _contained(work: Awaitable[Any]) -> Any:
+    """The result of `work`. asyncio would hand these two past its task, to the whole relay."""
+    try:
+        return await work
+    except (SystemExit, KeyboardInterrupt) as error:
+        raise PluginExit(type(error).__name__) from None
+
+
+def _result(task: asyncio.Future[Any]) -> Any:
+    """The task's result. Libraries in Rust, for one, raise what is no Exception when they fail."""
+    error = task.exception()
+    if error is not None and not isinstance(error, Exception):
+        raise PluginExit(type(error).__name__)
+    return task.result()
+
+
+def _retrieve_error(task: asyncio.Future[Any]) -> None:
+    """Retrieve the error of an abandoned call: asyncio would log it, with what it quotes."""
+    if not task.cancelled():
+        task.exception()

@@ -1,6 +1,6 @@
-"""The depot: one sink's part of the store, where its deliveries are fetched and accounted for.
+"""One sink's queue in the store: claims, settles and puts back, and prefetches batches.
 
-What the store cannot do while its disk is full waits here until it can.
+What the store cannot do while its disk is full is tried again once a second.
 """
 
 import asyncio
@@ -20,28 +20,67 @@ LOOK_AGAIN = 0.1
 """Seconds between looks at what is due, while opt-outs wait for those that are being sent."""
 LOOK_ANYWAY = 300.0
 """The most seconds between looks: the clock that says what is due may jump."""
+FILL_STEPS = 10
+"""How often a batch that waits to fill looks for more."""
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class Depot:
-    """The depot of one sink. `rouse` tells it of new work."""
+class DeliveryQueue:
+    """The queue of one sink. `notify` wakes who waits for work.
+
+    Batches of ordinary deliveries are prefetched for the tasks that send. While `has_urgent`,
+    there may be urgent deliveries: at the start that is not known.
+    """
 
     def __init__(self, config: SinkConfig, store: Store, clock: Clock) -> None:
         self._name = config.name
         self._ordered = config.order == "contact"
-        self._batch = config.batch.size
+        self._batch = config.batch
         self._store = store
         self._clock = clock
         self._work = asyncio.Event()
-        self._suspects = True
+        self._urgent_work = asyncio.Event()
+        self._urgent_work.set()
+        self._has_suspects = True
+        self._ready: asyncio.Queue[list[Claim]] = asyncio.Queue(config.concurrency)
+        self.has_urgent = True
 
-    def rouse(self) -> None:
+    # waiting for work
+
+    def notify(self, *, urgent: bool = False) -> None:
         """There may be something to claim."""
         self._work.set()
+        if urgent:
+            self.notify_urgent()
+
+    def notify_urgent(self) -> None:
+        """There may be something urgent to claim."""
+        self.has_urgent = True
+        self._urgent_work.set()
+
+    def gate_changed(self) -> None:
+        """What waits may perhaps be sent."""
+        self._work.set()
+        self._urgent_work.set()
+
+    async def wait_for_urgent(self) -> None:
+        """Return when something urgent may be sent."""
+        await self._urgent_work.wait()
+        self._urgent_work.clear()
+
+    async def wait_for_more(self, claimed: Claimed) -> None:
+        """After a claim that took all there was, wait until there may be something."""
+        if claimed.more:
+            return
+        # What is urgent is due, too, but not for the task that waits here: it must not spin on it.
+        soonest = LOOK_AGAIN if claimed.urgent else 0.0
+        await wait_for_event(self._work, self._clock, max(soonest, self._until_due(claimed)))
+
+    # claims
 
     async def claim(self, limit: int, *, urgent: bool | None = False) -> Claimed:
-        """Take what is due: the ordinary ones or the `urgent`; with None both."""
+        """Claim what is due: the ordinary ones or the `urgent`; with None both."""
         if not urgent:
             self._work.clear()
         limit = min(limit, CLAIM)
@@ -49,51 +88,113 @@ class Depot:
             self._store.claim, self._name, limit, ordered=self._ordered, urgent=urgent
         )
 
-    async def claim_consent(self, limit: int) -> list[Claim]:
-        """Take opt-outs that the sink has not accepted, whatever is older of their contacts."""
-        return await self._with_space(self._store.claim_consent, self._name, min(limit, CLAIM))
+    async def claim_ordinary(self, limit: int) -> Claimed:
+        """Claim all but the urgent, and notify of those."""
+        claimed = await self.claim(limit)
+        if claimed.urgent:
+            self.notify_urgent()
+        return claimed
 
-    async def until_more(self, claimed: Claimed) -> None:
-        """After a claim that took all there was, wait until there may be something."""
-        if claimed.more:
-            return
-        # What is urgent is due, too, but not for the feeder to claim: it must not spin on it.
-        soonest = LOOK_AGAIN if claimed.urgent else 0.0
-        await wait_for_event(self._work, self._clock, max(soonest, self._until_due(claimed)))
+    async def claim_urgent(self) -> list[Claim]:
+        """Claim a batch of the urgent."""
+        self.has_urgent = False
+        claimed = await self.claim(self._batch.size, urgent=True)
+        self.has_urgent |= claimed.more
+        return claimed.claims
 
-    async def suspects(self) -> list[Claim]:
-        """The next of what was in flight when a process died; asked for until none is left."""
-        if not self._suspects:
+    async def claim_consent(self) -> list[Claim]:
+        """Claim opt-outs that the sink has not accepted, whatever is older of their contacts."""
+        limit = min(self._batch.size, CLAIM)
+        return await self._with_space(self._store.claim_consent, self._name, limit)
+
+    async def claim_suspects(self) -> list[Claim]:
+        """Claim a batch of what was in flight when a process died, until none is left."""
+        if not self._has_suspects:
             return []
-        claims = await self._with_space(self._store.claim_suspects, self._name, self._batch)
-        self._suspects = bool(claims)
+        claims = await self._with_space(self._store.claim_suspects, self._name, self._batch.size)
+        self._has_suspects = bool(claims)
         return claims
 
-    async def accused(self) -> list[Claim]:
-        """One that was in flight at several deaths of the process."""
-        with contextlib.suppress(StoreFull):  # the start does not wait: the feeder comes to it
+    async def claim_accused(self) -> list[Claim]:
+        """Claim one that was in flight at several deaths of the process."""
+        with contextlib.suppress(StoreFull):  # the start does not wait: it is claimed later
             return await self._store.claim_suspects(self._name, accused=True)
         return []
+
+    # settlements
 
     async def settle(self, settlements: Sequence[Settlement]) -> None:
         """Write until it is written: a full disk must not send anything twice."""
         await self._with_space(self._store.settle, settlements)
         if any(each.state is State.WAITING for each in settlements):
-            self.rouse()  # there is perhaps a sooner time to wait for
+            self.notify()  # there is perhaps a sooner time to wait for
 
     async def put_back(self, claims: Sequence[Claim]) -> None:
-        """As if they had never been claimed."""
+        """Settle claims as if they had never been made."""
         if claims:
             await self.settle([Settlement.put_back(c.sink, c.seq, c.failed_at) for c in claims])
 
     async def revive(self, seqs: Sequence[int]) -> None:
-        """Dead deliveries go again: they were not to blame."""
-        await self._with_space(self._store.revive, self._name, seqs, replayed=False)
+        """Let dead deliveries go again: they were not to blame."""
+        if seqs:
+            await self._with_space(self._store.revive, self._name, seqs, replayed=False)
 
     async def save(self, state: SinkState) -> None:
-        """Keep what halts the sink, unless the disk is full: it is kept again every minute."""
+        """Save what halts the sink, unless the disk is full: it is saved again every minute."""
         with contextlib.suppress(StoreFull):
             await self._store.save_sink_state(self._name, state)
+
+    # prefetched batches
+
+    async def next_batch(self) -> list[Claim]:
+        """The next prefetched batch."""
+        return await self._ready.get()
+
+    async def prefetch(self, may_send: Callable[[], bool]) -> None:
+        """Claim batches for free senders, or wait until there may be something to claim."""
+        size = self._batch.size
+        room = self._ready.maxsize - self._ready.qsize()
+        whole = CLAIM - CLAIM % size or CLAIM  # what is over would go as a small batch
+        claimed = await self.claim_ordinary(min(max(1, room) * size, whole))
+        claims = claimed.claims
+        filling = bool(claims) and len(claims) < size and self._batch.wait > 0 and not claimed.cut
+        if filling:
+            claims = await self._fill(claims)
+        for start in range(0, len(claims), size):
+            await self._ready.put(claims[start : start + size])
+            if not may_send():
+                await self.put_back(claims[start + size :])
+                await self.put_back(self.take_prefetched())
+                return
+        if not filling:  # what is due has changed since
+            await self.wait_for_more(claimed)
+
+    def take_prefetched(self) -> list[Claim]:
+        """Take all prefetched batches."""
+        claims: list[Claim] = []
+        while not self._ready.empty():
+            claims += self._ready.get_nowait()
+        return claims
+
+    async def _fill(self, claims: list[Claim]) -> list[Claim]:
+        """Let a batch grow for `batch.wait`, unless an opt-out comes: it may be of its contacts."""
+        wait = self._batch.wait
+        end = self._clock.monotonic() + wait
+        while len(claims) < self._batch.size:
+            left = end - self._clock.monotonic()
+            if left <= 0 or self.has_urgent:
+                break
+            await wait_for_event(self._urgent_work, self._clock, min(left, wait / FILL_STEPS))
+            claimed = await self.claim(self._batch.size - len(claims))
+            found = claimed.claims
+            contacts = {claim.contact for claim in claims}
+            claims = claims + [claim for claim in found if claim.contact not in contacts]
+            # Only without an order can there be any of the same contact: those end the batch.
+            if again := [claim for claim in found if claim.contact in contacts]:
+                await self.put_back(again)
+            if again or claimed.cut:
+                break
+        return claims
 
     def _until_due(self, claimed: Claimed) -> float:
         """Seconds until the next delivery is due, or until a look is due anyway."""

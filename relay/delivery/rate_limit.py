@@ -4,61 +4,11 @@ import asyncio
 import contextlib
 import math
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
-from contextvars import ContextVar
+from collections.abc import AsyncIterator
 
-from relay.clock import Clock, Stopwatch, wait_for_event
+from relay.clock import Clock, wait_for_event
+from relay.send_context import current, unmeasured
 from relay.units import Rate
-
-urgent: ContextVar[bool] = ContextVar("urgent", default=False)
-"""True while an opt-out is delivered: its requests do not wait, but count for those to come."""
-
-timeout: ContextVar[float] = ContextVar("timeout", default=math.inf)
-"""Seconds that a send may take."""
-
-stopwatch: ContextVar[Stopwatch | None] = ContextVar("stopwatch", default=None)
-"""Times a send; it stands still while the send waits here, which is no fault of the sink."""
-
-
-def time_left() -> float:
-    """Seconds until the present send is cancelled; infinite outside of one."""
-    watch = stopwatch.get()
-    return math.inf if watch is None else timeout.get() - watch.elapsed()
-
-
-@contextlib.contextmanager
-def going_past(*, rate: bool) -> Iterator[None]:
-    """Within, requests do not wait for the sink's `rate` where `rate` is True."""
-    token = urgent.set(rate)
-    try:
-        yield
-    finally:
-        urgent.reset(token)
-
-
-@contextlib.contextmanager
-def limited(seconds: float, watch: Stopwatch) -> Iterator[None]:
-    """Within, a send may take so many seconds by `watch`."""
-    tokens = timeout.set(seconds), stopwatch.set(watch)
-    try:
-        yield
-    finally:
-        timeout.reset(tokens[0])
-        stopwatch.reset(tokens[1])
-
-
-@contextlib.contextmanager
-def unmeasured() -> Iterator[None]:
-    """What is waited for in here does not count against the sink's time-out."""
-    watch = stopwatch.get()
-    if watch is None:
-        yield
-        return
-    watch.stop()
-    try:
-        yield
-    finally:
-        watch.start()
 
 
 class Limiter:
@@ -72,7 +22,7 @@ class Limiter:
 
     async def acquire(self) -> None:
         """Return when one more request may be made."""
-        if urgent.get():
+        if current().urgent:
             self._pass()
             return
         with unmeasured():
@@ -110,7 +60,7 @@ class StrictLimiter:
     async def turn(self) -> AsyncIterator[None]:
         """One request is made in the block, which is entered when it may be."""
         with unmeasured():
-            if urgent.get():
+            if current().urgent:
                 await self._free(self._rate.count)
             else:
                 async with self._turn:  # in the order they came

@@ -1,52 +1,28 @@
-"""The dispatch: claims go to the sink, and each comes back with an outcome, whatever happens."""
+"""Sends a batch of claims to the sink; each has an outcome, whatever the plugin does."""
 
-import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from typing import Any
 
-from relay.clock import Clock, Stopwatch, SystemClock
+from relay.clock import Clock
 from relay.config.loader import SinkConfig
-from relay.delivery import plugin_calls, rate_limit
-from relay.delivery.classify import outcome_of, sound
-from relay.delivery.plugin_calls import Call, inside
+from relay.delivery import plugin_calls
+from relay.delivery.classify import outcome_of, sanitise
+from relay.delivery.plugin_calls import Call, inside, run_with_timeout
+from relay.delivery.policy import REJECTS_IN_A_ROW, MapFailed, Result
 from relay.outcome import Delivered, Outcome, Pause, Reject, Retry
+from relay.send_context import SendContext
 from relay.sink import Delivery, Sink
 from relay.slices import Slices
 from relay.store import Claim
 from relay.templating.expressions import EvaluationError
 from relay.tracing import Tracer
 
-STREAK = 5
-"""So many contacts refused in a row for one cause point to a mistake in the configuration."""
 MOST_CAUSES = 50
 """Errors, each with a cause, that are gone through: a plugin may make any number of them."""
-ABANDON_AFTER = 1.0
-"""Seconds in which a send has to end once it is cancelled."""
-SHORTEST_LOOK = 0.01
 MORE = 1000
 """So many outcomes too many are counted: a generator may give them without end."""
-
-
-class Unruly(Exception):
-    """A plugin raised what is meant to end a process; it ends the one delivery."""
-
-
-class MapFailed(Reject):
-    """The sink's `map` raised for this event."""
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What became of one claim. `started` in seconds since the epoch, `duration` in seconds."""
-
-    claim: Claim
-    outcome: Outcome
-    started: float
-    duration: float
-    rest: bool = False
-    """Whether only the word of consent was sent, and the rest is still to be."""
 
 
 LastWord = Callable[[str], Awaitable[str | None]]
@@ -57,8 +33,8 @@ async def _no_word(_: str) -> str | None:
     return None
 
 
-class Dispatch:
-    """Sends claims to one sink: renders the records, keeps the time-out, classes what is raised."""
+class Sender:
+    """Sends claims to one sink: renders the records, keeps the time-out, classifies errors."""
 
     def __init__(
         self,
@@ -80,19 +56,42 @@ class Dispatch:
 
         With `consent_only`, of each no more than its word of consent.
         """
-        with rate_limit.going_past(rate=any(claim.urgent for claim in claims)):
-            return await self._traced(claims, consent_only=consent_only)
-
-    async def _traced(self, claims: Sequence[Claim], *, consent_only: bool) -> list[Result]:
+        context = SendContext(urgent=any(claim.urgent for claim in claims))
         if self._tracer is None:
-            return await self._send(claims, consent_only=consent_only)
+            return await self._send(claims, context, consent_only=consent_only)
         with self._tracer.attempts(self._config.name, claims) as attempts:
-            results = await self._send(claims, consent_only=consent_only)
+            context = replace(context, traceparent=attempts.traceparent)
+            results = await self._send(claims, context, consent_only=consent_only)
             attempts.end([result.outcome for result in results])
         return results
 
-    async def _send(self, claims: Sequence[Claim], *, consent_only: bool) -> list[Result]:
+    async def _send(
+        self, claims: Sequence[Claim], context: SendContext, *, consent_only: bool
+    ) -> list[Result]:
         started, begun = self._clock.now(), self._clock.monotonic()
+        deliveries, outcomes = await self._rendered(claims, consent_only=consent_only)
+        sent = [claim for claim in claims if claim.seq not in outcomes]
+        rest: set[int] = set()
+        if consent_only:
+            pairs = zip(sent, deliveries, strict=True)
+            rest = {claim.seq for claim, each in pairs if each.record is not None or each.map_error}
+            deliveries = [replace(each, record=None, map_error=None) for each in deliveries]
+        if sent:
+            answers = await self._send_or_split(deliveries, context)
+            with inside(self._call):  # what the plugin has put into them may be code, too
+                results = [sanitise(each) for each in answers]
+            for claim, delivery, result in zip(sent, deliveries, results, strict=True):
+                outcomes[claim.seq] = await self._concluded(delivery, result)
+        duration = self._clock.monotonic() - begun
+        return [
+            Result(claim, outcomes[claim.seq], started, duration, claim.seq in rest)
+            for claim in claims
+        ]
+
+    async def _rendered(
+        self, claims: Sequence[Claim], *, consent_only: bool
+    ) -> tuple[list[Delivery], dict[int, Outcome]]:
+        """The deliveries, and by seq the outcomes of claims of which nothing can be sent."""
         deliveries: list[Delivery] = []
         outcomes: dict[int, Outcome] = {}
         slices = Slices()
@@ -105,24 +104,7 @@ class Dispatch:
             except EvaluationError as error:
                 outcomes[claim.seq] = MapFailed(f"map: {error}")
             await slices.rest()
-        rest: set[int] = set()
-        if consent_only:
-            taken = [claim for claim in claims if claim.seq not in outcomes]
-            pairs = zip(taken, deliveries, strict=True)
-            rest = {claim.seq for claim, each in pairs if each.record is not None or each.map_error}
-            deliveries = [replace(each, record=None, map_error=None) for each in deliveries]
-        sent = [claim for claim in claims if claim.seq not in outcomes]
-        if sent:
-            answers = await self._send_or_split(deliveries)
-            with inside(self._call):  # what the plugin has put into them may be code, too
-                results = [sound(each) for each in answers]
-            for claim, delivery, result in zip(sent, deliveries, results, strict=True):
-                outcomes[claim.seq] = await self._concluded(delivery, result)
-        duration = self._clock.monotonic() - begun
-        return [
-            Result(claim, outcomes[claim.seq], started, duration, claim.seq in rest)
-            for claim in claims
-        ]
+        return deliveries, outcomes
 
     async def _delivery(self, claim: Claim) -> Delivery:
         """The delivery. Raises EvaluationError where nothing of it can be sent."""
@@ -162,25 +144,31 @@ class Dispatch:
             return MapFailed(delivery.map_error, consent=True)
         return outcome
 
-    async def _send_or_split(self, deliveries: Sequence[Delivery]) -> list[Outcome]:
-        """A batch that is refused as a whole goes again one by one, to find the bad record."""
-        outcomes = await self._send_batch(deliveries)
+    async def _send_or_split(
+        self, deliveries: Sequence[Delivery], context: SendContext
+    ) -> list[Outcome]:
+        """Send a batch. One that is refused as a whole is sent again one by one."""
+        outcomes = await self._send_batch(deliveries, context)
         if not isinstance(outcomes, Reject) or len(deliveries) == 1:
             return outcomes if isinstance(outcomes, list) else [outcomes] * len(deliveries)
         singly: list[Outcome] = []
         for delivery in deliveries:
-            if len(singly) == STREAK and all(isinstance(each, Reject) for each in singly):
-                rest = len(deliveries) - STREAK
+            if len(singly) == REJECTS_IN_A_ROW and all(isinstance(each, Reject) for each in singly):
+                rest = len(deliveries) - REJECTS_IN_A_ROW
                 return singly + [Pause(f"each record is refused: {outcomes.reason}")] * rest
-            outcome = await self._send_batch([delivery])
+            outcome = await self._send_batch([delivery], context)
             singly += outcome if isinstance(outcome, list) else [outcome]
         return singly
 
-    async def _send_batch(self, deliveries: Sequence[Delivery]) -> list[Outcome] | Outcome:
+    async def _send_batch(
+        self, deliveries: Sequence[Delivery], context: SendContext
+    ) -> list[Outcome] | Outcome:
         """The outcomes in order, or the one that applies to all."""
         try:
             work = plugin_calls.run(self._call, self._answer(deliveries))
-            outcomes: list[Outcome] | Outcome = await within(self._config.timeout, work)
+            outcomes: list[Outcome] | Outcome = await run_with_timeout(
+                self._config.timeout, work, context
+            )
         except TimeoutError:
             return Retry(f"no end within {self._config.timeout:g} s")
         except Exception as error:  # noqa: BLE001  whatever a plugin raises is an outcome
@@ -220,47 +208,3 @@ def _forget_frames(error: BaseException) -> None:
         if each is not None:
             each.__traceback__ = None
             left += (each.__cause__, each.__context__)
-
-
-async def within(seconds: float, work: Awaitable[Any]) -> Any:
-    """The result of `work`. Raises TimeoutError, even where the work will not be cancelled.
-
-    What `work` spends waiting for the sink's `rate` does not count.
-    """
-    watch = Stopwatch(SystemClock())
-    watch.start()
-    with rate_limit.limited(seconds, watch):
-        task = asyncio.ensure_future(_contained(work))
-    task.add_done_callback(_heard)
-    try:
-        while not task.done() and (left := seconds - watch.elapsed()) > 0:
-            await asyncio.wait({task}, timeout=max(left, SHORTEST_LOOK))
-    finally:
-        if not task.done():
-            task.cancel()
-            await asyncio.wait({task}, timeout=ABANDON_AFTER)
-    if task.cancelled() or not task.done():
-        raise TimeoutError
-    return _result(task)
-
-
-async def _contained(work: Awaitable[Any]) -> Any:
-    """The result of `work`. asyncio would hand these two past its task, to the whole relay."""
-    try:
-        return await work
-    except (SystemExit, KeyboardInterrupt) as error:
-        raise Unruly(type(error).__name__) from None
-
-
-def _result(task: asyncio.Future[Any]) -> Any:
-    """The task's result. Libraries in Rust, for one, raise what is no Exception when they fail."""
-    error = task.exception()
-    if error is not None and not isinstance(error, Exception):
-        raise Unruly(type(error).__name__)
-    return task.result()
-
-
-def _heard(task: asyncio.Future[Any]) -> None:
-    """See the error of work that was left behind: asyncio would log it, with what it quotes."""
-    if not task.cancelled():
-        task.exception()

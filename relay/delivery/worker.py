@@ -1,43 +1,42 @@
-"""The courier: takes one sink's deliveries from the store, sends them, writes how they ended.
+"""One sink's worker: claims its deliveries, sends them, and settles how they ended.
 
-A feeder claims due deliveries from the depot into a short queue; `concurrency` workers make a
-trip to the sink with each batch; one more worker sees to the lane of opt-outs alone. What keeps a
-sink from being tried stands in its hold: it is paused (somebody must act; a probe every five
-minutes) or parked (by a Retry-After or the breaker), from which its recovery brings it back.
-Nothing here sleeps for a retry: its time stands in the store, as the hold does.
+One task fetches batches into the queue's short list of prefetched ones, `concurrency` tasks send
+them, and one more sends urgent deliveries alone. They ask the gate before they send. Nothing here
+sleeps for a retry: its time is in the store, as the gate's state is.
 """
 
 import asyncio
 import contextlib
 import logging
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
 
 from relay.clock import Clock, cancel_all
 from relay.config.loader import SinkConfig
 from relay.counters import SinkCounters
 from relay.delivery import plugin_calls
-from relay.delivery.attempt import Trips
-from relay.delivery.gate import Hold
-from relay.delivery.health_tracker import Lessons
-from relay.delivery.plugin_calls import Call
-from relay.delivery.policy import Judge
-from relay.delivery.prefetcher import Feeder
-from relay.delivery.priority_lane import Lane
-from relay.delivery.prober import Recovery
-from relay.delivery.queue import Depot
+from relay.delivery.breaker import FailureLog
+from relay.delivery.gate import Prober, SinkGate, SinkStatus
+from relay.delivery.plugin_calls import Call, run_with_timeout
+from relay.delivery.policy import Result, RetryPolicy, SendKind, settlement
+from relay.delivery.queue import DeliveryQueue
 from relay.delivery.safe_quota import Allowance
-from relay.delivery.sender import Dispatch, within
+from relay.delivery.sender import Sender
+from relay.outcome import Outcome, word_of
 from relay.sink import Sink
-from relay.store import SinkState, Store
+from relay.store import Claim, Settlement, SinkState, Store
 from relay.tracing import Tracer
 
 SAVE_ACTIVE_EVERY = 60.0
 LEAST_TO_CLOSE = 1.0
 """Seconds that a sink has for its `close`, however long it took to stop."""
+LOOK_FOR_OPT_OUTS = 5.0
+"""Seconds between looks for opt-outs that are due again, while only those may go."""
 
 
-class Courier:
-    """One sink's worker, from `start` to `stop`."""
+class SinkWorker:
+    """The worker of one sink, from `start` to `stop`."""
 
     def __init__(
         self,
@@ -49,48 +48,49 @@ class Courier:
         tracer: Tracer | None = None,
     ) -> None:
         self.sink = sink
+        self.counters = SinkCounters()
         self._name = config.name
-        self._over = 0.0
         self._concurrency = config.concurrency
         self._takes_consent = config.sink_class.takes_consent is not Sink.takes_consent
         self._clock = clock
-        log = logging.getLogger(f"relay.sinks.{config.name}")
-        self._depot = Depot(config, store, clock)
-        self._hold = Hold(state, clock, self._depot.save, self._hold_changed, log)
-        lessons = Lessons(config, self._hold, self._depot)
-        self._trips = Trips(
-            Dispatch(config, sink, clock, tracer, store.last_word),
-            Judge(config, self._hold),
-            lessons,
-            self._hold,
-            self._depot,
+        self._log = logging.getLogger(f"relay.sinks.{config.name}")
+        self._queue = DeliveryQueue(config, store, clock)
+        self._gate = SinkGate(
+            config,
+            state,
+            Allowance(config.name, sink, self._log),
             clock,
-            log,
+            self._queue.save,
+            self._queue.gate_changed,
         )
-        self._recovery = Recovery(
-            config, sink, self._hold, lessons, self._depot, self._trips, clock
+        self._prober = Prober(config, sink, self._gate, clock, self._try_one)
+        self._sender = Sender(config, sink, clock, tracer, store.last_word)
+        self._retry = RetryPolicy(
+            config.retry.initial, config.retry.max, config.retry.attempts, config.retry.window
         )
-        self._lane = Lane(config.batch.size, self._depot, self._trips, self._hold, clock)
-        self._quota = Allowance(config.name, sink, log)
-        self._feeder = Feeder(
-            config, self._quota, self._hold, self._depot, self._trips, self._lane, clock
-        )
-        self._feeding: list[asyncio.Task[None]] = []
+        self._failures = FailureLog(clock, self._log)
+        self._under_way = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._stopped_by = 0.0
+        self._fetching: list[asyncio.Task[None]] = []
         self._sending: list[asyncio.Task[None]] = []
 
+    # from start to stop
+
     def start(self) -> None:
-        """Begin to work, in tasks of its own; `failure` tells when one of them ends."""
-        self._feeding = [
-            asyncio.create_task(self._feed()),
+        """Start the tasks. `failure` says when one of them ends."""
+        self._fetching = [
+            asyncio.create_task(self._fetch()),
             asyncio.create_task(self._save_active()),
         ]
         self._sending = [asyncio.create_task(self._send_urgent())]
         self._sending += [asyncio.create_task(self._send()) for _ in range(self._concurrency)]
 
     async def failure(self) -> None:
-        """Return, or raise what was raised, when any of its tasks ends by itself."""
+        """Return, or raise what was raised, when any of the tasks ends by itself."""
         done, _ = await asyncio.wait(
-            [*self._feeding, *self._sending], return_when=asyncio.FIRST_COMPLETED
+            [*self._fetching, *self._sending], return_when=asyncio.FIRST_COMPLETED
         )
         for task in done:
             task.result()
@@ -100,19 +100,20 @@ class Courier:
 
         What has been claimed by then, the store puts back uncounted when it is closed.
         """
-        self._over = self._clock.monotonic() + grace
-        await cancel_all(self._feeding)
-        self._feeder.empty()
+        self._stopped_by = self._clock.monotonic() + grace
+        await cancel_all(self._fetching)
+        self._queue.take_prefetched()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._trips.over(), grace)
+            await asyncio.wait_for(self._idle.wait(), grace)
         await cancel_all(self._sending)
-        await self._hold.stop()
+        await self._gate.stop()
 
     async def close(self) -> None:
-        """Close the sink, in what is left of the grace, once all that it got is accounted for."""
-        left = max(LEAST_TO_CLOSE, self._over - self._clock.monotonic())
+        """Close the sink, in what is left of the grace, once all that it got is settled."""
+        left = max(LEAST_TO_CLOSE, self._stopped_by - self._clock.monotonic())
         with contextlib.suppress(Exception):  # a plugin may raise anything; there is no next step
-            await within(left, plugin_calls.run(Call(self._name, "close"), self.sink.close()))
+            work = plugin_calls.run(Call(self._name, "close"), self.sink.close())
+            await run_with_timeout(left, work)
         with contextlib.suppress(Exception):  # nor here
             await self.sink.http.aclose()
 
@@ -121,90 +122,163 @@ class Courier:
 
         Only a sink with any is opened for it: the others wait, and opening may take its time.
         """
-        while not self._hold.left() and (claims := await self._depot.accused()):
-            if not await self._recovery.open():
-                await self._depot.put_back(claims)
+        while self._gate.may_send(SendKind.SUSPECT):
+            claims = await self._queue.claim_accused()
+            if not claims:
                 return
-            await self._trips.make(claims)
+            if not await self._prober.open():
+                await self._queue.put_back(claims)
+                return
+            await self.deliver(claims, SendKind.SUSPECT)
+
+    # from outside
 
     def wake(self, *, urgent: bool = False) -> None:
         """There is new work."""
-        self._depot.rouse()
-        if urgent:
-            self._lane.rouse()
+        self._queue.notify(urgent=urgent)
 
     async def pause(self, reason: str) -> None:
         """Deliver nothing until `resume`."""
-        await self._hold.pause(reason, by_operator=True)
+        await self._gate.pause(reason, by_operator=True)
 
     async def resume(self) -> None:
-        """Deliver again, whatever kept it from that."""
-        await self._recovery.resume()
+        """Deliver again, whatever halted the sink."""
+        await self._gate.open()
 
-    def status(self) -> dict[str, Any]:
-        """`state` (running, paused, parked), and `reason` and `until` unless it takes all.
-
-        With a quota of which something is known, `quota` as well; `last_error` where the last
-        attempt failed.
-        """
-        quota = _quota_view(self._quota.status())
-        return quota | self._trips.failures.view() | self._hold.status()
+    def status(self) -> SinkStatus:
+        """The gate's status, with the last failed attempt."""
+        return replace(self._gate.status(), last_error=self._failures.last)
 
     @property
     def breaker_open(self) -> bool:
-        return self._hold.breaker_open
+        return self._gate.breaker_open
 
-    @property
-    def tally(self) -> SinkCounters:
-        return self._trips.tally
+    # the way to the sink
 
-    # its tasks
+    async def deliver(self, claims: Sequence[Claim], kind: SendKind) -> list[Result]:
+        """Send a batch and settle it; put it back if the gate lets none of this kind pass.
 
-    async def _feed(self) -> None:
+        Several may be under way at once. What is cancelled stays in flight: the store puts it back
+        when it is closed.
+        """
+        if not claims or not self._gate.may_send(kind):
+            await self._queue.put_back(claims)
+            return []
+        self._under_way += 1
+        self._idle.clear()
+        try:
+            results = await self._sender.send(claims, consent_only=kind is SendKind.CONSENT)
+            await self._settle(results, kind)
+            return results
+        finally:
+            self._under_way -= 1
+            if not self._under_way:
+                self._idle.set()
+
+    async def _settle(self, results: Sequence[Result], kind: SendKind) -> None:
+        moment = self._gate.moment()
+        settlements = [settlement(each, self._retry, moment, kind) for each in results]
+        await self._queue.settle(settlements)
+        self._count(results, settlements)
+        if kind is SendKind.CONSENT:
+            if any(each.is_put_back and not each.consent for each in settlements):
+                self._gate.close_to_consent()
+        else:
+            revive = await self._gate.observe(results, trial=kind is SendKind.TRIAL)
+            await self._queue.revive(revive)
+
+    def _count(self, results: Sequence[Result], settlements: Sequence[Settlement]) -> None:
+        now = self._clock.now()
+        verbose = self._log.isEnabledFor(logging.DEBUG)
+        for result, settled in zip(results, settlements, strict=True):
+            self.counters.attempted(
+                result.outcome, result.duration, settled.state, _since_receipt(result, now)
+            )
+            if verbose:
+                outcome = ": ".join(filter(None, (word_of(result.outcome), settled.error)))
+                claim = result.claim
+                self._log.debug("%s: attempt %d: %s", claim.event.id, claim.attempt, outcome)
+        self._failures.observe(result.outcome for result in results)
+
+    async def _deliver_urgent(self) -> None:
+        """Send all that is urgent, unless other tasks already do."""
+        while self._queue.has_urgent and self._gate.may_send(SendKind.URGENT):
+            await self.deliver(await self._queue.claim_urgent(), SendKind.URGENT)
+
+    async def _deliver_consent(self) -> None:
+        """Send the words of consent alone, while the sink is paused but open to them."""
+        while self._gate.may_send(SendKind.CONSENT):
+            claims = await self._queue.claim_consent()
+            if not claims:
+                return
+            await self.deliver(claims, SendKind.CONSENT)
+
+    async def _try_one(self) -> Outcome | None:
+        """Send one delivery as a trial; None where there was none to send."""
+        claimed = await self._queue.claim(1, urgent=None)
+        if not claimed.claims:
+            await self._queue.wait_for_more(claimed)
+            return None
+        results = await self.deliver(claimed.claims, SendKind.TRIAL)
+        return results[0].outcome if results else None
+
+    # the tasks
+
+    async def _fetch(self) -> None:
         """Claim what is due whenever there is room for it, unless the sink is halted."""
         while True:
-            await self._recovery.until_well()
-            self._hold.go()
-            await self._feeder.feed()
+            await self._prober.until_running()
+            self._gate.resume_clock()
+            await self._deliver_suspects()
+            if seconds := self._gate.quota_wait():
+                self._queue.notify_urgent()
+                await self._clock.sleep(min(seconds, LOOK_FOR_OPT_OUTS))
+            elif self._gate.quota_tight:
+                claimed = await self._queue.claim_ordinary(1)
+                await self.deliver(claimed.claims, SendKind.ORDINARY)
+                await self._queue.wait_for_more(claimed)
+            else:
+                await self._queue.prefetch(self._may_send_ordinary)
+
+    async def _deliver_suspects(self) -> None:
+        """Send what was in flight when a process died, with nothing beside it.
+
+        That is a batch at a time: singly, a kill under load would cost a CRM's calls of an hour.
+        Should the process die again, those of this batch go one at a time.
+        """
+        while self._may_send_ordinary() and (claims := await self._queue.claim_suspects()):
+            await self.deliver(claims, SendKind.SUSPECT)
+
+    def _may_send_ordinary(self) -> bool:
+        return self._gate.may_send(SendKind.ORDINARY)
 
     async def _send(self) -> None:
         while True:
-            claims = await self._feeder.next()
-            await self._lane.deliver()
-            if self._feeder.halted():
-                await self._depot.put_back(claims)
-            else:
-                await self._trips.make(claims)
+            claims = await self._queue.next_batch()
+            await self._deliver_urgent()
+            await self.deliver(claims, SendKind.ORDINARY)
 
     async def _send_urgent(self) -> None:
-        """The reserved worker: opt-outs, and what must land before them."""
-        await self._recovery.opened.wait()
+        """The task reserved for opt-outs, and what must land before them."""
+        await self._prober.opened.wait()
         while True:
-            await self._lane.next()
-            if self._lane.waiting:
-                await self._feeder.put_back()  # it may hold older deliveries of the contact
-                await self._lane.deliver()
-                self._depot.rouse()
+            await self._queue.wait_for_urgent()
+            if self._queue.has_urgent:
+                # They may hold older deliveries of the contact.
+                await self._queue.put_back(self._queue.take_prefetched())
+                await self._deliver_urgent()
+                self._queue.notify()
             if self._takes_consent:
-                await self._lane.deliver_consent()
+                await self._deliver_consent()
 
     async def _save_active(self) -> None:
         while True:
             await self._clock.sleep(SAVE_ACTIVE_EVERY)
-            await self._hold.save()
-
-    def _hold_changed(self) -> None:
-        self._depot.rouse()
-        self._lane.look()
+            await self._gate.save()
 
 
-def _quota_view(quota: dict[str, Any]) -> dict[str, Any]:
-    """As `status` shows it: with a reason while it keeps ordinary deliveries back."""
-    if not quota:
-        return {}
-    used, most, until = quota["used"], quota["most"], quota.pop("until")
-    if until is None:
-        return {"quota": quota}
-    much = "all" if most is None else f"{used} of {most}"
-    reason = f"quota: {much} calls of the day used; only opt-outs go"
-    return {"quota": quota, "reason": reason, "until": until}
+def _since_receipt(result: Result, now: float) -> float | None:
+    """Seconds since the callback was received; None for a replay."""
+    if result.claim.replayed:
+        return None
+    return now - datetime.fromisoformat(result.claim.event.time).timestamp()

@@ -8,8 +8,8 @@ from typing import Any
 
 from relay.account import Accounts
 from relay.config.loader import Config, Problem
-from relay.delivery import crashes, sink_checks
-from relay.delivery.classify import divided
+from relay.delivery import crashes, manager
+from relay.delivery.classify import split_notices
 from relay.doctor.finding import Finding, ok, problem, warning
 
 Ask = Callable[[list[str]], Mapping[str, list[str]]]
@@ -56,7 +56,7 @@ def checked(
     held = {name for name, sink in states.items() if sink["state"] == "held"}
     enabled = [s for s in config.sinks.values() if s.enabled and s.name not in held]
     known = [sink for sink in enabled if sink.name not in missing]
-    for name, found in crashes.run_watched(sink_checks.check_all(known, accounts)).items():
+    for name, found in crashes.run_watched(manager.check_sinks(known, accounts)).items():
         yield from _told(name, found, "it is well")
     unknown = [sink.name for sink in enabled if sink.name in missing]
     if unknown and ask:
@@ -75,10 +75,10 @@ def _missing(unfilled: Iterable[Problem]) -> dict[str, str]:
 
 
 def _told(name: str, found: list[str], well: str) -> Iterator[Finding]:
-    problems, notices = divided(found)
-    if sink_checks.NOT_ASKED in notices:
-        notices.remove(sink_checks.NOT_ASKED)
-        well = sink_checks.NOT_ASKED
+    problems, notices = split_notices(found)
+    if manager.NOT_ASKED in notices:
+        notices.remove(manager.NOT_ASKED)
+        well = manager.NOT_ASKED
     for each in problems:
         yield problem(f"sink {name}", each, f"mend it; relay setup {name} may do it")
     if not problems:

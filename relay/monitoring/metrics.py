@@ -19,6 +19,7 @@ from prometheus_client.registry import Collector
 
 from relay.clock import MICROSECONDS
 from relay.counters import Histogram, IngressCounters, SinkCounters
+from relay.delivery.gate import SinkStatus
 from relay.event import TYPE_PREFIX
 from relay.store import SinkCounts, Waits
 from relay.version import version
@@ -41,7 +42,7 @@ class Readings:
     refusals: Mapping[int, int]
     sinks: Mapping[str, SinkCounts]
     waits: Mapping[str, Waits]
-    states: Mapping[str, Mapping[str, Any]]
+    states: Mapping[str, SinkStatus]
     breakers: frozenset[str]
     deliveries: Mapping[str, SinkCounters]
     statistics: Mapping[str, Any]
@@ -164,11 +165,11 @@ def _sinks(readings: Readings) -> Iterator[Metric]:
     )
     for sink, report in readings.states.items():
         for state in SINK_STATES:
-            states.add_metric([sink, state], float(report["state"] == state))
+            states.add_metric([sink, state], float(report.state == state))
         breakers.add_metric([sink], float(sink in readings.breakers))
-        quota = report.get("quota") or {}
-        if quota.get("most") and quota["used"] is not None:
-            quotas.add_metric([sink], quota["used"] / quota["most"])
+        quota = report.quota
+        if quota and quota.most and quota.used is not None:
+            quotas.add_metric([sink], quota.used / quota.most)
     yield from (states, breakers, quotas)
 
 

@@ -29,7 +29,6 @@ from opentelemetry.trace import (
     set_span_in_context,
 )
 
-from relay import tracing
 from relay.config.model import Tracing
 from relay.delivery.http import client, read_answer
 from relay.outcome import Delivered, NotDelivered, Outcome, word_of
@@ -193,12 +192,9 @@ class OtelTracer:
     def attempts(self, sink: str, claims: Sequence[Claim]) -> Iterator["_Attempts"]:
         """As in Tracer."""
         spans = [self._attempt(sink, claim) for claim in claims]
-        alone = spans[0] if len(spans) == 1 else None
-        token = tracing.outgoing.set(_header(alone))
         try:
             yield _Attempts(spans)
         finally:
-            tracing.outgoing.reset(token)
             for span in spans:
                 if span is not None and span.is_recording():
                     span.end()
@@ -228,6 +224,11 @@ class _Attempts:
 
     def __init__(self, spans: Sequence[Span | None]) -> None:
         self._spans = spans
+
+    @property
+    def traceparent(self) -> str | None:
+        """As in Attempts."""
+        return _header(self._spans[0]) if len(self._spans) == 1 else None
 
     def end(self, outcomes: Sequence[Outcome]) -> None:
         """As in Attempts. A reason may quote a record, so only its kind is told."""

@@ -29,7 +29,7 @@ async def add(store, count: int, sink: str) -> None:
 
 
 async def take(store, count: int, sink: str) -> None:
-    """Claim and settle; the next claim is on its way while a batch is settled, as in a courier."""
+    """Claim and settle; the next claim is on its way while a batch is settled, as in a worker."""
     left = count
     while left:
         claims = (await store.claim(sink, min(CLAIM, left))).claims

@@ -28,13 +28,13 @@ UNDER_LOAD = {
     f"{STORE}.add": "its event is on disk",
     "relay.spill.failover.Shelter.receive": "it is to be answered",
     "relay.store.sqlite.claim.claim": "deliveries are claimed",
-    "relay.delivery.sender.Dispatch.send": "they are sent",
-    "relay.delivery.attempt.Trips._conclude": "what became of them is known",
+    "relay.delivery.sender.Sender.send": "they are sent",
+    "relay.delivery.worker.SinkWorker._settle": "what became of them is known",
     "relay.store.sqlite.settle.settle": "that is written",
-    "relay.delivery.queue.Depot.settle": "it is on disk",
+    "relay.delivery.queue.DeliveryQueue.settle": "it is on disk",
 }
 AT_A_STOP = {
-    "relay.delivery.worker.Courier.stop": "a courier stops",
+    "relay.delivery.worker.SinkWorker.stop": "a worker stops",
     "relay.store.sqlite.settle.put_back_all": "what is in flight is put back",
     f"{STORE}.close": "the store is closed",
 }
@@ -54,7 +54,7 @@ AT_A_MIGRATION = {
 }
 SHORT = {
     ("relay.store.sqlite.ingest.add_all", "after"),
-    ("relay.delivery.sender.Dispatch.send", "after"),
+    ("relay.delivery.sender.Sender.send", "after"),
     ("relay.spill.queue.Spill.remove", "before"),
     ("relay.store.sqlite.connection.migrate", "before"),
 }

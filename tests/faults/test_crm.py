@@ -8,13 +8,13 @@ from collections import Counter
 
 import orjson
 import pytest
-from couriers import eventually
 from crmbrisk import BriskClock
 from crmexamples import TOLD, examples
 from crmpeople import PeopleStorm, typed
 from crmstorm import Callback, storming
 from crmvendors import SLOW, HubSpot, HubSpotEvents, HubSpotLog, Salesforce
 from listening import QUERIES, answers
+from workers import eventually
 
 each_vendor = pytest.mark.parametrize("vendor", [Salesforce, HubSpot], ids=lambda each: each.name)
 

@@ -5,10 +5,10 @@ from contextlib import asynccontextmanager
 
 import pytest
 import yaml
-from couriers import eventually
 from crmstorm import Callback, Line
 from crmvendors import HubSpot, Salesforce
 from stubs.vendor import serving
+from workers import eventually
 
 from relay import service
 from relay.clock import SystemClock

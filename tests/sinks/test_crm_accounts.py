@@ -3,12 +3,12 @@
 import asyncio
 
 import pytest
-from couriers import eventually
 from crmrelay import OAUTH, command, into_hubspot, into_salesforce, relaying, written
 from hubspotsink import TOKEN
 from stubs.hubspot import HubSpotStub
 from stubs.salesforce import SalesforceStub
 from stubs.vendor import serving
+from workers import eventually
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The CRM sinks and the calls of a day: a real courier and store, a clock moved by hand."""
+"""The CRM sinks and the calls of a day: a real worker and store, a clock moved by hand."""
 
 import asyncio
 from contextlib import asynccontextmanager
@@ -8,9 +8,9 @@ import hubspotsink
 import pytest
 import salesforcesink
 from arrivals import arrival
-from couriers import PATIENCE, counts, eventually, landed, reached, running
 from stubs.hubspot import HubSpotStub
 from stubs.vendor import serving
+from workers import PATIENCE, counts, eventually, landed, reached, running
 
 from relay.quota import LOOK_AGAIN
 from relay.store.sqlite import SqliteStore
@@ -77,9 +77,9 @@ async def pass_time(clock, store, pending):
 
 async def test_from_nine_tenths_on_only_opt_outs_go_and_then_all_by_itself(crm, store, clock):
     crm.stub.api_used = 85
-    async with running(store, clock, crm.sink, map=crm.map) as courier:
+    async with running(store, clock, crm.sink, map=crm.map) as worker:
         await add(store, 20)
-        await eventually(lambda: "only opt-outs go" in courier.status().get("reason", ""))
+        await eventually(lambda: "only opt-outs go" in worker.status().get("reason", ""))
         await landed(store)
         pending, delivered, _ = await counts(store)
         assert (crm.stub.api_used, pending + delivered) == (90, 20)
@@ -90,19 +90,19 @@ async def test_from_nine_tenths_on_only_opt_outs_go_and_then_all_by_itself(crm, 
         assert crm.stub.api_used == 0
         await pass_time(clock, store, pending=0)
         assert await counts(store) == (0, 21, 0)
-        assert "reason" not in courier.status()
+        assert "reason" not in worker.status()
     assert not REFUSED & {call.status for call in crm.stub.calls}
 
 
 async def test_when_others_have_used_all_of_them_nothing_is_lost(crm, store, clock):
-    async with running(store, clock, crm.sink, map=crm.map) as courier:
+    async with running(store, clock, crm.sink, map=crm.map) as worker:
         await add(store, 1)
         await reached(store, 0, 1, 0)
         crm.stub.api_used = 100
         await add(store, 5)
-        await eventually(lambda: courier.status()["state"] == "paused")
+        await eventually(lambda: worker.status()["state"] == "paused")
         await clock.advance(3600.0)
         crm.stub.api_used = 0
         await pass_time(clock, store, pending=0)
         assert await counts(store) == (0, 6, 0)
-        assert courier.status()["state"] == "running"
+        assert worker.status()["state"] == "running"

@@ -12,7 +12,7 @@ from stubs.receiver import Receiver, status
 from stubs.vendor import serving
 
 import relay
-from relay.delivery.sender import within
+from relay.delivery.plugin_calls import run_with_timeout
 
 PARTS = ("ActivityOptions", "CustomEvent", "CustomObject", "Communication", "OAuth", "QuotaShare")
 
@@ -243,7 +243,7 @@ async def test_a_search_for_bad_records_ends_before_the_sinks_time_does(stub):
         stub.fault_row("UNHEARD_OF", id=key(number), count=100)
     batch = [delivery(number) for number in range(100)]
     async with opened(stub.url, timeout=2) as sink:
-        outcomes = await within(2, sink.send_batch(batch))
+        outcomes = await run_with_timeout(2, sink.send_batch(batch))
     left = [each for each in outcomes if isinstance(each, relay.Retry)]
     assert {each.reason for each in left} == {"a refused batch was not searched to its end in time"}
     assert {kinds([each])[0] for each in outcomes} >= {"Retry"}

@@ -68,7 +68,7 @@ class History:
             self.waiting[person].append(delivery(person, record, message=f"m{number}"))
 
     async def run(self, url):
-        """As a courier would: each person's events in their order, until each has an end."""
+        """As a worker would: each person's events in their order, until each has an end."""
         async with opened(url, **self.options) as sink:
             sink._session._throttled = lambda _problem: None
             sink._people._by_number._searches.acquire = lambda: asyncio.sleep(0)

@@ -8,12 +8,12 @@ from datetime import UTC, datetime
 
 import pytest
 from arrivals import arrival
-from couriers import reached, running
 from hubspotsink import LOG, TOKEN, opened
 from relaying import relaying
 from stubs.hubspot import HubSpotStub
 from stubs.hubspot_lists import RecordList
 from stubs.vendor import serving
+from workers import reached, running
 
 from relay.clock import SystemClock
 from relay.config.loader import Batch

@@ -14,8 +14,8 @@ from stubs.vendor import serving
 
 import relay
 from relay.account import Accounts
-from relay.delivery.rate_limit import urgent
 from relay.quota import Quota
+from relay.send_context import SendContext, entered
 
 OAUTH = {"client_id": "client", "client_secret": "secret", "refresh_token": "refresh-1"}
 
@@ -291,8 +291,8 @@ async def test_an_opt_out_does_not_wait(stub):
         sink._session._quota = Quota(clock)
         sink._session._quota.burst(0, 100, 10.0)
         waiting = asyncio.ensure_future(sink.send_batch([delivery(1)]))
-        urgent.set(True)
-        assert kinds(await sink.send_batch([delivery(2)])) == ["Delivered"]
+        with entered(SendContext(urgent=True)):
+            assert kinds(await sink.send_batch([delivery(2)])) == ["Delivered"]
         assert not waiting.done()
         await clock.advance(10)
         assert kinds(await waiting) == ["Delivered"]

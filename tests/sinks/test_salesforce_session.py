@@ -20,7 +20,7 @@ from stubs.salesforce import SalesforceStub
 from stubs.vendor import serving
 
 import relay
-from relay.delivery import rate_limit
+from relay.send_context import SendContext, entered
 
 PEM = "-----BEGIN PRIVATE KEY-----"
 
@@ -246,8 +246,8 @@ async def test_an_opt_out_does_not_wait_for_the_quota():
         stub.api_used = 95_000
         await sink.send_batch([delivery(1)])
         assert sink.quota.bulk_wait() > 0.0
-        rate_limit.urgent.set(True)
-        assert delivered(await sink.send_batch([delivery(2)])) == [True]
+        with entered(SendContext(urgent=True)):
+            assert delivered(await sink.send_batch([delivery(2)])) == [True]
 
 
 async def test_the_end_of_the_quota_pauses_and_says_so():

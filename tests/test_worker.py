@@ -7,7 +7,7 @@ import weakref
 
 import pytest
 from arrivals import arrival, mobile
-from couriers import (
+from workers import (
     PATIENCE,
     BatchSink,
     CheckedSink,
@@ -26,10 +26,12 @@ from relay.clock import SystemClock
 from relay.config.loader import Batch
 from relay.config.model import Breaker
 from relay.config.model import Retry as RetrySettings
-from relay.delivery.failures import Failures
-from relay.delivery.rate_limit import Limiter, urgent
+from relay.delivery.breaker import FailureLog, LastError
+from relay.delivery.gate import QuotaUse, SinkStatus
+from relay.delivery.rate_limit import Limiter
 from relay.outcome import Delivered, Pause, Reject, Retry
 from relay.quota import LOOK_AGAIN, Quota
+from relay.send_context import current
 from relay.sink import Mistake, Notice
 from relay.store import EventFilter, State
 from relay.store.sqlite import SqliteStore
@@ -178,9 +180,9 @@ async def test_retry_after_holds_the_whole_sink_and_opt_outs_too(store, clock):
             fail(status_error(429, **{"retry-after": "3600"}))
 
     sink = ScriptedSink(answer)
-    async with running(store, clock, sink) as courier:
+    async with running(store, clock, sink) as worker:
         await add(store, arrival())
-        await eventually(lambda: courier.status()["state"] == "parked")
+        await eventually(lambda: worker.status().state == "parked")
         await add(store, arrival(), arrival(consent="opt_out"))
         await pass_time(clock, 3500, lambda: clock.sleeping, step=3500)
         assert len(sink.sent) == 1
@@ -192,11 +194,11 @@ async def test_retry_after_holds_the_whole_sink_and_opt_outs_too(store, clock):
 async def test_a_batch_that_is_told_to_wait_parks_the_sink_once(store, caplog):
     """The real clock goes on while the outcomes of a batch are learned one by one."""
     sink = BatchSink(lambda _: fail(Retry("busy", after=30)))
-    async with running(store, SystemClock(), sink, batch=Batch(100, 0.0)) as courier:
-        await courier.pause("until all are there")
+    async with running(store, SystemClock(), sink, batch=Batch(100, 0.0)) as worker:
+        await worker.pause("until all are there")
         await add(store, *(arrival() for _ in range(100)))
-        await courier.resume()
-        await eventually(lambda: courier.status()["state"] == "parked")
+        await worker.resume()
+        await eventually(lambda: worker.status().state == "parked")
         await reached(store, 100, 0, 0)
     assert len([record for record in caplog.records if "parked" in record.message]) == 1
 
@@ -205,15 +207,15 @@ async def test_a_batch_that_is_told_to_wait_parks_the_sink_once(store, caplog):
 async def test_a_park_outlives_a_restart_whatever_the_clock_says(path, clock, back):
     sink = ScriptedSink(lambda _: fail(Retry("wait", after=3600)) if len(sink.sent) == 1 else None)
     store = await SqliteStore.open(path, clock=clock)
-    async with running(store, clock, sink) as courier:
+    async with running(store, clock, sink) as worker:
         await add(store, arrival())
-        await eventually(lambda: courier.status()["state"] == "parked")
+        await eventually(lambda: worker.status().state == "parked")
     await store.close()
     clock.jump(-back)
     store = await SqliteStore.open(path, clock=clock)
-    async with running(store, clock, sink) as courier:
+    async with running(store, clock, sink) as worker:
         await asyncio.sleep(0.05)
-        assert courier.status()["state"] == "parked"
+        assert worker.status().state == "parked"
         assert len(sink.sent) == 1
         start = clock.monotonic()
         await pass_time(clock, 3700, lambda: len(sink.sent) == 2)
@@ -224,9 +226,9 @@ async def test_a_park_outlives_a_restart_whatever_the_clock_says(path, clock, ba
 
 async def test_retry_after_is_obeyed_for_a_day_at_the_most(store, clock):
     sink = ScriptedSink(lambda _: fail(Retry("wait", after=1e9)) if len(sink.sent) == 1 else None)
-    async with running(store, clock, sink) as courier:
+    async with running(store, clock, sink) as worker:
         await add(store, arrival())
-        await eventually(lambda: courier.status()["state"] == "parked")
+        await eventually(lambda: worker.status().state == "parked")
         await pass_time(clock, DAY + 60, lambda: len(sink.sent) == 2)
 
 
@@ -235,15 +237,15 @@ async def test_the_breaker_parks_a_sink_that_is_down_and_spends_no_attempts(stor
     down = True
     sink = ScriptedSink(lambda _: fail(status_error(503)) if down else None)
     retry = RetrySettings(attempts=2, window="1h")
-    async with running(store, clock, sink, breaker=Breaker(failures=3), retry=retry) as courier:
+    async with running(store, clock, sink, breaker=Breaker(failures=3), retry=retry) as worker:
         await add(store, *(arrival() for _ in range(20)))
-        await eventually(lambda: courier.status()["state"] == "parked")
+        await eventually(lambda: worker.status().state == "parked")
         assert len(sink.sent) == 3
         for trial in range(24):
             await pass_time(clock, DAY, lambda n=trial: len(sink.sent) > 3 + n, step=DAY / 2.4)
         assert await counts(store) == (20, 0, 0)
         down = False
-        await pass_time(clock, 3600, lambda: courier.status()["state"] == "running")
+        await pass_time(clock, 3600, lambda: worker.status().state == "running")
         await pass_time(clock, 3600, lambda: len(set(sink.ids)) == 20, step=60)
         await reached(store, 0, 20, 0)
 
@@ -255,10 +257,10 @@ async def test_a_lost_connection_on_a_batch_is_one_failure(store, clock):
         fail(Retry("the connection broke")) if len(sink.sent) == 1 else [Delivered() for _ in batch]
     )
     await add(store, *(arrival(number) for number in range(20)))
-    async with running(store, clock, sink, batch=Batch(20, 0.0)) as courier:
+    async with running(store, clock, sink, batch=Batch(20, 0.0)) as worker:
         await eventually(lambda: len(sink.sent) == 1)
         await landed(store)
-        assert courier.status()["state"] == "running"
+        assert worker.status().state == "running"
         await add(store, arrival(30, consent="opt_out"))
         await reached(store, 20, 1, 0)
 
@@ -266,18 +268,18 @@ async def test_a_lost_connection_on_a_batch_is_one_failure(store, clock):
 async def test_ten_batches_in_a_row_that_fail_open_the_breaker(store, clock):
     sink = BatchSink(lambda _: fail(Retry("the connection broke")))
     await add(store, *(arrival(number) for number in range(20)))
-    async with running(store, clock, sink, batch=Batch(2, 0.0)) as courier:
-        await eventually(lambda: courier.status()["state"] == "parked")
-        assert courier.breaker_open
+    async with running(store, clock, sink, batch=Batch(2, 0.0)) as worker:
+        await eventually(lambda: worker.status().state == "parked")
+        assert worker.breaker_open
     assert len(sink.sent) == 10
 
 
 async def test_throttling_does_not_count_for_the_breaker(store, clock):
     sink = ScriptedSink(lambda _: fail(status_error(429)))
-    async with running(store, clock, sink, breaker=Breaker(failures=3)) as courier:
+    async with running(store, clock, sink, breaker=Breaker(failures=3)) as worker:
         await add(store, *(arrival() for _ in range(10)))
         await eventually(lambda: len(sink.sent) >= 10)
-        assert courier.status()["state"] == "running"
+        assert worker.status().state == "running"
 
 
 async def test_a_refused_record_is_dead_with_the_reason(store, clock):
@@ -295,10 +297,10 @@ async def test_a_refused_record_is_dead_with_the_reason(store, clock):
 async def test_the_same_refusal_for_five_contacts_pauses_and_puts_all_five_back(store, clock):
     broken = True
     sink = ScriptedSink(lambda _: fail(status_error(400)) if broken else None)
-    async with running(store, clock, sink) as courier:
+    async with running(store, clock, sink) as worker:
         ids = await add(store, *(arrival() for _ in range(8)))
-        await eventually(lambda: courier.status()["state"] == "paused")
-        assert "400" in courier.status()["reason"]
+        await eventually(lambda: worker.status().state == "paused")
+        assert "400" in worker.status().reason
         await reached(store, 8, 0, 0)
         assert len(sink.sent) == 5
         broken = False
@@ -309,15 +311,15 @@ async def test_the_same_refusal_for_five_contacts_pauses_and_puts_all_five_back(
 async def test_a_pause_spends_no_attempt_and_a_probe_ends_it(store, clock):
     well = False
     sink = ScriptedSink(lambda _: None if well else fail(Pause("renew the token")))
-    async with running(store, clock, sink) as courier:
+    async with running(store, clock, sink) as worker:
         (event_id,) = await add(store, arrival())
-        await eventually(lambda: courier.status()["state"] == "paused")
-        assert courier.status()["reason"] == "renew the token"
+        await eventually(lambda: worker.status().state == "paused")
+        assert worker.status().reason == "renew the token"
         for _ in range(5):
             await clock.advance(301)
             await asyncio.sleep(0.02)
         well = True
-        await pass_time(clock, 700, lambda: courier.status()["state"] == "running")
+        await pass_time(clock, 700, lambda: worker.status().state == "running")
         await reached(store, 0, 1, 0)
     assert {delivery.attempt for delivery in sink.sent} == {1}
     assert len((await store.event(event_id)).attempts) >= 2
@@ -326,11 +328,11 @@ async def test_a_pause_spends_no_attempt_and_a_probe_ends_it(store, clock):
 async def test_a_sinks_own_check_is_the_probe(store, clock):
     sink = CheckedSink(lambda _: fail(Pause("no")) if len(sink.sent) == 1 else None)
     sink.problems = ["the field Zip does not exist"]
-    async with running(store, clock, sink) as courier:
+    async with running(store, clock, sink) as worker:
         await add(store, arrival())
-        await eventually(lambda: courier.status()["state"] == "paused")
+        await eventually(lambda: worker.status().state == "paused")
         await pass_time(
-            clock, 400, lambda: courier.status().get("reason") == "the field Zip does not exist"
+            clock, 400, lambda: worker.status().reason == "the field Zip does not exist"
         )
         assert len(sink.sent) == 1
         sink.problems = []
@@ -342,11 +344,11 @@ async def test_what_costs_no_delivery_does_not_keep_a_sink_paused(store, clock):
     sink = CheckedSink(lambda _: fail(Pause("no")) if len(sink.sent) == 1 else None)
     problems = [Mistake("map.Status: no such value"), Notice("an index would be faster")]
     sink.problems = ["the field Zip does not exist", *problems]
-    async with running(store, clock, sink) as courier:
+    async with running(store, clock, sink) as worker:
         await add(store, arrival())
-        await eventually(lambda: courier.status()["state"] == "paused")
+        await eventually(lambda: worker.status().state == "paused")
         await pass_time(
-            clock, 400, lambda: courier.status().get("reason") == "the field Zip does not exist"
+            clock, 400, lambda: worker.status().reason == "the field Zip does not exist"
         )
         sink.problems = problems
         await pass_time(clock, 400, lambda: len(sink.sent) == 2)
@@ -363,49 +365,48 @@ async def test_a_sink_that_fails_says_so_from_the_first_failure(store, clock, ca
 
     caplog.set_level(logging.WARNING)
     start = int(clock.now() * 1_000_000)
-    async with running(store, clock, ScriptedSink(answer)) as courier:
-        assert "last_error" not in courier.status()
+    async with running(store, clock, ScriptedSink(answer)) as worker:
+        assert worker.status().last_error is None
         await add(store, arrival())
-        await eventually(lambda: "last_error" in courier.status())
-        status = courier.status()
-        assert status["state"] == "running"
-        assert status["last_error"] == {"error": "503", "at": start, "since": start, "attempts": 1}
+        await eventually(lambda: worker.status().last_error is not None)
+        status = worker.status()
+        assert status.state == "running"
+        assert status.last_error == LastError("503", at=start, since=start, attempts=1)
         assert "failed attempts: 1, the last: 503" in caplog.text
-        await pass_time(clock, 30, lambda: courier.status()["last_error"]["attempts"] == 2)
-        failed = courier.status()["last_error"]
-        assert (failed["since"], failed["error"]) == (start, "it gave no reason")
-        assert failed["at"] > start
-        await pass_time(clock, 3600, lambda: "last_error" not in courier.status())
+        await pass_time(clock, 30, lambda: worker.status().last_error.attempts == 2)
+        failed = worker.status().last_error
+        assert (failed.since, failed.error) == (start, "it gave no reason")
+        assert failed.at > start
+        await pass_time(clock, 3600, lambda: worker.status().last_error is None)
 
 
 async def test_failures_are_logged_once_a_minute_with_their_number(clock, caplog):
-    failures = Failures(clock, logging.getLogger("relay.sinks.crm"))
+    failures = FailureLog(clock, logging.getLogger("relay.sinks.crm"))
     for _ in range(10):
-        failures.note([Retry("to +12125550177"), Delivered(), Retry("503")])
+        failures.observe([Retry("to +12125550177"), Delivered(), Retry("503")])
         await clock.advance(20)
     lines = [record.message for record in caplog.records]
     assert (
         lines == ["failed attempts: 2, the last: 503"] + ["failed attempts: 6, the last: 503"] * 3
     )
-    assert failures.view()["last_error"]["attempts"] == 1
-    failures.note([Delivered()])
-    assert failures.view() == {}
+    assert failures.last.attempts == 1
+    failures.observe([Delivered()])
+    assert failures.last is None
 
 
 async def test_a_pause_by_the_operator_ends_only_by_hand(store, clock):
     sink = ScriptedSink()
-    async with running(store, clock, sink) as courier:
+    async with running(store, clock, sink) as worker:
         start = clock.now()
-        await courier.pause("maintenance")
+        await worker.pause("maintenance")
         await add(store, arrival(), arrival(consent="opt_out"))
         for _ in range(3):
             await clock.advance(DAY)
             await asyncio.sleep(0.02)
         assert sink.sent == []
-        status = courier.status()
-        assert status.pop("since") == int(start * 1_000_000)
-        assert status == {"state": "paused", "reason": "maintenance", "until": None}
-        await courier.resume()
+        since = int(start * 1_000_000)
+        assert worker.status() == SinkStatus("paused", "maintenance", since, until=None)
+        await worker.resume()
         await reached(store, 0, 2, 0)
     assert sink.sent[0].event.data["consent"] == "opt_out"
 
@@ -413,28 +414,28 @@ async def test_a_pause_by_the_operator_ends_only_by_hand(store, clock):
 async def test_a_probe_under_way_does_not_end_a_pause_by_the_operator(store, clock):
     gate = asyncio.Event()
     sink = ScriptedSink(lambda _: gate.wait() if len(sink.sent) > 1 else fail(Pause("no")))
-    async with running(store, clock, sink) as courier:
+    async with running(store, clock, sink) as worker:
         await add(store, arrival())
-        await eventually(lambda: courier.status()["state"] == "paused")
+        await eventually(lambda: worker.status().state == "paused")
         await pass_time(clock, 400, lambda: sink.sending)
-        await courier.pause("maintenance")
+        await worker.pause("maintenance")
         gate.set()
         await reached(store, 0, 1, 0)
         await asyncio.sleep(0.02)
-        assert courier.status()["reason"] == "maintenance"
+        assert worker.status().reason == "maintenance"
 
 
 async def test_a_pause_outlives_a_restart(path, clock):
     sink = ScriptedSink()
     store = await SqliteStore.open(path, clock=clock)
-    async with running(store, clock, sink) as courier:
+    async with running(store, clock, sink) as worker:
         await add(store, arrival())
         await reached(store, 0, 1, 0)
-        await courier.pause("maintenance")
+        await worker.pause("maintenance")
     await store.close()
     store = await SqliteStore.open(path, clock=clock)
-    async with running(store, clock, sink) as courier:
-        assert courier.status()["reason"] == "maintenance"
+    async with running(store, clock, sink) as worker:
+        assert worker.status().reason == "maintenance"
         await add(store, arrival())
         await asyncio.sleep(0.05)
         assert len(sink.sent) == 1
@@ -444,18 +445,18 @@ async def test_a_pause_outlives_a_restart(path, clock):
 async def test_nonsense_from_a_check_is_a_problem_found(store, clock):
     sink = CheckedSink(lambda _: fail(Pause("no")))
     sink.problems = [ValueError("no such field"), 7]
-    async with running(store, clock, sink) as courier:
+    async with running(store, clock, sink) as worker:
         await add(store, arrival())
-        await eventually(lambda: courier.status()["state"] == "paused")
+        await eventually(lambda: worker.status().state == "paused")
         wanted = "ValueError: no such field; 7"
-        await pass_time(clock, 400, lambda: courier.status()["reason"] == wanted)
+        await pass_time(clock, 400, lambda: worker.status().reason == wanted)
 
 
 async def test_no_log_line_holds_a_number_that_a_plugin_tells(store, clock, caplog):
     sink = ScriptedSink(lambda d: fail(ValueError(f"10.0.0.1 refuses {d.event.data['mobile']}")))
-    async with running(store, clock, sink, breaker=Breaker(failures=1)) as courier:
+    async with running(store, clock, sink, breaker=Breaker(failures=1)) as worker:
         await add(store, arrival(1))
-        await eventually(lambda: courier.status()["state"] == "parked")
+        await eventually(lambda: worker.status().state == "parked")
     assert "10.0.0.1 refuses …0001" in caplog.text
     assert mobile(1) not in caplog.text
 
@@ -463,11 +464,11 @@ async def test_no_log_line_holds_a_number_that_a_plugin_tells(store, clock, capl
 async def test_a_pause_is_an_error_unless_somebody_asked_for_it(store, clock, caplog):
     caplog.set_level(logging.INFO, "relay.sinks.crm")
     sink = ScriptedSink(lambda _: fail(Pause("401")))
-    async with running(store, clock, sink) as courier:
-        await courier.pause("maintenance")
-        await courier.resume()
+    async with running(store, clock, sink) as worker:
+        await worker.pause("maintenance")
+        await worker.resume()
         await add(store, arrival())
-        await eventually(lambda: courier.status()["state"] == "paused")
+        await eventually(lambda: worker.status().state == "paused")
     told = [(each.levelname, each.message) for each in caplog.records if "paused" in each.message]
     assert told == [("INFO", "paused: maintenance"), ("ERROR", "paused: 401")]
 
@@ -534,12 +535,12 @@ async def test_whatever_a_plugin_raises_is_a_retry(store, clock):
 async def test_a_map_that_fails_makes_the_delivery_dead(store, clock):
     mapping = Environment().mapping({"Zip": "{{ data.fields.Zip | int / 0 }}"})
     sink = ScriptedSink(columns=mapping.columns)
-    async with running(store, clock, sink, map=mapping) as courier:
+    async with running(store, clock, sink, map=mapping) as worker:
         await add(store, arrival(), arrival())
         await reached(store, 0, 0, 2)
-        assert courier.status()["state"] == "running"
+        assert worker.status().state == "running"
         await add(store, *(arrival() for _ in range(3)))
-        await eventually(lambda: courier.status()["state"] == "paused")
+        await eventually(lambda: worker.status().state == "paused")
         await reached(store, 5, 0, 0)
     assert sink.sent == []
 
@@ -570,7 +571,7 @@ async def test_an_opt_out_behind_ten_thousand_others_goes_next(store, clock, que
 async def test_an_opt_out_passes_the_rate_and_does_not_wait_for_a_batch(store, clock):
     seen = []
     sink = BatchSink(
-        lambda batch: seen.append((urgent.get(), len(batch))) or [Delivered() for _ in batch]
+        lambda batch: seen.append((current().urgent, len(batch))) or [Delivered() for _ in batch]
     )
     async with running(store, clock, sink, batch=Batch(100, 3600.0)):
         await add(store, arrival(7), arrival(8))
@@ -676,8 +677,8 @@ async def test_a_batch_refused_as_a_whole_is_split_to_find_the_bad_record(store,
 async def test_a_batch_of_which_every_record_is_refused_pauses_and_loses_none(store, clock):
     await add(store, *(arrival() for _ in range(50)))
     sink = BatchSink(lambda _: fail(status_error(400)))
-    async with running(store, clock, sink, batch=Batch(50, 0.0)) as courier:
-        await eventually(lambda: courier.status()["state"] == "paused")
+    async with running(store, clock, sink, batch=Batch(50, 0.0)) as worker:
+        await eventually(lambda: worker.status().state == "paused")
         await reached(store, 50, 0, 0)
     assert len(sink.sent) == 6
 
@@ -721,13 +722,13 @@ async def test_nonsense_from_a_plugin_is_a_retry(store, clock, answer):
     ids=lambda outcome: type(outcome).__name__,
 )
 @pytest.mark.parametrize("raised", [True, False])
-async def test_nonsense_in_an_outcome_does_not_end_the_courier(store, clock, outcome, raised):
+async def test_nonsense_in_an_outcome_does_not_end_the_worker(store, clock, outcome, raised):
     def answer(batch):
         return fail(outcome) if raised and isinstance(outcome, Exception) else [outcome]
 
     await add(store, arrival())
-    async with running(store, clock, BatchSink(answer)) as courier:
-        failure = asyncio.create_task(courier.failure())
+    async with running(store, clock, BatchSink(answer)) as worker:
+        failure = asyncio.create_task(worker.failure())
         await eventually(lambda: states(store))
         await settled(store)
         assert not failure.done()
@@ -768,10 +769,10 @@ async def test_a_sink_that_cannot_be_opened_is_paused_and_tried_again(store, clo
             raise OSError("no such folder")
 
     sink.open = open_
-    async with running(store, clock, sink) as courier:
+    async with running(store, clock, sink) as worker:
         await add(store, arrival())
-        await eventually(lambda: courier.status()["state"] == "paused")
-        assert "no such folder" in courier.status()["reason"]
+        await eventually(lambda: worker.status().state == "paused")
+        assert "no such folder" in worker.status().reason
         closed = False
         await pass_time(clock, 400, lambda: sink.sent)
         await reached(store, 0, 1, 0)
@@ -820,18 +821,16 @@ class MeteredSink(ScriptedSink):
 
 async def test_the_last_of_the_quota_is_for_opt_outs(store, clock):
     sink = MeteredSink(clock, 85, 100)
-    async with running(store, clock, sink, concurrency=2) as courier:
+    async with running(store, clock, sink, concurrency=2) as worker:
         await add(store, *(arrival() for _ in range(20)))
-        await eventually(lambda: "reason" in courier.status())
+        await eventually(lambda: worker.status().reason is not None)
         await landed(store)
         sent = len(sink.sent)
         assert sent in (5, 6)  # what is being sent by then goes on
-        status = courier.status()
-        assert status["state"] == "running"
-        assert (
-            status["reason"] == f"quota: {sink.used} of 100 calls of the day used; only opt-outs go"
-        )
-        assert status["quota"] == {"used": sink.used, "most": 100, "share": 0.9}
+        status = worker.status()
+        assert status.state == "running"
+        assert status.reason == f"quota: {sink.used} of 100 calls of the day used; only opt-outs go"
+        assert status.quota == QuotaUse(sink.used, 100, 0.9)
         (opt_out,) = await add(store, arrival(consent="opt_out"))
         await reached(store, 20 - sent, sent + 1, 0)
     assert sink.ids[-1] == opt_out
@@ -852,15 +851,15 @@ async def test_a_failed_opt_out_is_tried_again_while_only_opt_outs_go(store, clo
 async def test_now_and_then_one_delivery_looks_and_all_go_on_when_there_is_room(store, clock):
     sink = MeteredSink(clock, 95, 100)
     sink.quota.daily(95, 100)
-    async with running(store, clock, sink, concurrency=4) as courier:
+    async with running(store, clock, sink, concurrency=4) as worker:
         await add(store, *(arrival() for _ in range(10)))
         await pass_time(clock, LOOK, lambda: len(sink.sent) == 1)
         await pass_time(clock, LOOK, lambda: len(sink.sent) == 2)
-        assert courier.status()["quota"]["used"] == 97
+        assert worker.status().quota.used == 97
         sink.used = 0  # the day is over
         await pass_time(clock, LOOK, lambda: len(sink.sent) == 10)
         await reached(store, 0, 10, 0)
-        assert "reason" not in courier.status()
+        assert worker.status().reason is None
 
 
 async def test_one_after_the_other_looks_where_no_answer_comes(store, clock):
@@ -879,10 +878,10 @@ async def test_all_go_on_after_the_wait_that_the_vendor_asks_for(store, clock):
     sink = ScriptedSink(lambda _: gate.wait())
     sink.quota = Quota(clock)
     sink.quota.exhausted(60.0)
-    async with running(store, clock, sink, concurrency=4) as courier:
+    async with running(store, clock, sink, concurrency=4) as worker:
         await add(store, *(arrival() for _ in range(5)))
         await eventually(lambda: clock.sleeping)
-        assert courier.status()["reason"].startswith("quota: all calls of the day used")
+        assert worker.status().reason.startswith("quota: all calls of the day used")
         await pass_time(clock, 60, lambda: sink.sending == 4)
         gate.set()
         await reached(store, 0, 5, 0)
@@ -891,20 +890,20 @@ async def test_all_go_on_after_the_wait_that_the_vendor_asks_for(store, clock):
 async def test_a_pause_is_told_before_the_quota(store, clock):
     sink = MeteredSink(clock, 95, 100)
     sink.quota.daily(95, 100)
-    async with running(store, clock, sink) as courier:
-        await courier.pause("the CRM moves house")
-        status = courier.status()
-        assert (status["state"], status["reason"]) == ("paused", "the CRM moves house")
-        assert status["quota"]["used"] == 95
+    async with running(store, clock, sink) as worker:
+        await worker.pause("the CRM moves house")
+        status = worker.status()
+        assert (status.state, status.reason) == ("paused", "the CRM moves house")
+        assert status.quota.used == 95
 
 
 async def test_nonsense_in_place_of_a_quota_is_none(store, clock):
     sink = ScriptedSink()
     sink.quota = 100
-    async with running(store, clock, sink) as courier:
+    async with running(store, clock, sink) as worker:
         await add(store, arrival())
         await reached(store, 0, 1, 0)
-        assert courier.status() == {"state": "running"}
+        assert worker.status() == SinkStatus("running")
 
 
 async def test_what_was_put_back_goes_as_soon_as_the_wait_is_over(store, clock):

@@ -1,4 +1,4 @@
-"""A courier with a sink that does as a test says, on a real store and a clock moved by hand."""
+"""A worker with a sink that does as a test says, on a real store and a clock moved by hand."""
 
 import asyncio
 import contextlib
@@ -10,7 +10,7 @@ import httpx
 
 from relay.config.loader import Batch, SinkConfig
 from relay.config.model import Breaker, Retry
-from relay.delivery.worker import Courier
+from relay.delivery.worker import SinkWorker
 from relay.sink import Sink
 from relay.store import SinkState, State
 
@@ -93,22 +93,22 @@ def sink_config(**changes) -> SinkConfig:
 
 @contextlib.asynccontextmanager
 async def running(store, clock, sink, *, grace: float = 1.0, **changes):
-    """A courier at work, going on from what the store kept of it."""
+    """A worker at work, going on from what the store kept of it."""
     state = (await store.sink_states()).get("crm") or SinkState()
-    courier = Courier(sink_config(**changes), sink, store, clock, state)
-    await courier.deliver_accused()
+    worker = SinkWorker(sink_config(**changes), sink, store, clock, state)
+    await worker.deliver_accused()
 
     def wake(work):
         if "crm" in work:
-            courier.wake(urgent=work["crm"])
+            worker.wake(urgent=work["crm"])
 
     store.subscribe(wake)
-    courier.start()
+    worker.start()
     try:
-        yield courier
+        yield worker
     finally:
-        await courier.stop(grace)
-        await courier.close()
+        await worker.stop(grace)
+        await worker.close()
 
 
 async def eventually(condition, *arguments):
