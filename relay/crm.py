@@ -164,14 +164,14 @@ class Bisection(Generic[T]):
         """All items that have not been sent."""
         return [item for part in self._waiting for item in part]
 
-    def note(self, part: Sequence[T], *, accepted: bool, refused: bool) -> None:
-        """The result of a part; `refused` where settings may be the cause."""
+    def note(self, *, accepted: bool, refused: int) -> None:
+        """The result of a part: how many records were refused where settings may be the cause."""
         self._accepted |= accepted
-        self._refused += refused and len(part) == 1
+        self._refused += refused
 
     @property
     def hopeless(self) -> bool:
-        """Whether STREAK single records were refused and none accepted: settings are at fault."""
+        """Whether STREAK records were refused and none accepted: settings are at fault."""
         return not self._accepted and self._refused >= STREAK
 
 

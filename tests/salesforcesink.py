@@ -15,16 +15,12 @@ from relay.templating.expressions import Environment
 
 Salesforce = plugins.load([]).sinks["salesforce"].sink_class
 package = Salesforce.__module__
+client_module = sys.modules[f"{package}.client"]
+contacts_module = sys.modules[f"{package}.contacts"]
 errors = sys.modules[f"{package}.errors"]
-fields = sys.modules[f"{package}.fields"]
-lookup = sys.modules[f"{package}.lookup"]
-mending = sys.modules[f"{package}.mending"]
 options_module = sys.modules[f"{package}.options"]
-people = sys.modules[f"{package}.people"]
-refusal = sys.modules[f"{package}.refusal"]
-row = sys.modules[f"{package}.row"]
-session = sys.modules[f"{package}.session"]
-signin = sys.modules[f"{package}.signin"]
+records = sys.modules[f"{package}.records"]
+upsert = sys.modules[f"{package}.upsert"]
 
 LOG = logging.getLogger("relay.sinks.crm")
 LOOPBACK = [ipaddress.ip_network("127.0.0.0/8")]

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 from hubspotsink import module as hubspot
-from salesforcesink import refusal as salesforce
+from salesforcesink import errors as salesforce
 
 from relay.caching import LONGEST_KEY, short_key, short_keys
 from relay.crm import LruKeys
@@ -107,7 +107,7 @@ READER = Reader(SimpleNamespace(country="US", kind="auto", rename={}))
 
 
 def refused_by_salesforce(text):
-    salesforce.Refusal(400, "X", f"no: {text}", ()).told([text])
+    salesforce.ApiError(400, "X", f"no: {text}", ()).told([text])
 
 
 def refused_by_hubspot(text):

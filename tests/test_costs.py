@@ -17,7 +17,7 @@ from urllib.parse import parse_qsl
 import pytest
 from csvsink import rows_module
 from hubspotsink import module as hubspot
-from salesforcesink import refusal as salesforce
+from salesforcesink import errors as salesforce
 
 import relay
 from relay.countries import alpha_2

@@ -64,7 +64,7 @@ def test_bisection_finds_what_is_refused_and_sends_the_rest_in_order(bad):
             refused += part
         else:
             parts.put(halves(part))
-        parts.note(part, accepted=bad.isdisjoint(part), refused=not bad.isdisjoint(part))
+        parts.note(accepted=bad.isdisjoint(part), refused=len(part) == 1)
     assert accepted == [each for each in range(10) if each not in bad]
     assert refused == sorted(bad)
     assert not parts.hopeless
@@ -74,7 +74,7 @@ def test_bisection_is_hopeless_after_five_refused_records_and_none_accepted():
     parts, sent = Bisection(list(range(100)), 100), 0
     while not parts.hopeless:
         part, sent = parts.next(), sent + 1
-        parts.note(part, accepted=False, refused=True)
+        parts.note(accepted=False, refused=len(part) == 1)
         parts.put(halves(part) if len(part) > 1 else [])
     assert sent <= 20
     assert parts.rest() == list(range(5, 100))

@@ -57,7 +57,7 @@ class Occurrences:
             answer = await self._session.post(self._session.paths.events(), content)
             problem = _problem(answer)
             refused = problem is not None and problem.rule not in OF_VALUES
-            parts.note(part, accepted=problem is None, refused=refused)
+            parts.note(accepted=problem is None, refused=refused and len(part) == 1)
             if problem is None:
                 end(part, Delivered())
             elif problem.holds_all():

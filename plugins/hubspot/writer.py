@@ -101,7 +101,7 @@ class Writer:
         ends = [record.outcome for record in part]
         accepted = any(isinstance(each, relay.Delivered) for each in ends)
         refused = any(isinstance(each, relay.Reject) and each.status for each in ends)
-        parts.note(part, accepted=accepted, refused=refused)
+        parts.note(accepted=accepted, refused=refused and len(part) == 1)
         if answer.problem and answer.problem.holds_all():
             return answer.problem.outcome()
         if pause := next((each for each in ends if isinstance(each, Pause)), None):

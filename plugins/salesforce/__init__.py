@@ -72,23 +72,17 @@ import relay
 from relay import EvaluationError, NotDelivered, Outcome, Progress, Slices, no_progress, outcome_of
 from relay.crm import Rule
 
-from .activities import Activities
+from .activities import Activities, Members
 from .backfill import Backfill
+from .client import Session
 from .consent import ConsentWriter, WordOfConsent, without_consent
+from .contacts import Fields, Lookup, People, is_of_contact
 from .errors import MOVED
-from .fields import Fields
-from .key import is_of_contact
-from .lookup import Lookup
-from .members import Members
-from .mending import Mender
-from .options import Activity, Options
-from .people import People
-from .row import MOST_ROWS, Row, fields_of
-from .schema import Lack, lacks
-from .session import Session
-from .target import Target
-from .writer import Writer
-from .writing import Writing
+from .options import Activity
+from .options import Options as SalesforceOptions
+from .records import MOST_ROWS, BatchItem, Row, Target, fields_of
+from .setup import Lack, lacks
+from .upsert import Repair, Writer
 
 NO_WORD = "nothing is written: the sink has no map, and the event says no word of consent"
 NO_MAP = "the sink has no map: add one that names the fields of Salesforce to write"
@@ -99,13 +93,13 @@ NOTHING_TO_DO = "nothing is missing in the org"
 class Salesforce(relay.Sink):
     """Contacts first; of those that were taken, the campaign members and the activities."""
 
-    Options = Options
+    Options = SalesforceOptions
     max_batch: ClassVar[int] = MOST_ROWS
     blank = "omit"
 
     def __init__(self, *args: Any, **named: Any) -> None:
         super().__init__(*args, **named)
-        options: Options = self.options
+        options: SalesforceOptions = self.options
         self.quota = self._quota = self.account(*options.org()).quota(share=options.quota.share)
         login = self.account(*options.login())
         self._session = Session(options, self.http, self._quota, login)
@@ -123,12 +117,16 @@ class Salesforce(relay.Sink):
             for kind in options.kinds
         }
         self._activities = self._make_activities(options)
-        self._members = options.campaign and Members(self._session, options.campaign, self.log)
-        self._consent = options.consent and ConsentWriter(
-            self._session, options, options.consent, self._fields, self.log
+        self._members = (
+            Members(self._session, options.campaign, self.log) if options.campaign else None
+        )
+        self._consent = (
+            ConsentWriter(self._session, options, options.consent, self._fields, self.log)
+            if options.consent
+            else None
         )
 
-    def _make_activities(self, options: Options) -> Activities | None:
+    def _make_activities(self, options: SalesforceOptions) -> Activities | None:
         activity = options.activity
         if activity is None:
             return None
@@ -144,11 +142,11 @@ class Salesforce(relay.Sink):
         return Activities(activity, options, lookup, writer)
 
     @classmethod
-    def drops_invalid(cls, options: Options) -> bool:
-        return options.on_invalid != "dead"
+    def drops_invalid(cls, options: SalesforceOptions) -> bool:
+        return bool(options.on_invalid != "dead")
 
     @classmethod
-    def takes_consent(cls, options: Options, event: relay.Event) -> bool:
+    def takes_consent(cls, options: SalesforceOptions, event: relay.Event) -> bool:
         return options.consent is not None and options.consent.takes(event)
 
     async def open(self) -> None:
@@ -172,7 +170,9 @@ class Salesforce(relay.Sink):
     async def _lacks(self) -> list[Lack]:
         return await lacks(self._session, self.options, self.columns, self.constants)
 
-    async def setup(self, *, backfill: bool = False, progress: Progress = no_progress) -> list[str]:
+    async def setup(  # type: ignore[override]  # `create` is given to those who take it
+        self, *, backfill: bool = False, progress: Progress = no_progress
+    ) -> list[str]:
         """Say where to click for what is missing; give people their keys.
 
         Raises Retry or Pause.
@@ -198,7 +198,7 @@ class Salesforce(relay.Sink):
                 yield f"{kind}: {line}" if len(options.kinds) > 1 else line
 
     async def send_batch(self, deliveries: Sequence[relay.Delivery]) -> Sequence[Outcome]:
-        batch = [Writing(delivery) for delivery in deliveries]
+        batch = [BatchItem(delivery) for delivery in deliveries]
         slices = Slices()
         for each in batch:
             self._prepare(each)
@@ -212,47 +212,47 @@ class Salesforce(relay.Sink):
             await self._activities.write([each for each in batch if each.is_ready()])
         return [each.outcome() for each in batch]
 
-    def _prepare(self, writing: Writing) -> None:
+    def _prepare(self, item: BatchItem) -> None:
         """Make the rows, or say at once how the delivery ends."""
-        delivery = writing.delivery
+        delivery = item.delivery
         if delivery.event.test and self.options.test_events == "skip":
-            writing.ended = relay.Delivered("a test event: not sent (test_events: skip)")
-            writing.is_skipped = True
+            item.ended = relay.Delivered("a test event: not sent (test_events: skip)")
+            item.is_skipped = True
             return
         if delivery.record is None:
             return
         if self.columns is None and delivery.last_word is None:
-            writing.ended = relay.Delivered(note=NO_WORD)
+            item.ended = relay.Delivered(note=NO_WORD)
             return
         try:
-            self._make_rows(writing)
+            self._make_rows(item)
         except EvaluationError as error:
-            writing.ended = relay.Reject(f"options: {error}")
+            item.ended = relay.Reject(f"options: {error}")
         except relay.Reject as outcome:
-            writing.ended = outcome
+            item.ended = outcome
 
-    def _make_rows(self, writing: Writing) -> None:
-        delivery = writing.delivery
-        options: Options = self.options
+    def _make_rows(self, item: BatchItem) -> None:
+        delivery = item.delivery
+        options: SalesforceOptions = self.options
         if self.columns is None:  # a Task's person is the one whose consent is written
             if self._activities and self._activities.by_id:
-                writing.activity = self._activities.row(delivery, "")
+                item.activity = self._activities.row(delivery, "")
             return
-        writing.key = key = options.key.render(delivery.event).strip()
+        item.key = key = options.key.render(delivery.event).strip()
         if not key:
             raise relay.Reject("the key is empty: see options.key")
         if self._activities:
-            writing.activity = self._activities.row(delivery, key)
+            item.activity = self._activities.row(delivery, key)
         if delivery.stale and is_of_contact(options.key, delivery.event):
             if not options.activity:
-                writing.ended = relay.Delivered("stale: a later event of the contact is there")
+                item.ended = relay.Delivered("stale: a later event of the contact is there")
             return
         assert delivery.record is not None
         fields = fields_of(delivery.record, options.external_id, options.only_if_empty)
         fields = without_consent(fields, options.consent)
-        writing.contact = Row(delivery, key, fields, kind=options.kinds[-1])
+        item.contact = Row(delivery, key, fields, kind=options.kinds[-1])
 
-    async def _write_consent(self, batch: Sequence[Writing]) -> dict[Writing, WordOfConsent]:
+    async def _write_consent(self, batch: Sequence[BatchItem]) -> dict[BatchItem, WordOfConsent]:
         """First, and alone: nothing else that the deliveries bring may keep it from the org.
 
         Returns the words, with what has become of them so far.
@@ -273,7 +273,7 @@ class Salesforce(relay.Sink):
             each.consent, each.consented = word.outcome, word.person()
         return words
 
-    async def _write_new_consent(self, words: Mapping[Writing, WordOfConsent]) -> None:
+    async def _write_new_consent(self, words: Mapping[BatchItem, WordOfConsent]) -> None:
         """To the contacts that were written since, or to new records where there is none."""
         written = {each: word for each, word in words.items() if _is_taken(word)}
         if self._consent is None or not written:
@@ -285,9 +285,10 @@ class Salesforce(relay.Sink):
     def _key(self, delivery: relay.Delivery) -> str:
         """Empty where the template fails: a record may have the number all the same."""
         try:
-            return self.options.key.render(delivery.event).strip()
+            key: str = self.options.key.render(delivery.event)
         except EvaluationError:
             return ""
+        return key.strip()
 
     async def _write_contacts(self, rows: Sequence[Row]) -> None:
         if not rows:
@@ -304,7 +305,7 @@ class Salesforce(relay.Sink):
         for row in rows:
             self._people.note(row)
 
-    async def _join(self, members: Members, batch: Sequence[Writing]) -> None:
+    async def _join(self, members: Members, batch: Sequence[BatchItem]) -> None:
         for each in batch:
             if each.contact and (person := each.reference()):
                 try:
@@ -329,10 +330,10 @@ class Salesforce(relay.Sink):
         rules: tuple[Rule, ...] = (),
         kept: Sequence[str] = (),
     ) -> Writer:
-        mender = Mender(options, self.log, use_match=use_match, forgets_ids=not rules, kept=kept)
+        repair = Repair(options, self.log, use_match=use_match, forgets_ids=not rules, kept=kept)
         target = Target(name, external_id)
         headers = _headers(self.options)
-        return Writer(self._session, target, mender, self.log, headers, rules, mapped)
+        return Writer(self._session, target, repair, self.log, headers, rules, mapped)
 
 
 def _is_taken(word: WordOfConsent) -> bool:
@@ -352,12 +353,12 @@ def _or_that_of_person(word: WordOfConsent, person: Row | None) -> Outcome | Non
 
     The event's own record may have what a record for the word alone lacks.
     """
-    end = person and person.outcome
+    end = person.outcome if person else None
     waits = isinstance(end, relay.Retry | relay.Pause) and not any(row.id for row in word.rows)
     return end if waits and isinstance(word.outcome, relay.Reject) else word.outcome
 
 
-def _headers(options: Options) -> Mapping[str, str]:
+def _headers(options: SalesforceOptions) -> Mapping[str, str]:
     """Duplicate rules and assignment rules ("Headers", REST guide)."""
     headers: dict[str, str] = {}
     if options.duplicates == "allow_save":

@@ -7,12 +7,11 @@ import relay
 from relay import Progress, Quota, country, e164
 from relay.crm import Pages
 
-from .key import of_number
-from .lookup import LEAD, Record
+from .client import Session
+from .contacts import LEAD, Record, of_number
 from .options import Options
-from .row import MOST_ROWS, Row
-from .session import Session
-from .writer import Writer
+from .records import MOST_ROWS, Row
+from .upsert import Writer
 
 MOST_PAGES = 500_000
 NO_EVENT = relay.Event(id="", source="", type="", subject=None, time="", data={})

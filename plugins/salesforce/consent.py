@@ -13,15 +13,12 @@ import relay
 from relay import Log, NotDelivered, Outcome
 from relay.crm import Action, Consent, Rule
 
+from .client import Session
+from .contacts import Fields, Lookup
 from .errors import INVALID, MOVED, TOO_LONG
-from .fields import Fields
-from .lookup import Lookup
-from .mending import Mender
 from .options import PERSONS, Options
-from .row import Row
-from .session import Session
-from .target import Target
-from .writer import Writer
+from .records import Row, Target
+from .upsert import Repair, Writer
 
 HEADERS = {"Sforce-Duplicate-Rule-Header": "allowSave=true", "Sforce-Auto-Assign": "FALSE"}
 VALUE_RULE = Rule(
@@ -87,12 +84,12 @@ class ConsentWriter:
             name: Writer(session, Target(name), None, log, HEADERS, rules=(*MOVED, VALUE_RULE))
             for name in {*options.kinds, *PERSONS}
         }
-        mender = Mender(options, log, kept=consent.words())
+        repair = Repair(options, log, kept=consent.words())
         self._creators = {
             name: Writer(
                 session,
                 Target(name, options.external_id),
-                mender,
+                repair,
                 log,
                 HEADERS,
                 rules=(VALUE_RULE,),

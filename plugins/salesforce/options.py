@@ -93,14 +93,14 @@ class Campaign(relay.Options):
         return template
 
 
-class Mending(relay.Options):
+class RepairOptions(relay.Options):
     """What is done for a record that Salesforce refuses, or a value that a filter does."""
 
     on_invalid: OnInvalid = "drop"
     defaults: dict[Name, Any] = pydantic.Field(default={})
 
 
-class Activity(Mending):
+class Activity(RepairOptions):
     """A second record for each event: a Task of the person, or an object that points to it.
 
     A Task needs no more than its name: `map` replaces fields of what it has by itself, and
@@ -150,7 +150,7 @@ def is_task(name: Any) -> bool:
     return isinstance(name, str) and name.casefold() == TASK.casefold()
 
 
-class Options(Mending):
+class Options(RepairOptions):
     """The options of a `salesforce` sink; see the plugin's own text."""
 
     login_url: VendorUrl

@@ -34,9 +34,9 @@ BODIES = {
 
 
 def of_salesforce(body: bytes):
-    refusal = salesforcesink.refusal
-    found = refusal.refusals(httpx.Response(400, content=body))
-    return refusal.judged(found, salesforcesink.errors.RULES, [f"value {n}" for n in range(20)])
+    errors = salesforcesink.errors
+    found = errors.api_errors(httpx.Response(400, content=body))
+    return errors.outcome_of_errors(found, errors.RULES, [f"value {n}" for n in range(20)])
 
 
 def of_hubspot(body: bytes):

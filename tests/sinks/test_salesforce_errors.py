@@ -2,7 +2,7 @@
 
 import httpx
 import pytest
-from salesforcesink import errors, refusal, signin
+from salesforcesink import client_module, errors
 
 import relay
 from relay.crm import Action, find
@@ -125,7 +125,7 @@ CASES = [
     (400, "SOMETHING_NEW", "", Action.DEAD, None),
     (ROW, "SOMETHING_NEW", "", Action.DEAD, None),
 ]
-SECRET, JWT = signin.CLIENT_CREDENTIALS_RULES, signin.JWT_RULES
+SECRET, JWT = client_module.CLIENT_CREDENTIALS_RULES, client_module.JWT_RULES
 SIGN_IN_CASES = [
     # code, message, advice for a client secret, and for a JWT
     ("invalid_grant", "no client credentials user enabled", "Run As", "Run As"),
@@ -200,7 +200,7 @@ OUTCOMES = {
 
 @pytest.mark.parametrize(("status", "code", "message", "action", "after"), CASES)
 def test_each_row_as_an_outcome(status, code, message, action, after):
-    outcome = refusal.judged([refusal.Refusal(status, code, message)], errors.RULES)
+    outcome = errors.outcome_of_errors([errors.ApiError(status, code, message)], errors.RULES)
     assert type(outcome) is OUTCOMES[action]
     if action is not Action.OK:
         assert outcome.after == after
@@ -210,36 +210,38 @@ def test_each_row_as_an_outcome(status, code, message, action, after):
 def test_a_lost_race_for_our_key_is_tried_again_and_any_other_field_is_not():
     rules = (errors.own_key("SMS_Key__c"), *errors.RULES)
     told = "duplicate value found: {} duplicates value on record with id: 003000000000001"
-    ours = refusal.Refusal(None, "DUPLICATE_VALUE", told.format("SMS_Key__c"))
-    other = refusal.Refusal(None, "DUPLICATE_VALUE", told.format("SMS_Key__c2"))
-    assert type(refusal.judged([ours], rules)) is relay.Retry
-    assert type(refusal.judged([other], rules)) is relay.Reject
+    ours = errors.ApiError(None, "DUPLICATE_VALUE", told.format("SMS_Key__c"))
+    other = errors.ApiError(None, "DUPLICATE_VALUE", told.format("SMS_Key__c2"))
+    assert type(errors.outcome_of_errors([ours], rules)) is relay.Retry
+    assert type(errors.outcome_of_errors([other], rules)) is relay.Reject
 
 
 def test_a_conflict_is_tried_a_second_time_and_no_more():
-    conflict = [refusal.Refusal(409, "", "")]
-    assert type(refusal.judged(conflict, errors.RULES, attempt=1)) is relay.Retry
-    assert type(refusal.judged(conflict, errors.RULES, attempt=2)) is relay.Reject
+    conflict = [errors.ApiError(409, "", "")]
+    assert type(errors.outcome_of_errors(conflict, errors.RULES, attempt=1)) is relay.Retry
+    assert type(errors.outcome_of_errors(conflict, errors.RULES, attempt=2)) is relay.Reject
 
 
 def test_of_several_errors_the_gravest_decides():
     found = [
-        refusal.Refusal(None, "UNABLE_TO_LOCK_ROW", ""),
-        refusal.Refusal(None, "INVALID_FIELD", "No such column"),
-        refusal.Refusal(None, "STRING_TOO_LONG", ""),
+        errors.ApiError(None, "UNABLE_TO_LOCK_ROW", ""),
+        errors.ApiError(None, "INVALID_FIELD", "No such column"),
+        errors.ApiError(None, "STRING_TOO_LONG", ""),
     ]
-    assert type(refusal.judged(found, errors.RULES)) is relay.Pause
-    assert type(refusal.judged(found[::2], errors.RULES)) is relay.Reject
+    assert type(errors.outcome_of_errors(found, errors.RULES)) is relay.Pause
+    assert type(errors.outcome_of_errors(found[::2], errors.RULES)) is relay.Reject
 
 
 @pytest.mark.parametrize("code", ["REQUIRED_FIELD_MISSING", "SOMETHING_NEW"])
 def test_what_may_be_a_mistake_of_ours_can_pause_the_sink_when_it_goes_on(code):
     """By its status: five contacts in a row with the same one pause."""
-    assert refusal.judged([refusal.Refusal(None, code, "")], errors.RULES).status == 400
+    assert errors.outcome_of_errors([errors.ApiError(None, code, "")], errors.RULES).status == 400
 
 
 def test_what_is_the_records_own_fault_never_pauses():
-    outcome = refusal.judged([refusal.Refusal(None, "INVALID_EMAIL_ADDRESS", "")], errors.RULES)
+    outcome = errors.outcome_of_errors(
+        [errors.ApiError(None, "INVALID_EMAIL_ADDRESS", "")], errors.RULES
+    )
     assert outcome.status is None
 
 
@@ -262,7 +264,7 @@ VALUES = ["Bob O'Neil", "bob@x", 7, None, "+12125550123", "x" * 300, "a", "red;b
     ],
 )
 def test_a_reason_quotes_nothing_of_the_contact(message, told):
-    reason = refusal.Refusal(None, "CODE", message, ("Email",)).told(VALUES)
+    reason = errors.ApiError(None, "CODE", message, ("Email",)).told(VALUES)
     assert told in reason
     assert "Email" in reason
     assert "bob@" not in reason
@@ -273,27 +275,27 @@ def test_a_reason_quotes_nothing_of_the_contact(message, told):
 def test_an_answer_of_megabytes_is_read_at_once(part):
     entry = {"errorCode": "CODE", "message": part * (8 * 1024 * 1024 // len(part))}
     values = [f"value {number}" for number in range(50)]
-    found = refusal.refusal(entry, 400)
-    assert len(found.message) <= refusal.LONGEST_READ
+    found = errors.parse_error(entry, 400)
+    assert len(found.message) <= errors.LONGEST_READ
     assert len(found.told(values)) < 1000
 
 
 def read(status, content):
-    return refusal.refusals(httpx.Response(status, content=content))
+    return errors.api_errors(httpx.Response(status, content=content))
 
 
 def test_errors_of_an_answer_a_record_and_a_sign_in_are_read():
     (whole,) = read(400, b'[{"message":"m","errorCode":"INVALID_FIELD","fields":["A"]}]')
-    assert whole == refusal.Refusal(400, "INVALID_FIELD", "m", ("A",))
+    assert whole == errors.ApiError(400, "INVALID_FIELD", "m", ("A",))
     (sign_in,) = read(400, b'{"error":"invalid_client","error_description":"d"}')
-    assert sign_in == refusal.Refusal(400, "invalid_client", "d")
-    of_row = refusal.refusal({"statusCode": "STRING_TOO_LONG", "message": "m", "fields": []})
-    assert of_row == refusal.Refusal(None, "STRING_TOO_LONG", "m")
+    assert sign_in == errors.ApiError(400, "invalid_client", "d")
+    of_row = errors.parse_error({"statusCode": "STRING_TOO_LONG", "message": "m", "fields": []})
+    assert of_row == errors.ApiError(None, "STRING_TOO_LONG", "m")
 
 
 @pytest.mark.parametrize("content", [b"", b"<html>", b"[]", b"null", b"[1]", b'"x"'])
 def test_an_answer_that_says_nothing_has_its_status(content):
-    assert read(502, content) == [refusal.Refusal(502, "", "")]
+    assert read(502, content) == [errors.ApiError(502, "", "")]
 
 
 @pytest.mark.parametrize("spelt", ["duplicateResult", "duplicateResut"])
@@ -303,7 +305,7 @@ def test_the_records_that_a_duplicate_rule_found_are_read_each_once(spelt):
         "statusCode": "DUPLICATES_DETECTED",
         spelt: {"matchResults": [{"matchRecords": matches}, {}, None]},
     }
-    assert refusal.refusal(entry).matches == ("003A", "003B")
+    assert errors.parse_error(entry).matches == ("003A", "003B")
 
 
 @pytest.mark.parametrize(
@@ -311,4 +313,4 @@ def test_the_records_that_a_duplicate_rule_found_are_read_each_once(spelt):
     [{}, {"errorCode": 7, "message": None, "fields": "x"}, {"duplicateResult": ["?"]}],
 )
 def test_an_entry_of_another_form_does_no_harm(entry):
-    assert refusal.refusal(entry) == refusal.Refusal(None, "", "")
+    assert errors.parse_error(entry) == errors.ApiError(None, "", "")

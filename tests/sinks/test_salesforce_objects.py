@@ -8,11 +8,11 @@ import yaml
 from salesforcesink import (
     SIGN_IN,
     connected,
+    contacts_module,
     data_calls,
     delivered,
     deliveries,
     delivery,
-    fields,
     key,
     mobile,
     options,
@@ -251,7 +251,7 @@ async def test_a_check_takes_no_description_from_a_batch_on_its_way():
             return [{"name": "Birthdate" if "Contact" in path else "Company"}, {"name": "Title"}]
 
     session = Session()
-    known = fields.Fields(session, ("Contact", "Lead"))
+    known = contacts_module.Fields(session, ("Contact", "Lead"))
     await known.learn()
     known.renew()
     assert known.of("Lead", ["Birthdate", "Title", "company"]) == ["Title", "company"]

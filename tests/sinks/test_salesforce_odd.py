@@ -18,11 +18,10 @@ from salesforcesink import (
     delivery,
     errors,
     key,
-    mending,
     mobile,
     options,
-    refusal,
-    row,
+    records,
+    upsert,
 )
 
 import relay
@@ -227,23 +226,23 @@ async def test_the_backfill_stops_where_the_sink_would():
             await sink.setup(backfill=True)
 
 
-def mender(**values):
+def repair(**values):
     model = Salesforce.Options.model_validate(
         {"login_url": "https://acme.example", **SIGN_IN, **values},
         context={"environment": Environment()},
     )
-    return mending.Mender(model, LOG)
+    return upsert.Repair(model, LOG)
 
 
 def refused(code, message="", fields=()):
-    made = row.Row(delivery(1), key(1), {"Email": "bad"})
-    made.refusals = [refusal.Refusal(None, code, message, tuple(fields))]
+    made = records.Row(delivery(1), key(1), {"Email": "bad"})
+    made.api_errors = [errors.ApiError(None, code, message, tuple(fields))]
     return made
 
 
 def test_a_missing_field_can_stand_in_the_message_alone():
     made = refused("REQUIRED_FIELD_MISSING", "Required fields are missing: [LastName, Title]")
-    assert mender(defaults={"LastName": "a", "Title": "b"}).mend(made)
+    assert repair(defaults={"LastName": "a", "Title": "b"}).apply(made)
     assert made.fields == {"Email": "bad", "LastName": "a", "Title": "b"}
 
 
@@ -259,11 +258,11 @@ def test_a_missing_field_can_stand_in_the_message_alone():
     ],
 )
 def test_what_is_not_the_records_is_not_mended(code, message, fields):
-    assert not mender(on_invalid="truncate").mend(refused(code, message, fields))
+    assert not repair(on_invalid="truncate").apply(refused(code, message, fields))
 
 
 def test_of_two_errors_both_must_be_mended():
     made = refused("INVALID_EMAIL_ADDRESS", fields=["Email"])
-    made.refusals.append(refusal.Refusal(None, "UNABLE_TO_LOCK_ROW", ""))
-    assert not mender(on_invalid="drop").mend(made)
-    assert type(refusal.judged(made.refusals, errors.RULES)) is relay.Reject
+    made.api_errors.append(errors.ApiError(None, "UNABLE_TO_LOCK_ROW", ""))
+    assert not repair(on_invalid="drop").apply(made)
+    assert type(errors.outcome_of_errors(made.api_errors, errors.RULES)) is relay.Reject

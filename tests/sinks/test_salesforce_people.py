@@ -9,15 +9,15 @@ from salesforcesink import (
     LOG,
     Salesforce,
     connected,
+    contacts_module,
     data_calls,
     delivered,
     deliveries,
     delivery,
     key,
-    lookup,
     mobile,
     options,
-    row,
+    records,
 )
 from stubs.salesforce import SalesforceStub
 
@@ -309,20 +309,20 @@ async def test_a_status_that_the_campaign_lacks_is_found():
 
 
 def test_a_key_is_quoted_in_a_query():
-    assert lookup.literal("O'Neil\\\n") == r"'O\'Neil\\\n'"
+    assert contacts_module.literal("O'Neil\\\n") == r"'O\'Neil\\\n'"
 
 
 def test_queries_stay_as_short_as_an_address_may_be():
-    keys = [lookup.literal("k" * 200 + str(n)) for n in range(200)]
-    groups = list(lookup.parts(keys, lookup.LONGEST_QUERY))
+    keys = [contacts_module.literal("k" * 200 + str(n)) for n in range(200)]
+    groups = list(contacts_module.parts(keys, contacts_module.LONGEST_QUERY))
     assert [each for group in groups for each in group] == keys
     assert len(groups) > 1
-    assert all(len(",".join(group)) <= lookup.LONGEST_QUERY for group in groups)
+    assert all(len(",".join(group)) <= contacts_module.LONGEST_QUERY for group in groups)
 
 
 def test_rows_of_one_key_never_go_together():
-    rows = [row.Row(delivery(1), each, {}) for each in ("a", "b", "A", "a", "c")]
-    groups = distinct_groups(rows, row.Row.identity)
+    rows = [records.Row(delivery(1), each, {}) for each in ("a", "b", "A", "a", "c")]
+    groups = distinct_groups(rows, records.Row.identity)
     assert [[each.key for each in group] for group in groups] == [["a", "b", "c"], ["A"], ["a"]]
 
 

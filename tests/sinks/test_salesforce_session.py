@@ -8,13 +8,13 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from salesforcesink import (
+    client_module,
     connected,
     data_calls,
     delivered,
     deliveries,
     delivery,
     options,
-    session,
 )
 from stubs.salesforce import SalesforceStub
 from stubs.vendor import serving
@@ -318,6 +318,6 @@ def test_a_jwt_is_for_the_login_host(host, audience):
 
 def test_used_calls_are_found_among_others_in_the_header():
     header = "api-usage=10018/100000; per-app-api-usage=17/250(appName=sample-app)"
-    assert session.USAGE.search(header).groups() == ("10018", "100000")
-    assert session.USAGE.search("per-app-api-usage=17/250(appName=x)") is None
-    assert session.USAGE.search(f"api-usage=1/{'9' * 400}") is None
+    assert client_module.USAGE.search(header).groups() == ("10018", "100000")
+    assert client_module.USAGE.search("per-app-api-usage=17/250(appName=x)") is None
+    assert client_module.USAGE.search(f"api-usage=1/{'9' * 400}") is None

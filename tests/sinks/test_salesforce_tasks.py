@@ -4,15 +4,7 @@ import dataclasses
 from dataclasses import replace
 
 import pytest
-from salesforcesink import (
-    connected,
-    data_calls,
-    delivered,
-    deliveries,
-    delivery,
-    key,
-    options,
-)
+from salesforcesink import connected, data_calls, delivered, deliveries, delivery, key, options
 from stubs.salesforce import SalesforceStub
 
 import relay

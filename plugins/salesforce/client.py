@@ -1,15 +1,16 @@
-"""The session: signs in, keeps the token, and asks with it.
+"""The client of one org: signs in, keeps the token, and sends requests with it.
 
 A token has no known end ("Session Settings" of the org, two hours by default, or whenever
 somebody revokes it), so it is used until an answer says 401, and then renewed once, however many
-requests of however many sinks with this login meet that 401 together.
+requests of however many sinks with this login meet that 401 together. The errors of a sign-in are
+those of "OAuth 2.0 Client Credentials Flow" and "OAuth 2.0 JWT Bearer Flow", with the
+descriptions that users have recorded; `invalid_grant` commonly comes without one.
 """
 
-import asyncio
 import contextlib
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -18,12 +19,80 @@ import jwt
 
 import relay
 from relay import Quota, is_confidential
-from relay.crm import Action, find
+from relay.crm import Action, Rule, SingleFlight, find
 
-from .errors import RULES
+from .errors import RULES, api_errors, outcome_of_errors, read_json
 from .options import Options
-from .refusal import judged, read_json, refusals
-from .signin import CLIENT_CREDENTIALS_RULES, JWT_RULES
+
+APP = "in the External Client App's OAuth policies"
+HOUR_LIMIT_PROBE = 300.0
+"""Seconds to the next sign-in, where a user has had 3,600 of them within an hour."""
+
+
+def _code(code: str) -> frozenset[str]:
+    return frozenset({code})
+
+
+GRANT = _code("invalid_grant")
+
+
+def _rules(user: str, grant: str, client: str, flow: str, rest: str) -> tuple[Rule, ...]:
+    """The table of one flow: its user, and the advice for what another flow would mean by it."""
+    rate = (
+        f"{user} has signed in more than 3,600 times within an hour, which the relay does not: the"
+        " Login History of the user names the other program; give each a user of its own"
+    )
+    return (
+        Rule(Action.RETRY, frozenset({408, 420, 429, *range(500, 600)})),
+        Rule(Action.RETRY, code=_code("rate_limit_exceeded"), after=60.0, advice=rate),
+        Rule(Action.PAUSE, text="login rate exceeded", after=HOUR_LIMIT_PROBE, advice=rate),
+        Rule(
+            Action.PAUSE, code=GRANT, text="no client credentials user",
+            advice=f"choose a Run As user {APP}",
+        ),
+        Rule(
+            Action.PAUSE, code=GRANT, text="not supported on this domain",
+            advice="login_url should be your My Domain, https://NAME.my.salesforce.com",
+        ),
+        Rule(
+            Action.PAUSE, code=GRANT, text="hasn't approved this consumer",
+            advice=f'set "Admin approved users are pre-authorized" {APP}, with a permission set of'
+            f" {user}",
+        ),
+        Rule(Action.PAUSE, code=GRANT, text="inactive", advice=f"activate {user}"),
+        Rule(Action.PAUSE, code=GRANT, advice=grant),
+        Rule(Action.PAUSE, code=_code("invalid_client_id"), advice="correct client_id"),
+        Rule(Action.PAUSE, code=_code("invalid_client"), advice=client),
+        Rule(
+            Action.PAUSE, code=_code("invalid_app_access"),
+            advice=f"approve the app for {user} (a permission set)",
+        ),
+        Rule(
+            Action.PAUSE, code=_code("unsupported_grant_type"), advice=f"enable the {flow} {APP}"
+        ),
+        Rule(Action.PAUSE, code=_code("inactive_user"), advice=f"activate {user}"),
+        Rule(Action.PAUSE, code=_code("inactive_org"), advice="the org is closed or moved"),
+        Rule(Action.PAUSE, advice=f"correct {rest}"),
+    )  # fmt: skip
+
+
+CLIENT_CREDENTIALS_RULES = _rules(
+    user="the app's Run As user",
+    grant=f"check that the client credentials flow is enabled {APP}, that its Run As user is"
+    " active and may use the API, and that login_url is the org's own My Domain",
+    client="correct client_id or client_secret",
+    flow="client credentials flow",
+    rest="login_url, client_id and client_secret",
+)
+JWT_RULES = _rules(
+    user="jwt.username",
+    grant="check jwt.username, jwt.key against the app's certificate, jwt.audience and the clock"
+    " of this machine",
+    client="correct client_id, or jwt.key against the app's certificate",
+    flow="JWT bearer flow",
+    rest="login_url, client_id and jwt",
+)
+
 
 TOKEN_PATH = "/services/oauth2/token"  # noqa: S105  a path
 CLIENT_CREDENTIALS = "client_credentials"
@@ -50,27 +119,20 @@ class SignIn:
 
     def __init__(self) -> None:
         self.token: Token | None = None
-        self._failure: relay.Retry | relay.Reject | relay.Pause | None = None
-        self._ended = 0
-        self._turn = asyncio.Lock()
+        self._renewal: SingleFlight[Token] = SingleFlight()
 
-    async def renewed(self, stale: Token | None, ask: Callable[[], Awaitable[Token]]) -> Token:
+    async def renewed(
+        self, stale: Token | None, ask: Callable[[], Coroutine[Any, Any, Token]]
+    ) -> Token:
         """A token that is not the stale one: of those who ask together, one signs in for all."""
-        ended = self._ended
-        async with self._turn:
-            if self.token is not None and self.token is not stale:
-                return self.token
-            if self._failure is not None and self._ended != ended:
-                raise self._failure
-            self.token = self._failure = None
-            try:
-                self.token = await ask()
-            except (relay.Retry, relay.Pause) as failure:
-                self._failure = failure
-                raise
-            finally:
-                self._ended += 1
+        if self.token is not None and self.token is not stale:
             return self.token
+        return await self._renewal.run(lambda: self._renewed(ask))
+
+    async def _renewed(self, ask: Callable[[], Coroutine[Any, Any, Token]]) -> Token:
+        self.token = None
+        self.token = await ask()
+        return self.token
 
 
 class Session:
@@ -110,7 +172,7 @@ class Session:
             token = await self._renewed(token)
             response = await self._ask(token, method, path, content, params, headers)
             if self._is_stale(response):
-                raise judged(refusals(response), RULES)  # type: ignore[misc]  # a Pause, by the rules
+                raise outcome_of_errors(api_errors(response), RULES)  # type: ignore[misc]  # a Pause, by the rules
         return response
 
     async def get(self, path: str, **params: str) -> Any:
@@ -162,7 +224,7 @@ class Session:
     def _is_stale(self, response: httpx.Response) -> bool:
         if response.status_code != 401:
             return False
-        told = refusals(response)[0]
+        told = api_errors(response)[0]
         return find(RULES, 401, told.code, told.message).action is Action.REFRESH
 
     async def _renewed(self, stale: Token | None) -> Token:
@@ -180,7 +242,7 @@ class Session:
         return Token(body["access_token"], self._instance(body.get("instance_url")))
 
     def _not_signed_in(self, response: httpx.Response) -> relay.Retry | relay.Pause:
-        outcome = judged(refusals(response), self._sign_in_rules)
+        outcome = outcome_of_errors(api_errors(response), self._sign_in_rules)
         assert isinstance(outcome, relay.Retry | relay.Pause)  # by the rules
         outcome.reason = f"sign-in: {outcome.reason}"
         return outcome
@@ -228,7 +290,7 @@ def _grant(options: Options) -> _Grant:
 
 def as_of_all(response: httpx.Response) -> relay.Retry | relay.Pause:
     """A refusal that is about no record: whatever cannot be retried wants the operator."""
-    outcome = judged(refusals(response), RULES)
+    outcome = outcome_of_errors(api_errors(response), RULES)
     if isinstance(outcome, relay.Retry | relay.Pause):
         return outcome
     reason = outcome.reason if isinstance(outcome, relay.Reject) else "refused"
