@@ -5,10 +5,11 @@ A CRM's errors are data: one rule a row, read from the top.
 
 import asyncio
 from collections import OrderedDict, deque
-from collections.abc import Callable, Coroutine, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Annotated, Any, Generic, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 import orjson
 import pydantic
@@ -16,10 +17,33 @@ import pydantic
 from relay.caching import short_key
 from relay.config.bounds import NUMBER
 from relay.event import OPT_OUT, Event
-from relay.outcome import Retry
+from relay.outcome import NotDelivered, Outcome, Reject, Retry
 from relay.redact import mask_all, without
-from relay.sink import Options
-from relay.templating.expressions import Condition
+from relay.sink import Delivery, Options
+from relay.templating.evaluation import EvaluationError
+from relay.templating.expressions import Condition, Template
+
+__all__ = [
+    "Action",
+    "Bisection",
+    "Consent",
+    "ConsentValues",
+    "ConsentWrite",
+    "KeyOwners",
+    "LruKeys",
+    "Pages",
+    "QuotaShare",
+    "Rule",
+    "SingleFlight",
+    "distinct_groups",
+    "find",
+    "halves",
+    "key_of_number",
+    "listed",
+    "read_json",
+    "redacted",
+    "without_consent",
+]
 
 MOST_VALUES = 250_000
 """Separators in one answer. The description of a large CRM object has a fifth of that."""
@@ -28,6 +52,8 @@ FIELD = r"^[A-Za-z][A-Za-z0-9_-]*$"
 MOST_KEYS = 50_000
 STREAK = 5
 """Records refused in a row, with none accepted, after which the rest of a batch is not sent."""
+MOST_CHOICES = 20
+"""Choices of a field that a message names; some have a thousand."""
 LONGEST_MESSAGE = 300
 """Characters of an error message that are shown."""
 
@@ -91,12 +117,13 @@ def find(rules: Sequence[Rule], status: int | None, code: str, message: str) -> 
     return next((rule for rule in rules if rule.matches(status, code, folded)), rules[-1])
 
 
-def redacted(words: str, values: Iterable[str], *, whole: bool = False) -> str:
-    """An error message, cut, without the record's values that it quotes, and without numbers.
+def redacted(words: str, values: Iterable[Any], *, whole: bool = False) -> str:
+    """An error message, cut, without the record's texts that it quotes, and without numbers.
 
     With `whole`, a value inside a longer word stays.
     """
-    return mask_all(without(words, values, whole=whole))[:LONGEST_MESSAGE]
+    texts = (value for value in values if isinstance(value, str))
+    return mask_all(without(words, texts, whole=whole))[:LONGEST_MESSAGE]
 
 
 # answers
@@ -307,3 +334,119 @@ class Consent(Options):
         if not self.words():
             raise ValueError("should name a field, as in field: SMS_Opt_Out__c")
         return self
+
+
+# keys and consent of records that are there
+
+
+def key_of_number(key: Template, mobile: str, country: str | None) -> str:
+    """The key of whoever has this E.164 number; empty if it takes more than the number.
+
+    It is rendered for two events that have nothing else in common.
+    """
+    try:
+        one, other = (
+            key.render(_event_of(mobile, country, mark, kind)).strip()
+            for mark, kind in (("1", "com.sumotext.message"), ("2", "com.sumotext.poll"))
+        )
+    except EvaluationError:
+        return ""
+    return one if one == other else ""
+
+
+def _event_of(mobile: str, country: str | None, mark: str, kind: str) -> Event:
+    data: dict[str, Any] = {
+        "mobile": mobile,
+        "country": country,
+        "keyword": mark,
+        "message": mark,
+        "message_id": mark,
+        "fields": {},
+        "parameters": [],
+    }
+    return Event(mark, f"/callbacks/{mark}", kind, mark, f"2026-01-0{mark}T00:00:00.000000Z", data)
+
+
+class KeyOwners:
+    """The record that is to get each key. A key that several would get is given to none of them.
+
+    A back-fill reads all records before it writes one: `shared` has the ids of those in question.
+    """
+
+    def __init__(self) -> None:
+        self._owners: dict[str, str] = {}
+        self.shared: dict[str, list[str]] = {}
+
+    def __len__(self) -> int:
+        return len(self._owners)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._owners or key in self.shared
+
+    def add(self, key: str, record_id: str) -> None:
+        if key in self.shared:
+            self.shared[key].append(record_id)
+        elif other := self._owners.pop(key, None):
+            self.shared[key] = [other, record_id]
+        else:
+            self._owners[key] = record_id
+
+    def discard(self, key: str) -> None:
+        """Another record has the key already."""
+        self._owners.pop(key, None)
+
+    def take(self, most: int) -> list[tuple[str, str]]:
+        """Up to `most` keys with their records, which are no longer kept."""
+        return [self._owners.popitem() for _ in range(min(most, len(self._owners)))]
+
+
+class WrittenRecord(Protocol):
+    """A record of a sink, with its outcome once it was sent."""
+
+    outcome: Outcome | None
+
+
+R = TypeVar("R", bound=WrittenRecord)
+
+
+@dataclass(slots=True, eq=False)
+class ConsentWrite(Generic[R]):
+    """The word of consent of one delivery, and the records that it is written to."""
+
+    noun: ClassVar[str] = "records"
+    delivery: Delivery
+    key: str
+    records: list[R] = field(default_factory=list)
+    outcome: Outcome | None = None
+
+    @property
+    def mobile(self) -> str:
+        return str(self.delivery.event.data.get("mobile") or "")
+
+    def conclude(self) -> None:
+        """Set the outcome: that of a record that was not written, where there is one.
+
+        What may still succeed comes before a Reject: it is tried again.
+        """
+        outcomes = [record.outcome for record in self.records]
+        failed = [each for each in outcomes if isinstance(each, NotDelivered)]
+        if not failed:
+            self.outcome = outcomes[0] if outcomes else self.outcome
+            return
+        first = copy(min(failed, key=lambda each: isinstance(each, Reject)))  # others share it
+        if len(outcomes) > 1:
+            count = f"{len(failed)} of {len(outcomes)} {self.noun} with the number"
+            first.reason = f"{count} were not written: {first.reason}"
+        first.reason = f"consent: {first.reason}"
+        self.outcome = first
+
+
+def without_consent(record: Mapping[str, Any], consent: Consent | None) -> dict[str, Any]:
+    """The record without the fields of consent, which are written alone."""
+    names = {name.casefold() for name in (consent.words() if consent else ())}
+    return {name: value for name, value in record.items() if name.casefold() not in names}
+
+
+def listed(choices: Sequence[str]) -> str:
+    """The choices of a field, as a message names them."""
+    return ", ".join(choices[:MOST_CHOICES]) + (", …" if len(choices) > MOST_CHOICES else "")

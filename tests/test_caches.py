@@ -111,7 +111,7 @@ def refused_by_salesforce(text):
 
 
 def refused_by_hubspot(text):
-    hubspot("problem").hidden(f"no: {text}", [text])
+    hubspot("errors").hidden(f"no: {text}", [text])
 
 
 def known_to_crm(text):

@@ -122,7 +122,7 @@ def picklist(size):
 def quoted(size):
     """A record that HubSpot refuses, with the value in its words."""
     value = filled("x1 ", size)
-    hubspot("problem").hidden(f"Property x: {value}", [value, value[1:], value[2:]])
+    hubspot("errors").hidden(f"Property x: {value}", [value, value[1:], value[2:]])
 
 
 PARSERS = {
@@ -227,7 +227,7 @@ PARSERS = {
     "Salesforce: a picklist": picklist,
     "HubSpot: a quotation": quoted,
     "HubSpot: digits": lambda size: (
-        hubspot("problem").OTHER_RECORD.search("1" * min(size, 65536)),
+        hubspot("errors").OTHER_RECORD.search("1" * min(size, 65536)),
         hubspot("mender").LIMIT.search(filled("max", min(size, 65536))),
     ),
     "words: a text of its own": lambda size: without(filled("a", size), [filled("ab", size)]),

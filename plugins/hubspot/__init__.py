@@ -98,24 +98,17 @@ from typing import Any
 
 import relay
 from relay import EvaluationError, Outcome, Progress, Slices, no_progress
-from relay.crm import distinct_groups
+from relay.crm import distinct_groups, without_consent
 
-from . import activity
-from .activity import Activity
+from .activities import Activity, Entry, make_activity
 from .backfill import Backfill
-from .consent import ConsentWriter, WordOfConsent, without_consent
-from .entry import Entry
-from .inspection import Inspection
-from .lists import Lists
-from .mender import Mender
+from .client import Session
+from .consent import ConsentWrite, ConsentWriter
+from .contacts import Lists, People, PhoneSearch
 from .options import Options
-from .people import People
-from .preparation import Preparation
-from .record import Record, properties
-from .search import PhoneSearch
-from .sent import Sent
-from .session import Session
-from .writer import MOST, Writer
+from .records import BatchItem, Record, properties
+from .setup import Inspection, Preparation
+from .upsert import MOST, Repair, Writer
 
 NO_MAP = "map is missing: it says which properties of HubSpot are to be written"
 STALE = "stale: HubSpot has had later news of this contact"
@@ -136,7 +129,7 @@ class HubSpot(relay.Sink):
         account = self.account(*options.account())
         self.quota = account.quota(share=options.quota.share)
         self._session = Session(self.http, options, self.quota, account)
-        mender = Mender(
+        repair = Repair(
             options.id_property,
             self.log,
             options.on_invalid,
@@ -145,10 +138,10 @@ class HubSpot(relay.Sink):
             on_conflict=options.conflict,
             mapped=frozenset(self.columns or ()),
         )
-        self._writer = Writer(self._session, options.object, mender, options.only_if_empty)
+        self._writer = Writer(self._session, options.object, repair, options.only_if_empty)
         self._lists = Lists(self._session, options, self.log)
         self._inspection = Inspection(self._session, self.name, options, self.columns, self._lists)
-        self._activity = activity.make(self._session, options, self.log)
+        self._activity = make_activity(self._session, options, self.log)
         search = PhoneSearch(self._session, options, account)
         self._people = People(search, self._writer, options, self.log)
         self._consent = (
@@ -204,32 +197,32 @@ class HubSpot(relay.Sink):
             await self._log_events(self._activity, written)
         return [each.end() for each in sent]
 
-    def _begun(self, delivery: relay.Delivery) -> Sent:
+    def _begun(self, delivery: relay.Delivery) -> BatchItem:
         """With the record to write, or with the reason why there is none."""
         if delivery.event.test and self.options.test_events == "skip":
             end = relay.Delivered("a test event, not sent")
-            return Sent(delivery, outcome=end, is_skipped=True)
+            return BatchItem(delivery, outcome=end, is_skipped=True)
         if self.columns is None or delivery.record is None:
-            return Sent(delivery, outcome=None if delivery.last_word else NOTHING)
+            return BatchItem(delivery, outcome=None if delivery.last_word else NOTHING)
         try:
             key = self.options.key.render(delivery.event).strip()
         except EvaluationError as error:
-            return Sent(delivery, outcome=relay.Reject(f"key: {error}"))
+            return BatchItem(delivery, outcome=relay.Reject(f"key: {error}"))
         if not key:
-            return Sent(delivery, outcome=relay.Reject("key: is empty for this event"))
+            return BatchItem(delivery, outcome=relay.Reject("key: is empty for this event"))
         stale = delivery.stale and key != delivery.id  # with a record for each event, none is
         if stale and not self._activity:
-            return Sent(delivery, outcome=relay.Delivered(STALE))
+            return BatchItem(delivery, outcome=relay.Delivered(STALE))
         mobile = str(delivery.event.data.get("mobile") or "")
         values = without_consent(delivery.record, self.options.consent)
         values = cleared_only_where_allowed(values, self.options)
         record = Record(delivery.id, key, properties(values), mobile)
-        return Sent(delivery, record, is_stale=stale)
+        return BatchItem(delivery, record, is_stale=stale)
 
-    async def _write_consent(self, sent: Sequence[Sent]) -> dict[Sent, WordOfConsent]:
+    async def _write_consent(self, sent: Sequence[BatchItem]) -> dict[BatchItem, ConsentWrite]:
         """First, and alone: nothing else that the deliveries bring may keep it from HubSpot."""
         words = {
-            each: WordOfConsent(each.delivery, self._key(each.delivery))
+            each: ConsentWrite(each.delivery, self._key(each.delivery))
             for each in sent
             if each.delivery.last_word and not each.is_skipped
         }
@@ -237,7 +230,7 @@ class HubSpot(relay.Sink):
             await self._consent.write(list(words.values()))
         return words
 
-    async def _write_consent_to_made(self, words: Mapping[Sent, WordOfConsent]) -> None:
+    async def _write_consent_to_made(self, words: Mapping[BatchItem, ConsentWrite]) -> None:
         """To the contacts that were made since, else to contacts made for it."""
         if self._consent is not None and words:
             records = {word: each.record for each, word in words.items()}
@@ -269,7 +262,7 @@ class HubSpot(relay.Sink):
             end = relay.Delivered(found) if found else relay.Reject(GONE)
             record.outcome = record.outcome or end
 
-    async def _log_events(self, timeline: Activity, sent: Sequence["Sent"]) -> None:
+    async def _log_events(self, timeline: Activity, sent: Sequence["BatchItem"]) -> None:
         """What stands on the timelines of contacts that are written."""
         entries = [(each, Entry(each.delivery, each.contact or "")) for each in sent]
         await timeline.write([entry for _, entry in entries])

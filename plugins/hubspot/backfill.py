@@ -8,13 +8,13 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from relay import Delivered, EvaluationError, Event, Progress, Retry, country, e164
-from relay.crm import Pages
+from relay import Delivered, Progress, Retry, country, e164
+from relay.crm import KeyOwners, Pages, key_of_number
 
+from .client import Answer, Session
 from .options import Options
-from .record import Record, value
-from .session import Answer, Session
-from .writer import MOST, Writer
+from .records import Record, value
+from .upsert import MOST, Writer
 
 PAGE = 100
 MOST_PAGES = 500_000
@@ -37,43 +37,20 @@ class Backfill:
         self._options = options
         self._sleep = sleep
         self._taken: set[str] = set()
-        self._people: dict[str, str] = {}
-        self._several: dict[str, list[str]] = {}
+        self._owners = KeyOwners()
         self._unreadable = self._given = 0
         self._failures: set[str] = set()
 
     async def run(self, progress: Progress) -> list[str]:
         """What was done, in lines. Raises Retry, Reject or Pause."""
-        if not self._is_of_number():
+        if not key_of_number(self._options.key, "+12125550100", "US"):
             return ["keys: options.key is not made of the mobile number alone, so none were given"]
         await self._read_all(progress)
-        owned = [key for key in self._taken if key in self._people or key in self._several]
+        owned = [key for key in self._taken if key in self._owners]
         for key in owned:
-            self._people.pop(key, None)
+            self._owners.discard(key)
         await self._write(progress)
         return [*self._told(len(owned))]
-
-    def _is_of_number(self) -> bool:
-        """Whether two different events of one person have the same key."""
-        first = self._event("+12125550100", "com.sumotext.message", "1")
-        second = self._event("+12125550100", "com.sumotext.poll", "2")
-        try:
-            keys = {self._options.key.render(event).strip() for event in (first, second)}
-        except EvaluationError:
-            return False
-        return len(keys) == 1 and "" not in keys
-
-    def _event(self, mobile: str, kind: str, mark: str) -> Event:
-        data: dict[str, Any] = {
-            "mobile": mobile,
-            "country": country(mobile, self._options.country),
-            "keyword": mark,
-            "message": mark,
-            "message_id": mark,
-            "fields": {},
-            "parameters": [],
-        }
-        return Event(mark, f"/callbacks/{mark}", kind, mark, "2026-01-01T00:00:00.000000Z", data)
 
     # reading
 
@@ -101,9 +78,9 @@ class Backfill:
         """Nothing else is waiting, so neither a limit nor a broken connection ends it."""
         for tried in range(TRIES):
             answer = await ask(*args, **named)
-            if answer.problem is None:
+            if answer.error is None:
                 return answer
-            outcome = answer.problem.outcome()
+            outcome = answer.error.outcome()
             if not isinstance(outcome, Retry) or tried == TRIES - 1:
                 break
             await self._sleep(outcome.after or PAUSE)
@@ -118,33 +95,25 @@ class Backfill:
         mobiles = (e164(number, self._options.country) for number in numbers)
         mobile = next((each for each in mobiles if each), None)
         if mobile:
-            key = self._options.key.render(self._event(mobile, "com.sumotext.message", "1")).strip()
-            self._note_person(key, str(result["id"]))
+            own = country(mobile, self._options.country)
+            self._owners.add(key_of_number(self._options.key, mobile, own), str(result["id"]))
         elif numbers:
             self._unreadable += 1
-
-    def _note_person(self, key: str, known: str) -> None:
-        if key in self._several:
-            self._several[key].append(known)
-        elif other := self._people.pop(key, None):
-            self._several[key] = [other, known]
-        else:
-            self._people[key] = known
 
     # writing
 
     async def _write(self, progress: Progress) -> None:
         """A record is made when its turn comes: those of all people would fill the memory."""
-        total = len(self._people)
-        while self._people:
-            people = [self._people.popitem() for _ in range(min(MOST, len(self._people)))]
+        total = len(self._owners)
+        while self._owners:
+            people = self._owners.take(MOST)
             await self._write_part(
                 [
                     Record(f"backfill-{target}", key, {}, target=target, is_bound=True)
                     for key, target in people
                 ]
             )
-            progress(total - len(self._people), total)
+            progress(total - len(self._owners), total)
 
     async def _write_part(self, part: Sequence[Record]) -> None:
         for _ in range(TRIES):
@@ -164,7 +133,7 @@ class Backfill:
 
     def _told(self, owned: int) -> list[str]:
         lines = [f"keys: {self._given} people were given theirs, {len(self._taken)} had one"]
-        several = list(self._several.values())
+        several = list(self._owners.shared.values())
         if several:
             shown = "; ".join(", ".join(ids) for ids in several[:SHOWN])
             lines.append(

@@ -5,22 +5,19 @@ made only where there is none.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from copy import copy
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import relay
-from relay import OPT_IN, Log, NotDelivered, Outcome
+from relay import OPT_IN, Log, Outcome, crm
 from relay.crm import Consent, distinct_groups
 
-from .errors import GONE, INVALID, READ_ONLY, UNKNOWN
-from .mender import Mender
+from .client import Session
+from .contacts import PhoneSearch
+from .errors import GONE, INVALID, READ_ONLY, UNKNOWN, ApiError, blocked
 from .options import Options
-from .problem import Problem
-from .record import Record, by_keys, of_key, properties, value
-from .search import PhoneSearch
-from .session import Session
-from .writer import Writer, blocked
+from .records import Record, by_keys, of_key, properties, value
+from .upsert import Repair, Writer
 
 MOBILE = "mobilephone"
 NONE_THERE = "no contact has the number (consent.create: false)"
@@ -29,53 +26,32 @@ CONSENT_ADVICE = "correct options.consent, or the property in HubSpot (relay set
 
 
 @dataclass(slots=True, eq=False)
-class WordOfConsent:
-    """One delivery's word. `records` are the contacts that it is written to."""
+class ConsentWrite(crm.ConsentWrite[Record]):
+    """The word of one delivery, and the contacts that it is written to."""
 
-    delivery: relay.Delivery
-    key: str
-    records: list[Record] = field(default_factory=list)
-    outcome: Outcome | None = None
-
-    @property
-    def mobile(self) -> str:
-        return str(self.delivery.event.data.get("mobile") or "")
+    noun: ClassVar[str] = "contacts"
 
     @property
     def is_opt_in(self) -> bool:
         return self.delivery.last_word == OPT_IN
 
-    def conclude(self) -> None:
-        """Its end is that of the contacts that were not written, where there are such."""
-        ends = [record.outcome for record in self.records]
-        failed = [end for end in ends if isinstance(end, NotDelivered)]
-        if not failed:
-            self.outcome = ends[0]
-            return
-        told = copy(min(failed, key=lambda end: isinstance(end, relay.Reject)))
-        if len(ends) > 1:
-            count = f"{len(failed)} of {len(ends)} contacts with the number were not written"
-            told.reason = f"{count}: {told.reason}"
-        told.reason = f"consent: {told.reason}"
-        self.outcome = told
 
-
-class ConsentMender(Mender):
+class ConsentRepair(Repair):
     """Mends what else a contact needs, but never the word: it is written as it is, or not."""
 
-    def mend(self, record: Record, problem: Problem) -> Outcome | None:
-        if problem.code in GONE:
-            return relay.Retry(f"{problem.reason()}: the contact that was found has gone")
+    def apply(self, record: Record, error: ApiError) -> Outcome | None:
+        if error.code in GONE:
+            return relay.Retry(f"{error.reason()}: the contact that was found has gone")
         blamed = {
             name
-            for fault in problem.faults
-            if fault.code in INVALID | UNKNOWN | READ_ONLY
-            for name in fault.properties
+            for field_error in error.field_errors
+            if field_error.code in INVALID | UNKNOWN | READ_ONLY
+            for name in field_error.properties
         }
         if not blamed.isdisjoint(record.properties.keys() - {MOBILE}):
-            advised = replace(problem, rule=replace(problem.rule, advice=CONSENT_ADVICE))
-            return relay.Pause(advised.reason(), status=problem.status)
-        return super().mend(record, problem)
+            advised = replace(error, rule=replace(error.rule, advice=CONSENT_ADVICE))
+            return relay.Pause(advised.reason(), status=error.status)
+        return super().apply(record, error)
 
 
 class ConsentWriter:
@@ -96,12 +72,12 @@ class ConsentWriter:
         self._finds_numbers = options.finds_numbers
         self._has_mobile = options.is_of_contacts or MOBILE in (columns or ())
         fixed = frozenset(self._consent.words())
-        mender = ConsentMender(None, log, defaults=options.defaults, fixed=fixed)
-        self._updater = Writer(session, options.object, mender)
-        mender = ConsentMender(options.id_property, log, defaults=options.defaults, fixed=fixed)
-        self._creator = Writer(session, options.object, mender)
+        repair = ConsentRepair(None, log, defaults=options.defaults, fixed=fixed)
+        self._updater = Writer(session, options.object, repair)
+        repair = ConsentRepair(options.id_property, log, defaults=options.defaults, fixed=fixed)
+        self._creator = Writer(session, options.object, repair)
 
-    async def write(self, words: Sequence[WordOfConsent]) -> None:
+    async def write(self, words: Sequence[ConsentWrite]) -> None:
         """Write each word to the contacts that are there; one that has none has no outcome."""
         try:
             found = await self._contacts(words)
@@ -113,7 +89,7 @@ class ConsentWriter:
             each.records = [self._update(each, known) for known in ids]
         await self._write(self._updater, words)
 
-    async def write_to_made(self, words: Mapping[WordOfConsent, Record | None]) -> None:
+    async def write_to_made(self, words: Mapping[ConsentWrite, Record | None]) -> None:
         """Write the words to the contacts that were made or found by their events' own records.
 
         A contact is made for each word that has none by then. An opt-in waits for a record that is
@@ -140,7 +116,7 @@ class ConsentWriter:
             if record and waits and isinstance(each.outcome, relay.Reject):
                 each.outcome = record.outcome  # it may have what a record for the word lacks
 
-    async def _write(self, writer: Writer, words: Iterable[WordOfConsent]) -> None:
+    async def _write(self, writer: Writer, words: Iterable[ConsentWrite]) -> None:
         words = [each for each in words if each.records]
         for together in distinct_groups(
             (record for each in words for record in each.records), lambda record: record.key
@@ -149,11 +125,11 @@ class ConsentWriter:
         for each in words:
             each.conclude()
 
-    def _update(self, word: WordOfConsent, known: str) -> Record:
+    def _update(self, word: ConsentWrite, known: str) -> Record:
         """For the contact with this id, by which results are told apart, too."""
         return Record(f"consent-{known}", known, self._values(word), target=known, is_bound=True)
 
-    def _make(self, word: WordOfConsent) -> None:
+    def _make(self, word: ConsentWrite) -> None:
         if not self._consent.create:
             word.outcome = relay.Delivered(NONE_THERE)
         elif not word.key:
@@ -162,12 +138,12 @@ class ConsentWriter:
             mobile = {MOBILE: word.mobile} if self._has_mobile else {}
             word.records = [Record(word.delivery.id, word.key, mobile | self._values(word))]
 
-    def _values(self, word: WordOfConsent) -> dict[str, str]:
+    def _values(self, word: ConsentWrite) -> dict[str, str]:
         return properties(self._consent.values(str(word.delivery.last_word)))
 
-    async def _contacts(self, words: Sequence[WordOfConsent]) -> dict[WordOfConsent, list[str]]:
+    async def _contacts(self, words: Sequence[ConsentWrite]) -> dict[ConsentWrite, list[str]]:
         """The ids of all contacts with the number, for each word."""
-        found: dict[WordOfConsent, dict[str, None]] = {each: {} for each in words}
+        found: dict[ConsentWrite, dict[str, None]] = {each: {} for each in words}
         ids = await self._with_keys({each.key for each in words if each.key})
         for each in words:
             if known := of_key(ids, each.key):
@@ -181,13 +157,7 @@ class ConsentWriter:
     async def _with_keys(self, keys: Iterable[str]) -> dict[str, str]:
         """The ids of contacts by their keys, as in by_keys."""
         asked = sorted(keys)
-        found, problem = await self._creator.read(asked, [self._id_property], self._id_property)
-        if problem:
-            raise blocked(problem)
+        found, error = await self._creator.read(asked, [self._id_property], self._id_property)
+        if error:
+            raise blocked(error)
         return by_keys((value(each, self._id_property), str(each["id"])) for each in found)
-
-
-def without_consent(values: Mapping[str, Any], consent: Consent | None) -> dict[str, Any]:
-    """The properties of a record but those of consent, which is written alone."""
-    names = {name.casefold() for name in (consent.words() if consent else ())}
-    return {name: each for name, each in values.items() if name.casefold() not in names}

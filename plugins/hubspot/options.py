@@ -10,7 +10,7 @@ import relay
 from relay import AS_KEY, NUMBER, Country, Key, Login, RecordMap, Template, VendorUrl
 from relay.crm import Consent, QuotaShare
 
-from .record import text
+from .records import text
 
 KEY = "{{ data.mobile | digits }}"
 COMMUNICATIONS = "communications"

@@ -70,12 +70,12 @@ import httpx
 
 import relay
 from relay import EvaluationError, NotDelivered, Outcome, Progress, Slices, no_progress, outcome_of
-from relay.crm import Rule
+from relay.crm import Rule, without_consent
 
 from .activities import Activities, Members
 from .backfill import Backfill
 from .client import Session
-from .consent import ConsentWriter, WordOfConsent, without_consent
+from .consent import ConsentWrite, ConsentWriter
 from .contacts import Fields, Lookup, People, is_of_contact
 from .errors import MOVED
 from .options import Activity
@@ -252,7 +252,7 @@ class Salesforce(relay.Sink):
         fields = without_consent(fields, options.consent)
         item.contact = Row(delivery, key, fields, kind=options.kinds[-1])
 
-    async def _write_consent(self, batch: Sequence[BatchItem]) -> dict[BatchItem, WordOfConsent]:
+    async def _write_consent(self, batch: Sequence[BatchItem]) -> dict[BatchItem, ConsentWrite]:
         """First, and alone: nothing else that the deliveries bring may keep it from the org.
 
         Returns the words, with what has become of them so far.
@@ -260,7 +260,7 @@ class Salesforce(relay.Sink):
         if self._consent is None:
             return {}
         words = {
-            each: WordOfConsent(each.delivery, self._key(each.delivery), self.options.kinds[-1])
+            each: ConsentWrite(each.delivery, self._key(each.delivery), kind=self.options.kinds[-1])
             for each in batch
             if each.delivery.last_word and not each.is_skipped
         }
@@ -273,7 +273,7 @@ class Salesforce(relay.Sink):
             each.consent, each.consented = word.outcome, word.person()
         return words
 
-    async def _write_new_consent(self, words: Mapping[BatchItem, WordOfConsent]) -> None:
+    async def _write_new_consent(self, words: Mapping[BatchItem, ConsentWrite]) -> None:
         """To the contacts that were written since, or to new records where there is none."""
         written = {each: word for each, word in words.items() if _is_taken(word)}
         if self._consent is None or not written:
@@ -336,7 +336,7 @@ class Salesforce(relay.Sink):
         return Writer(self._session, target, repair, self.log, headers, rules, mapped)
 
 
-def _is_taken(word: WordOfConsent) -> bool:
+def _is_taken(word: ConsentWrite) -> bool:
     """Whether nothing has kept the word from the records that were found, if any were."""
     return not isinstance(word.outcome, NotDelivered)
 
@@ -348,13 +348,13 @@ def _kept(activity: Activity, kinds: Sequence[str]) -> Sequence[str]:
     return [activity.reference(kind) for kind in kinds]
 
 
-def _or_that_of_person(word: WordOfConsent, person: Row | None) -> Outcome | None:
+def _or_that_of_person(word: ConsentWrite, person: Row | None) -> Outcome | None:
     """The end of a word. One for which no record can be made waits for that of the event.
 
     The event's own record may have what a record for the word alone lacks.
     """
     end = person.outcome if person else None
-    waits = isinstance(end, relay.Retry | relay.Pause) and not any(row.id for row in word.rows)
+    waits = isinstance(end, relay.Retry | relay.Pause) and not any(row.id for row in word.records)
     return end if waits and isinstance(word.outcome, relay.Reject) else word.outcome
 
 

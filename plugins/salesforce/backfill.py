@@ -5,10 +5,10 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 
 import relay
 from relay import Progress, Quota, country, e164
-from relay.crm import Pages
+from relay.crm import KeyOwners, Pages, key_of_number
 
 from .client import Session
-from .contacts import LEAD, Record, of_number
+from .contacts import LEAD, Record
 from .options import Options
 from .records import MOST_ROWS, Row
 from .upsert import Writer
@@ -49,38 +49,33 @@ class Backfill:
 
     async def run(self) -> list[str]:
         """What was done, a line each. Raises Retry or Pause."""
-        if not of_number(self._options.key, "+12125550123", "US"):
+        if not key_of_number(self._options.key, "+12125550123", "US"):
             return [NOT_OF_NUMBER]
         if not self._phones:
             return [NO_PHONES]
-        people = await self._people()
-        while people:
+        owners = await self._owners()
+        while owners:
             if self._quota.bulk_wait():
                 self._counts["left for later, as the day's API calls are used: run it again"] += (
-                    len(people)
+                    len(owners)
                 )
                 break
-            count = min(MOST_ROWS, len(people))
-            await self._write([people.popitem() for _ in range(count)])
+            await self._write(owners.take(MOST_ROWS))
         told = [f"{count} {what}" for what, count in self._counts.items()]
         return told or ["every person with a number has a key"]
 
-    async def _people(self) -> dict[str, str]:
-        """The id of the one person for each key; a number that several have is nobody's."""
-        people: dict[str, str] = {}
-        shared: Counter[str] = Counter()
+    async def _owners(self) -> KeyOwners:
+        """The record that is to get each key."""
+        owners = KeyOwners()
         async for record in self._records():
             keys = self._keys(record)
             if not keys:
                 self._count("people without a possible number")
             for key in keys:
-                if key in people or key in shared:
-                    shared[key] += 2 if people.pop(key, None) else 1
-                else:
-                    people[key] = record["Id"]
-        for count in shared.values():
-            self._count("people who share a number: give one of them the key, or merge", count)
-        return people
+                owners.add(key, record["Id"])
+        for ids in owners.shared.values():
+            self._count("people who share a number: give one of them the key, or merge", len(ids))
+        return owners
 
     async def _records(self) -> AsyncIterator[Record]:
         numbered = " OR ".join(f"{name} != null" for name in self._phones)
@@ -107,7 +102,7 @@ class Backfill:
             number = e164(str(record[name] or ""), self._options.country)
             if number:
                 own = country(number, self._options.country)
-                key = of_number(self._options.key, number, own)
+                key = key_of_number(self._options.key, number, own)
                 return [key] if key else []
         return []
 

@@ -5,12 +5,11 @@ any more; its contact is written in its place. A record is made only where there
 """
 
 from collections.abc import Mapping, Sequence
-from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import relay
-from relay import Log, NotDelivered, Outcome
+from relay import Log, crm
 from relay.crm import Action, Consent, Rule
 
 from .client import Session
@@ -32,42 +31,14 @@ NO_KEY = "consent: no record has the number, and key is empty, so none can be ma
 
 
 @dataclass(slots=True, eq=False)
-class WordOfConsent:
-    """One delivery's word. `rows` are the records that it is written to, one row each.
+class ConsentWrite(crm.ConsentWrite[Row]):
+    """The word of one delivery. `kind` is the object in which a record is made if none is there."""
 
-    `kind` is the object in which a record is made if there is none.
-    """
-
-    delivery: relay.Delivery
-    key: str
-    kind: str
-    rows: list[Row] = field(default_factory=list)
-    outcome: Outcome | None = None
-
-    @property
-    def mobile(self) -> str:
-        return str(self.delivery.event.data.get("mobile") or "")
+    kind: str = ""
 
     def person(self) -> str | None:
         """The id of the first record that has the word."""
-        return next(filter(None, (row.reference() for row in self.rows)), None)
-
-    def conclude(self) -> None:
-        """Its end is that of the first record that was not written; the others are."""
-        if not self.rows:
-            return
-        failed = [row for row in self.rows if isinstance(row.outcome, NotDelivered)]
-        if not failed:
-            self.outcome = self.rows[0].outcome
-            return
-        first = copy(failed[0].outcome)  # rows of one request share theirs
-        assert isinstance(first, NotDelivered)
-        if len(self.rows) > 1:
-            count = f"{len(failed)} of {len(self.rows)} records with the number were not written"
-            first.reason = f"consent: {count}: {first.reason}"
-        else:
-            first.reason = f"consent: {first.reason}"
-        self.outcome = first
+        return next(filter(None, (row.reference() for row in self.records)), None)
 
 
 class ConsentWriter:
@@ -97,7 +68,7 @@ class ConsentWriter:
             for name in options.kinds
         }
 
-    async def write(self, words: Sequence[WordOfConsent]) -> None:
+    async def write(self, words: Sequence[ConsentWrite]) -> None:
         """Write each word to the records that are there; one that has none stays without rows.
 
         Raises Retry or Pause where the records cannot be found.
@@ -105,32 +76,32 @@ class ConsentWriter:
         found = await self._records(words)
         for each in words:
             records = found.get(each.mobile, {}).items()
-            each.rows = [self._row(each, kind, known) for known, kind in records if known]
+            each.records = [self._row(each, kind, known) for known, kind in records if known]
             each.kind = found.get(each.mobile, {}).get("", each.kind)
         await self._update(words)
 
-    async def write_to_new(self, words: Mapping[WordOfConsent, Row | None]) -> None:
+    async def write_to_new(self, words: Mapping[ConsentWrite, Row | None]) -> None:
         """Write the words to the record of this row as well; to a new one where there is none."""
         for each, new in words.items():
             known = new and new.reference()
-            if new and known and known not in (row.id for row in each.rows):
-                each.rows.append(self._row(each, new.kind, known))
+            if new and known and known not in (row.id for row in each.records):
+                each.records.append(self._row(each, new.kind, known))
         await self._update(list(words))
-        await self._create([each for each in words if not each.rows])
+        await self._create([each for each in words if not each.records])
 
-    async def _update(self, words: Sequence[WordOfConsent]) -> None:
-        rows = [row for each in words for row in each.rows if row.outcome is None]
+    async def _update(self, words: Sequence[ConsentWrite]) -> None:
+        rows = [row for each in words for row in each.records if row.outcome is None]
         await _write(self._writers, rows)
         for each in words:
             each.conclude()
 
-    def _row(self, word: WordOfConsent, kind: str, known: str) -> Row:
+    def _row(self, word: ConsentWrite, kind: str, known: str) -> Row:
         return Row(word.delivery, word.key, self._values(word), id=known, kind=kind)
 
-    def _values(self, word: WordOfConsent) -> dict[str, Any]:
+    def _values(self, word: ConsentWrite) -> dict[str, Any]:
         return self._consent.values(str(word.delivery.last_word))
 
-    async def _create(self, words: Sequence[WordOfConsent]) -> None:
+    async def _create(self, words: Sequence[ConsentWrite]) -> None:
         for each in words:
             if not self._consent.create:
                 each.outcome = relay.Delivered(NONE_THERE)
@@ -142,12 +113,12 @@ class ConsentWriter:
                 self._fields.of(each.kind, self._options.consent_phones())[:1], each.mobile
             )
             fields = phone | self._values(each)
-            each.rows = [Row(each.delivery, each.key, fields, kind=each.kind)]
-        await _write(self._creators, [row for each in words for row in each.rows])
+            each.records = [Row(each.delivery, each.key, fields, kind=each.kind)]
+        await _write(self._creators, [row for each in words for row in each.records])
         for each in words:
             each.conclude()
 
-    async def _records(self, words: Sequence[WordOfConsent]) -> dict[str, dict[str, str]]:
+    async def _records(self, words: Sequence[ConsentWrite]) -> dict[str, dict[str, str]]:
         """The records to write for each number: their ids, with the object.
 
         An empty id stands for a contact that a converted lead with the key has become, and that
@@ -177,9 +148,3 @@ class ConsentWriter:
 async def _write(writers: Mapping[str, Writer], rows: Sequence[Row]) -> None:
     for kind, writer in writers.items():
         await writer.write([row for row in rows if row.kind == kind])
-
-
-def without_consent(fields: Mapping[str, Any], consent: Consent | None) -> dict[str, Any]:
-    """The fields of a record but those of consent, which is written alone."""
-    names = {name.casefold() for name in (consent.words() if consent else ())}
-    return {name: value for name, value in fields.items() if name.casefold() not in names}

@@ -32,19 +32,6 @@ def is_of_contact(key: Template, event: relay.Event) -> bool:
         return False
 
 
-def of_number(key: Template, mobile: str, country: str | None) -> str:
-    """The key of whoever has this E.164 number; empty if it takes more than that to tell."""
-    data = {"mobile": mobile, "country": country}
-    try:
-        one, other = (
-            key.render(_bare(event_id, source, data)).strip()
-            for event_id, source in (("", ""), (EVENT_ID, "/callbacks/any"))
-        )
-    except EvaluationError:
-        return ""
-    return one if one == other else ""
-
-
 def example(key: Template) -> str:
     """A key as long as they come; empty where that takes a real event to tell."""
     data = {"mobile": "+491521234567890", "country": "DE"}

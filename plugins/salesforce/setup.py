@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import relay
 from relay import Template, nearest
-from relay.crm import Consent
+from relay.crm import Consent, listed
 
 from .activities import MEMBER, statuses
 from .client import Session
@@ -30,8 +30,6 @@ SPELT_AS_BOOLEANS = frozenset({"true", "false", "1", "0"})
 """Texts that some versions may take for a boolean; relay.yaml can say what is meant."""
 NUMBER = re.compile(r"[+-]?\d{1,18}(\.\d{1,18})?([eE][+-]?\d{1,2})?")
 MAIL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s]+")
-MOST_CHOICES = 20
-"""Values of a picklist that a message names; some have a thousand."""
 
 
 class Unfit(NamedTuple):
@@ -102,9 +100,8 @@ def _no_choice(field: Mapping[str, Any], value: Any) -> Unfit | None:
         return None
     near = nearest(strange[0], known)
     hint = f" (is it {near}?)" if near else ""
-    listed = f"{', '.join(known[:MOST_CHOICES])}{', …' if len(known) > MOST_CHOICES else ''}"
     why = f'"{strange[0]}" is no value of the picklist{hint}'
-    return Unfit(why, f"take one of {listed or 'none'}", not field["restrictedPicklist"])
+    return Unfit(why, f"take one of {listed(known) or 'none'}", not field["restrictedPicklist"])
 
 
 def _no_text(field: Mapping[str, Any], value: Any) -> Unfit | None:

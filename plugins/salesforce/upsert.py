@@ -221,7 +221,7 @@ class Writer:
     ) -> None:
         self._session = session
         self._target = target
-        self._mender = repair
+        self._repair = repair
         self._log = log
         self._headers = headers or {}
         self._rules = (*rules, *RULES)
@@ -252,8 +252,8 @@ class Writer:
     def _lacks_match(self, row: Row) -> bool:
         """Whether a duplicate rule found somebody, and the answer does not say whom."""
         return (
-            self._mender is not None
-            and self._mender.use_match
+            self._repair is not None
+            and self._repair.use_match
             and row.id is None
             and any(each.code == DUPLICATES and not each.matches for each in row.api_errors)
         )
@@ -283,7 +283,7 @@ class Writer:
         """Whether the row goes once more; if not, its refusals are its outcome."""
         if not row.api_errors:
             return False
-        if self._mender and self._mender.apply(row):
+        if self._repair and self._repair.apply(row):
             row.api_errors = []
             return True
         row.outcome = self._outcome_of(row)

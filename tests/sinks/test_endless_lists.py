@@ -86,7 +86,7 @@ async def test_a_property_that_is_unknown_under_ever_new_names_is_given_up(monke
     stub.answers["unknown"] = unknown
     stub.fault("unknown", count=100, on="POST ")
     async with serving(stub.app) as url, opened(url, unknown_property="drop") as sink:
-        monkeypatch.setitem(sink._writer._mender.mend.__func__.__globals__, "REMEMBERED", 5)
+        monkeypatch.setitem(sink._writer._repair.apply.__func__.__globals__, "REMEMBERED", 5)
         (outcome,) = await sink.send_batch([delivery(1)])
     assert not isinstance(outcome, relay.Delivered)
     assert 5 < len(told) < 20

@@ -392,6 +392,6 @@ def test_one_kind_of_activity_is_named(activity):
     ],
 )
 def test_custom_events_are_where_the_specification_of_each_version_has_them(version, head):
-    paths = module("paths").Paths(version)
+    paths = module("client").Paths(version)
     assert paths.events() == f"{head}/send/batch"
     assert paths.definition("pe1_sms") == f"{head}/event-definitions/pe1_sms"

@@ -8,7 +8,6 @@ import relay
 from relay.crm import Action
 
 errors = module("errors")
-problem = module("problem")
 
 
 def embedded(code, name, message="it is wrong"):
@@ -91,23 +90,23 @@ ROWS = [
 
 
 def test_every_row_of_the_table_is_tried_here():
-    fitting = [problem.read(status, body).rule for _, status, body, _ in ROWS]
+    fitting = [errors.parse_error(status, body).rule for _, status, body, _ in ROWS]
     assert fitting == list(errors.RULES)
 
 
 @pytest.mark.parametrize(("name", "status", "body", "action"), ROWS, ids=[row[0] for row in ROWS])
 def test_a_row(name, status, body, action):
-    assert problem.read(status, body).rule.action is action
+    assert errors.parse_error(status, body).rule.action is action
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 504, 521, 523, 524, 522, 525, 526])
 def test_trouble_at_hubspot_is_tried_again(status):
-    assert isinstance(problem.read(status, {}).outcome(), relay.Retry)
+    assert isinstance(errors.parse_error(status, {}).outcome(), relay.Retry)
 
 
 @pytest.mark.parametrize("status", [404, 405, 415, 301])
 def test_a_wrong_path_pauses(status):
-    found = problem.read(status, {}).outcome()
+    found = errors.parse_error(status, {}).outcome()
     assert isinstance(found, relay.Pause)
     assert "base_url" in found.reason
 
@@ -121,15 +120,15 @@ def test_a_wrong_path_pauses(status):
 @pytest.mark.parametrize("form", ["listed", "embedded"])
 def test_a_code_is_read_from_the_list_and_from_the_message(code, form):
     body = coded(code) if form == "listed" else said(embedded(code, "zip"))
-    found = problem.read(400, body)
+    found = errors.parse_error(400, body)
     assert found.rule.action is Action.FIX
-    assert [(fault.code, fault.properties) for fault in found.faults] == [(code, ("zip",))]
+    assert [(fault.code, fault.properties) for fault in found.field_errors] == [(code, ("zip",))]
 
 
 def test_a_code_that_stands_in_both_is_one_fault():
     body = said(embedded("INVALID_EMAIL", "email"), errors=coded("INVALID_EMAIL")["errors"])
     body["errors"][0]["context"] = {"propertyName": ["email"]}
-    assert len(problem.read(400, body).faults) == 1
+    assert len(errors.parse_error(400, body).field_errors) == 1
 
 
 @pytest.mark.parametrize(
@@ -144,26 +143,29 @@ def test_a_code_that_stands_in_both_is_one_fault():
     ],
 )
 def test_a_grant_that_is_refused_says_what_to_do(body, advice):
-    found = problem.read(400, body).outcome()
+    found = errors.parse_error(400, body).outcome()
     assert isinstance(found, relay.Pause)
     assert advice in found.reason
 
 
 def test_the_record_that_has_the_value_is_known():
-    assert problem.read(400, said(TAKEN)).other_record == "502"
-    assert problem.read(409, said("Contact already exists. Existing ID: 77")).other_record == "77"
-    assert problem.read(400, said("no")).other_record is None
-    assert problem.read(400, said(TAKEN)).faults[0].properties == ("email",)
+    assert errors.parse_error(400, said(TAKEN)).other_record == "502"
+    assert (
+        errors.parse_error(409, said("Contact already exists. Existing ID: 77")).other_record
+        == "77"
+    )
+    assert errors.parse_error(400, said("no")).other_record is None
+    assert errors.parse_error(400, said(TAKEN)).field_errors[0].properties == ("email",)
 
 
 def test_a_reason_holds_nothing_of_the_contact_and_what_to_do():
     body = said(embedded("INVALID_EMAIL", "email", "Email address ann@home is invalid"))
-    reason = problem.read(400, body).reason([" Ann@Home", "+12125550001"])
+    reason = errors.parse_error(400, body).reason([" Ann@Home", "+12125550001"])
     assert "ann@home" not in reason
     assert "Email address … is invalid" in reason
     assert "INVALID_EMAIL email" in reason
     assert "on_invalid" in reason
-    assert "5550001" not in problem.read(400, said("call +12125550001")).reason()
+    assert "5550001" not in errors.parse_error(400, said("call +12125550001")).reason()
 
 
 def test_the_scopes_that_are_missing_are_told():
@@ -171,7 +173,7 @@ def test_the_scopes_that_are_missing_are_told():
     body["errors"] = [
         {"message": "one of", "context": {"requiredGranularScopes": ["crm.objects.contacts.write"]}}
     ]
-    assert "crm.objects.contacts.write" in problem.read(403, body).reason()
+    assert "crm.objects.contacts.write" in errors.parse_error(403, body).reason()
 
 
 @pytest.mark.parametrize("name", ["requiredGranularScopes", "missingScopes"])
@@ -184,7 +186,7 @@ def test_the_scopes_are_told_wherever_an_error_has_them(name, place):
         "errors": {"errors": [error], "context": [], "coded": [error | {"code": "SCOPE"}]}[place],
         "context": context if place == "context" else {},
     }
-    assert "(crm.lists.read, crm.lists.write): give" in problem.read(403, body).reason()
+    assert "(crm.lists.read, crm.lists.write): give" in errors.parse_error(403, body).reason()
 
 
 @pytest.mark.parametrize(
@@ -202,12 +204,12 @@ def test_the_scopes_are_told_wherever_an_error_has_them(name, place):
     ],
 )
 def test_how_long_it_waits(status, policy, after, least, most):
-    found = problem.read(status, limited(policy), after).outcome()
+    found = errors.parse_error(status, limited(policy), after).outcome()
     assert least <= found.after <= most
 
 
 def test_trouble_at_hubspot_does_not_hold_the_whole_sink_by_itself():
-    assert problem.read(503, {}).outcome().after is None
+    assert errors.parse_error(503, {}).outcome().after is None
 
 
 @pytest.mark.parametrize(
@@ -224,7 +226,7 @@ def test_trouble_at_hubspot_does_not_hold_the_whole_sink_by_itself():
     ],
 )
 def test_an_answer_of_any_shape_is_read(body):
-    assert isinstance(problem.read(400, body).outcome(), relay.Reject)
+    assert isinstance(errors.parse_error(400, body).outcome(), relay.Reject)
 
 
 @pytest.mark.parametrize("part", ["[{", "} ]", "[{ x }", "ann ", "propertyName="])
@@ -232,4 +234,4 @@ def test_an_answer_of_megabytes_is_read_at_once(part):
     """Tried anew from each of its `[{`, 8 MiB would hold up the relay for hours."""
     body = {"message": part * (8 * 1024 * 1024 // len(part))}
     values = [f"value {number}" for number in range(50)]
-    assert len(problem.read(400, body).reason(values)) < 1000
+    assert len(errors.parse_error(400, body).reason(values)) < 1000

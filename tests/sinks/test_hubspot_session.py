@@ -133,7 +133,7 @@ class Granting:
         assert form["grant_type"] == "refresh_token"
         self.asked += 1
         if self.problem:
-            raise module("tokens").NoToken(self.problem)
+            raise module("client").NoToken(self.problem)
         return {"access_token": f"access-{self.asked}", "expires_in": 1800}
 
 
@@ -154,7 +154,7 @@ def granting():
 def tokens(granting, clock):
     account = Accounts(clock=clock).of("hubspot")
     return Tokens(
-        module("tokens").OAuthTokens(options(oauth=OAUTH).oauth, account, clock), granting
+        module("client").OAuthTokens(options(oauth=OAUTH).oauth, account, clock), granting
     )
 
 
@@ -169,12 +169,12 @@ async def test_a_token_is_renewed_before_it_expires(tokens, granting, clock: Man
 async def test_while_no_new_one_is_to_be_had_the_old_one_serves(tokens, granting, clock):
     await tokens.current()
     await clock.advance(1500)
-    granting.problem = module("problem").no_answer("closed")
+    granting.problem = module("errors").no_answer("closed")
     assert await tokens.current() == "access-1"
     assert await tokens.current() == "access-1"
     assert granting.asked == 2
     await clock.advance(301)
-    with pytest.raises(module("tokens").NoToken):
+    with pytest.raises(module("client").NoToken):
         await tokens.current()
 
 
@@ -243,7 +243,7 @@ def test_numbers_too_long_for_any_account_are_none():
             "x-hubspot-ratelimit-remaining": "19",
         }
     )
-    assert module("session")._numbers(headers) == {"remaining": 19}
+    assert module("client")._numbers(headers) == {"remaining": 19}
 
 
 class Ungoverned(Quota):

@@ -296,7 +296,7 @@ async def test_people_without_a_key_are_given_theirs(stub):
 class Account:
     """The session and the writer of a backfill: an account of so many people without a key."""
 
-    paths = module("paths").Paths("2026-09")
+    paths = module("client").Paths("2026-09")
 
     def __init__(self, people):
         self.people = people
@@ -309,7 +309,7 @@ class Account:
             for each in range(start, min(end, self.people))
         ]
         paging = {"paging": {"next": {"after": str(end)}}} if end < self.people else {}
-        return module("session").Answer({"results": people} | paging)
+        return module("client").Answer({"results": people} | paging)
 
     async def write(self, records):
         for record in records:
@@ -376,7 +376,7 @@ async def test_a_broken_connection_does_not_end_it_and_a_person_who_vanishes_is_
         slept.append(seconds)
 
     async with opened(stub.url) as sink:
-        sink._session._quota = module("session").Quota()
+        sink._session._quota = module("client").Quota()
         sink._session._throttled = lambda _problem: None
         fill = module("backfill").Backfill(sink._session, sink._writer, sink.options, sleep)
         lines = await fill.run(lambda _done, _total: None)

@@ -1,14 +1,16 @@
-"""A record on its way to HubSpot, and its values as HubSpot wants them: all of them text."""
+"""Records to write, and their values as HubSpot takes them: all of them text."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from copy import copy
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import orjson
 
-from relay import Outcome
+import relay
+from relay import NotDelivered, Outcome
 
-from .problem import Problem
+from .errors import ApiError
 
 T = TypeVar("T")
 
@@ -36,8 +38,8 @@ class Record:
     is_known: bool = False
     is_new: bool = False
     spared: dict[str, str] = field(default_factory=dict)
-    taken: Problem | None = None
-    mended: set[tuple[str, str]] = field(default_factory=set)
+    taken: ApiError | None = None
+    repairs: set[tuple[str, str]] = field(default_factory=set)
     notes: list[str] = field(default_factory=list)
     outcome: Outcome | None = None
 
@@ -99,3 +101,39 @@ def text(value: Any) -> str:
             return orjson.dumps(value).decode()
         case _:
             return str(value)
+
+
+@dataclass(slots=True, eq=False)
+class BatchItem:
+    """One delivery: with the record to write, or with its end."""
+
+    delivery: relay.Delivery
+    record: Record | None = None
+    outcome: Outcome | None = None
+    is_stale: bool = False
+    is_skipped: bool = False
+    consent: Outcome | None = None
+    """What became of its word of consent; None where it has none."""
+    notes: list[str] = field(default_factory=list)
+    """What was left out of its activity, or cut, and which lists it is not in."""
+
+    @property
+    def contact(self) -> str | None:
+        """The id of the contact, once that is known."""
+        done = self.record.outcome if self.record else None
+        return done.reference if isinstance(done, relay.Delivered) else None
+
+    def end(self) -> Outcome:
+        """What kept the word of consent from being written; else the end of the rest.
+
+        That is the end of its activity, if that failed, else of its contact.
+        """
+        if isinstance(self.consent, NotDelivered):
+            return self.consent
+        outcome = self.outcome or (self.record and self.record.outcome) or self.consent
+        if isinstance(outcome, NotDelivered) and self.consent is not None:
+            outcome = copy(outcome)  # others of the batch may have the same
+            outcome.consent = True
+        if isinstance(outcome, relay.Delivered) and self.notes:
+            return replace(outcome, note="; ".join(filter(None, (outcome.note, *self.notes))))
+        return outcome or relay.Retry("nothing was learned of it")

@@ -1,24 +1,139 @@
-"""The inspection: what stands between the options and what HubSpot has, all of it at once.
+"""Checks what the options need in HubSpot, and makes the properties that are missing.
 
-It takes a call or two, so that a paused sink can ask every few minutes whether it may go on.
+A check takes a call or two, so that a paused sink can ask every few minutes whether it may go on.
+The constants of relay.yaml are checked against the types of their properties (HubSpot's
+properties guide). Only what can never be written is reported: a template may make anything.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date, datetime
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
+import relay
 from relay import Mistake, NotDelivered, Notice, nearest
-from relay.crm import ConsentValues
+from relay.crm import ConsentValues, listed
 
-from . import scopes
-from .constants import Placed, Properties, mistakes, of_activities, of_records, placed
-from .errors import GONE
-from .lists import Lists
-from .options import COMMUNICATIONS, CustomEvent, CustomObject, Options
-from .problem import Problem
-from .search import PHONES
-from .session import Answer, Session
+from .client import Answer, Session, missing_scopes
+from .contacts import ADDRESS, PHONES, Lists
+from .errors import GONE, ApiError
+from .options import COMMUNICATIONS, ActivityOptions, CustomEvent, CustomObject, Options
+from .records import text
+from .upsert import EMAIL
+
+BOOLEANS = ["true", "false"]
+NUMBER = re.compile(r"-?\d{1,30}(\.\d{1,30})?([eE][+-]?\d{1,2})?")
+MILLISECONDS = re.compile(r"-?\d{1,18}")
+DAY = 86_400_000
+"""Milliseconds: those of a date are a midnight in UTC."""
+LONGEST_TEXT = 65_536
+"""Characters of a text (the properties guide)."""
+Properties = Mapping[str, Mapping[str, Any]]
+
+
+class Placed(NamedTuple):
+    """A value for a property, and where relay.yaml has it."""
+
+    place: str
+    name: str
+    value: Any
+
+
+def placed(where: str, values: Mapping[str, Any]) -> list[Placed]:
+    return [Placed(f"{where}.{name}", name, value) for name, value in values.items()]
+
+
+def of_records(options: Options, constants: Mapping[str, Any]) -> list[Placed]:
+    """What may be written into each record of the sink's object."""
+    words = options.consent.words().items() if options.consent else ()
+    return [
+        *placed("map", constants),
+        *placed("options.defaults", options.defaults),
+        *(
+            Placed(f"options.consent.opted_out: {name}", name, word.opted_out)
+            for name, word in words
+        ),
+        *(Placed(f"options.consent.opted_in: {name}", name, word.opted_in) for name, word in words),
+    ]
+
+
+def of_activities(activity: ActivityOptions) -> list[Placed]:
+    """What may be written into each record of an activity, a custom object or a communication."""
+    constants = activity.object.map.constants if activity.object else {}
+    defaults = placed("options.activity.defaults", activity.defaults)
+    return [*placed("options.activity.object.map", constants), *defaults]
+
+
+def mistakes(there: Properties, values: Iterable[Placed]) -> Iterator[relay.Mistake]:
+    """The values that their properties never take; a property that is missing is told elsewhere."""
+    for place, name, value in values:
+        if name in there and (why := unfit(there[name], text(value))):
+            yield relay.Mistake(f"{place}: {why}")
+
+
+def unfit(known: Mapping[str, Any], value: str) -> str | None:
+    """Why the property does not take the value, as HubSpot describes it; None where it does.
+
+    An empty value clears.
+    """
+    if not value:
+        return None
+    match known.get("type"):
+        case "enumeration":
+            return _no_option(known, value)
+        case "bool":
+            return _none_of([value], BOOLEANS)
+        case "number":
+            return None if NUMBER.fullmatch(value) else f"{value!r} is no number"
+        case "date":
+            return None if _is_date(value) else f"{value!r} is no date, as 2026-12-31 is one"
+        case "datetime":
+            good = MILLISECONDS.fullmatch(value) or _is_moment(value)
+            return None if good else f"{value!r} is no date and time in ISO 8601"
+        case "string" if len(value) > LONGEST_TEXT:
+            return f"it is longer than {LONGEST_TEXT} characters"
+        case "string" if known.get("name") == EMAIL and not ADDRESS.fullmatch(value):
+            return "it is no e-mail address"
+    return None
+
+
+def _no_option(known: Mapping[str, Any], value: str) -> str | None:
+    """A checkbox takes several, joined by `;`. Some properties have their options elsewhere."""
+    told: Iterable[Any] = known.get("options") or []
+    options = [str(each.get("value")) for each in told if isinstance(each, Mapping)]
+    if not options or known.get("externalOptions"):
+        return None
+    many = known.get("fieldType") == "checkbox"
+    return _none_of(value.removeprefix(";").split(";") if many else [value], options)
+
+
+def _none_of(values: Iterable[str], options: list[str]) -> str | None:
+    strange = next((each for each in values if each not in options), None)
+    if strange is None:
+        return None
+    match = nearest(strange, options)
+    meant = f'; did you mean "{match}"?' if match else ""
+    return f"{strange!r} is none of {listed(options)}{meant}"
+
+
+def _is_date(value: str) -> bool:
+    if MILLISECONDS.fullmatch(value):
+        return int(value) % DAY == 0
+    try:
+        return date.fromisoformat(value).isoformat() == value
+    except ValueError:
+        return False
+
+
+def _is_moment(value: str) -> bool:
+    try:
+        datetime.fromisoformat(value)
+    except ValueError:
+        return False
+    return True
+
 
 FORBIDDEN = 403
 FORMATTED = "phonenumber"
@@ -115,7 +230,7 @@ class Inspection:
     async def problems(self, constants: Mapping[str, Any] = NOTHING) -> list[str]:
         """Empty when all is well. A refused key is one problem, and the only one told."""
         found: list[str] = list(_mapped_consent(self._options, self._columns))
-        found += await scopes.missing(self._session, self._options)
+        found += await missing_scopes(self._session, self._options)
         for each in wanted(self._options, self._columns, constants):
             try:
                 there = await self.properties(each.kind)
@@ -140,8 +255,8 @@ class Inspection:
     async def properties(self, kind: str) -> Properties:
         """A kind's properties by name. Raises Retry, Reject or Pause."""
         answer = await self._session.get(self._session.paths.properties(kind))
-        if answer.problem:
-            raise _raised(answer.problem)
+        if answer.error:
+            raise _raised(answer.error)
         return {str(each.get("name")): each for each in answer.list("results")}
 
     def _missing(self, asked: Wanted, there: Properties) -> Iterator[str]:
@@ -191,8 +306,8 @@ class Inspection:
     async def _association(self, wanted_object: CustomObject) -> list[str]:
         path = self._session.paths.labels(wanted_object.type, self._options.object)
         answer = await self._session.get(path)
-        if answer.problem:
-            return [_raised(answer.problem).reason]
+        if answer.error:
+            return [_raised(answer.error).reason]
         types = {each.get("typeId"): each.get("category") for each in answer.list("results")}
         if types.get(wanted_object.association) == wanted_object.category:
             return []
@@ -210,9 +325,9 @@ class Inspection:
         place = "options.activity.event"
         if _is_undefined(answer):
             return [f"{place}.name: {undefined(event)}"]
-        if answer.problem:
-            told = f"{place}.name: it is not known whether it is defined: {answer.problem.reason()}"
-            return [Notice(told)] if answer.problem.scopes else []
+        if answer.error:
+            told = f"{place}.name: it is not known whether it is defined: {answer.error.reason()}"
+            return [Notice(told)] if answer.error.scopes else []
         there = {str(each.get("name")): each for each in answer.list("properties")}
         unknown = [
             f"{place}.map.{name}: the event {event.name} has no such "
@@ -247,7 +362,7 @@ def undefined(event: CustomEvent) -> str:
 
 
 def _is_undefined(answer: Answer) -> bool:
-    return answer.problem is not None and answer.problem.code in GONE
+    return answer.error is not None and answer.error.code in GONE
 
 
 def is_read_only(known: Mapping[str, Any]) -> bool:
@@ -261,7 +376,102 @@ def _meant(name: str, there: Iterable[str]) -> str:
     return f'; did you mean "{match}"?' if match else ""
 
 
-def _raised(problem: Problem) -> NotDelivered:
-    outcome = problem.outcome()
+def _raised(error: ApiError) -> NotDelivered:
+    outcome = error.outcome()
     assert isinstance(outcome, NotDelivered)
     return outcome
+
+
+TEXT = {"type": "string", "fieldType": "text"}
+CHECKBOX = {
+    "type": "bool",
+    "fieldType": "booleancheckbox",
+    "options": [{"label": "Yes", "value": "true"}, {"label": "No", "value": "false"}],
+}
+GROUP = {"name": "sumotext_relay", "label": "Sumotext Relay"}
+
+
+class Preparation:
+    """Makes what is missing; what is there is left as it is.
+
+    What looks like a slip is made only where `create` names it.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        inspection: Inspection,
+        options: Options,
+        columns: tuple[str, ...] | None,
+        create: Collection[str] = (),
+    ) -> None:
+        self._session = session
+        self._inspection = inspection
+        self._options = options
+        self._columns = columns
+        self._create = frozenset(create)
+
+    async def run(self) -> list[str]:
+        """What was made, and what is left to do. Raises Retry, Reject or Pause."""
+        lines: list[str] = []
+        kinds = wanted(self._options, self._columns)
+        for asked in kinds:
+            try:
+                lines += await self._prepare(asked, await self._inspection.properties(asked.kind))
+            except (relay.Reject, relay.Pause) as error:
+                if not asked.id_optional:
+                    raise
+                lines.append(f"left to do: {asked.id_place}: {error.reason}; {AT_LEAST_ONCE}")
+        event = self._options.activity and self._options.activity.event
+        if event and await self._inspection.is_undefined(event):
+            lines.append(f"left to do: {undefined(event)}")
+        known = {name for asked in kinds for name in (*asked.where, asked.id_property)}
+        unknown = sorted(self._create - known)
+        return lines + [f"left to do: relay.yaml names no property {name}" for name in unknown]
+
+    async def _prepare(self, asked: Wanted, there: Properties) -> list[str]:
+        unique = asked.id_property
+        lines = []
+        if unique and unique in there and not there[unique].get("hasUniqueValue"):
+            lines.append(f"left to do: {not_unique(asked.kind, unique)}")
+        missing = [name for name in dict.fromkeys((unique, *asked.where)) if name]
+        missing = [name for name in missing if name not in there]
+        slips = {name: self._inspection.misspelt(name, there) for name in missing}
+        made = [name for name in missing if name in self._create or not slips[name]]
+        if made:
+            await self._group(asked.kind)
+        lines += [await self._make(asked, name) for name in made]
+        lines += [
+            f"left to do: {asked.kind} have no property {slips[name]}"
+            for name in missing
+            if name not in made
+        ]
+        return lines or [f"{asked.kind}: every property is there"]
+
+    async def _group(self, kind: str) -> None:
+        """That it is there already is as good."""
+        answer = await self._session.post(self._session.paths.properties(kind, "/groups"), GROUP)
+        _insist(answer.error)
+
+    async def _make(self, asked: Wanted, name: str) -> str:
+        unique, checkbox = name == asked.id_property, name in asked.checkboxes
+        content: dict[str, Any] = {
+            "groupName": GROUP["name"],
+            "name": name,
+            "label": name.replace("_", " ").capitalize(),
+            "hasUniqueValue": unique,
+            **(CHECKBOX if checkbox else TEXT),
+        }
+        path = self._session.paths.properties(asked.kind)
+        _insist((await self._session.post(path, content)).error)
+        what = "unique text" if unique else "checkbox" if checkbox else "text"
+        return f"{asked.kind}: made the property {name} ({what})"
+
+
+def _insist(error: ApiError | None) -> None:
+    """Raises what it means, unless that is that it is there already."""
+    if error is None:
+        return
+    outcome = error.outcome()
+    if isinstance(outcome, Exception):
+        raise outcome
