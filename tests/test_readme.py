@@ -28,7 +28,7 @@ from standardwebhooks import Webhook
 from stubs.receiver import Receiver, status
 
 import relay
-from relay import service
+from relay import crm, service
 from relay.cli import main
 from relay.config import loader
 from relay.sources.sumotext import KINDS
@@ -273,6 +273,8 @@ def test_every_name_of_the_plugin_api_is_described():
     table = section("Writing a plugin")
     for name in relay.__all__:
         assert re.search(rf"^\| (?:`[^`|]+`, )*`relay\.{name}[`(]", table, re.MULTILINE), name
+    for name in crm.__all__:
+        assert re.search(rf"^\| (?:`[^`|]+`, )*`crm\.{name}[`(]", table, re.MULTILINE), name
     for fields in (relay.Delivery, relay.Event):
         for each in dataclasses.fields(fields):
             assert f"`{each.name}`" in table, each.name
