@@ -21,6 +21,8 @@ check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	MYPYPATH=. $(BIN)/mypy --explicit-package-bases plugins/csv plugins/hubspot plugins/salesforce \
+		plugins/webhook.py
 
 format: $(READY)
 	$(BIN)/ruff format .

@@ -150,7 +150,8 @@ class RowFormat:
 
     def _values(self, delivery: relay.Delivery) -> list[Any]:
         if self._columns is not None:
-            return [delivery.id, *map(delivery.record.get, self._columns)]
+            record = delivery.record or {}
+            return [delivery.id, *map(record.get, self._columns)]
         event = delivery.event
         return [*attributes(event), *map(event.data.get, DATA)]
 
