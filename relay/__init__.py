@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from relay.outcome import Delivered, NotDelivered, Outcome, Pause, Reject, Retry
     from relay.path_text import as_utf8 as path_as_utf8
     from relay.path_text import named as path_from_utf8
-    from relay.phone import country, e164
+    from relay.phone import country, e164, national
     from relay.quota import Quota
     from relay.redact import mask, mask_all
     from relay.send_context import time_left
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from relay.templating.evaluation import EvaluationError
     from relay.templating.expressions import Mapping as RecordMap
     from relay.templating.expressions import Template
-    from relay.templating.filters import national
     from relay.units import Rate, Size
     from relay.vendor_url import SECRET_HEADERS, check_confidential, is_confidential
     from relay.vendor_url import BaseUrl as VendorUrl
@@ -163,7 +162,7 @@ _HOMES = {
     "make_folder": "relay.fsutil:make",
     "mask": "relay.redact:mask",
     "mask_all": "relay.redact:mask_all",
-    "national": "relay.templating.filters:national",
+    "national": "relay.phone:national",
     "nearest": "relay.suggest:nearest",
     "no_progress": "relay.sink:in_silence",
     "open_private": "relay.fsutil:private",

@@ -15,7 +15,7 @@ from phonenumbers import PhoneNumberFormat
 from relay import phone
 from relay.digits import as_ascii, width
 from relay.escapes import JSON, PERCENT, Escape, Unfolded, unfolded
-from relay.templating.filters import national
+from relay.phone import national
 
 # Between two digits: whatever is no ASCII digit or letter and no `"`, `&` or `=`, which part one
 # value from the next; and one x, as the reader of phone numbers has it. A number that is blacked
@@ -26,7 +26,7 @@ LEAST = 8
 """Digits; shorter numbers are looked for only where no other digits stand around them."""
 BLACK = b"x"
 READINGS: tuple[Escape | None, ...] = (None, PERCENT, JSON)
-LONGEST = 4096
+LONGEST_NUMBER = 4096
 """Bytes; no trace is longer."""
 LONGEST_WRITTEN = 64
 """Characters; the reader of phone numbers takes no more."""

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from itertools import takewhile
 from typing import Any
 
-from relay.templating.filters import national
+from relay.phone import national
 
 SHOWN = 4
 LONGEST_WORDS = 2048
@@ -31,7 +31,7 @@ WHOLE = rf"""
 """
 # Between two digits: blanks and marks, also as a URL or Python's repr writes them; but not what
 # parts one value from the next.
-BETWEEN = r"""
+_GAP = r"""
     (?: [^\S\n] | [()./_~+·‐-―-]
       | %(?!3\d|26|3D|2C)[0-9a-f]{2}
       | \\(?:[nrt]|x[0-9a-f]{2}|u[0-9a-f]{4})
@@ -39,7 +39,7 @@ BETWEEN = r"""
 """
 # Seven digits are the shortest number of almost anybody, fifteen the longest. Digits with a letter
 # beside them are part of something else, unless it begins an extension.
-NUMBER = rf"\+?\d(?:{BETWEEN}\d){{6,14}}(?=[\W_]|x\d|ext|\Z)"
+NUMBER = rf"\+?\d(?:{_GAP}\d){{6,14}}(?=[\W_]|x\d|ext|\Z)"
 BEFORE = r"(?:(?<![^\W_])|(?<=%[0-9a-f]{2})|(?<=\\[nrt])|(?<=\\x[0-9a-f]{2})|(?<=\\u[0-9a-f]{4}))"
 FOREIGN = re.compile(
     rf"{BEFORE}(?:(?P<whole>(?:{WHOLE})(?![^\W_]))|(?P<number>{NUMBER}))",

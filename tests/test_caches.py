@@ -12,15 +12,15 @@ from salesforcesink import errors as salesforce
 from relay.caching import LONGEST_KEY, short_key, short_keys
 from relay.crm import LruKeys
 from relay.event import RawCallback
+from relay.phone import national
 from relay.senders import client_key
 from relay.sources.sumotext import Reader
-from relay.templating.filters import national
 
 CACHES = {
     "plugins/csv/neighbours.py": "by the sink's place; its files are bounded there",
     "relay/caching.py": "short keys; this is how the others get theirs",
-    "relay/countries.py": "short keys",
     "relay/crm.py": "50,000 short keys",
+    "relay/phone.py": "short keys",
     "relay/sources/sumotext.py": "short keys",
     "relay/phone.py": "at most 64 characters, checked before; or E.164; or a country",
     "relay/delivery/http.py": "64 URLs, which httpx refuses above 64 KiB; time-outs; nothing",

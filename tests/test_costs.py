@@ -20,19 +20,18 @@ from hubspotsink import module as hubspot
 from salesforcesink import errors as salesforce
 
 import relay
-from relay.countries import alpha_2
 from relay.delivery.classify import outcome_of
 from relay.delivery.classify import parse_retry_after as retry_after
 from relay.event import Event, InvalidCallback, RawCallback
 from relay.monitoring.logs import LONGEST
 from relay.number_matcher import Traces
-from relay.phone import e164
+from relay.phone import alpha_2, digits, e164, national
 from relay.redact import mask_all, mask_in, without
 from relay.server.access import TrustedProxies, basic_password
 from relay.server.parsing import ChunkedDecoder, normalise_head
 from relay.server.protocol import MAX_BODY, MAX_HEAD
 from relay.sources.sumotext import Reader, consent
-from relay.templating.filters import digits, first_name, last_name, national
+from relay.templating.filters import first_name, last_name
 
 MOST = 1.0
 """Of the time of `form_of_the_library`. The slowest takes 0.57 of it."""

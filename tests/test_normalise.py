@@ -10,8 +10,8 @@ from listening import KINDS, QUERIES
 
 from relay import phone
 from relay.config.loader import SourceConfig
-from relay.countries import alpha_2
 from relay.event import InvalidCallback, RawCallback
+from relay.phone import alpha_2
 from relay.sources.sumotext import MOST_SPELLINGS, consent, understand
 
 POLL = b"mobile=2125551212&reply=A&"

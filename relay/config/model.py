@@ -17,8 +17,8 @@ from pydantic_core import PydanticCustomError
 from relay.address import Address, Listen
 from relay.config.bounds import NUMBER, at_most, between, counted, sized
 from relay.config.secret import AS_KEY, Login, Password
-from relay.countries import alpha_2
 from relay.path_text import named
+from relay.phone import alpha_2
 from relay.signing import SigningSecret
 from relay.templating.evaluation import Blank
 from relay.units import ByteRate, Duration, RateLimit, Size, Term, Threshold, text_type

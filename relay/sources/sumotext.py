@@ -10,8 +10,8 @@ from typing import Any, Protocol
 
 from relay import phone
 from relay.caching import short_keys
-from relay.countries import alpha_2
 from relay.event import OPT_IN, OPT_OUT, TYPE_PREFIX, Event, InvalidCallback, RawCallback, timestamp
+from relay.phone import alpha_2
 from relay.sources.form import Pairs, parameters
 
 KINDS = ("web_form", "poll", "text_4_info", "message")

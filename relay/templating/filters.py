@@ -10,10 +10,9 @@ from collections.abc import Callable
 from datetime import datetime, tzinfo
 from typing import Any
 
-import phonenumbers
 from jinja2 import Undefined
 
-from relay.caching import short_keys
+from relay.phone import digits, national
 
 DIRECTIVE = re.compile(r"%[^a-zA-Z%]*(.)", re.DOTALL)
 """One directive of strftime, with the flags and the width that the C library allows."""
@@ -26,24 +25,6 @@ LONGEST_DATE = 256
 
 class HelperError(Exception):
     """A helper cannot use its value. The message never holds the value."""
-
-
-def digits(text: str) -> str | None:
-    """Only the digits: `(212) 555-1212` gives `2125551212`."""
-    return re.sub(r"[^0-9]", "", text) or None
-
-
-def national(text: str) -> str | None:
-    """The national part of an E.164 number: `+12125551212` gives `2125551212`."""
-    return _national_number(text) if text.startswith("+") else digits(text)
-
-
-@short_keys(maxsize=4096)
-def _national_number(text: str) -> str | None:
-    try:
-        return phonenumbers.national_significant_number(phonenumbers.parse(text))
-    except phonenumbers.NumberParseException:
-        return digits(text)
 
 
 def first_name(text: str) -> str | None:
