@@ -22,13 +22,12 @@ if TYPE_CHECKING:
     from relay.fsutil import make as make_folder
     from relay.fsutil import private as open_private
     from relay.fsutil import sync as sync_folder
-    from relay.number_matcher import Traces as NumberMatcher
     from relay.outcome import Delivered, NotDelivered, Outcome, Pause, Reject, Retry
     from relay.path_text import as_utf8 as path_as_utf8
     from relay.path_text import named as path_from_utf8
     from relay.phone import country, e164, national
     from relay.quota import Quota
-    from relay.redact import mask, mask_all
+    from relay.redact import NumberMatcher, mask, mask_all
     from relay.send_context import time_left
     from relay.signing import SigningSecret, signed_headers
     from relay.signing import key_of as signing_key
@@ -132,7 +131,7 @@ _HOMES = {
     "NUMBER": "relay.config.bounds:NUMBER",
     "NotDelivered": "relay.outcome:NotDelivered",
     "Notice": "relay.sink:Notice",
-    "NumberMatcher": "relay.number_matcher:Traces",
+    "NumberMatcher": "relay.redact:NumberMatcher",
     "OPT_IN": "relay.event:OPT_IN",
     "OPT_OUT": "relay.event:OPT_OUT",
     "Options": "relay.sink:Options",

@@ -18,12 +18,12 @@ from relay.delivery import plugin_calls
 from relay.delivery.manager import Workers, make_sink
 from relay.delivery.plugin_calls import Call
 from relay.jobs import Job, JobRefused
-from relay.number_matcher import Traces
+from relay.redact import NumberMatcher
 from relay.sink import Erased, Sink
 from relay.sources import mentions
 from relay.spill import file as spillfile
 from relay.spill.file import Kept
-from relay.store import State, Store, Traced
+from relay.store import ContactRows, State, Store
 from relay.store.sqlite.backup import copies_beside
 
 PATIENCE = 60.0
@@ -68,21 +68,21 @@ class Erasure:
 
     async def erase(self, mobile: str, job: Job) -> dict[str, Any]:
         """Erase the number, in E.164. Raises JobRefused where something has to be done before."""
-        traces, report = Traces(mobile), Report()
+        matcher, report = NumberMatcher(mobile), Report()
         self._refuse_held()
         job.doing = "the open deliveries"
-        traced = await self._store.traced(traces)
-        _refuse_waiting(traced.waiting)
-        await self._halt(traced)
+        rows = await self._store.find_contact(matcher)
+        _refuse_waiting(rows.waiting)
+        await self._halt(rows)
         job.doing = "the sinks' files"
-        await self._erase_from_sinks(traces, list(traced.events.values()), report)
+        await self._erase_from_sinks(matcher, list(rows.events.values()), report)
         job.doing = "the store"
-        report.found["spill"] = await self._erase_from_spill(traces)
-        report.found += await self._store.forget(traced, traces)
+        report.found["spill"] = await self._erase_from_spill(matcher)
+        report.found += await self._store.forget(rows, matcher)
         job.doing = "what was deleted"
-        report.traces, report.searched = await self._store.scrub(traces)
+        report.traces, report.searched = await self._store.scrub(matcher)
         report.left += self._unreachable()
-        await self._store.note_erasure(traces, orjson.dumps(report.view()).decode())
+        await self._store.note_erasure(matcher, orjson.dumps(report.view()).decode())
         return report.view()
 
     def _refuse_held(self) -> None:
@@ -96,46 +96,48 @@ class Erasure:
                     " erase when it is resumed, or has gone from relay.yaml"
                 )
 
-    async def _halt(self, traced: Traced) -> None:
+    async def _halt(self, rows: ContactRows) -> None:
         """Give up what is open, and let end what is being sent."""
         end = self._clock.monotonic() + PATIENCE
-        while flying := await self._store.halt(traced):
+        while flying := await self._store.halt(rows):
             if self._clock.monotonic() > end:
                 raise JobRefused(
                     f"{flying} of its deliveries are still being sent; try again in a while"
                 )
             await self._clock.sleep(LOOK_AGAIN)
 
-    async def _erase_from_spill(self, traces: Traces) -> int:
+    async def _erase_from_spill(self, matcher: NumberMatcher) -> int:
         try:
-            return await self._erase_spill(partial(mentions.kept, traces))
+            return await self._erase_spill(partial(mentions.kept, matcher))
         except OSError as error:
             raise JobRefused(
                 f"the spill cannot be read ({error.strerror}), so the number may be in it:"
                 " `relay doctor` says what to do; then erase"
             ) from error
 
-    async def _erase_from_sinks(self, traces: Traces, ids: list[str], report: Report) -> None:
+    async def _erase_from_sinks(
+        self, matcher: NumberMatcher, ids: list[str], report: Report
+    ) -> None:
         for name, sink in self._config.sinks.items():
-            erased = await self._erase_from(name, traces, ids)
+            erased = await self._erase_from(name, matcher, ids)
             if erased is None:
                 report.left.append(f"{name}: what its receiver ({sink.plugin}) was sent")
                 continue
             report.sinks[name] = {"records": erased.records, "mentions": erased.mentions}
-            report.left += [f"{name}: {traces.blacked_in(each)}" for each in erased.left]
+            report.left += [f"{name}: {matcher.blacked_in(each)}" for each in erased.left]
         for name in await self._store.sink_counts():
             if name not in self._config.sinks:
                 report.left.append(f"{name}: this sink has gone from relay.yaml; so has its place")
 
-    async def _erase_from(self, name: str, traces: Traces, ids: list[str]) -> Erased | None:
+    async def _erase_from(self, name: str, matcher: NumberMatcher, ids: list[str]) -> Erased | None:
         if self._config.sinks[name].sink_class.erase is Sink.erase:
             return None
         if sink := self._workers.sink(name):
-            return await _erased(name, sink, traces, ids)
+            return await _erased(name, sink, matcher, ids)
         sink = make_sink(self._config.sinks[name], self._clock)
         async with sink.http:
             try:
-                return await _erased(name, sink, traces, ids)
+                return await _erased(name, sink, matcher, ids)
             finally:
                 await plugin_calls.run(Call(name, "close"), sink.close())
 
@@ -151,8 +153,10 @@ class Erasure:
         ]
 
 
-async def _erased(name: str, sink: Sink, traces: Traces, ids: Sequence[str]) -> Erased | None:
-    erased: Erased | None = await plugin_calls.run(Call(name, "erase"), sink.erase(traces, ids))
+async def _erased(
+    name: str, sink: Sink, matcher: NumberMatcher, ids: Sequence[str]
+) -> Erased | None:
+    erased: Erased | None = await plugin_calls.run(Call(name, "erase"), sink.erase(matcher, ids))
     return erased
 
 

@@ -12,9 +12,9 @@ import pydantic
 
 from relay.account import Account, Accounts
 from relay.event import Event
-from relay.number_matcher import Traces
 from relay.outcome import Delivered, Outcome, Pause, Reject, Retry
 from relay.quota import Quota
+from relay.redact import NumberMatcher
 
 _log = logging.getLogger("relay.delivery")
 
@@ -193,12 +193,12 @@ class Sink:
 
     async def erase(
         self,
-        traces: Traces,  # noqa: ARG002  for those who keep something
+        matcher: NumberMatcher,  # noqa: ARG002  for those who keep something
         ids: Collection[str],  # noqa: ARG002  the same
     ) -> Erased | None:
         """Remove what the sink keeps of a contact on this machine, in files of its own.
 
-        `traces` finds the number in bytes; `ids` are those of the contact's events. None says
+        `matcher` finds the number in bytes; `ids` are those of the contact's events. None says
         that it keeps nothing. It is asked while nothing of the contact is being delivered.
         """
         return None

@@ -24,9 +24,8 @@ from relay.delivery.classify import outcome_of
 from relay.delivery.classify import parse_retry_after as retry_after
 from relay.event import Event, InvalidCallback, RawCallback
 from relay.monitoring.logs import LONGEST
-from relay.number_matcher import Traces
 from relay.phone import alpha_2, digits, e164, national
-from relay.redact import mask_all, mask_in, without
+from relay.redact import NumberMatcher, mask_all, mask_in, without
 from relay.server.access import TrustedProxies, basic_password
 from relay.server.parsing import ChunkedDecoder, normalise_head
 from relay.server.protocol import MAX_BODY, MAX_HEAD
@@ -43,7 +42,7 @@ TRIES = 3
 """What grows with the square does so each time; a busy machine seldom seems to."""
 
 READER = Reader(SimpleNamespace(country="US", kind="auto", rename={}))
-TRACES = Traces("+12125551212")
+TRACES = NumberMatcher("+12125551212")
 FORM, JSON = "application/x-www-form-urlencoded", "application/json"
 MULTIPART = "multipart/form-data; boundary=b"
 START = b"mobile=2125551212&carrierId=X&key=K&"

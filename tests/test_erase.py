@@ -25,7 +25,7 @@ from relay import service
 from relay.cli import main
 from relay.config import loader
 from relay.event import RawCallback
-from relay.number_matcher import Traces
+from relay.redact import NumberMatcher
 from relay.spill.line import Spilled, encode
 from relay.spill.queue import Spill
 from relay.store import Attempt, EventFilter, Settlement, SinkState, State
@@ -189,17 +189,17 @@ async def test_a_number_as_an_argument_is_refused_and_not_repeated(settings):
 
 async def test_what_is_being_sent_is_waited_for(tmp_path, clock):
     store = await SqliteStore.open(tmp_path / "relay.db", clock=clock)
-    traces = Traces(mobile(1))
+    matcher = NumberMatcher(mobile(1))
     await store.add(arrival(1))
     await store.add(arrival(1))
     claim = await claim_one(store)
-    traced = await store.traced(traces)
-    assert len(traced.events) == 2
-    assert await store.halt(traced) == 1
-    assert (await store.forget(traced, traces))["events"] == 1
+    rows = await store.find_contact(matcher)
+    assert len(rows.events) == 2
+    assert await store.halt(rows) == 1
+    assert (await store.forget(rows, matcher))["events"] == 1
     await store.settle([delivered(claim)])
-    assert await store.halt(traced) == 0
-    assert (await store.forget(traced, traces))["events"] == 1
+    assert await store.halt(rows) == 0
+    assert (await store.forget(rows, matcher))["events"] == 1
     assert await store.event_count() == 0
     assert (await store.sink_counts())["crm"].pending == 0
     await store.close()
@@ -224,7 +224,7 @@ async def test_without_overwriting_the_number_would_stay(tmp_path, clock):
     await store._writer.submit(scrub.empty_log, alone=True)
     gone = [mobile(contact) for contact in range(9, 20)]
     left = next(number for number in gone if number.encode() in path.read_bytes())
-    assert await store.scrub(Traces(left)) == (0, path.stat().st_size)
+    assert await store.scrub(NumberMatcher(left)) == (0, path.stat().st_size)
     assert left.encode() not in path.read_bytes()
     await store.close()
 
@@ -275,17 +275,17 @@ async def test_what_receivers_answered_to_others_is_blacked_out(tmp_path, clock)
             [Settlement("crm", claim.seq, State.DEAD, error=f"bad {digits}", attempt=attempt)]
         )
     await store.save_sink_state("crm", SinkState(paused=f"it refused {digits}"))
-    traces = Traces(mobile(1))
-    traced = await store.traced(traces)
-    await store.halt(traced)
-    found = await store.forget(traced, traces)
+    matcher = NumberMatcher(mobile(1))
+    rows = await store.find_contact(matcher)
+    await store.halt(rows)
+    found = await store.forget(rows, matcher)
     assert found == {"events": 1, "attempts": 1, "deliveries": 1, "sinks": 1}
     (event,) = await store.events(EventFilter())
     shown = await store.event(event.event.id)
     assert shown.deliveries[0].error == "bad " + "x" * 11
     assert shown.attempts[0][2].answer == f'{{"phone": "{"x" * 11}"}}'
     assert (await store.sink_states())["crm"].paused == "it refused " + "x" * 11
-    assert (await store.scrub(traces)).traces == 0
+    assert (await store.scrub(matcher)).traces == 0
     assert (await store.sink_counts())["crm"].dead == 1
     await store.close()
 
@@ -436,7 +436,7 @@ def register_sinks(register):
     register("keeping", Keeping)
 """
 ERASE = """
-    async def erase(self, traces, ids):
+    async def erase(self, matcher, ids):
         return relay.Erased()
 """
 

@@ -9,15 +9,15 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from test_costs import RATIO, TRIES, filled, growth
-from test_traces import ENCODINGS, as_it_is, json_escapes, percent, percent_u, written
+from test_number_matcher import ENCODINGS, as_it_is, json_escapes, percent, percent_u, written
 
 from relay import phone
 from relay.event import InvalidCallback
-from relay.number_matcher import Traces
+from relay.redact import NumberMatcher
 from relay.sources import mentions
 from relay.sources.form import parameters
 
-US = Traces("+12125550142")
+US = NumberMatcher("+12125550142")
 FORM = "application/x-www-form-urlencoded"
 BOUNDARY = "b0undary"
 CHARSETS = ("utf-8", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "gb18030")

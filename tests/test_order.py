@@ -9,7 +9,7 @@ import apsw
 import pytest
 from arrivals import arrival, mobile
 
-from relay.number_matcher import Traces
+from relay.redact import NumberMatcher
 from relay.store import (
     OPEN_STATES,
     Before,
@@ -370,26 +370,26 @@ class History:
     async def erase(self) -> None:
         """Forget a contact, unless an opt-out still has to arrive; what is in flight goes on."""
         contact = self.random.randrange(CONTACTS)
-        traces = Traces(mobile(contact))
-        traced = await self.store.traced(traces)
+        matcher = NumberMatcher(mobile(contact))
+        rows = await self.store.find_contact(matcher)
         mine = [seq for seq, event in self.events.items() if event.contact == contact]
-        assert sorted(traced.events) == mine
+        assert sorted(rows.events) == mine
         last = self.last_word(contact)
         states = {sink: self.state(sink, last) for sink in self.sinks}
         missing = {sink for sink, state in states.items() if state in (*OPEN_STATES, State.DEAD)}
-        assert {sink for sink, *_ in traced.waiting} == (
+        assert {sink for sink, *_ in rows.waiting} == (
             missing if self.opted_out(contact) else set()
         )
-        if traced.waiting:
+        if rows.waiting:
             return
         found = [sink[seq] for sink in self.sinks.values() for seq in mine if seq in sink]
         flying = sum(delivery.state == State.IN_FLIGHT for delivery in found)
-        assert await self.store.halt(traced) == flying
+        assert await self.store.halt(rows) == flying
         for delivery in found:
             if delivery.state == State.PENDING:
                 delivery.state = State.DISCARDED
         if flying == 0:
-            assert (await self.store.forget(traced, traces))["events"] == len(mine)
+            assert (await self.store.forget(rows, matcher))["events"] == len(mine)
             self.forget(mine)
 
     def forget(self, mine: list[int]) -> None:

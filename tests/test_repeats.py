@@ -11,7 +11,7 @@ from listening import config, listening
 from olderstore import make_older
 from spills import Trouble, callback, sheltered
 
-from relay.number_matcher import Traces
+from relay.redact import NumberMatcher
 from relay.sources.router import Intake
 from relay.store import EventFilter, StoreFull
 from relay.store.sqlite import SqliteStore
@@ -175,8 +175,8 @@ async def test_an_id_that_all_messages_have_costs_no_search_through_them(store):
 async def test_of_a_text_that_was_blacked_out_no_hash_is_left(store):
     await store.add(message(1, "call 2125550142"))
     await store.add(message(2, "call 2125550177"))
-    traces = Traces("+12125550142")
-    await store.forget(await store.traced(traces), traces)
+    matcher = NumberMatcher("+12125550142")
+    await store.forget(await store.find_contact(matcher), matcher)
     hashes = await store._write(
         lambda db: db.execute("SELECT text_hash FROM events ORDER BY seq").fetchall()
     )
@@ -189,8 +189,8 @@ async def test_of_a_text_that_was_blacked_out_no_hash_is_left(store):
 async def test_a_message_that_was_erased_is_new_when_it_comes_again(store):
     first = message(142, "hello")
     await store.add(first)
-    traces = Traces(first.event.data["mobile"])
-    await store.forget(await store.traced(traces), traces)
+    matcher = NumberMatcher(first.event.data["mobile"])
+    await store.forget(await store.find_contact(matcher), matcher)
     again = await store.add(message(142, "hello"))
     assert (again.repeated, again.id_reused) == (False, False)
     assert await store.event_count() == 1

@@ -9,7 +9,7 @@ from spills import PATIENCE, Trouble, callback, passed_by, sheltered, until, wit
 
 from relay.erasure import Erasure
 from relay.jobs import JobRefused
-from relay.number_matcher import Traces
+from relay.redact import NumberMatcher
 from relay.spill.failover import Shelter
 from relay.spill.file import SpillFile
 from relay.spill.line import Spilled, encode
@@ -203,7 +203,7 @@ async def test_erasing_does_not_say_that_nothing_is_in_it(tmp_path):
     async with sheltered(tmp_path) as parts:
         erasure = Erasure(parts.store, None, None, None, parts.shelter.erase)
         with pytest.raises(JobRefused, match="the spill cannot be read"):
-            await erasure._erase_from_spill(Traces(CONTACT))
+            await erasure._erase_from_spill(NumberMatcher(CONTACT))
         harm.mend()
         assert (
             await parts.shelter.erase(lambda found: None if b"2125550001" in found.query else found)

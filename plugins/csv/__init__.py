@@ -19,8 +19,8 @@ from typing import Any, Literal, TypeVar
 import pydantic
 
 import relay
-from relay.number_matcher import Traces
 from relay.outcome import Outcome
+from relay.redact import NumberMatcher
 from relay.templating.expressions import Template
 
 from .paths import FilePaths, Rotation, fixed_end
@@ -95,8 +95,8 @@ class Csv(relay.Sink):
     async def check(self) -> list[str]:
         return await asyncio.to_thread(self._files.problems)
 
-    async def erase(self, traces: Traces, ids: Collection[str]) -> relay.Erased:
-        return await self._in_thread(self._files.erase, traces, ids)
+    async def erase(self, matcher: NumberMatcher, ids: Collection[str]) -> relay.Erased:
+        return await self._in_thread(self._files.erase, matcher, ids)
 
     async def send_batch(self, deliveries: Sequence[relay.Delivery]) -> Sequence[Outcome]:
         return await self._in_thread(self._files.write, deliveries)

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from relay.number_matcher import Traces
 from relay.path_text import as_utf8
+from relay.redact import NumberMatcher
 
 from .journal import sync_folder
 from .paths import EXPRESSION
@@ -63,7 +63,7 @@ def _pattern(template: str) -> str:
     return ".*".join(re.escape(part) for part in EXPRESSIONS.split(template))
 
 
-def clear(path: Path, traces: Traces, ids: Collection[bytes], cleared: Cleared) -> None:
+def clear(path: Path, matcher: NumberMatcher, ids: Collection[bytes], cleared: Cleared) -> None:
     """Write the file anew without the contact's rows; one that need not change stays as it is.
 
     Raises OSError.
@@ -75,7 +75,7 @@ def clear(path: Path, traces: Traces, ids: Collection[bytes], cleared: Cleared) 
         status = os.fstat(old.fileno())
         try:
             with open(new, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-                file.writelines(_without(old, traces, ids, found))
+                file.writelines(_without(old, matcher, ids, found))
                 os.fchmod(file.fileno(), status.st_mode & 0o777)
                 file.flush()
                 os.fsync(file.fileno())
@@ -90,31 +90,33 @@ def clear(path: Path, traces: Traces, ids: Collection[bytes], cleared: Cleared) 
 
 
 def _without(
-    file: BinaryIO, traces: Traces, ids: Collection[bytes], found: Cleared
+    file: BinaryIO, matcher: NumberMatcher, ids: Collection[bytes], found: Cleared
 ) -> Iterator[bytes]:
     """The records that stay, as they are to be."""
     default = False
     for number, record in enumerate(records(file)):
         default = default if number else _cells(record) == DEFAULT
-        if _is_contacts(record, traces, ids, default=default):
+        if _is_contacts(record, matcher, ids, default=default):
             found.records += 1
-        elif traces.within(record):
+        elif matcher.within(record):
             found.mentions += 1
-            yield traces.blacked(record)
+            yield matcher.blacked(record)
         else:
             yield record
 
 
-def _is_contacts(record: bytes, traces: Traces, ids: Collection[bytes], *, default: bool) -> bool:
+def _is_contacts(
+    record: bytes, matcher: NumberMatcher, ids: Collection[bytes], *, default: bool
+) -> bool:
     """Whether a row is the contact's: where the columns do not tell, any cell may be its number."""
     if record.partition(b",")[0].strip(b'"\r\n') in ids:
         return True
-    if not traces.may_be_in(record):
+    if not matcher.may_be_in(record):
         return False
     cells = _cells(record)
     if default and len(cells) == len(DEFAULT):
-        return traces.is_whole(cells[MOBILE])
-    return any(map(traces.is_whole, cells))
+        return matcher.is_whole(cells[MOBILE])
+    return any(map(matcher.is_whole, cells))
 
 
 def _cells(record: bytes) -> list[bytes]:

@@ -22,9 +22,9 @@ import apsw
 
 import relay
 from relay import fsutil
-from relay.number_matcher import Traces
 from relay.outcome import Outcome
 from relay.path_text import as_utf8, named
+from relay.redact import NumberMatcher
 from relay.sink import Log
 
 from .erase import Cleared, clear, files_of, remove_unfinished
@@ -171,7 +171,7 @@ class CsvWriter:
             outcomes |= dict.fromkeys(group, self._append(path, group))
         return [outcomes[delivery.id] for delivery in deliveries]
 
-    def erase(self, traces: Traces, ids: Collection[str]) -> relay.Erased:
+    def erase(self, matcher: NumberMatcher, ids: Collection[str]) -> relay.Erased:
         """Take a contact out of the files, and out of what the journal remembers of them."""
         place = self._place
         if "${" in place.text:
@@ -184,18 +184,20 @@ class CsvWriter:
             journal = self._opened()
             remove_unfinished(place.folder)
             for path in files_of(place.folder, place.text):
-                self._clear(path, traces, known, cleared)
+                self._clear(path, matcher, known, cleared)
             journal.scrub()
         except TROUBLE as error:
             cleared.left.append(outcome_of(error, place.journal).reason)
         return relay.Erased(cleared.records, cleared.mentions, cleared.left)
 
-    def _clear(self, path: Path, traces: Traces, ids: Collection[bytes], cleared: Cleared) -> None:
+    def _clear(
+        self, path: Path, matcher: NumberMatcher, ids: Collection[bytes], cleared: Cleared
+    ) -> None:
         try:
-            clear(path, traces, ids, cleared)
+            clear(path, matcher, ids, cleared)
             name = os.fsencode(path.relative_to(self._place.folder))
-            if traces.within(name):
-                black = self._place.folder / os.fsdecode(traces.blacked(name))
+            if matcher.within(name):
+                black = self._place.folder / os.fsdecode(matcher.blacked(name))
                 cleared.left.append(
                     f"{shown(black)}: the number is the file's name; remove or rename it"
                 )

@@ -34,7 +34,7 @@ METHODS = {
     "close": (),
     "check": (),
     "setup": ("*", "backfill", "progress"),
-    "erase": ("traces", "ids"),
+    "erase": ("matcher", "ids"),
 }
 """What a sink may override, and what each is called with."""
 HOW_TO = "write: @relay.hookimpl, then def register_sinks(register), which calls register(…)"

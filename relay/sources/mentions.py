@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from urllib.parse import urlencode
 
 from relay.event import InvalidCallback, RawCallback
-from relay.number_matcher import Traces
+from relay.redact import NumberMatcher
 from relay.sources.coding import MAX_UNPACKED, BrokenBody, as_utf8, unpacked
 from relay.sources.form import Pairs, parameters
 from relay.sources.sumotext import fold
@@ -19,59 +19,59 @@ def callback_of(query: bytes, content_type: str, body: bytes, encoding: str) -> 
     return RawCallback("", "", query, content_type, body, 0, encoding=encoding)
 
 
-def within(traces: Traces, callback: RawCallback) -> bool:
+def within(matcher: NumberMatcher, callback: RawCallback) -> bool:
     """Whether the number stands in its bytes, or the relay would read it from them."""
-    return in_bytes(traces, callback) or any(
-        traces.reads(text) or _has(traces, text) for text in _texts(traces, callback)
+    return in_bytes(matcher, callback) or any(
+        matcher.reads(text) or _has(matcher, text) for text in _texts(matcher, callback)
     )
 
 
-def in_bytes(traces: Traces, callback: RawCallback) -> bool:
+def in_bytes(matcher: NumberMatcher, callback: RawCallback) -> bool:
     """Whether the number stands in its bytes, packed or not."""
     headers = f"{callback.content_type}\n{callback.encoding}".encode()
-    if any(map(traces.within, (callback.query, headers, callback.body))):
+    if any(map(matcher.within, (callback.query, headers, callback.body))):
         return True
     body = _readable(callback)
-    return body is not callback.body and traces.within(body)
+    return body is not callback.body and matcher.within(body)
 
 
-def blacked(traces: Traces, callback: RawCallback) -> RawCallback:
+def blacked(matcher: NumberMatcher, callback: RawCallback) -> RawCallback:
     """The callback with the number blacked out.
 
     A body that was packed, or in UTF-16, is then in UTF-8 and as it was before. Where its bytes
     could not be read as before, or would still hold the number, a form with what is read of them
     takes their place.
     """
-    if not within(traces, callback):
+    if not within(matcher, callback):
         return callback
-    in_place = _in_place(traces, callback)
+    in_place = _in_place(matcher, callback)
     same = len(_pairs(in_place)) == len(_pairs(callback))
-    if same and not within(traces, in_place):
+    if same and not within(matcher, in_place):
         return in_place
     written = _emptied(callback)._replace(
-        query=urlencode(_blacked_pairs(traces, callback)).encode()
+        query=urlencode(_blacked_pairs(matcher, callback)).encode()
     )
-    return _emptied(callback) if within(traces, written) else written
+    return _emptied(callback) if within(matcher, written) else written
 
 
-def kept(traces: Traces, callback: RawCallback) -> RawCallback | None:
+def kept(matcher: NumberMatcher, callback: RawCallback) -> RawCallback | None:
     """What may be kept of it: None where it is the contact's, or of nobody who could be named."""
-    if not within(traces, callback):
+    if not within(matcher, callback):
         return callback
     mobiles = [value for name, value in _pairs(callback) if fold(name) == "mobile" and value]
-    if not mobiles or any(traces.reads(each) or _has(traces, each) for each in mobiles):
+    if not mobiles or any(matcher.reads(each) or _has(matcher, each) for each in mobiles):
         return None
-    return blacked(traces, callback)
+    return blacked(matcher, callback)
 
 
-def _in_place(traces: Traces, callback: RawCallback) -> RawCallback:
+def _in_place(matcher: NumberMatcher, callback: RawCallback) -> RawCallback:
     done = callback._replace(
-        query=traces.blacked(callback.query),
-        content_type=traces.blacked(callback.content_type.encode()).decode(),
-        body=traces.blacked(callback.body),
+        query=matcher.blacked(callback.query),
+        content_type=matcher.blacked(callback.content_type.encode()).decode(),
+        body=matcher.blacked(callback.body),
     )
     readable = _readable(callback)
-    black = traces.blacked(readable)
+    black = matcher.blacked(readable)
     if readable is callback.body or black == readable:
         return done
     return done._replace(body=black, encoding="")
@@ -81,8 +81,10 @@ def _emptied(callback: RawCallback) -> RawCallback:
     return callback._replace(query=b"", content_type="", body=b"", encoding="")
 
 
-def _blacked_pairs(traces: Traces, callback: RawCallback) -> Pairs:
-    return [(traces.blacked_in(name), traces.blacked_in(value)) for name, value in _pairs(callback)]
+def _blacked_pairs(matcher: NumberMatcher, callback: RawCallback) -> Pairs:
+    return [
+        (matcher.blacked_in(name), matcher.blacked_in(value)) for name, value in _pairs(callback)
+    ]
 
 
 def _pairs(callback: RawCallback) -> Pairs:
@@ -92,14 +94,14 @@ def _pairs(callback: RawCallback) -> Pairs:
         return []
 
 
-def _has(traces: Traces, text: str) -> bool:
-    return traces.within(text.encode("utf-8", "replace"))
+def _has(matcher: NumberMatcher, text: str) -> bool:
+    return matcher.within(text.encode("utf-8", "replace"))
 
 
-def _texts(traces: Traces, callback: RawCallback) -> Iterator[str]:
+def _texts(matcher: NumberMatcher, callback: RawCallback) -> Iterator[str]:
     """The names and values of the parameters, where any may be or hold the number."""
     texts = [text for pair in _pairs(callback) for text in pair]
-    if traces.may_be_in('"'.join(texts).encode("utf-8", "replace")):
+    if matcher.may_be_in('"'.join(texts).encode("utf-8", "replace")):
         yield from texts
 
 

@@ -13,7 +13,7 @@ from enum import IntEnum
 from typing import Any, NamedTuple, Protocol, Self
 
 from relay.event import Event, RawCallback
-from relay.number_matcher import Traces
+from relay.redact import NumberMatcher
 
 UNAUTHORIZED = 401
 UNAUTHORIZED_KEPT = 1_000
@@ -307,7 +307,7 @@ class Purged:
 
 
 @dataclass(frozen=True, slots=True)
-class Traced:
+class ContactRows:
     """A contact's events, by seq and id.
 
     `waiting` are (sink, state, event id) of an opt-out that a sink does not have.
@@ -515,19 +515,19 @@ class Store(Protocol):
 
     async def note_round(self, now: float) -> None: ...
 
-    async def traced(self, traces: Traces) -> Traced:
+    async def find_contact(self, matcher: NumberMatcher) -> ContactRows:
         """The events of a contact, from all sources."""
 
-    async def halt(self, traced: Traced) -> int:
+    async def halt(self, rows: ContactRows) -> int:
         """Give up the open deliveries of these events; return how many are being sent."""
 
-    async def forget(self, traced: Traced, traces: Traces) -> Counter[str]:
+    async def forget(self, rows: ContactRows, matcher: NumberMatcher) -> Counter[str]:
         """Delete these events; black the number out, or delete callbacks, wherever else it is."""
 
-    async def scrub(self, traces: Traces) -> Scrubbed:
+    async def scrub(self, matcher: NumberMatcher) -> Scrubbed:
         """Rid the files of what was deleted, and look through them for the number."""
 
-    async def note_erasure(self, traces: Traces, report: str) -> None:
+    async def note_erasure(self, matcher: NumberMatcher, report: str) -> None:
         """Keep that the number was erased: as a keyed hash."""
 
     async def words(self, *, after: int, limit: int = 500) -> list[Word]:

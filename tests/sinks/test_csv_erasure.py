@@ -7,9 +7,9 @@ from csvsink import erase_module as erase
 from csvsink import rows_module, sink
 
 import relay
-from relay.number_matcher import Traces
+from relay.redact import NumberMatcher
 
-TRACES = Traces("+12125550142")
+TRACES = NumberMatcher("+12125550142")
 HEAD = b"id,time,mobile,message\r\n"
 MINE = b"a1,t,+12125550142,hello\r\n"
 BROKEN = b'a2,t,+12125550177,"two\r\nlines, ""quoted"""\r\n'

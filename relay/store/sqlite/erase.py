@@ -11,9 +11,9 @@ import apsw
 import orjson
 
 from relay.event import OPT_OUT
-from relay.number_matcher import Traces
+from relay.redact import NumberMatcher
 from relay.sources import mentions
-from relay.store import OPEN_STATES, State, Traced
+from relay.store import OPEN_STATES, ContactRows, State
 from relay.store.sqlite import rows
 from relay.store.sqlite.ingest import events_of, give_rows
 from relay.store.sqlite.purge import forget_events
@@ -43,12 +43,14 @@ class Quote(NamedTuple):
     values: Mapping[str, Any]
 
 
-def traced(connection: apsw.Connection, memory: Memory, traces: Traces) -> Traced:
+def find_contact(
+    connection: apsw.Connection, memory: Memory, matcher: NumberMatcher
+) -> ContactRows:
     """What there is of the contact, in every source that ever had an event."""
     sources = rows.every(
         connection, "SELECT DISTINCT source FROM events UNION SELECT source FROM words"
     )
-    contacts = [memory.contact(source, traces.mobile) for (source,) in sources]
+    contacts = [memory.contact(source, matcher.mobile) for (source,) in sources]
     first = rows.value(connection, "SELECT ifnull(min(seq), 1) FROM events")
     seqs = events_of(connection, contacts, first, memory.last_seq)
     found = rows.every(
@@ -57,7 +59,7 @@ def traced(connection: apsw.Connection, memory: Memory, traces: Traces) -> Trace
         " WHERE seq IN (SELECT value FROM json_each(?))",
         (rows.array(seqs),),
     )
-    return Traced(contacts, dict(found), _waiting(connection, contacts))
+    return ContactRows(contacts, dict(found), _waiting(connection, contacts))
 
 
 def _waiting(connection: apsw.Connection, contacts: Sequence[int]) -> list[tuple[str, State, str]]:
@@ -73,7 +75,7 @@ def _waiting(connection: apsw.Connection, contacts: Sequence[int]) -> list[tuple
     return [(name, State(state), event_id) for name, state, event_id in found]
 
 
-def halt(connection: apsw.Connection, memory: Memory, found: Traced) -> int:
+def halt(connection: apsw.Connection, memory: Memory, found: ContactRows) -> int:
     """Give up what is open of the events; return how many deliveries are in flight."""
     seqs = rows.array(list(found.events))
     flying = 0
@@ -109,7 +111,7 @@ def forget(
 
 
 def page(
-    connection: apsw.Connection, contacts: Sequence[int], traces: Traces, after: int
+    connection: apsw.Connection, contacts: Sequence[int], matcher: NumberMatcher, after: int
 ) -> tuple[int | None, list[Quote]]:
     """Where the number stands in the next events of others, and the seq of the last of them."""
     found = rows.every(
@@ -118,24 +120,24 @@ def page(
         " AND contact NOT IN (SELECT value FROM json_each(?)) ORDER BY seq LIMIT ?",
         (after, rows.array(contacts), PAGE),
     )
-    quotes = [quote for row in found if (quote := _in_event(traces, row))]
+    quotes = [quote for row in found if (quote := _in_event(matcher, row))]
     return (found[-1][0] if found else None), quotes
 
 
-def _in_event(traces: Traces, row: Sequence[Any]) -> Quote | None:
+def _in_event(matcher: NumberMatcher, row: Sequence[Any]) -> Quote | None:
     seq, event, keyword, message_id, *raw = row
     callback = mentions.callback_of(*raw)
     # What the relay has read of the callback is in the event.
-    if not traces.may_be_in(event) and not mentions.in_bytes(traces, callback):
+    if not matcher.may_be_in(event) and not mentions.in_bytes(matcher, callback):
         return None
     event_was = orjson.loads(event)
-    event_is = traces.blacked_in(event_was)
-    kept = mentions.blacked(traces, callback)
+    event_is = matcher.blacked_in(event_was)
+    kept = mentions.blacked(matcher, callback)
     if event_is == event_was and kept == callback:
         return None
     blacked: dict[str, Any] = {name: getattr(kept, name) for name in RAW}
-    blacked |= {"event": orjson.dumps(event_is), "keyword": traces.blacked_in(keyword)}
-    if traces.blacked_in(message_id) != message_id:
+    blacked |= {"event": orjson.dumps(event_is), "keyword": matcher.blacked_in(keyword)}
+    if matcher.blacked_in(message_id) != message_id:
         blacked["message_id"] = None  # two that were blacked out could be the same
     if event_is["data"].get("message") != event_was["data"].get("message"):
         blacked["text_hash"] = BLACKED  # the hash would tell the number to who tries them all
@@ -143,7 +145,7 @@ def _in_event(traces: Traces, row: Sequence[Any]) -> Quote | None:
 
 
 def callbacks(
-    connection: apsw.Connection, traces: Traces, after: int
+    connection: apsw.Connection, matcher: NumberMatcher, after: int
 ) -> tuple[int | None, list[int]]:
     """The quarantined callbacks of the next page that hold the number."""
     found = rows.every(
@@ -154,21 +156,21 @@ def callbacks(
     held = [
         seq
         for seq, reason, *raw in found
-        if _within(traces, reason) or mentions.within(traces, mentions.callback_of(*raw))
+        if _within(matcher, reason) or mentions.within(matcher, mentions.callback_of(*raw))
     ]
     return (found[-1][0] if found else None), held
 
 
-def quotes(connection: apsw.Connection, traces: Traces) -> list[Quote]:
+def quotes(connection: apsw.Connection, matcher: NumberMatcher) -> list[Quote]:
     """Where the number stands beside events and callbacks: in what receivers answered, say."""
 
     def within(value: Any) -> bool:
-        return _within(traces, value)
+        return _within(matcher, value)
 
-    connection.create_scalar_function("traced", within, 1)  # type: ignore[arg-type]
+    connection.create_scalar_function("find_contact", within, 1)  # type: ignore[arg-type]
     found = []
     for table, key, columns in QUOTES:
-        terms = " OR ".join(f"traced({column})" for column in columns)
+        terms = " OR ".join(f"holds_number({column})" for column in columns)
         for row in rows.every(
             connection, f"SELECT {', '.join((*key, *columns))} FROM {table} WHERE {terms}"
         ):
@@ -177,10 +179,10 @@ def quotes(connection: apsw.Connection, traces: Traces) -> list[Quote]:
                 Quote(
                     table,
                     dict(zip(key, row, strict=False)),
-                    {name: _blacked(traces, value) for name, value in values},
+                    {name: _blacked(matcher, value) for name, value in values},
                 )
             )
-    connection.create_scalar_function("traced", None, 1)
+    connection.create_scalar_function("find_contact", None, 1)
     return found
 
 
@@ -196,14 +198,14 @@ def black_out(connection: apsw.Connection, found: Iterable[Quote]) -> Counter[st
     return done
 
 
-def _within(traces: Traces, value: Any) -> bool:
-    return isinstance(value, str | bytes) and traces.within(_bytes(value))
+def _within(matcher: NumberMatcher, value: Any) -> bool:
+    return isinstance(value, str | bytes) and matcher.within(_bytes(value))
 
 
-def _blacked(traces: Traces, value: Any) -> Any:
+def _blacked(matcher: NumberMatcher, value: Any) -> Any:
     if not isinstance(value, str | bytes):
         return value
-    blacked = traces.blacked(_bytes(value))
+    blacked = matcher.blacked(_bytes(value))
     return blacked if isinstance(value, bytes) else blacked.decode("utf-8", "surrogatepass")
 
 

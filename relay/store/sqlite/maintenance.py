@@ -7,8 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from relay.number_matcher import Traces
-from relay.store import Before, Purged, Scrubbed, Traced, Word
+from relay.redact import NumberMatcher
+from relay.store import Before, ContactRows, Purged, Scrubbed, Word
 from relay.store.sqlite import consents, erase, quarantine, rows, scrub
 from relay.store.sqlite import purge as purges
 from relay.store.sqlite.state import Memory
@@ -90,47 +90,47 @@ class Upkeep:
 
     # erasure
 
-    async def traced(self, traces: Traces) -> Traced:
+    async def find_contact(self, matcher: NumberMatcher) -> ContactRows:
         """As in Store."""
-        return await self._read(erase.traced, self._memory, traces)
+        return await self._read(erase.find_contact, self._memory, matcher)
 
-    async def halt(self, traced: Traced) -> int:
+    async def halt(self, rows: ContactRows) -> int:
         """As in Store."""
-        return await self._write(erase.halt, self._memory, traced)
+        return await self._write(erase.halt, self._memory, rows)
 
-    async def forget(self, traced: Traced, traces: Traces) -> Counter[str]:
+    async def forget(self, rows: ContactRows, matcher: NumberMatcher) -> Counter[str]:
         """As in Store."""
         done: Counter[str] = Counter()
-        seqs = list(traced.events)
+        seqs = list(rows.events)
         for start in range(0, len(seqs), purges.STEP) or (0,):
             some = seqs[start : start + purges.STEP]
-            done["events"] += await self._write(erase.forget, self._memory, traced.contacts, some)
+            done["events"] += await self._write(erase.forget, self._memory, rows.contacts, some)
         after: int | None = 0
         while after is not None:
-            after, held = await self._read(erase.callbacks, traces, after)
+            after, held = await self._read(erase.callbacks, matcher, after)
             if held:
                 done["quarantine"] += await self._write(quarantine.remove, held)
         after = 0
         while after is not None:
-            after, found = await self._read(erase.page, traced.contacts, traces, after)
+            after, found = await self._read(erase.page, rows.contacts, matcher, after)
             if found:
                 done["mentions"] += (await self._write(erase.black_out, found)).total()
-        if found := await self._read(erase.quotes, traces):
+        if found := await self._read(erase.quotes, matcher):
             done += await self._write(erase.black_out, found)
         return done
 
-    async def scrub(self, traces: Traces) -> Scrubbed:
+    async def scrub(self, matcher: NumberMatcher) -> Scrubbed:
         """As in Store."""
         await self._writer.submit(scrub.empty_log, alone=True)
-        done = await self._read(scrub.search, self._path, traces)
+        done = await self._read(scrub.search, self._path, matcher)
         if done.traces:
             await self._writer.submit(scrub.write_anew, alone=True)
-            done = await self._read(scrub.search, self._path, traces)
+            done = await self._read(scrub.search, self._path, matcher)
         return done
 
-    async def note_erasure(self, traces: Traces, report: str) -> None:
+    async def note_erasure(self, matcher: NumberMatcher, report: str) -> None:
         """As in Store."""
-        number = self._memory.contact("", traces.mobile)
+        number = self._memory.contact("", matcher.mobile)
         await self._write(partial(_note_erasure, number=number, report=report))
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import apsw
 
-from relay.number_matcher import LONGEST, Traces
+from relay.redact import LONGEST_NUMBER, NumberMatcher
 from relay.store import Scrubbed, StoreError
 
 PIECE = 1 << 16
@@ -32,12 +32,12 @@ def write_anew(connection: apsw.Connection) -> None:
     empty_log(connection)
 
 
-def search(connection: apsw.Connection, path: Path, traces: Traces) -> Scrubbed:
+def search(connection: apsw.Connection, path: Path, matcher: NumberMatcher) -> Scrubbed:
     """How many pieces of the file hold the number."""
     fd = _descriptor(connection, path)
     found, offset = 0, 0
-    while data := os.pread(fd, PIECE + LONGEST, offset):
-        found += traces.within(data)
+    while data := os.pread(fd, PIECE + LONGEST_NUMBER, offset):
+        found += matcher.within(data)
         offset += PIECE
     return Scrubbed(found, searched=os.fstat(fd).st_size)
 

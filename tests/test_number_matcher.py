@@ -1,13 +1,13 @@
-"""Traces: a number is found however it is written, and nothing else is."""
+"""The number matcher: a number is found however it is written, and nothing else is."""
 
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from relay import phone
-from relay.number_matcher import Traces
+from relay.redact import NumberMatcher
 
-US = Traces("+12125550142")
+US = NumberMatcher("+12125550142")
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_others_are_left_alone(data):
 )
 def test_no_bytes_make_a_search_long(digits):
     """With two ways to read each of them, 30 KiB took a minute and a half; 256 are taken."""
-    same = Traces("+12222222223")
+    same = NumberMatcher("+12222222223")
     assert same.within(b"2222222223")
     data = digits.encode() * (256 * 1024 // len(digits.encode()))
     assert not same.within(data)
@@ -72,7 +72,7 @@ def test_only_the_digits_become_black():
 
 
 def test_a_short_number_wants_nothing_else_around_it():
-    iceland = Traces("+3545551234")
+    iceland = NumberMatcher("+3545551234")
     assert iceland.within(b"tel 555 1234.")
     assert iceland.within(b"%205551234")
     assert not iceland.within(b"id 95551234")
@@ -218,7 +218,7 @@ def test_what_the_reader_takes_for_something_else_is_not(text):
 
 
 def test_a_number_that_is_dialled_otherwise_at_home_is_found():
-    argentina = Traces("+5491123456789")
+    argentina = NumberMatcher("+5491123456789")
     assert argentina.within(b"011 15-2345-6789")
     assert argentina.within(b"+54 9 11 2345-6789")
     assert argentina.reads("11 15 2345 6789")
