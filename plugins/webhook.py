@@ -27,12 +27,11 @@ import orjson
 import pydantic
 
 import relay
-from relay.config.secret import AS_KEY, AS_PASSWORD, Password
 from relay.delivery.http import reach, read_answer
 from relay.outcome import Outcome
+from relay.secret import AS_KEY, AS_PASSWORD, Password
 from relay.signing import SigningSecret, key_of, signed_headers
-from relay.vendor_url import SECRET_HEADERS, check_confidential
-from relay.web_url import WebUrl
+from relay.urls import SECRET_HEADERS, HttpUrl, check_confidential
 
 HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 HEADER_VALUE = re.compile(r"[\x20-\x7e\t]*")
@@ -101,7 +100,7 @@ class Auth(relay.Options):
 class Options(relay.Options):
     """The options of a `webhook` sink."""
 
-    url: WebUrl = pydantic.Field(repr=False)  # many a receiver's URL is its secret
+    url: HttpUrl = pydantic.Field(repr=False)  # many a receiver's URL is its secret
     method: Literal["POST", "PUT", "PATCH"] = "POST"
     headers: dict[str, HeaderValue] = pydantic.Field(default_factory=dict)
     secrets: list[SigningSecret] = pydantic.Field(default_factory=list)

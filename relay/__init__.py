@@ -11,9 +11,7 @@ if TYPE_CHECKING:
 
     from relay.account import Account
     from relay.clock import Clock, SystemClock
-    from relay.config.bounds import NUMBER, sized
     from relay.config.model import Country
-    from relay.config.secret import AS_KEY, AS_PASSWORD, Key, Login, Password, PrivateKey
     from relay.delivery.classify import outcome_of
     from relay.delivery.classify import parse_retry_after as retry_after
     from relay.delivery.http import reach, read_answer
@@ -28,6 +26,7 @@ if TYPE_CHECKING:
     from relay.phone import country, e164, national
     from relay.quota import Quota
     from relay.redact import NumberMatcher, mask, mask_all
+    from relay.secret import AS_KEY, AS_PASSWORD, Key, Login, Password, PrivateKey
     from relay.send_context import time_left
     from relay.signing import SigningSecret, signed_headers
     from relay.signing import key_of as signing_key
@@ -38,10 +37,8 @@ if TYPE_CHECKING:
     from relay.templating.evaluation import EvaluationError
     from relay.templating.expressions import Mapping as RecordMap
     from relay.templating.expressions import Template
-    from relay.units import Rate, Size
-    from relay.vendor_url import SECRET_HEADERS, check_confidential, is_confidential
-    from relay.vendor_url import BaseUrl as VendorUrl
-    from relay.web_url import WebUrl as HttpUrl
+    from relay.units import NUMBER, Rate, Size, sized
+    from relay.urls import SECRET_HEADERS, HttpUrl, VendorUrl, check_confidential, is_confidential
 
     hookimpl: HookimplMarker
 
@@ -113,8 +110,8 @@ __all__ = [
 ]
 
 _HOMES = {
-    "AS_KEY": "relay.config.secret:AS_KEY",
-    "AS_PASSWORD": "relay.config.secret:AS_PASSWORD",
+    "AS_KEY": "relay.secret:AS_KEY",
+    "AS_PASSWORD": "relay.secret:AS_PASSWORD",
     "Account": "relay.account:Account",
     "Clock": "relay.clock:Clock",
     "Country": "relay.config.model:Country",
@@ -123,12 +120,12 @@ _HOMES = {
     "Erased": "relay.sink:Erased",
     "EvaluationError": "relay.templating.evaluation:EvaluationError",
     "Event": "relay.event:Event",
-    "HttpUrl": "relay.web_url:WebUrl",
-    "Key": "relay.config.secret:Key",
+    "HttpUrl": "relay.urls:HttpUrl",
+    "Key": "relay.secret:Key",
     "Log": "relay.sink:Log",
-    "Login": "relay.config.secret:Login",
+    "Login": "relay.secret:Login",
     "Mistake": "relay.sink:Mistake",
-    "NUMBER": "relay.config.bounds:NUMBER",
+    "NUMBER": "relay.units:NUMBER",
     "NotDelivered": "relay.outcome:NotDelivered",
     "Notice": "relay.sink:Notice",
     "NumberMatcher": "relay.redact:NumberMatcher",
@@ -136,16 +133,16 @@ _HOMES = {
     "OPT_OUT": "relay.event:OPT_OUT",
     "Options": "relay.sink:Options",
     "Outcome": "relay.outcome:Outcome",
-    "Password": "relay.config.secret:Password",
+    "Password": "relay.secret:Password",
     "Pause": "relay.outcome:Pause",
-    "PrivateKey": "relay.config.secret:PrivateKey",
+    "PrivateKey": "relay.secret:PrivateKey",
     "Progress": "relay.sink:Progress",
     "Quota": "relay.quota:Quota",
     "Rate": "relay.units:Rate",
     "RecordMap": "relay.templating.expressions:Mapping",
     "Reject": "relay.outcome:Reject",
     "Retry": "relay.outcome:Retry",
-    "SECRET_HEADERS": "relay.vendor_url:SECRET_HEADERS",
+    "SECRET_HEADERS": "relay.urls:SECRET_HEADERS",
     "SigningSecret": "relay.signing:SigningSecret",
     "Sink": "relay.sink:Sink",
     "Size": "relay.units:Size",
@@ -153,11 +150,11 @@ _HOMES = {
     "StrictLimiter": "relay.delivery.rate_limit:StrictLimiter",
     "SystemClock": "relay.clock:SystemClock",
     "Template": "relay.templating.expressions:Template",
-    "VendorUrl": "relay.vendor_url:BaseUrl",
-    "check_confidential": "relay.vendor_url:check_confidential",
+    "VendorUrl": "relay.urls:VendorUrl",
+    "check_confidential": "relay.urls:check_confidential",
     "country": "relay.phone:country",
     "e164": "relay.phone:e164",
-    "is_confidential": "relay.vendor_url:is_confidential",
+    "is_confidential": "relay.urls:is_confidential",
     "make_folder": "relay.fsutil:make",
     "mask": "relay.redact:mask",
     "mask_all": "relay.redact:mask_all",
@@ -173,7 +170,7 @@ _HOMES = {
     "retry_after": "relay.delivery.classify:parse_retry_after",
     "signed_headers": "relay.signing:signed_headers",
     "signing_key": "relay.signing:key_of",
-    "sized": "relay.config.bounds:sized",
+    "sized": "relay.units:sized",
     "sync_folder": "relay.fsutil:sync",
     "time_left": "relay.send_context:time_left",
 }

@@ -15,13 +15,13 @@ import orjson
 import pydantic
 
 from relay.caching import short_key
-from relay.config.bounds import NUMBER
 from relay.event import OPT_OUT, Event
 from relay.outcome import NotDelivered, Outcome, Reject, Retry
 from relay.redact import mask_all, without
 from relay.sink import Delivery, Options
 from relay.templating.evaluation import EvaluationError
 from relay.templating.expressions import Condition, Template
+from relay.units import NUMBER
 
 __all__ = [
     "Action",

@@ -10,10 +10,10 @@ from enum import StrEnum
 from pathlib import Path
 
 import relay
-from relay.address import Address
 from relay.config.document import Reading
 from relay.config.model import Server
 from relay.install_image import Image
+from relay.units import HostPort
 
 CONFIG = Path("/etc/relay/relay.yaml")
 CREDENTIALS = CONFIG.parent / "credentials"
@@ -137,7 +137,7 @@ def _settings(root: Path) -> list[Piece]:
     return [*folders, Piece(TOKEN, "a new token", 0o600, token, theirs=True), config]
 
 
-def _machinery(root: Path, program: Path, address: Address) -> list[Piece]:
+def _machinery(root: Path, program: Path, address: HostPort) -> list[Piece]:
     start = f"{program} run --config {CONFIG}"
     command = Piece(COMMAND, "the commands", 0o755, _command(program))
     return [
@@ -172,7 +172,7 @@ def check_program(program: Path, needed: Iterable[Path]) -> None:
                 )
 
 
-def _address(root: Path, environ: Mapping[str, str]) -> Address:
+def _address(root: Path, environ: Mapping[str, str]) -> HostPort:
     """`server.listen` of the relay.yaml that is there, as systemd understands it."""
     listen = Server.model_fields["listen"].default
     if config := Image(root).real(CONFIG):
@@ -181,14 +181,14 @@ def _address(root: Path, environ: Mapping[str, str]) -> Address:
             raise reading.error()
         listen = reading.part("server", "listen") or listen
     try:
-        address = Address.parse(str(listen))
+        address = HostPort.parse(str(listen))
         host = "127.0.0.1" if address.host == "localhost" else address.host
         ipaddress.ip_address(host)
     except ValueError:
         raise NotInstallable(
             f"{config}: server.listen: systemd wants a number and a port, such as 127.0.0.1:8080"
         ) from None
-    return Address(host, address.port)
+    return HostPort(host, address.port)
 
 
 def _command(program: Path) -> str:

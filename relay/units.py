@@ -1,22 +1,29 @@
-"""Durations, sizes and rates, as relay.yaml writes them: `250ms`, `64KiB`, `100/10s`, `10MiB/s`."""
+"""Durations, sizes, rates and host:port as relay.yaml writes them, and bounds for them.
 
+`250ms`, `64KiB`, `100/10s`, `10MiB/s`, `127.0.0.1:8080`. Beyond a bound a number is taken for a
+slip and refused by a new rule. Bounds are metadata of pydantic types:
+`Annotated[Duration, between("10ms", "1d")]`.
+"""
+
+import ipaddress
+import math
 import re
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import pydantic
-from pydantic_core import PydanticCustomError
+
+from relay.validation import new_rule, text_type
 
 NEVER = "never"
 SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 BYTES = {"B": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3, "TiB": 1024**4}
 
 # Fifteen digits are more than anybody means, and few enough for a float to hold exactly.
-NUMBER = r"[0-9]{1,15}(?:\.[0-9]{1,9})?"
-DURATION = rf"({NUMBER})(ms|s|m|h|d)"
-SIZE = rf"({NUMBER})(B|KiB|MiB|GiB|TiB)"
-PER = rf"((?:{NUMBER})?)(ms|s|m|h|d)"
+_DIGITS = r"[0-9]{1,15}(?:\.[0-9]{1,9})?"
+DURATION = rf"({_DIGITS})(ms|s|m|h|d)"
+SIZE = rf"({_DIGITS})(B|KiB|MiB|GiB|TiB)"
+PER = rf"((?:{_DIGITS})?)(ms|s|m|h|d)"
 RATE = rf"([0-9]{{1,9}})/{PER}"
 BYTE_RATE = rf"{SIZE}/{PER}"
 
@@ -92,21 +99,6 @@ def _parts(pattern: str, text: str, message: str) -> tuple[str, ...]:
     raise ValueError(message)
 
 
-def text_type(parse: Callable[[str], Any], kind: str, json_schema: Mapping[str, Any]) -> Any:
-    """What makes `parse` a pydantic field type that is written as text."""
-
-    def validate(value: Any) -> Any:
-        try:
-            return parse(value if isinstance(value, str) else "")
-        except ValueError as error:
-            raise PydanticCustomError(f"relay_{kind}", "{reason}", {"reason": str(error)}) from None
-
-    return (
-        pydantic.PlainValidator(validate),
-        pydantic.WithJsonSchema({"type": "string", **json_schema}),
-    )
-
-
 Term = Annotated[float, *text_type(term, "term", {"pattern": f"^({NEVER}|{DURATION})$"})]
 Duration = Annotated[float, *text_type(duration, "duration", {"pattern": f"^{DURATION}$"})]
 Size = Annotated[int, *text_type(size, "size", {"pattern": f"^{SIZE}$"})]
@@ -115,3 +107,105 @@ Threshold = Annotated[
 ]
 RateLimit = Annotated[Rate, *text_type(rate, "rate", {"pattern": f"^{RATE}$"})]
 ByteRate = Annotated[Rate, *text_type(byte_rate, "rate", {"pattern": f"^{BYTE_RATE}$"})]
+
+HOST_PORT_FORM = 'should be an address such as 127.0.0.1:8080, localhost:8080 or "[::1]:8080"'
+
+
+@dataclass(frozen=True, slots=True)
+class HostPort:
+    """A host, or its number, and a port; port 0 lets the system choose one."""
+
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        host, separator, port = text.rpartition(":")
+        host, bracketed = _without_brackets(host)
+        if not (separator and host and port.isdecimal() and port.isascii()):
+            raise ValueError(HOST_PORT_FORM)
+        if (":" in host) != bracketed or int(port) > 65535:
+            raise ValueError(HOST_PORT_FORM)
+        return cls(host, int(port))
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this machine can reach it."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def _without_brackets(host: str) -> tuple[str, bool]:
+    if host.startswith("[") and host.endswith("]"):
+        return host[1:-1], True
+    return host, False
+
+
+Listen = Annotated[HostPort, *text_type(HostPort.parse, "address", {"pattern": r":[0-9]{1,5}$"})]
+
+
+BOOLEAN = "should be a number, not true or false"
+
+
+def _refuse_boolean(value: Any, info: pydantic.ValidationInfo) -> Any:
+    if isinstance(value, bool):
+        new_rule(info, BOOLEAN)
+    return value
+
+
+NUMBER = pydantic.BeforeValidator(_refuse_boolean)
+"""`true` would count as 1."""
+
+
+def at_most(most: int) -> Any:
+    """Metadata of a whole number."""
+
+    def check(value: int, info: pydantic.ValidationInfo) -> int:
+        if value > most:
+            new_rule(info, f"should be at most {most}")
+        return value
+
+    return pydantic.AfterValidator(check)
+
+
+def between(least: str, most: str) -> Any:
+    """Metadata of a duration in seconds; one that does not end (`never`) is within."""
+    shortest, longest = duration(least), duration(most)
+
+    def check(value: float, info: pydantic.ValidationInfo) -> float:
+        if not shortest <= value <= longest and value != math.inf:
+            new_rule(info, f"should be between {least} and {most}")
+        return value
+
+    return pydantic.AfterValidator(check)
+
+
+def sized(least: str, most: str) -> Any:
+    """Metadata of a size in bytes."""
+    smallest, largest = size(least), size(most)
+
+    def check(value: int, info: pydantic.ValidationInfo) -> int:
+        if not smallest <= value <= largest:
+            new_rule(info, f"should be between {size_text(smallest)} and {size_text(largest)}")
+        return value
+
+    return pydantic.AfterValidator(check)
+
+
+def counted(least: str, most: str) -> Any:
+    """Metadata of a rate: over how long it may be counted. None, for `never`, is within."""
+    shortest, longest = duration(least), duration(most)
+
+    def check(value: Rate | None, info: pydantic.ValidationInfo) -> Rate | None:
+        if value and not shortest <= value.per <= longest:
+            new_rule(info, f"should be so many in a time between {least} and {most}")
+        return value
+
+    return pydantic.AfterValidator(check)

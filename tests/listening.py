@@ -8,7 +8,6 @@ from types import SimpleNamespace
 
 import orjson
 
-from relay.address import Address
 from relay.clock import SystemClock
 from relay.config.loader import SourceConfig
 from relay.server import ingress
@@ -18,6 +17,7 @@ from relay.server.sockets import bind_tcp
 from relay.server.tls import Certificate
 from relay.sources.router import Intake
 from relay.store.sqlite.store import SqliteStore
+from relay.units import HostPort
 
 EXAMPLES = rb"""
 /Post.aspx?country=USA&shortcode=84700&key=SOMEKEY&mobile=2125551212&carrierId=VERIZONUS&Name=Bill&DOB=1/1/2000&Zip=10024
@@ -127,7 +127,7 @@ async def serving(application, *, store=None, protocol=Protocol, tls=None, limit
     """Any application, served as the relay serves its own."""
     server = make_server(
         application,
-        bind_tcp(Address("127.0.0.1", 0)),
+        bind_tcp(HostPort("127.0.0.1", 0)),
         certificate=Certificate(*tls) if tls else None,
         limiter=limiter,
         protocol=protocol,

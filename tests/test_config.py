@@ -9,11 +9,10 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from relay.address import Address
 from relay.config.loader import ConfigError, load
 from relay.config.model import Settings, SinkSettings, SourceConfig
 from relay.event import Event
-from relay.units import Rate
+from relay.units import HostPort, Rate
 
 PLUGIN = """
 from typing import Literal
@@ -101,9 +100,9 @@ def problems_of(read, folder):
 
 def test_an_empty_file_has_every_default(read, folder):
     config = read("")
-    assert config.server.listen == Address("127.0.0.1", 8080)
+    assert config.server.listen == HostPort("127.0.0.1", 8080)
     assert config.server.tls is None
-    assert config.admin.listen == Address("127.0.0.1", 8081)
+    assert config.admin.listen == HostPort("127.0.0.1", 8081)
     assert config.store == folder / "data/relay.db"
     assert config.timezone.key == "UTC"
     assert (config.sources, config.sinks) == ({}, {})
@@ -157,7 +156,7 @@ def test_everything_that_can_be_said(read, folder):
         TOKEN=TOKENS[0],
         ENABLED="false",
     )
-    assert config.server.listen == Address("::", 443)
+    assert config.server.listen == HostPort("::", 443)
     assert config.server.tls.cert == config.server.tls.key == folder / "cert.pem"
     assert config.store == Path("/var/lib/relay.db")
     source = config.sources["web"]
@@ -332,7 +331,7 @@ def test_unfilled_placeholders_stay_where_the_command_does_not_need_them(read):
         fill=False,
         WORD="JOIN",
     )
-    assert config.server.listen == Address("127.0.0.1", 8080)
+    assert config.server.listen == HostPort("127.0.0.1", 8080)
     assert config.sources["a"].tokens[0].get_secret_value() == "${TOKEN}"
     sink = config.sinks["a"]
     assert (sink.enabled, sink.timeout, sink.batch.size) == (True, 30, 200)

@@ -11,9 +11,9 @@ from certificates import certify
 from listening import answers, serving
 from standstill import stand_still
 
-from relay.address import Address
 from relay.server.http_server import make_server
 from relay.server.sockets import bind_tcp
+from relay.units import HostPort
 
 CLOSING = b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n"
 KEEPING = b"GET / HTTP/1.1\r\n\r\n"
@@ -127,7 +127,7 @@ async def test_a_drain_reads_what_came_during_a_standstill():
 
 async def test_no_callback_is_lost_over_restarts_under_a_held_socket():
     """As systemd does it: the socket outlives the server, and what waits goes to the next."""
-    held = bind_tcp(Address("127.0.0.1", 0))
+    held = bind_tcp(HostPort("127.0.0.1", 0))
     held.listen(512)
     port = held.getsockname()[1]
     answered, failed, stopping = 0, 0, asyncio.Event()
@@ -187,8 +187,8 @@ async def test_tls_of_its_own(certificate):
 
 
 def test_an_address_in_use_is_an_error_at_once():
-    taken = bind_tcp(Address("127.0.0.1", 0))
+    taken = bind_tcp(HostPort("127.0.0.1", 0))
     taken.listen()
     with pytest.raises(OSError, match="in use"):
-        bind_tcp(Address("127.0.0.1", taken.getsockname()[1]))
+        bind_tcp(HostPort("127.0.0.1", taken.getsockname()[1]))
     taken.close()

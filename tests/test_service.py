@@ -14,7 +14,6 @@ from click.testing import CliRunner
 from relaying import relaying
 
 from relay import service
-from relay.address import Address
 from relay.cli import main
 from relay.config.loader import load
 from relay.daemon import tell_of_error
@@ -27,6 +26,7 @@ from relay.service import started
 from relay.store import EventFilter, StoreError, StoreLocked
 from relay.store.sqlite import SqliteStore
 from relay.store_backoff import Breakage
+from relay.units import HostPort
 from relay.vitals import Vitals
 
 YAML = """
@@ -81,7 +81,7 @@ async def test_a_second_relay_on_the_same_store_does_not_start(config):
 
 
 async def test_a_port_that_is_taken_is_named_and_the_store_let_go_of(config, tmp_path):
-    taken = bind_tcp(Address("127.0.0.1", 0))
+    taken = bind_tcp(HostPort("127.0.0.1", 0))
     port = taken.getsockname()[1]
     path = tmp_path / "other.yaml"
     path.write_text(

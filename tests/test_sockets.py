@@ -8,13 +8,13 @@ from pathlib import Path
 import httpx
 import pytest
 
-from relay.address import Address
 from relay.server.http_server import make_server
 from relay.server.refusals import send_problem
 from relay.server.sockets import Listeners, activated_sockets, listen_control
 from relay.state_directory import StateDirectory
+from relay.units import HostPort
 
-ANY = Address("127.0.0.1", 0)
+ANY = HostPort("127.0.0.1", 0)
 
 
 @pytest.fixture
@@ -57,8 +57,8 @@ def test_what_is_bound_stays_bound_for_the_next_image(listeners):
 def test_a_listener_that_moved_is_let_go_of_before_the_new_one_is_bound(listeners):
     with bound(listeners) as ((before,), _):
         pass
-    listeners.bound["public", Address(*before)] = listeners.bound.pop(("public", ANY))
-    everywhere = Address("0.0.0.0", before[1])
+    listeners.bound["public", HostPort(*before)] = listeners.bound.pop(("public", ANY))
+    everywhere = HostPort("0.0.0.0", before[1])
     with bound(listeners, public=everywhere) as ((after,), _):
         assert after == ("0.0.0.0", before[1])
 
@@ -69,7 +69,7 @@ def test_what_systemd_passed_replaces_what_relay_yaml_says(listeners):
         with bound(listeners) as ((outside,), _):
             assert outside == passed.getsockname()
         after = anew(listeners)
-        with bound(after, public=Address("127.0.0.1", 1)) as ((outside,), _):
+        with bound(after, public=HostPort("127.0.0.1", 1)) as ((outside,), _):
             assert outside == passed.getsockname()
         after.close()
 
@@ -77,7 +77,7 @@ def test_what_systemd_passed_replaces_what_relay_yaml_says(listeners):
 def test_an_address_that_is_taken_leaves_nothing_open(listeners):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         with pytest.raises(OSError, match="cannot listen"):
-            listeners.bind(ANY, Address(*taken.getsockname()))
+            listeners.bind(ANY, HostPort(*taken.getsockname()))
         assert len(listeners.bound) == 1, "its own are closed with the others"
 
 

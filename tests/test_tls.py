@@ -14,11 +14,11 @@ from cryptography.hazmat.primitives import serialization
 from listening import answers, serving
 from standstill import stand_still
 
-from relay.address import Address
 from relay.server.connections import ConnectionLimiter
 from relay.server.http_server import make_server
 from relay.server.sockets import bind_tcp
 from relay.server.tls import Certificate, TlsAcceptor
+from relay.units import HostPort
 
 
 async def shown(running) -> bytes:
@@ -223,7 +223,7 @@ class Poor(socket.socket):
 
 
 async def test_an_acceptor_without_descriptors_pauses_and_goes_on(certificate, caplog):
-    listener = Poor(fileno=bind_tcp(Address("127.0.0.1", 0)).detach())
+    listener = Poor(fileno=bind_tcp(HostPort("127.0.0.1", 0)).detach())
     server = make_server(hello, listener, certificate=Certificate(*certificate))
     server.drain_delay = 0.01
     await server.start()

@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.address import Address
 from relay.units import (
     BYTES,
     SECONDS,
     Duration,
+    HostPort,
     Rate,
     RateLimit,
     Size,
@@ -93,7 +93,7 @@ def test_a_size_is_its_number_of_units(number, unit):
 
 @given(st.text())
 def test_no_text_raises_anything_but_a_sentence_without_it(text):
-    for parse in (duration, size, rate, Address.parse):
+    for parse in (duration, size, rate, HostPort.parse):
         try:
             parse(text)
         except ValueError as error:
@@ -125,8 +125,8 @@ def test_the_types_are_written_as_text_only():
     ],
 )
 def test_addresses(text, host, port, loopback):
-    address = Address.parse(text)
-    assert address == Address(host, port)
+    address = HostPort.parse(text)
+    assert address == HostPort(host, port)
     assert address.loopback is loopback
     assert str(address) == text
 
@@ -136,4 +136,4 @@ def test_addresses(text, host, port, loopback):
 )
 def test_what_is_no_address(text):
     with pytest.raises(ValueError, match="should be an address such as"):
-        Address.parse(text)
+        HostPort.parse(text)

@@ -8,9 +8,9 @@ import orjson
 import pytest
 
 from relay import preflight
-from relay.address import Address
 from relay.preflight import vet
 from relay.server.sockets import Listeners
+from relay.units import HostPort
 
 YAML = """
 server: {listen: "127.0.0.1:0"}
@@ -101,7 +101,7 @@ async def test_where_the_program_has_gone_the_reload_is_refused(path, monkeypatc
 
 async def test_an_address_of_another_program_is_named_and_ones_own_is_not(path):
     with socket.create_server(("127.0.0.1", 0)) as other:
-        address = Address(*other.getsockname())
+        address = HostPort(*other.getsockname())
         path.write_text(
             YAML.replace('server: {listen: "127.0.0.1:0"}', f"server: {{listen: {address}}}")
         )

@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import relay
-from relay.config.bounds import sized
 from relay.path_text import named
 from relay.templating.expressions import EvaluationError, Template
-from relay.units import Size
+from relay.units import Size, sized
 
 EXPRESSION = re.compile(r"\{[{%#]")
 EXPRESSION_END = re.compile(r"[}%#]\}")

@@ -7,11 +7,11 @@ today's, or where a person has chosen this very callback.
 from collections.abc import Mapping
 from enum import StrEnum
 
-from relay.config.interpolate import PLACEHOLDER
 from relay.config.model import SourceConfig
 from relay.senders import within
 from relay.server.access import TokenSet, has_tokens
 from relay.store import UNAUTHORIZED, Quarantined
+from relay.validation import PLACEHOLDER
 
 
 class Token(StrEnum):

@@ -17,13 +17,13 @@ from relay.cli import client, options
 from relay.cli.client import Client
 from relay.cli.output import print_json, print_table, printable
 from relay.cli.records import as_text
-from relay.config.interpolate import PLACEHOLDER
 from relay.config.loader import Config
 from relay.event import OPT_OUT, Event, InvalidCallback, RawCallback
 from relay.path_text import argument
 from relay.preview import Preview, preview_all
 from relay.sources.router import new_id
 from relay.sources.sumotext import fold, understand
+from relay.validation import PLACEHOLDER
 
 # Kept for films and books: it is nobody's.
 EXAMPLE = "2125550123"

@@ -8,13 +8,14 @@ from typing import Any
 
 import httpx
 
-from relay.address import Address
 from relay.config.document import Reading
-from relay.config.errors import REFUSED_FROM, Location, Mistake
+from relay.config.errors import Mistake
 from relay.config.model import POSTGRESQL, Admin, IPNetwork, Server, Settings
-from relay.config.secret import WEAK, bits
 from relay.delivery.ssrf import refusal
 from relay.path_text import named
+from relay.secret import WEAK, bits
+from relay.units import HostPort
+from relay.validation import REFUSED_FROM, Location
 
 UNGUARDED = "needs tokens or allow_from, as other machines can reach {}"
 NO_LOGIN = "should be reached by this machine alone, as 127.0.0.1:8081 is: it has no login yet"
@@ -101,10 +102,10 @@ def _check_tokens(reading: Reading, name: str, reached: str) -> None:
             reading.complain([_new(place, flaw)])
 
 
-def _listen(reading: Reading, listener: str) -> Address | None:
+def _listen(reading: Reading, listener: str) -> HostPort | None:
     given = reading.part(listener, "listen")
     try:
-        return Address.parse(DEFAULTS[listener] if given is None else given)
+        return HostPort.parse(DEFAULTS[listener] if given is None else given)
     except (AttributeError, ValueError):
         return None
 
@@ -125,7 +126,7 @@ def _zone_flaw(host: str) -> str | None:
     return None
 
 
-def _meet(public: Address, admin: Address) -> bool:
+def _meet(public: HostPort, admin: HostPort) -> bool:
     """Whether the two cannot be bound at once; admin is reached by this machine alone."""
     if public.port != admin.port or not public.port:
         return False

@@ -8,16 +8,15 @@ from typing import Any, TypeVar
 
 import pydantic
 
-from relay.config.errors import ConfigError, Location, Mistake, Problem, dotted
+from relay.config.errors import ConfigError, Mistake, Problem
 from relay.config.interpolate import fill
 from relay.config.messages import worded
 from relay.config.yaml import parse
+from relay.validation import WITHOUT_NEW_RULES, Location, dotted
 
 ECHO = 4
 """A message shows fewer characters than these of a value that was filled in."""
 
-WITHOUT_NEW_RULES = {"without_new_rules": True}
-"""For the validators, see `relay.config.errors.new_rule`."""
 
 Model = TypeVar("Model", bound=pydantic.BaseModel)
 

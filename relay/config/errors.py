@@ -3,17 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from pydantic import ValidationInfo
-from pydantic_core import PydanticCustomError
-
-NEW_RULE = "relay_new_rule"
-REFUSED_FROM = "0.3.0"
-"""The release that refuses in every file what 0.2.0 began to refuse in a changed one."""
-
-Location = tuple[str | int, ...]
-"""The way from the top of relay.yaml to a value: ("sinks", "crm", "batch", "size")."""
+from relay.validation import Location
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,22 +48,3 @@ class ConfigError(Exception):
     def is_of_new_rules(self) -> bool:
         """Whether an earlier release would have found nothing wrong."""
         return all(problem.refused_from for problem in self.problems)
-
-
-def dotted(location: Location) -> str:
-    """`sources.sumotext.tokens[0]`."""
-    text = ""
-    for part in location:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}"
-    return text.removeprefix(".")
-
-
-def new_rule(info: ValidationInfo[Any], message: str, refused_from: str = REFUSED_FROM) -> None:
-    """Refuse a value, in a pydantic validator, by a rule that earlier releases did not have.
-
-    It returns where the relay has run with the same file before: the value then still counts.
-    """
-    if not (info.context or {}).get("without_new_rules"):
-        raise PydanticCustomError(
-            NEW_RULE, "{message}", {"message": message, "refused_from": refused_from}
-        )

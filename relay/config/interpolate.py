@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from relay.config.errors import Location, Mistake
+from relay.config.errors import Mistake
 from relay.path_text import named
+from relay.validation import PLACEHOLDER, Location
 
-PLACEHOLDER = re.compile(r"(?P<escaped>\$)?\$\{(?!\{)(?P<inner>[^{}]*)\}")
 VARIABLE = re.compile(r"(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>.*))?", re.DOTALL)
 CREDENTIAL = re.compile(r"(?!\.\.?$)[A-Za-z0-9_.-]+")
 OF_FOLDER = "relay_"

@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 
 from relay.config import crosschecks, extras, kept_rules
 from relay.config.document import Reading
-from relay.config.errors import REFUSED_FROM, ConfigError, Location, Mistake, Problem
+from relay.config.errors import ConfigError, Mistake, Problem
 from relay.config.model import (
     DEFAULT_PLUGINS,
     DEFAULT_STORE,
@@ -54,6 +54,7 @@ from relay.templating.expressions import (
     Mapping as RecordMap,
 )
 from relay.units import Rate
+from relay.validation import REFUSED_FROM, Location
 
 __all__ = ["Config", "ConfigError", "Problem", "SinkConfig", "SourceConfig", "load"]
 

@@ -7,9 +7,10 @@ from typing import Annotated, Any, Union, get_args, get_origin
 import pydantic
 from pydantic_core import ErrorDetails
 
-from relay.config.errors import NEW_RULE, Location, Mistake
+from relay.config.errors import Mistake
 from relay.config.yaml import MERGE, NO_MERGE
 from relay.suggest import nearest, suggestion
+from relay.validation import NEW_RULE, Location
 
 MAPPING = "should be a mapping, as in key: value"
 LIST = "should be a list, as in [a, b]"

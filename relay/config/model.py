@@ -14,16 +14,28 @@ import pydantic
 from pydantic import Field, SecretStr
 from pydantic_core import PydanticCustomError
 
-from relay.address import Address, Listen
-from relay.config.bounds import NUMBER, at_most, between, counted, sized
-from relay.config.secret import AS_KEY, Login, Password
 from relay.path_text import named
 from relay.phone import alpha_2
+from relay.secret import AS_KEY, Login, Password
 from relay.signing import SigningSecret
 from relay.templating.evaluation import Blank
-from relay.units import ByteRate, Duration, RateLimit, Size, Term, Threshold, text_type
-from relay.vendor_url import SECRET_HEADERS, check_confidential
-from relay.web_url import WebUrl
+from relay.units import (
+    NUMBER,
+    ByteRate,
+    Duration,
+    HostPort,
+    Listen,
+    RateLimit,
+    Size,
+    Term,
+    Threshold,
+    at_most,
+    between,
+    counted,
+    sized,
+)
+from relay.urls import SECRET_HEADERS, HttpUrl, check_confidential
+from relay.validation import text_type
 
 MAILBOX = re.compile(r"[^\s<>@,;]{1,64}@[^\s<>@,;]{1,255}")
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -256,7 +268,7 @@ class AlertRules(Model):
 class AlertWebhook(Model):
     """A receiver of alerts, which gets them signed as Standard Webhooks has it."""
 
-    url: WebUrl = Field(repr=False)
+    url: HttpUrl = Field(repr=False)
     secrets: list[SigningSecret] = Field(default=[])
     allow_private: list[Network] = Field(default=[])
 
@@ -276,7 +288,7 @@ class AlertEmail(Model):
     def _no_password_in_clear(self) -> Self:
         if (self.username is None) != (self.password is None):
             raise ValueError("should have both username and password, or neither")
-        if self.password and self.security == "none" and not Address(self.host, 0).loopback:
+        if self.password and self.security == "none" and not HostPort(self.host, 0).loopback:
             raise ValueError("should have security: starttls or tls, to keep the password secret")
         return self
 
@@ -284,7 +296,7 @@ class AlertEmail(Model):
 class Tracing(Model):
     """Where traces go, by OTLP over HTTP, and the share of events that have one."""
 
-    endpoint: WebUrl = Field(repr=False)
+    endpoint: HttpUrl = Field(repr=False)
     share: Annotated[float, Field(ge=0, le=1), NUMBER] = 1.0
     headers: dict[str, Password] = Field(default={})
 

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Self
 
 from relay.config.accounts import user_name
-from relay.config.errors import REFUSED_FROM, Problem
+from relay.config.errors import Problem
 from relay.config.loader import Config
+from relay.validation import REFUSED_FROM
 
 EVERYBODY = "everybody"
 

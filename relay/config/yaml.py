@@ -10,7 +10,8 @@ from typing import Any
 
 import yaml
 
-from relay.config.errors import REFUSED_FROM, Location, Mistake
+from relay.config.errors import Mistake
+from relay.validation import REFUSED_FROM, Location
 
 PLACEHOLDER = re.compile(r"\$\{(?!\{)[^{}\n]*\}")
 # In [${NAME}] the braces would end the text, and a comma in a default too. They are exchanged

@@ -10,11 +10,11 @@ from cryptography import x509
 
 from relay import fsutil
 from relay.config import writers
-from relay.config.interpolate import PLACEHOLDER
 from relay.config.loader import Config
-from relay.config.secret import WEAK, bits
 from relay.doctor.finding import Finding, ok, problem, warning
+from relay.secret import WEAK, bits
 from relay.server.tls import Certificate, missing_chain
+from relay.validation import PLACEHOLDER
 
 STRONG = 120
 """Bits of a token. A hundred tries a second for ten years are 35 of them."""

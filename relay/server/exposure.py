@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator, Mapping
 
-from relay.address import Address
 from relay.config.crosschecks import NO_LOGIN, UNGUARDED, guessable
-from relay.config.errors import REFUSED_FROM, dotted
 from relay.config.loader import Config, Problem, judged
 from relay.server.sockets import ADMIN, PUBLIC, Listeners
+from relay.units import HostPort
+from relay.validation import REFUSED_FROM, dotted
 
 
 def check_given(config: Config, listeners: Listeners, environ: Mapping[str, str]) -> Config:
@@ -15,7 +15,7 @@ def check_given(config: Config, listeners: Listeners, environ: Mapping[str, str]
     For the addresses in relay.yaml the reading of it has seen to that.
     """
     given = {
-        use: [Address(*each.getsockname()[:2]) for each in listeners.activated.get(use, [])]
+        use: [HostPort(*each.getsockname()[:2]) for each in listeners.activated.get(use, [])]
         for use in (PUBLIC, ADMIN)
     }
     problems = [
@@ -25,7 +25,7 @@ def check_given(config: Config, listeners: Listeners, environ: Mapping[str, str]
     return judged(config, problems, environ)
 
 
-def _doors(config: Config, address: Address) -> Iterator[Problem]:
+def _doors(config: Config, address: HostPort) -> Iterator[Problem]:
     for name, source in config.sources.items():
         place = ("sources", name)
         if not (source.tokens or source.allow_from):
@@ -36,6 +36,6 @@ def _doors(config: Config, address: Address) -> Iterator[Problem]:
                 yield Problem(config.path, None, where, flaw, REFUSED_FROM)
 
 
-def _admin(config: Config, address: Address) -> Problem:
+def _admin(config: Config, address: HostPort) -> Problem:
     message = f"systemd passes {address}, but it {NO_LOGIN}"
     return Problem(config.path, None, "admin.listen", message)

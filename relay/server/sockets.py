@@ -11,8 +11,8 @@ from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass, field
 from typing import Self
 
-from relay.address import Address
 from relay.state_directory import StateDirectory
+from relay.units import HostPort
 
 PUBLIC = "public"
 ADMIN = "admin"
@@ -41,7 +41,7 @@ class Listeners:
     """
 
     activated: dict[str, list[socket.socket]] = field(default_factory=dict)
-    bound: dict[tuple[str, Address], socket.socket] = field(default_factory=dict)
+    bound: dict[tuple[str, HostPort], socket.socket] = field(default_factory=dict)
 
     @classmethod
     def from_systemd(cls, environ: MutableMapping[str, str]) -> Self:
@@ -59,7 +59,7 @@ class Listeners:
             if address is None:
                 listeners.activated.setdefault(use, []).append(listener)
             else:
-                listeners.bound[use, Address.parse(address)] = listener
+                listeners.bound[use, HostPort.parse(address)] = listener
         return listeners
 
     def handles(self) -> Handles:
@@ -71,7 +71,7 @@ class Listeners:
         return [descriptor for _, _, descriptor in self.handles()]
 
     def bind(
-        self, public: Address, admin: Address
+        self, public: HostPort, admin: HostPort
     ) -> tuple[list[socket.socket], list[socket.socket]]:
         """Copies of the sockets for the two listeners. Raises OSError for an address in use."""
         for other in self.bound.keys() - {(PUBLIC, public), (ADMIN, admin)}:
@@ -94,7 +94,7 @@ class Listeners:
         for each in self._all():
             each.close()
 
-    def _sockets(self, use: str, address: Address) -> list[socket.socket]:
+    def _sockets(self, use: str, address: HostPort) -> list[socket.socket]:
         if activated := self.activated.get(use):
             return activated
         if (use, address) not in self.bound:
@@ -109,7 +109,7 @@ class Listeners:
         yield from (each for _, each in self._activated())
 
 
-def bind_tcp(address: Address) -> socket.socket:
+def bind_tcp(address: HostPort) -> socket.socket:
     """A socket bound to the address, not yet listening. Raises OSError."""
     family, kind, protocol, _, place = socket.getaddrinfo(
         address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE

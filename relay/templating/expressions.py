@@ -14,7 +14,7 @@ from jinja2 import TemplateSyntaxError, nodes
 from jinja2.runtime import Undefined
 from pydantic_core import PydanticCustomError, core_schema
 
-from relay.config.errors import Location, Mistake, dotted, new_rule
+from relay.config.errors import Mistake
 from relay.event import Event
 from relay.templating.choices import choices
 from relay.templating.evaluation import (
@@ -31,6 +31,7 @@ from relay.templating.evaluation import (
 )
 from relay.templating.lint import Slip, check
 from relay.templating.sandbox import Root, Sandbox, expression_tree
+from relay.validation import Location, dotted, new_rule
 
 __all__ = [
     "Blank",

@@ -9,8 +9,7 @@ from typing import Annotated, Any
 import pydantic
 from pydantic import SecretStr
 
-from relay.config.errors import new_rule
-from relay.config.interpolate import PLACEHOLDER
+from relay.validation import PLACEHOLDER, new_rule
 
 WEAK = 64
 """Bits below which a token is a mistake where other machines reach the relay."""

@@ -1,12 +1,15 @@
-"""Where secrets go with every request: https:// and a host, or this very machine."""
+"""URLs as pydantic types: of any receiver, and of a vendor to which secrets go.
+
+A secret goes in clear to no other machine: its URL begins with https://, or names this machine.
+"""
 
 from typing import Annotated
 
 import httpx
 import pydantic
 
-from relay.address import Address
-from relay.config.errors import new_rule
+from relay.units import HostPort
+from relay.validation import PLACEHOLDER, new_rule
 
 SECRET_HEADERS = frozenset(
     {"authorization", "proxy-authorization", "cookie", "x-api-key", "api-key", "x-auth-token"}
@@ -14,9 +17,26 @@ SECRET_HEADERS = frozenset(
 """Headers, in lower case, that are there to hold a secret."""
 
 
+def _http_url(text: str, info: pydantic.ValidationInfo) -> str:
+    try:
+        url = httpx.URL(text)
+    except httpx.InvalidURL:
+        raise ValueError("should be a URL") from None
+    if url.scheme not in {"http", "https"} or not url.host:
+        raise ValueError("should begin with https:// or http:// and a host")
+    if url.userinfo:
+        raise ValueError("should hold no user name or password")
+    if (" " in text or not text.isprintable()) and not PLACEHOLDER.search(text):
+        new_rule(info, "should hold no space and no character that cannot be seen")
+    return text
+
+
+HttpUrl = Annotated[str, pydantic.AfterValidator(_http_url)]
+
+
 def is_confidential(url: httpx.URL) -> bool:
     """Whether nobody on the way can read what is sent there: TLS, or this very machine."""
-    return url.scheme == "https" or (url.scheme == "http" and Address(url.host, 0).loopback)
+    return url.scheme == "https" or (url.scheme == "http" and HostPort(url.host, 0).loopback)
 
 
 def check_confidential(name: str, url: str, info: pydantic.ValidationInfo) -> None:
@@ -25,7 +45,7 @@ def check_confidential(name: str, url: str, info: pydantic.ValidationInfo) -> No
         new_rule(info, f"{name} should begin with https://: a secret goes with every request")
 
 
-def _base_url(text: str) -> str:
+def _vendor_url(text: str) -> str:
     try:
         url = httpx.URL(text)
     except httpx.InvalidURL:
@@ -37,4 +57,4 @@ def _base_url(text: str) -> str:
     return text.rstrip("/")
 
 
-BaseUrl = Annotated[str, pydantic.AfterValidator(_base_url)]
+VendorUrl = Annotated[str, pydantic.AfterValidator(_vendor_url)]
