@@ -18,11 +18,10 @@ if TYPE_CHECKING:
     from relay.delivery.rate_limit import StrictLimiter
     from relay.event import OPT_IN, OPT_OUT, Event
     from relay.fsutil import make as make_folder
+    from relay.fsutil import path_as_utf8, path_from_utf8
     from relay.fsutil import private as open_private
     from relay.fsutil import sync as sync_folder
     from relay.outcome import Delivered, NotDelivered, Outcome, Pause, Reject, Retry
-    from relay.path_text import as_utf8 as path_as_utf8
-    from relay.path_text import named as path_from_utf8
     from relay.phone import country, e164, national
     from relay.quota import Quota
     from relay.redact import NumberMatcher, mask, mask_all
@@ -163,8 +162,8 @@ _HOMES = {
     "no_progress": "relay.sink:in_silence",
     "open_private": "relay.fsutil:private",
     "outcome_of": "relay.delivery.classify:outcome_of",
-    "path_as_utf8": "relay.path_text:as_utf8",
-    "path_from_utf8": "relay.path_text:named",
+    "path_as_utf8": "relay.fsutil:path_as_utf8",
+    "path_from_utf8": "relay.fsutil:path_from_utf8",
     "reach": "relay.delivery.http:reach",
     "read_answer": "relay.delivery.http:read_answer",
     "retry_after": "relay.delivery.classify:parse_retry_after",

@@ -1,15 +1,22 @@
-"""The folder: made with those above it, its names brought to disk, its files opened and replaced.
+"""Files and folders: durable names, private files, atomic writes, and paths as text.
 
-It may be another user's than who looks into it: root's commands do. Such a user can plant links.
+A folder may belong to another user than the one who acts in it: root's commands act in the
+service's. Such a user can plant links.
+
+Python turns a path's bytes into text by the locale and back, so what the system gets from it is
+right. What comes from a file, and what goes into one or to SQLite, is UTF-8 whatever the locale.
 """
 
 import contextlib
 import errno
+import json
 import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
+
+import orjson
 
 from relay import ownership
 
@@ -100,7 +107,7 @@ def new(name: str, folder: int, mode: int) -> int:
 
 @contextlib.contextmanager
 def replaced(path: Path, mode: int = 0o640) -> Iterator[BinaryIO]:
-    """A file to be written, which takes the place of `path` once the block ends well.
+    """An atomic write: a new private file, which replaces `path` when the block ends without error.
 
     It is on disk then, whole. Where the block or the disk fails, what was there stays as it is.
     """
@@ -123,3 +130,27 @@ def replaced_in(folder: int, name: str, mode: int) -> Iterator[BinaryIO]:
                 os.unlink(while_made, dir_fd=folder)
             raise
     os.fsync(folder)
+
+
+def path_from_utf8(text: str) -> str:
+    """The path that UTF-8 text of a file names."""
+    return os.fsdecode(text.encode(errors="surrogateescape"))
+
+
+def path_as_utf8(path: str | os.PathLike[str]) -> str:
+    """The text of a path, for a file or for SQLite. Bytes that are no UTF-8 become surrogates."""
+    return os.fsencode(path).decode(errors="surrogateescape")
+
+
+def json_with_paths(value: Any) -> bytes:
+    """JSON of a value whose texts may hold paths. What is no UTF-8 in them is replaced."""
+    try:
+        return orjson.dumps(value)
+    except orjson.JSONEncodeError:
+        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+        return text.encode(errors="surrogateescape").decode(errors="replace").encode()
+
+
+def argument_text(text: str) -> str:
+    """What somebody typed where the locale knows ASCII alone: a terminal's bytes are UTF-8 then."""
+    return text.encode(errors="surrogateescape").decode(errors="surrogateescape")

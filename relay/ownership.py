@@ -1,4 +1,4 @@
-"""Ownership: root acts on the service's files as the user whose they are.
+"""Ownership: root acts on the service's files as their owner.
 
 That user may write in the folder, and may be in the hands of an attacker: a link there, followed
 with root's rights, would have root overwrite, give away or show a file of its own.
@@ -128,3 +128,11 @@ def _owner(status: os.stat_result) -> Owner:
         return Owner(status.st_uid, pwd.getpwuid(status.st_uid).pw_gid)
     except KeyError:
         return Owner(status.st_uid, status.st_uid)
+
+
+def user_name(number: int) -> str:
+    """A user as sudo and chown take it: in a container, not every number has a name."""
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return f"#{number}"

@@ -17,7 +17,7 @@ from relay.config.loader import Config, ConfigError, Problem, judged, load
 from relay.config.plugins import PluginError
 from relay.config.writers import check_writers
 from relay.delivery.manager import make_sink
-from relay.path_text import as_json
+from relay.fsutil import json_with_paths
 from relay.server.exposure import check_given
 from relay.server.sockets import ADMIN, PUBLIC, Listeners, bind_tcp
 from relay.server.tls import Certificate
@@ -70,7 +70,7 @@ def main() -> None:
     os.dup2(2, 1)
     path, handles = Path(sys.argv[1]), orjson.loads(sys.argv[2])
     problems = asyncio.run(_problems(path, Listeners.from_handles(handles)))
-    os.write(answer, as_json(problems))
+    os.write(answer, json_with_paths(problems))
     os.close(answer)
     os._exit(0)  # whatever a plugin has left behind
 

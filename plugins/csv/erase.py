@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from relay.path_text import as_utf8
+from relay.fsutil import path_as_utf8
 from relay.redact import NumberMatcher
 
 from .journal import sync_folder
@@ -43,7 +43,9 @@ def files_of(place: Path, template: str) -> list[Path]:
     return sorted(
         path
         for path in place.rglob("*")
-        if pattern.fullmatch(as_utf8(path.relative_to(place))) and path.is_file() and _is_ours(path)
+        if pattern.fullmatch(path_as_utf8(path.relative_to(place)))
+        and path.is_file()
+        and _is_ours(path)
     )
 
 

@@ -18,7 +18,7 @@ from typing import Self
 import apsw
 
 from relay import fsutil
-from relay.path_text import as_utf8
+from relay.fsutil import path_as_utf8
 
 SCHEMA = """
 CREATE TABLE written (id TEXT PRIMARY KEY) WITHOUT ROWID;
@@ -63,7 +63,7 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         create(path)
-        self._db = apsw.Connection(as_utf8(path))
+        self._db = apsw.Connection(path_as_utf8(path))
         try:
             self._prepare()
         except apsw.Error:

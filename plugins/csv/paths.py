@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import relay
-from relay.path_text import named
+from relay.fsutil import path_from_utf8
 from relay.templating.expressions import EvaluationError, Template
 from relay.units import Size, sized
 
@@ -34,10 +34,12 @@ class FilePaths:
         self._head = static[: static.rfind("/") + 1]
         self._template = template
         self.text = template.text
-        self.folder = root / named(self._head)
+        self.folder = root / path_from_utf8(self._head)
         rest = template.text.removeprefix(self._head)
         self.journal = self.folder / journal_name(rest)
-        self.fixed = self.folder / named(rest) if static == template.text and rest else None
+        self.fixed = (
+            self.folder / path_from_utf8(rest) if static == template.text and rest else None
+        )
 
     def path(self, event: relay.Event) -> Path:
         """The file for this event. Raises Reject where the template gives none."""
@@ -50,7 +52,7 @@ class FilePaths:
         names = [name(part) for part in rendered.removeprefix(self._head).split("/") if part]
         if not names:
             raise relay.Reject("options.path gives an empty file name for this event")
-        return self.folder.joinpath(*map(named, names))
+        return self.folder.joinpath(*map(path_from_utf8, names))
 
 
 def fixed_end(template: str) -> str:

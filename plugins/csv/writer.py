@@ -22,8 +22,8 @@ import apsw
 
 import relay
 from relay import fsutil
+from relay.fsutil import path_as_utf8, path_from_utf8
 from relay.outcome import Outcome
-from relay.path_text import as_utf8, named
 from relay.redact import NumberMatcher
 from relay.sink import Log
 
@@ -243,7 +243,7 @@ class CsvWriter:
         if append is None:
             return
         kept: set[str] = set()
-        name = Path(named(append.path))
+        name = Path(path_from_utf8(append.path))
         path = self._place.folder / name
         try:
             if not name.is_absolute() and ".." not in name.parts:  # it would be no file of ours
@@ -311,7 +311,7 @@ class CsvWriter:
         return []
 
     def _write(self, journal: Journal, file: CsvFile, rows: list[tuple[str, bytes]]) -> None:
-        name = as_utf8(file.path.relative_to(self._place.folder))
+        name = path_as_utf8(file.path.relative_to(self._place.folder))
         append = Append(name, file.size, file.context(file.size), pieces(rows))
         try:
             journal.announce(append)

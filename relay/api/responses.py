@@ -8,7 +8,7 @@ import pydantic
 from starlette.requests import Request
 from starlette.responses import Response
 
-from relay.path_text import as_json
+from relay.fsutil import json_with_paths
 from relay.server.refusals import PROBLEM_TYPE, problem_body
 from relay.store import StoreError, StoreFull
 
@@ -31,7 +31,7 @@ def answered(endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:
 
     async def answer(request: Request) -> Response:
         try:
-            body = as_json(await endpoint(request))
+            body = json_with_paths(await endpoint(request))
         except Refused as error:
             return _problem(error.status, str(error))
         except StoreFull as error:

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from relay.cli import load
-from relay.path_text import as_json
+from relay.fsutil import json_with_paths
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -33,12 +33,14 @@ BEYOND_ASCII = re.compile(r"[^\n -~]")
 
 def print_json(value: Any) -> None:
     """One array or object."""
-    click.echo(_safe(orjson.dumps(orjson.loads(as_json(value)), option=orjson.OPT_INDENT_2)))
+    click.echo(
+        _safe(orjson.dumps(orjson.loads(json_with_paths(value)), option=orjson.OPT_INDENT_2))
+    )
 
 
 def print_json_line(value: Any) -> None:
     """One of many objects, on one line."""
-    click.echo(_safe(as_json(value)))
+    click.echo(_safe(json_with_paths(value)))
 
 
 def _safe(text: bytes) -> str:

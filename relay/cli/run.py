@@ -18,10 +18,10 @@ from relay import daemon, ownership
 from relay.cli import client, options
 from relay.cli.output import count, printable
 from relay.config import last_good
-from relay.config.accounts import user_name
 from relay.config.loader import Config, ConfigError
 from relay.config.status import Standing
 from relay.monitoring import logs
+from relay.ownership import user_name
 from relay.preflight import unfit, vetted
 from relay.reexec import Kept
 from relay.server.exposure import check_given

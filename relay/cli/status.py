@@ -12,7 +12,7 @@ from relay import ownership
 from relay.cli import HelpGroup, client, options
 from relay.cli.client import Client
 from relay.cli.output import count, print_json, print_table, printable, reason_of
-from relay.path_text import named
+from relay.fsutil import path_from_utf8
 
 if TYPE_CHECKING:
     from relay.config.loader import Config
@@ -79,7 +79,7 @@ def _quickly(path: Path) -> tuple[Known, dict[str, Any]] | None:
     if not isinstance(store, str) or "$" in f"{store}{spill}{zone}":
         return None
     place, fallback = (
-        path.absolute().parent / named(each) for each in (store, spill or f"{store}.spill")
+        path.absolute().parent / path_from_utf8(each) for each in (store, spill or f"{store}.spill")
     )
     try:
         known = Known(path, fallback, ZoneInfo(zone or "UTC"))

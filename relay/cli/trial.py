@@ -19,7 +19,7 @@ from relay.cli.output import print_json, print_table, printable
 from relay.cli.records import as_text
 from relay.config.loader import Config
 from relay.event import OPT_OUT, Event, InvalidCallback, RawCallback
-from relay.path_text import argument
+from relay.fsutil import argument_text
 from relay.preview import Preview, preview_all
 from relay.sources.router import new_id
 from relay.sources.sumotext import fold, understand
@@ -42,7 +42,7 @@ Pairs = list[tuple[str, str]]
 
 def pair(text: str) -> tuple[str, str]:
     """`name=value`; a contact's number is refused, as arguments are seen by every user."""
-    name, equals, value = argument(text).partition("=")
+    name, equals, value = argument_text(text).partition("=")
     if not equals or not name.strip():
         raise click.BadParameter(f"{text!r} is not name=value")
     if fold(name) == "mobile":

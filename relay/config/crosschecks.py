@@ -12,7 +12,7 @@ from relay.config.document import Reading
 from relay.config.errors import Mistake
 from relay.config.model import POSTGRESQL, Admin, IPNetwork, Server, Settings
 from relay.delivery.ssrf import refusal
-from relay.path_text import named
+from relay.fsutil import path_from_utf8
 from relay.secret import WEAK, bits
 from relay.units import HostPort
 from relay.validation import REFUSED_FROM, Location
@@ -81,7 +81,7 @@ def check_addresses(
 def check_store(reading: Reading) -> None:
     """Complain of a store that is a folder."""
     store = reading.part("store")
-    if isinstance(store, str) and store and (reading.folder / named(store)).is_dir():
+    if isinstance(store, str) and store and (reading.folder / path_from_utf8(store)).is_dir():
         reading.complain([Mistake(("store",), "should be a file, and this is a folder")])
 
 
@@ -154,6 +154,6 @@ def _addresses(host: str) -> tuple[str, ...]:
 def _own_files(reading: Reading, settings: Settings) -> Iterator[tuple[str, Path]]:
     yield "relay.yaml", reading.origin
     if not settings.store.startswith(POSTGRESQL):
-        yield "the store", reading.folder / named(settings.store)
+        yield "the store", reading.folder / path_from_utf8(settings.store)
     if settings.store_fallback:
-        yield "store_fallback", reading.folder / named(settings.store_fallback)
+        yield "store_fallback", reading.folder / path_from_utf8(settings.store_fallback)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from relay.config.errors import Mistake
-from relay.path_text import named
+from relay.fsutil import path_from_utf8
 from relay.validation import PLACEHOLDER, Location
 
 VARIABLE = re.compile(r"(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>.*))?", re.DOTALL)
@@ -77,7 +77,7 @@ class _Filler:
     def _look_up(self, inner: str) -> str:
         kind, colon, rest = inner.partition(":")
         if colon and kind == "file":
-            return _content(self.folder / named(rest))
+            return _content(self.folder / path_from_utf8(rest))
         if colon and kind == "credential":
             return self._credential(rest)
         if variable := VARIABLE.fullmatch(inner):

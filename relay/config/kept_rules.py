@@ -10,7 +10,7 @@ from relay import fsutil
 from relay.config.document import Reading
 from relay.config.errors import ConfigError
 from relay.config.model import DEFAULT_STORE, POSTGRESQL
-from relay.path_text import as_json, named
+from relay.fsutil import json_with_paths, path_from_utf8
 
 SUFFIX = ".valid.yaml"
 HEAD = "# What the relay last started with. It is read while this file is wrong:"
@@ -27,7 +27,7 @@ def places(path: Path, environ: Mapping[str, str]) -> Iterator[Path]:
     """The copies of this relay.yaml: where it says, else where a store may be."""
     home = path.absolute().parent
     folders = [Path(each) for each in environ.get("STATE_DIRECTORY", "").split(":") if each]
-    found = [place_beside(home / named(store)) for store in _stores(path, environ)]
+    found = [place_beside(home / path_from_utf8(store)) for store in _stores(path, environ)]
     for each in [*folders, (home / DEFAULT_STORE).parent]:
         found += sorted(each.glob(f"*{SUFFIX}"), key=_age)
     head = _head(path)
@@ -67,4 +67,4 @@ def _age(place: Path) -> float:
 
 def _head(path: Path) -> bytes:
     """The first lines, which name the file that is meant, on one line whatever it is called."""
-    return f"{HEAD}\n# {as_json(os.fspath(path.absolute())).decode()}\n".encode()
+    return f"{HEAD}\n# {json_with_paths(os.fspath(path.absolute())).decode()}\n".encode()

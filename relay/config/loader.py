@@ -40,7 +40,7 @@ from relay.config.plugins import (
 )
 from relay.config.timelimit import MAKE, TookTooLong, limited
 from relay.event import Event
-from relay.path_text import named
+from relay.fsutil import path_from_utf8
 from relay.sink import Options, Sink
 from relay.suggest import suggestion
 from relay.templating.evaluation import Blank, is_blank
@@ -224,9 +224,10 @@ def configured(
         server=settings.server,
         admin=settings.admin,
         store=_place(settings.store, reading.folder),
-        store_fallback=reading.folder / named(settings.store_fallback or _beside(settings.store)),
+        store_fallback=reading.folder
+        / path_from_utf8(settings.store_fallback or _beside(settings.store)),
         store_reserve=settings.store_reserve,
-        plugins=[reading.folder / named(each) for each in settings.plugins],
+        plugins=[reading.folder / path_from_utf8(each) for each in settings.plugins],
         retention=settings.retention,
         timezone=settings.timezone,
         environment=environment,
@@ -422,7 +423,7 @@ def _timezone(text: Any) -> ZoneInfo:
 
 
 def _place(store: str, folder: Path) -> Path | str:
-    return store if store.startswith(POSTGRESQL) else folder / named(store)
+    return store if store.startswith(POSTGRESQL) else folder / path_from_utf8(store)
 
 
 def _beside(store: str) -> str:
@@ -438,7 +439,7 @@ def registry_of(reading: Reading) -> Registry:
         if (
             isinstance(name, str)
             and name != DEFAULT_PLUGINS
-            and not (reading.folder / named(name)).is_dir()
+            and not (reading.folder / path_from_utf8(name)).is_dir()
         ):
             reading.complain([Mistake(("plugins", index), "there is no such folder")])
     registry = load_plugins(plugin_folders(reading))
@@ -450,4 +451,4 @@ def plugin_folders(reading: Reading) -> list[Path]:
     """The folders under `plugins:`, be they there or not; else the default one."""
     given = reading.part("plugins")
     names = given if isinstance(given, list) else [DEFAULT_PLUGINS]
-    return [reading.folder / named(name) for name in names if isinstance(name, str)]
+    return [reading.folder / path_from_utf8(name) for name in names if isinstance(name, str)]

@@ -14,7 +14,7 @@ import pydantic
 from pydantic import Field, SecretStr
 from pydantic_core import PydanticCustomError
 
-from relay.path_text import named
+from relay.fsutil import path_from_utf8
 from relay.phone import alpha_2
 from relay.secret import AS_KEY, Login, Password
 from relay.signing import SigningSecret
@@ -92,7 +92,7 @@ def _name(text: str) -> str:
 def _file(value: Any, info: pydantic.ValidationInfo) -> Any:
     if not isinstance(value, str) or not info.context:
         return value
-    path = Path(info.context["folder"], named(value))
+    path = Path(info.context["folder"], path_from_utf8(value))
     if info.context["strict"] and not path.is_file():
         raise PydanticCustomError("relay_file", "there is no such file")
     return path

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from relay.config.accounts import user_name
 from relay.config.errors import Problem
 from relay.config.loader import Config
+from relay.ownership import user_name
 from relay.validation import REFUSED_FROM
 
 EVERYBODY = "everybody"

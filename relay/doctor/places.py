@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from relay import fsutil
-from relay.config.accounts import user_name
 from relay.config.loader import Config
 from relay.doctor.finding import Finding, ok, problem, warning
+from relay.ownership import user_name
 from relay.spill import file as spillfile
 from relay.spill.disk_guard import Disk
 from relay.store.sqlite.backup import RESERVE, copies_beside

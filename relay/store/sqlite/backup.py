@@ -20,7 +20,7 @@ from typing import BinaryIO
 import apsw
 
 from relay import fsutil
-from relay.path_text import named
+from relay.fsutil import path_from_utf8
 from relay.store import StoreError
 from relay.store.sqlite import descriptors, rows
 from relay.units import size_text
@@ -321,7 +321,7 @@ def _moment(source: apsw.Connection) -> Iterator[None]:
 
 
 def _check_space(needed: int, source: apsw.Connection, copy: Partial) -> None:
-    if Path(named(source.filename)).stat().st_dev == os.fstat(copy.descriptor).st_dev:
+    if Path(path_from_utf8(source.filename)).stat().st_dev == os.fstat(copy.descriptor).st_dev:
         needed += RESERVE
     free = shutil.disk_usage(copy.descriptor).free
     if free < needed:

@@ -13,7 +13,7 @@ from pathlib import Path
 import apsw
 
 from relay import fsutil
-from relay.path_text import as_utf8
+from relay.fsutil import path_as_utf8
 
 NAME = "relay-descriptors"
 FILES = Path("/proc/self/fd")
@@ -36,7 +36,7 @@ def connect(path: Path, vfs: str | None = None, flags: int = WRITING) -> apsw.Co
         if file.exists() and not file.is_file():
             raise apsw.CantOpenError(f"{file} is no plain file")
     try:
-        return apsw.Connection(as_utf8(path), flags=flags, vfs=vfs)
+        return apsw.Connection(path_as_utf8(path), flags=flags, vfs=vfs)
     except UnicodeEncodeError:
         raise apsw.CantOpenError("its path is not UTF-8, which SQLite needs") from None
     except apsw.CantOpenError:
