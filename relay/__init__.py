@@ -11,7 +11,6 @@ if TYPE_CHECKING:
 
     from relay.account import Account
     from relay.clock import Clock, SystemClock
-    from relay.config.model import Country
     from relay.delivery.classify import outcome_of
     from relay.delivery.classify import parse_retry_after as retry_after
     from relay.delivery.http import reach, read_answer
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from relay.fsutil import private as open_private
     from relay.fsutil import sync as sync_folder
     from relay.outcome import Delivered, NotDelivered, Outcome, Pause, Reject, Retry
-    from relay.phone import country, e164, national
+    from relay.phone import Country, country, e164, national
     from relay.quota import Quota
     from relay.redact import NumberMatcher, mask, mask_all
     from relay.secret import AS_KEY, AS_PASSWORD, Key, Login, Password, PrivateKey
@@ -113,7 +112,7 @@ _HOMES = {
     "AS_PASSWORD": "relay.secret:AS_PASSWORD",
     "Account": "relay.account:Account",
     "Clock": "relay.clock:Clock",
-    "Country": "relay.config.model:Country",
+    "Country": "relay.phone:Country",
     "Delivered": "relay.outcome:Delivered",
     "Delivery": "relay.sink:Delivery",
     "Erased": "relay.sink:Erased",

@@ -2,11 +2,13 @@
 
 import re
 from functools import lru_cache
+from typing import Annotated
 
 import phonenumbers
 from phonenumbers import NumberParseException, PhoneNumber, PhoneNumberFormat, ValidationResult
 
 from relay.caching import short_keys
+from relay.validation import text_type
 
 # The North American numbering plan: calling code 1, ten digits, the first of them 2 to 9.
 _NANP = 1
@@ -151,3 +153,12 @@ def alpha_2(written: str) -> str | None:
     if len(written) > LONGEST_COUNTRY:
         return None
     return _ALPHA_2.get("".join(letter for letter in written if letter.isalpha()).upper())
+
+
+def _parse_country(text: str) -> str:
+    if code := alpha_2(text):
+        return code
+    raise ValueError("should be a country's code such as US")
+
+
+Country = Annotated[str, *text_type(_parse_country, "country", {})]

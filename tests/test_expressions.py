@@ -262,7 +262,7 @@ def test_templates_have_no_loader_and_no_macros(environment, tag):
 def test_all_that_is_wrong_in_a_map_is_told_at_its_place(environment):
     with pytest.raises(ExpressionError) as caught:
         environment.mapping({"a": "{{ x | y }}", "b": {"c": ["ok", "{{"]}, "d": "{{ id }}"})
-    assert [each.location for each in caught.value.mistakes] == [("a",), ("b", "c", 1)]
+    assert [location for location, _ in caught.value.errors] == [("a",), ("b", "c", 1)]
 
 
 @pytest.mark.parametrize(

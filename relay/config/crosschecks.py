@@ -11,9 +11,9 @@ import httpx
 from relay.config.document import Reading
 from relay.config.errors import Mistake
 from relay.config.model import POSTGRESQL, Admin, IPNetwork, Server, Settings
-from relay.delivery.ssrf import refusal
 from relay.fsutil import path_from_utf8
 from relay.secret import WEAK, bits
+from relay.ssrf import refusal
 from relay.units import HostPort
 from relay.validation import REFUSED_FROM, Location
 

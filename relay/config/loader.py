@@ -362,7 +362,7 @@ class _SinkReader:
             return compiler(value)
         except ExpressionError as error:
             self.reading.complain(
-                Mistake(self._at(key, *each.location), each.message) for each in error.mistakes
+                Mistake(self._at(key, *location), message) for location, message in error.errors
             )
             return None
 

@@ -15,7 +15,7 @@ from pydantic import Field, SecretStr
 from pydantic_core import PydanticCustomError
 
 from relay.fsutil import path_from_utf8
-from relay.phone import alpha_2
+from relay.phone import Country
 from relay.secret import AS_KEY, Login, Password
 from relay.signing import SigningSecret
 from relay.templating.evaluation import Blank
@@ -53,12 +53,6 @@ def _network(text: str) -> IPNetwork:
         raise ValueError(
             "should be a network such as 203.0.113.0/24, with no bit set behind its prefix"
         ) from None
-
-
-def _country(text: str) -> str:
-    if code := alpha_2(text):
-        return code
-    raise ValueError("should be a country's code such as US")
 
 
 def parse_timezone(text: str) -> zoneinfo.ZoneInfo:
@@ -110,7 +104,6 @@ def _truth_is_text(value: Any) -> Any:
 
 Name = Annotated[str, pydantic.AfterValidator(_name)]
 Network = Annotated[IPNetwork, *text_type(_network, "network", {})]
-Country = Annotated[str, *text_type(_country, "country", {})]
 Timezone = Annotated[zoneinfo.ZoneInfo, *text_type(parse_timezone, "timezone", {})]
 Token = Annotated[SecretStr, *text_type(_token, "token", {"minLength": 1}), AS_KEY]
 StorePlace = Annotated[str, *text_type(_store, "store", {"minLength": 1})]

@@ -26,9 +26,9 @@ import yarl
 from relay.delivery import responses
 from relay.delivery.http_message import BadCoding, ContentDecoder
 from relay.delivery.rate_limit import Limiter
-from relay.delivery.ssrf import Network, refusal
 from relay.outcome import Pause
 from relay.send_context import current, time_left
+from relay.ssrf import Network, refusal
 from relay.version import version
 
 CONNECTIONS = 100

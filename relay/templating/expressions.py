@@ -14,7 +14,6 @@ from jinja2 import TemplateSyntaxError, nodes
 from jinja2.runtime import Undefined
 from pydantic_core import PydanticCustomError, core_schema
 
-from relay.config.errors import Mistake
 from relay.event import Event
 from relay.templating.choices import choices
 from relay.templating.evaluation import (
@@ -51,11 +50,11 @@ Producer = abc.Callable[[Variables], Any]
 
 
 class ExpressionError(Exception):
-    """It does not compile. A `map` tells each `Mistake` apart, at its place within the map."""
+    """An expression does not compile. `errors` are those of a `map`, at their places within it."""
 
-    def __init__(self, message: str, mistakes: abc.Sequence[Mistake] = ()) -> None:
+    def __init__(self, message: str, errors: abc.Sequence[tuple[Location, str]] = ()) -> None:
         super().__init__(message)
-        self.mistakes = list(mistakes) or [Mistake((), message)]
+        self.errors = list(errors) or [((), message)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,8 +208,8 @@ class Environment:
         """Compile a `map`. Raises one ExpressionError for all that is wrong in it."""
         building = _Building(self, blank)
         producers = {key: building.producer(value, (key,)) for key, value in values.items()}
-        if building.mistakes:
-            raise ExpressionError("the map does not compile", building.mistakes)
+        if building.errors:
+            raise ExpressionError("the map does not compile", building.errors)
         return Mapping(producers, building.uses_opted_out)
 
     def value(self, text: str, blank: Blank = "keep") -> tuple[Producer, bool]:
@@ -252,12 +251,12 @@ class Environment:
 
 
 class _Building:
-    """Makes the producers of one `map`, and gathers its mistakes."""
+    """Makes the producers of one `map`, and gathers its errors."""
 
     def __init__(self, environment: Environment, blank: Blank) -> None:
         self.environment = environment
         self.blank = blank
-        self.mistakes: list[Mistake] = []
+        self.errors: list[tuple[Location, str]] = []
         self.uses_opted_out = False
 
     def producer(self, value: Any, location: Location) -> Producer:
@@ -277,7 +276,7 @@ class _Building:
         try:
             producer, uses_opted_out = self.environment.value(text, self.blank)
         except ExpressionError as error:
-            self.mistakes.append(Mistake(location, str(error)))
+            self.errors.append((location, str(error)))
             return lambda _: ABSENT
         self.uses_opted_out |= uses_opted_out
         return producer
@@ -354,8 +353,8 @@ def _producer_field(value: Any, info: core_schema.ValidationInfo) -> Producer:
         new_rule(info, BLANK_CONSTANT)
     building = _Building(_environment(info), blank)
     producer = building.producer(value, ())
-    for mistake in building.mistakes:
-        raise _field_error(": ".join(filter(None, (dotted(mistake.location), mistake.message))))
+    for location, message in building.errors:
+        raise _field_error(": ".join(filter(None, (dotted(location), message))))
     if building.uses_opted_out:
         raise _field_error(OPTED_OUT)
     return producer

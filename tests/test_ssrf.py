@@ -8,8 +8,8 @@ import pytest
 from names import Names
 
 import relay.delivery.http
-from relay.delivery.ssrf import allowed, refusal
 from relay.outcome import Pause
+from relay.ssrf import allowed, refusal
 
 PUBLIC = """
 1.1.1.1 8.8.8.8 9.255.255.255 11.0.0.0 100.63.255.255 100.128.0.0 126.255.255.255 128.0.0.0
