@@ -1,39 +1,18 @@
 """Counters and histograms that the ingress and the sinks' workers fill, and the metrics show."""
 
-from bisect import bisect_left
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
-from itertools import accumulate
+from collections.abc import Iterable
+from functools import cache
 
+from prometheus_client import Counter, Histogram
+
+from relay.event import TYPE_PREFIX
 from relay.outcome import Outcome, word_of
 from relay.store import Receipt, State
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-"""For what a caller waits for."""
+"""Buckets for what a caller waits for."""
 LONG_SECONDS = (0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 21600.0, 86400.0)
-"""For what may have to wait for its other side."""
-PIECES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0)
-
-
-class Histogram:
-    """What Prometheus' own does, without its locks: one thread observes, any other may look."""
-
-    __slots__ = ("_bounds", "_counts", "total")
-
-    def __init__(self, bounds: Sequence[float]) -> None:
-        self._bounds = tuple(bounds)
-        self._counts = [0] * (len(bounds) + 1)
-        self.total = 0.0
-
-    def observe(self, value: float) -> None:
-        self._counts[bisect_left(self._bounds, value)] += 1
-        self.total += value
-
-    def buckets(self) -> list[tuple[str, float]]:
-        """(upper bound, how many up to it), as an exposition has them."""
-        names = [*map(str, self._bounds), "+Inf"]
-        return list(zip(names, accumulate(map(float, self._counts)), strict=True))
-
+"""Buckets for what may have to wait for its other side."""
 
 OUTCOMES = {
     401: "unauthorized",
@@ -46,38 +25,68 @@ OUTCOMES = {
 }
 WATCHED = ("quarantined", "unauthorized", "limited", "not_stored")
 
+ATTEMPTS = ("relay_delivery_attempts", "Attempts to deliver, by outcome.")
+ENDED = ("relay_deliveries", "Deliveries that ended, by how.")
+ATTEMPT_SECONDS = ("relay_delivery_attempt_seconds", "How long an attempt took.")
+DELIVERY_SECONDS = (
+    "relay_delivery_seconds",
+    "From the receipt of a callback until its delivery.",
+)
+"""Name and description of each metric of a sink."""
+
 
 class IngressCounters:
-    """Every answer to a callback, by source, type of event and outcome.
+    """Every answer to a callback, by source, kind of event and outcome.
 
-    A source that nobody configured counts as "", and so does the type of what became no event.
+    A source that nobody configured counts as "", and so does the kind of what became no event.
+    No registry holds them: the page of metrics is put together from what a service has.
     """
 
     def __init__(self, sources: Iterable[str] = ()) -> None:
-        # From nought on: of a counter that begins with its first event Prometheus sees no increase.
-        self.counts: Counter[tuple[str, str, str]] = Counter(
-            {(source, "", outcome): 0 for source in sources for outcome in WATCHED}
+        self.callbacks = Counter(
+            "relay_callbacks",
+            "Callbacks answered, by the kind of event where they became one.",
+            ["source", "kind", "outcome"],
+            registry=None,
         )
-        self.seconds: dict[str, Histogram] = defaultdict(lambda: Histogram(SECONDS))
+        self.seconds = Histogram(
+            "relay_acknowledgement_seconds",
+            "From a whole request until its callback is on disk.",
+            ["source"],
+            buckets=SECONDS,
+            registry=None,
+        )
+        # To look a child up by its labels costs more than to count: it is done once for each.
+        self._count_of = cache(self.callbacks.labels)
+        self._seconds_of = cache(self.seconds.labels)
+        # From nought on: of a counter that begins with its first event Prometheus sees no increase.
+        for source in sources:
+            for outcome in WATCHED:
+                self._count_of(source, "", outcome)
 
     def acknowledged(self, source: str, receipt: Receipt, seconds: float) -> None:
         """It is on disk, and was after so many seconds."""
         outcome = "repeated" if receipt.repeated else "accepted"
-        self.counts[source, receipt.type, outcome] += 1
-        self.seconds[source].observe(seconds)
+        kind = receipt.type.removeprefix(TYPE_PREFIX)
+        self._count_of(source, kind, outcome).inc()
+        self._seconds_of(source).observe(seconds)
 
     def refused(self, source: str, status: int) -> None:
-        self.counts[source, "", OUTCOMES.get(status, str(status))] += 1
+        self._count_of(source, "", OUTCOMES.get(status, str(status))).inc()
 
 
 class SinkCounters:
     """One sink's attempts and deliveries since the start of the process, by how they ended."""
 
     def __init__(self) -> None:
-        self.attempts = Counter(dict.fromkeys(("delivered", "retry", "rejected", "paused"), 0))
-        self.ended = Counter(dict.fromkeys(("delivered", "dead"), 0))
-        self.attempt_seconds = Histogram(SECONDS)
-        self.delivery_seconds = Histogram(LONG_SECONDS)
+        self.attempts = Counter(*ATTEMPTS, ["outcome"], registry=None)
+        self.ended = Counter(*ENDED, ["outcome"], registry=None)
+        self.attempt_seconds = Histogram(*ATTEMPT_SECONDS, buckets=SECONDS, registry=None)
+        self.delivery_seconds = Histogram(*DELIVERY_SECONDS, buckets=LONG_SECONDS, registry=None)
+        for outcome in ("delivered", "retry", "rejected", "paused"):
+            self.attempts.labels(outcome)
+        for outcome in ("delivered", "dead"):
+            self.ended.labels(outcome)
 
     def attempted(
         self, outcome: Outcome, seconds: float, state: State, since_receipt: float | None
@@ -86,11 +95,11 @@ class SinkCounters:
 
         `since_receipt` is None for a replay, which somebody asked for long after the receipt.
         """
-        self.attempts[word_of(outcome)] += 1
+        self.attempts.labels(word_of(outcome)).inc()
         self.attempt_seconds.observe(seconds)
         if state == State.DELIVERED:
-            self.ended["delivered"] += 1
+            self.ended.labels("delivered").inc()
             if since_receipt is not None:
                 self.delivery_seconds.observe(max(0.0, since_receipt))
         elif state == State.DEAD:
-            self.ended["dead"] += 1
+            self.ended.labels("dead").inc()

@@ -6,14 +6,11 @@ import subprocess
 
 import httpx
 import pytest
-from prometheus_client import CollectorRegistry
-from prometheus_client import Histogram as TheirHistogram
 from prometheus_client.parser import text_string_to_metric_families
 from relaying import relaying
 from stubs.receiver import Receiver, status
 from watching import ago, readings
 
-from relay.counters import SECONDS, Histogram
 from relay.delivery.gate import QuotaUse, SinkStatus
 from relay.monitoring.metrics import FACTS, exposition
 from relay.store import Waits
@@ -115,17 +112,15 @@ def test_facts_that_nobody_gives_have_no_metric():
     assert not set(found) & set(FACTS)
 
 
-def test_our_histogram_counts_as_theirs_does():
-    """Bounds are inclusive; what is above the last one is in +Inf."""
-    ours = Histogram(SECONDS)
-    theirs = TheirHistogram("x", "x", buckets=SECONDS, registry=CollectorRegistry())
-    for value in (0.0, 0.001, 0.0011, 0.3, 10.0, 11.0):
-        ours.observe(value)
-        theirs.observe(value)
-    (family,) = theirs.collect()
-    buckets = [(each.labels["le"], each.value) for each in family.samples if "le" in each.labels]
-    assert ours.buckets() == buckets
-    assert ours.total == pytest.approx(21.3021)
+def test_a_page_does_not_say_since_when_it_counts(text):
+    """prometheus-client would add a series for each counter and histogram."""
+    assert "_created" not in text
+
+
+def test_before_the_first_sink_the_metrics_of_sinks_are_described_all_the_same():
+    text = exposition(readings(deliveries={})).decode()
+    assert "# TYPE relay_delivery_attempts_total counter\n" in text
+    assert "# TYPE relay_delivery_seconds histogram\n" in text
 
 
 # the whole relay

@@ -3,10 +3,13 @@
 from collections import Counter
 from dataclasses import replace
 
-from relay.counters import PIECES, SECONDS, Histogram, IngressCounters, SinkCounters
+from prometheus_client import Histogram
+
+from relay.counters import SECONDS, IngressCounters, SinkCounters
 from relay.delivery.gate import QuotaUse, SinkStatus
 from relay.monitoring.metrics import FACTS, Readings
 from relay.store import Receipt, SinkCounts, Waits
+from relay.store.sqlite.writer import COMMIT_SIZES
 
 NOW = 1_800_000_000.0
 MICROSECONDS = 1_000_000
@@ -17,8 +20,8 @@ def ago(seconds: float) -> int:
     return int((NOW - seconds) * MICROSECONDS)
 
 
-def histogram(bounds, *values) -> Histogram:
-    made = Histogram(bounds)
+def histogram(name, what, bounds, *values) -> Histogram:
+    made = Histogram(name, what, buckets=bounds, registry=None)
     for value in values:
         made.observe(value)
     return made
@@ -32,8 +35,10 @@ def readings(**changes) -> Readings:
     answers.refused("sumotext", 422)
     answers.refused("", 404)
     deliveries = SinkCounters()
-    deliveries.attempts.update(delivered=3, retry=2, rejected=1, paused=1)
-    deliveries.ended.update(delivered=3, dead=1)
+    for outcome, number in {"delivered": 3, "retry": 2, "rejected": 1, "paused": 1}.items():
+        deliveries.attempts.labels(outcome).inc(number)
+    for outcome, number in {"delivered": 3, "dead": 1}.items():
+        deliveries.ended.labels(outcome).inc(number)
     deliveries.attempt_seconds.observe(0.3)
     deliveries.delivery_seconds.observe(7)
     state = SinkStatus("paused", "401", quota=QuotaUse(9, 10, 0.9))
@@ -50,8 +55,18 @@ def readings(**changes) -> Readings:
             "commits": 2,
             "bytes": 4096,
             "wal_bytes": 512,
-            "commit_size": histogram(PIECES, 1, 300),
-            "commit_seconds": histogram(SECONDS, 0.002, 0.003),
+            "commit_size": histogram(
+                "relay_store_commit_size",
+                "How many callbacks and other changes one commit wrote.",
+                COMMIT_SIZES,
+                *(1, 300),
+            ),
+            "commit_seconds": histogram(
+                "relay_store_commit_seconds",
+                "How long a commit took, each of which is one fsync.",
+                SECONDS,
+                *(0.002, 0.003),
+            ),
             "reused_ids": Counter({"sumotext": 3}),
         },
         quarantined=1,

@@ -1,26 +1,37 @@
-"""What Prometheus reads: counted by the parts themselves, put into words here.
+"""The metrics that Prometheus reads, put together from what the parts of the relay counted.
 
-Counters start with the process; what stands in the store outlives it.
+Counters start with the process; what is in the store outlives it.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+)
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
-    HistogramMetricFamily,
     InfoMetricFamily,
 )
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from relay.clock import MICROSECONDS
-from relay.counters import Histogram, IngressCounters, SinkCounters
+from relay.counters import (
+    ATTEMPT_SECONDS,
+    ATTEMPTS,
+    DELIVERY_SECONDS,
+    ENDED,
+    IngressCounters,
+    SinkCounters,
+)
 from relay.delivery.gate import SinkStatus
-from relay.event import TYPE_PREFIX
 from relay.store import SinkCounts, Waits
 from relay.version import version
 
@@ -86,16 +97,7 @@ def _families(readings: Readings) -> Iterator[Metric]:
 
 
 def _ingress(readings: Readings) -> Iterator[Metric]:
-    callbacks = CounterMetricFamily(
-        "relay_callbacks",
-        "Callbacks answered, by the kind of event where they became one.",
-        labels=["source", "kind", "outcome"],
-    )
-    for (source, event_type, outcome), number in readings.answers.counts.items():
-        kind = event_type.removeprefix(TYPE_PREFIX)
-        callbacks.add_metric([source, kind, outcome], number)
-    yield callbacks
-
+    yield _collected(readings.answers.callbacks)
     refused = CounterMetricFamily(
         "relay_refused_requests", "Requests refused before any source saw them.", labels=["status"]
     )
@@ -103,40 +105,22 @@ def _ingress(readings: Readings) -> Iterator[Metric]:
         refused.add_metric([str(status)], number)
     yield refused
 
-    yield _histograms(
-        "relay_acknowledgement_seconds",
-        "From a whole request until its callback is on disk.",
-        "source",
-        readings.answers.seconds,
-    )
+    yield _collected(readings.answers.seconds)
 
 
 def _deliveries(readings: Readings) -> Iterator[Metric]:
-    tallies = readings.deliveries
-    attempts = CounterMetricFamily(
-        "relay_delivery_attempts", "Attempts to deliver, by outcome.", labels=["sink", "outcome"]
-    )
-    ended = CounterMetricFamily(
-        "relay_deliveries", "Deliveries that ended, by how.", labels=["sink", "outcome"]
-    )
-    for sink, tally in tallies.items():
-        for family, counts in ((attempts, tally.attempts), (ended, tally.ended)):
-            for outcome, number in counts.items():
-                family.add_metric([sink, outcome], number)
-    yield attempts
-    yield ended
-    yield _histograms(
-        "relay_delivery_attempt_seconds",
-        "How long an attempt took.",
-        "sink",
-        {sink: tally.attempt_seconds for sink, tally in tallies.items()},
-    )
-    yield _histograms(
-        "relay_delivery_seconds",
-        "From the receipt of a callback until its delivery.",
-        "sink",
-        {sink: tally.delivery_seconds for sink, tally in tallies.items()},
-    )
+    sinks = readings.deliveries.items()
+    for (name, what), kind, parts in (
+        (ATTEMPTS, "counter", {sink: each.attempts for sink, each in sinks}),
+        (ENDED, "counter", {sink: each.ended for sink, each in sinks}),
+        (ATTEMPT_SECONDS, "histogram", {sink: each.attempt_seconds for sink, each in sinks}),
+        (DELIVERY_SECONDS, "histogram", {sink: each.delivery_seconds for sink, each in sinks}),
+    ):
+        family = Metric(name, what, kind)
+        for sink, part in parts.items():
+            for sample in _collected(part).samples:
+                family.add_sample(sample.name, {"sink": sink, **sample.labels}, sample.value)
+        yield family
 
 
 def _sinks(readings: Readings) -> Iterator[Metric]:
@@ -183,15 +167,8 @@ def _store(readings: Readings) -> Iterator[Metric]:
         "relay_quarantined_callbacks", "Callbacks in quarantine.", value=readings.quarantined
     )
     yield _reused_ids(statistics["reused_ids"])
-    size = HistogramMetricFamily(
-        "relay_store_commit_size", "How many callbacks and other changes one commit wrote."
-    )
-    seconds = HistogramMetricFamily(
-        "relay_store_commit_seconds", "How long a commit took, each of which is one fsync."
-    )
-    _add(size, [], statistics["commit_size"])
-    _add(seconds, [], statistics["commit_seconds"])
-    yield from (size, seconds)
+    yield _collected(statistics["commit_size"])
+    yield _collected(statistics["commit_seconds"])
 
 
 def _reused_ids(counts: Mapping[str, int]) -> Metric:
@@ -210,17 +187,11 @@ def _gauge(name: str, what: str) -> GaugeMetricFamily:
     return GaugeMetricFamily(name, what, labels=["sink"])
 
 
-def _histograms(
-    name: str, what: str, label: str, histograms: Mapping[str, Histogram]
-) -> HistogramMetricFamily:
-    family = HistogramMetricFamily(name, what, labels=[label])
-    for value, histogram in histograms.items():
-        _add(family, [value], histogram)
+def _collected(metric: Counter | Histogram) -> Metric:
+    """What has been counted, without the moment from which on, which nobody asks for."""
+    (family,) = metric.collect()
+    family.samples = [each for each in family.samples if not each.name.endswith("_created")]
     return family
-
-
-def _add(family: HistogramMetricFamily, labels: list[str], histogram: Histogram) -> None:
-    family.add_metric(labels, histogram.buckets(), histogram.total)
 
 
 def _age(since: int | None, now: float) -> float:

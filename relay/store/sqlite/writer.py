@@ -11,8 +11,9 @@ from time import perf_counter
 from typing import Any
 
 import apsw
+from prometheus_client import Histogram
 
-from relay.counters import PIECES, SECONDS, Histogram
+from relay.counters import SECONDS
 from relay.store import StoreBroken, StoreError, StoreFull
 from relay.store.sqlite.file_identity import Presence
 
@@ -20,6 +21,8 @@ log = logging.getLogger("relay.store")
 
 GROUP = 512
 """The most pieces of work in one transaction: it bounds how long the first of them waits."""
+
+COMMIT_SIZES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0)
 
 STOP = None
 
@@ -68,8 +71,18 @@ class Writer:
         """Why it broke."""
         self._thread = threading.Thread(target=self._main, name="store-writer", daemon=True)
         self._opened: asyncio.Future[None] = self._loop.create_future()
-        self.commit_size = Histogram(PIECES)
-        self.commit_seconds = Histogram(SECONDS)
+        self.commit_size = Histogram(
+            "relay_store_commit_size",
+            "How many callbacks and other changes one commit wrote.",
+            buckets=COMMIT_SIZES,
+            registry=None,
+        )
+        self.commit_seconds = Histogram(
+            "relay_store_commit_seconds",
+            "How long a commit took, each of which is one fsync.",
+            buckets=SECONDS,
+            registry=None,
+        )
 
     async def start(self) -> None:
         """Open the connection on the thread. Raises what opening raised."""
