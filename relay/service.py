@@ -13,7 +13,7 @@ from typing import Any
 from starlette.types import Receive, Scope, Send
 
 from relay import api
-from relay.alerts.monitor import watching
+from relay.alerts.monitor import run_monitor
 from relay.api.reload import PATH as RELOAD
 from relay.api.reload import Reload
 from relay.clock import Clock, SystemClock
@@ -314,7 +314,7 @@ class Service:
                     await store.pulse()
 
     def _watching(self, store: SqliteStore | None) -> contextlib.AbstractAsyncContextManager[Any]:
-        return watching(self._config.alerts, self.readings, store, self._path, self._clock)
+        return run_monitor(self._config.alerts, self.readings, store, self._path, self._clock)
 
     async def _hear_commands(self) -> None:
         """Listen beside the store, unless that is so; its folder may be what is wrong."""

@@ -21,12 +21,10 @@ from stubs.receiver import Receiver, hang, status
 from watching import NOW
 
 from relay import service
-from relay.alerts import email as mail
-from relay.alerts import webhook as channels
-from relay.alerts.email import Mailbox
-from relay.alerts.monitor import LOOK_EVERY, Watch
-from relay.alerts.policy import GAP, Alert, Note
-from relay.alerts.webhook import NotSaid, Webhook
+from relay.alerts import notifiers
+from relay.alerts.monitor import LOOK_EVERY, AlertMonitor
+from relay.alerts.notifiers import EmailNotifier, NotificationFailed, WebhookNotifier
+from relay.alerts.policy import MIN_GAP, Alert, Notification
 from relay.config import loader
 from relay.config.model import AlertEmail, AlertWebhook
 
@@ -38,7 +36,7 @@ LOOPBACK = ["127.0.0.0/8"]
 @pytest.fixture
 def note():
     alert = Alert("spill", "", "Callbacks go to the spill file.", NOW, NOW)
-    return Note(NOW, [alert], [], [])
+    return Notification(NOW, [alert], [], [])
 
 
 @pytest.fixture
@@ -49,13 +47,13 @@ async def receiver():
 
 def webhook(receiver, **options):
     given = {"url": receiver.url, "secrets": [SECRET], "allow_private": LOOPBACK} | options
-    return Webhook(AlertWebhook.model_validate(given))
+    return WebhookNotifier(AlertWebhook.model_validate(given))
 
 
 def mailbox(mails, **options):
     given = {"host": "127.0.0.1", "port": mails.port, "security": "none"}
     given |= {"from": "relay@example.com", "to": ["ops@example.com", "boss@example.com"]}
-    return Mailbox(AlertEmail.model_validate(given | options))
+    return EmailNotifier(AlertEmail.model_validate(given | options))
 
 
 # the webhook
@@ -63,7 +61,7 @@ def mailbox(mails, **options):
 
 async def test_a_webhook_gets_json_that_an_independent_package_verifies(receiver, note):
     hook = webhook(receiver)
-    await hook.say(note)
+    await hook.send(note)
     await hook.close()
     (got,) = receiver.requests
     verified = Verifier(SECRET).verify(got.body, got.headers)
@@ -73,19 +71,19 @@ async def test_a_webhook_gets_json_that_an_independent_package_verifies(receiver
 
 @pytest.mark.parametrize("answer", [status(500), status(302), hang])
 async def test_a_webhook_that_does_not_take_it_says_why(receiver, note, answer, monkeypatch):
-    monkeypatch.setattr(channels, "TIMEOUT", 2)
+    monkeypatch.setattr(notifiers, "WEBHOOK_TIMEOUT", 2)
     receiver.otherwise = answer
     hook = webhook(receiver)
-    with pytest.raises(NotSaid, match=r"answered|in time"):
-        await hook.say(note)
+    with pytest.raises(NotificationFailed, match=r"answered|in time"):
+        await hook.send(note)
     await hook.close()
     assert len(receiver.requests) == 1
 
 
 async def test_a_webhook_dials_no_private_address_unless_it_is_allowed(receiver, note):
     hook = webhook(receiver, allow_private=[])
-    with pytest.raises(NotSaid, match="loopback"):
-        await hook.say(note)
+    with pytest.raises(NotificationFailed, match="loopback"):
+        await hook.send(note)
     await hook.close()
     assert receiver.connections == 0
 
@@ -95,7 +93,7 @@ async def test_a_webhook_dials_no_private_address_unless_it_is_allowed(receiver,
 
 async def test_a_mail_says_what_is_wrong_to_everybody_named(note):
     async with mail_server() as mails:
-        await mailbox(mails).say(note)
+        await mailbox(mails).send(note)
         mail = await mails.next()
     assert mail["Subject"].endswith("] spill")
     assert (mail["From"], mail["To"]) == ("relay@example.com", "ops@example.com, boss@example.com")
@@ -108,8 +106,10 @@ async def test_a_mail_says_what_is_wrong_to_everybody_named(note):
 async def test_a_server_that_refuses_is_named_but_not_quoted(note):
     async with mail_server() as mails:
         mails.answer = "554 no mail about relay@example.com"
-        with pytest.raises(NotSaid, match=rf"^127\.0\.0\.1:{mails.port}: SMTPDataError 554$"):
-            await mailbox(mails).say(note)
+        with pytest.raises(
+            NotificationFailed, match=rf"^127\.0\.0\.1:{mails.port}: SMTPDataError 554$"
+        ):
+            await mailbox(mails).send(note)
 
 
 @pytest.fixture
@@ -131,13 +131,13 @@ async def dripping():
 
 
 async def test_a_server_that_says_a_letter_at_a_time_is_hung_up_on(note, dripping, monkeypatch):
-    monkeypatch.setattr(mail, "LONGEST", 1)
+    monkeypatch.setattr(notifiers, "EMAIL_TIMEOUT", 1)
     port, gone = dripping
     async with mail_server() as mails:
         mails.port = port
         async with asyncio.timeout(30):
-            with pytest.raises(NotSaid, match="TimeoutError"):
-                await mailbox(mails).say(note)
+            with pytest.raises(NotificationFailed, match="TimeoutError"):
+                await mailbox(mails).send(note)
             await gone.wait()
 
 
@@ -157,8 +157,8 @@ async def test_a_reply_without_end_is_hung_up_on(note):
     async with server, mail_server() as mails:
         mails.port = server.sockets[0].getsockname()[1]
         async with asyncio.timeout(10):
-            with pytest.raises(NotSaid, match="SMTPServerDisconnected"):
-                await mailbox(mails).say(note)
+            with pytest.raises(NotificationFailed, match="SMTPResponseException -1"):
+                await mailbox(mails).send(note)
             await gone.wait()
     assert wrote < 32 * 1024 * 1024
 
@@ -166,8 +166,8 @@ async def test_a_reply_without_end_is_hung_up_on(note):
 async def test_a_server_that_is_not_there_is_named(note):
     async with mail_server() as mails:
         pass
-    with pytest.raises(NotSaid, match="ConnectionRefusedError"):
-        await mailbox(mails).say(note)
+    with pytest.raises(NotificationFailed, match="ConnectionRefusedError"):
+        await mailbox(mails).send(note)
 
 
 @pytest.fixture
@@ -210,16 +210,16 @@ async def test_a_password_goes_only_through_tls(note, certificate):
     async with mail_server(
         tls_context=certificate, require_starttls=True, auth_required=True
     ) as mails:
-        await encrypted(mails).say(note)
+        await encrypted(mails).send(note)
         assert (await mails.next())["Subject"].endswith("spill")
-        with pytest.raises(NotSaid, match="SMTPAuthenticationError 535"):
-            await encrypted(mails, "wrong").say(note)
+        with pytest.raises(NotificationFailed, match="SMTPAuthenticationError 535"):
+            await encrypted(mails, "wrong").send(note)
     assert set(mails.logins) == {("relay", PASSWORD), ("relay", "wrong")}
 
 
 async def test_a_server_that_speaks_tls_from_the_first_byte_takes_it_too(note, certificate):
     async with mail_server(tls=certificate) as mails:
-        await mailbox(mails, host="localhost", security="tls").say(note)
+        await mailbox(mails, host="localhost", security="tls").send(note)
         assert (await mails.next())["Subject"].endswith("spill")
 
 
@@ -228,15 +228,15 @@ async def test_a_server_without_a_trusted_certificate_gets_no_password(
 ):
     monkeypatch.delenv("SSL_CERT_FILE")
     async with mail_server(tls_context=certificate, auth_required=True) as mails:
-        with pytest.raises(NotSaid, match="SSLCertVerificationError"):
-            await encrypted(mails).say(note)
+        with pytest.raises(NotificationFailed, match="SSLCertVerificationError"):
+            await encrypted(mails).send(note)
     assert mails.logins == []
 
 
 async def test_a_server_that_offers_no_tls_gets_no_password(note):
     async with mail_server() as mails:
-        with pytest.raises(NotSaid, match="SMTPNotSupportedError"):
-            await encrypted(mails).say(note)
+        with pytest.raises(NotificationFailed, match="STARTTLS extension not supported"):
+            await encrypted(mails).send(note)
     assert mails.logins == []
 
 
@@ -278,13 +278,13 @@ async def relay(tmp_path, clock, receiver, monkeypatch):
         path = tmp_path / "relay.yaml"
         path.write_text(yaml.safe_dump(settings))
         watched = Watched(path, clock, receiver, mails)
-        look = Watch.look
+        evaluate = AlertMonitor.evaluate
 
-        async def and_tell(watch):
-            await look(watch)
+        async def and_tell(monitor):
+            await evaluate(monitor)
             watched.looked.set()
 
-        monkeypatch.setattr(Watch, "look", and_tell)
+        monkeypatch.setattr(AlertMonitor, "evaluate", and_tell)
         yield watched
 
 
@@ -386,7 +386,7 @@ async def test_a_restart_tells_nothing_anew(relay):
     kept = json.loads(relay.path.with_name("data").joinpath("relay.db.alerts").read_bytes())
     assert set(kept["channels"]) == {"log", "webhook", "email"}
     async with relay.started() as running:
-        await relay.passes(GAP + 60)
+        await relay.passes(MIN_GAP + 60)
         assert [each for each in relay.receiver.requests if each.path == "/hook"] == []
         await running._fleet.resume("crm")
         assert await relay.hears() == only(over=["sink_paused crm"])

@@ -12,43 +12,48 @@ import pytest
 from arrivals import arrival
 from watching import NOW, ago, readings
 
-from relay.alerts import message as words
-from relay.alerts.keywords import Keywords
-from relay.alerts.monitor import Watch
-from relay.alerts.policy import CALM, DOUBLINGS, GAP, Finding, Memory, Note
-from relay.alerts.rules import Look, findings
-from relay.alerts.state_file import Notebook
+from relay.alerts import notifiers as words
+from relay.alerts.monitor import AlertMonitor, StateFile
+from relay.alerts.policy import (
+    MAX_DOUBLINGS,
+    MIN_GAP,
+    RESOLVE_AFTER,
+    ChannelState,
+    Condition,
+    Notification,
+)
+from relay.alerts.rules import KeywordActivity, Snapshot, conditions
 from relay.config.model import AlertRules, Alerts
 from relay.delivery.gate import SinkStatus
 from relay.store import SinkCounts, Waits
 from relay.store.sqlite import SqliteStore
 
 REPEAT = 4 * 3600.0
-PAUSED = Finding("sink_paused", "crm", "The sink crm is paused: 401", hold=300)
-SPILL = Finding("spill", "", "Callbacks go to the spill file.")
-OLD = Finding("backlog_age", "crm", "Deliveries wait.", since=NOW - 3700)
+PAUSED = Condition("sink_paused", "crm", "The sink crm is paused: 401", hold=300)
+SPILL = Condition("spill", "", "Callbacks go to the spill file.")
+OLD = Condition("backlog_age", "crm", "Deliveries wait.", since=NOW - 3700)
 
 
 class Channel:
-    """Takes every note; remembers what it was told, in short."""
+    """Takes every notification; keeps what was in it, in short."""
 
-    def __init__(self, memory=None):
-        self.memory = memory or Memory()
-        self.heard = []
+    def __init__(self, state=None):
+        self.state = state or ChannelState()
+        self.sent = []
 
-    def look(self, now, *found, blind=False, takes=True):
-        """One look; what was said, if anything."""
-        self.memory.observe(found, now, repeat=REPEAT, blind=blind)
-        note = self.memory.note(now, repeat=REPEAT)
-        if note is None or not takes:
+    def look(self, now, *found, partial=False, takes=True):
+        """One evaluation; what was sent, if anything."""
+        self.state.observe(found, now, repeat=REPEAT, partial=partial)
+        notification = self.state.due(now, repeat=REPEAT)
+        if notification is None or not takes:
             return None
-        self.memory.took(note)
-        told = {
-            name: [f"{each.rule} {each.subject}".strip() for each in getattr(note, name)]
-            for name in ("new", "lasts", "over")
+        self.state.mark_sent(notification)
+        sent = {
+            name: [f"{each.rule} {each.subject}".strip() for each in getattr(notification, name)]
+            for name in ("new", "lasting", "resolved")
         }
-        self.heard.append((now, told))
-        return told
+        self.sent.append((now, sent))
+        return sent
 
 
 @pytest.fixture
@@ -57,7 +62,7 @@ def channel():
 
 
 def new(*names):
-    return {"new": [*names], "lasts": [], "over": []}
+    return {"new": [*names], "lasting": [], "resolved": []}
 
 
 # the policy
@@ -65,7 +70,7 @@ def new(*names):
 
 def test_all_well_is_no_news(channel):
     assert channel.look(NOW) is None
-    assert channel.memory == Memory()
+    assert channel.state == ChannelState()
 
 
 def test_what_is_wrong_is_told_once(channel):
@@ -83,30 +88,34 @@ def test_what_has_to_last_and_goes_before_is_never_told(channel):
     channel.look(NOW, PAUSED)
     assert channel.look(NOW + 200) is None
     assert channel.look(NOW + 310, PAUSED) is None
-    assert channel.memory.alerts["sink_paused crm"].since == NOW + 310
+    assert channel.state.alerts["sink_paused crm"].since == NOW + 310
 
 
 def test_it_is_told_again_after_some_hours_and_not_before(channel):
     channel.look(NOW, SPILL)
     assert channel.look(NOW + REPEAT - 1, SPILL) is None
-    assert channel.look(NOW + REPEAT, SPILL) == {"new": [], "lasts": ["spill"], "over": []}
+    assert channel.look(NOW + REPEAT, SPILL) == {"new": [], "lasting": ["spill"], "resolved": []}
     assert channel.look(NOW + REPEAT + 15, SPILL) is None
 
 
 def test_its_end_is_told_once_when_it_has_been_calm(channel):
     channel.look(NOW, SPILL)
     channel.look(NOW + 60, SPILL)
-    assert channel.look(NOW + 59 + CALM) is None
-    assert channel.look(NOW + 60 + CALM) == {"new": [], "lasts": [], "over": ["spill"]}
+    assert channel.look(NOW + 59 + RESOLVE_AFTER) is None
+    assert channel.look(NOW + 60 + RESOLVE_AFTER) == {
+        "new": [],
+        "lasting": [],
+        "resolved": ["spill"],
+    }
     assert [channel.look(NOW + 1000 + 15 * each) for each in range(2000)] == [None] * 2000
-    assert channel.memory.alerts == {}
+    assert channel.state.alerts == {}
 
 
 def test_what_comes_soon_after_a_note_goes_together_with_the_next(channel):
     channel.look(NOW, SPILL)
     assert channel.look(NOW + 15, SPILL, OLD) is None
-    told = channel.look(NOW + GAP, SPILL, OLD, Finding("store", "", "…"))
-    assert told == {"new": ["backlog_age crm", "store"], "lasts": ["spill"], "over": []}
+    told = channel.look(NOW + MIN_GAP, SPILL, OLD, Condition("store", "", "…"))
+    assert told == {"new": ["backlog_age crm", "store"], "lasting": ["spill"], "resolved": []}
 
 
 def test_what_a_channel_did_not_take_is_said_again(channel):
@@ -121,29 +130,34 @@ def test_what_came_and_went_while_a_channel_was_down_is_not_told(channel):
 
 def test_a_restart_forgets_nothing(channel):
     channel.look(NOW, SPILL)
-    kept = json.loads(json.dumps(channel.memory.to_dict()))
-    after = Channel(Memory.from_dict(kept))
+    kept = json.loads(json.dumps(channel.state.to_dict()))
+    after = Channel(ChannelState.from_dict(kept))
+    assert after.state == channel.state
     assert after.look(NOW + 3600, SPILL) is None
-    assert after.look(NOW + 3600 + CALM) == {"new": [], "lasts": [], "over": ["spill"]}
+    assert after.look(NOW + 3600 + RESOLVE_AFTER) == {
+        "new": [],
+        "lasting": [],
+        "resolved": ["spill"],
+    }
 
 
 def test_what_cannot_be_seen_is_not_over(channel):
     channel.look(NOW, OLD)
-    store = Finding("store", "", "The store cannot be read.")
+    store = Condition("store", "", "The store cannot be read.")
     for step in range(1, 100):
-        channel.look(NOW + step * 60, store, blind=True)
-    assert not any(told["over"] for _, told in channel.heard)
+        channel.look(NOW + step * 60, store, partial=True)
+    assert not any(told["resolved"] for _, told in channel.sent)
     channel.look(NOW + 100 * 60)
-    assert channel.look(NOW + 100 * 60 + CALM)["over"] == ["backlog_age crm", "store"]
+    assert channel.look(NOW + 100 * 60 + RESOLVE_AFTER)["resolved"] == ["backlog_age crm", "store"]
 
 
 def test_a_clock_that_jumps_far_ahead_and_back_silences_nothing(channel):
     years = 10 * 365 * 86400
     channel.look(NOW, SPILL)
-    assert channel.look(NOW + years, SPILL)["lasts"] == ["spill"]
+    assert channel.look(NOW + years, SPILL)["lasting"] == ["spill"]
     assert channel.look(NOW, SPILL) is None
-    assert channel.look(NOW + REPEAT, SPILL)["lasts"] == ["spill"]
-    assert channel.look(NOW + REPEAT + GAP, SPILL, OLD)["new"] == ["backlog_age crm"]
+    assert channel.look(NOW + REPEAT, SPILL)["lasting"] == ["spill"]
+    assert channel.look(NOW + REPEAT + MIN_GAP, SPILL, OLD)["new"] == ["backlog_age crm"]
 
 
 def test_a_clock_that_is_set_back_silences_nothing(channel):
@@ -157,8 +171,8 @@ def test_what_flaps_is_told_less_and_less_often(channel):
     for second in day:
         flapping = [SPILL] if second // 600 % 2 else []
         channel.look(NOW + second, *flapping)
-    assert len(channel.heard) <= 10
-    ends = [at for at, told in channel.heard if told["over"]]
+    assert len(channel.sent) <= 10
+    ends = [at for at, told in channel.sent if told["resolved"]]
     assert len(ends) <= 2
 
 
@@ -167,7 +181,7 @@ def test_there_is_no_storm_whatever_happens():
     for seed in range(4):
         chance = random.Random(seed)
         channel = Channel()
-        things = [Finding("sink_paused", f"s{each}", "…") for each in range(20)]
+        things = [Condition("sink_paused", f"s{each}", "…") for each in range(20)]
         there = [False] * len(things)
         for second in range(0, 86400, 15):
             there = [
@@ -176,15 +190,31 @@ def test_there_is_no_storm_whatever_happens():
             ]
             found = [each for each, is_there in zip(things, there, strict=True) if is_there]
             channel.look(NOW + second, *found)
-        times = [at for at, _ in channel.heard]
-        assert all(later - before >= GAP for before, later in itertools.pairwise(times))
+        times = [at for at, _ in channel.sent]
+        assert all(later - before >= MIN_GAP for before, later in itertools.pairwise(times))
         for thing in things:
             name = f"sink_paused {thing.subject}"
             story = [
-                kind for _, told in channel.heard for kind in ("new", "over") if name in told[kind]
+                kind
+                for _, told in channel.sent
+                for kind in ("new", "resolved")
+                if name in told[kind]
             ]
-            assert story == ["new", "over"] * (len(story) // 2) + ["new"] * (len(story) % 2)
-            assert 1 <= len(story) <= 2 * (DOUBLINGS + 86400 / (CALM * 2**DOUBLINGS))
+            assert story == ["new", "resolved"] * (len(story) // 2) + ["new"] * (len(story) % 2)
+            assert (
+                1 <= len(story) <= 2 * (MAX_DOUBLINGS + 86400 / (RESOLVE_AFTER * 2**MAX_DOUBLINGS))
+            )
+
+
+def test_the_state_of_an_earlier_release_is_read():
+    alert = {"rule": "spill", "subject": "", "text": "…", "since": NOW, "seen": NOW + 15}
+    alert |= {"hold": 0.0, "told": NOW, "over": None, "returns": 2}
+    kept = {"alerts": {"spill ": alert}, "noted": NOW}
+    state = ChannelState.from_dict(kept)
+    (read,) = state.alerts.values()
+    assert (read.last_seen, read.notified) == (NOW + 15, NOW)
+    assert (read.resolved, read.recurrences) == (None, 2)
+    assert state.to_dict() == kept
 
 
 def test_whatever_happens_the_end_of_the_story_is_the_truth():
@@ -197,8 +227,8 @@ def test_whatever_happens_the_end_of_the_story_is_the_truth():
         last = bool(seed % 2)
         for second in range(7200, 7200 + 4 * 3600, 15):
             channel.look(NOW + second, *[SPILL] * last)
-        told = channel.memory.alerts.get("spill ")
-        assert (told is not None and told.told is not None) == last
+        told = channel.state.alerts.get("spill ")
+        assert (told is not None and told.notified is not None) == last
 
 
 # the rules
@@ -209,7 +239,7 @@ def rules(**changes):
 
 
 def found(look, **changes):
-    return {(each.rule, each.subject): each for each in findings(look, rules(**changes))}
+    return {(each.rule, each.subject): each for each in conditions(look, rules(**changes))}
 
 
 def well(**changes):
@@ -224,42 +254,44 @@ def well(**changes):
 
 
 def test_all_well_is_no_finding():
-    look = Look(well(), quarantined=NOW - 7200, keywords={"JOIN": NOW - 60})
+    look = Snapshot(well(), quarantined=NOW - 7200, keywords={"JOIN": NOW - 60})
     assert found(look, keyword_silent={"JOIN": "24h"}) == {}
 
 
 @pytest.mark.parametrize(("age", "told"), [(599, False), (600, True)])
 def test_an_opt_out_that_has_not_arrived(age, told):
-    look = Look(well(waits={"crm": Waits(None, ago(age))}))
+    look = Snapshot(well(waits={"crm": Waits(None, ago(age))}))
     assert (("opt_out_undelivered", "crm") in found(look)) == told
     assert found(look, opt_out_undelivered="never") == {}
 
 
 def test_an_opt_out_counts_also_where_the_sink_is_disabled():
-    assert ("opt_out_undelivered", "old") in found(Look(well(waits={"old": Waits(None, ago(1e4))})))
+    assert ("opt_out_undelivered", "old") in found(
+        Snapshot(well(waits={"old": Waits(None, ago(1e4))}))
+    )
 
 
 @pytest.mark.parametrize(("age", "told"), [(3599, False), (3600, True)])
 def test_a_backlog(age, told):
-    look = Look(well(waits={"crm": Waits(ago(age))}))
+    look = Snapshot(well(waits={"crm": Waits(ago(age))}))
     assert (("backlog_age", "crm") in found(look)) == told
     assert found(look, backlog_age="never") == {}
 
 
 def test_a_backlog_of_a_sink_that_is_disabled_is_meant():
     waits = {"gone": Waits(ago(1e6))}
-    assert found(Look(well(waits=waits, sinks={"gone": SinkCounts(pending=1)}))) == {}
+    assert found(Snapshot(well(waits=waits, sinks={"gone": SinkCounts(pending=1)}))) == {}
 
 
 def test_a_pause_with_its_reason_but_no_number():
     report = SinkStatus("paused", "400: +12125550177 is no number")
-    look = Look(well(states={"crm": report}))
+    look = Snapshot(well(states={"crm": report}))
     finding = found(look)["sink_paused", "crm"]
     assert (finding.hold, finding.since) == (300, None)
     assert finding.text.startswith("The sink crm is paused: 400: …0177 is no number. Somebody has")
     since, until = 1_800_000_000_000_000, 1_800_000_300_000_000
     report = SinkStatus("paused", "400: +12125550177 is no number", since, until)
-    look = Look(well(states={"crm": report}))
+    look = Snapshot(well(states={"crm": report}))
     assert found(look)["sink_paused", "crm"].text == (
         "The sink crm is paused since 2027-01-15T08:00:00Z: 400: …0177 is no number. Mend the"
         " cause: it is tried again every five minutes, and at once with `relay sinks resume crm`."
@@ -267,29 +299,35 @@ def test_a_pause_with_its_reason_but_no_number():
     assert found(look, sink_paused="never") == {}
 
 
+def test_a_reason_that_ends_with_a_full_stop_is_followed_by_no_other():
+    report = SinkStatus("paused", "401: the token has expired.")
+    text = found(Snapshot(well(states={"crm": report})))["sink_paused", "crm"].text
+    assert "is paused: 401: the token has expired. Somebody has paused it" in text
+
+
 @pytest.mark.parametrize(("number", "told"), [(2, False), (3, True)])
 def test_deliveries_that_were_given_up(number, told):
-    look = Look(well(), dead={"crm": number})
+    look = Snapshot(well(), dead={"crm": number})
     assert (("dead", "crm") in found(look, dead="3/90m")) == told
     assert found(look, dead="never") == {}
 
 
 def test_deliveries_that_died_say_how_many_and_where_to_look():
-    assert found(Look(well(), dead={"crm": 2}))["dead", "crm"].text == (
+    assert found(Snapshot(well(), dead={"crm": 2}))["dead", "crm"].text == (
         "Deliveries to the sink crm were given up (2 within 1 h); `relay dead list` says why."
     )
 
 
 @pytest.mark.parametrize(("age", "told"), [(3601, False), (3600, True), (-60, True)])
 def test_a_growing_quarantine(age, told):
-    look = Look(well(), quarantined=NOW - age)
+    look = Snapshot(well(), quarantined=NOW - age)
     assert (("quarantine", "") in found(look)) == told
     assert found(look, quarantine="never") == {}
 
 
 @pytest.mark.parametrize(("age", "told"), [(86399, False), (86400, True)])
 def test_a_silent_keyword(age, told):
-    look = Look(well(), keywords={"JOIN": NOW - age})
+    look = Snapshot(well(), keywords={"JOIN": NOW - age})
     assert (("keyword_silent", "JOIN") in found(look, keyword_silent={"JOIN": "24h"})) == told
 
 
@@ -303,7 +341,7 @@ def test_a_silent_keyword(age, told):
     ],
 )
 def test_trouble_of_the_relay_itself(name, value, rule):
-    assert list(found(Look(well(facts={name: value})))) == [(rule, "")]
+    assert list(found(Snapshot(well(facts={name: value})))) == [(rule, "")]
 
 
 def test_a_rule_that_is_switched_off_is_a_time_that_does_not_come():
@@ -317,13 +355,13 @@ def test_a_rule_that_is_switched_off_is_a_time_that_does_not_come():
 def note():
     channel = Channel()
     channel.look(NOW - 2 * REPEAT, SPILL)
-    channel.memory.observe([SPILL, OLD], NOW, repeat=REPEAT)
-    return channel.memory.note(NOW, repeat=REPEAT)
+    channel.state.observe([SPILL, OLD], NOW, repeat=REPEAT)
+    return channel.state.due(NOW, repeat=REPEAT)
 
 
 def test_the_subject_says_what_is_new(note):
     assert words.subject(note).endswith("] backlog_age crm")
-    lasts = Note(NOW, [], note.lasts, note.new)
+    lasts = Notification(NOW, [], note.lasting, note.new)
     assert words.subject(lasts).endswith("] still spill; over: backlog_age crm")
 
 
@@ -335,7 +373,7 @@ def test_the_text_says_since_when(note):
 
 
 def test_the_json_says_it_for_programs(note):
-    body = orjson.loads(words.body(note))
+    body = orjson.loads(words.payload(note))
     assert (body["type"], body["timestamp"]) == ("relay.alerts", "2027-01-15T08:00:00Z")
     assert body["data"]["new"] == [
         {
@@ -351,7 +389,7 @@ def test_the_json_says_it_for_programs(note):
 
 def test_the_id_is_that_of_the_note(note):
     assert words.message_id(note) == words.message_id(note)
-    assert words.message_id(note) != words.message_id(Note(NOW, [], note.lasts, []))
+    assert words.message_id(note) != words.message_id(Notification(NOW, [], note.lasting, []))
 
 
 # what is remembered
@@ -363,17 +401,17 @@ def place(tmp_path):
 
 
 def test_a_notebook_is_read_as_it_was_written(place):
-    assert Notebook(place).read() == {}
-    Notebook(place).write({"channels": {}})
-    assert Notebook(place).read() == {"channels": {}}
+    assert StateFile(place).read() == {}
+    StateFile(place).write({"channels": {}})
+    assert StateFile(place).read() == {"channels": {}}
     assert place.with_name("relay.db.alerts").stat().st_mode & 0o007 == 0
 
 
 @pytest.mark.parametrize("kept", [b"", b"{", b"[]", b'{"channels": 3}', b"\xff"])
 def test_a_notebook_that_makes_no_sense_is_a_new_one(place, kept, clock):
     place.with_name("relay.db.alerts").write_bytes(kept)
-    watch = Watch(Alerts(), None, None, place, clock, [])
-    assert [teller.memory for teller in watch._tellers] == [Memory()]
+    watch = AlertMonitor(Alerts(), None, None, place, clock, [])
+    assert [each.state for each in watch._channels] == [ChannelState()]
 
 
 async def test_a_disk_that_hangs_does_not_silence_the_alerts(place, clock, monkeypatch, caplog):
@@ -385,11 +423,11 @@ async def test_a_disk_that_hangs_does_not_silence_the_alerts(place, clock, monke
         hung.append(kept)
         hangs.wait(10)
 
-    monkeypatch.setattr(Notebook, "write", write)
-    watch = Watch(Alerts(), asyncio.Event().wait, None, place, clock, [])
+    monkeypatch.setattr(StateFile, "write", write)
+    watch = AlertMonitor(Alerts(), asyncio.Event().wait, None, place, clock, [])
     async with asyncio.timeout(5):
         for _ in range(3):
-            await watch.look()
+            await watch.evaluate()
     assert "The store cannot be read" in caplog.text
     assert len(hung) == 1
     hangs.set()
@@ -397,7 +435,7 @@ async def test_a_disk_that_hangs_does_not_silence_the_alerts(place, clock, monke
 
 
 def test_a_notebook_that_cannot_be_written_is_told_once(tmp_path, caplog):
-    notebook = Notebook(tmp_path / "gone" / "relay.db")
+    notebook = StateFile(tmp_path / "gone" / "relay.db")
     for number in range(3):
         notebook.write({"number": number})
     assert [each.message for each in caplog.records] == [
@@ -410,8 +448,8 @@ def test_a_notebook_that_cannot_be_written_is_told_once(tmp_path, caplog):
 
 async def test_keywords_are_known_in_whatever_case_and_never_from_the_future(tmp_path, clock):
     store = await SqliteStore.open(tmp_path / "relay.db", clock=clock)
-    keywords = Keywords(["Join", "VIP"], {"VIP": NOW - 50, "GONE": NOW})
+    keywords = KeywordActivity(["Join", "VIP"], {"VIP": NOW - 50, "GONE": NOW})
     await store.add(arrival(keyword="JOIN", received=ago(-3600)))
-    await keywords.look(store, NOW)
+    await keywords.update(store, NOW)
     await store.close()
     assert keywords.last == {"Join": NOW, "VIP": NOW - 50}

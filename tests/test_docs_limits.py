@@ -4,12 +4,12 @@ import re
 import subprocess
 from pathlib import Path
 
+import aiosmtplib.protocol
 import pytest
 import yaml
 from certificates import certify
 
 from relay import crm
-from relay.alerts import email
 from relay.config import loader
 from relay.config.model import Settings, SourceConfig
 from relay.delivery import http, http_message, responses
@@ -56,13 +56,14 @@ def test_the_limits_are_those():
     assert (responses.MOST_INTERIM, http_message.MOST_HEADERS) == (8, 256)
     assert (http_message.LARGEST_HEAD, http.LARGEST_ANSWER) == (64 * 1024, 8 * 2**20)
     assert (http_message.MOST_SMALL, http_message.SMALL) == (4096, 32)
+    assert aiosmtplib.protocol.MAX_RESPONSE_LENGTH == 32 * 1024
     for said in (
         "10,000 callbacks or 64 MiB in 10 s",
         "1,000 at once, 250",
         "1,000 in a minute",
         "64 MiB of",
         f"{crm.MOST_VALUES:,} values in a CRM's JSON",
-        f"{email.MOST_LINES} lines in a mail server's reply",
+        "32 KiB of a mail server's reply",
         "8 interim answers (1xx), 64 KiB or 256 headers",
         "a body of 8 MiB, unpacked; more than 4,096 chunks of less than 32 bytes",
     ):

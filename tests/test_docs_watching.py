@@ -10,10 +10,10 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 from watching import NOW, readings
 
-from relay.alerts import message as words
+from relay.alerts import notifiers as words
 from relay.alerts.monitor import TRY_AGAIN
-from relay.alerts.policy import CALM, DOUBLINGS, GAP, Alert, Note
-from relay.alerts.rules import Look, findings
+from relay.alerts.policy import MAX_DOUBLINGS, MIN_GAP, RESOLVE_AFTER, Alert, Notification
+from relay.alerts.rules import Snapshot, conditions
 from relay.cli import main
 from relay.config import loader
 from relay.config.model import AlertRules, Alerts
@@ -60,20 +60,20 @@ def test_every_rule_is_explained():
         "relay_spill_records": 1.0,
         "relay_configuration_valid": 0.0,
     }
-    always = {each.rule for each in findings(Look(readings(facts=facts)), AlertRules())}
+    always = {each.rule for each in conditions(Snapshot(readings(facts=facts)), AlertRules())}
     assert explained == set(AlertRules.model_fields) | always
 
 
 def test_the_times_of_the_text_are_those_of_the_policy():
-    assert (CALM, GAP) == (300, 300)
-    assert 2.5 * 3600 < CALM * 2**DOUBLINGS < 3 * 3600
+    assert (RESOLVE_AFTER, MIN_GAP) == (300, 300)
+    assert 2.5 * 3600 < RESOLVE_AFTER * 2**MAX_DOUBLINGS < 3 * 3600
     assert (TRY_AGAIN[0], TRY_AGAIN[-1]) == (30, 900)
 
 
 def test_the_example_of_a_note_has_the_keys_that_a_note_has():
     (block,) = blocks(ALERTS, "json")
     alert = Alert("sink_paused", "crm", "The sink crm is paused: 401", NOW - 300, NOW)
-    said = json.loads(words.body(Note(NOW, [alert], [], [])))
+    said = json.loads(words.payload(Notification(NOW, [alert], [], [])))
     shown = json.loads(block)
     said["data"]["host"] = shown["data"]["host"]
     said["text"] = shown["text"]

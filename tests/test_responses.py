@@ -20,8 +20,8 @@ from rawserver import RawServer
 from relaying import relaying
 
 import relay.delivery.http
-from relay.alerts.policy import Alert, Note
-from relay.alerts.webhook import Webhook
+from relay.alerts.notifiers import WebhookNotifier
+from relay.alerts.policy import Alert, Notification
 from relay.config.model import AlertWebhook
 from relay.delivery import http_message
 from relay.delivery.classify import outcome_of
@@ -275,8 +275,8 @@ async def test_an_alert_is_taken_with_its_status(case):
     settings = {"allow_private": ["127.0.0.0/8"]}
     alert = Alert("spill", "", "Callbacks go to the spill file.", 0.0, 0.0)
     async with RawServer(*(STRAY | SPOILT)[case]) as server:
-        channel = Webhook(AlertWebhook.model_validate(settings | {"url": server.url}))
-        await channel.say(Note(0.0, [alert], [], []))
+        channel = WebhookNotifier(AlertWebhook.model_validate(settings | {"url": server.url}))
+        await channel.send(Notification(0.0, [alert], [], []))
         await channel.close()
         assert len(server.requests) == 1
 

@@ -1,4 +1,7 @@
-"""The watch: looks at everything now and then, and tells the channels what the policy lets it."""
+"""The alert monitor: evaluates the rules every few seconds and notifies the channels.
+
+What each channel has been notified of is kept over restarts, in a small file beside the store.
+"""
 
 import asyncio
 import contextlib
@@ -7,13 +10,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from pathlib import Path
 from typing import Any
 
-from relay.alerts import message as words
-from relay.alerts.email import Mailbox
-from relay.alerts.keywords import Keywords
-from relay.alerts.policy import Finding, Memory, Note
-from relay.alerts.rules import UNREADABLE, Look, findings
-from relay.alerts.state_file import Notebook
-from relay.alerts.webhook import Channel, NotSaid, Webhook
+import orjson
+
+from relay import fsutil
+from relay.alerts.notifiers import LogNotifier, NotificationFailed, Notifier, make_notifiers
+from relay.alerts.policy import ChannelState, Condition
+from relay.alerts.rules import UNREADABLE, KeywordActivity, Snapshot, conditions
 from relay.clock import MICROSECONDS, Clock
 from relay.config.model import Alerts
 from relay.monitoring.metrics import Readings
@@ -21,139 +23,155 @@ from relay.redact import mask_all
 from relay.store import Store, StoreError
 
 LOOK_EVERY = 15.0
+"""Seconds from one evaluation to the next."""
 LOOK_WITHIN = 30.0
 """Seconds for which the store's disk is waited for: one that hangs must not silence the alerts."""
 TRY_AGAIN = (30.0, 60.0, 300.0, 900.0)
-"""Seconds after which a channel that did not take a note is tried again."""
+"""Seconds after which a channel that did not take a notification is tried again."""
 
 log = logging.getLogger("relay.alerts")
 
-
-class Journal:
-    """The log as a channel: there always is one that has the alerts."""
-
-    name = "log"
-
-    async def say(self, note: Note) -> None:
-        """As in Channel."""
-        for bad, line in words.lines(note):
-            log.log(logging.ERROR if bad else logging.INFO, "%s", line)
-
-    async def close(self) -> None:
-        """As in Channel."""
+Read = Callable[[], Awaitable[Readings]]
 
 
-def channels(settings: Alerts) -> list[Channel]:
-    """Those of relay.yaml."""
-    found: list[Channel] = []
-    if settings.webhook is not None:
-        found.append(Webhook(settings.webhook))
-    if settings.email is not None:
-        found.append(Mailbox(settings.email))
-    return found
+class StateFile:
+    """One JSON object. Where it is lost, a channel is notified once more of what goes on."""
+
+    def __init__(self, store: Path) -> None:
+        self._path = store.with_name(store.name + ".alerts")
+        self._written = b""
+        self._trouble: str | None = None
+
+    def read(self) -> dict[str, Any]:
+        """What was written last; nothing where that is not there or makes no sense."""
+        try:
+            self._written = fsutil.content(self._path)
+            state = orjson.loads(self._written)
+        except (OSError, ValueError):
+            return {}
+        return state if isinstance(state, dict) else {}
+
+    def write(self, state: dict[str, Any]) -> None:
+        """Replace what is there. A full disk must not silence the alerts."""
+        text = orjson.dumps(state)
+        if text == self._written:
+            return
+        try:
+            with fsutil.replaced(self._path) as file:
+                file.write(text)
+        except OSError as error:
+            if error.strerror != self._trouble:
+                log.warning("what was told cannot be written down: %s", error.strerror)
+            self._trouble = error.strerror
+        else:
+            self._written, self._trouble = text, None
 
 
-class Teller:
-    """Tells one channel; what it has not taken is said again, after a while."""
+class ChannelNotifier:
+    """Notifies one channel; what it has not taken is sent again, after a while."""
 
-    def __init__(self, channel: Channel, memory: Memory, repeat: float) -> None:
-        self.channel = channel
-        self.memory = memory
+    def __init__(self, notifier: Notifier, state: ChannelState, repeat: float) -> None:
+        self.notifier = notifier
+        self.state = state
         self._repeat = repeat
         self._failures = 0
         self._not_before = 0.0
 
-    async def tell(
-        self, found: Sequence[Finding], now: float, ticks: float, *, blind: bool
+    async def notify(
+        self, found: Sequence[Condition], now: float, monotonic: float, *, partial: bool
     ) -> None:
-        """`now` is the time of day, `ticks` that of a clock that never jumps."""
-        self.memory.observe(found, now, repeat=self._repeat, blind=blind)
-        note = self.memory.note(now, repeat=self._repeat)
-        if note is None or ticks < self._not_before:
+        """`now` is the time of day, `monotonic` that of a clock that never jumps."""
+        self.state.observe(found, now, repeat=self._repeat, partial=partial)
+        notification = self.state.due(now, repeat=self._repeat)
+        if notification is None or monotonic < self._not_before:
             return
         try:
-            await self.channel.say(note)
-        except NotSaid as error:
+            await self.notifier.send(notification)
+        except NotificationFailed as error:
             wait = TRY_AGAIN[min(self._failures, len(TRY_AGAIN) - 1)]
-            self._failures, self._not_before = self._failures + 1, ticks + wait
-            reason = mask_all(str(error))
+            self._failures, self._not_before = self._failures + 1, monotonic + wait
             log.error(
-                "the %s did not take a note, again in %g s: %s", self.channel.name, wait, reason
+                "the %s did not take a note, again in %g s: %s",
+                self.notifier.name,
+                wait,
+                mask_all(str(error)),
             )
         else:
             self._failures, self._not_before = 0, 0.0
-            self.memory.took(note)
+            self.state.mark_sent(notification)
 
 
-class Watch:
-    """Looks every few seconds, from `start` to `stop`."""
+class AlertMonitor:
+    """Evaluates the rules every few seconds, from `start` to `stop`."""
 
     def __init__(
         self,
         settings: Alerts,
-        read: Callable[[], Awaitable[Readings]],
+        read: Read,
         store: Store | None,
         place: Path,
         clock: Clock,
-        others: Sequence[Channel],
+        notifiers: Sequence[Notifier],
     ) -> None:
         self._settings = settings
         self._read = read
         self._store = store
         self._clock = clock
-        self._notebook = Notebook(place)
-        kept = self._notebook.read()
-        self._keywords = Keywords(settings.rules.keyword_silent, _times(kept.get("keywords")))
-        self._tellers = [
-            Teller(each, _memory(kept.get("channels"), each.name), settings.repeat)
-            for each in (Journal(), *others)
+        self._file = StateFile(place)
+        state = self._file.read()
+        self._keywords = KeywordActivity(
+            settings.rules.keyword_silent, _times(state.get("keywords"))
+        )
+        self._channels = [
+            ChannelNotifier(each, _state(state.get("channels"), each.name), settings.repeat)
+            for each in (LogNotifier(), *notifiers)
         ]
         self._task: asyncio.Task[None] | None = None
-        self._keeping: asyncio.Task[None] | None = None
+        self._saving: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         self._task = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
-        """Look no more, and write down what was told."""
+        """End, and save what the channels were notified of."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait({self._task})
-        await self._keep()
-        for teller in self._tellers:
-            await teller.channel.close()
+        await self._save()
+        for channel in self._channels:
+            await channel.notifier.close()
 
     async def _run(self) -> None:
         while True:
             try:
-                await self.look()
+                await self.evaluate()
             except Exception as error:  # the alerts must outlive whatever else goes wrong
                 log.exception("a look at everything failed: %s", type(error).__name__)
             await self._clock.sleep(LOOK_EVERY)
 
-    async def look(self) -> None:
-        """See what is wrong, and tell each channel what is news to it."""
-        found, blind = await self._findings()
-        now, ticks = self._clock.now(), self._clock.monotonic()
+    async def evaluate(self) -> None:
+        """Find what is wrong, and notify each channel of what is news to it."""
+        found, partial = await self._conditions()
+        now, monotonic = self._clock.now(), self._clock.monotonic()
         await asyncio.gather(
-            *(teller.tell(found, now, ticks, blind=blind) for teller in self._tellers)
+            *(each.notify(found, now, monotonic, partial=partial) for each in self._channels)
         )
-        await self._keep()
+        await self._save()
 
-    async def _findings(self) -> tuple[list[Finding], bool]:
+    async def _conditions(self) -> tuple[list[Condition], bool]:
         """What is wrong, and whether there may be more that could not be seen."""
         try:
-            look = await asyncio.wait_for(self._look(), LOOK_WITHIN)
+            snapshot = await asyncio.wait_for(self._snapshot(), LOOK_WITHIN)
         except (StoreError, TimeoutError):
             return [UNREADABLE], True
-        return findings(look, self._settings.rules), self._store is None
+        return conditions(snapshot, self._settings.rules), self._store is None
 
-    async def _look(self) -> Look:
+    async def _snapshot(self) -> Snapshot:
         readings = await self._read()
         if self._store is None:
-            return Look(readings)
-        await self._keywords.look(self._store, readings.at)
-        return Look(
+            return Snapshot(readings)
+        await self._keywords.update(self._store, readings.at)
+        return Snapshot(
             readings,
             await self._dead(self._store, readings.at),
             await self._quarantined(self._store),
@@ -161,33 +179,33 @@ class Watch:
         )
 
     async def _dead(self, store: Store, now: float) -> Mapping[str, int]:
-        if (many := self._settings.rules.dead) is None:
+        if (limit := self._settings.rules.dead) is None:
             return {}
-        since = int((now - many.per) * MICROSECONDS)
+        since = int((now - limit.per) * MICROSECONDS)
         return await store.died(since=since, until=int(now * MICROSECONDS))
 
     async def _quarantined(self, store: Store) -> float | None:
-        if (many := self._settings.rules.quarantine) is None:
+        if (limit := self._settings.rules.quarantine) is None:
             return None
-        came = await store.quarantined_since(many.count)
-        return None if came is None else came / MICROSECONDS
+        received = await store.quarantined_since(limit.count)
+        return None if received is None else received / MICROSECONDS
 
-    async def _keep(self) -> None:
-        kept = {
-            "channels": {each.channel.name: each.memory.to_dict() for each in self._tellers},
+    async def _save(self) -> None:
+        state = {
+            "channels": {each.notifier.name: each.state.to_dict() for each in self._channels},
             "keywords": self._keywords.last,
         }
-        if self._keeping is None or self._keeping.done():
-            writing = asyncio.to_thread(self._notebook.write, kept)
-            self._keeping = asyncio.create_task(writing)
-        await asyncio.wait({self._keeping}, timeout=LOOK_WITHIN)
+        if self._saving is None or self._saving.done():
+            writing = asyncio.to_thread(self._file.write, state)
+            self._saving = asyncio.create_task(writing)
+        await asyncio.wait({self._saving}, timeout=LOOK_WITHIN)
 
 
-def _memory(kept: Any, name: str) -> Memory:
+def _state(kept: Any, name: str) -> ChannelState:
     try:
-        return Memory.from_dict(kept[name])
+        return ChannelState.from_dict(kept[name])
     except (KeyError, TypeError, AttributeError):
-        return Memory()
+        return ChannelState()
 
 
 def _times(kept: Any) -> dict[str, float]:
@@ -197,17 +215,13 @@ def _times(kept: Any) -> dict[str, float]:
 
 
 @contextlib.asynccontextmanager
-async def watching(
-    settings: Alerts,
-    read: Callable[[], Awaitable[Readings]],
-    store: Store | None,
-    place: Path,
-    clock: Clock,
-) -> AsyncIterator[Watch]:
-    """A watch at work, as relay.yaml wants it; `place` is the store's, also where there is none."""
-    watch = Watch(settings, read, store, place, clock, channels(settings))
-    watch.start()
+async def run_monitor(
+    settings: Alerts, read: Read, store: Store | None, place: Path, clock: Clock
+) -> AsyncIterator[AlertMonitor]:
+    """Run a monitor meanwhile; `place` is the store's path, also where there is no store."""
+    monitor = AlertMonitor(settings, read, store, place, clock, make_notifiers(settings))
+    monitor.start()
     try:
-        yield watch
+        yield monitor
     finally:
-        await watch.stop()
+        await monitor.stop()

@@ -1,28 +1,32 @@
-"""The policy: which of the findings are news. Pure; the time is passed in.
+"""The notification policy: which conditions are news to a channel. Pure; the time is passed in.
 
-An alert is told once when it has lasted, again after `repeat` while it goes on, and once when it
-is over. It is over when it was not found for a while, and that while grows with each time it
-comes back; and what comes soon after a note waits for the next one. So whatever flaps, a channel
-gets few notes.
+A channel is notified of an alert once when it has lasted, again after `repeat` while it goes on,
+and once when it is resolved. An alert is resolved when its condition was not seen for a while, and
+that while grows with each recurrence. What happens soon after a notification waits for the next
+one. So whatever flaps, a channel gets few notifications.
 """
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
-CALM = 300.0
-"""Seconds for which a told alert must not have been found to be over; doubled at each return."""
-DOUBLINGS = 5
-GAP = 300.0
-"""Seconds between two notes; what happens meanwhile goes together."""
+RESOLVE_AFTER = 300.0
+"""Seconds without its condition after which an alert is resolved; doubled at each recurrence."""
+MAX_DOUBLINGS = 5
+MIN_GAP = 300.0
+"""Seconds between two notifications; what happens meanwhile goes together."""
+
+STORED = {"last_seen": "seen", "notified": "told", "resolved": "over", "recurrences": "returns"}
+"""Names of an alert's fields in the state file, which files of earlier releases have."""
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class Condition:
     """Something that is wrong at this moment.
 
-    `subject` is the sink or keyword that it is about, if any; `since` when it began (seconds
-    since the epoch), where that is known; it has to last for `hold` seconds to be told.
+    `subject` is the sink or keyword that it is about, if any. `since` is when it began (seconds
+    since the epoch), where that is known. A condition becomes an alert when it has lasted for
+    `hold` seconds.
     """
 
     rule: str
@@ -34,112 +38,120 @@ class Finding:
 
 @dataclass(slots=True)
 class Alert:
-    """What is remembered of a finding. `told` and `over`: when that was said last."""
+    """A condition that was seen, and when a channel was last notified of it and of its end."""
 
     rule: str
     subject: str
     text: str
     since: float
-    seen: float
+    last_seen: float
     hold: float = 0.0
-    told: float | None = None
-    over: float | None = None
-    returns: int = 0
+    notified: float | None = None
+    resolved: float | None = None
+    recurrences: int = 0
 
     @property
-    def calm(self) -> float:
-        """For how long it must not be found to be over."""
-        return CALM * 2.0 ** min(self.returns, DOUBLINGS)
+    def resolve_after(self) -> float:
+        """Seconds without its condition after which it is resolved."""
+        return RESOLVE_AFTER * 2.0 ** min(self.recurrences, MAX_DOUBLINGS)
 
 
 @dataclass(frozen=True, slots=True)
-class Note:
-    """What a channel is to say: what is `new`, what `lasts`, and what is `over`."""
+class Notification:
+    """What a channel is to send: the alerts that are `new`, `lasting` and `resolved`."""
 
     at: float
     new: list[Alert]
-    lasts: list[Alert]
-    over: list[Alert]
+    lasting: list[Alert]
+    resolved: list[Alert]
 
 
 @dataclass(slots=True)
-class Memory:
-    """What one channel has been told. Kept over restarts; read back with `from_dict`."""
+class ChannelState:
+    """The alerts that one channel knows of. Kept over restarts; read back with `from_dict`."""
 
     alerts: dict[str, Alert] = field(default_factory=dict)
-    noted: float | None = None
-    """When the last note was taken."""
+    last_sent: float | None = None
+    """When the last notification was taken."""
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        alerts = {
+            key: {STORED.get(name, name): value for name, value in asdict(alert).items()}
+            for key, alert in self.alerts.items()
+        }
+        return {"alerts": alerts, "noted": self.last_sent}
 
     @classmethod
     def from_dict(cls, kept: Mapping[str, Any]) -> Self:
         """Raises TypeError or KeyError for what `to_dict` did not write."""
-        alerts = {key: Alert(**alert) for key, alert in kept["alerts"].items()}
+        names = {stored: name for name, stored in STORED.items()}
+        alerts = {
+            key: Alert(**{names.get(name, name): value for name, value in alert.items()})
+            for key, alert in kept["alerts"].items()
+        }
         return cls(alerts, kept["noted"])
 
     def observe(
-        self, findings: Iterable[Finding], now: float, *, repeat: float, blind: bool = False
+        self, conditions: Iterable[Condition], now: float, *, repeat: float, partial: bool = False
     ) -> None:
-        """Take in what is wrong now. `blind`: what is not among it may be wrong all the same."""
-        self._not_after(now)
-        for finding in findings:
-            self._find(finding, now)
+        """Take in what is wrong now. `partial`: what is not among it may be wrong all the same."""
+        self._limit_to(now)
+        for condition in conditions:
+            self._see(condition, now)
         for key, alert in list(self.alerts.items()):
-            if blind:
-                alert.seen = now
-            elif alert.seen < now and alert.told is None:
-                alert.since = now  # should it come back, it begins anew
+            if partial:
+                alert.last_seen = now
+            elif alert.last_seen < now and alert.notified is None:
+                alert.since = now  # should it recur, it begins then
                 if _forgotten(alert, now, repeat):
                     del self.alerts[key]
 
-    def note(self, now: float, *, repeat: float) -> Note | None:
-        """What is to be said now; None for nothing. `noted` is told when it has been."""
-        if self.noted is not None and now - self.noted < GAP:
+    def due(self, now: float, *, repeat: float) -> Notification | None:
+        """The notification to be sent now, if any. `mark_sent` follows when it was taken."""
+        if self.last_sent is not None and now - self.last_sent < MIN_GAP:
             return None
         known = self.alerts.values()
-        new = [each for each in known if each.told is None and _lasted(each, now)]
-        told = [each for each in known if each.told is not None]
-        over = [each for each in told if now - each.seen >= each.calm]
-        lasts = [each for each in told if each not in over]
-        again = any(now - each.told >= repeat for each in lasts if each.told is not None)
-        return Note(now, new, lasts, over) if new or over or again else None
+        new = [each for each in known if each.notified is None and _lasted(each, now)]
+        notified = [each for each in known if each.notified is not None]
+        resolved = [each for each in notified if now - each.last_seen >= each.resolve_after]
+        lasting = [each for each in notified if each not in resolved]
+        again = any(now - each.notified >= repeat for each in lasting if each.notified is not None)
+        return Notification(now, new, lasting, resolved) if new or resolved or again else None
 
-    def took(self, note: Note) -> None:
-        """The note has been said."""
-        self.noted = note.at
-        for alert in (*note.new, *note.lasts):
-            alert.returns += alert.over is not None
-            alert.told, alert.over = note.at, None
-        for alert in note.over:
-            alert.told, alert.over = None, note.at
+    def mark_sent(self, notification: Notification) -> None:
+        """Note that the channel has taken it."""
+        self.last_sent = notification.at
+        for alert in (*notification.new, *notification.lasting):
+            alert.recurrences += alert.resolved is not None
+            alert.notified, alert.resolved = notification.at, None
+        for alert in notification.resolved:
+            alert.notified, alert.resolved = None, notification.at
 
-    def _find(self, finding: Finding, now: float) -> None:
-        key = f"{finding.rule} {finding.subject}"
-        since = now if finding.since is None else min(finding.since, now)
+    def _see(self, condition: Condition, now: float) -> None:
+        key = f"{condition.rule} {condition.subject}"
+        since = now if condition.since is None else min(condition.since, now)
         alert = self.alerts.get(key)
         if alert is None:
-            alert = Alert(finding.rule, finding.subject, finding.text, since, now)
+            alert = Alert(condition.rule, condition.subject, condition.text, since, now)
             self.alerts[key] = alert
-        elif finding.since is not None:
+        elif condition.since is not None:
             alert.since = since
-        alert.seen, alert.text, alert.hold = now, finding.text, finding.hold
+        alert.last_seen, alert.text, alert.hold = now, condition.text, condition.hold
 
-    def _not_after(self, now: float) -> None:
-        """A clock that was set back must not silence what it has told in its future."""
-        if self.noted is not None and self.noted > now:
-            self.noted = None
+    def _limit_to(self, now: float) -> None:
+        """Have no time be after `now`: a clock that was set back must silence nothing."""
+        if self.last_sent is not None and self.last_sent > now:
+            self.last_sent = None
         for alert in self.alerts.values():
-            alert.since, alert.seen = min(alert.since, now), min(alert.seen, now)
-            alert.told = None if alert.told is None else min(alert.told, now)
-            alert.over = None if alert.over is None else min(alert.over, now)
+            alert.since, alert.last_seen = min(alert.since, now), min(alert.last_seen, now)
+            alert.notified = None if alert.notified is None else min(alert.notified, now)
+            alert.resolved = None if alert.resolved is None else min(alert.resolved, now)
 
 
 def _lasted(alert: Alert, now: float) -> bool:
-    return now - alert.since >= alert.hold and alert.seen == now
+    return now - alert.since >= alert.hold and alert.last_seen == now
 
 
 def _forgotten(alert: Alert, now: float, repeat: float) -> bool:
-    """What was never told, or is over for so long that its next time is a new one."""
-    return alert.over is None or now - alert.over >= max(repeat, alert.calm)
+    """Whether it was never notified, or resolved so long ago that its next time is a new one."""
+    return alert.resolved is None or now - alert.resolved >= max(repeat, alert.resolve_after)

@@ -1,22 +1,25 @@
-"""The rules: what of all that can be seen is wrong. Pure."""
+"""The alert rules: what is wrong at this moment. Pure, but for the reading of keywords."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from relay.alerts.policy import Finding
+from relay.alerts.policy import Condition
 from relay.clock import MICROSECONDS
 from relay.config.model import AlertRules
 from relay.delivery.gate import SinkStatus
 from relay.event import timestamp
 from relay.monitoring.metrics import Readings
 from relay.redact import mask_all
+from relay.store import Store
 
 HALTED = ("paused", "held")
+MAX_EVENTS = 20_000
+"""Events that are searched for keywords at once; the next evaluation goes on from there."""
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """What the rules look at.
+class Snapshot:
+    """What the rules are evaluated on.
 
     `dead` is how many deliveries of each sink were given up within the rule's time, and still are;
     `quarantined` when the callback came that makes the quarantine's newest ones so many as the
@@ -29,45 +32,71 @@ class Look:
     keywords: Mapping[str, float] = field(default_factory=dict)
 
 
-def findings(look: Look, rules: AlertRules) -> list[Finding]:
+class KeywordActivity:
+    """When each keyword that must not fall silent came last.
+
+    Each event is read once. A keyword that has not come yet counts from the first read on.
+    """
+
+    def __init__(self, wanted: Iterable[str], last: dict[str, float]) -> None:
+        self.last = {keyword: last[keyword] for keyword in wanted if keyword in last}
+        self._wanted = {keyword.upper(): keyword for keyword in wanted}
+        self._seq: int | None = None
+
+    async def update(self, store: Store, now: float) -> None:
+        """Read the events since the last call."""
+        if not self._wanted:
+            return
+        if self._seq is None:
+            self._seq = max(0, await store.last_seq() - MAX_EVENTS)
+        self._seq, came = await store.keywords(after=self._seq, limit=MAX_EVENTS)
+        for keyword in self._wanted.values():
+            # Not from the future, which a clock that was set back leaves behind.
+            self.last[keyword] = min(now, self.last.get(keyword, now))
+        for spelling, received in came.items():
+            if known := self._wanted.get(spelling.upper()):
+                self.last[known] = min(now, received / MICROSECONDS)
+
+
+def conditions(snapshot: Snapshot, rules: AlertRules) -> list[Condition]:
     """Everything that is wrong."""
     return [
-        *_facts(look.readings.facts),
-        *_opt_outs(look.readings, rules),
-        *_backlogs(look.readings, rules),
-        *_pauses(look.readings, rules),
-        *_dead(look, rules),
-        *_quarantine(look, rules),
-        *_keywords(look, rules),
+        *_facts(snapshot.readings.facts),
+        *_opt_outs(snapshot.readings, rules),
+        *_backlogs(snapshot.readings, rules),
+        *_pauses(snapshot.readings, rules),
+        *_dead(snapshot, rules),
+        *_quarantine(snapshot, rules),
+        *_keywords(snapshot, rules),
     ]
 
 
-UNREADABLE = Finding("store", "", "The store cannot be read; the log says why.")
+UNREADABLE = Condition("store", "", "The store cannot be read; the log says why.")
 
 
-def _facts(facts: Mapping[str, float]) -> Iterator[Finding]:
+def _facts(facts: Mapping[str, float]) -> Iterator[Condition]:
     if not facts.get("relay_store_writable", 1.0):
-        yield Finding("store", "", "The store cannot be written; the log says why.")
+        yield Condition("store", "", "The store cannot be written; the log says why.")
     if not facts.get("relay_spill_readable", 1.0):
         text = "The spill file cannot be read, and callbacks in it wait; the log says why."
-        yield Finding("spill", "", text)
+        yield Condition("spill", "", text)
     elif facts.get("relay_spill_records"):
         text = "Callbacks go to the spill file, as the store cannot take them; the log says why."
-        yield Finding("spill", "", text)
+        yield Condition("spill", "", text)
     if not facts.get("relay_configuration_valid", 1.0):
         text = "relay.yaml is wrong, and an older one is in use: `relay check` says where."
-        yield Finding("configuration", "", text)
+        yield Condition("configuration", "", text)
 
 
-def _opt_outs(readings: Readings, rules: AlertRules) -> Iterator[Finding]:
+def _opt_outs(readings: Readings, rules: AlertRules) -> Iterator[Condition]:
     for sink, waits in readings.waits.items():
         since = _seconds(waits.opt_out_since)
         if since is not None and readings.at - since >= rules.opt_out_undelivered:
             text = f"An opt-out has not reached the sink {sink}."
-            yield Finding("opt_out_undelivered", sink, text, since)
+            yield Condition("opt_out_undelivered", sink, text, since)
 
 
-def _backlogs(readings: Readings, rules: AlertRules) -> Iterator[Finding]:
+def _backlogs(readings: Readings, rules: AlertRules) -> Iterator[Condition]:
     for sink, waits in readings.waits.items():
         since = _seconds(waits.since)
         # One that is disabled, or has gone, has no state: it is left to wait on purpose.
@@ -76,48 +105,48 @@ def _backlogs(readings: Readings, rules: AlertRules) -> Iterator[Finding]:
         if readings.at - since >= rules.backlog_age:
             number = readings.sinks[sink].pending
             text = f"Deliveries wait for the sink {sink} ({number} by now)."
-            yield Finding("backlog_age", sink, text, since)
+            yield Condition("backlog_age", sink, text, since)
 
 
-def _pauses(readings: Readings, rules: AlertRules) -> Iterator[Finding]:
+def _pauses(readings: Readings, rules: AlertRules) -> Iterator[Condition]:
     if rules.sink_paused == float("inf"):
         return
     for sink, report in readings.states.items():
         if report.state in HALTED:
-            reason = mask_all(str(report.reason))
+            reason = mask_all(str(report.reason)).rstrip(".")
             since = _since(report.since)
             text = f"The sink {sink} is {report.state}{since}: {reason}. {_advice(sink, report)}"
-            yield Finding("sink_paused", sink, text, hold=rules.sink_paused)
+            yield Condition("sink_paused", sink, text, hold=rules.sink_paused)
 
 
-def _dead(look: Look, rules: AlertRules) -> Iterator[Finding]:
+def _dead(snapshot: Snapshot, rules: AlertRules) -> Iterator[Condition]:
     many = rules.dead
     if many is None:
         return
-    for sink, number in look.dead.items():
+    for sink, number in snapshot.dead.items():
         if number >= many.count:
             text = (
                 f"Deliveries to the sink {sink} were given up ({number} within {_span(many.per)});"
                 " `relay dead list` says why."
             )
-            yield Finding("dead", sink, text)
+            yield Condition("dead", sink, text)
 
 
-def _quarantine(look: Look, rules: AlertRules) -> Iterator[Finding]:
+def _quarantine(snapshot: Snapshot, rules: AlertRules) -> Iterator[Condition]:
     many = rules.quarantine
-    if many is None or look.quarantined is None:
+    if many is None or snapshot.quarantined is None:
         return
-    if look.readings.at - look.quarantined <= many.per:
+    if snapshot.readings.at - snapshot.quarantined <= many.per:
         text = f"{many.count} callbacks or more went to quarantine within {_span(many.per)}."
-        yield Finding("quarantine", "", text, look.quarantined)
+        yield Condition("quarantine", "", text, snapshot.quarantined)
 
 
-def _keywords(look: Look, rules: AlertRules) -> Iterator[Finding]:
+def _keywords(snapshot: Snapshot, rules: AlertRules) -> Iterator[Condition]:
     for keyword, limit in rules.keyword_silent.items():
-        last = look.keywords.get(keyword)
-        if last is not None and look.readings.at - last >= limit:
+        last = snapshot.keywords.get(keyword)
+        if last is not None and snapshot.readings.at - last >= limit:
             text = f"Nothing has come for the keyword {keyword} for {_span(limit)}."
-            yield Finding("keyword_silent", keyword, text, last)
+            yield Condition("keyword_silent", keyword, text, last)
 
 
 def _since(microseconds: int | None) -> str:

@@ -12,9 +12,8 @@ from typing import Any
 import click
 
 from relay import ownership
-from relay.alerts.monitor import channels
-from relay.alerts.policy import Alert, Note
-from relay.alerts.webhook import Channel, NotSaid
+from relay.alerts.notifiers import NotificationFailed, Notifier, make_notifiers
+from relay.alerts.policy import Alert, Notification
 from relay.cli import HelpGroup, client, local, options
 from relay.cli.options import WrongConfiguration
 from relay.cli.output import count, print_json, print_table, printable, progress
@@ -309,22 +308,24 @@ def alerts_test(config: Config) -> None:
 
 
 async def _notify_all(config: Config) -> bool:
-    found = channels(config.alerts)
+    found = make_notifiers(config.alerts)
     if not found:
         raise click.ClickException("alerts names no webhook and no email: only the log is told")
     now = SystemClock().now()
-    note = Note(now, [Alert("test", "", "This is a test: nothing is wrong.", now, now)], [], [])
-    return all([await _notify(channel, note) for channel in found])
+    notification = Notification(
+        now, [Alert("test", "", "This is a test: nothing is wrong.", now, now)], [], []
+    )
+    return all([await _notify(notifier, notification) for notifier in found])
 
 
-async def _notify(channel: Channel, note: Note) -> bool:
+async def _notify(notifier: Notifier, notification: Notification) -> bool:
     """Tell it, and say what came of it."""
     try:
-        await channel.say(note)
-    except NotSaid as error:
-        click.echo(f"{channel.name}: {printable(str(error))}")
+        await notifier.send(notification)
+    except NotificationFailed as error:
+        click.echo(f"{notifier.name}: {printable(str(error))}")
         return False
     finally:
-        await channel.close()
-    click.echo(f"{channel.name}: told")
+        await notifier.close()
+    click.echo(f"{notifier.name}: told")
     return True
