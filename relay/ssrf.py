@@ -1,4 +1,4 @@
-"""Which addresses a sink may dial. A pure judgement of the address, never of a name or a URL.
+"""The SSRF filter: which addresses a sink may dial. It judges addresses, never names or URLs.
 
 The list is the relay's own: `ipaddress.is_global` calls several ways back into one's own
 network public (6to4, NAT64, SRv6), and what it says changes with Python's version.
@@ -58,11 +58,6 @@ CLOSED_V6 = tuple(
 )
 GLOBAL_V6 = IPv6Network("2000::/3")
 NAT64 = IPv6Network("64:ff9b::/96")
-
-
-def allowed(address: str, private: Sequence[Network] = ()) -> bool:
-    """Whether a sink may dial it, given the networks of its `allow_private`."""
-    return refusal(address, private) is None
 
 
 def refusal(address: str, private: Sequence[Network] = ()) -> str | None:

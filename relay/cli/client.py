@@ -14,7 +14,6 @@ import orjson
 from relay import fsutil, ownership
 from relay.cli import load
 from relay.cli.output import progress
-from relay.config.loader import Config
 from relay.ownership import user_name
 from relay.state_directory import StateDirectory
 

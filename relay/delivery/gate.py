@@ -29,7 +29,7 @@ PROBE_EVERY = 300.0
 STEADY = 600.0
 """Seconds at work after which an earlier crash and the next are not two in a row."""
 MARGIN = 1.0
-"""A park that ends so little later is none: every record of a refused batch asks for it anew."""
+"""Seconds: a halt that ends so little later is none. Each record of a batch asks for one."""
 
 Save = Callable[[SinkState], Awaitable[None]]
 
@@ -61,7 +61,7 @@ class SinkStatus:
         return self.state in ("paused", "parked", "held")
 
     def to_dict(self) -> dict[str, Any]:
-        """Without what is not known; a halted sink has an `until` of None where nobody knows."""
+        """Without what is None, except the `until` of a pause or a park."""
         known = {name: value for name, value in asdict(self).items() if value is not None}
         return {"until": None} | known if self.state in ("paused", "parked") else known
 

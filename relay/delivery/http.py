@@ -1,4 +1,4 @@
-"""The one way out: an httpx client that is guarded, limited in time and size, and counted.
+"""The HTTP client of the sinks: httpx, guarded against SSRF, limited in time, size and rate.
 
 httpx is the API that plugins see; aiohttp carries the requests, as it is several times faster
 and shows each address before it is dialled. Nothing here reads the environment, keeps a cookie
@@ -116,7 +116,7 @@ async def read_answer(response: httpx.Response, limit: int = ANSWER_READ) -> byt
 
 
 def _break_cycle(response: httpx.Response) -> None:
-    """Undo the circle of a response and its stream: httpx leaves it to the garbage collector."""
+    """Break the cycle of a response and its stream: httpx leaves it to the garbage collector."""
     response.stream = httpx.ByteStream(b"")
 
 
@@ -281,7 +281,7 @@ class _Answer(httpx.AsyncByteStream):
 
 
 class _Response(httpx.Response):
-    """A response whose body may be spoilt: whoever looks at that gets the error, nobody else."""
+    """A response whose body may be spoilt. Only reading `content` raises the error."""
 
     _spoilt: tuple[type[httpx.TransportError], str] | None = None
 
@@ -412,7 +412,7 @@ def _client_timeout(total: float) -> aiohttp.ClientTimeout:
 
 
 def _answer_headers(answer: aiohttp.ClientResponse) -> list[tuple[bytes, bytes]]:
-    """As they came, but the body is unpacked already, and of a redirect only the host is told."""
+    """The headers as they came, but of a decoded body, and of a redirect with the host alone."""
     headers = list(answer.raw_headers)
     if "Content-Encoding" in answer.headers:
         gone = (b"content-encoding", b"content-length")
@@ -433,7 +433,7 @@ def _origin(location: bytes) -> bytes:
 
 @functools.cache
 def _trust() -> ssl.SSLContext:
-    """The usual authorities, and those that the machine's administrator has added."""
+    """The usual authorities, and the machine's own."""
     context = httpx.create_ssl_context(trust_env=False)
     context.load_default_certs()
     return context

@@ -30,7 +30,6 @@ NOT_ASKED = Notice("not asked: its plugin has no check")
 
 CHECK_TIMEOUT = 30.0
 SAVE_ACCOUNTS_EVERY = 10.0
-"""Seconds."""
 
 
 class Workers(Protocol):
@@ -115,20 +114,20 @@ class SinkManager:
         One that cannot be made now, though it could be when it was tried out, is held; so is one
         inside whose code the process has ended too often.
         """
-        fleet = cls(config, store, clock, tracer)
+        manager = cls(config, store, clock, tracer)
         enabled = [name for name, sink in config.sinks.items() if sink.enabled]
         states = await crashes.count_crash(crash, enabled, await store.sink_states(), store)
         for name in enabled:
             state = states.get(name) or SinkState()
             if (held := config.sinks[name].held) is not None:
-                fleet._held[name] = held
-            elif (reason := state.held or fleet._make(name, state)) is not None:
-                fleet._held[name] = reason
+                manager._held[name] = held
+            elif (reason := state.held or manager._make(name, state)) is not None:
+                manager._held[name] = reason
                 log.error("sink %s is held, its deliveries are queued: %s", name, reason)
-        return fleet
+        return manager
 
     def _make(self, name: str, state: SinkState) -> str | None:
-        """Make the sink and its worker; why that cannot be, where it cannot."""
+        """Make the sink and its worker; the reason where that fails."""
         sink = self._config.sinks[name]
         try:
             made = make_sink(sink, self._clock, self.accounts)
@@ -200,7 +199,7 @@ class SinkManager:
             await worker.pause(reason)
 
     async def resume(self, name: str) -> None:
-        """Deliver again; a held sink is made again for that. Raises PluginError if it cannot be."""
+        """Deliver again, for which a held sink is made. Raises PluginError if it cannot be."""
         if worker := self._workers.get(name):
             await worker.resume()
         elif name in self._held:

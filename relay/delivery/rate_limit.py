@@ -1,4 +1,4 @@
-"""Rate limiters, for a sink's `rate` among others: so many requests in any stretch of time."""
+"""Rate limiters with a sliding window: so many requests in any stretch of time."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""Responses as aiohttp's connections read them: a status that has been read decides.
+"""aiohttp's connections with a lenient parser of responses: a status that has been read decides.
 
 aiohttp's own parser raises for a stray byte before there is a response object, so that a 2xx is
 lost, and it takes interim answers without end. The parser here stands in its place. Whatever goes
@@ -47,7 +47,7 @@ class Payload(aiohttp.StreamReader):
 
 
 class Peer:
-    """What a connector has learnt about the other side of its connections."""
+    """What a connector has found about the other side of its connections."""
 
     sends_strays = False
     """It has sent more than its answers: the next answer would be taken for what is left of one."""

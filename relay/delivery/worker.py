@@ -134,7 +134,7 @@ class SinkWorker:
     # from outside
 
     def wake(self, *, urgent: bool = False) -> None:
-        """There is new work."""
+        """Notify of new deliveries."""
         self._queue.notify(urgent=urgent)
 
     async def pause(self, reason: str) -> None:

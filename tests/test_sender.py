@@ -1,4 +1,4 @@
-"""The dispatch: whatever a plugin does, the others and the relay go on."""
+"""The sender: whatever a plugin does, the others and the relay go on."""
 
 import asyncio
 import itertools
