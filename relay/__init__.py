@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from relay.delivery.classify import outcome_of
     from relay.delivery.classify import parse_retry_after as retry_after
     from relay.delivery.http import reach, read_answer
-    from relay.delivery.rate_limit import StrictLimiter
     from relay.event import OPT_IN, OPT_OUT, Event
     from relay.fsutil import make as make_folder
     from relay.fsutil import path_as_utf8, path_from_utf8
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from relay.outcome import Delivered, NotDelivered, Outcome, Pause, Reject, Retry
     from relay.phone import Country, country, e164, national
     from relay.quota import Quota
+    from relay.rate_limit import StrictLimiter
     from relay.redact import NumberMatcher, mask, mask_all
     from relay.secret import AS_KEY, AS_PASSWORD, Key, Login, Password, PrivateKey
     from relay.send_context import time_left
@@ -145,7 +145,7 @@ _HOMES = {
     "Sink": "relay.sink:Sink",
     "Size": "relay.units:Size",
     "Slices": "relay.slices:Slices",
-    "StrictLimiter": "relay.delivery.rate_limit:StrictLimiter",
+    "StrictLimiter": "relay.rate_limit:StrictLimiter",
     "SystemClock": "relay.clock:SystemClock",
     "Template": "relay.templating.expressions:Template",
     "VendorUrl": "relay.urls:VendorUrl",

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from relay.clock import MICROSECONDS, Clock, SystemClock, wait_for_event
-from relay.delivery.rate_limit import Limiter
+from relay.rate_limit import Limiter
 from relay.send_context import current, unmeasured
 from relay.units import Rate
 

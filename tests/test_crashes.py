@@ -10,7 +10,7 @@ from relay.delivery import crashes
 from relay.delivery.crashes import BlockedLoopWatch, Crash, CrashLog, with_crash
 from relay.delivery.gate import STEADY, SinkGate
 from relay.delivery.plugin_calls import Call, inside
-from relay.delivery.safe_quota import Allowance
+from relay.delivery.safe_quota import SafeQuota
 from relay.store import SinkState
 
 CALL = Call("crm", "send")
@@ -152,7 +152,7 @@ def saved():
 @pytest.fixture
 def gate(clock, saved):
     state = SinkState(crashes=1)
-    quota = Allowance("crm", ScriptedSink(), logging.getLogger("relay.sinks.crm"))
+    quota = SafeQuota("crm", ScriptedSink(), logging.getLogger("relay.sinks.crm"))
     return SinkGate(sink_config(), state, quota, clock, saved, lambda: None)
 
 

@@ -7,7 +7,7 @@ from workers import ScriptedSink, sink_config
 
 from relay.delivery.gate import SinkGate, SinkStatus
 from relay.delivery.policy import SendKind
-from relay.delivery.safe_quota import Allowance
+from relay.delivery.safe_quota import SafeQuota
 from relay.quota import Quota
 from relay.store import SinkState
 
@@ -26,7 +26,7 @@ def gate(clock, sink):
     async def save(_state):
         pass
 
-    quota = Allowance("crm", sink, logging.getLogger("relay.sinks.crm"))
+    quota = SafeQuota("crm", sink, logging.getLogger("relay.sinks.crm"))
     return SinkGate(sink_config(), SinkState(), quota, clock, save, lambda: None)
 
 

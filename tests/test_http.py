@@ -32,8 +32,8 @@ from stubs.receiver import (
 
 import relay.delivery.http
 from relay.delivery.classify import outcome_of
-from relay.delivery.rate_limit import Limiter
 from relay.outcome import Pause, Reject, Retry
+from relay.rate_limit import Limiter
 from relay.units import Rate
 
 LOOPBACK = [ipaddress.ip_network("127.0.0.0/8")]

@@ -40,6 +40,7 @@ MODULES = {
         *(
             "ownership",
             "phone",
+            "rate_limit",
             "redact",
             "sd_notify",
             "secret",
@@ -75,7 +76,6 @@ DOOR = "relay"
 """The package itself: what plugins use, from whichever layer, imported when it is first used."""
 
 UPWARD = {
-    ("relay.quota", "relay.delivery.rate_limit"),
     ("relay.store.sqlite.erase", "relay.sources.mentions"),
     ("relay.store.sqlite.restore", "relay.spill.file"),
     ("relay.store.sqlite.restore", "relay.spill.line"),

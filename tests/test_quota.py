@@ -11,7 +11,7 @@ from workers import ScriptedSink, fail, reached, running
 from relay import send_context
 from relay.clock import Stopwatch
 from relay.delivery.gate import SinkStatus
-from relay.delivery.safe_quota import Allowance
+from relay.delivery.safe_quota import SafeQuota
 from relay.quota import DAY, LOOK_AGAIN, Quota
 from relay.send_context import SendContext
 from relay.store.sqlite import SqliteStore
@@ -209,7 +209,7 @@ async def test_a_quota_that_cannot_be_read_limits_nothing_and_is_told_of_once(
 
 async def test_a_wait_below_nothing_is_none(tmp_path, clock, caplog):
     sink = with_quota("bulk_wait", -1.0)
-    assert Allowance("crm", sink, logging.getLogger()).bulk_wait() == 0.0
+    assert SafeQuota("crm", sink, logging.getLogger()).bulk_wait() == 0.0
     assert not caplog.records
 
 

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from clock import settle
 
-from relay.delivery.rate_limit import Limiter
+from relay.rate_limit import Limiter
 from relay.send_context import SendContext, entered
 from relay.units import Rate
 

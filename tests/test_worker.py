@@ -28,9 +28,9 @@ from relay.config.model import Breaker
 from relay.config.model import Retry as RetrySettings
 from relay.delivery.breaker import FailureLog, LastError
 from relay.delivery.gate import QuotaUse, SinkStatus
-from relay.delivery.rate_limit import Limiter
 from relay.outcome import Delivered, Pause, Reject, Retry
 from relay.quota import LOOK_AGAIN, Quota
+from relay.rate_limit import Limiter
 from relay.send_context import current
 from relay.sink import Mistake, Notice
 from relay.store import EventFilter, State

@@ -19,7 +19,7 @@ from relay.delivery.breaker import Halt, HaltKind, HealthTracker, LastError
 from relay.delivery.classify import LONGEST_WAIT, lines, outcome_of
 from relay.delivery.plugin_calls import Call, run_with_timeout
 from relay.delivery.policy import Moment, Result, SendKind
-from relay.delivery.safe_quota import Allowance
+from relay.delivery.safe_quota import SafeQuota
 from relay.outcome import Delivered, Outcome, Retry
 from relay.redact import mask_all
 from relay.sink import Mistake, Notice, Sink
@@ -76,7 +76,7 @@ class SinkGate:
         self,
         config: SinkConfig,
         state: SinkState,
-        quota: Allowance,
+        quota: SafeQuota,
         clock: Clock,
         save: Save,
         changed: Callable[[], None],

@@ -25,8 +25,8 @@ import yarl
 
 from relay.delivery import responses
 from relay.delivery.http_message import BadCoding, ContentDecoder
-from relay.delivery.rate_limit import Limiter
 from relay.outcome import Pause
+from relay.rate_limit import Limiter
 from relay.send_context import current, time_left
 from relay.ssrf import Network, refusal
 from relay.version import version

@@ -17,8 +17,8 @@ from relay.delivery.classify import lines, readable
 from relay.delivery.crashes import Crash
 from relay.delivery.gate import SinkStatus
 from relay.delivery.plugin_calls import Call, inside, run_with_timeout
-from relay.delivery.rate_limit import Limiter
 from relay.delivery.worker import SinkWorker
+from relay.rate_limit import Limiter
 from relay.sink import Notice, Sink
 from relay.store import SinkState, Store
 from relay.tracing import Tracer

@@ -1,4 +1,4 @@
-"""The allowance: what a sink's quota says, as far as a plugin's word can be used."""
+"""Reads a plugin's quota defensively: nothing raises, and what is invalid limits nothing."""
 
 import logging
 import math
@@ -16,18 +16,17 @@ NUMBERS = {"used": int, "most": int, "share": (int, float), "until": int}
 """What a status has, each of which may be None."""
 
 
-class Allowance:
-    """The allowance of one sink.
+class SafeQuota:
+    """The quota of one sink. A plugin may put anything into `quota`, at any time.
 
-    A plugin may put anything into `quota`, at any time, and none of it raises here. What cannot be
-    read limits nothing: the courier asks with each claim, and ends by an error.
+    The worker reads it with each claim, and would end by an error.
     """
 
     def __init__(self, name: str, sink: Sink, log: logging.Logger) -> None:
         self._call = Call(name, "quota")
         self._sink = sink
         self._log = log
-        self._told = False
+        self._logged = False
 
     @property
     def tight(self) -> bool:
@@ -48,12 +47,12 @@ class Allowance:
                 quota = self._sink.quota
                 return question(quota if isinstance(quota, Quota) else NO_QUOTA)
         except BaseException as error:  # noqa: BLE001  it is the plugin's: nothing here waits
-            self._tell(error)
+            self._log_once(error)
             return unknown
 
-    def _tell(self, error: BaseException) -> None:
-        if not self._told:
-            self._told = True
+    def _log_once(self, error: BaseException) -> None:
+        if not self._logged:
+            self._logged = True
             self._log.error(
                 "its quota cannot be read: it goes on without one; correct the plugin",
                 exc_info=error,
@@ -68,8 +67,8 @@ def _bulk_wait(quota: Quota) -> float:
 
 
 def _status(quota: Quota) -> dict[str, Any]:
-    said = quota.status()
-    status = {name: said[name] for name in NUMBERS} if said else {}
+    reported = quota.status()
+    status = {name: reported[name] for name in NUMBERS} if reported else {}
     for name, value in status.items():
         if value is not None and not isinstance(value, NUMBERS[name]):  # type: ignore[arg-type]
             raise TypeError(f"{name} is no number")

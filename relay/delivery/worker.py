@@ -21,7 +21,7 @@ from relay.delivery.gate import Prober, SinkGate, SinkStatus
 from relay.delivery.plugin_calls import Call, run_with_timeout
 from relay.delivery.policy import Result, RetryPolicy, SendKind, settlement
 from relay.delivery.queue import DeliveryQueue
-from relay.delivery.safe_quota import Allowance
+from relay.delivery.safe_quota import SafeQuota
 from relay.delivery.sender import Sender
 from relay.outcome import Outcome, word_of
 from relay.sink import Sink
@@ -58,7 +58,7 @@ class SinkWorker:
         self._gate = SinkGate(
             config,
             state,
-            Allowance(config.name, sink, self._log),
+            SafeQuota(config.name, sink, self._log),
             clock,
             self._queue.save,
             self._queue.gate_changed,

@@ -15,7 +15,7 @@ from stubs.vendor import serving
 import relay
 from relay.clock import SystemClock
 from relay.crm import Pages
-from relay.delivery.rate_limit import StrictLimiter
+from relay.rate_limit import StrictLimiter
 from relay.units import Rate
 
 NEXT = "/services/data/v66.0/query/01g-2000"
