@@ -114,7 +114,7 @@ def of_record(function):
 def picklist(size):
     """A record that Salesforce refuses: none of its values may be told."""
     values = [";".join(str(number) for number in range(size // 7))]
-    salesforce.Refusal(400, "X", filled("a1;b2 ", size), ()).told(values)
+    salesforce.ApiError(400, "X", filled("a1;b2 ", size), ()).told(values)
 
 
 def quoted(size):
@@ -226,7 +226,7 @@ PARSERS = {
     "HubSpot: a quotation": quoted,
     "HubSpot: digits": lambda size: (
         hubspot("errors").OTHER_RECORD.search("1" * min(size, 65536)),
-        hubspot("mender").LIMIT.search(filled("max", min(size, 65536))),
+        hubspot("upsert").LIMIT.search(filled("max", min(size, 65536))),
     ),
     "words: a text of its own": lambda size: without(filled("a", size), [filled("ab", size)]),
     "a row of a CSV file": of_record(rows_module.RowFormat(None, defused=True).row),

@@ -100,14 +100,14 @@ import relay
 from relay import EvaluationError, Outcome, Progress, Slices, no_progress
 from relay.crm import distinct_groups, without_consent
 
-from .activities import Activity, Entry, make_activity
+from .activities import Activity, TimelineEntry, make_activity
 from .backfill import Backfill
-from .client import Session
+from .client import Client
 from .consent import ConsentWrite, ConsentWriter
-from .contacts import Lists, People, PhoneSearch
+from .contacts import ContactFinder, Lists, PhoneSearch
 from .options import Options
 from .records import BatchItem, Record, properties
-from .setup import Inspection, Preparation
+from .setup import AccountCheck, PropertySetup
 from .upsert import MOST, Repair, Writer
 
 NO_MAP = "map is missing: it says which properties of HubSpot are to be written"
@@ -128,7 +128,7 @@ class HubSpot(relay.Sink):
         options: Options = self.options
         account = self.account(*options.account())
         self.quota = account.quota(share=options.quota.share)
-        self._session = Session(self.http, options, self.quota, account)
+        self._client = Client(self.http, options, self.quota, account)
         repair = Repair(
             options.id_property,
             self.log,
@@ -138,14 +138,14 @@ class HubSpot(relay.Sink):
             on_conflict=options.conflict,
             mapped=frozenset(self.columns or ()),
         )
-        self._writer = Writer(self._session, options.object, repair, options.only_if_empty)
-        self._lists = Lists(self._session, options, self.log)
-        self._inspection = Inspection(self._session, self.name, options, self.columns, self._lists)
-        self._activity = make_activity(self._session, options, self.log)
-        search = PhoneSearch(self._session, options, account)
-        self._people = People(search, self._writer, options, self.log)
+        self._writer = Writer(self._client, options.object, repair, options.only_if_empty)
+        self._lists = Lists(self._client, options, self.log)
+        self._check = AccountCheck(self._client, self.name, options, self.columns, self._lists)
+        self._activity = make_activity(self._client, options, self.log)
+        search = PhoneSearch(self._client, options, account)
+        self._people = ContactFinder(search, self._writer, options, self.log)
         self._consent = (
-            ConsentWriter(self._session, search, options, self.columns, self.log)
+            ConsentWriter(self._client, search, options, self.columns, self.log)
             if options.consent
             else None
         )
@@ -164,7 +164,7 @@ class HubSpot(relay.Sink):
 
     async def check(self) -> list[str]:
         found = [NO_MAP] if self._lacks_map() else []
-        return found + await self._inspection.problems(self.constants)
+        return found + await self._check.problems(self.constants)
 
     async def setup(
         self,
@@ -173,12 +173,12 @@ class HubSpot(relay.Sink):
         progress: Progress = no_progress,
         create: Collection[str] = (),
     ) -> list[str]:
-        made = await Preparation(
-            self._session, self._inspection, self.options, self.columns, create
+        made = await PropertySetup(
+            self._client, self._check, self.options, self.columns, create
         ).run()
         if not backfill:
             return made
-        return made + await Backfill(self._session, self._writer, self.options).run(progress)
+        return made + await Backfill(self._client, self._writer, self.options).run(progress)
 
     async def send_batch(self, deliveries: Sequence[relay.Delivery]) -> Sequence[Outcome]:
         if self._lacks_map():
@@ -264,7 +264,7 @@ class HubSpot(relay.Sink):
 
     async def _log_events(self, timeline: Activity, sent: Sequence["BatchItem"]) -> None:
         """What stands on the timelines of contacts that are written."""
-        entries = [(each, Entry(each.delivery, each.contact or "")) for each in sent]
+        entries = [(each, TimelineEntry(each.delivery, each.contact or "")) for each in sent]
         await timeline.write([entry for _, entry in entries])
         for each, entry in entries:
             each.notes += [f"activity {note}" for note in entry.notes]

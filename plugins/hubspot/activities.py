@@ -27,7 +27,7 @@ from relay import (
 )
 from relay.crm import Bisection, halves
 
-from .client import Answer, Session
+from .client import ApiResponse, Client
 from .errors import GONE, OF_VALUES, ApiError, each_refused, not_named
 from .options import COMMUNICATIONS, ActivityOptions, Communication, CustomEvent, OnInvalid, Options
 from .records import Record, properties
@@ -37,8 +37,8 @@ MILLISECONDS = len("2026-11-23T04:34:00.123")
 
 
 @dataclass(slots=True, eq=False)
-class Entry:
-    """An event that is to stand on the timeline of `contact`, an id; `outcome` is its end.
+class TimelineEntry:
+    """One event for the timeline of `contact`, the id of a contact; `outcome` is its result.
 
     `notes` say what was left out or cut.
     """
@@ -49,7 +49,7 @@ class Entry:
     outcome: Outcome | None = None
 
 
-def end(entries: Iterable[Entry], outcome: Outcome) -> None:
+def end(entries: Iterable[TimelineEntry], outcome: Outcome) -> None:
     """The same end for all that have none."""
     for entry in entries:
         entry.outcome = entry.outcome or outcome
@@ -68,18 +68,18 @@ Input = dict[str, Any]
 
 
 class CustomEvents:
-    """Sends them."""
+    """Sends custom events, up to MOST_EVENTS in a request."""
 
     def __init__(
-        self, session: Session, options: CustomEvent, on_invalid: OnInvalid, log: Log
+        self, client: Client, options: CustomEvent, on_invalid: OnInvalid, log: Log
     ) -> None:
-        self._session = session
+        self._client = client
         self._options = options
         self._on_invalid = on_invalid
         self._log = log
 
-    async def write(self, entries: Sequence[Entry]) -> None:
-        inputs: dict[Entry, Input] = {}
+    async def write(self, entries: Sequence[TimelineEntry]) -> None:
+        inputs: dict[TimelineEntry, Input] = {}
         slices = Slices()
         for entry in entries:
             await slices.rest()
@@ -90,12 +90,12 @@ class CustomEvents:
                 entry.outcome = made
         await self._send(inputs)
 
-    async def _send(self, inputs: dict[Entry, Input]) -> None:
+    async def _send(self, inputs: dict[TimelineEntry, Input]) -> None:
         parts = Bisection(list(inputs), MOST_EVENTS)
         while parts:
             part = parts.next()
             content = {"inputs": [inputs[entry] for entry in part]}
-            answer = await self._session.post(self._session.paths.events(), content)
+            answer = await self._client.post(self._client.paths.events(), content)
             error = _problem(answer)
             refused = error is not None and error.rule not in OF_VALUES
             parts.note(accepted=error is None, refused=refused and len(part) == 1)
@@ -112,7 +112,7 @@ class CustomEvents:
                     end(parts.rest(), each_refused(error))
                     return
 
-    def _input(self, entry: Entry) -> Input | Outcome:
+    def _input(self, entry: TimelineEntry) -> Input | Outcome:
         event = entry.delivery.event
         try:
             values = properties(mapped(self._options.map, self._on_invalid, event, entry.notes))
@@ -158,7 +158,7 @@ def mapped(
     return values
 
 
-def _problem(answer: Answer) -> ApiError | None:
+def _problem(answer: ApiResponse) -> ApiError | None:
     """Whatever says more than nothing was not HubSpot's answer to events."""
     if answer.error is None and not answer.is_bare:
         return not_named()
@@ -178,7 +178,7 @@ ASSOCIATION_ADVICE = "correct the association in options.activity"
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """How a record is tied to its contact."""
+    """The type of the association between a record and its contact."""
 
     type_id: int
     category: str
@@ -191,19 +191,19 @@ Made = Callable[[relay.Event, list[str]], Mapping[str, Any]]
 """The properties of the activity; the list gets what was left out. Raises EvaluationError."""
 
 
-class Records:
-    """Records with a unique property: written by it, and tied to the contact with a call more."""
+class UniqueRecords:
+    """Writes records by their unique property, and associates them by a second request."""
 
     def __init__(
-        self, session: Session, kind: str, other: str, repair: Repair, link: Link, made: Made
+        self, client: Client, kind: str, other: str, repair: Repair, link: Link, made: Made
     ) -> None:
-        self._session = session
-        self._path = session.paths.associations(kind, other)
-        self._writer = Writer(session, kind, repair)
+        self._client = client
+        self._path = client.paths.associations(kind, other)
+        self._writer = Writer(client, kind, repair)
         self._link = link
         self._made = made
 
-    async def write(self, entries: Sequence[Entry]) -> None:
+    async def write(self, entries: Sequence[TimelineEntry]) -> None:
         pairs = await _records(entries, self._made)
         await self._writer.write([record for _, record in pairs])
         for entry, record in pairs:
@@ -212,12 +212,12 @@ class Records:
                 entry.outcome = record.outcome
         await self._tie([(entry, record) for entry, record in pairs if entry.outcome is None])
 
-    async def _tie(self, pairs: Sequence[tuple[Entry, Record]]) -> None:
+    async def _tie(self, pairs: Sequence[tuple[TimelineEntry, Record]]) -> None:
         """Tie them to their contacts; that some are tied already does no harm."""
         parts = Bisection(pairs, MOST_TIED)
         while parts:
             part = parts.next()
-            answer = await self._session.post(self._path, {"inputs": [*map(self._tied, part)]})
+            answer = await self._client.post(self._path, {"inputs": [*map(self._tied, part)]})
             if answer.error is None:
                 _conclude(part, answer)
             elif len(part) > 1 and not answer.error.holds_all():
@@ -228,21 +228,21 @@ class Records:
                 end((entry for entry, _ in pairs), stop)
                 return
 
-    def _tied(self, pair: tuple[Entry, Record]) -> dict[str, Any]:
+    def _tied(self, pair: tuple[TimelineEntry, Record]) -> dict[str, Any]:
         entry, record = pair
         ends = {"from": {"id": _reference(record)}, "to": {"id": entry.contact}}
         return {**ends, "types": self._link.types()}
 
 
 class Communications:
-    """Communications without a property of their own to be known by."""
+    """Writes communications without a unique property, each with its association."""
 
-    def __init__(self, session: Session, kind: str, repair: Repair, link: Link, made: Made) -> None:
-        self._writer = Writer(session, kind, repair)
+    def __init__(self, client: Client, kind: str, repair: Repair, link: Link, made: Made) -> None:
+        self._writer = Writer(client, kind, repair)
         self._link = link
         self._made = made
 
-    async def write(self, entries: Sequence[Entry]) -> None:
+    async def write(self, entries: Sequence[TimelineEntry]) -> None:
         pairs = await _records(entries, self._made)
         for entry, record in pairs:
             record.links = [{"to": {"id": entry.contact}, "types": self._link.types()}]
@@ -260,22 +260,22 @@ class OnceIfUnique:
 
     def __init__(
         self,
-        session: Session,
+        client: Client,
         id_property: str,
-        once: Records,
+        once: UniqueRecords,
         repeated: Communications,
         log: Log,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._session = session
-        self._path = session.paths.properties(COMMUNICATIONS, f"/{id_property}")
+        self._client = client
+        self._path = client.paths.properties(COMMUNICATIONS, f"/{id_property}")
         self._once = once
         self._repeated = repeated
         self._log = log
         self._monotonic = monotonic
         self._absent_until = 0.0
 
-    async def write(self, entries: Sequence[Entry]) -> None:
+    async def write(self, entries: Sequence[TimelineEntry]) -> None:
         if self._monotonic() >= self._absent_until:
             await self._once.write(entries)
             if not _are_refused(entries) or not await self._is_absent():
@@ -289,13 +289,13 @@ class OnceIfUnique:
         await self._repeated.write(entries)
 
     async def _is_absent(self) -> bool:
-        answer = await self._session.get(self._path)
+        answer = await self._client.get(self._path)
         if answer.error:
             return answer.error.status in UNREADABLE
         return answer.body.get("hasUniqueValue") is not True
 
 
-def _are_refused(entries: Sequence[Entry]) -> bool:
+def _are_refused(entries: Sequence[TimelineEntry]) -> bool:
     """Whether none was taken, and the request itself was refused."""
     ends = [entry.outcome for entry in entries]
     if any(isinstance(each, Delivered | Retry) for each in ends):
@@ -303,8 +303,10 @@ def _are_refused(entries: Sequence[Entry]) -> bool:
     return any(isinstance(each, NotDelivered) and each.status == REFUSED for each in ends)
 
 
-async def _records(entries: Sequence[Entry], made: Made) -> list[tuple[Entry, Record]]:
-    """Each entry with the record for it; those for whom none can be made are ended."""
+async def _records(
+    entries: Sequence[TimelineEntry], made: Made
+) -> list[tuple[TimelineEntry, Record]]:
+    """Each entry with its record. An entry for which none can be made gets its outcome."""
     pairs, slices = [], Slices()
     for entry in entries:
         await slices.rest()
@@ -322,7 +324,7 @@ def _reference(record: Record) -> str:
     return record.outcome.reference or ""
 
 
-def _conclude(pairs: Sequence[tuple[Entry, Record]], answer: Answer) -> None:
+def _conclude(pairs: Sequence[tuple[TimelineEntry, Record]], answer: ApiResponse) -> None:
     """Whom an answer names is tied or not; who is in neither list is tried again."""
     results = answer.list("results")
     ends = {(_end_id(result, "from"), _end_id(result, "to")) for result in results}
@@ -359,45 +361,45 @@ TO_CONTACT = Link(81, "HUBSPOT_DEFINED")
 
 
 class Activity(Protocol):
-    """One of the kinds."""
+    """One of the three kinds of activity."""
 
-    async def write(self, entries: Sequence[Entry]) -> None:
+    async def write(self, entries: Sequence[TimelineEntry]) -> None:
         """Each has an outcome afterwards."""
 
 
-def make_activity(session: Session, options: Options, log: Log) -> Activity | None:
+def make_activity(client: Client, options: Options, log: Log) -> Activity | None:
     """The kind that the options name; None without one."""
     chosen = options.activity
     if chosen is None:
         return None
     if chosen.event:
-        return CustomEvents(session, chosen.event, chosen.on_invalid, log)
+        return CustomEvents(client, chosen.event, chosen.on_invalid, log)
     if chosen.object:
         repair = _repair(options, chosen, chosen.object.id_property, log)
         repair.mapped = frozenset(chosen.object.map.columns)
         link = Link(chosen.object.association, chosen.object.category)
         kind = chosen.object.type
         made = partial(mapped, chosen.object.map, chosen.on_invalid)
-        return Records(session, kind, options.object, repair, link, made)
+        return UniqueRecords(client, kind, options.object, repair, link, made)
     assert chosen.communication
-    return _communications(session, options, chosen, chosen.communication, log)
+    return _communications(client, options, chosen, chosen.communication, log)
 
 
 def _communications(
-    session: Session, options: Options, chosen: ActivityOptions, asked: Communication, log: Log
+    client: Client, options: Options, chosen: ActivityOptions, asked: Communication, log: Log
 ) -> Activity:
     made = partial(communication, asked)
     repair = _repair(options, chosen, None, log)
     repair.fixed = FIXED
-    repeated = Communications(session, COMMUNICATIONS, repair, TO_CONTACT, made)
+    repeated = Communications(client, COMMUNICATIONS, repair, TO_CONTACT, made)
     if asked.id_property is None:
         return repeated
     repair = _repair(options, chosen, asked.id_property, log)
     repair.fixed = FIXED
-    once = Records(session, COMMUNICATIONS, options.object, repair, TO_CONTACT, made)
+    once = UniqueRecords(client, COMMUNICATIONS, options.object, repair, TO_CONTACT, made)
     if asked.requires_property:
         return once
-    return OnceIfUnique(session, asked.id_property, once, repeated, log)
+    return OnceIfUnique(client, asked.id_property, once, repeated, log)
 
 
 def communication(

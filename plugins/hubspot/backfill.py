@@ -11,7 +11,7 @@ from typing import Any
 from relay import Delivered, Progress, Retry, country, e164
 from relay.crm import KeyOwners, Pages, key_of_number
 
-from .client import Answer, Session
+from .client import ApiResponse, Client
 from .options import Options
 from .records import Record, value
 from .upsert import MOST, Writer
@@ -30,9 +30,9 @@ class Backfill:
     """Reads all people, and writes the keys of those who have none."""
 
     def __init__(
-        self, session: Session, writer: Writer, options: Options, sleep: Sleep = asyncio.sleep
+        self, client: Client, writer: Writer, options: Options, sleep: Sleep = asyncio.sleep
     ) -> None:
-        self._session = session
+        self._client = client
         self._writer = writer
         self._options = options
         self._sleep = sleep
@@ -55,12 +55,12 @@ class Backfill:
     # reading
 
     async def _read_all(self, progress: Progress) -> None:
-        path = self._session.paths.objects(self._options.object)
+        path = self._client.paths.objects(self._options.object)
         asked = {"limit": PAGE, "properties": ",".join([*PHONES, self._options.id_property])}
         read = 0
         pages = Pages(MOST_PAGES)
         while True:
-            answer = await self._patiently(self._session.get, path, **asked)
+            answer = await self._patiently(self._client.get, path, **asked)
             results = answer.list("results")
             for result in results:
                 self._note(result)
@@ -73,8 +73,8 @@ class Backfill:
             asked["after"] = after
 
     async def _patiently(
-        self, ask: Callable[..., Awaitable[Answer]], *args: Any, **named: Any
-    ) -> Answer:
+        self, ask: Callable[..., Awaitable[ApiResponse]], *args: Any, **named: Any
+    ) -> ApiResponse:
         """Nothing else is waiting, so neither a limit nor a broken connection ends it."""
         for tried in range(TRIES):
             answer = await ask(*args, **named)

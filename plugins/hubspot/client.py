@@ -96,7 +96,7 @@ REFRESH_TOKEN = "refresh_token"  # noqa: S105  a name
 
 
 class NoToken(Exception):
-    """HubSpot gives none; `problem` says why."""
+    """HubSpot gives no token; `error` says why."""
 
     def __init__(self, error: ApiError) -> None:
         super().__init__(error.code)
@@ -108,7 +108,7 @@ Grant = Callable[[dict[str, str]], Awaitable[dict[str, Any]]]
 
 
 class Tokens(Protocol):
-    """Where the token comes from."""
+    """The source of the token that goes with each request."""
 
     async def current(self, grant: Grant) -> str:
         """The token to use now; `grant` asks for another if need be. Raises NoToken."""
@@ -131,7 +131,7 @@ class FixedKey:
 
 
 class OAuthTokens:
-    """Those of one account: renewed before they expire, by one request however many wait for it.
+    """The tokens of one account, renewed before they expire, by one request for all who wait.
 
     A refresh token that HubSpot gives in place of the present one is on disk before the answer
     is used: from then on the present one may be worth nothing.
@@ -204,8 +204,8 @@ PATIENCE = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """`problem` is None for 2xx. `body` is {} where it is no JSON, or none at all: `is_bare`."""
+class ApiResponse:
+    """An answer. `error` is None for 2xx. `body` is {} where it is no JSON, or empty: `is_bare`."""
 
     body: dict[str, Any]
     error: ApiError | None = None
@@ -239,7 +239,7 @@ class Answer:
         return None if after is None else str(after)
 
 
-def unread(answer: Answer, expected: int) -> ApiError | None:
+def unread(answer: ApiResponse, expected: int) -> ApiError | None:
     """What keeps an answer from telling of each that it is there, or that it is not.
 
     An error that names none of those that are not there speaks of all that are not listed.
@@ -256,8 +256,8 @@ def unread(answer: Answer, expected: int) -> ApiError | None:
     return None if enough else not_named()
 
 
-class Session:
-    """Raises nothing but relay.Pause, where the guard lets no address be dialled."""
+class Client:
+    """Sends requests. Raises relay.Pause alone, where the guard lets no address be dialled."""
 
     def __init__(
         self,
@@ -275,13 +275,13 @@ class Session:
         self._by_oauth = options.oauth is not None
         self._tokens = self._make_tokens(options, account)
 
-    async def post(self, path: str, content: Any) -> Answer:
+    async def post(self, path: str, content: Any) -> ApiResponse:
         return await self._call("POST", path, content=content)
 
-    async def put(self, path: str, content: Any) -> Answer:
+    async def put(self, path: str, content: Any) -> ApiResponse:
         return await self._call("PUT", path, content=content)
 
-    async def get(self, path: str, **parameters: Any) -> Answer:
+    async def get(self, path: str, **parameters: Any) -> ApiResponse:
         return await self._call("GET", path, parameters=parameters)
 
     def spent(self) -> bool:
@@ -289,18 +289,18 @@ class Session:
         limit = self._http.timeout.read
         return limit is not None and time_left() < (1 - PATIENCE) * limit
 
-    async def _call(self, method: str, path: str, **request: Any) -> Answer:
+    async def _call(self, method: str, path: str, **request: Any) -> ApiResponse:
         """Once; and once more where the token has expired and there is another."""
         answer, token = await self._signed(method, path, **request)
         if answer.is_expired() and self._tokens.refused(token):
             answer, _ = await self._signed(method, path, **request)
         return answer
 
-    async def _signed(self, method: str, path: str, **request: Any) -> tuple[Answer, str]:
+    async def _signed(self, method: str, path: str, **request: Any) -> tuple[ApiResponse, str]:
         try:
             token = await self._tokens.current(self._grant)
         except NoToken as error:
-            return Answer({}, error.error), ""
+            return ApiResponse({}, error.error), ""
         headers = {"authorization": f"Bearer {token}"}
         return await self._send(method, path, headers, **request), token
 
@@ -311,7 +311,7 @@ class Session:
         headers: dict[str, str],
         content: Any = None,
         parameters: Mapping[str, Any] | None = None,
-    ) -> Answer:
+    ) -> ApiResponse:
         body = None
         if content is not None:
             headers["content-type"] = "application/json"
@@ -327,20 +327,20 @@ class Session:
                 )
                 return self._read(response)
             except httpx.TransportError as error:
-                return Answer({}, no_answer(_told(error)))
+                return ApiResponse({}, no_answer(_told(error)))
 
-    def _read(self, response: httpx.Response, *, renewing: bool = False) -> Answer:
+    def _read(self, response: httpx.Response, *, renewing: bool = False) -> ApiResponse:
         self._tell_quota(response)
         body = _json(response.content)
         if response.is_success:
-            return Answer(body, is_bare=not response.content)
+            return ApiResponse(body, is_bare=not response.content)
         after = retry_after(response.headers.get("retry-after"), self._clock.now())
         error = parse_error(response.status_code, body, after)
         if self._by_oauth:
             error = replace(error, rule=of_oauth(error.rule, renewing=renewing))
         if response.status_code == 429:
             self._throttled(error)
-        return Answer(body, error)
+        return ApiResponse(body, error)
 
     # signing in
 
@@ -406,34 +406,34 @@ def _numbers(headers: httpx.Headers) -> dict[str, int]:
 NO_RECORDS: dict[str, Any] = {"inputs": []}
 
 
-class Need(NamedTuple):
-    """What is to be allowed, as a clause of a sentence, and where it is done."""
+class ScopeCheck(NamedTuple):
+    """What a scope allows, as a clause of a sentence, and the path of a request that needs it."""
 
     what: str
     path: str
 
 
-def needs(options: Options, paths: Paths) -> Iterator[Need]:
+def needs(options: Options, paths: Paths) -> Iterator[ScopeCheck]:
     """What the features of these options do."""
     kind, activity = options.object, options.activity
-    yield Need(f"{kind} are written", paths.objects(kind, "batch/upsert"))
+    yield ScopeCheck(f"{kind} are written", paths.objects(kind, "batch/upsert"))
     if options.match != ["key"] or options.only_if_empty or options.consent or activity:
-        yield Need(f"{kind} are read", paths.objects(kind, "batch/read"))
+        yield ScopeCheck(f"{kind} are read", paths.objects(kind, "batch/read"))
     if activity and activity.object:
         own = activity.object.type
-        yield Need(f"{own} are written", paths.objects(own, "batch/upsert"))
-        yield Need(f"{own} are tied to {kind}", paths.associations(own, kind))
+        yield ScopeCheck(f"{own} are written", paths.objects(own, "batch/upsert"))
+        yield ScopeCheck(f"{own} are tied to {kind}", paths.associations(own, kind))
     if activity and activity.communication:
-        yield Need("text messages are logged", paths.objects(COMMUNICATIONS, "batch/create"))
+        yield ScopeCheck("text messages are logged", paths.objects(COMMUNICATIONS, "batch/create"))
     if activity and activity.event:
-        yield Need("custom events are sent", paths.events())
+        yield ScopeCheck("custom events are sent", paths.events())
 
 
-async def missing_scopes(session: Session, options: Options) -> list[str]:
+async def missing_scopes(client: Client, options: Options) -> list[str]:
     """A line for each scope that is missing, or for several of which one would do."""
     found: dict[str, str] = {}
-    for need in needs(options, session.paths):
-        error = (await session.post(need.path, NO_RECORDS)).error
+    for need in needs(options, client.paths):
+        error = (await client.post(need.path, NO_RECORDS)).error
         if error is None:
             continue
         if error.status is None:

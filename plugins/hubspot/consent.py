@@ -12,7 +12,7 @@ import relay
 from relay import OPT_IN, Log, Outcome, crm
 from relay.crm import Consent, distinct_groups
 
-from .client import Session
+from .client import Client
 from .contacts import PhoneSearch
 from .errors import GONE, INVALID, READ_ONLY, UNKNOWN, ApiError, blocked
 from .options import Options
@@ -37,7 +37,7 @@ class ConsentWrite(crm.ConsentWrite[Record]):
 
 
 class ConsentRepair(Repair):
-    """Mends what else a contact needs, but never the word: it is written as it is, or not."""
+    """Repairs what else a contact needs, but never the word: it is written as it is, or not."""
 
     def apply(self, record: Record, error: ApiError) -> Outcome | None:
         if error.code in GONE:
@@ -59,7 +59,7 @@ class ConsentWriter:
 
     def __init__(
         self,
-        session: Session,
+        client: Client,
         search: PhoneSearch,
         options: Options,
         columns: Sequence[str] | None,
@@ -73,9 +73,9 @@ class ConsentWriter:
         self._has_mobile = options.is_of_contacts or MOBILE in (columns or ())
         fixed = frozenset(self._consent.words())
         repair = ConsentRepair(None, log, defaults=options.defaults, fixed=fixed)
-        self._updater = Writer(session, options.object, repair)
+        self._updater = Writer(client, options.object, repair)
         repair = ConsentRepair(options.id_property, log, defaults=options.defaults, fixed=fixed)
-        self._creator = Writer(session, options.object, repair)
+        self._creator = Writer(client, options.object, repair)
 
     async def write(self, words: Sequence[ConsentWrite]) -> None:
         """Write each word to the contacts that are there; one that has none has no outcome."""

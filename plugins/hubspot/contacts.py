@@ -35,7 +35,7 @@ from relay import (
 )
 from relay.crm import LruKeys, Pages
 
-from .client import Session
+from .client import Client
 from .errors import ApiError, blocked, not_named
 from .options import CONTACTS, LIST_ID, Options
 from .records import BatchItem, Record, by_keys, keep_filled, of_key, value
@@ -60,9 +60,9 @@ Result = dict[str, Any]
 class PhoneSearch:
     """Finds the contacts that have a number, however it is written."""
 
-    def __init__(self, session: Session, options: Options, account: relay.Account) -> None:
-        self._session = session
-        self._path = session.paths.objects(options.object, "search")
+    def __init__(self, client: Client, options: Options, account: relay.Account) -> None:
+        self._client = client
+        self._path = client.paths.objects(options.object, "search")
         self._country = options.country
         self._searches = account.shared("searches", make_limiter)
 
@@ -86,7 +86,7 @@ class PhoneSearch:
         pages = Pages(MOST_PAGES)
         while True:
             async with self._searches.turn():
-                answer = await self._session.post(self._path, content)
+                answer = await self._client.post(self._path, content)
             is_told = "total" in answer.body and answer.are_records()
             error = answer.error or (None if is_told else not_named())
             if error:
@@ -136,8 +136,8 @@ def _question(numbers: list[str], properties: Sequence[str]) -> dict[str, Any]:
     return {"filterGroups": groups, "properties": list(properties), "limit": PAGE}
 
 
-class People:
-    """Finds the contacts that records are about."""
+class ContactFinder:
+    """Finds the contacts that are there already for records to write."""
 
     def __init__(self, search: PhoneSearch, writer: Writer, options: Options, log: Log) -> None:
         self._by_number = search
@@ -149,7 +149,7 @@ class People:
         self._has_number: LruKeys[str] = LruKeys()
 
     async def look(self, records: Sequence[Record]) -> None:
-        """Learn of the records what their writing depends on; ends those that cannot be."""
+        """Look up what the writing of the records depends on; sets the outcome where that fails."""
         for record in records:
             record.is_known = self._known.get(record.key) is not None
         new = await self._by_key([record for record in records if self._is_read(record)])
@@ -163,7 +163,7 @@ class People:
                 record.spared = {name: record.properties.pop(name) for name in names}
 
     def returned(self, records: Sequence[Record]) -> list[Record]:
-        """Those whose person was there, and has gone: they are written with all that is theirs."""
+        """The records of persons that have gone meanwhile; they are written again as a whole."""
         new = [record for record in records if record.is_new and record.spared]
         for record in new:
             record.restore()
@@ -179,7 +179,7 @@ class People:
                     self._has_number.add(_pair(record), record.outcome.reference)
 
     async def ids(self, records: Sequence[Record]) -> dict[str, str]:
-        """Who of them is there now: ids by key. Ends those that cannot be asked for."""
+        """Ids of the contacts that are there, by key. Sets the outcome where that fails."""
         if not records:
             return {}
         absent = {record.key for record in await self._by_key(records)}
@@ -213,7 +213,7 @@ class People:
         ]
 
     async def _by_key(self, records: Sequence[Record]) -> list[Record]:
-        """Gives those that are not there."""
+        """Returns the records that are not there."""
         if not records:
             return []
         by_key: defaultdict[str, list[Record]] = defaultdict(list)
@@ -241,7 +241,7 @@ class People:
     # by phone
 
     async def _by_phone(self, records: Sequence[Record]) -> list[Record]:
-        """Gives those that nobody was found for."""
+        """Returns the records for which nobody was found."""
         asked = [record for record in records if record.mobile]
         if not asked:
             return list(records)
@@ -322,14 +322,14 @@ ADVICE = "the list has to be there and static (relay check --online)"
 class Lists:
     """Adds contacts to lists, a request for each list."""
 
-    def __init__(self, session: Session, options: Options, log: Log) -> None:
-        self._session = session
+    def __init__(self, client: Client, options: Options, log: Log) -> None:
+        self._client = client
         self._templates = options.lists
         self._object = options.object
         self._log = log
 
     async def add(self, sent: Sequence[BatchItem]) -> None:
-        """Add the contacts of these; ends those that have to be tried again."""
+        """Add their contacts; sets the outcome of items that have to be tried again."""
         members: dict[str, list[BatchItem]] = {}
         for each in sent:
             for list_id in self._chosen(each):
@@ -349,14 +349,14 @@ class Lists:
         """
         if not self._templates:
             return []
-        answer = await self._session.put(self._session.paths.members(NOWHERE), [])
+        answer = await self._client.put(self._client.paths.members(NOWHERE), [])
         if answer.error and _is_of_all(answer.error):
             return [f"options.lists: {answer.error.reason()}"]
         named = {each for template in self._templates for each in template.choices}
         ids = sorted(each for each in named if re.fullmatch(LIST_ID, each))[:MOST_READ]
         if not ids:
             return []
-        answer = await self._session.get(self._session.paths.lists(), listIds=ids)
+        answer = await self._client.get(self._client.paths.lists(), listIds=ids)
         if answer.error:
             told = f"options.lists: {answer.error.reason()}"
             return [told if _is_of_all(answer.error) else relay.Notice(told)]
@@ -382,7 +382,7 @@ class Lists:
     async def _add(self, list_id: str, sent: Sequence[BatchItem]) -> Outcome | None:
         """Add them to one list; gives what keeps them, and others, from being added."""
         ids = list(dict.fromkeys(each.contact for each in sent))
-        answer = await self._session.put(self._session.paths.members(list_id), ids)
+        answer = await self._client.put(self._client.paths.members(list_id), ids)
         error = answer.error or (None if ADDED in answer.body else not_named())
         if error is None:
             found = answer.body.get(MISSING)

@@ -190,7 +190,9 @@ class FieldError:
 
 @dataclass(frozen=True, slots=True)
 class ApiError:
-    """`named` are the trace ids, keys or record ids that it is about; `after` in seconds.
+    """An error of the API, of a request or of a record in it.
+
+    `named` are the trace ids, keys or record ids that it is about; `after` is in seconds.
 
     Of the `scopes` one is missing, or several.
     """

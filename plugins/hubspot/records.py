@@ -17,7 +17,9 @@ T = TypeVar("T")
 
 @dataclass(slots=True, eq=False)
 class Record:
-    """`trace` is the event's id; `key` the value of the id property; `mobile` a person's number.
+    """One record to write.
+
+    `trace` is the event's id; `key` the value of the id property; `mobile` a person's number.
 
     `target` is the id of the record in HubSpot where it is to be written by that: a person found
     by other means, who has no key yet. Where it `is_bound` to that, no other is written or made.
@@ -105,7 +107,7 @@ def text(value: Any) -> str:
 
 @dataclass(slots=True, eq=False)
 class BatchItem:
-    """One delivery: with the record to write, or with its end."""
+    """One delivery of a batch, with the record to write, or with its outcome."""
 
     delivery: relay.Delivery
     record: Record | None = None

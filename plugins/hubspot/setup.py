@@ -16,7 +16,7 @@ import relay
 from relay import Mistake, NotDelivered, Notice, nearest
 from relay.crm import ConsentValues, listed
 
-from .client import Answer, Session, missing_scopes
+from .client import ApiResponse, Client, missing_scopes
 from .contacts import ADDRESS, PHONES, Lists
 from .errors import GONE, ApiError
 from .options import COMMUNICATIONS, ActivityOptions, CustomEvent, CustomObject, Options
@@ -33,40 +33,43 @@ LONGEST_TEXT = 65_536
 Properties = Mapping[str, Mapping[str, Any]]
 
 
-class Placed(NamedTuple):
-    """A value for a property, and where relay.yaml has it."""
+class ConfiguredValue(NamedTuple):
+    """A constant value for a property, and its place in relay.yaml."""
 
     place: str
     name: str
     value: Any
 
 
-def placed(where: str, values: Mapping[str, Any]) -> list[Placed]:
-    return [Placed(f"{where}.{name}", name, value) for name, value in values.items()]
+def placed(where: str, values: Mapping[str, Any]) -> list[ConfiguredValue]:
+    return [ConfiguredValue(f"{where}.{name}", name, value) for name, value in values.items()]
 
 
-def of_records(options: Options, constants: Mapping[str, Any]) -> list[Placed]:
+def of_records(options: Options, constants: Mapping[str, Any]) -> list[ConfiguredValue]:
     """What may be written into each record of the sink's object."""
     words = options.consent.words().items() if options.consent else ()
     return [
         *placed("map", constants),
         *placed("options.defaults", options.defaults),
         *(
-            Placed(f"options.consent.opted_out: {name}", name, word.opted_out)
+            ConfiguredValue(f"options.consent.opted_out: {name}", name, word.opted_out)
             for name, word in words
         ),
-        *(Placed(f"options.consent.opted_in: {name}", name, word.opted_in) for name, word in words),
+        *(
+            ConfiguredValue(f"options.consent.opted_in: {name}", name, word.opted_in)
+            for name, word in words
+        ),
     ]
 
 
-def of_activities(activity: ActivityOptions) -> list[Placed]:
+def of_activities(activity: ActivityOptions) -> list[ConfiguredValue]:
     """What may be written into each record of an activity, a custom object or a communication."""
     constants = activity.object.map.constants if activity.object else {}
     defaults = placed("options.activity.defaults", activity.defaults)
     return [*placed("options.activity.object.map", constants), *defaults]
 
 
-def mistakes(there: Properties, values: Iterable[Placed]) -> Iterator[relay.Mistake]:
+def mistakes(there: Properties, values: Iterable[ConfiguredValue]) -> Iterator[relay.Mistake]:
     """The values that their properties never take; a property that is missing is told elsewhere."""
     for place, name, value in values:
         if name in there and (why := unfit(there[name], text(value))):
@@ -145,8 +148,8 @@ NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """What is asked of the properties of one kind of record.
+class Requirements:
+    """What the options require of the properties of one kind of record.
 
     `id_property` and those under `where` have to be there; `where` says for each the place in
     relay.yaml that names it. An id property that is `id_optional` may be missing. `values` are what
@@ -158,16 +161,16 @@ class Wanted:
     id_property: str | None
     where: Mapping[str, str]
     id_place: str
-    values: Sequence[Placed] = ()
+    values: Sequence[ConfiguredValue] = ()
     id_optional: bool = False
     optional: bool = False
     consent: frozenset[str] = frozenset()
     checkboxes: frozenset[str] = frozenset()
 
 
-def wanted(
+def requirements(
     options: Options, columns: Sequence[str] | None, constants: Mapping[str, Any] = NOTHING
-) -> list[Wanted]:
+) -> list[Requirements]:
     """What the options ask of each kind of record."""
     where = {name: f"map.{name}" for name in columns or ()}
     where |= {name: f"options.only_if_empty: {name}" for name in options.only_if_empty}
@@ -175,7 +178,7 @@ def wanted(
     words = options.consent.words() if options.consent else {}
     where |= {name: f"options.consent: {name}" for name in words}
     found = [
-        Wanted(
+        Requirements(
             options.object,
             options.id_property,
             where,
@@ -192,14 +195,14 @@ def wanted(
         where = {name: f"{place}.map.{name}" for name in activity.object.map.columns}
         kind, id_property = activity.object.type, activity.object.id_property
         values = of_activities(activity)
-        found.append(Wanted(kind, id_property, where, f"{place}.id_property", values))
+        found.append(Requirements(kind, id_property, where, f"{place}.id_property", values))
     if activity and activity.communication and activity.communication.id_property:
         place = "options.activity.communication.id_property"
         id_property = activity.communication.id_property
         id_optional = not activity.communication.requires_property
         values = of_activities(activity)
         found.append(
-            Wanted(COMMUNICATIONS, id_property, {}, place, values, id_optional=id_optional)
+            Requirements(COMMUNICATIONS, id_property, {}, place, values, id_optional=id_optional)
         )
     return found
 
@@ -210,18 +213,18 @@ def _is_boolean(word: ConsentValues) -> bool:
     )
 
 
-class Inspection:
-    """Asks HubSpot; finds problems, a line each."""
+class AccountCheck:
+    """Compares the options with the account; returns problems, a line each."""
 
     def __init__(
         self,
-        session: Session,
+        client: Client,
         name: str,
         options: Options,
         columns: Sequence[str] | None,
         lists: Lists,
     ) -> None:
-        self._session = session
+        self._client = client
         self._name = name
         self._options = options
         self._columns = columns
@@ -230,8 +233,8 @@ class Inspection:
     async def problems(self, constants: Mapping[str, Any] = NOTHING) -> list[str]:
         """Empty when all is well. A refused key is one problem, and the only one told."""
         found: list[str] = list(_mapped_consent(self._options, self._columns))
-        found += await missing_scopes(self._session, self._options)
-        for each in wanted(self._options, self._columns, constants):
+        found += await missing_scopes(self._client, self._options)
+        for each in requirements(self._options, self._columns, constants):
             try:
                 there = await self.properties(each.kind)
             except NotDelivered as error:
@@ -254,12 +257,12 @@ class Inspection:
 
     async def properties(self, kind: str) -> Properties:
         """A kind's properties by name. Raises Retry, Reject or Pause."""
-        answer = await self._session.get(self._session.paths.properties(kind))
+        answer = await self._client.get(self._client.paths.properties(kind))
         if answer.error:
             raise _raised(answer.error)
         return {str(each.get("name")): each for each in answer.list("results")}
 
-    def _missing(self, asked: Wanted, there: Properties) -> Iterator[str]:
+    def _missing(self, asked: Requirements, there: Properties) -> Iterator[str]:
         if asked.id_property:
             for line in self._key_problem(asked, asked.id_property, there):
                 yield f"{line}; {AT_LEAST_ONCE}" if asked.id_optional else line
@@ -274,7 +277,7 @@ class Inspection:
             for name in sorted(set(PHONES.values()) - there.keys()):
                 yield f"options.{place}: {asked.kind} have no {name}, by which phones are found"
 
-    def _key_problem(self, asked: Wanted, name: str, there: Properties) -> Iterator[str]:
+    def _key_problem(self, asked: Requirements, name: str, there: Properties) -> Iterator[str]:
         if name not in there:
             yield (
                 f"{asked.id_place}: {asked.kind} have no property {name}{self._advice(name, there)}"
@@ -300,12 +303,12 @@ class Inspection:
     async def is_undefined(self, event: CustomEvent) -> bool:
         return _is_undefined(await self._definition(event))
 
-    async def _definition(self, event: CustomEvent) -> Answer:
-        return await self._session.get(self._session.paths.definition(event.name))
+    async def _definition(self, event: CustomEvent) -> ApiResponse:
+        return await self._client.get(self._client.paths.definition(event.name))
 
     async def _association(self, wanted_object: CustomObject) -> list[str]:
-        path = self._session.paths.labels(wanted_object.type, self._options.object)
-        answer = await self._session.get(path)
+        path = self._client.paths.labels(wanted_object.type, self._options.object)
+        answer = await self._client.get(path)
         if answer.error:
             return [_raised(answer.error).reason]
         types = {each.get("typeId"): each.get("category") for each in answer.list("results")}
@@ -361,7 +364,7 @@ def undefined(event: CustomEvent) -> str:
     )
 
 
-def _is_undefined(answer: Answer) -> bool:
+def _is_undefined(answer: ApiResponse) -> bool:
     return answer.error is not None and answer.error.code in GONE
 
 
@@ -391,22 +394,22 @@ CHECKBOX = {
 GROUP = {"name": "sumotext_relay", "label": "Sumotext Relay"}
 
 
-class Preparation:
-    """Makes what is missing; what is there is left as it is.
+class PropertySetup:
+    """Makes the properties that are missing.
 
     What looks like a slip is made only where `create` names it.
     """
 
     def __init__(
         self,
-        session: Session,
-        inspection: Inspection,
+        client: Client,
+        check: AccountCheck,
         options: Options,
         columns: tuple[str, ...] | None,
         create: Collection[str] = (),
     ) -> None:
-        self._session = session
-        self._inspection = inspection
+        self._client = client
+        self._check = check
         self._options = options
         self._columns = columns
         self._create = frozenset(create)
@@ -414,29 +417,29 @@ class Preparation:
     async def run(self) -> list[str]:
         """What was made, and what is left to do. Raises Retry, Reject or Pause."""
         lines: list[str] = []
-        kinds = wanted(self._options, self._columns)
+        kinds = requirements(self._options, self._columns)
         for asked in kinds:
             try:
-                lines += await self._prepare(asked, await self._inspection.properties(asked.kind))
+                lines += await self._prepare(asked, await self._check.properties(asked.kind))
             except (relay.Reject, relay.Pause) as error:
                 if not asked.id_optional:
                     raise
                 lines.append(f"left to do: {asked.id_place}: {error.reason}; {AT_LEAST_ONCE}")
         event = self._options.activity and self._options.activity.event
-        if event and await self._inspection.is_undefined(event):
+        if event and await self._check.is_undefined(event):
             lines.append(f"left to do: {undefined(event)}")
         known = {name for asked in kinds for name in (*asked.where, asked.id_property)}
         unknown = sorted(self._create - known)
         return lines + [f"left to do: relay.yaml names no property {name}" for name in unknown]
 
-    async def _prepare(self, asked: Wanted, there: Properties) -> list[str]:
+    async def _prepare(self, asked: Requirements, there: Properties) -> list[str]:
         unique = asked.id_property
         lines = []
         if unique and unique in there and not there[unique].get("hasUniqueValue"):
             lines.append(f"left to do: {not_unique(asked.kind, unique)}")
         missing = [name for name in dict.fromkeys((unique, *asked.where)) if name]
         missing = [name for name in missing if name not in there]
-        slips = {name: self._inspection.misspelt(name, there) for name in missing}
+        slips = {name: self._check.misspelt(name, there) for name in missing}
         made = [name for name in missing if name in self._create or not slips[name]]
         if made:
             await self._group(asked.kind)
@@ -450,10 +453,10 @@ class Preparation:
 
     async def _group(self, kind: str) -> None:
         """That it is there already is as good."""
-        answer = await self._session.post(self._session.paths.properties(kind, "/groups"), GROUP)
+        answer = await self._client.post(self._client.paths.properties(kind, "/groups"), GROUP)
         _insist(answer.error)
 
-    async def _make(self, asked: Wanted, name: str) -> str:
+    async def _make(self, asked: Requirements, name: str) -> str:
         unique, checkbox = name == asked.id_property, name in asked.checkboxes
         content: dict[str, Any] = {
             "groupName": GROUP["name"],
@@ -462,8 +465,8 @@ class Preparation:
             "hasUniqueValue": unique,
             **(CHECKBOX if checkbox else TEXT),
         }
-        path = self._session.paths.properties(asked.kind)
-        _insist((await self._session.post(path, content)).error)
+        path = self._client.paths.properties(asked.kind)
+        _insist((await self._client.post(path, content)).error)
         what = "unique text" if unique else "checkbox" if checkbox else "text"
         return f"{asked.kind}: made the property {name} ({what})"
 

@@ -16,7 +16,7 @@ import relay
 from relay import Log, Outcome, Pause
 from relay.crm import Action, Bisection, halves
 
-from .client import Answer, Session, unread
+from .client import ApiResponse, Client, unread
 from .errors import (
     ALREADY_SET,
     EXISTING_ID,
@@ -47,7 +47,7 @@ EMAIL = "email"
 
 @dataclass(slots=True)
 class Repair:
-    """The ways for one kind of record.
+    """Repairs refused records of one kind, as far as the options allow.
 
     `on_conflict` says what becomes of a record whose unique value (an e-mail address) another one
     has. `mapped` are the properties that `map` fills: where one of them is missing its value was
@@ -160,7 +160,7 @@ class Repair:
         return bool(names)
 
     def _learn(self, name: str) -> None:
-        """Told once; sent again now and then, as somebody may have made it."""
+        """Logged once; sent again every hour, as somebody may have made it."""
         if name not in self.unknown:
             self.log.warning("HubSpot has no property %s: it is left out (see check)", name)
         self.unknown[name] = self.monotonic()
@@ -225,7 +225,7 @@ class Repair:
 
 
 def _tries(way: str, field_error: FieldError) -> set[tuple[str, str]]:
-    """Each way once for each property: HubSpot may tell of one after the other."""
+    """Each way once for each property: HubSpot may name one after the other."""
     return {(way, name) for name in field_error.properties or ("",)}
 
 
@@ -273,9 +273,9 @@ class Writer:
     """Writes records of one kind."""
 
     def __init__(
-        self, session: Session, kind: str, repair: Repair, only_if_empty: Sequence[str] = ()
+        self, client: Client, kind: str, repair: Repair, only_if_empty: Sequence[str] = ()
     ) -> None:
-        self._session = session
+        self._client = client
         self._kind = kind
         self._repair = repair
         self._only_if_empty = only_if_empty
@@ -308,7 +308,7 @@ class Writer:
                 "properties": list(properties),
                 "propertiesWithHistory": [],
             } | ({"idProperty": id_property} if id_property else {})
-            answer = await self._session.post(self._path("batch/read"), content)
+            answer = await self._client.post(self._path("batch/read"), content)
             found += answer.list("results")
             # A person can have several addresses; that of somebody else is found out when writing.
             expected = 0 if id_property == EMAIL else len(asked)
@@ -317,7 +317,7 @@ class Writer:
         return found, None
 
     def _path(self, action: str) -> str:
-        return self._session.paths.objects(self._kind, action)
+        return self._client.paths.objects(self._kind, action)
 
     async def _send(self, action: str, records: Sequence[Record]) -> None:
         """Send them together; in parts, where that is refused. Each is ended or mended."""
@@ -325,7 +325,7 @@ class Writer:
         while parts:
             part = parts.next()
             content = {"inputs": [self._input(record) for record in part]}
-            answer = await self._session.post(self._path(action), content)
+            answer = await self._client.post(self._path(action), content)
             if action == UPDATE and answer.error and answer.error.code in GONE:
                 # A record is not there, one of many perhaps; the path would have no category.
                 answer = replace(answer, error=parse_error(None, answer.body))
@@ -335,7 +335,7 @@ class Writer:
                 return
 
     def _stop(
-        self, parts: Bisection[Record], part: Sequence[Record], answer: Answer
+        self, parts: Bisection[Record], part: Sequence[Record], answer: ApiResponse
     ) -> Outcome | None:
         """What keeps the other parts from being sent."""
         ends = [record.outcome for record in part]
@@ -348,7 +348,7 @@ class Writer:
             return pause
         if answer.error and parts.hopeless:
             return each_refused(answer.error)
-        return relay.Retry(TOO_SLOW) if self._session.spent() else None
+        return relay.Retry(TOO_SLOW) if self._client.spent() else None
 
     def _input(self, record: Record) -> dict[str, Any]:
         made: dict[str, Any] = {
@@ -367,8 +367,8 @@ class Writer:
 
     # what the answer says
 
-    def _conclude(self, part: Sequence[Record], answer: Answer) -> list[Sequence[Record]]:
-        """End or mend those of whom it says something; gives the parts to be sent anew."""
+    def _conclude(self, part: Sequence[Record], answer: ApiResponse) -> list[Sequence[Record]]:
+        """Set the outcome or repair the records that it names; returns the parts to send again."""
         if answer.error is None:
             return self._read(part, answer)
         error = _of_all(answer.error) if len(part) > 1 else answer.error
@@ -378,7 +378,7 @@ class Writer:
             self._refuse(record, error)
         return []
 
-    def _read(self, part: Sequence[Record], answer: Answer) -> list[Sequence[Record]]:
+    def _read(self, part: Sequence[Record], answer: ApiResponse) -> list[Sequence[Record]]:
         """A 200 or a 207."""
         results, errors = answer.list("results"), answer.errors()
         self._accept(part, results)

@@ -72,16 +72,16 @@ import relay
 from relay import EvaluationError, NotDelivered, Outcome, Progress, Slices, no_progress, outcome_of
 from relay.crm import Rule, without_consent
 
-from .activities import Activities, Members
+from .activities import Activities, CampaignMembers
 from .backfill import Backfill
-from .client import Session
+from .client import Client
 from .consent import ConsentWrite, ConsentWriter
-from .contacts import Fields, Lookup, People, is_of_contact
+from .contacts import ContactFinder, Fields, Lookup, is_of_contact
 from .errors import MOVED
 from .options import Activity
 from .options import Options as SalesforceOptions
 from .records import MOST_ROWS, BatchItem, Row, Target, fields_of
-from .setup import Lack, lacks
+from .setup import SetupIssue, setup_issues
 from .upsert import Repair, Writer
 
 NO_WORD = "nothing is written: the sink has no map, and the event says no word of consent"
@@ -91,7 +91,7 @@ NOTHING_TO_DO = "nothing is missing in the org"
 
 
 class Salesforce(relay.Sink):
-    """Contacts first; of those that were taken, the campaign members and the activities."""
+    """Writes contacts first; of those that were accepted, campaign members and activities."""
 
     Options = SalesforceOptions
     max_batch: ClassVar[int] = MOST_ROWS
@@ -102,9 +102,9 @@ class Salesforce(relay.Sink):
         options: SalesforceOptions = self.options
         self.quota = self._quota = self.account(*options.org()).quota(share=options.quota.share)
         login = self.account(*options.login())
-        self._session = Session(options, self.http, self._quota, login)
-        self._fields = Fields(self._session, options.kinds)
-        self._people = People(self._session, options, self._fields, self.log)
+        self._client = Client(options, self.http, self._quota, login)
+        self._fields = Fields(self._client, options.kinds)
+        self._people = ContactFinder(self._client, options, self._fields, self.log)
         self._contacts = {
             kind: self._writer(
                 options,
@@ -118,10 +118,10 @@ class Salesforce(relay.Sink):
         }
         self._activities = self._make_activities(options)
         self._members = (
-            Members(self._session, options.campaign, self.log) if options.campaign else None
+            CampaignMembers(self._client, options.campaign, self.log) if options.campaign else None
         )
         self._consent = (
-            ConsentWriter(self._session, options, options.consent, self._fields, self.log)
+            ConsentWriter(self._client, options, options.consent, self._fields, self.log)
             if options.consent
             else None
         )
@@ -138,7 +138,7 @@ class Salesforce(relay.Sink):
             rules=() if isinstance(activity.contact, str) else MOVED,
             kept=_kept(activity, options.kinds),
         )
-        lookup = Lookup(self._session, options, self._fields, follows=True)
+        lookup = Lookup(self._client, options, self._fields, follows=True)
         return Activities(activity, options, lookup, writer)
 
     @classmethod
@@ -162,13 +162,13 @@ class Salesforce(relay.Sink):
         missing = [NO_MAP] if self._lacks_map() else []
         try:
             self._fields.renew()
-            found = await self._lacks()
+            found = await self._issues()
         except (httpx.HTTPError, NotDelivered) as error:
             return [*missing, outcome_of(error, 0.0).reason]
-        return [*missing, *(lack.told() for lack in found)]
+        return [*missing, *(issue.told() for issue in found)]
 
-    async def _lacks(self) -> list[Lack]:
-        return await lacks(self._session, self.options, self.columns, self.constants)
+    async def _issues(self) -> list[SetupIssue]:
+        return await setup_issues(self._client, self.options, self.columns, self.constants)
 
     async def setup(  # type: ignore[override]  # `create` is given to those who take it
         self, *, backfill: bool = False, progress: Progress = no_progress
@@ -177,11 +177,11 @@ class Salesforce(relay.Sink):
 
         Raises Retry or Pause.
         """
-        found = [lack for lack in await self._lacks() if not lack.is_notice]
-        told = [str(lack) for lack in found] or [NOTHING_TO_DO]
+        found = [issue for issue in await self._issues() if not issue.is_notice]
+        told = [str(issue) for issue in found] or [NOTHING_TO_DO]
         if not backfill:
             return told
-        if any(lack.blocks for lack in found):
+        if any(issue.blocks for issue in found):
             return [*told, "then run it again with --backfill-keys"]
         return [*map(str, found), *[line async for line in self._backfill(progress)]]
 
@@ -190,10 +190,10 @@ class Salesforce(relay.Sink):
         await self._fields.learn()
         for kind in self.options.kinds:
             target = Target(kind, self.options.external_id)
-            writer = Writer(self._session, target, None, self.log, ALLOW_SAVE)
+            writer = Writer(self._client, target, None, self.log, ALLOW_SAVE)
             options = self.options
             phones = self._fields.of(kind, options.phone_fields)
-            run = Backfill(self._session, options, kind, phones, writer, self._quota, progress)
+            run = Backfill(self._client, options, kind, phones, writer, self._quota, progress)
             for line in await run.run():
                 yield f"{kind}: {line}" if len(options.kinds) > 1 else line
 
@@ -305,7 +305,7 @@ class Salesforce(relay.Sink):
         for row in rows:
             self._people.note(row)
 
-    async def _join(self, members: Members, batch: Sequence[BatchItem]) -> None:
+    async def _join(self, members: CampaignMembers, batch: Sequence[BatchItem]) -> None:
         for each in batch:
             if each.contact and (person := each.reference()):
                 try:
@@ -333,7 +333,7 @@ class Salesforce(relay.Sink):
         repair = Repair(options, self.log, use_match=use_match, forgets_ids=not rules, kept=kept)
         target = Target(name, external_id)
         headers = _headers(self.options)
-        return Writer(self._session, target, repair, self.log, headers, rules, mapped)
+        return Writer(self._client, target, repair, self.log, headers, rules, mapped)
 
 
 def _is_taken(word: ConsentWrite) -> bool:

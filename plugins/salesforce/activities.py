@@ -16,7 +16,7 @@ import relay
 from relay import Log, outcome_of
 from relay.crm import LruKeys, distinct_groups
 
-from .client import Session
+from .client import Client
 from .contacts import LONGEST_QUERY, Lookup, literal, parts
 from .options import PERSONS, PREFIXES, Activity, Campaign, Options
 from .records import BatchItem, Row, Target, fields_of
@@ -94,13 +94,13 @@ class Activities:
 MEMBER = "CampaignMember"
 
 
-class Members:
+class CampaignMembers:
     """Makes people members of campaigns, and keeps their status up to date."""
 
-    def __init__(self, session: Session, campaign: Campaign, log: Log) -> None:
-        self._session = session
+    def __init__(self, client: Client, campaign: Campaign, log: Log) -> None:
+        self._client = client
         self._campaign = campaign
-        self._writer = Writer(session, Target(MEMBER), None, log)
+        self._writer = Writer(client, Target(MEMBER), None, log)
         # Without `fold`: ids of 15 characters differ by case alone.
         self._known: LruKeys[str] = LruKeys()
         # Each member locks its campaign: batches that came together would refuse each other.
@@ -172,7 +172,7 @@ class Members:
         found: dict[tuple[str, str], tuple[str, str]] = {}
         for part in parts(people, LONGEST_QUERY - len(head)):
             asked = f"{head}({','.join(part)})"
-            for each in await self._session.rows("query", "records", q=asked):
+            for each in await self._client.rows("query", "records", q=asked):
                 place = str(each.get("CampaignId"))[:15], str(each.get(person))
                 found[place] = each["Id"], str(each.get("Status") or "")
         return found

@@ -7,7 +7,7 @@ import relay
 from relay import Progress, Quota, country, e164
 from relay.crm import KeyOwners, Pages, key_of_number
 
-from .client import Session
+from .client import Client
 from .contacts import LEAD, Record
 from .options import Options
 from .records import MOST_ROWS, Row
@@ -28,7 +28,7 @@ class Backfill:
 
     def __init__(
         self,
-        session: Session,
+        client: Client,
         options: Options,
         kind: str,
         phones: Sequence[str],
@@ -36,7 +36,7 @@ class Backfill:
         quota: Quota,
         progress: Progress,
     ) -> None:
-        self._session = session
+        self._client = client
         self._options = options
         self._kind = kind
         self._phones = phones
@@ -84,7 +84,7 @@ class Backfill:
             f"SELECT Id, {', '.join(self._phones)} FROM {self._kind}"  # noqa: S608  names only
             f" WHERE {self._options.external_id} = null AND ({numbered}){converted} ORDER BY Id"
         )
-        page = await self._session.get("query", q=query)
+        page = await self._client.get("query", q=query)
         self._total = page["totalSize"]
         self._progress(0, self._total)
         pages = Pages(MOST_PAGES)
@@ -94,7 +94,7 @@ class Backfill:
             if page["done"]:
                 return
             pages.turn(page["nextRecordsUrl"], len(page["records"]))
-            page = await self._session.get(page["nextRecordsUrl"])
+            page = await self._client.get(page["nextRecordsUrl"])
 
     def _keys(self, record: Record) -> list[str]:
         """The key of the first field that has a number."""

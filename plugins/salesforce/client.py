@@ -105,7 +105,7 @@ JSON = {"content-type": "application/json; charset=UTF-8", "accept": "applicatio
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """What a sign-in gave. `url` is the org's instance: that of the last answer, always."""
+    """The token of a sign-in. `url` is the org's instance: that of the last answer, always."""
 
     text: str
     url: str
@@ -135,7 +135,7 @@ class SignIn:
         return self.token
 
 
-class Session:
+class Client:
     """Requests to one org. Everything raises httpx's transport errors as they are.
 
     `login` is the account of all sinks with these credentials.

@@ -12,7 +12,7 @@ import relay
 from relay import Log, crm
 from relay.crm import Action, Consent, Rule
 
-from .client import Session
+from .client import Client
 from .contacts import Fields, Lookup
 from .errors import INVALID, MOVED, TOO_LONG
 from .options import PERSONS, Options
@@ -45,20 +45,20 @@ class ConsentWriter:
     """Writes words of consent of one sink."""
 
     def __init__(
-        self, session: Session, options: Options, consent: Consent, fields: Fields, log: Log
+        self, client: Client, options: Options, consent: Consent, fields: Fields, log: Log
     ) -> None:
-        self._lookup = Lookup(session, options, fields, follows=True)
+        self._lookup = Lookup(client, options, fields, follows=True)
         self._fields = fields
         self._options = options
         self._consent = consent
         self._writers = {
-            name: Writer(session, Target(name), None, log, HEADERS, rules=(*MOVED, VALUE_RULE))
+            name: Writer(client, Target(name), None, log, HEADERS, rules=(*MOVED, VALUE_RULE))
             for name in {*options.kinds, *PERSONS}
         }
         repair = Repair(options, log, kept=consent.words())
         self._creators = {
             name: Writer(
-                session,
+                client,
                 Target(name, options.external_id),
                 repair,
                 log,

@@ -15,7 +15,7 @@ import relay
 from relay import EvaluationError, Log, Template, e164, national
 from relay.crm import LruKeys
 
-from .client import Session
+from .client import Client
 from .options import Options
 from .records import Row
 from .upsert import spelt
@@ -46,10 +46,10 @@ def _bare(event_id: str, source: str, data: Mapping[str, str | None]) -> relay.E
 
 
 class Fields:
-    """Knows the fields of the sink's objects ("sObject Describe", REST guide)."""
+    """The fields of the sink's objects ("sObject Describe", REST guide)."""
 
-    def __init__(self, session: Session, kinds: Iterable[str]) -> None:
-        self._session = session
+    def __init__(self, client: Client, kinds: Iterable[str]) -> None:
+        self._client = client
         self._kinds = tuple(kinds)
         self._others: dict[str, frozenset[str]] = {}
         self._are_current = len(self._kinds) == 1
@@ -65,7 +65,7 @@ class Fields:
                 self._are_current = True
 
     async def _read(self, kind: str) -> frozenset[str]:
-        return frozenset(_names(await self._session.records(f"sobjects/{kind}/describe", "fields")))
+        return frozenset(_names(await self._client.records(f"sobjects/{kind}/describe", "fields")))
 
     def renew(self) -> None:
         """Have the next `learn` read the descriptions again. Until then what was read counts."""
@@ -100,7 +100,7 @@ CONVERTED = ("IsConverted", "ConvertedContactId")
 
 
 class Record:
-    """A record as Salesforce has it. It spells the names of fields in its own way."""
+    """A record as Salesforce returns it. The case of a field's name does not count."""
 
     def __init__(self, fields: dict[str, Any]) -> None:
         self._fields = {name.casefold(): value for name, value in fields.items()}
@@ -128,10 +128,8 @@ class Lookup:
     All that reads raises Retry or Pause.
     """
 
-    def __init__(
-        self, session: Session, options: Options, fields: Fields, *, follows: bool
-    ) -> None:
-        self._session = session
+    def __init__(self, client: Client, options: Options, fields: Fields, *, follows: bool) -> None:
+        self._client = client
         self._external_id = options.external_id
         self._phones = options.phone_fields
         self._kinds = options.kinds
@@ -162,7 +160,7 @@ class Lookup:
         )
         found: list[tuple[str, Record]] = []
         for asked in searches(numbers, returning):
-            answer = await self._session.rows("search", "searchRecords", q=asked)
+            answer = await self._client.rows("search", "searchRecords", q=asked)
             found += [(kind, Record(each)) for each in answer if (kind := self._kind(each))]
         return await self._followed(found, columns)
 
@@ -207,7 +205,7 @@ class Lookup:
         longest = LONGEST_QUERY - len(quote(head))
         for part in parts([literal(value) for value in dict.fromkeys(values)], longest):
             asked = f"{head}({','.join(part)})"
-            found += map(Record, await self._session.rows("query", "records", q=asked))
+            found += map(Record, await self._client.rows("query", "records", q=asked))
         return found
 
     def _columns(self, kind: str, columns: Iterable[str]) -> list[str]:
@@ -271,7 +269,7 @@ Place = tuple[str, str | None]
 NOWHERE: Place = ("", None)
 
 
-class People:
+class ContactFinder:
     """Looks rows up before they are written, where the options need that.
 
     In a sink with one object, the key finds the record when it is written. In one with several,
@@ -279,10 +277,10 @@ class People:
     the first that has the number.
     """
 
-    def __init__(self, session: Session, options: Options, fields: Fields, log: Log) -> None:
+    def __init__(self, client: Client, options: Options, fields: Fields, log: Log) -> None:
         self._kinds = options.kinds
         self._are_several = len(options.kinds) > 1
-        self._lookup = Lookup(session, options, fields, follows=self._are_several)
+        self._lookup = Lookup(client, options, fields, follows=self._are_several)
         self._fields = fields
         self._external_id = options.external_id
         self._by_phone = "phone" in options.match

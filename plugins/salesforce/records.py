@@ -23,7 +23,7 @@ AROUND = len(OPENING + CLOSING)
 
 @dataclass(slots=True, eq=False)
 class Row:
-    """One record, and how it ended.
+    """One record to write, and its outcome.
 
     `id` is that of a record which is there already and is to be updated; `has_key` says that this
     record has a key, which stays as it is. `kind` is the object, where a sink has several.
@@ -127,7 +127,7 @@ class Target:
 
 
 class BatchItem:
-    """One delivery with the rows that it is made of.
+    """One delivery of a batch, with the rows to write for it.
 
     `consented` is the id of a record that its word of consent is written to.
     """

@@ -16,7 +16,7 @@ from relay import Template, nearest
 from relay.crm import Consent, listed
 
 from .activities import MEMBER, statuses
-from .client import Session
+from .client import Client
 from .contacts import CONTACT, EVENT_ID, LEAD, example, literal
 from .options import PERSONS, RECORD_ID, TASK, WHO, Activity, Campaign, Options, RepairOptions
 from .records import plain
@@ -134,8 +134,8 @@ RIGHTS = {"queryable": "Read", "createable": "Create", "updateable": "Edit"}
 
 
 @dataclass(frozen=True, slots=True)
-class Lack:
-    """Something that is not as it should be, and how a person mends it.
+class SetupIssue:
+    """Something that the org lacks or has otherwise, and how a person corrects it.
 
     One that `blocks` keeps records from being written.
     """
@@ -155,7 +155,7 @@ class Lack:
         return relay.Notice(str(self)) if self.is_notice else relay.Mistake(str(self))
 
 
-class Table:
+class ObjectDescription:
     """An object as the org describes it. The case of a name tells nothing."""
 
     def __init__(self, description: Mapping[str, Any]) -> None:
@@ -190,51 +190,53 @@ class Table:
             if not left_out and field["createable"]:
                 yield field["name"]
 
-    def unknown(self, where: str, name: str) -> Lack:
+    def unknown(self, where: str, name: str) -> SetupIssue:
         """There is no such field, or none that may be seen."""
         near = nearest(name, [field["name"] for field in self._fields.values()])
         hint = f" (is it {near}?)" if near else ""
         what = f"{where}: {self.name} has no field {name}{hint}"
         if name.casefold().endswith("__c"):
-            return Lack(what, f"make it: {made_at(self.name, name)}")
-        return Lack(what, "correct its name, or let the integration user see it")
+            return SetupIssue(what, f"make it: {made_at(self.name, name)}")
+        return SetupIssue(what, "correct its name, or let the integration user see it")
 
 
-async def lacks(
-    session: Session,
+async def setup_issues(
+    client: Client,
     options: Options,
     columns: Iterable[str] | None,
     constants: Mapping[str, Any] = NOTHING,
-) -> list[Lack]:
+) -> list[SetupIssue]:
     """All that keeps deliveries, or values of `map`, from being written. Raises Retry or Pause."""
-    found: list[Lack] = []
+    found: list[SetupIssue] = []
     where = "objects" if options.objects else "object"
-    described = [await _described(session, where, kind, found) for kind in options.kinds]
+    described = [await _described(client, where, kind, found) for kind in options.kinds]
     tables = [table for table in described if table]
     for table in tables:
         others = [other for other in tables if other is not table]
         found += _of_contacts(table, others, options, columns or ())
         found += _of_constants(table, "map", constants)
     if options.consent and LEAD in options.kinds and CONTACT not in options.kinds:
-        contacts = await _described(session, "consent", CONTACT, found)
+        contacts = await _described(client, "consent", CONTACT, found)
         if contacts:  # which converted leads have become
             of_contacts = _of_consent(contacts, options.consent, ())
-            found += (replace(lack, blocks=False) for lack in of_contacts)
+            found += (replace(issue, blocks=False) for issue in of_contacts)
     if options.activity:
-        events = await _described(session, "activity.object", options.activity.object, found)
+        events = await _described(client, "activity.object", options.activity.object, found)
         if events:
             found += _of_activities(events, options)
     if options.campaign:
-        members = await _described(session, "campaign", MEMBER, found)
+        members = await _described(client, "campaign", MEMBER, found)
         if members:
             found += _of_members(members, [PERSONS[kind] for kind in options.kinds])
-            found += await _of_status(session, options.campaign)
+            found += await _of_status(client, options.campaign)
     return found
 
 
-async def _described(session: Session, where: str, name: str, found: list[Lack]) -> Table | None:
+async def _described(
+    client: Client, where: str, name: str, found: list[SetupIssue]
+) -> ObjectDescription | None:
     try:
-        table = Table(await session.get(f"sobjects/{name}/describe"))
+        table = ObjectDescription(await client.get(f"sobjects/{name}/describe"))
     except relay.Pause as refused:
         if refused.status != 404:
             raise
@@ -243,18 +245,21 @@ async def _described(session: Session, where: str, name: str, found: list[Lack])
             granted = GRANT.format(object=name, what=", ".join(denied))
             grant = EDIT_TASKS if name == TASK else granted
             what = f"{where}: the integration user may not {' and '.join(denied).lower()} {name}"
-            found.append(Lack(what, grant, blocks=False))
+            found.append(SetupIssue(what, grant, blocks=False))
         return table
     what = f"{where}: there is no object {name} for the integration user in this api_version"
     grant = GRANT.format(object=name, what="Read, Create, Edit, and Read on what it points to")
     made = f"{CLICK} > Create > Custom Object, if it is not there, and " if "__" in name else ""
-    found.append(Lack(what, made + grant))
+    found.append(SetupIssue(what, made + grant))
     return None
 
 
 def _of_contacts(
-    table: Table, others: Sequence[Table], options: Options, columns: Iterable[str]
-) -> Iterator[Lack]:
+    table: ObjectDescription,
+    others: Sequence[ObjectDescription],
+    options: Options,
+    columns: Iterable[str],
+) -> Iterator[SetupIssue]:
     """What is wrong with one object. What only another object of the sink has is meant for that."""
     columns = _meant(table, others, columns)
     names = [name for name in columns if name.casefold() != options.external_id.casefold()]
@@ -274,15 +279,17 @@ def _of_contacts(
                 yield table.unknown(where, name)
     if phones and not _meant(table, others, phones):
         what = f"phone_fields: {table.name} has none of them"
-        yield Lack(what, "name one that it has")
+        yield SetupIssue(what, "name one that it has")
 
 
-def _meant(table: Table, others: Sequence[Table], names: Iterable[str]) -> list[str]:
+def _meant(
+    table: ObjectDescription, others: Sequence[ObjectDescription], names: Iterable[str]
+) -> list[str]:
     """The names without those that only another object has, as `Fields.of` gives them."""
     return [name for name in names if table.has(name) or not any(o.has(name) for o in others)]
 
 
-def _of_activities(table: Table, options: Options) -> Iterator[Lack]:
+def _of_activities(table: ObjectDescription, options: Options) -> Iterator[SetupIssue]:
     activity = options.activity
     assert activity is not None
     names = activity.map.columns
@@ -300,33 +307,35 @@ def _of_activities(table: Table, options: Options) -> Iterator[Lack]:
         lookup = table.relation(relation)
         if lookup is None:
             what = f"activity.contact: {table.name} has no relationship {relation}"
-            yield Lack(what, f"make it: {looked_up_at(table.name, relation, kind)}")
+            yield SetupIssue(what, f"make it: {looked_up_at(table.name, relation, kind)}")
             return
         yield from _of_lookup(table, lookup, kind)
         known.append(lookup["name"])
     yield from _of_required(table, "activity.", activity, known)
 
 
-def _of_task(table: Table, activity: Activity, persons: Sequence[str]) -> Iterator[Lack]:
+def _of_task(
+    table: ObjectDescription, activity: Activity, persons: Sequence[str]
+) -> Iterator[SetupIssue]:
     who = table.field(WHO)
     if who is None or not _is_writable(who):
-        yield Lack(f"activity: {table.name}.{WHO} cannot be written", EDIT_TASKS)
+        yield SetupIssue(f"activity: {table.name}.{WHO} cannot be written", EDIT_TASKS)
     elif strange := [kind for kind in persons if kind not in who["referenceTo"]]:
         what = f"activity: {table.name}.{WHO} does not point to {', '.join(strange)}"
-        yield Lack(what, "correct object")
+        yield SetupIssue(what, "correct object")
     known = [*activity.map.columns, activity.external_id, WHO]
     yield from _of_required(table, "activity.", activity, known)
 
 
-def _of_members(table: Table, persons: Sequence[str]) -> Iterator[Lack]:
+def _of_members(table: ObjectDescription, persons: Sequence[str]) -> Iterator[SetupIssue]:
     for name in ("CampaignId", *persons):
         field = table.field(name)
         if not field or not field["createable"]:
             grant = GRANT.format(object="Campaigns", what="Read, Create and Edit")
-            yield Lack(f"campaign: {MEMBER}.{name} cannot be written", grant)
+            yield SetupIssue(f"campaign: {MEMBER}.{name} cannot be written", grant)
 
 
-async def _of_status(session: Session, campaign: Campaign) -> list[Lack]:
+async def _of_status(client: Client, campaign: Campaign) -> list[SetupIssue]:
     """A status that the campaign does not have: Salesforce writes another one in its place."""
     if campaign.status is None or "{" in campaign.id.text + campaign.status.text:
         return []  # only an event tells which
@@ -334,18 +343,18 @@ async def _of_status(session: Session, campaign: Campaign) -> list[Lack]:
         "SELECT Label FROM CampaignMemberStatus WHERE CampaignId = "  # noqa: S608  quoted
         f"{literal(campaign.id.text)}"
     )
-    known = statuses(await session.records("query", "records", q=asked))
+    known = statuses(await client.records("query", "records", q=asked))
     if not known or campaign.status.text in known:
         return []
     what = f'campaign.status: the campaign has no status "{campaign.status.text}"'
     remedy = f"take one of {', '.join(known)}, or add it to the campaign"
-    return [Lack(what, remedy, blocks=False)]
+    return [SetupIssue(what, remedy, blocks=False)]
 
 
-def _of_key(table: Table, where: str, name: str, longest: int) -> Iterator[Lack]:
+def _of_key(table: ObjectDescription, where: str, name: str, longest: int) -> Iterator[SetupIssue]:
     field = table.field(name)
     if field is None:
-        yield Lack(
+        yield SetupIssue(
             f"{where}: {table.name} has no field {name}",
             f"make it: {made_at(table.name, name, longest=longest, unique=True)}",
         )
@@ -353,22 +362,26 @@ def _of_key(table: Table, where: str, name: str, longest: int) -> Iterator[Lack]
     if name.casefold().endswith("__pc"):
         what = f"{where}: {name} is a field of the person's contact, which no upsert goes by"
         own = name[: -len("__pc")] + "__c"
-        yield Lack(what, f"make one: {made_at(table.name, own, longest=longest, unique=True)}")
+        yield SetupIssue(
+            what, f"make one: {made_at(table.name, own, longest=longest, unique=True)}"
+        )
         return
     place = ACTIVITY if table.name == TASK else table.name
     edit = f"{CLICK} > {place} > Fields & Relationships > {name} > Edit"
     if not field["externalId"]:
-        yield Lack(f"{where}: {table.name}.{name} is no external id", f'{edit}: "External ID"')
+        yield SetupIssue(
+            f"{where}: {table.name}.{name} is no external id", f'{edit}: "External ID"'
+        )
     if not field["unique"]:
-        yield Lack(f"{where}: {table.name}.{name} is not unique", f'{edit}: "Unique"')
+        yield SetupIssue(f"{where}: {table.name}.{name} is not unique", f'{edit}: "Unique"')
     if not (field["createable"] and field["updateable"]):
         yield _not_writable(table, where, name)
     if 0 < field["length"] < longest:
         what = f"{where}: {table.name}.{name} takes {field['length']} characters, keys have up to"
-        yield Lack(f"{what} {longest}", f"{edit}: Length")
+        yield SetupIssue(f"{what} {longest}", f"{edit}: Length")
 
 
-def _of_fields(table: Table, where: str, names: Iterable[str]) -> Iterator[Lack]:
+def _of_fields(table: ObjectDescription, where: str, names: Iterable[str]) -> Iterator[SetupIssue]:
     for name in names:
         field = table.field(name) or table.relation(name)
         if field is None:
@@ -384,7 +397,9 @@ def _is_writable(field: Mapping[str, Any]) -> bool:
     )
 
 
-def _of_consent(table: Table, consent: Consent, mapped: Iterable[str]) -> Iterator[Lack]:
+def _of_consent(
+    table: ObjectDescription, consent: Consent, mapped: Iterable[str]
+) -> Iterator[SetupIssue]:
     words = consent.words()
     yield from _of_fields(table, "consent", words)
     for which in ("opted_out", "opted_in"):
@@ -394,12 +409,12 @@ def _of_consent(table: Table, consent: Consent, mapped: Iterable[str]) -> Iterat
     for name in mapped:
         if name.casefold() in written:
             what = f"map.{name}: consent writes it, and the map's value is left out"
-            yield Lack(what, "remove it", blocks=False)
+            yield SetupIssue(what, "remove it", blocks=False)
 
 
 def _of_defaults(
-    table: Table, prefix: str, options: RepairOptions, names: Sequence[str]
-) -> Iterator[Lack]:
+    table: ObjectDescription, prefix: str, options: RepairOptions, names: Sequence[str]
+) -> Iterator[SetupIssue]:
     for name in names:
         where = f"{prefix}defaults.{name}"
         field = table.field(name)
@@ -412,41 +427,45 @@ def _of_defaults(
     yield from _of_constants(table, f"{prefix}defaults", values)
 
 
-def _of_constants(table: Table, where: str, values: Mapping[str, Any]) -> Iterator[Lack]:
+def _of_constants(
+    table: ObjectDescription, where: str, values: Mapping[str, Any]
+) -> Iterator[SetupIssue]:
     """The values that their fields do not take; fields that are missing are told elsewhere."""
     for name, value in values.items():
         field = table.field(name)
         if field and (found := unfit(field, value)):
             what = f"{where}.{name}: {found.why} ({table.name}.{name}, {field['type']})"
             is_notice = found.is_notice and (table.name, field["name"]) not in CLOSING
-            yield Lack(what, found.remedy, blocks=False, is_notice=is_notice)
+            yield SetupIssue(what, found.remedy, blocks=False, is_notice=is_notice)
 
 
 def _of_required(
-    table: Table, prefix: str, options: RepairOptions, names: Iterable[str]
-) -> Iterator[Lack]:
+    table: ObjectDescription, prefix: str, options: RepairOptions, names: Iterable[str]
+) -> Iterator[SetupIssue]:
     given = {name.casefold() for name in (*names, *options.defaults)}
     if table.has("IsPersonAccount") and "lastname" in given:
         given.add("name")  # a person's is made of the others, and cannot be written
     for name in table.required():
         if name.casefold() not in given:
             what = f"{prefix}map: a new {table.name} must have {name}"
-            yield Lack(what, f"map it, or give it a value in {prefix}defaults")
+            yield SetupIssue(what, f"map it, or give it a value in {prefix}defaults")
 
 
-def _of_lookup(table: Table, lookup: Mapping[str, Any], to: str) -> Iterator[Lack]:
+def _of_lookup(
+    table: ObjectDescription, lookup: Mapping[str, Any], to: str
+) -> Iterator[SetupIssue]:
     name = lookup["name"]
     if to.casefold() not in (each.casefold() for each in lookup["referenceTo"]):
         what = f"activity.contact: {table.name}.{name} does not point to {to}"
-        yield Lack(what, "name the relationship of a lookup that does")
+        yield SetupIssue(what, "name the relationship of a lookup that does")
     elif not (lookup["createable"] and lookup["updateable"]):
         yield _not_writable(table, "activity.contact", name)
 
 
-def _not_writable(table: Table, where: str, name: str) -> Lack:
+def _not_writable(table: ObjectDescription, where: str, name: str) -> SetupIssue:
     what = f"{where}: {table.name}.{name} cannot be written"
     grant = GRANT.format(object=table.name, what=f"Edit Access of {name}")
-    return Lack(what, f"{grant}; formulas and the like are never writable")
+    return SetupIssue(what, f"{grant}; formulas and the like are never writable")
 
 
 def longest_key(key: Template) -> int:

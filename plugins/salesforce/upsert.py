@@ -18,7 +18,7 @@ import relay
 from relay import Log, NotDelivered, Outcome, Slices, outcome_of
 from relay.crm import Action, Bisection, Rule, distinct_groups, halves
 
-from .client import Session
+from .client import Client
 from .errors import (
     GONE,
     INVALID,
@@ -46,7 +46,7 @@ CREATE_ONLY = ("TaskSubtype",)
 
 
 class Repair:
-    """Mends rows of one object.
+    """Repairs refused rows of one object, as far as the options allow.
 
     With `forgets_ids`, a row whose record is gone gets a new one. `kept` are fields without which
     no record is to be written.
@@ -211,7 +211,7 @@ class Writer:
 
     def __init__(
         self,
-        session: Session,
+        client: Client,
         target: Target,
         repair: Repair | None,
         log: Log,
@@ -219,7 +219,7 @@ class Writer:
         rules: tuple[Rule, ...] = (),
         mapped: Iterable[str] = (),
     ) -> None:
-        self._session = session
+        self._client = client
         self._target = target
         self._repair = repair
         self._log = log
@@ -265,7 +265,7 @@ class Writer:
         """
         target = self._target
         try:
-            response = await self._session.request(
+            response = await self._client.request(
                 "PATCH",
                 f"sobjects/{target.object}/{target.external_id}/{quote(row.key, safe='')}",
                 content=orjson.dumps(row.fields),
@@ -338,7 +338,7 @@ class Writer:
             row.api_errors = []
         method, path = self._target.request(rows[0])
         try:
-            response = await self._session.request(
+            response = await self._client.request(
                 method,
                 path,
                 content=body([record for _, record in request]),

@@ -40,7 +40,7 @@ def of_salesforce(body: bytes):
 
 def of_hubspot(body: bytes):
     client = hubspotsink.module("client")
-    answer = client.Answer(client._json(b'{"category":"X","errors":%b}' % body))
+    answer = client.ApiResponse(client._json(b'{"category":"X","errors":%b}' % body))
     error = hubspotsink.module("errors").parse_error(400, answer.body)
     return error.outcome(["a value"]) if len(answer.errors()) <= 200 else None
 

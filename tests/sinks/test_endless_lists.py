@@ -46,7 +46,7 @@ async def test_hubspots_people_are_read_to_an_end(monkeypatch, counting, results
     monkeypatch.setattr(backfill, "MOST_PAGES", 20)
     vendor = lists(counting=counting, results=results)
     async with serving(vendor.app) as url, opened(url) as sink:
-        fill = backfill.Backfill(sink._session, sink._writer, sink.options)
+        fill = backfill.Backfill(sink._client, sink._writer, sink.options)
         with pytest.raises(relay.Retry, match=reason):
             await fill.run(lambda _done, _total: None)
     assert len(vendor.asked) <= 20

@@ -70,7 +70,7 @@ class History:
     async def run(self, url):
         """As a worker would: each person's events in their order, until each has an end."""
         async with opened(url, **self.options) as sink:
-            sink._session._throttled = lambda _problem: None
+            sink._client._throttled = lambda _problem: None
             sink._people._by_number._searches.acquire = lambda: asyncio.sleep(0)
             for _ in range(TURNS):
                 if not any(self.waiting.values()):

@@ -71,13 +71,13 @@ async def test_a_hundred_are_looked_for_with_one_question_each(stub):
 async def test_a_question_names_each_property_once(stub, monkeypatch):
     asked = []
     async with opened(stub.url, match=["key", "phone"]) as sink:
-        post = sink._session.post
+        post = sink._client.post
 
         async def noted(path, content):
             asked.extend(content["properties"] if path.endswith("/search") else [])
             return await post(path, content)
 
-        monkeypatch.setattr(sink._session, "post", noted)
+        monkeypatch.setattr(sink._client, "post", noted)
         await sink.send_batch([delivery(1)])
     assert sorted(asked) == ["mobilephone", "phone", "sms_key"]
 

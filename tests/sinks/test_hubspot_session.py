@@ -259,7 +259,7 @@ async def flood(stub, quota=None):
     clock = ManualClock()
     stub.clock = clock
     async with opened(stub.url) as sink:
-        sink.quota = sink._session._quota = quota or Quota(clock)
+        sink.quota = sink._client._quota = quota or Quota(clock)
         turns = asyncio.Semaphore(4)
 
         async def send(number):
@@ -288,8 +288,8 @@ async def test_without_it_much_is_throttled(stub):
 async def test_an_opt_out_does_not_wait(stub):
     clock = ManualClock()
     async with opened(stub.url) as sink:
-        sink._session._quota = Quota(clock)
-        sink._session._quota.burst(0, 100, 10.0)
+        sink._client._quota = Quota(clock)
+        sink._client._quota.burst(0, 100, 10.0)
         waiting = asyncio.ensure_future(sink.send_batch([delivery(1)]))
         with entered(SendContext(urgent=True)):
             assert kinds(await sink.send_batch([delivery(2)])) == ["Delivered"]
@@ -302,7 +302,7 @@ async def test_after_a_refusal_the_other_workers_wait_too(stub):
     stub.fault("throttle")
     clock = ManualClock()
     async with opened(stub.url) as sink:
-        sink._session._quota = Quota(clock)
+        sink._client._quota = Quota(clock)
         await sink.send_batch([delivery(1)])
         waiting = asyncio.ensure_future(sink.send_batch([delivery(2)]))
         await asyncio.sleep(0.05)

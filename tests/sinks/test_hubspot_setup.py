@@ -309,7 +309,7 @@ class Account:
             for each in range(start, min(end, self.people))
         ]
         paging = {"paging": {"next": {"after": str(end)}}} if end < self.people else {}
-        return module("client").Answer({"results": people} | paging)
+        return module("client").ApiResponse({"results": people} | paging)
 
     async def write(self, records):
         for record in records:
@@ -376,9 +376,9 @@ async def test_a_broken_connection_does_not_end_it_and_a_person_who_vanishes_is_
         slept.append(seconds)
 
     async with opened(stub.url) as sink:
-        sink._session._quota = module("client").Quota()
-        sink._session._throttled = lambda _problem: None
-        fill = module("backfill").Backfill(sink._session, sink._writer, sink.options, sleep)
+        sink._client._quota = module("client").Quota()
+        sink._client._throttled = lambda _problem: None
+        fill = module("backfill").Backfill(sink._client, sink._writer, sink.options, sleep)
         lines = await fill.run(lambda _done, _total: None)
     assert lines[0] == "keys: 4 people were given theirs, 0 had one"
     assert "OBJECT_NOT_FOUND" in lines[1]

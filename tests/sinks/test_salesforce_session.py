@@ -224,7 +224,7 @@ async def test_nothing_secret_is_logged_or_shown(caplog):
     caplog.set_level(logging.DEBUG)
     async with connected() as (stub, sink):
         await sink.send_batch([delivery(1)])
-        shown = repr(sink._session._sign_in.token) + repr(sink.options) + caplog.text
+        shown = repr(sink._client._sign_in.token) + repr(sink.options) + caplog.text
         (token,) = stub.tokens
     assert token not in shown
     assert "'secret'" not in shown
