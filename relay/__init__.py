@@ -33,8 +33,7 @@ if TYPE_CHECKING:
     from relay.slices import Slices
     from relay.suggest import nearest
     from relay.templating.evaluation import EvaluationError
-    from relay.templating.expressions import Mapping as RecordMap
-    from relay.templating.expressions import Template
+    from relay.templating.expressions import RecordMap, Template
     from relay.units import NUMBER, Rate, Size, sized
     from relay.urls import SECRET_HEADERS, HttpUrl, VendorUrl, check_confidential, is_confidential
 
@@ -137,7 +136,7 @@ _HOMES = {
     "Progress": "relay.sink:Progress",
     "Quota": "relay.quota:Quota",
     "Rate": "relay.units:Rate",
-    "RecordMap": "relay.templating.expressions:Mapping",
+    "RecordMap": "relay.templating.expressions:RecordMap",
     "Reject": "relay.outcome:Reject",
     "Retry": "relay.outcome:Retry",
     "SECRET_HEADERS": "relay.urls:SECRET_HEADERS",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import relay
 from relay.config import plugins
-from relay.templating.expressions import Environment
+from relay.templating.expressions import Compiler
 
 Csv = plugins.load([]).sinks["csv"].sink_class
 package = Csv.__module__
@@ -21,7 +21,7 @@ LOG = logging.getLogger("relay.test.csv")
 
 
 def options(folder, zone=UTC, **values):
-    context = {"environment": Environment(zone), "folder": Path(folder)}
+    context = {"environment": Compiler(zone), "folder": Path(folder)}
     return Csv.Options.model_validate({"path": PATH} | values, context=context)
 
 

@@ -12,7 +12,7 @@ from uuid_utils import uuid7
 import relay
 import relay.delivery.http
 from relay.config import plugins
-from relay.templating.expressions import Environment
+from relay.templating.expressions import Compiler
 
 HubSpot = plugins.load([]).sinks["hubspot"].sink_class
 package = HubSpot.__module__
@@ -33,7 +33,7 @@ def module(name):
 
 
 def options(**values):
-    context = {"environment": Environment(UTC), "folder": Path()}
+    context = {"environment": Compiler(UTC), "folder": Path()}
     if "oauth" not in values:
         values = {"token": TOKEN} | values
     return HubSpot.Options.model_validate(values, context=context)

@@ -11,7 +11,7 @@ from stubs.vendor import serving
 import relay
 import relay.delivery.http
 from relay.config import plugins
-from relay.templating.expressions import Environment
+from relay.templating.expressions import Compiler
 
 Salesforce = plugins.load([]).sinks["salesforce"].sink_class
 package = Salesforce.__module__
@@ -81,7 +81,7 @@ def options(url="http://127.0.0.1:1", **values):
     """Options as relay.yaml would give them; None takes one out."""
     given = {"login_url": url, **SIGN_IN, **values}
     given = {name: value for name, value in given.items() if value is not None}
-    return Salesforce.Options.model_validate(given, context={"environment": Environment()})
+    return Salesforce.Options.model_validate(given, context={"environment": Compiler()})
 
 
 @asynccontextmanager

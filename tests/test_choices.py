@@ -2,7 +2,7 @@
 
 import pytest
 
-from relay.templating.expressions import Environment
+from relay.templating.expressions import Compiler
 
 
 @pytest.mark.parametrize(
@@ -24,4 +24,4 @@ from relay.templating.expressions import Environment
 )
 def test_what_a_template_can_give(text, given):
     expected = {"17", "18", "19"} if given is None else given
-    assert Environment().template(text).choices == expected
+    assert Compiler().template(text).choices == expected

@@ -14,7 +14,7 @@ from relay.outcome import Pause, Reject, Retry
 from relay.sources.router import Intake
 from relay.store import State
 from relay.store.sqlite import SqliteStore
-from relay.templating.expressions import Environment
+from relay.templating.expressions import Compiler
 
 PLUGIN = """
 import relay
@@ -73,11 +73,11 @@ def working(store, clock, sink, **changes):
 
 
 def when(text):
-    return Environment().condition(text)
+    return Compiler().condition(text)
 
 
 def mapping(**values):
-    return Environment().mapping(values)
+    return Compiler().mapping(values)
 
 
 async def accepted(store):

@@ -30,7 +30,7 @@ from relay.server.access import TrustedProxies, basic_password
 from relay.server.parsing import ChunkedDecoder, normalise_head
 from relay.server.protocol import MAX_BODY, MAX_HEAD
 from relay.sources.sumotext import Reader, consent
-from relay.templating.filters import first_name, last_name
+from relay.templating.environment import first_name, last_name
 
 MOST = 1.0
 """Of the time of `form_of_the_library`. The slowest takes 0.57 of it."""

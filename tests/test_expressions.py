@@ -10,10 +10,10 @@ import pytest
 
 from relay.event import Event
 from relay.templating.expressions import (
-    Environment,
+    Compiler,
     EvaluationError,
     ExpressionError,
-    Mapping,
+    RecordMap,
     Template,
 )
 
@@ -53,7 +53,7 @@ ABSENT = object()
 
 @pytest.fixture
 def environment():
-    return Environment(ZoneInfo("America/New_York"))
+    return Compiler(ZoneInfo("America/New_York"))
 
 
 def value_of(environment, template, **more):
@@ -347,7 +347,7 @@ def test_a_template_is_a_field_type():
 
     options = Options.model_validate(
         {"path": "{{ time | date('iso', '%d') }}/{{ data.label }}{{ data.keyword }}.csv"},
-        context={"environment": Environment(UTC)},
+        context={"environment": Compiler(UTC)},
     )
     assert options.path.render(EVENT) == "23/JOIN.csv"
     assert Options.model_validate(options).path is options.path
@@ -361,13 +361,13 @@ def test_a_template_is_a_field_type():
 class Activity(pydantic.BaseModel):
     """Options with a `map` of their own."""
 
-    map: Mapping
+    map: RecordMap
 
 
 def test_a_mapping_is_a_field_type():
     activity = Activity.model_validate(
         {"map": {"Day": "{{ time | date('iso', '%d') }}", "Raw": ["{{ data.label }}", None]}},
-        context={"environment": Environment(UTC)},
+        context={"environment": Compiler(UTC)},
     )
     assert activity.map.record(EVENT) == {"Day": "23", "Raw": [None]}
     assert activity.map.columns == ("Day", "Raw")
@@ -419,5 +419,5 @@ BLANK_MAP = {
 )
 def test_a_blank_value_is_kept_left_out_or_null(blank, fields, expected):
     event = dataclasses.replace(EVENT, data={**EVENT.data, "fields": fields})
-    made = Environment().mapping(BLANK_MAP, blank=blank).record(event)
+    made = Compiler().mapping(BLANK_MAP, blank=blank).record(event)
     assert made == {**expected, "Note": "", "Gone": None}

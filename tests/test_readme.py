@@ -32,7 +32,7 @@ from relay import crm, service
 from relay.cli import main
 from relay.config import loader
 from relay.sources.sumotext import KINDS
-from relay.templating import filters
+from relay.templating.environment import all_filters
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -148,7 +148,7 @@ def setting_names(settings, *, named=True):
 
 
 def test_every_helper_is_in_the_table():
-    for name in filters.all_helpers(None):
+    for name in all_filters(None):
         assert re.search(rf"^\| `{name}[`(]", README, re.MULTILINE), name
 
 

@@ -21,7 +21,7 @@ from relay.spill.queue import Spill
 from relay.spill.replayer import Importer
 from relay.store import EventFilter, State, StoreBroken, StoreError, StoreFull
 from relay.store.sqlite import SqliteStore
-from relay.templating.expressions import Environment
+from relay.templating.expressions import Compiler
 
 FULL = StoreFull("the disk is full")
 
@@ -320,7 +320,7 @@ async def test_the_words_of_a_contact_count_in_their_order(tmp_path):
     class Crm:
         name = "crm"
         enabled = True
-        when = Environment(ZoneInfo("UTC")).condition("not opted_out")
+        when = Compiler(ZoneInfo("UTC")).condition("not opted_out")
         gets = when.matches
 
     wrap, made = troubled()

@@ -13,8 +13,8 @@ from relay.outcome import Delivered
 from relay.sink import Sink
 from relay.slices import SLICE, Slices
 from relay.store import Claim
-from relay.templating.expressions import Environment
-from relay.templating.steps import MOST_STEPS
+from relay.templating.expressions import Compiler
+from relay.templating.limits import MOST_STEPS
 
 BATCH = 80
 COSTLY = f"{{% for a in range({MOST_STEPS // 4}) %}}{{% endfor %}}"
@@ -99,7 +99,7 @@ def claims():
 
 async def test_a_batch_of_costly_maps_lets_others_go_on():
     """All maps of a batch are rendered before it is sent."""
-    mapping = Environment().mapping({"a": COSTLY})
+    mapping = Compiler().mapping({"a": COSTLY})
     async with watched() as seen:
         sink = Batches(seen)
         results = await Sender(sink_config(map=mapping), sink, SystemClock()).send(list(claims()))

@@ -5,8 +5,8 @@ import time
 import pytest
 
 from relay.event import Event
-from relay.templating.expressions import Environment, EvaluationError
-from relay.templating.steps import MOST_STEPS
+from relay.templating.expressions import Compiler, EvaluationError
+from relay.templating.limits import MOST_STEPS
 
 LARGEST = 250_000
 MOST = 0.15
@@ -80,7 +80,7 @@ def evaluated(template, text):
     names = {"text": "data.message", "x": "data.fields.x", "w": "(data.fields.w | int)"}
     for name, stands_for in names.items():
         template = f"{{% set {name} = {stands_for} %}}" + template
-    mapping = Environment().mapping({"key": template})
+    mapping = Compiler().mapping({"key": template})
     made = event((text * LARGEST)[:LARGEST], {"x": "x" * LARGEST, "w": "1000000000"})
     start = time.process_time()
     try:
@@ -153,7 +153,7 @@ def test_what_people_write_works(template, value):
     """A thousand parameters, which is as many as a callback may have, are no reason to fail."""
     made = event("hello", {"x": "y"})
     made.data["parameters"] = [[f"n{number}", "v"] for number in range(999)]
-    mapping = Environment().mapping({"key": template})
+    mapping = Compiler().mapping({"key": template})
     if value is None:
         with pytest.raises(EvaluationError):
             mapping.record(made)
@@ -163,8 +163,8 @@ def test_what_people_write_works(template, value):
 
 def test_the_templates_of_a_record_share_their_steps():
     half = f"{{% for a in range({MOST_STEPS // 4}) %}}{{% endfor %}}"
-    few = Environment().mapping(dict.fromkeys("ab", half))
-    many = Environment().mapping(dict.fromkeys("abcdefgh", half))
+    few = Compiler().mapping(dict.fromkeys("ab", half))
+    many = Compiler().mapping(dict.fromkeys("abcdefgh", half))
     assert few.record(event("", {})) == {}
     with pytest.raises(EvaluationError, match="goes through too much"):
         many.record(event("", {}))

@@ -35,7 +35,7 @@ from relay.send_context import current
 from relay.sink import Mistake, Notice
 from relay.store import EventFilter, State
 from relay.store.sqlite import SqliteStore
-from relay.templating.expressions import Environment
+from relay.templating.expressions import Compiler
 from relay.units import Rate
 
 DAY = 86400.0
@@ -533,7 +533,7 @@ async def test_whatever_a_plugin_raises_is_a_retry(store, clock):
 
 
 async def test_a_map_that_fails_makes_the_delivery_dead(store, clock):
-    mapping = Environment().mapping({"Zip": "{{ data.fields.Zip | int / 0 }}"})
+    mapping = Compiler().mapping({"Zip": "{{ data.fields.Zip | int / 0 }}"})
     sink = ScriptedSink(columns=mapping.columns)
     async with running(store, clock, sink, map=mapping) as worker:
         await add(store, arrival(), arrival())
@@ -546,7 +546,7 @@ async def test_a_map_that_fails_makes_the_delivery_dead(store, clock):
 
 
 async def test_map_makes_the_record(store, clock):
-    mapping = Environment().mapping({"Name": "{{ data.fields.Name }}", "None": "{{ data.reply }}"})
+    mapping = Compiler().mapping({"Name": "{{ data.fields.Name }}", "None": "{{ data.reply }}"})
     sink = ScriptedSink()
     async with running(store, clock, sink, map=mapping):
         await add(store, arrival())

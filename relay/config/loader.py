@@ -46,12 +46,10 @@ from relay.suggest import suggestion
 from relay.templating.evaluation import Blank, is_blank
 from relay.templating.expressions import (
     BLANK_CONSTANT,
+    Compiler,
     Condition,
-    Environment,
     ExpressionError,
-)
-from relay.templating.expressions import (
-    Mapping as RecordMap,
+    RecordMap,
 )
 from relay.units import Rate
 from relay.validation import REFUSED_FROM, Location
@@ -147,7 +145,7 @@ class Config:
     plugins: Sequence[Path]
     retention: Retention
     timezone: ZoneInfo
-    environment: Environment = field(repr=False)
+    compiler: Compiler = field(repr=False)
     sources: dict[str, SourceConfig]
     sinks: dict[str, SinkConfig]
     alerts: Alerts
@@ -205,13 +203,13 @@ def configured(
     """
     context = {"folder": reading.folder, "strict": reading.strict}
     settings = reading.validated(Settings, reading.values, context=context)
-    environment = Environment(_timezone(reading.part("timezone")))
+    compiler = Compiler(_timezone(reading.part("timezone")))
     crosschecks.check_listeners(reading)
     crosschecks.check_store(reading)
     if reading.part("tracing") is not None and not extras.traces():
         reading.complain([Mistake(("tracing",), NO_TRACES)])
     sinks = {
-        name: _SinkReader(reading, name, environment, registry, held.get(name))
+        name: _SinkReader(reading, name, compiler, registry, held.get(name))
         for name in reading.names("sinks")
     }
     if settings is not None:
@@ -230,7 +228,7 @@ def configured(
         plugins=[reading.folder / path_from_utf8(each) for each in settings.plugins],
         retention=settings.retention,
         timezone=settings.timezone,
-        environment=environment,
+        compiler=compiler,
         sources=settings.sources,
         sinks={name: sinks[name].config(each) for name, each in settings.sinks.items()},
         alerts=settings.alerts,
@@ -249,19 +247,19 @@ class _SinkReader:
         self,
         reading: Reading,
         name: str,
-        environment: Environment,
+        compiler: Compiler,
         registry: Registry,
         held: str | None,
     ) -> None:
         self.reading = reading
         self.name = name
-        self.environment = environment
+        self.compiler = compiler
         self.held = held
         self.registered = self._registered(registry) if held is None else HELD
         self.blank = self._blank()
         self.options = self._options() if held is None else Options()
-        self.when = self._compiled("when", str, environment.condition)
-        self.map = self._compiled("map", dict, partial(environment.mapping, blank=self.blank))
+        self.when = self._compiled("when", str, compiler.condition)
+        self.map = self._compiled("map", dict, partial(compiler.mapping, blank=self.blank))
         self._check_constants()
         self.limit = self._limit()
 
@@ -315,7 +313,7 @@ class _SinkReader:
         if self.registered is None or not isinstance(options, dict):
             return None
         context = {
-            "environment": self.environment,
+            "environment": self.compiler,
             "folder": self.reading.folder,
             "blank": self.blank,
         }

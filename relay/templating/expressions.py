@@ -15,7 +15,7 @@ from jinja2.runtime import Undefined
 from pydantic_core import PydanticCustomError, core_schema
 
 from relay.event import Event
-from relay.templating.choices import choices
+from relay.templating.environment import Root, Sandbox, expression_tree
 from relay.templating.evaluation import (
     ABSENT,
     Blank,
@@ -28,17 +28,16 @@ from relay.templating.evaluation import (
     variables_of,
     without_blanks,
 )
-from relay.templating.lint import Slip, check
-from relay.templating.sandbox import Root, Sandbox, expression_tree
+from relay.templating.lint import LintError, check, choices
 from relay.validation import Location, dotted, new_rule
 
 __all__ = [
     "Blank",
+    "Compiler",
     "Condition",
-    "Environment",
     "EvaluationError",
     "ExpressionError",
-    "Mapping",
+    "RecordMap",
     "Template",
 ]
 
@@ -101,7 +100,7 @@ class Condition:
         return {"type": "string"}
 
 
-class Mapping:
+class RecordMap:
     """A `map`: what the record is made of. `columns` are its keys.
 
     `constants` are the values that are the same for each event, by key. In a sink's options it is
@@ -127,7 +126,7 @@ class Mapping:
         return produce_items(self._producers, variables_of(event, opted_out), dropped)
 
     def __repr__(self) -> str:
-        return f"Mapping({', '.join(self.columns)})"
+        return f"RecordMap({', '.join(self.columns)})"
 
     @classmethod
     def __get_pydantic_core_schema__(
@@ -184,7 +183,7 @@ class Template:
         return {"type": "string"}
 
 
-class Environment:
+class Compiler:
     """Compiles expressions and templates, with their dates in one time zone."""
 
     def __init__(self, timezone: tzinfo = UTC) -> None:
@@ -204,13 +203,13 @@ class Environment:
         given = choices(tree)
         return Template(text, self._sandbox, self._compile(tree), given)
 
-    def mapping(self, values: abc.Mapping[str, Any], blank: Blank = "keep") -> Mapping:
+    def mapping(self, values: abc.Mapping[str, Any], blank: Blank = "keep") -> RecordMap:
         """Compile a `map`. Raises one ExpressionError for all that is wrong in it."""
         building = _Building(self, blank)
         producers = {key: building.producer(value, (key,)) for key, value in values.items()}
         if building.errors:
             raise ExpressionError("the map does not compile", building.errors)
-        return Mapping(producers, building.uses_opted_out)
+        return RecordMap(producers, building.uses_opted_out)
 
     def value(self, text: str, blank: Blank = "keep") -> tuple[Producer, bool]:
         """A producer for a text with templates, and whether it uses `opted_out`.
@@ -244,8 +243,8 @@ class Environment:
         try:
             names = check(tree, self._sandbox)
             return Compiled(self._sandbox.compile_tree(tree), "opted_out" in names)
-        except Slip as slip:
-            raise ExpressionError(str(slip)) from None
+        except LintError as error:
+            raise ExpressionError(str(error)) from None
         except Exception as error:  # noqa: BLE001  Python's own compiler has limits too
             raise ExpressionError(f"does not compile: {type(error).__name__}") from None
 
@@ -253,8 +252,8 @@ class Environment:
 class _Building:
     """Makes the producers of one `map`, and gathers its errors."""
 
-    def __init__(self, environment: Environment, blank: Blank) -> None:
-        self.environment = environment
+    def __init__(self, compiler: Compiler, blank: Blank) -> None:
+        self.compiler = compiler
         self.blank = blank
         self.errors: list[tuple[Location, str]] = []
         self.uses_opted_out = False
@@ -274,7 +273,7 @@ class _Building:
 
     def _text(self, text: str, location: Location) -> Producer:
         try:
-            producer, uses_opted_out = self.environment.value(text, self.blank)
+            producer, uses_opted_out = self.compiler.value(text, self.blank)
         except ExpressionError as error:
             self.errors.append((location, str(error)))
             return lambda _: ABSENT
@@ -328,7 +327,7 @@ def _condition_field(value: Any, info: core_schema.ValidationInfo) -> Condition:
     if not isinstance(value, str):
         raise PydanticCustomError("relay_text", "should be text")
     try:
-        condition = _environment(info).condition(value)
+        condition = _compiler(info).condition(value)
     except ExpressionError as error:
         raise _field_error(str(error)) from None
     if condition.uses_opted_out:
@@ -342,7 +341,7 @@ def _template_field(value: Any, info: core_schema.ValidationInfo) -> Template:
     if not isinstance(value, str):
         raise PydanticCustomError("relay_text", "should be text")
     try:
-        return _environment(info).template(value)
+        return _compiler(info).template(value)
     except ExpressionError as error:
         raise _field_error(str(error)) from None
 
@@ -351,7 +350,7 @@ def _producer_field(value: Any, info: core_schema.ValidationInfo) -> Producer:
     blank: Blank = (info.context or {}).get("blank", "keep")
     if blank != "keep" and is_blank(value):
         new_rule(info, BLANK_CONSTANT)
-    building = _Building(_environment(info), blank)
+    building = _Building(_compiler(info), blank)
     producer = building.producer(value, ())
     for location, message in building.errors:
         raise _field_error(": ".join(filter(None, (dotted(location), message))))
@@ -360,8 +359,8 @@ def _producer_field(value: Any, info: core_schema.ValidationInfo) -> Producer:
     return producer
 
 
-def _environment(info: core_schema.ValidationInfo) -> Environment:
-    return (info.context or {}).get("environment") or Environment()
+def _compiler(info: core_schema.ValidationInfo) -> Compiler:
+    return (info.context or {}).get("environment") or Compiler()
 
 
 def _field_error(message: str) -> PydanticCustomError:

@@ -1,12 +1,15 @@
-"""Slips: what compiles, and would only fail, or never match, when an event comes."""
+"""Static analysis of templates: errors that compile, and the texts that a template can give.
 
-from collections.abc import Iterable
+Such an error would only fail, or never match, when an event comes.
+"""
+
+from collections.abc import Iterable, Iterator
 
 from jinja2 import nodes
 from jinja2.meta import find_undeclared_variables
 
 from relay.suggest import nearest
-from relay.templating.sandbox import GLOBALS, Sandbox
+from relay.templating.environment import GLOBALS, Sandbox
 
 VARIABLES = ("id", "type", "time", "source", "subject", "test", "data", "opted_out")
 DATA = (
@@ -27,16 +30,16 @@ UNAVAILABLE: dict[type[nodes.Node], str] = {
 }
 
 
-class Slip(Exception):
+class LintError(Exception):
     """The message says what there is none of, and what was probably meant."""
 
 
 def check(tree: nodes.Template, sandbox: Sandbox) -> set[str]:
-    """Raise Slip for what cannot be meant. Returns the variables that the tree uses."""
+    """Raise LintError for what cannot be meant. Returns the variables that the tree uses."""
     tree.set_environment(sandbox)
     for kind, tag in UNAVAILABLE.items():
         if tree.find(kind):
-            raise Slip(f"does not compile: {{% {tag} %}} is not available here")
+            raise LintError(f"does not compile: {{% {tag} %}} is not available here")
     for used in tree.find_all(nodes.Filter):
         check_name("filter", used.name, sandbox.filters)
     for tested in tree.find_all(nodes.Test):
@@ -53,18 +56,72 @@ def check_name(kind: str, name: str, known: Iterable[str]) -> None:
     if name not in known:
         match = nearest(name, known)
         hint = f'; did you mean "{match}"?' if match else ""
-        raise Slip(f'does not compile: there is no {kind} "{name}"{hint}')
+        raise LintError(f'does not compile: there is no {kind} "{name}"{hint}')
 
 
 def check_variable(name: str) -> None:
     if name in DATA:
-        raise Slip(f'there is no variable "{name}"; did you mean "data.{name}"?')
+        raise LintError(f'there is no variable "{name}"; did you mean "data.{name}"?')
     if name not in GLOBALS and (match := nearest(name, VARIABLES, NEAR_ENOUGH)):
-        raise Slip(f'there is no variable "{name}"; did you mean "{match}"?')
+        raise LintError(f'there is no variable "{name}"; did you mean "{match}"?')
 
 
 def check_attribute(node: nodes.Getattr) -> None:
     if not (isinstance(node.node, nodes.Name) and node.node.name == "data"):
         return
     if node.attr not in DATA and (match := nearest(node.attr, DATA, NEAR_ENOUGH)):
-        raise Slip(f'there is no "data.{node.attr}"; did you mean "data.{match}"?')
+        raise LintError(f'there is no "data.{node.attr}"; did you mean "data.{match}"?')
+
+
+def choices(tree: nodes.Template) -> frozenset[str]:
+    """Those of all its branches. A text that is put together from several parts is none."""
+    return frozenset(_of_body(tree.body))
+
+
+def _of_body(body: Iterable[nodes.Node]) -> Iterator[str]:
+    for node in body:
+        match node:
+            case nodes.Output():
+                yield from _of_output(node.nodes)
+            case nodes.If():
+                yield from _of_body([*node.body, *node.elif_, *node.else_])
+
+
+def _of_output(parts: Iterable[nodes.Expr]) -> Iterator[str]:
+    told = [part for part in parts if not _is_space(part)]
+    if len(told) == 1:
+        yield from _of_expression(told[0])
+
+
+def _is_space(node: nodes.Node) -> bool:
+    return isinstance(node, nodes.TemplateData) and node.data.isspace()
+
+
+def _of_expression(node: nodes.Node | None) -> Iterator[str]:
+    match node:
+        case nodes.TemplateData():
+            yield node.data.strip()
+        case nodes.Const() if node.value is not None:
+            yield str(node.value)
+        case nodes.CondExpr():
+            yield from _of_expression(node.expr1)
+            yield from _of_expression(node.expr2)
+        case nodes.Or() | nodes.And():
+            yield from _of_expression(node.left)
+            yield from _of_expression(node.right)
+        case nodes.Getitem():
+            yield from _of_dict(node.node)
+        case nodes.Filter(name="default" | "d"):
+            yield from _of_expression(node.node)
+            for each in node.args[:1]:
+                yield from _of_expression(each)
+        case nodes.Call(node=nodes.Getattr(attr="get", node=known)):
+            yield from _of_dict(known)
+            for each in node.args[1:2]:
+                yield from _of_expression(each)
+
+
+def _of_dict(node: nodes.Node) -> Iterator[str]:
+    if isinstance(node, nodes.Dict):
+        for pair in node.items:
+            yield from _of_expression(pair.value)

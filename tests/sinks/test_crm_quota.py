@@ -14,7 +14,7 @@ from workers import PATIENCE, counts, eventually, landed, reached, running
 
 from relay.quota import LOOK_AGAIN
 from relay.store.sqlite import SqliteStore
-from relay.templating.expressions import Environment
+from relay.templating.expressions import Compiler
 
 REFUSED = {401, 403, 429}
 MAPS = {
@@ -52,7 +52,7 @@ async def crm(request, clock):
     async with request.param() as (stub, sink):
         stub.api_most = 100
         sink.quota._clock = clock
-        yield Crm(stub, sink, Environment().mapping(MAPS[request.param.__name__]))
+        yield Crm(stub, sink, Compiler().mapping(MAPS[request.param.__name__]))
 
 
 @pytest.fixture

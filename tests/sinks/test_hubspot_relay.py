@@ -18,7 +18,7 @@ from workers import reached, running
 from relay.clock import SystemClock
 from relay.config.loader import Batch
 from relay.store.sqlite import SqliteStore
-from relay.templating.expressions import Environment
+from relay.templating.expressions import Compiler
 
 MAP = {
     "firstname": "{{ data.fields.Name }}",
@@ -80,7 +80,7 @@ def actions(stub):
 async def test_what_a_thousand_events_under_backlog_cost(tmp_path, stub, options, most):
     stub.lists["7"] = RecordList("Joined")
     names = {"firstname": "Ann", "mobilephone": "{{ data.mobile }}"}
-    settings = {"map": Environment().mapping(names), "batch": Batch(100, 0.0), "concurrency": 4}
+    settings = {"map": Compiler().mapping(names), "batch": Batch(100, 0.0), "concurrency": 4}
     store = await SqliteStore.open(tmp_path / "relay.db")
     await asyncio.gather(*(store.add(arrival(number)) for number in range(1000)))
     async with (

@@ -26,7 +26,7 @@ from salesforcesink import (
 
 import relay
 from relay.outcome import Outcome
-from relay.templating.expressions import Environment
+from relay.templating.expressions import Compiler
 
 TOKEN = {"access_token": "t", "token_type": "Bearer"}
 
@@ -229,7 +229,7 @@ async def test_the_backfill_stops_where_the_sink_would():
 def repair(**values):
     model = Salesforce.Options.model_validate(
         {"login_url": "https://acme.example", **SIGN_IN, **values},
-        context={"environment": Environment()},
+        context={"environment": Compiler()},
     )
     return upsert.Repair(model, LOG)
 

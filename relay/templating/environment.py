@@ -1,11 +1,15 @@
-"""Jinja2, bounded: nothing unsafe, nothing endless, and no loader, macro or block.
+"""The Jinja2 environment of all expressions and templates: a sandbox with filters of our own.
 
-Null counts as absent: a text filter passes it on instead of making it the word `None`.
+Nothing in it is unsafe or endless, and there is no loader, macro or block. Null counts as absent:
+a text filter passes it on instead of making it the word `None`. The relay's own filters give null
+for a null or blank value; of a list, which is what a repeated field is, they take the first item.
 """
 
 import functools
+import math
+import re
 from collections.abc import Callable, Iterator
-from datetime import tzinfo
+from datetime import datetime, tzinfo
 from typing import Any
 
 from jinja2 import nodes
@@ -15,9 +19,97 @@ from jinja2.parser import Parser
 from jinja2.runtime import ChainableUndefined, Context, LoopContext, Undefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from relay.templating import sizes, steps
-from relay.templating.filters import all_helpers
-from relay.templating.sizes import MAX_ITEMS
+from relay.phone import digits, national
+from relay.templating import limits
+from relay.templating.limits import MAX_ITEMS
+
+DIRECTIVE = re.compile(r"%[^a-zA-Z%]*(.)", re.DOTALL)
+"""One directive of strftime, with the flags and the width that the C library allows."""
+
+
+MOST_FORMATS = 8
+LONGEST_DATE = 256
+"""Characters of a date, and of a format of one. Python looks for the format in the whole text."""
+
+
+class FilterError(Exception):
+    """A filter cannot use its value. The message never holds the value."""
+
+
+def first_name(text: str) -> str | None:
+    """The first word of a whole name; of `Doe, Jane` what follows the comma."""
+    last, comma, first = text.partition(",")
+    return " ".join(first.split()) or None if comma else last.split()[0]
+
+
+def last_name(text: str) -> str | None:
+    """All but the first word of a whole name; of `Doe, Jane` what precedes the comma."""
+    last, comma, _ = text.partition(",")
+    return " ".join(last.split() if comma else last.split()[1:]) or None
+
+
+def date(timezone: tzinfo) -> Callable[..., str | None]:
+    """The filter `date(from, to)` for one time zone.
+
+    The formats are strptime's and strftime's, or `iso`. Of several to read, a list, the first
+    that fits counts. A time that says its offset is moved to the time zone; one that does not is
+    taken as it stands. `%s` writes seconds since the epoch.
+    """
+
+    def reformat(text: str, read: str | list[str], write: str) -> str:
+        formats = [read] if isinstance(read, str) else list(read)[:MOST_FORMATS]
+        if max(map(len, (text, write, *formats))) > LONGEST_DATE:
+            raise FilterError("its date, or a format of it, is too long")
+        moment = _moment(text.strip(), formats)
+        if moment.tzinfo is not None:
+            moment = moment.astimezone(timezone)
+        if write == "iso":
+            return moment.isoformat()
+        return moment.strftime(DIRECTIVE.sub(lambda found: _directive(found, moment), write))
+
+    def _directive(found: re.Match[str], moment: datetime) -> str:
+        """`%s` as a number: the C library would read the moment in the machine's time zone."""
+        if found[1] != "s":
+            return found[0]
+        aware = moment if moment.tzinfo is not None else moment.replace(tzinfo=timezone)
+        return str(math.floor(aware.timestamp()))
+
+    return _on_text(reformat)
+
+
+def _moment(text: str, patterns: list[str]) -> datetime:
+    """The date, by the first form that fits. Raises FilterError where none does."""
+    for pattern in patterns:
+        try:
+            if pattern == "iso":
+                return datetime.fromisoformat(text)
+            return datetime.strptime(text, pattern)  # noqa: DTZ007  a birthday has no time zone
+        except (ValueError, re.error):
+            continue
+    tried = " or ".join(repr(pattern) for pattern in patterns)
+    raise FilterError(f"its value is not a date of the form {tried}")
+
+
+def _on_text(function: Callable[..., str | None]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def filtered(value: Any, *args: Any) -> Any:
+        if isinstance(value, list):
+            value = value[0] if value else None
+        if value is None or isinstance(value, Undefined):
+            return value
+        text = str(value)
+        return function(text, *args) if text.strip() else None
+
+    return filtered
+
+
+def all_filters(timezone: tzinfo) -> dict[str, Callable[..., Any]]:
+    """The filters by their names in templates."""
+    return {
+        "date": date(timezone),
+        **{f.__name__: _on_text(f) for f in (digits, first_name, last_name, national)},
+    }
+
 
 MAX_BITS = 1_000
 READING_METHODS = ("get", "items", "keys", "values")
@@ -40,18 +132,18 @@ class Sandbox(ImmutableSandboxedEnvironment):
     def __init__(self, timezone: tzinfo) -> None:
         super().__init__(undefined=ChainableUndefined, finalize=none_is_nothing)
         self.globals = dict(GLOBALS)
-        self.filters.update(all_helpers(timezone))
+        self.filters.update(all_filters(timezone))
         for name, function in list(self.filters.items()):
-            self.filters[name] = sizes.bounded_filter(name, function)
+            self.filters[name] = limits.bounded_filter(name, function)
         for name, test in list(self.tests.items()):
-            self.tests[name] = sizes.bounded_test(test)
+            self.tests[name] = limits.bounded_test(test)
         for name in TEXT_FILTERS:
             self.filters[name] = null_through(self.filters[name])
         for name in NUMBER_FILTERS:
             self.filters[name] = number(self.filters[name])
         self.filters["default"] = self.filters["d"] = default
         self.filters[none_is_nothing.__name__] = none_is_nothing
-        self.filters.update(steps.FILTERS)
+        self.filters.update(limits.FILTERS)
         self.eval_context = EvalContext(self)
 
     def getattr(self, obj: Any, attribute: str) -> Any:
@@ -76,16 +168,16 @@ class Sandbox(ImmutableSandboxedEnvironment):
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         if operator == "%":
             if isinstance(left, str):
-                sizes.check_printf(left, right)
+                limits.check_printf(left, right)
         else:
             check_product(operator, left, right)
         return super().call_binop(context, operator, left, right)
 
     def call(self, context: Context, function: Any, *args: Any, **kwargs: Any) -> Any:
         if isinstance(function, LoopContext):  # of a recursive loop
-            args = (steps.counted(args[0]), *args[1:]) if args else args
+            args = (limits.counted(args[0]), *args[1:]) if args else args
         else:
-            args = sizes.bounded_arguments(function, args, kwargs)
+            args = limits.bounded_arguments(function, args, kwargs)
         return super().call(context, function, *args, **kwargs)
 
     def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
@@ -96,7 +188,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         text, by_map = value.__self__, value.__name__ == "format_map"
 
         def bounded(*args: Any, **kwargs: Any) -> str:
-            sizes.check_format(text, () if by_map else args, args[0] if by_map else kwargs)
+            limits.check_format(text, () if by_map else args, args[0] if by_map else kwargs)
             return made(*args, **kwargs)
 
         return bounded
@@ -111,7 +203,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
     def compile_tree(self, tree: nodes.Template) -> Root:
         """What runs the tree; it wants a Scope."""
-        steps.instrument(tree)
+        limits.instrument(tree)
         for concatenation in tree.find_all(nodes.Concat):
             concatenation.nodes = [_without_none(part) for part in concatenation.nodes]
         tree.set_environment(self)
