@@ -28,7 +28,7 @@ CACHES = {
     "relay/event.py": "16 seconds",
     "relay/version.py": "no key",
     "relay/store/sqlite/rows.py": "no key but the columns of a query of ours",
-    "relay/server/token_bucket.py": "SENDERS addresses, as `client_key` has them",
+    "relay/rate_limit.py": "SENDERS addresses, as `client_key` has them",
     "relay/senders.py": "short keys",
     "relay/server/access.py": "short keys",
 }

@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterable, Sequence
 
 from relay.caching import short_keys
 from relay.config.model import SourceConfig
+from relay.rate_limit import SharedTokenBucket, TokenBucket
 from relay.senders import Network, client_key, parsed, within
-from relay.server.token_bucket import Bucket, SharedBucket
 from relay.units import Rate
 
 UNAUTHENTICATED_RATE = Rate(1000, 60.0)
@@ -45,9 +45,9 @@ class SourceGuard:
         self._networks = source.allow_from
         self.open = not self.tokens and not self._networks
         """Anybody may send."""
-        self._requests = Bucket(source.limit.rate, now)
-        self._bytes = Bucket(source.limit.bytes, now)
-        self._unauthenticated = SharedBucket(UNAUTHENTICATED_RATE, now)
+        self._requests = TokenBucket(source.limit.rate, now)
+        self._bytes = TokenBucket(source.limit.bytes, now)
+        self._unauthenticated = SharedTokenBucket(UNAUTHENTICATED_RATE, now)
 
     def allows(self, peer: Peer) -> bool:
         """Whether the sender is in one of the networks."""

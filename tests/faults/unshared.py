@@ -3,12 +3,12 @@
 import sys
 
 from relay.cli import main
+from relay.rate_limit import TokenBucket
 from relay.server import access
-from relay.server.token_bucket import Bucket
 from relay.store.sqlite import quarantine
 
 
-class Unshared(Bucket):
+class Unshared(TokenBucket):
     """The first to come takes all."""
 
     def take(self, sender):  # noqa: ARG002
