@@ -17,8 +17,9 @@ from relay.senders import client_key
 from relay.sources.sumotext import Reader
 
 CACHES = {
-    "plugins/csv/neighbours.py": "by the sink's place; its files are bounded there",
+    "plugins/csv/writer.py": "by the sink's place; its files are bounded there",
     "relay/caching.py": "short keys; this is how the others get theirs",
+    "relay/counters.py": "a source, a type and an outcome, which are ours",
     "relay/crm.py": "50,000 short keys",
     "relay/sources/sumotext.py": "short keys",
     "relay/phone.py": "short keys; numbers of at most 64 characters; countries; six digits",

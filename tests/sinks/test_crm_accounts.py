@@ -83,7 +83,7 @@ async def test_what_one_sink_hears_of_the_day_holds_the_other(tmp_path, hubspot)
         await asyncio.sleep(0.5)
         assert len(hubspot.calls) == calls
         states = await relay.states()
-    assert "only opt-outs go" in states["second"]["reason"]
+    assert "only opt-outs go" in states["second"].reason
 
 
 async def test_two_apps_of_one_org_share_its_day(tmp_path, salesforce):
@@ -94,7 +94,7 @@ async def test_two_apps_of_one_org_share_its_day(tmp_path, salesforce):
         await relay.send(1)
         await eventually(lambda: len(salesforce.records("Contact")) == 1)
         states = await relay.states()
-    assert states["second"]["quota"]["used"] == 95
+    assert states["second"].quota.used == 95
 
 
 async def test_two_sinks_with_one_login_sign_in_once(tmp_path, salesforce):
@@ -113,7 +113,7 @@ async def test_a_sink_with_another_secret_gets_no_token_of_others(tmp_path, sale
 
         async def states():
             found = await relay.states()
-            return found["bad"]["state"] == "paused" and (await relay.counts())["good"][1] == 1
+            return found["bad"].state == "paused" and (await relay.counts())["good"][1] == 1
 
         await eventually(states)
 
@@ -164,8 +164,8 @@ async def test_what_is_used_of_the_day_is_known_after_a_restart(
         await asyncio.sleep(0.5)
         assert len(stub.calls) == calls
         state = (await relay.states())["crm"]
-    assert "only opt-outs go" in state["reason"]
-    assert state["quota"]["used"] >= 95
+    assert "only opt-outs go" in state.reason
+    assert state.quota.used >= 95
 
 
 COMMANDS = [("check", "--online"), ("setup", "crm")]

@@ -60,7 +60,7 @@ async def test_an_opt_out_after_a_lost_batch_is_there_at_once(tmp_path, crm):
         await within_seconds(lambda: stub.fired["drop"] == 1)
         await relay.send(50, msg="STOP")
         took = await within_seconds(lambda: opted_out(stub, shown) == 1)
-        assert (await relay.states())["crm"]["state"] == "running"
+        assert (await relay.states())["crm"].state == "running"
         await relay.delivered(CONTACTS + 1)
     print(f"an opt-out of another after a lost batch: {took:.1f} s")
 
@@ -72,7 +72,7 @@ async def test_opt_outs_of_a_lost_batch_are_there_in_seconds(tmp_path, crm):
         await asyncio.gather(*(relay.send(number, msg="STOP") for number in range(CONTACTS)))
         took = await within_seconds(lambda: opted_out(stub, shown) == CONTACTS)
         assert stub.fired["drop"] == 1
-        assert (await relay.states())["crm"]["state"] == "running"
+        assert (await relay.states())["crm"].state == "running"
     print(f"{CONTACTS} opt-outs of a lost batch: {took:.1f} s")
 
 
@@ -86,5 +86,5 @@ async def test_where_each_counts_they_wait_for_the_breaker(tmp_path, crm):
         await within_seconds(lambda: stub.fired["drop"] == 1)
         await relay.send(50, msg="STOP")
         await asyncio.sleep(1)
-        assert (await relay.states())["crm"]["state"] == "parked"
+        assert (await relay.states())["crm"].state == "parked"
         assert opted_out(stub, shown) == 0

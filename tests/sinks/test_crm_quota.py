@@ -79,7 +79,7 @@ async def test_from_nine_tenths_on_only_opt_outs_go_and_then_all_by_itself(crm, 
     crm.stub.api_used = 85
     async with running(store, clock, crm.sink, map=crm.map) as worker:
         await add(store, 20)
-        await eventually(lambda: "only opt-outs go" in worker.status().get("reason", ""))
+        await eventually(lambda: "only opt-outs go" in (worker.status().reason or ""))
         await landed(store)
         pending, delivered, _ = await counts(store)
         assert (crm.stub.api_used, pending + delivered) == (90, 20)
@@ -90,7 +90,7 @@ async def test_from_nine_tenths_on_only_opt_outs_go_and_then_all_by_itself(crm, 
         assert crm.stub.api_used == 0
         await pass_time(clock, store, pending=0)
         assert await counts(store) == (0, 21, 0)
-        assert "reason" not in worker.status()
+        assert worker.status().reason is None
     assert not REFUSED & {call.status for call in crm.stub.calls}
 
 
@@ -100,9 +100,9 @@ async def test_when_others_have_used_all_of_them_nothing_is_lost(crm, store, clo
         await reached(store, 0, 1, 0)
         crm.stub.api_used = 100
         await add(store, 5)
-        await eventually(lambda: worker.status()["state"] == "paused")
+        await eventually(lambda: worker.status().state == "paused")
         await clock.advance(3600.0)
         crm.stub.api_used = 0
         await pass_time(clock, store, pending=0)
         assert await counts(store) == (0, 6, 0)
-        assert worker.status()["state"] == "running"
+        assert worker.status().state == "running"
