@@ -27,11 +27,6 @@ import orjson
 import pydantic
 
 import relay
-from relay.delivery.http import reach, read_answer
-from relay.outcome import Outcome
-from relay.secret import AS_KEY, AS_PASSWORD, Password
-from relay.signing import SigningSecret, key_of, signed_headers
-from relay.urls import SECRET_HEADERS, HttpUrl, check_confidential
 
 HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 HEADER_VALUE = re.compile(r"[\x20-\x7e\t]*")
@@ -60,15 +55,15 @@ def _one_line(value: pydantic.SecretStr) -> pydantic.SecretStr:
     return value
 
 
-HeaderValue = Annotated[pydantic.SecretStr, pydantic.AfterValidator(_one_line), AS_PASSWORD]
-Bearer = Annotated[pydantic.SecretStr, pydantic.AfterValidator(_one_line), AS_KEY]
+HeaderValue = Annotated[pydantic.SecretStr, pydantic.AfterValidator(_one_line), relay.AS_PASSWORD]
+Bearer = Annotated[pydantic.SecretStr, pydantic.AfterValidator(_one_line), relay.AS_KEY]
 
 
 class Basic(relay.Options):
     """User name and password (RFC 7617); one of them may be left out, not given as empty."""
 
-    username: Annotated[str, pydantic.Field(pattern="^[^:]*$"), AS_PASSWORD] = ""
-    password: Password = pydantic.SecretStr("")
+    username: Annotated[str, pydantic.Field(pattern="^[^:]*$"), relay.AS_PASSWORD] = ""
+    password: relay.Password = pydantic.SecretStr("")
 
     @pydantic.model_validator(mode="after")
     def _not_neither(self) -> Self:
@@ -100,10 +95,10 @@ class Auth(relay.Options):
 class Options(relay.Options):
     """The options of a `webhook` sink."""
 
-    url: HttpUrl = pydantic.Field(repr=False)  # many a receiver's URL is its secret
+    url: relay.HttpUrl = pydantic.Field(repr=False)  # many a receiver's URL is its secret
     method: Literal["POST", "PUT", "PATCH"] = "POST"
     headers: dict[str, HeaderValue] = pydantic.Field(default_factory=dict)
-    secrets: list[SigningSecret] = pydantic.Field(default_factory=list)
+    secrets: list[relay.SigningSecret] = pydantic.Field(default_factory=list)
     body: Literal["structured", "binary", "batch", "record", "form"] = "structured"
     auth: Auth | None = None
 
@@ -119,8 +114,8 @@ class Options(relay.Options):
 
     @pydantic.model_validator(mode="after")
     def _in_confidence(self, info: pydantic.ValidationInfo) -> Self:
-        if self.auth or SECRET_HEADERS & {name.lower() for name in self.headers}:
-            check_confidential("url", self.url, info)
+        if self.auth or relay.SECRET_HEADERS & {name.lower() for name in self.headers}:
+            relay.check_confidential("url", self.url, info)
         return self
 
 
@@ -139,7 +134,7 @@ class Webhook(relay.Sink):
         """Prepare what is the same for every request."""
         options = self.options
         self._url = httpx.URL(options.url)
-        self._keys = [key_of(secret) for secret in options.secrets]
+        self._keys = [relay.signing_key(secret) for secret in options.secrets]
         headers = httpx.Headers(self.http.headers)
         headers["content-type"] = CONTENT_TYPES[options.body]
         if options.auth:
@@ -152,7 +147,7 @@ class Webhook(relay.Sink):
     async def check(self) -> list[str]:
         """Whether the receiver can be reached; nothing is sent to it."""
         try:
-            await reach(self.http, self.options.url)
+            await relay.reach(self.http, self.options.url)
         except (httpx.TransportError, relay.Pause) as error:
             return [str(error)]
         return []
@@ -161,7 +156,7 @@ class Webhook(relay.Sink):
         attributes = _attributes(delivery.event) if self.options.body == "binary" else ()
         return await self._request(delivery.id, self._body(delivery), attributes)
 
-    async def send_batch(self, deliveries: Sequence[relay.Delivery]) -> Sequence[Outcome]:
+    async def send_batch(self, deliveries: Sequence[relay.Delivery]) -> Sequence[relay.Outcome]:
         if self.options.body != "batch":
             return await super().send_batch(deliveries)
         body = b"[%b]" % b",".join(map(self._envelope, deliveries))
@@ -176,7 +171,7 @@ class Webhook(relay.Sink):
             case "binary":
                 return _json(delivery.record if self._mapped else delivery.event.data)
             case "form":
-                return urlencode(list(_pairs(delivery.record or {}))).encode()
+                return urlencode(list(_pairs(delivery.record))).encode()
             case _:
                 return _json(delivery.record)
 
@@ -189,11 +184,11 @@ class Webhook(relay.Sink):
     async def _request(
         self, message_id: str, body: bytes, attributes: Iterable[tuple[str, str]] = ()
     ) -> relay.Delivered:
-        signed = signed_headers(self._keys, message_id, int(time.time()), body)
+        signed = relay.signed_headers(self._keys, message_id, int(time.time()), body)
         headers = [*self._headers, *attributes, *signed]
         request = httpx.Request(self.options.method, self._url, headers=headers, content=body)
         response = await self.http.send(request, stream=True)
-        answer = await read_answer(response)
+        answer = await relay.read_answer(response)
         if not response.is_success:
             _refuse(request, response, answer)
         return relay.Delivered(str(response.status_code))

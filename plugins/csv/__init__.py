@@ -19,9 +19,6 @@ from typing import Any, Literal, TypeVar
 import pydantic
 
 import relay
-from relay.outcome import Outcome
-from relay.redact import NumberMatcher
-from relay.templating.expressions import Template
 
 from .paths import FilePaths, Rotation, fixed_end
 from .rows import RowFormat
@@ -31,7 +28,7 @@ T = TypeVar("T")
 
 
 class Options(relay.Options):
-    path: Template
+    path: relay.Template
     mode: Literal["spreadsheet", "exact"] = "spreadsheet"
     rotate: Rotation = Rotation()
 
@@ -40,7 +37,7 @@ class Options(relay.Options):
 
     @pydantic.field_validator("path")
     @classmethod
-    def names_a_file(cls, path: Template) -> Template:
+    def names_a_file(cls, path: relay.Template) -> relay.Template:
         if not path.text.rpartition("/")[2]:
             raise ValueError("should name a file, not a folder")
         if not fixed_end(path.text):
@@ -95,10 +92,10 @@ class Csv(relay.Sink):
     async def check(self) -> list[str]:
         return await asyncio.to_thread(self._files.problems)
 
-    async def erase(self, matcher: NumberMatcher, ids: Collection[str]) -> relay.Erased:
-        return await self._in_thread(self._files.erase, matcher, ids)
+    async def erase(self, traces: relay.NumberMatcher, ids: Collection[str]) -> relay.Erased:
+        return await self._in_thread(self._files.erase, traces, ids)
 
-    async def send_batch(self, deliveries: Sequence[relay.Delivery]) -> Sequence[Outcome]:
+    async def send_batch(self, deliveries: Sequence[relay.Delivery]) -> Sequence[relay.Outcome]:
         return await self._in_thread(self._files.write, deliveries)
 
     async def _in_thread(self, function: Callable[..., T], *args: Any) -> T:

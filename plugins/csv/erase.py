@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from relay.fsutil import path_as_utf8
-from relay.redact import NumberMatcher
+import relay
 
 from .journal import sync_folder
 from .paths import EXPRESSION
@@ -43,7 +42,7 @@ def files_of(place: Path, template: str) -> list[Path]:
     return sorted(
         path
         for path in place.rglob("*")
-        if pattern.fullmatch(path_as_utf8(path.relative_to(place)))
+        if pattern.fullmatch(relay.path_as_utf8(path.relative_to(place)))
         and path.is_file()
         and _is_ours(path)
     )
@@ -65,7 +64,9 @@ def _pattern(template: str) -> str:
     return ".*".join(re.escape(part) for part in EXPRESSIONS.split(template))
 
 
-def clear(path: Path, matcher: NumberMatcher, ids: Collection[bytes], cleared: Cleared) -> None:
+def clear(
+    path: Path, traces: relay.NumberMatcher, ids: Collection[bytes], cleared: Cleared
+) -> None:
     """Write the file anew without the contact's rows; one that need not change stays as it is.
 
     Raises OSError.
@@ -77,7 +78,7 @@ def clear(path: Path, matcher: NumberMatcher, ids: Collection[bytes], cleared: C
         status = os.fstat(old.fileno())
         try:
             with open(new, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-                file.writelines(_without(old, matcher, ids, found))
+                file.writelines(_without(old, traces, ids, found))
                 os.fchmod(file.fileno(), status.st_mode & 0o777)
                 file.flush()
                 os.fsync(file.fileno())
@@ -92,33 +93,33 @@ def clear(path: Path, matcher: NumberMatcher, ids: Collection[bytes], cleared: C
 
 
 def _without(
-    file: BinaryIO, matcher: NumberMatcher, ids: Collection[bytes], found: Cleared
+    file: BinaryIO, traces: relay.NumberMatcher, ids: Collection[bytes], found: Cleared
 ) -> Iterator[bytes]:
     """The records that stay, as they are to be."""
     default = False
     for number, record in enumerate(records(file)):
         default = default if number else _cells(record) == DEFAULT
-        if _is_contacts(record, matcher, ids, default=default):
+        if _is_contacts(record, traces, ids, default=default):
             found.records += 1
-        elif matcher.within(record):
+        elif traces.within(record):
             found.mentions += 1
-            yield matcher.blacked(record)
+            yield traces.blacked(record)
         else:
             yield record
 
 
 def _is_contacts(
-    record: bytes, matcher: NumberMatcher, ids: Collection[bytes], *, default: bool
+    record: bytes, traces: relay.NumberMatcher, ids: Collection[bytes], *, default: bool
 ) -> bool:
     """Whether a row is the contact's: where the columns do not tell, any cell may be its number."""
     if record.partition(b",")[0].strip(b'"\r\n') in ids:
         return True
-    if not matcher.may_be_in(record):
+    if not traces.may_be_in(record):
         return False
     cells = _cells(record)
     if default and len(cells) == len(DEFAULT):
-        return matcher.is_whole(cells[MOBILE])
-    return any(map(matcher.is_whole, cells))
+        return traces.is_whole(cells[MOBILE])
+    return any(map(traces.is_whole, cells))
 
 
 def _cells(record: bytes) -> list[bytes]:

@@ -17,8 +17,7 @@ from typing import Self
 
 import apsw
 
-from relay import fsutil
-from relay.fsutil import path_as_utf8
+import relay
 
 SCHEMA = """
 CREATE TABLE written (id TEXT PRIMARY KEY) WITHOUT ROWID;
@@ -63,7 +62,7 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         create(path)
-        self._db = apsw.Connection(path_as_utf8(path))
+        self._db = apsw.Connection(relay.path_as_utf8(path))
         try:
             self._prepare()
         except apsw.Error:
@@ -165,7 +164,7 @@ class CsvFile:
 
     def __init__(self, path: Path, *, create: bool = True) -> None:
         flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0)
-        self._fd = fsutil.private(str(path), flags)
+        self._fd = relay.open_private(str(path), flags)
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             status = os.fstat(self._fd)
@@ -250,4 +249,4 @@ def pieces(rows: Sequence[tuple[str, bytes]]) -> list[Piece]:
 def sync_folder(folder: Path) -> None:
     """Bring the names in a folder to disk. A folder that may not be read cannot be synced."""
     with contextlib.suppress(PermissionError):
-        fsutil.sync(folder)
+        relay.sync_folder(folder)

@@ -12,9 +12,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import relay
-from relay.fsutil import path_from_utf8
-from relay.templating.expressions import EvaluationError, Template
-from relay.units import Size, sized
 
 EXPRESSION = re.compile(r"\{[{%#]")
 EXPRESSION_END = re.compile(r"[}%#]\}")
@@ -29,16 +26,16 @@ class FilePaths:
     `journal` is the hidden file in it that belongs to this template's files.
     """
 
-    def __init__(self, template: Template, root: Path) -> None:
+    def __init__(self, template: relay.Template, root: Path) -> None:
         static = EXPRESSION.split(template.text)[0]
         self._head = static[: static.rfind("/") + 1]
         self._template = template
         self.text = template.text
-        self.folder = root / path_from_utf8(self._head)
+        self.folder = root / relay.path_from_utf8(self._head)
         rest = template.text.removeprefix(self._head)
         self.journal = self.folder / journal_name(rest)
         self.fixed = (
-            self.folder / path_from_utf8(rest) if static == template.text and rest else None
+            self.folder / relay.path_from_utf8(rest) if static == template.text and rest else None
         )
 
     def path(self, event: relay.Event) -> Path:
@@ -47,16 +44,16 @@ class FilePaths:
             return self.fixed
         try:
             rendered = self._template.render(harmless(event))
-        except EvaluationError as error:
+        except relay.EvaluationError as error:
             raise relay.Reject(f"options.path: {error}") from None
         names = [name(part) for part in rendered.removeprefix(self._head).split("/") if part]
         if not names:
             raise relay.Reject("options.path gives an empty file name for this event")
-        return self.folder.joinpath(*map(path_from_utf8, names))
+        return self.folder.joinpath(*map(relay.path_from_utf8, names))
 
 
 def fixed_end(template: str) -> str:
-    """What stands behind the last expression: no file that ends otherwise can be named."""
+    """The text after the last expression: every file name ends with it."""
     return EXPRESSION_END.split(template)[-1]
 
 
@@ -98,7 +95,7 @@ LABELS = {"hour": "%Y-%m-%dT%H", "day": "%Y-%m-%d", "month": "%Y-%m"}
 class Rotation(relay.Options):
     """When to start a new file: before it grows beyond `size`, and with each new `every`."""
 
-    size: Annotated[Size, sized("1B", "1TiB")] | None = None
+    size: Annotated[relay.Size, relay.sized("1B", "1TiB")] | None = None
     every: Literal["hour", "day", "month"] | None = None
 
     def is_due(self, size: int, added: int, last: float, now: float, zone: tzinfo) -> bool:

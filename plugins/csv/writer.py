@@ -21,11 +21,6 @@ from weakref import WeakKeyDictionary
 import apsw
 
 import relay
-from relay import fsutil
-from relay.fsutil import path_as_utf8, path_from_utf8
-from relay.outcome import Outcome
-from relay.redact import NumberMatcher
-from relay.sink import Log
 
 from .erase import Cleared, clear, files_of, remove_unfinished
 from .journal import Append, CsvFile, Journal, pieces, sync_folder
@@ -135,7 +130,7 @@ class CsvWriter:
         table: RowFormat,
         rotation: Rotation,
         zone: tzinfo,
-        log: Log,
+        log: relay.Log,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._place = place
@@ -159,19 +154,19 @@ class CsvWriter:
         self._close_journal()
         unregister_sink(self._place)
 
-    def write(self, deliveries: Sequence[relay.Delivery]) -> list[Outcome]:
+    def write(self, deliveries: Sequence[relay.Delivery]) -> list[relay.Outcome]:
         """Append the rows that are not there yet; one outcome for each delivery."""
         try:
             known = self._opened().known([delivery.id for delivery in deliveries])
         except TROUBLE as error:
             self._close_journal()
             raise outcome_of(error, self._place.journal) from None
-        outcomes: dict[str, Outcome] = dict.fromkeys(known, relay.Delivered())
+        outcomes: dict[str, relay.Outcome] = dict.fromkeys(known, relay.Delivered())
         for path, group in self._by_file(deliveries, outcomes).items():
             outcomes |= dict.fromkeys(group, self._append(path, group))
         return [outcomes[delivery.id] for delivery in deliveries]
 
-    def erase(self, matcher: NumberMatcher, ids: Collection[str]) -> relay.Erased:
+    def erase(self, traces: relay.NumberMatcher, ids: Collection[str]) -> relay.Erased:
         """Take a contact out of the files, and out of what the journal remembers of them."""
         place = self._place
         if "${" in place.text:
@@ -184,20 +179,20 @@ class CsvWriter:
             journal = self._opened()
             remove_unfinished(place.folder)
             for path in files_of(place.folder, place.text):
-                self._clear(path, matcher, known, cleared)
+                self._clear(path, traces, known, cleared)
             journal.scrub()
         except TROUBLE as error:
             cleared.left.append(outcome_of(error, place.journal).reason)
         return relay.Erased(cleared.records, cleared.mentions, cleared.left)
 
     def _clear(
-        self, path: Path, matcher: NumberMatcher, ids: Collection[bytes], cleared: Cleared
+        self, path: Path, traces: relay.NumberMatcher, ids: Collection[bytes], cleared: Cleared
     ) -> None:
         try:
-            clear(path, matcher, ids, cleared)
+            clear(path, traces, ids, cleared)
             name = os.fsencode(path.relative_to(self._place.folder))
-            if matcher.within(name):
-                black = self._place.folder / os.fsdecode(matcher.blacked(name))
+            if traces.within(name):
+                black = self._place.folder / os.fsdecode(traces.blacked(name))
                 cleared.left.append(
                     f"{shown(black)}: the number is the file's name; remove or rename it"
                 )
@@ -228,7 +223,7 @@ class CsvWriter:
 
     def _opened(self) -> Journal:
         if self._journal is None:
-            fsutil.make(self._place.folder)
+            relay.make_folder(self._place.folder)
             journal = Journal(self._place.journal)
             try:
                 self._settle(journal)
@@ -243,7 +238,7 @@ class CsvWriter:
         if append is None:
             return
         kept: set[str] = set()
-        name = Path(path_from_utf8(append.path))
+        name = Path(relay.path_from_utf8(append.path))
         path = self._place.folder / name
         try:
             if not name.is_absolute() and ".." not in name.parts:  # it would be no file of ours
@@ -260,7 +255,7 @@ class CsvWriter:
         )
 
     def _by_file(
-        self, deliveries: Sequence[relay.Delivery], outcomes: dict[str, Outcome]
+        self, deliveries: Sequence[relay.Delivery], outcomes: dict[str, relay.Outcome]
     ) -> dict[Path, dict[str, relay.Delivery]]:
         files: dict[Path, dict[str, relay.Delivery]] = {}
         for delivery in deliveries:
@@ -274,7 +269,7 @@ class CsvWriter:
                 files.setdefault(path, {})[delivery.id] = delivery
         return files
 
-    def _append(self, path: Path, group: dict[str, relay.Delivery]) -> Outcome:
+    def _append(self, path: Path, group: dict[str, relay.Delivery]) -> relay.Outcome:
         if not claim_file(self._place, path):
             return relay.Reject(
                 f"{shown(path)}: another csv sink writes this file; give one another options.path"
@@ -282,7 +277,7 @@ class CsvWriter:
         rows = [(event_id, self._table.row(delivery)) for event_id, delivery in group.items()]
         try:
             journal = self._opened()
-            fsutil.make(path.parent)
+            relay.make_folder(path.parent)
             with self._file(journal, path, sum(len(row) for _, row in rows)) as file:
                 self._write(journal, file, self._lead(file) + rows)
         except TROUBLE as error:
@@ -311,7 +306,7 @@ class CsvWriter:
         return []
 
     def _write(self, journal: Journal, file: CsvFile, rows: list[tuple[str, bytes]]) -> None:
-        name = path_as_utf8(file.path.relative_to(self._place.folder))
+        name = relay.path_as_utf8(file.path.relative_to(self._place.folder))
         append = Append(name, file.size, file.context(file.size), pieces(rows))
         try:
             journal.announce(append)
