@@ -6,16 +6,27 @@ RELAY_CONFIG ?= relay.yaml
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: run test check format bench bench-quick faults soak stubs clean
+.PHONY: run test check format bench bench-quick faults faults-short soak stubs clean
 
 run: $(READY)
 	@exec $(BIN)/relay run --config "$(RELAY_CONFIG)"
 
 # The tests start relays by the hundred: each would be compiled anew where no bytecode is kept.
-test faults: export PYTHONDONTWRITEBYTECODE :=
+test faults faults-short: export PYTHONDONTWRITEBYTECODE :=
+
+# As many processes as there are cores, at most four. Tests that measure time run after the others,
+# in one process. -rs says which tests were skipped and why.
+PARALLEL := -n auto --maxprocesses 4 --dist worksteal -rs
+TESTS := not faults and not bench and not browser
 
 test: $(READY)
-	$(BIN)/pytest
+	$(BIN)/pytest $(PARALLEL) -m "$(TESTS) and not short and not alone"
+	$(BIN)/pytest -rs -m "$(TESTS) and not short and alone"
+
+# The fault tests with a few rounds each.
+faults-short: $(READY)
+	$(BIN)/pytest $(PARALLEL) -m "short and not alone" tests/faults
+	$(BIN)/pytest -rs -m "short and alone" tests/faults
 
 check: $(READY)
 	$(BIN)/ruff format --check .

@@ -171,7 +171,7 @@ class Webhook(relay.Sink):
             case "binary":
                 return _json(delivery.record if self._mapped else delivery.event.data)
             case "form":
-                return urlencode(list(_pairs(delivery.record))).encode()
+                return urlencode(list(_pairs(delivery.record or {}))).encode()
             case _:
                 return _json(delivery.record)
 

@@ -9,14 +9,13 @@ share of the machine.
 import contextlib
 import gzip
 import re
-import time
 import unicodedata
 from types import SimpleNamespace
-from urllib.parse import parse_qsl
 
 import pytest
 from csvsink import rows_module
 from hubspotsink import module as hubspot
+from processortime import form_of_the_library, seconds
 from salesforcesink import errors as salesforce
 
 import relay
@@ -31,6 +30,8 @@ from relay.server.parsing import ChunkedDecoder, normalise_head
 from relay.server.protocol import MAX_BODY, MAX_HEAD
 from relay.sources.sumotext import Reader, consent
 from relay.templating.environment import first_name, last_name
+
+pytestmark = pytest.mark.alone
 
 MOST = 1.0
 """Of the time of `form_of_the_library`. The slowest takes 0.57 of it."""
@@ -233,24 +234,19 @@ PARSERS = {
 }
 
 
-def form_of_the_library(size):
-    """What the standard library needs for a form: the measure of a machine's speed."""
-    parse_qsl(filled("a=%41&", size))
-
-
-def seconds(parser, size):
-    start = time.process_time()
-    parser(size)
-    return time.process_time() - start
+def at_size(parser, size):
+    return seconds(lambda: parser(size))
 
 
 def growth(parser, largest=MAX_BODY):
     """The time of the largest, by the library's and by that of one of half the size."""
     parser(largest // 64)  # what is made once is made now
-    if seconds(parser, largest) < TOO_SHORT:
+    if at_size(parser, largest) < TOO_SHORT:
         return 0.0, 0.0
-    sizes = (parser, largest), (parser, largest // 2), (form_of_the_library, MAX_BODY)
-    runs = [[seconds(*each) for each in sizes] for _ in range(RUNS)]
+    runs = [
+        (at_size(parser, largest), at_size(parser, largest // 2), seconds(form_of_the_library))
+        for _ in range(RUNS)
+    ]
     whole, half, library = map(min, zip(*runs, strict=True))
     return whole / library, whole / half
 

@@ -92,8 +92,8 @@ class Csv(relay.Sink):
     async def check(self) -> list[str]:
         return await asyncio.to_thread(self._files.problems)
 
-    async def erase(self, traces: relay.NumberMatcher, ids: Collection[str]) -> relay.Erased:
-        return await self._in_thread(self._files.erase, traces, ids)
+    async def erase(self, matcher: relay.NumberMatcher, ids: Collection[str]) -> relay.Erased:
+        return await self._in_thread(self._files.erase, matcher, ids)
 
     async def send_batch(self, deliveries: Sequence[relay.Delivery]) -> Sequence[relay.Outcome]:
         return await self._in_thread(self._files.write, deliveries)

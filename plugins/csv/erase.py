@@ -65,7 +65,7 @@ def _pattern(template: str) -> str:
 
 
 def clear(
-    path: Path, traces: relay.NumberMatcher, ids: Collection[bytes], cleared: Cleared
+    path: Path, matcher: relay.NumberMatcher, ids: Collection[bytes], cleared: Cleared
 ) -> None:
     """Write the file anew without the contact's rows; one that need not change stays as it is.
 
@@ -78,7 +78,7 @@ def clear(
         status = os.fstat(old.fileno())
         try:
             with open(new, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-                file.writelines(_without(old, traces, ids, found))
+                file.writelines(_without(old, matcher, ids, found))
                 os.fchmod(file.fileno(), status.st_mode & 0o777)
                 file.flush()
                 os.fsync(file.fileno())
@@ -93,33 +93,33 @@ def clear(
 
 
 def _without(
-    file: BinaryIO, traces: relay.NumberMatcher, ids: Collection[bytes], found: Cleared
+    file: BinaryIO, matcher: relay.NumberMatcher, ids: Collection[bytes], found: Cleared
 ) -> Iterator[bytes]:
     """The records that stay, as they are to be."""
     default = False
     for number, record in enumerate(records(file)):
         default = default if number else _cells(record) == DEFAULT
-        if _is_contacts(record, traces, ids, default=default):
+        if _is_contacts(record, matcher, ids, default=default):
             found.records += 1
-        elif traces.within(record):
+        elif matcher.within(record):
             found.mentions += 1
-            yield traces.blacked(record)
+            yield matcher.blacked(record)
         else:
             yield record
 
 
 def _is_contacts(
-    record: bytes, traces: relay.NumberMatcher, ids: Collection[bytes], *, default: bool
+    record: bytes, matcher: relay.NumberMatcher, ids: Collection[bytes], *, default: bool
 ) -> bool:
     """Whether a row is the contact's: where the columns do not tell, any cell may be its number."""
     if record.partition(b",")[0].strip(b'"\r\n') in ids:
         return True
-    if not traces.may_be_in(record):
+    if not matcher.may_be_in(record):
         return False
     cells = _cells(record)
     if default and len(cells) == len(DEFAULT):
-        return traces.is_whole(cells[MOBILE])
-    return any(map(traces.is_whole, cells))
+        return matcher.is_whole(cells[MOBILE])
+    return any(map(matcher.is_whole, cells))
 
 
 def _cells(record: bytes) -> list[bytes]:

@@ -166,7 +166,7 @@ class CsvWriter:
             outcomes |= dict.fromkeys(group, self._append(path, group))
         return [outcomes[delivery.id] for delivery in deliveries]
 
-    def erase(self, traces: relay.NumberMatcher, ids: Collection[str]) -> relay.Erased:
+    def erase(self, matcher: relay.NumberMatcher, ids: Collection[str]) -> relay.Erased:
         """Take a contact out of the files, and out of what the journal remembers of them."""
         place = self._place
         if "${" in place.text:
@@ -179,20 +179,20 @@ class CsvWriter:
             journal = self._opened()
             remove_unfinished(place.folder)
             for path in files_of(place.folder, place.text):
-                self._clear(path, traces, known, cleared)
+                self._clear(path, matcher, known, cleared)
             journal.scrub()
         except TROUBLE as error:
             cleared.left.append(outcome_of(error, place.journal).reason)
         return relay.Erased(cleared.records, cleared.mentions, cleared.left)
 
     def _clear(
-        self, path: Path, traces: relay.NumberMatcher, ids: Collection[bytes], cleared: Cleared
+        self, path: Path, matcher: relay.NumberMatcher, ids: Collection[bytes], cleared: Cleared
     ) -> None:
         try:
-            clear(path, traces, ids, cleared)
+            clear(path, matcher, ids, cleared)
             name = os.fsencode(path.relative_to(self._place.folder))
-            if traces.within(name):
-                black = self._place.folder / os.fsdecode(traces.blacked(name))
+            if matcher.within(name):
+                black = self._place.folder / os.fsdecode(matcher.blacked(name))
                 cleared.left.append(
                     f"{shown(black)}: the number is the file's name; remove or rename it"
                 )

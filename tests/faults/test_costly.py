@@ -15,6 +15,8 @@ import pytest
 from listening import answers
 from relays import Relay
 
+pytestmark = pytest.mark.alone
+
 CHUNKS = b"1\r\nx\r\n" * 86_000
 MARKS = "\u0327\u0301".encode() * 64_000
 COUNTRY, SOME = 240_000, 300

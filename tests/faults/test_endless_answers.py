@@ -17,6 +17,8 @@ import pytest
 from listening import answers
 from relays import POLL, RUN, Relay, free_port
 
+pytestmark = pytest.mark.alone
+
 REQUEST = (
     b"GET /callbacks/sumotext?mobile=212555%04d&smsid=m%d&shortcode=84700&key=JOIN&msg=hello"
     b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"

@@ -10,6 +10,8 @@ import pytest
 from listening import QUERIES, answers
 from relays import RUN, Relay
 
+pytestmark = pytest.mark.alone
+
 RATE = 200
 """Requests a second."""
 BURST = 0.05

@@ -16,6 +16,8 @@ from stubs.receiver import Receiver
 
 from relay.store.sqlite import SqliteStore
 
+pytestmark = pytest.mark.alone
+
 DAY = 24 * 3600
 SEED = 1_000
 """So many old events are made by the store itself; the others are copies of them."""

@@ -15,6 +15,8 @@ from relays import PATIENCE, POLL, Relay, free_port
 from relay.server.protocol import Protocol
 from relay.store.sqlite import SqliteStore
 
+pytestmark = pytest.mark.alone
+
 GOOD = b"GET /callbacks/sumotext?%s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n" % QUERIES[0]
 BEGINNINGS = (
     b"",

@@ -1,0 +1,15 @@
+"""Gives the short form of each fault test its marker."""
+
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parent
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """`make test` leaves the short forms out but for a smoke test of each kind; CI runs them."""
+    for item in items:
+        if item.path.parent == FOLDER and not {"faults", "smoke"} & {*item.keywords}:
+            item.add_marker("short")
