@@ -17,6 +17,7 @@ from relay.config.loader import Config
 from relay.config.status import Standing
 from relay.delivery import plugin_calls
 from relay.delivery.crashes import BlockedLoopWatch, CrashLog
+from relay.health import StoreBackoff
 from relay.loop_lag import LAG, LOOKS, LagWatch
 from relay.preflight import vet
 from relay.reexec import SIGNALS, Kept
@@ -24,7 +25,6 @@ from relay.sd_notify import Notifier
 from relay.server.connections import raise_open_file_limit
 from relay.service import Service, started
 from relay.store import StoreError
-from relay.store_backoff import breakage
 from relay.watchdog import Watchdog
 
 COLLECT = (5_000, 20, 100)
@@ -209,7 +209,7 @@ class Process:
         try:
             await service.failure()
         except StoreError as error:
-            self._kept.broke = breakage(str(error), service.lasted(), self._kept.broke)
+            self._kept.broke = StoreBackoff.after(str(error), service.lasted(), self._kept.broke)
             pause = self._kept.broke.pause
             log.error("%s: going on without the store, which is tried in %g s", error, pause)
         return True

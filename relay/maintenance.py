@@ -65,7 +65,7 @@ class Housekeeping:
             else retention.older_than(older_than, now)
         )
         total = {"events": 0, "callbacks": 0}
-        pace = retention.Pace(self._clock)
+        pace = retention.Throttle(self._clock)
         job.total = await self._store.last_seq()
         async for step in self._store.purge(what, dry_run=dry_run):
             total["events"] += step.events

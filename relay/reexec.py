@@ -14,8 +14,8 @@ from typing import NoReturn, Self
 
 import orjson
 
+from relay.health import StoreBackoff
 from relay.server.sockets import Listeners
-from relay.store_backoff import Breakage
 
 VARIABLE = "RELAY_KEPT"
 """Tells the next image which descriptors are what."""
@@ -28,7 +28,7 @@ class Kept:
 
     listeners: Listeners
     lock: int | None = None
-    broke: Breakage | None = None
+    broke: StoreBackoff | None = None
 
     @classmethod
     def taken(cls, environ: MutableMapping[str, str]) -> Self:
@@ -39,7 +39,7 @@ class Kept:
         kept = orjson.loads(text)
         if kept["lock"] is not None:
             os.set_inheritable(kept["lock"], False)
-        broke = kept["broke"] and Breakage(**kept["broke"])
+        broke = kept["broke"] and StoreBackoff(**kept["broke"])
         return cls(Listeners.from_handles(kept["listeners"]), kept["lock"], broke)
 
     def start_anew(self) -> NoReturn:

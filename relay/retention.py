@@ -1,6 +1,6 @@
-"""Upkeep: what is older than its term goes by itself, so gently that nobody notices.
+"""Retention: purges what is older than its term every hour, in small steps with rests between.
 
-A clock that jumps ahead makes everything look old. So what it says is believed only when it has
+A clock that jumps ahead makes everything look old. So such a clock is believed only when it has
 gone on from there for a day: until then nothing is purged, and the log says why.
 """
 
@@ -57,8 +57,8 @@ def pause(took: float) -> float:
     return max(EVERY, took)
 
 
-class Pace:
-    """Makes a purge rest between its steps."""
+class Throttle:
+    """Rests between the steps of a purge, in proportion to what each of them took."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -70,8 +70,8 @@ class Pace:
         self._began = self._clock.monotonic()
 
 
-class Trust:
-    """Whether the wall clock can be believed, judged by the one that only goes forward."""
+class ClockGuard:
+    """Whether the wall clock can be believed, compared with the one that only goes forward."""
 
     def __init__(self, now: float, monotonic: float, last: float | None) -> None:
         """`last` is what the wall clock said when an earlier process looked, if one did."""
@@ -88,8 +88,8 @@ class Trust:
         return monotonic >= self._doubt_until
 
 
-class Upkeep:
-    """Purges in the background, round by round, for as long as `run` runs."""
+class RetentionTask:
+    """Purges round by round, for as long as `run` runs."""
 
     def __init__(self, store: Store, retention: Retention, clock: Clock) -> None:
         self._store = store
@@ -98,12 +98,12 @@ class Upkeep:
 
     async def run(self) -> None:
         clock = self._clock
-        trust = Trust(clock.now(), clock.monotonic(), await self._store.last_round())
+        guard = ClockGuard(clock.now(), clock.monotonic(), await self._store.last_round())
         await clock.sleep(FIRST)
         while True:
             began = clock.monotonic()
             now = clock.now()
-            if trust.believed(now, began):
+            if guard.believed(now, began):
                 await self._round(now)
             else:
                 log.warning(
@@ -124,19 +124,19 @@ class Upkeep:
 
     async def _purged(self, what: Before) -> Purged:
         events = callbacks = 0
-        pace = Pace(self._clock)
+        throttle = Throttle(self._clock)
         async for step in self._store.purge(what):
             events += step.events
             callbacks += step.callbacks
-            await pace.rest()
+            await throttle.rest()
         return Purged(0, events, callbacks)
 
 
 @contextlib.asynccontextmanager
-async def kept_up(store: Store, retention: Retention, clock: Clock) -> AsyncIterator[None]:
+async def run_retention(store: Store, retention: Retention, clock: Clock) -> AsyncIterator[None]:
     """Purge in the background meanwhile."""
-    rounds = asyncio.create_task(Upkeep(store, retention, clock).run())
-    rounds.add_done_callback(_tell)
+    rounds = asyncio.create_task(RetentionTask(store, retention, clock).run())
+    rounds.add_done_callback(_log_failure)
     try:
         yield
     finally:
@@ -144,6 +144,6 @@ async def kept_up(store: Store, retention: Retention, clock: Clock) -> AsyncIter
         await asyncio.wait({rounds})
 
 
-def _tell(rounds: asyncio.Task[None]) -> None:
+def _log_failure(rounds: asyncio.Task[None]) -> None:
     if not rounds.cancelled() and (error := rounds.exception()):
         log.error("nothing is purged any more: %s", type(error).__name__)

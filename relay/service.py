@@ -20,14 +20,13 @@ from relay.clock import Clock, SystemClock
 from relay.config.loader import Config
 from relay.config.model import Tracing
 from relay.config.status import Standing
-from relay.degraded import TRY_AGAIN, Rescue
 from relay.delivery.crashes import CrashLog
 from relay.delivery.manager import SinkManager
-from relay.health import Overview
+from relay.health import TRY_AGAIN, Degraded, Health, Probes, StoreBackoff
 from relay.maintenance import Housekeeping
 from relay.monitoring.metrics import Readings, exposition
 from relay.reexec import Kept
-from relay.retention import kept_up
+from relay.retention import run_retention
 from relay.server import ingress
 from relay.server.http_server import HttpServer, drain_all, make_server, make_servers
 from relay.server.sockets import Listeners, listen_control
@@ -38,9 +37,7 @@ from relay.state_directory import StateDirectory
 from relay.store import StoreBroken, StoreError
 from relay.store.sqlite import SqliteStore
 from relay.store.sqlite.connection import lock
-from relay.store_backoff import Breakage
 from relay.tracing import Tracer
-from relay.vitals import Vitals
 
 SOON = 1.0
 """Seconds that callbacks wait for the store to be opened. After that they are taken without it."""
@@ -81,7 +78,7 @@ class Service:
         self.callbacks = ingress.app(
             shelter, self._config, not_ready=self._not_ready, tracer=tracer
         )
-        self._vitals = Vitals(
+        self._probes = Probes(
             clock,
             self.callbacks.answers,
             self.refusals,
@@ -89,9 +86,9 @@ class Service:
             self.notices,
             shelter.refusal,
         )
-        self._rescue = Rescue(self._vitals)
-        self.overview: Overview | Rescue = self._rescue
-        self._commands = self._rescue.commands()
+        self._degraded = Degraded(self._probes)
+        self.status: Health | Degraded = self._degraded
+        self._commands = self._degraded.app()
         self._reload = (reload or Reload()).app(standing)
         self.public: list[HttpServer] = []
         self.inner: list[HttpServer] = []
@@ -176,11 +173,11 @@ class Service:
 
     async def health(self) -> dict[str, Any]:
         """Whether callbacks are stored; a sink in trouble is told, but is no reason against it."""
-        return self.overview.health()
+        return self.status.health()
 
     async def readings(self) -> Readings:
         """What the metrics and the alerts are made of."""
-        return await self.overview.readings()
+        return await self.status.readings()
 
     async def metrics(self) -> bytes:
         """The page that Prometheus reads."""
@@ -196,7 +193,7 @@ class Service:
         }
 
     def notices(self) -> list[str]:
-        """What an operator should know; without a store, the rescue itself tells of the spill."""
+        """What an operator should know; without a store, Degraded itself tells of the spill."""
         shelter = self._shelter
         of_shelter = shelter.spill_notices() if self._store is None else shelter.notices()
         return self._standing.notices() + of_shelter
@@ -211,7 +208,7 @@ class Service:
 
     # with its store
 
-    async def _live(self, held: int | None, broke: Breakage | None) -> None:
+    async def _live(self, held: int | None, broke: StoreBackoff | None) -> None:
         """Find the store, and use it until cancelled."""
         alarm = asyncio.create_task(self._alarm())
         try:
@@ -237,7 +234,7 @@ class Service:
             await asyncio.Event().wait()
 
     async def _found(
-        self, held: int | None, broke: Breakage | None
+        self, held: int | None, broke: StoreBackoff | None
     ) -> tuple[SqliteStore, SinkManager]:
         """The store, and who delivers what is in it, as soon as it can be opened."""
         if broke is not None:
@@ -276,20 +273,20 @@ class Service:
             raise
 
     def _unopened(self, trouble: str) -> None:
-        if not self._rescue.trouble:
+        if not self._degraded.error:
             log.critical("%s; callbacks are kept in %s", trouble, self._config.store_fallback)
-        self._rescue.trouble = trouble
+        self._degraded.error = trouble
         self.settled.set()
 
     async def _use(self, store: SqliteStore, fleet: SinkManager) -> None:
         """Deliver, answer commands, purge."""
         config, shelter = self._config, self._shelter
         intake = Intake(config, store, self._clock)
-        if self._rescue.trouble:
+        if self._degraded.error:
             log.warning("the store can be opened again")
             await self._hear_commands()
         self._store, self._fleet = store, fleet
-        self.overview = Overview(store, fleet, self._vitals)
+        self.status = Health(store, fleet, self._probes)
         housekeeping = Housekeeping(store, config, fleet, shelter.erase, self._clock)
         self._commands = api.app(
             intake,
@@ -306,7 +303,7 @@ class Service:
         self._delivers_since = self._clock.monotonic()
         self._delivers.set()
         await shelter.join(intake, store)
-        async with self._watching(store), kept_up(store, config.retention, self._clock):
+        async with self._watching(store), run_retention(store, config.retention, self._clock):
             self.settled.set()
             while True:
                 await asyncio.sleep(LOOK)

@@ -9,8 +9,8 @@ from click.testing import CliRunner
 from olderstore import EVENTS, content, make_older
 
 from relay.cli import main
-from relay.doctor import access, condition, places, sinks
-from relay.doctor.places import OLD
+from relay.doctor import security, sinks, storage
+from relay.doctor.storage import OLD
 from relay.store.sqlite.backup import before_schema
 from relay.store.sqlite.connection import migrations
 
@@ -60,7 +60,7 @@ def test_the_copy_has_the_name_that_the_text_says():
 
 
 def test_every_subject_of_the_doctor_is_in_the_table(root):
-    sources = [access, condition, places, sinks]
+    sources = [security, storage, storage, sinks]
     code = "".join(Path(each.__file__).read_text() for each in sources)
     code += (root / "relay/cli/doctor.py").read_text()
     called = re.findall(r"\b(?:ok|warning|problem)\(\s*f?\"([^\"{]*)", code)
@@ -72,6 +72,6 @@ def test_every_subject_of_the_doctor_is_in_the_table(root):
 
 
 def test_the_example_of_the_doctor_is_what_it_prints():
-    found = access._strength("source sumotext", "sources.sumotext.tokens[0]", "abc123")
+    found = security._strength("source sumotext", "sources.sumotext.tokens[0]", "abc123")
     assert found.text in DOCTOR
     assert found.advice in DOCTOR

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from relay import degraded
+from relay import health
 from relay.config.loader import load
 from relay.monitoring.metrics import FACTS
 from relay.spill import failover
@@ -39,7 +39,7 @@ def test_the_places_and_figures_are_those_of_the_code(tmp_path):
     for file in (spill.path, Ballast(config.store).path):
         assert f"`{file.relative_to(tmp_path)}`" in SECTION
     assert f"`{spill.aside.name}`" in SECTION
-    assert (degraded.TRY_AGAIN, failover.TRY_AGAIN, failover.UNAUTHORIZED_KEPT) == (5, 1, 1000)
+    assert (health.TRY_AGAIN, failover.TRY_AGAIN, failover.UNAUTHORIZED_KEPT) == (5, 1, 1000)
     assert "every five seconds" in SECTION
     assert "tried every second" in SECTION
     assert "no more than 1,000" in SECTION

@@ -25,7 +25,7 @@ from olderstore import content, make_older
 from relay import service
 from relay.cli import main
 from relay.config import loader
-from relay.doctor import access, condition, places
+from relay.doctor import security, storage
 from relay.spill.disk_guard import Disk
 from relay.spill.file import SpillFile
 from relay.spill.line import Spilled, encode
@@ -242,7 +242,7 @@ def test_an_older_schema_is_a_warning_and_stays(here):
     (here / "data/relay.db").unlink()
     make_older(here / "data/relay.db")
     before = content(here / "data/relay.db")
-    finding = next(condition.store(here / "data/relay.db", time.time()))
+    finding = next(storage.store(here / "data/relay.db", time.time()))
     assert finding.level == "warning"
     assert "schema 1, and gets" in finding.text
     assert "64." in finding.advice  # what the copy needs
@@ -250,8 +250,8 @@ def test_an_older_schema_is_a_warning_and_stays(here):
 
 
 def test_a_newer_schema_is_a_problem(here, monkeypatch):
-    monkeypatch.setattr(condition, "migrations", list)
-    finding = next(condition.store(here / "data/relay.db", time.time()))
+    monkeypatch.setattr(storage, "migrations", list)
+    finding = next(storage.store(here / "data/relay.db", time.time()))
     assert (finding.subject, finding.level) == ("schema", "problem")
 
 
@@ -262,26 +262,26 @@ def test_a_damaged_store_is_a_problem(here, damage):
     at = 4096 * 6 if damage == "page" else 0
     data[at : at + 4096] = b"\xff" * 4096
     path.write_bytes(data)
-    found = list(condition.store(path, time.time()))
+    found = list(storage.store(path, time.time()))
     assert ("store", "problem") in {(each.subject, each.level) for each in found}
     assert any("restore a backup" in each.advice for each in found)
 
 
 def test_signs_of_life_come_while_a_large_store_is_looked_through(here, monkeypatch):
-    monkeypatch.setattr(condition, "STEPS", 100)
+    monkeypatch.setattr(storage, "STEPS", 100)
     signs = []
-    list(condition.store(here / "data/relay.db", time.time(), lambda: signs.append(1)))
+    list(storage.store(here / "data/relay.db", time.time(), lambda: signs.append(1)))
     assert len(signs) > 3
 
 
 def test_a_log_that_has_grown_is_a_warning(here, monkeypatch):
-    monkeypatch.setattr(condition, "LARGE_LOG", 1000)
+    monkeypatch.setattr(storage, "LARGE_LOG", 1000)
     path = here / "data/relay.db"
     with closing(apsw.Connection(str(path))) as writer:
         writer.execute("PRAGMA wal_autocheckpoint = 0").fetchall()
         writer.execute("DELETE FROM quarantine; UPDATE sinks SET cursor = cursor").fetchall()
         assert ("store", "warning") in {
-            (each.subject, each.level) for each in condition.store(path, time.time())
+            (each.subject, each.level) for each in storage.store(path, time.time())
         }
 
 
@@ -296,7 +296,7 @@ def test_a_log_that_has_grown_is_a_warning(here, monkeypatch):
     ],
 )
 def test_the_clock_is_held_against_the_times_of_the_events(times, level, text):
-    found = only(condition.clock(times, NOW_S))
+    found = only(storage.clock(times, NOW_S))
     assert found.level == level
     assert text in found.text
 
@@ -304,14 +304,14 @@ def test_the_clock_is_held_against_the_times_of_the_events(times, level, text):
 def test_the_times_are_those_of_the_store(here):
     with closing(apsw.Connection(str(here / "data/relay.db"))) as writer:
         writer.execute("UPDATE events SET received = received + 864000000000 WHERE seq = 2")
-    found = list(condition.store(here / "data/relay.db", time.time()))
+    found = list(storage.store(here / "data/relay.db", time.time()))
     assert ("clock", "problem") in {(each.subject, each.level) for each in found}
 
 
 def test_an_old_sqlite_is_a_problem(monkeypatch):
-    assert only(condition.library()).level == "ok"
-    monkeypatch.setattr(condition, "OLDEST_SQLITE", 99_000_000)
-    assert only(condition.library()).level == "problem"
+    assert only(storage.library()).level == "ok"
+    monkeypatch.setattr(storage, "OLDEST_SQLITE", 99_000_000)
+    assert only(storage.library()).level == "problem"
 
 
 # places
@@ -329,7 +329,7 @@ def test_too_little_room_is_told_before_it_is_none(here, monkeypatch, free, leve
     with (here / "data/relay.db").open("ab") as file:
         file.truncate(3 * 2**20)
     monkeypatch.setattr(Disk, "of", lambda _: Disk(total=2**40, free=free))
-    found = list(places.disks(read(), here / "data/relay.db"))
+    found = list(storage.disks(read(), here / "data/relay.db"))
     assert (found[1].level, len(found)) == (level, 2)
     assert text in found[1].text
 
@@ -338,26 +338,26 @@ def test_too_little_room_is_told_before_it_is_none(here, monkeypatch, free, leve
     ("kind", "level"), [("ext4", "ok"), (None, "ok"), ("nfs4", "problem"), ("tmpfs", "problem")]
 )
 def test_a_store_on_what_does_not_last_is_a_problem(here, monkeypatch, kind, level):
-    monkeypatch.setattr(places, "_file_system", lambda _: kind)
-    assert next(places.disks(read(), here / "data/relay.db")).level == level
+    monkeypatch.setattr(storage, "_file_system", lambda _: kind)
+    assert next(storage.disks(read(), here / "data/relay.db")).level == level
 
 
 def test_the_kernel_names_the_kind_of_a_disk():
-    assert places._file_system(Path("/proc")) == "proc"
+    assert storage._file_system(Path("/proc")) == "proc"
 
 
 def test_a_disk_with_no_room_for_names_is_a_problem(here, monkeypatch):
-    monkeypatch.setattr(places, "FEW_FILES", 2**62)
-    found = list(places.disks(read(), here / "data/relay.db"))
+    monkeypatch.setattr(storage, "FEW_FILES", 2**62)
+    found = list(storage.disks(read(), here / "data/relay.db"))
     assert "more files only" in found[-1].text
 
 
 @pytest.mark.parametrize("name", ["relay.db", "relay.db.lock", "relay.db.before-schema-2", "."])
 def test_files_that_others_can_read_are_a_problem(here, name):
     make_older(here / "data/relay.db.before-schema-2").chmod(0o600)
-    assert only(places.permissions(read(), here / "data/relay.db")).level == "ok"
+    assert only(storage.permissions(read(), here / "data/relay.db")).level == "ok"
     (here / "data" / name).chmod(0o757)
-    found = only(places.permissions(read(), here / "data/relay.db"))
+    found = only(storage.permissions(read(), here / "data/relay.db"))
     assert found.level == "problem"
     assert found.advice == f"chmod o= {here / 'data' / name}"
 
@@ -365,7 +365,7 @@ def test_files_that_others_can_read_are_a_problem(here, name):
 def test_files_of_another_owner_are_a_problem(here, monkeypatch):
     store = here / "data/relay.db"
     other = store.stat().st_uid + 1
-    found = list(places._closed(store, other))
+    found = list(storage._closed(store, other))
     assert [each.level for each in found] == ["problem"]
     assert found[0].advice.startswith("chown ")
 
@@ -378,7 +378,7 @@ def test_callbacks_in_the_spill_are_told(here):
     spill.close()
     (here / "data/relay.db.spill.bad").write_bytes(b"?")
     (here / "data/relay.db.spill.damaged-2").write_bytes(b"?")
-    found = list(places.leftovers(settings, here / "data/relay.db", time.time()))
+    found = list(storage.leftovers(settings, here / "data/relay.db", time.time()))
     assert [each.level for each in found] == ["warning", "problem", "problem"]
     assert "2 callbacks wait in" in found[0].text
     assert "relay.db.spill.damaged-2 could not be read" in found[2].text
@@ -386,7 +386,7 @@ def test_callbacks_in_the_spill_are_told(here):
 
 def test_a_spill_that_cannot_be_read_is_a_problem(here):
     (here / "data/relay.db.spill").mkdir()
-    found = list(places.leftovers(read(), here / "data/relay.db", time.time()))
+    found = list(storage.leftovers(read(), here / "data/relay.db", time.time()))
     assert [each.level for each in found] == ["problem"]
     assert "relay.db.spill cannot be read" in found[0].text
 
@@ -396,7 +396,7 @@ def test_one_callback_in_the_spill_waits(here):
     spill = SpillFile(settings.store_fallback)
     spill.append([encode(Spilled("1", arrival().callback))])
     spill.close()
-    (found,) = places.leftovers(settings, here / "data/relay.db", time.time())
+    (found,) = storage.leftovers(settings, here / "data/relay.db", time.time())
     assert "1 callback waits in" in found.text
 
 
@@ -404,8 +404,8 @@ def test_a_copy_that_has_done_its_duty_is_to_be_removed(here):
     copy = make_older(here / "data/relay.db.before-schema-2")
     now = copy.stat().st_mtime
     settings, store = read(), here / "data/relay.db"
-    assert [each.level for each in places.leftovers(settings, store, now + 86400)] == ["ok"]
-    found = list(places.leftovers(settings, store, now + 31 * 86400))
+    assert [each.level for each in storage.leftovers(settings, store, now + 86400)] == ["ok"]
+    found = list(storage.leftovers(settings, store, now + 31 * 86400))
     assert [each.level for each in found] == ["ok", "warning"]
     assert "31 days old" in found[1].text
     assert backup.copies_beside(store) == [copy]
@@ -414,13 +414,13 @@ def test_a_copy_that_has_done_its_duty_is_to_be_removed(here):
 def test_a_ballast_is_whole_and_there_while_the_relay_runs(here):
     settings, store = read(), here / "data/relay.db"
     file = here / "data/relay.db.ballast"
-    assert list(places.ballast(settings, store, running=False)) == []
-    assert only(places.ballast(settings, store, running=True)).level == "warning"
+    assert list(storage.ballast(settings, store, running=False)) == []
+    assert only(storage.ballast(settings, store, running=True)).level == "warning"
     file.write_bytes(b"\0" * 8192)
-    assert only(places.ballast(settings, store, running=True)).level == "ok"
+    assert only(storage.ballast(settings, store, running=True)).level == "ok"
     with file.open("ab") as open_file:
         open_file.truncate(2**20)
-    assert "holes" in only(places.ballast(settings, store, running=True)).text
+    assert "holes" in only(storage.ballast(settings, store, running=True)).text
 
 
 # access
@@ -442,23 +442,23 @@ def test_a_ballast_is_whole_and_there_while_the_relay_runs(here):
 )
 def test_tokens_are_weighed(here, token, level):
     (here / "relay.yaml").write_text(YAML.replace(STRONG, f'"{token}"'))
-    found = only(access.sources(read()))
+    found = only(security.sources(read()))
     assert found.level == level
     assert token.startswith("$") or token not in found.text
 
 
 def test_the_command_that_makes_a_token_makes_a_strong_one():
     made = subprocess.run(
-        ["sh", "-c", access.MAKE_ONE], capture_output=True, text=True, check=True
+        ["sh", "-c", security.MAKE_ONE], capture_output=True, text=True, check=True
     ).stdout.strip()
-    assert access.bits(made) >= access.STRONG
+    assert security.bits(made) >= security.STRONG
 
 
 def test_a_source_without_a_token_is_a_warning_unless_its_network_is_told(here):
     (here / "relay.yaml").write_text("sources: {sumotext: {}}")
-    assert only(access.sources(read())).level == "warning"
+    assert only(security.sources(read())).level == "warning"
     (here / "relay.yaml").write_text("sources: {sumotext: {allow_from: [203.0.113.0/24]}}")
-    assert list(access.sources(read())) == []
+    assert list(security.sources(read())) == []
 
 
 def make_certificate(folder, begins, ends):
@@ -499,7 +499,7 @@ def make_certificate(folder, begins, ends):
 )
 def test_a_certificate_is_told_before_it_ends(here, begins, ends, level, text):
     settings = make_certificate(here, NOW_S + begins * 86400, NOW_S + ends * 86400)
-    found = only(access.certificate(settings, NOW_S))
+    found = only(security.certificate(settings, NOW_S))
     assert (found.level, text in found.text) == (level, True), found
 
 
@@ -507,7 +507,7 @@ def test_a_certificate_without_its_chain_is_told(here):
     """The check does too, which starts no listener."""
     leaf, key, issuer = issued(here)
     settings = read(server=SimpleNamespace(tls=SimpleNamespace(cert=leaf, key=key)))
-    good, bare = access.certificate(settings, NOW_S)
+    good, bare = security.certificate(settings, NOW_S)
     assert (good.level, bare.level) == ("ok", "warning")
     assert "holds the certificate alone" in bare.text
     tls = f"server: {{listen: 127.0.0.1:0, tls: {{cert: {leaf.name}, key: {key.name}}}}}"
@@ -517,7 +517,7 @@ def test_a_certificate_without_its_chain_is_told(here):
     leaf.write_bytes(pem.replace(b" CERTIFICATE", b" TRUSTED CERTIFICATE"))  # for OpenSSL alone
     assert CliRunner().invoke(main, ["check"]).exit_code == 0
     leaf.write_bytes(pem + issuer)
-    assert only(access.certificate(settings, NOW_S)).level == "ok"
+    assert only(security.certificate(settings, NOW_S)).level == "ok"
     assert "holds the certificate alone" not in CliRunner().invoke(main, ["check"]).stderr
 
 
@@ -547,15 +547,15 @@ def issued(folder):
 def test_what_is_no_certificate_is_a_problem(here):
     settings = make_certificate(here, NOW_S, NOW_S + 86400)
     (here / "cert.pem").write_text("nothing")
-    assert only(access.certificate(settings, NOW_S)).level == "problem"
-    assert list(access.certificate(read(), NOW_S)) == []
+    assert only(security.certificate(settings, NOW_S)).level == "problem"
+    assert list(security.certificate(read(), NOW_S)) == []
 
 
 def test_a_key_that_everybody_reads_is_a_problem(here):
     settings = make_certificate(here, NOW_S, NOW_S + 86400)
-    assert only(access.exposed(settings)).level == "ok"
+    assert only(security.exposed(settings)).level == "ok"
     (here / "key.pem").chmod(0o644)
-    assert only(access.exposed(settings)).advice == f"chmod o= {here / 'key.pem'}"
+    assert only(security.exposed(settings)).advice == f"chmod o= {here / 'key.pem'}"
 
 
 @pytest.mark.parametrize(
@@ -570,7 +570,7 @@ def test_a_key_that_everybody_reads_is_a_problem(here):
 def test_secrets_that_others_read_are_told(here, token, mode, expected):
     (here / "relay.yaml").write_text(YAML.replace(STRONG, token))
     (here / "relay.yaml").chmod(mode)
-    found = list(access.exposed(read()))
+    found = list(security.exposed(read()))
     assert [each.level for each in found] == expected
 
 
@@ -581,7 +581,7 @@ def test_the_secrets_of_sinks_count_too(here):
     )
     (here / "relay.yaml").write_text(without + hook)
     (here / "relay.yaml").chmod(0o644)
-    assert only(access.exposed(read())).level == "warning"
+    assert only(security.exposed(read())).level == "warning"
 
 
 def test_a_plugin_that_everybody_can_change_is_a_problem(here):
@@ -590,7 +590,7 @@ def test_a_plugin_that_everybody_can_change_is_a_problem(here):
         "import relay\n\n\nclass Mine(relay.Sink):\n    async def send(self, delivery): ...\n\n\n"
         "@relay.hookimpl\ndef register_sinks(register):\n    register('mine', Mine)\n"
     )
-    assert only(access.exposed(read())).level == "ok"
+    assert only(security.exposed(read())).level == "ok"
     (here / "plugins/mine.py").chmod(0o666)
-    found = only(access.exposed(read()))
+    found = only(security.exposed(read()))
     assert (found.level, "mine.py, which" in found.text) == ("problem", True)

@@ -52,7 +52,6 @@ MODULES = {
         *(
             "ssrf",
             "state_directory",
-            "store_backoff",
             "suggest",
             "terminal",
             "units",
@@ -64,8 +63,8 @@ MODULES = {
     "plugin API": ("account", "crm", "quota", "sink"),
     "config": ("preview",),
     "store": ("counters", "jobs", "retention", "tracing"),
-    "monitoring": ("health", "vitals"),
-    "api": ("degraded", "erasure", "maintenance"),
+    "monitoring": ("health",),
+    "api": ("erasure", "maintenance"),
     "service": (
         *("daemon", "install", "install_image", "preflight", "reexec", "service", "watchdog"),
     ),

@@ -14,7 +14,7 @@ from relaying import relaying
 from relay import retention
 from relay.cli import main
 from relay.config.model import Retention
-from relay.retention import DOUBT, EVERY, FIRST, Trust, Upkeep, pause
+from relay.retention import DOUBT, EVERY, FIRST, ClockGuard, RetentionTask, pause
 from relay.store import Before, Settlement, State
 from relay.store.sqlite import SqliteStore
 from relay.store.sqlite import purge as purges
@@ -253,7 +253,7 @@ class Purges:
 
 async def test_it_goes_on_round_by_round(clock):
     store = Purges()
-    task = asyncio.create_task(Upkeep(store, Retention(), clock).run())
+    task = asyncio.create_task(RetentionTask(store, Retention(), clock).run())
     await settle()
     await clock.advance(FIRST + 1)
     assert len(store.asked) == 1
@@ -275,7 +275,7 @@ def test_rounds_keep_up_with_what_comes_in_at_a_third_of_their_own_speed():
 
 async def test_a_clock_that_jumps_ahead_deletes_nothing(clock):
     store = Purges()
-    task = asyncio.create_task(Upkeep(store, Retention(), clock).run())
+    task = asyncio.create_task(RetentionTask(store, Retention(), clock).run())
     await settle()
     await clock.advance(FIRST + 1)
     clock.jump(10 * 365 * DAY)
@@ -289,11 +289,11 @@ async def test_a_clock_that_jumps_ahead_deletes_nothing(clock):
 
 
 def test_after_a_month_without_it_a_start_is_doubted_for_a_day():
-    assert Trust(100 * DAY, 0.0, None).believed(100 * DAY, 0.0)
-    assert Trust(100 * DAY, 0.0, 99 * DAY).believed(100 * DAY, 0.0)
-    trust = Trust(100 * DAY, 0.0, 10 * DAY)
-    assert not trust.believed(100 * DAY, 0.0)
-    assert trust.believed(101 * DAY + 1, DAY + 1)
+    assert ClockGuard(100 * DAY, 0.0, None).believed(100 * DAY, 0.0)
+    assert ClockGuard(100 * DAY, 0.0, 99 * DAY).believed(100 * DAY, 0.0)
+    guard = ClockGuard(100 * DAY, 0.0, 10 * DAY)
+    assert not guard.believed(100 * DAY, 0.0)
+    assert guard.believed(101 * DAY + 1, DAY + 1)
 
 
 def test_never_is_before_everything():

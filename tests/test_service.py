@@ -17,17 +17,15 @@ from relay import service
 from relay.cli import main
 from relay.config.loader import load
 from relay.daemon import tell_of_error
-from relay.degraded import Rescue
 from relay.delivery.manager import SinkManager
+from relay.health import Degraded, Probes, StoreBackoff
 from relay.monitoring.logs import JsonLines
 from relay.reexec import Kept
 from relay.server.sockets import Listeners, bind_tcp
 from relay.service import started
 from relay.store import EventFilter, StoreError, StoreLocked
 from relay.store.sqlite import SqliteStore
-from relay.store_backoff import Breakage
 from relay.units import HostPort
-from relay.vitals import Vitals
 
 YAML = """
 server: {listen: "127.0.0.1:0"}
@@ -198,16 +196,16 @@ async def test_a_store_that_opens_and_cannot_be_read_is_tried_again(config, monk
     monkeypatch.setattr(SinkManager, "make", make)
     async with started(config) as running, httpx.AsyncClient(trust_env=False) as http:
         await running.settled.wait()
-        assert running.overview.health()["store"] == {"state": "unopened"}
+        assert running.status.health()["store"] == {"state": "unopened"}
         acknowledged = await sent(http, running)
         assert [event.id for event in await stored(running, 3)] == acknowledged
     assert len(tries) == 3
 
 
 async def test_a_store_that_broke_is_let_alone_for_a_while(config, soon):
-    kept = Kept(Listeners(), broke=Breakage("EIO", 0.2))
+    kept = Kept(Listeners(), broke=StoreBackoff("EIO", 0.2))
     async with started(config, kept=kept) as running, httpx.AsyncClient(trust_env=False) as http:
-        assert "EIO; callbacks are taken" in running.overview.health()["reasons"][0]
+        assert "EIO; callbacks are taken" in running.status.health()["reasons"][0]
         acknowledged = await sent(http, running)
         assert [event.id for event in await stored(running, 3)] == acknowledged
 
@@ -334,8 +332,8 @@ def test_an_error_that_nobody_waits_for_is_logged_without_its_values():
 
 def test_a_relay_without_its_store_that_cannot_read_its_spill_does_not_count():
     facts = {"relay_spill_records": 1, "relay_spill_readable": 0.0}
-    rescue = Rescue(Vitals(None, None, Counter, lambda: facts, list, lambda: ""))
-    assert rescue.plight.endswith("taken, and an unknown number of them waits for it")
+    degraded = Degraded(Probes(None, None, Counter, lambda: facts, list, lambda: ""))
+    assert degraded.reason.endswith("taken, and an unknown number of them waits for it")
 
 
 @pytest.mark.parametrize(
@@ -348,5 +346,5 @@ def test_a_relay_without_its_store_that_cannot_read_its_spill_does_not_count():
 )
 def test_a_relay_without_its_store_says_what_becomes_of_callbacks(records, refusal, said):
     facts = {"relay_spill_records": records}
-    rescue = Rescue(Vitals(None, None, Counter, lambda: facts, list, lambda: refusal))
-    assert rescue.plight == f"the store is being opened; {said}"
+    degraded = Degraded(Probes(None, None, Counter, lambda: facts, list, lambda: refusal))
+    assert degraded.reason == f"the store is being opened; {said}"

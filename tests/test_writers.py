@@ -13,7 +13,7 @@ from relay.config.writers import (
     is_system_service,
     writable,
 )
-from relay.doctor import access
+from relay.doctor import security
 
 SERVICE = User(rooted.USER, {rooted.USER})
 PLUGIN = """
@@ -115,13 +115,13 @@ def test_the_system_service_is_known_by_what_systemd_says(config, environ, expec
 
 @rooted.needed
 def test_the_doctor_names_them_everywhere(config):
-    (level,) = {each.level for each in access.exposed(config)}
+    (level,) = {each.level for each in security.exposed(config)}
     assert level == "ok"
     (config.folder / "plugins").chmod(0o777)
     os.chown(config.path, SERVICE.user, 0)
     (config.folder / "data").mkdir()
     os.chown(config.folder / "data", SERVICE.user, SERVICE.user)
-    said = {each.level: each.text for each in access.exposed(config)}
+    said = {each.level: each.text for each in security.exposed(config)}
     assert said.keys() == {"problem", "warning"}
     assert str(config.folder / "plugins") in said["problem"]
     assert str(config.path) in said["warning"]

@@ -14,8 +14,7 @@ from relay.cli import client, local, options
 from relay.cli.client import Client
 from relay.cli.output import count, print_json, printable, progress
 from relay.config.loader import Config, ConfigError, Problem, load
-from relay.doctor import access, condition, places, sinks
-from relay.doctor.finding import Finding, ok, problem, warning
+from relay.doctor import Finding, ok, problem, security, sinks, storage, warning
 from relay.sink import Notice
 
 MARKS = {"ok": "ok", "warning": "WARNING", "problem": "PROBLEM"}
@@ -50,16 +49,15 @@ def _examine(
     status, service = _service(raw, store)
     yield from _configuration(raw, unfilled, status)
     yield service
-    yield from places.disks(config, store)
-    yield from places.permissions(config, store)
-    yield from access.exposed(raw)
-    yield from access.sources(config)
-    yield from access.certificate(config, now)
-    yield from condition.library()
-    yield from condition.store(store, now, alive)
-    yield from condition.steady()
-    yield from places.leftovers(config, store, now)
-    yield from places.ballast(config, store, running=status is not None)
+    yield from storage.disks(config, store)
+    yield from storage.permissions(config, store)
+    yield from security.exposed(raw)
+    yield from security.sources(config)
+    yield from security.certificate(config, now)
+    yield from storage.library()
+    yield from storage.store(store, now, alive)
+    yield from storage.leftovers(config, store, now)
+    yield from storage.ballast(config, store, running=status is not None)
     yield from sinks.halted(status)
     if not offline:
         ask = None if status is None else partial(_through_service, raw)

@@ -1,4 +1,4 @@
-"""Sinks: whether each delivers, and whether its other side would take what comes.
+"""Checks of the sinks: whether each delivers, and whether its other side would take what comes.
 
 Where this command does not know a sink's secrets, the running service is asked, which does.
 """
@@ -10,7 +10,7 @@ from relay.account import Accounts
 from relay.config.loader import Config, Problem
 from relay.delivery import crashes, manager
 from relay.delivery.classify import split_notices
-from relay.doctor.finding import Finding, ok, problem, warning
+from relay.doctor import Finding, ok, problem, warning
 
 Ask = Callable[[list[str]], Mapping[str, list[str]]]
 """Has the service check its sinks of these names; by the names, what is wrong."""

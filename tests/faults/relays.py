@@ -39,7 +39,7 @@ CONTROL = "http://relay/api/v1"
 RUN = ("-m", "relay.cli", "run")
 EAGER = (
     *("-m", "altered"),
-    *("relay.store_backoff.FIRST=1", "relay.service.TRY_AGAIN=1"),
+    *("relay.health.BACKOFF_FIRST=1", "relay.service.TRY_AGAIN=1"),
     "run",
 )
 """A relay that tries a store that broke, or that cannot be opened, again after a second."""

@@ -1,4 +1,4 @@
-"""Access: who may send, and who may read what they sent."""
+"""Checks of tokens, the certificate, and the files that hold secrets or code."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -11,7 +11,7 @@ from cryptography import x509
 from relay import fsutil
 from relay.config import writers
 from relay.config.loader import Config
-from relay.doctor.finding import Finding, ok, problem, warning
+from relay.doctor import Finding, ok, problem, warning
 from relay.secret import WEAK, bits
 from relay.server.tls import Certificate, missing_chain
 from relay.validation import PLACEHOLDER

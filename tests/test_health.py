@@ -7,6 +7,8 @@ import pytest
 from relaying import relaying
 from stubs.receiver import Receiver, status
 
+from relay.health import BACKOFF_MAX, BACKOFF_RESET, StoreBackoff
+
 
 @pytest.fixture
 async def relay(tmp_path):
@@ -60,9 +62,9 @@ async def test_a_reason_shows_no_number(relay):
 
 
 async def test_a_store_that_spills_is_told(relay):
-    await relay._running.settled.wait()  # till then, another stands in for the overview
-    overview = relay._running.overview
-    overview._vitals = replace(overview._vitals, facts=lambda: {"relay_spill_records": 3.0})
+    await relay._running.settled.wait()  # till then it is Degraded
+    status = relay._running.status
+    status._probes = replace(status._probes, facts=lambda: {"relay_spill_records": 3.0})
     _, inner = await readyz(relay)
     assert (inner.status_code, inner.json()["store"]) == (200, {"state": "spills"})
 
@@ -83,3 +85,16 @@ async def test_a_relay_that_refuses_is_not_ready_and_says_why(relay, monkeypatch
         "store: callbacks are refused: the disk is full, and so is the other"
     )
     assert (await relay._running.readings()).facts["relay_store_writable"] == 0
+
+
+# the back-off after a failure
+
+
+def test_the_pause_grows_while_it_breaks_soon_and_begins_anew_after_it_held():
+    pauses, last = [], None
+    for lasted in (0.0, 1.0, 1.0, 1.0, 1.0, 1.0, BACKOFF_RESET, 1.0):
+        last = StoreBackoff.after("EIO", lasted, last)
+        pauses.append(last.pause)
+    assert pauses == [5, 10, 20, 40, 60, 60, 5, 10]
+    assert max(pauses) == BACKOFF_MAX
+    assert last == StoreBackoff("EIO", 10)
