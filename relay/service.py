@@ -14,6 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from relay import api
 from relay.alerts.monitor import run_monitor
+from relay.api.maintenance import Maintenance
 from relay.api.reload import PATH as RELOAD
 from relay.api.reload import Reload
 from relay.clock import Clock, SystemClock
@@ -23,7 +24,6 @@ from relay.config.status import Standing
 from relay.delivery.crashes import CrashLog
 from relay.delivery.manager import SinkManager
 from relay.health import TRY_AGAIN, Degraded, Health, Probes, StoreBackoff
-from relay.maintenance import Housekeeping
 from relay.monitoring.metrics import Readings, exposition
 from relay.reexec import Kept
 from relay.retention import run_retention
@@ -287,7 +287,7 @@ class Service:
             await self._hear_commands()
         self._store, self._fleet = store, fleet
         self.status = Health(store, fleet, self._probes)
-        housekeeping = Housekeeping(store, config, fleet, shelter.erase, self._clock)
+        maintenance = Maintenance(store, config, fleet, shelter.erase, self._clock)
         self._commands = api.app(
             intake,
             store,
@@ -295,7 +295,7 @@ class Service:
             fleet,
             self._standing,
             spilled=shelter.records,
-            housekeeping=housekeeping,
+            maintenance=maintenance,
             refusal=shelter.refusal,
             unreadable=shelter.unreadable,
         )

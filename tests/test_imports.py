@@ -62,9 +62,8 @@ MODULES = {
     ),
     "plugin API": ("account", "crm", "quota", "sink"),
     "config": ("preview",),
-    "store": ("counters", "jobs", "retention", "tracing"),
+    "store": ("counters", "retention", "tracing"),
     "monitoring": ("health",),
-    "api": ("erasure", "maintenance"),
     "service": (
         *("daemon", "install", "install_image", "preflight", "reexec", "service", "watchdog"),
     ),

@@ -7,8 +7,7 @@ import os
 import pytest
 from spills import PATIENCE, Trouble, callback, passed_by, sheltered, until, with_a_spill
 
-from relay.erasure import Erasure
-from relay.jobs import JobRefused
+from relay.api.maintenance import Erasure, JobRefused
 from relay.redact import NumberMatcher
 from relay.spill.failover import Shelter
 from relay.spill.file import SpillFile

@@ -1,27 +1,55 @@
-"""The control API: which question is answered where."""
+"""The control API's application: its routes, and the status of the whole."""
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from starlette.applications import Starlette
+from starlette.requests import Request
 from starlette.routing import Route
 
-from relay.api.accounts import Kept
-from relay.api.deliveries import Replays
-from relay.api.events import Events
-from relay.api.lookup import Named
-from relay.api.maintenance import Chores
-from relay.api.quarantine import Quarantine
-from relay.api.responses import Endpoint, answered
-from relay.api.sinks import Sinks
-from relay.api.status import Status
+from relay.api.endpoints import Endpoint, SinkLookup, endpoint
+from relay.api.events import DeliveryEndpoints, EventEndpoints
+from relay.api.maintenance import Maintenance
+from relay.api.quarantine import QuarantineEndpoints
+from relay.api.sinks import SinkEndpoints
 from relay.config.loader import Config
 from relay.config.status import Standing
 from relay.delivery.manager import Workers
-from relay.maintenance import Housekeeping
 from relay.sources.router import Intake
 from relay.spill import file
 from relay.store import Store
+
+
+class StatusEndpoint:
+    """The endpoint of `relay status`."""
+
+    def __init__(
+        self,
+        sinks: SinkEndpoints,
+        store: Store,
+        standing: Standing,
+        spilled: Callable[[], int],
+        unreadable: Callable[[], str],
+        refusal: Callable[[], str],
+    ) -> None:
+        self._sinks = sinks
+        self._store = store
+        self._standing = standing
+        self._spilled = spilled
+        self._unreadable = unreadable
+        self._refusal = refusal
+
+    async def show(self, _: Request) -> dict[str, Any]:
+        return {
+            "events": await self._store.event_count(),
+            "quarantine": await self._store.quarantine_count(),
+            "spill": self._spilled(),
+            "spill_trouble": self._unreadable(),
+            "refusal": self._refusal(),
+            "sinks": await self._sinks.views(),
+            "configuration": self._standing.view(),
+        }
 
 
 def app(
@@ -32,7 +60,7 @@ def app(
     standing: Standing | None = None,
     *,
     spilled: Callable[[], int] | None = None,
-    housekeeping: Housekeeping | None = None,
+    maintenance: Maintenance | None = None,
     refusal: Callable[[], str] | None = None,
     unreadable: Callable[[], str] | None = None,
 ) -> Starlette:
@@ -45,15 +73,16 @@ def app(
     path = config.store_fallback
     spilled = spilled or partial(file.count_if_readable, path)
     unreadable = unreadable or partial(file.unreadable, path)
-    housekeeping = housekeeping or Housekeeping(store, config, workers)
+    maintenance = maintenance or Maintenance(store, config, workers)
 
-    named = Named(config.sinks, store)
-    sinks = Sinks(named, store, workers, intake.now)
-    status = Status(sinks, store, standing, spilled, unreadable, refusal or _nothing_refused)
-    events = Events(store)
-    replays = Replays(named, store, workers, intake)
-    quarantine = Quarantine(config, store, intake)
-    chores = Chores(housekeeping)
+    lookup = SinkLookup(config.sinks, store)
+    sinks = SinkEndpoints(lookup, store, workers, intake.now)
+    status = StatusEndpoint(
+        sinks, store, standing, spilled, unreadable, refusal or _nothing_refused
+    )
+    events = EventEndpoints(store)
+    replays = DeliveryEndpoints(lookup, store, workers, intake)
+    quarantine = QuarantineEndpoints(config, store, intake)
     table: list[tuple[str, str, Endpoint]] = [
         ("GET", "/status", status.show),
         ("GET", "/sinks", sinks.every),
@@ -72,16 +101,16 @@ def app(
         ("POST", "/quarantine/release", quarantine.release),
         ("POST", "/quarantine/discard", quarantine.discard),
         ("GET", "/quarantine/{id}", quarantine.show),
-        ("POST", "/purge", chores.purge),
-        ("POST", "/erase", chores.erase),
-        ("GET", "/jobs/{number:int}", chores.job),
-        ("GET", "/words", chores.words),
-        ("POST", "/accounts", Kept(store).keep),
+        ("POST", "/purge", maintenance.purge),
+        ("POST", "/erase", maintenance.erase),
+        ("GET", "/jobs/{number:int}", maintenance.job),
+        ("GET", "/words", maintenance.words),
+        ("POST", "/accounts", maintenance.keep),
     ]
     return Starlette(
         routes=[
-            Route(f"/api/v1{path}", answered(endpoint), methods=[method])
-            for method, path, endpoint in table
+            Route(f"/api/v1{path}", endpoint(handler), methods=[method])
+            for method, path, handler in table
         ]
     )
 

@@ -1,19 +1,24 @@
-"""Questions about events."""
+"""Endpoints of events and of their deliveries: list, show, dead deliveries, replay."""
 
+import asyncio
 from dataclasses import asdict
 from typing import Any
 
 from starlette.requests import Request
 
-from relay.api import paging
-from relay.api.requests import EventsQuery
-from relay.api.responses import found, query_of
+from relay.api.endpoints import SinkLookup, body_of, decode_cursor, make_page, or_404, query_of
+from relay.api.schemas import DeadQuery, DeliveriesBody, EventsQuery, ReplayBody
 from relay.api.serialise import callback_view, delivery_view, event_view
+from relay.config.loader import SinkConfig
+from relay.delivery.manager import Workers
 from relay.event import timestamp
-from relay.store import Store
+from relay.preview import preview
+from relay.sources.router import Intake
+from relay.store import EventFilter, EventRow, State, Store
+from relay.templating.expressions import EvaluationError
 
 
-class Events:
+class EventEndpoints:
     """The endpoints of `relay events`."""
 
     def __init__(self, store: Store) -> None:
@@ -23,7 +28,7 @@ class Events:
         """The newest first; with `after` the oldest first."""
         query = query_of(request, EventsQuery)
         if query.after is None:
-            last = paging.decode(query.cursor)
+            last = decode_cursor(query.cursor)
             rows = await self._store.events(
                 query.filter(), before=last and last[0], limit=query.limit
             )
@@ -31,11 +36,11 @@ class Events:
             rows = await self._store.events_after(
                 query.filter(), after=query.after, limit=query.limit
             )
-        return paging.page(rows, query.limit, event_view, lambda row: (row.seq, ""))
+        return make_page(rows, query.limit, event_view, lambda row: (row.seq, ""))
 
     async def show(self, request: Request) -> dict[str, Any]:
         event_id = request.path_params["id"]
-        row = await found(self._store.event(event_id), f"event {event_id}")
+        row = await or_404(self._store.event(event_id), f"event {event_id}")
         return {
             **event_view(row),
             "opted_out": await self._store.opted_out(row.source, row.event.data["mobile"]),
@@ -47,3 +52,110 @@ class Events:
             ],
             "callback": callback_view(row.callback),
         }
+
+
+class DeliveryEndpoints:
+    """The endpoints of `relay dead` and `relay replay`."""
+
+    def __init__(self, lookup: SinkLookup, store: Store, workers: Workers, intake: Intake) -> None:
+        self._lookup = lookup
+        self._store = store
+        self._workers = workers
+        self._intake = intake
+
+    async def list_dead(self, request: Request) -> dict[str, Any]:
+        query = query_of(request, DeadQuery)
+        if query.sink is not None and query.sink not in self._lookup.sinks:
+            await self._lookup.check_remembered(query.sink)
+        rows = await self._store.deliveries(
+            [State.DEAD],
+            sink=query.sink,
+            before=decode_cursor(query.cursor),
+            limit=query.limit,
+        )
+        return make_page(rows, query.limit, delivery_view, lambda row: (row.seq, row.sink))
+
+    async def replay_dead(self, request: Request) -> dict[str, Any]:
+        """Those that the sink's `when` still lets through go again; the others stay dead."""
+        body = await body_of(request, DeliveriesBody)
+        sink = self._lookup.sink(body.sink)
+        rows = [row for seq in body.seqs if (row := await self._row_at(seq))]
+        wanted, errors = await _wanted(self._store, sink, rows)
+        made = await self._store.revive(sink.name, [row.seq for row in wanted])
+        words = await words_behind(self._store, sink, [row.seq for row in wanted])
+        await self._store.replay(sink.name, [row.seq for row in words])
+        self._workers.wake(sink.name)
+        return {"made": made, "skipped": len(body.seqs) - made, "errors": errors}
+
+    async def discard_dead(self, request: Request) -> dict[str, Any]:
+        body = await body_of(request, DeliveriesBody)
+        return {"discarded": await self._store.discard(body.sink, body.seqs)}
+
+    async def replay(self, request: Request) -> dict[str, Any]:
+        """One chunk; `next` is the `after` of the following one, None at the end.
+
+        `behind` is the moment after its last event came.
+        """
+        body = await body_of(request, ReplayBody)
+        sink = self._lookup.enabled(body.sink)
+        through = await self._store.last_seq() if body.through is None else body.through
+        rows = await self._store.events_after(body.filter(), after=body.after, limit=body.limit)
+        more = len(rows) == body.limit and rows[-1].seq < through
+        rows = [row for row in rows if row.seq <= through]
+        wanted, errors = await _wanted(self._store, sink, rows)
+        words = await words_behind(self._store, sink, [row.seq for row in wanted])
+        answer = {
+            "made": len(wanted) + len(words),
+            "skipped": len(rows) - len(wanted),
+            "errors": errors,
+            "first": rows[0].seq if rows else None,
+            "next": rows[-1].seq if more else None,
+            "through": through,
+            "behind": timestamp(rows[-1].received + 1) if rows else None,
+        }
+        if body.dry_run:
+            answer["records"] = [await self._record(sink, row) for row in wanted + words]
+        elif body.as_new:
+            copies = (self._intake.copy(row, sink.name) for row in wanted)
+            await asyncio.gather(*(self._store.add(copy) for copy in copies))
+            await self._store.replay(sink.name, [row.seq for row in words])
+        elif wanted:
+            seqs = [row.seq for row in wanted + words]
+            answer["made"] = await self._store.replay(sink.name, seqs)
+        self._workers.wake(sink.name)
+        return answer
+
+    async def _row_at(self, seq: int) -> EventRow | None:
+        rows = await self._store.events_after(EventFilter(), after=seq - 1, limit=1)
+        return rows[0] if rows and rows[0].seq == seq else None
+
+    async def _record(self, sink: SinkConfig, row: EventRow) -> dict[str, Any]:
+        would = preview(sink, row.event, await _opted_out(self._store, row))
+        return {"id": row.event.id, "mobile": row.event.data["mobile"], **would.to_dict()}
+
+
+async def words_behind(store: Store, sink: SinkConfig, seqs: list[int]) -> list[EventRow]:
+    """What the contacts of these events have said since, where the sink has never had it.
+
+    It is new, or was off. An opt-in of the past would make them subscribers again there.
+    """
+    words = await store.words_behind(sink.name, seqs)
+    return (await _wanted(store, sink, [row for row in words if row.seq not in seqs]))[0]
+
+
+async def _wanted(
+    store: Store, sink: SinkConfig, rows: list[EventRow]
+) -> tuple[list[EventRow], list[dict[str, str]]]:
+    """The events that the sink gets by its settings of today; and where its `when` fails."""
+    wanted, errors = [], []
+    for row in rows:
+        try:
+            if sink.gets(row.event, await _opted_out(store, row)):
+                wanted.append(row)
+        except EvaluationError as error:
+            errors.append({"id": row.event.id, "error": f"when: {error}"})
+    return wanted, errors
+
+
+async def _opted_out(store: Store, row: EventRow) -> bool:
+    return await store.opted_out(row.source, row.event.data["mobile"])

@@ -1,13 +1,12 @@
-"""Questions about the quarantine."""
+"""Endpoints of the quarantine: list, show, release, discard."""
 
 from typing import Any
 
 from starlette.requests import Request
 
-from relay.api import paging
-from relay.api.deliveries import words_behind
-from relay.api.requests import DiscardBody, QuarantineQuery, ReleaseBody
-from relay.api.responses import Refused, body_of, found, query_of
+from relay.api.endpoints import ApiError, body_of, decode_cursor, make_page, or_404, query_of
+from relay.api.events import words_behind
+from relay.api.schemas import DiscardBody, QuarantineQuery, ReleaseBody
 from relay.api.serialise import callback_view, quarantined_view
 from relay.api.unauthorized import Taken, Unauthorized
 from relay.config.loader import Config
@@ -19,7 +18,7 @@ from relay.store import Quarantined, Store
 FORBIDDEN = 403
 
 
-class Quarantine:
+class QuarantineEndpoints:
     """The endpoints of `relay quarantine`."""
 
     def __init__(self, config: Config, store: Store, intake: Intake) -> None:
@@ -30,9 +29,9 @@ class Quarantine:
 
     async def page(self, request: Request) -> dict[str, Any]:
         query = query_of(request, QuarantineQuery)
-        last = paging.decode(query.cursor)
+        last = decode_cursor(query.cursor)
         rows = await self._store.quarantined(before=last and last[0], limit=query.limit)
-        return paging.page(rows, query.limit, self._view, lambda row: (row.seq, ""))
+        return make_page(rows, query.limit, self._view, lambda row: (row.seq, ""))
 
     async def show(self, request: Request) -> dict[str, Any]:
         row = await self._row(request.path_params["id"])
@@ -49,7 +48,7 @@ class Quarantine:
                 released.append(await (self._would if body.dry_run else self._release)(row))
             except InvalidCallback as error:
                 failed.append({"id": each, "reason": error.reason})
-            except Refused as error:
+            except ApiError as error:
                 failed.append({"id": each, "reason": str(error)})
         return {"released": released, "failed": failed}
 
@@ -59,17 +58,17 @@ class Quarantine:
         return {"discarded": await self._store.discard_quarantined(ids)}
 
     async def _permitted(self, quarantine_id: str, taken: Taken) -> Quarantined:
-        """The callback, where it may be released. Raises Refused."""
+        """The callback, where it may be released. Raises ApiError."""
         row = await self._row(quarantine_id)
         if objection := self._unauthorized.objection(row, taken):
-            raise Refused(FORBIDDEN, objection)
+            raise ApiError(FORBIDDEN, objection)
         return row
 
     def _view(self, row: Quarantined) -> dict[str, Any]:
         return quarantined_view(row, self._unauthorized.token(row))
 
     async def _release(self, row: Quarantined) -> dict[str, Any]:
-        receipt = await found(self._intake.release(row), _named(row.id))
+        receipt = await or_404(self._intake.release(row), _named(row.id))
         await self._follow(receipt.id)
         return {"id": row.id, "event": receipt.id, "type": receipt.type}
 
@@ -96,7 +95,7 @@ class Quarantine:
         }
 
     async def _row(self, quarantine_id: str) -> Quarantined:
-        return await found(self._store.quarantined_one(quarantine_id), _named(quarantine_id))
+        return await or_404(self._store.quarantined_one(quarantine_id), _named(quarantine_id))
 
 
 def _named(quarantine_id: str) -> str:

@@ -9,7 +9,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.routing import Route
 
-from relay.api.responses import answered
+from relay.api.endpoints import endpoint
 from relay.config.status import Standing
 
 PATH = "/api/v1/reload"
@@ -55,7 +55,7 @@ class Reload:
 
         return Starlette(
             routes=[
-                Route(PATH, answered(ask), methods=["POST"]),
-                Route(PATH, answered(show), methods=["GET"]),
+                Route(PATH, endpoint(ask), methods=["POST"]),
+                Route(PATH, endpoint(show), methods=["GET"]),
             ]
         )

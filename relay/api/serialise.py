@@ -1,4 +1,4 @@
-"""Views: the store's rows as the JSON that the commands print."""
+"""Serialisers: the store's rows as the JSON that the commands print."""
 
 import base64
 from dataclasses import asdict

@@ -1,14 +1,13 @@
-"""Questions about sinks: how they stand; pause, resume, check; what one that has gone has left."""
+"""Endpoints of sinks: state, pause, resume, check, and what a sink has left that is gone."""
 
 from collections.abc import Callable
 from typing import Any
 
 from starlette.requests import Request
 
-from relay.api.deliveries import words_behind
-from relay.api.lookup import Named
-from relay.api.requests import CHUNK, PauseBody, RenameBody
-from relay.api.responses import Refused, body_of
+from relay.api.endpoints import ApiError, SinkLookup, body_of
+from relay.api.events import words_behind
+from relay.api.schemas import CHUNK, PauseBody, RenameBody
 from relay.api.serialise import sink_view, stored_state
 from relay.config.loader import SinkConfig
 from relay.config.plugins import PluginError
@@ -18,19 +17,19 @@ from relay.delivery.manager import Workers, check_sink
 from relay.store import OPEN_STATES, SinkCounts, SinkState, State, Store
 
 
-class Sinks:
+class SinkEndpoints:
     """The endpoints of `relay sinks`."""
 
     def __init__(
-        self, named: Named, store: Store, workers: Workers, now: Callable[[], int]
+        self, lookup: SinkLookup, store: Store, workers: Workers, now: Callable[[], int]
     ) -> None:
-        self._named = named
+        self._lookup = lookup
         self._store = store
         self._workers = workers
         self._now = now
 
     async def every(self, _: Request) -> list[dict[str, Any]]:
-        plugins = {name: sink.plugin for name, sink in self._named.sinks.items()}
+        plugins = {name: sink.plugin for name, sink in self._lookup.sinks.items()}
         return [
             {"name": name, "plugin": plugins.get(name), **view}
             for name, view in (await self.views()).items()
@@ -42,17 +41,17 @@ class Sinks:
         return {"paused": sink.name}
 
     async def resume(self, request: Request) -> dict[str, Any]:
-        sink = self._named.enabled(request.path_params["name"])
+        sink = self._lookup.enabled(request.path_params["name"])
         try:
             await self._workers.resume(sink.name)
         except PluginError as error:
-            raise Refused(
+            raise ApiError(
                 409, f"the sink {sink.name} is held: {error.message}; restart when it is mended"
             ) from error
         return {"resumed": sink.name}
 
     async def check(self, request: Request) -> dict[str, Any]:
-        sink = self._named.enabled(request.path_params["name"])
+        sink = self._lookup.enabled(request.path_params["name"])
         if (reason := self._held(sink.name)) is not None:
             return {"problems": [f"it is held: {reason}"], "notices": []}
         problems, notices = split_notices(await check_sink(sink, self._workers.accounts))
@@ -60,17 +59,17 @@ class Sinks:
 
     async def rename(self, request: Request) -> dict[str, Any]:
         old, new = request.path_params["name"], (await body_of(request, RenameBody)).to
-        if old in self._named.sinks:
-            raise Refused(
+        if old in self._lookup.sinks:
+            raise ApiError(
                 409, f"the sink {old} is still in use; rename it in relay.yaml and restart first"
             )
-        heir = self._named.sink(new)
-        await self._named.check_remembered(old)
+        heir = self._lookup.sink(new)
+        await self._lookup.check_remembered(old)
         left = await self._left(old)
         try:
             renamed = await self._store.rename_sink(old, new)
         except ValueError as error:
-            raise Refused(409, str(error)) from error
+            raise ApiError(409, str(error)) from error
         for start in range(0, len(left), CHUNK):
             words = await words_behind(self._store, heir, left[start : start + CHUNK])
             await self._store.replay(heir.name, [row.seq for row in words])
@@ -89,20 +88,20 @@ class Sinks:
 
     async def discard(self, request: Request) -> dict[str, Any]:
         name = request.path_params["name"]
-        if name in self._named.sinks:
-            raise Refused(
+        if name in self._lookup.sinks:
+            raise ApiError(
                 409,
                 f"the sink {name} is still in use; take it out of relay.yaml and restart first,"
                 " or give up its dead deliveries with `relay dead discard`",
             )
-        await self._named.check_remembered(name)
+        await self._lookup.check_remembered(name)
         return {"discarded": await self._store.discard(name, None)}
 
     def _made(self, name: str) -> SinkConfig:
-        """One that delivers, as far as its plugin let it be made. Raises Refused."""
-        sink = self._named.enabled(name)
+        """One that delivers, as far as its plugin let it be made. Raises ApiError."""
+        sink = self._lookup.enabled(name)
         if (reason := self._held(name)) is not None:
-            raise Refused(409, f"the sink {name} is held: {reason}")
+            raise ApiError(409, f"the sink {name} is held: {reason}")
         return sink
 
     def _held(self, name: str) -> str | None:
@@ -117,7 +116,7 @@ class Sinks:
         live = self._workers.states()
         now = self._now()
         views: dict[str, dict[str, Any]] = {}
-        for name, sink in self._named.sinks.items():
+        for name, sink in self._lookup.sinks.items():
             state = live.get(name) or stored_state(sink, states.get(name) or SinkState(), now)
             views[name] = sink_view(state, counts.get(name) or SinkCounts())
         for name, count in counts.items():

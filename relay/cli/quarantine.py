@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from relay.api.requests import CHUNK, PAGE
+from relay.api.schemas import CHUNK, PAGE
 from relay.api.unauthorized import Taken, Token
 from relay.cli import HelpGroup, client, options
 from relay.cli.client import Client

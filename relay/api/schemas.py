@@ -1,4 +1,4 @@
-"""Questions: what the commands may ask of control, checked."""
+"""Schemas of the requests that the commands make."""
 
 from dataclasses import replace
 from typing import Self
@@ -47,7 +47,7 @@ class QuarantineQuery(Body):
     limit: int = pydantic.Field(default=50, ge=1, le=PAGE)
 
 
-class Deliveries(Body):
+class DeliveriesBody(Body):
     sink: str
     seqs: list[int] = pydantic.Field(max_length=CHUNK)
 

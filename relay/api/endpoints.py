@@ -1,0 +1,146 @@
+"""What the endpoints share: checked requests, JSON answers, errors, pages, sinks by name."""
+
+import base64
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import orjson
+import pydantic
+from starlette.requests import Request
+from starlette.responses import Response
+
+from relay.config.loader import SinkConfig
+from relay.fsutil import json_with_paths
+from relay.server.refusals import PROBLEM_TYPE, problem_body
+from relay.store import Store, StoreError, StoreFull
+
+Endpoint = Callable[[Request], Awaitable[Any]]
+"""Returns what becomes the JSON of the answer."""
+B = TypeVar("B", bound=pydantic.BaseModel)
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class ApiError(Exception):
+    """A request that is refused. The text says why, to the person who asked."""
+
+    def __init__(self, status: int, detail: str) -> None:
+        super().__init__(detail)
+        self.status = status
+
+
+def endpoint(handler: Endpoint) -> Callable[[Request], Awaitable[Response]]:
+    """An ASGI endpoint: the handler's value as a JSON response, its errors as problems."""
+
+    async def answer(request: Request) -> Response:
+        try:
+            body = json_with_paths(await handler(request))
+        except ApiError as error:
+            return _problem(error.status, str(error))
+        except StoreFull as error:
+            return _problem(507, f"{error}: nothing was changed")
+        except StoreError as error:
+            return _problem(503, str(error))
+        return Response(body, media_type="application/json")
+
+    return answer
+
+
+async def body_of(request: Request, model: type[B]) -> B:
+    """What was asked in the body. Raises ApiError."""
+    return _checked(model, await request.body() or b"{}")
+
+
+def query_of(request: Request, model: type[B]) -> B:
+    """What was asked in the query. Raises ApiError."""
+    return _checked(model, orjson.dumps(dict(request.query_params)))
+
+
+async def or_404(reading: Awaitable[T | None], what: str) -> T:
+    """What is read; refused where it is not there, or its id is none at all."""
+    try:
+        value = await reading
+    except ValueError:
+        value = None
+    if value is None:
+        raise ApiError(404, f"no {what}")
+    return value
+
+
+def _checked(model: type[B], text: bytes) -> B:
+    try:
+        return model.model_validate_json(text)
+    except pydantic.ValidationError as error:
+        first = error.errors(include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ApiError(400, f"{where}: {first['msg']}") from None
+
+
+def _problem(status: int, detail: str) -> Response:
+    return Response(problem_body(status, detail), status, media_type=PROBLEM_TYPE.decode())
+
+
+Position = tuple[int, str]
+"""Where a page ends: the seq of its last row, and the sink where a seq has rows of several."""
+
+
+def make_page(
+    rows: Sequence[R],
+    limit: int,
+    view: Callable[[R], dict[str, Any]],
+    position: Callable[[R], Position],
+) -> dict[str, Any]:
+    """`{"items": [...], "next": cursor or None}`; `limit` is the number of rows asked for."""
+    last = rows[-1] if rows and len(rows) == limit else None
+    return {
+        "items": [view(row) for row in rows],
+        "next": None if last is None else encode_cursor(position(last)),
+    }
+
+
+def encode_cursor(position: Position) -> str:
+    """The cursor of a position."""
+    return base64.urlsafe_b64encode(orjson.dumps(position)).decode().rstrip("=")
+
+
+def decode_cursor(cursor: str | None) -> Position | None:
+    """The position of a cursor, None for the first page. Raises ApiError for any other text."""
+    if cursor is None:
+        return None
+    try:
+        found = orjson.loads(base64.b64decode(cursor + "=" * (-len(cursor) % 4), b"-_", True))
+    except ValueError:
+        found = None
+    match found:
+        case [int(seq), str(sink)]:
+            return seq, sink
+    raise ApiError(400, "cursor: it is none that this relay has given out")
+
+
+class SinkLookup:
+    """Sinks by name. `sinks` are those of relay.yaml; the store also knows those that have gone."""
+
+    def __init__(self, sinks: Mapping[str, SinkConfig], store: Store) -> None:
+        self.sinks = sinks
+        self._store = store
+
+    def sink(self, name: str) -> SinkConfig:
+        """The sink. Raises ApiError where relay.yaml has none."""
+        if sink := self.sinks.get(name):
+            return sink
+        known = ", ".join(self.sinks) or "none"
+        raise ApiError(404, f"no sink {name} in relay.yaml (known: {known})")
+
+    def enabled(self, name: str) -> SinkConfig:
+        """One that delivers. Raises ApiError where it does not."""
+        sink = self.sink(name)
+        if not sink.enabled:
+            raise ApiError(409, f"the sink {name} is disabled; enable it in relay.yaml first")
+        if sink.held is not None:
+            raise ApiError(409, f"the sink {name} is held: {sink.held}; mend relay.yaml first")
+        return sink
+
+    async def check_remembered(self, name: str) -> None:
+        """Raises ApiError where no such sink ever had anything to deliver."""
+        if name not in await self._store.sink_counts():
+            raise ApiError(404, f"no sink {name} ever had a delivery")
