@@ -53,6 +53,7 @@ def test_a_relay_that_ignores_sighup_takes_the_new_file_or_says_what_is_wrong(co
         done = command(config, "reload")
         assert done.exit_code == 78
         assert f"{config}:6: sink: " in done.stderr
+        assert done.stderr.count("is wrong") == 1
         assert "the relay goes on with what was read before" in done.stderr
         found = status(config)
         assert (found["configuration"]["state"], list(found["sinks"])) == ("outdated", ["archive"])

@@ -39,8 +39,11 @@ def right_config(path: Path) -> "Config":
     return config
 
 
-def usable_config(path: Path) -> "Config":
-    """What relay.yaml says, unfilled; while it is wrong, what the relay goes on with."""
+def usable_config(path: Path, *, warn: bool = True) -> "Config":
+    """What relay.yaml says, unfilled; while it is wrong, what the relay goes on with.
+
+    Without `warn` nothing is said of that: the command itself says what is wrong.
+    """
     loader = load("relay.config.loader")
     config: Config
     try:
@@ -52,7 +55,9 @@ def usable_config(path: Path) -> "Config":
         config = load("relay.config.last_good").load(path, os.environ, wrong, fill=False)
     except loader.ConfigError as error:
         raise WrongConfiguration(str(error)) from error
-    click.echo(f"{path} is wrong (see `relay check`); this goes by the last valid one.", err=True)
+    if warn:
+        text = f"{path} is wrong (see `relay check`); this goes by the last valid one."
+        click.echo(text, err=True)
     return config
 
 

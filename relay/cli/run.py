@@ -133,13 +133,14 @@ PAUSE = 0.1
 
 
 @click.command()
-@options.config
-def reload(config: Config) -> None:
+@options.config_path
+def reload(path: Path) -> None:
     """Have the running relay read relay.yaml and the plugins again. No callback is refused.
 
     It returns when the relay runs with them. Where something is wrong, the relay goes on as before,
     and the exit status is 78.
     """
+    config = options.usable_config(path, warn=False)
     store = client.store_file(config)
     client.become_owner(store)
     if not store.parent.is_dir() or not client.served(store):
