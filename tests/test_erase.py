@@ -66,7 +66,7 @@ def settings(tmp_path):
 @asynccontextmanager
 async def running(path):
     async with service.started(loader.load(path, {})) as relay:
-        url = f"http://127.0.0.1:{relay.units[1]}/callbacks/sumotext"
+        url = f"http://127.0.0.1:{relay.address[1]}/callbacks/sumotext"
         async with httpx.AsyncClient(trust_env=False) as http:
             yield relay, url, http
 
