@@ -167,7 +167,7 @@ def quotes(connection: apsw.Connection, matcher: NumberMatcher) -> list[Quote]:
     def within(value: Any) -> bool:
         return _within(matcher, value)
 
-    connection.create_scalar_function("find_contact", within, 1)  # type: ignore[arg-type]
+    connection.create_scalar_function("holds_number", within, 1)  # type: ignore[arg-type]
     found = []
     for table, key, columns in QUOTES:
         terms = " OR ".join(f"holds_number({column})" for column in columns)
@@ -182,7 +182,7 @@ def quotes(connection: apsw.Connection, matcher: NumberMatcher) -> list[Quote]:
                     {name: _blacked(matcher, value) for name, value in values},
                 )
             )
-    connection.create_scalar_function("find_contact", None, 1)
+    connection.create_scalar_function("holds_number", None, 1)
     return found
 
 
