@@ -329,7 +329,7 @@ def only(**told):
 
 async def pause(running, clock):
     await running._fleet.pause("crm", "401: call +12125550177")
-    assert running._fleet.states()["crm"]["state"] == "paused"
+    assert running._fleet.states()["crm"].state == "paused"
 
 
 async def test_a_pause_is_told_everywhere_then_its_end_and_each_once(relay, caplog):

@@ -137,7 +137,7 @@ class Relay:
     def paused(self):
         """Why it is, or nothing."""
         state = self._running._fleet.states()["crm"]
-        return state["state"] == "paused" and state["reason"]
+        return state.state == "paused" and state.reason
 
     async def attempts(self, ids):
         """How many the store counts, of each."""
