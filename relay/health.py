@@ -62,7 +62,7 @@ class Health:
             answers=self._probes.answers,
             refusals=self._probes.refusals(),
             sinks=await self._store.sink_counts(),
-            waits=await self._store.waits(),
+            waits=await self._store.backlog_age(),
             states=self._fleet.states(),
             breakers=self._fleet.open_breakers(),
             deliveries=self._fleet.tallies(),

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 
 from relay.clock import MICROSECONDS, Clock
 from relay.config.model import Retention
-from relay.store import Before, Purged, Store, StoreError
+from relay.store import PurgeCutoffs, Purged, Store, StoreError
 
 FIRST = 30.0
 """Seconds from the start to the first round."""
@@ -28,9 +28,9 @@ DOUBT = 24 * 3600.0
 log = logging.getLogger("relay")
 
 
-def before(retention: Retention, now: float) -> Before:
+def before(retention: Retention, now: float) -> PurgeCutoffs:
     """What has been there for longer than its term."""
-    return Before(
+    return PurgeCutoffs(
         _microseconds(now - retention.delivered),
         _microseconds(now - retention.dead),
         _microseconds(now - retention.quarantine),
@@ -38,10 +38,10 @@ def before(retention: Retention, now: float) -> Before:
     )
 
 
-def older_than(seconds: float, now: float) -> Before:
+def older_than(seconds: float, now: float) -> PurgeCutoffs:
     """All that was received longer ago than that, however it ended."""
     moment = _microseconds(now - seconds)
-    return Before(moment, moment, moment, _microseconds(now))
+    return PurgeCutoffs(moment, moment, moment, _microseconds(now))
 
 
 def _microseconds(moment: float) -> int:
@@ -98,7 +98,7 @@ class RetentionTask:
 
     async def run(self) -> None:
         clock = self._clock
-        guard = ClockGuard(clock.now(), clock.monotonic(), await self._store.last_round())
+        guard = ClockGuard(clock.now(), clock.monotonic(), await self._store.last_purge())
         await clock.sleep(FIRST)
         while True:
             began = clock.monotonic()
@@ -115,14 +115,14 @@ class RetentionTask:
     async def _round(self, now: float) -> None:
         try:
             total = await self._purged(before(self._retention, now))
-            await self._store.note_round(now)
+            await self._store.note_purge(now)
         except StoreError as error:  # full or broken: the next round, or the next process
             log.warning("the purge stopped: %s", error)
             return
         if total.events or total.callbacks:
             log.info("purged %d events and %d quarantined callbacks", total.events, total.callbacks)
 
-    async def _purged(self, what: Before) -> Purged:
+    async def _purged(self, what: PurgeCutoffs) -> Purged:
         events = callbacks = 0
         throttle = Throttle(self._clock)
         async for step in self._store.purge(what):

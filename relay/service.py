@@ -31,8 +31,8 @@ from relay.server import ingress
 from relay.server.http_server import HttpServer, drain_all, make_server, make_servers
 from relay.server.sockets import Listeners, listen_control
 from relay.sources.router import Intake
-from relay.spill.disk_guard import Reserve
-from relay.spill.failover import Shelter, sheltering
+from relay.spill.disk import DiskGuard
+from relay.spill.failover import FailoverStore, running_failover
 from relay.state_directory import StateDirectory
 from relay.store import StoreBroken, StoreError
 from relay.store.sqlite import SqliteStore
@@ -61,7 +61,7 @@ class Service:
     def __init__(
         self,
         standing: Standing,
-        shelter: Shelter,
+        shelter: FailoverStore,
         tracer: Tracer | None,
         clock: Clock,
         crash_log: CrashLog | None = None,
@@ -155,7 +155,7 @@ class Service:
     async def pulse(self) -> None:
         """Return when the store's writer has come round."""
         if self._store is not None:
-            await self._store.pulse()
+            await self._store.flush()
 
     async def failure(self) -> None:
         """Raise when a part of it fails: a StoreError where that is the store."""
@@ -302,13 +302,13 @@ class Service:
         fleet.start(store)
         self._delivers_since = self._clock.monotonic()
         self._delivers.set()
-        await shelter.join(intake, store)
+        await shelter.attach_store(intake, store)
         async with self._watching(store), run_retention(store, config.retention, self._clock):
             self.settled.set()
             while True:
                 await asyncio.sleep(LOOK)
                 with contextlib.suppress(StoreError):
-                    await store.pulse()
+                    await store.flush()
 
     def _watching(self, store: SqliteStore | None) -> contextlib.AbstractAsyncContextManager[Any]:
         return run_monitor(self._config.alerts, self.readings, store, self._path, self._clock)
@@ -347,10 +347,10 @@ async def started(
     """
     clock = clock or SystemClock()
     kept = kept or Kept(Listeners())
-    await asyncio.to_thread(Reserve.of(config).relieve)
+    await asyncio.to_thread(DiskGuard.of(config).release_ballast)
     tracer = _make_tracer(config.tracing)
     try:
-        async with sheltering(config, clock) as shelter:
+        async with running_failover(config, clock) as shelter:
             standing = standing or Standing(config)
             service = Service(standing, shelter, tracer, clock, crash_log, reload)
             try:

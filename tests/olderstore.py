@@ -8,7 +8,7 @@ from pathlib import Path
 
 import apsw
 
-from relay.store.sqlite.connection import migrations
+from relay.store.sqlite.migrate import migrations
 
 OLDER = Path(__file__).parent / "older"
 EVENTS = 41

@@ -25,7 +25,7 @@ import pytest
 from olderstore import make_older
 
 from relay.cli import main
-from relay.store.sqlite.connection import connect_writer
+from relay.store.sqlite.migrate import connect_writer
 
 USER = 54321
 """The service's; no account has this number."""

@@ -1,4 +1,4 @@
-"""A shelter over a real store and a real spill, for tests of the way from one to the other."""
+"""A failover over a real store and a real spill, for tests of the way from one to the other."""
 
 import asyncio
 import threading
@@ -9,9 +9,9 @@ from listening import config
 from relay.clock import SystemClock
 from relay.event import RawCallback
 from relay.sources.router import Intake
-from relay.spill.disk_guard import Reserve
-from relay.spill.failover import Shelter
-from relay.spill.queue import Spill
+from relay.spill.disk import DiskGuard
+from relay.spill.failover import FailoverStore
+from relay.spill.queue import SpillQueue
 from relay.store import EventFilter
 from relay.store.sqlite import SqliteStore
 
@@ -36,22 +36,24 @@ class Soon(SystemClock):
         await asyncio.sleep(seconds / 100)
 
 
-class Sheltered:
+class FailoverParts:
     """The parts, and what became of the callbacks."""
 
-    def __init__(self, shelter: Shelter, store, spill: Spill, reserve: Reserve) -> None:
-        self.shelter = shelter
+    def __init__(
+        self, failover: FailoverStore, store, spill: SpillQueue, reserve: DiskGuard
+    ) -> None:
+        self.failover = failover
         self.store = store
         self.spill = spill
         self.reserve = reserve
 
     async def send(self, *arguments, **more) -> str:
-        return (await self.shelter.receive(callback(*arguments, **more))).id
+        return (await self.failover.receive(callback(*arguments, **more))).id
 
     async def home(self) -> None:
         """Wait until callbacks go to the store."""
         async with asyncio.timeout(PATIENCE):
-            while self.shelter.notices() or self.spill.path.exists():
+            while self.failover.notices() or self.spill.path.exists():
                 await asyncio.sleep(0.005)
 
     async def stored(self) -> list[str]:
@@ -60,22 +62,22 @@ class Sheltered:
 
 
 @asynccontextmanager
-async def sheltered(
+async def failover_parts(
     folder, *, store=None, wrap=lambda store: store, sinks=("crm",), timeout=PATIENCE
 ):
-    """A shelter that has started. `wrap` puts something between it and the store."""
+    """A failover that has started. `wrap` puts something between it and the store."""
     opened = store or await SqliteStore.open(folder / "relay.db")
-    spill = await Spill.open(folder / "relay.db.spill", timeout)
+    spill = await SpillQueue.open(folder / "relay.db.spill", timeout)
     between = wrap(opened)
-    reserve = Reserve(folder / "relay.db", spill.path, 0)
+    reserve = DiskGuard(folder / "relay.db", spill.path, 0)
     intake = Intake(config(sinks=sinks), between, SystemClock())
-    shelter = Shelter(intake, spill, reserve, Soon(), timeout)
-    await shelter.start()
-    await shelter.join(intake, between)
+    failover = FailoverStore(intake, spill, reserve, Soon(), timeout)
+    await failover.start()
+    await failover.attach_store(intake, between)
     try:
-        yield Sheltered(shelter, opened, spill, reserve)
+        yield FailoverParts(failover, opened, spill, reserve)
     finally:
-        await shelter.stop()
+        await failover.stop()
         await spill.close()
         if store is None:
             await opened.close()
@@ -118,7 +120,7 @@ class Disk:
     store_low = True
     spill_low = False
 
-    async def look(self, _) -> None:
+    async def check(self, _) -> None:
         pass
 
     def has_room(self) -> None:
@@ -127,27 +129,27 @@ class Disk:
 
 @asynccontextmanager
 async def with_a_spill(folder, *, timeout=PATIENCE):
-    """A shelter whose store takes nothing for now, with two callbacks in the spill."""
-    async with sheltered(folder, timeout=timeout) as parts:
-        disk = parts.shelter._reserve = Disk()
-        await until(parts.shelter.notices)
+    """A failover whose store takes nothing for now, with two callbacks in the spill."""
+    async with failover_parts(folder, timeout=timeout) as parts:
+        disk = parts.failover._disk_guard = Disk()
+        await until(parts.failover.notices)
         sent = [await parts.send(number) for number in range(2)]
-        assert parts.shelter.records() == 2
+        assert parts.failover.records() == 2
         yield parts, sent, disk
 
 
 async def passed_by(parts) -> None:
     """Wait until callbacks go to the store although there is a spill."""
-    await until(lambda: parts.shelter.unreadable() and len(parts.shelter.notices()) == 1)
+    await until(lambda: parts.failover.unreadable() and len(parts.failover.notices()) == 1)
 
 
 class Hang:
     """Work on the store's own writing thread, which all that comes later has to wait for."""
 
-    def __init__(self, parts: Sheltered, error: Exception | None = None) -> None:
+    def __init__(self, parts: FailoverParts, error: Exception | None = None) -> None:
         self._ended = threading.Event()
         self._error = error
-        self.work = parts.store._writer.submit(self._wait)
+        self.work = parts.store.database.writer.submit(self._wait)
 
     def _wait(self, _) -> None:
         assert self._ended.wait(PATIENCE)

@@ -17,8 +17,9 @@ from relay.delivery.manager import make_sink
 from relay.quota import DAY, LOOK_AGAIN
 from relay.sink import Sink
 from relay.store import StoreFull
-from relay.store.sqlite import SqliteStore, accounts, backup, restore
-from relay.store.sqlite.connection import connect_reader, connect_writer, look_into
+from relay.store.sqlite import SqliteStore, backup, notes, restore
+from relay.store.sqlite.connection import connect_reader, look_into
+from relay.store.sqlite.migrate import connect_writer
 
 TOKEN = "pat-na1-0123456789"
 NOW = 1_800_000_100.0
@@ -142,7 +143,7 @@ async def test_what_is_too_large_is_refused():
 
 
 async def test_of_too_many_the_oldest_go(store, clock, monkeypatch):
-    monkeypatch.setattr(accounts, "MOST", 3)
+    monkeypatch.setattr(notes, "MOST", 3)
     for number in range(5):
         await clock.advance(1)
         await store.keep(f"account {number}", "name", "value")

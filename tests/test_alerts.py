@@ -25,7 +25,7 @@ from relay.alerts.policy import (
 from relay.alerts.rules import KeywordActivity, Snapshot, conditions
 from relay.config.model import AlertRules, Alerts
 from relay.delivery.gate import SinkStatus
-from relay.store import SinkCounts, Waits
+from relay.store import BacklogAge, SinkCounts
 from relay.store.sqlite import SqliteStore
 
 REPEAT = 4 * 3600.0
@@ -247,7 +247,7 @@ def well(**changes):
     quiet = {
         "facts": {"relay_store_writable": 1.0, "relay_configuration_valid": 1.0},
         "states": {"crm": SinkStatus("running")},
-        "waits": {"crm": Waits(ago(5), ago(5))},
+        "waits": {"crm": BacklogAge(ago(5), ago(5))},
         "sinks": {"crm": SinkCounts(pending=1)},
     }
     return readings(**(quiet | changes))
@@ -260,26 +260,26 @@ def test_all_well_is_no_finding():
 
 @pytest.mark.parametrize(("age", "told"), [(599, False), (600, True)])
 def test_an_opt_out_that_has_not_arrived(age, told):
-    look = Snapshot(well(waits={"crm": Waits(None, ago(age))}))
+    look = Snapshot(well(waits={"crm": BacklogAge(None, ago(age))}))
     assert (("opt_out_undelivered", "crm") in found(look)) == told
     assert found(look, opt_out_undelivered="never") == {}
 
 
 def test_an_opt_out_counts_also_where_the_sink_is_disabled():
     assert ("opt_out_undelivered", "old") in found(
-        Snapshot(well(waits={"old": Waits(None, ago(1e4))}))
+        Snapshot(well(waits={"old": BacklogAge(None, ago(1e4))}))
     )
 
 
 @pytest.mark.parametrize(("age", "told"), [(3599, False), (3600, True)])
 def test_a_backlog(age, told):
-    look = Snapshot(well(waits={"crm": Waits(ago(age))}))
+    look = Snapshot(well(waits={"crm": BacklogAge(ago(age))}))
     assert (("backlog_age", "crm") in found(look)) == told
     assert found(look, backlog_age="never") == {}
 
 
 def test_a_backlog_of_a_sink_that_is_disabled_is_meant():
-    waits = {"gone": Waits(ago(1e6))}
+    waits = {"gone": BacklogAge(ago(1e6))}
     assert found(Snapshot(well(waits=waits, sinks={"gone": SinkCounts(pending=1)}))) == {}
 
 

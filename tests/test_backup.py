@@ -18,9 +18,9 @@ from olderstore import EVENTS, content, make_older
 
 from relay.cli import main
 from relay.spill.file import SpillFile
-from relay.spill.line import Spilled, encode
+from relay.spill.records import Spilled, encode
 from relay.store import StoreError, StoreNewer
-from relay.store.sqlite import SqliteStore, backup, connection
+from relay.store.sqlite import SqliteStore, backup, migrate
 from relay.store.sqlite.connection import connect_reader
 
 LATER = "CREATE TABLE of_a_later_release (one INTEGER)"
@@ -36,18 +36,18 @@ class Usage(NamedTuple):
 @pytest.fixture
 def newer(monkeypatch):
     """This release, with one migration more than it has."""
-    scripts = [*connection.migrations(), LATER]
-    monkeypatch.setattr(connection, "migrations", lambda: scripts)
+    scripts = [*migrate.migrations(), LATER]
+    monkeypatch.setattr(migrate, "migrations", lambda: scripts)
     return len(scripts)
 
 
 @pytest.fixture
 def older(monkeypatch):
     """A release that knew the first schema only; its migrations."""
-    scripts = connection.migrations()
+    scripts = migrate.migrations()
 
     def be(schema=1):
-        monkeypatch.setattr(connection, "migrations", lambda: scripts[:schema])
+        monkeypatch.setattr(migrate, "migrations", lambda: scripts[:schema])
 
     return be
 
@@ -305,7 +305,7 @@ async def test_an_older_store_is_copied_before_it_is_changed(tmp_path, newer, ca
 def test_a_store_of_the_second_schema_keeps_all_it_has(tmp_path):
     path = make_older(tmp_path / "relay.db", schema=2)
     before = content(path)
-    connection.connect_writer(path).close()
+    migrate.connect_writer(path).close()
     assert content(tmp_path / "relay.db.before-schema-3") == before
     after = content(path)
     assert after["events"] == [(*row, "", 0) for row in before["events"]]
@@ -347,7 +347,7 @@ async def test_without_room_for_a_copy_nothing_is_changed(tmp_path, newer, monke
 async def test_a_migration_that_fails_again_and_again_is_copied_once(tmp_path, newer, monkeypatch):
     path = make_older(tmp_path / "relay.db")
     before = content(path)
-    monkeypatch.setattr(connection, "migrations", lambda: [LATER, "CREATE TABLE broken ("])
+    monkeypatch.setattr(migrate, "migrations", lambda: [LATER, "CREATE TABLE broken ("])
     for _ in range(3):
         with pytest.raises(StoreError, match="incomplete input"):
             await SqliteStore.open(path)

@@ -34,8 +34,8 @@ from relay.event import RawCallback
 from relay.monitoring import logs
 from relay.redact import mask, mask_all, mask_in
 from relay.sources.router import Intake
-from relay.spill.line import Spilled
-from relay.spill.queue import Spill
+from relay.spill.queue import SpillQueue
+from relay.spill.records import Spilled
 from relay.store import Settlement, State
 from relay.store.sqlite import SqliteStore
 
@@ -161,7 +161,7 @@ def test_check_names_what_a_sink_that_has_gone_left(here):
 )
 def test_status_says_what_waits_beside_the_store(here, number, said):
     async def spill():
-        fallback = await Spill.open(here / "data/relay.db.spill")
+        fallback = await SpillQueue.open(here / "data/relay.db.spill")
         for _ in range(number):
             await fallback.append(Spilled("1", callback(POLL)))
         await fallback.close()

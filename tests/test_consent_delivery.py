@@ -81,7 +81,7 @@ def mapping(**values):
 
 
 async def accepted(store):
-    return [set(word.accepted) for word in await store.words(after=0, limit=10)]
+    return [set(word.accepted) for word in await store.consent_log(after=0, limit=10)]
 
 
 async def is_accepted(store):

@@ -11,12 +11,12 @@ from olderstore import make_older
 from relaying import relaying
 
 from relay.cli import main
-from relay.store import Before, EventFilter
+from relay.store import EventFilter, PurgeCutoffs
 from relay.store.sqlite import SqliteStore
 
 
 async def said(store):
-    return [(word.word, dict(word.accepted)) for word in await store.words(after=0)]
+    return [(word.word, dict(word.accepted)) for word in await store.consent_log(after=0)]
 
 
 async def test_every_word_is_kept_with_who_accepted_it(tmp_path, clock):
@@ -46,7 +46,7 @@ async def test_a_copy_says_nothing_again_and_what_is_released_does(tmp_path, clo
     await store.add(stop)
     await store.add(arrival(1, consent="opt_out", copy_of=stop.event.id))
     await store.release(kept, early)
-    words = await store.words(after=0)
+    words = await store.consent_log(after=0)
     assert [(word.word, word.received) for word in words] == [("opt_out", NOW), ("opt_in", NOW - 5)]
     assert await store.opted_out("sumotext", mobile(1))
     await store.close()
@@ -56,10 +56,10 @@ async def test_it_outlives_the_events(tmp_path, clock):
     store = await SqliteStore.open(tmp_path / "relay.db", clock=clock)
     await store.add(arrival(1, consent="opt_out"))
     await store.settle([delivered(await claim_one(store))])
-    (before,) = await store.words(after=0)
+    (before,) = await store.consent_log(after=0)
     assert before.mobile == mobile(1)
-    assert [step.events async for step in store.purge(Before(NOW + 1, 0, 0, NOW))] == [1]
-    (after,) = await store.words(after=0)
+    assert [step.events async for step in store.purge(PurgeCutoffs(NOW + 1, 0, 0, NOW))] == [1]
+    (after,) = await store.consent_log(after=0)
     assert after.mobile is None
     assert (after.contact, after.accepted) == (before.contact, before.accepted)
     await store.close()
@@ -68,7 +68,7 @@ async def test_it_outlives_the_events(tmp_path, clock):
 async def test_an_older_store_brings_its_words_along(tmp_path, clock):
     path = make_older(tmp_path / "relay.db")
     store = await SqliteStore.open(path, clock=clock)
-    words = {word.seq: word for word in await store.words(after=0)}
+    words = {word.seq: word for word in await store.consent_log(after=0)}
     events = await store.events_after(EventFilter(), after=0, limit=1000)
     assert words.keys() == {row.seq for row in events if row.event.data["consent"]}
     at = 1_800_000_000_000_000

@@ -12,7 +12,7 @@ from relay.cli import main
 from relay.doctor import security, sinks, storage
 from relay.doctor.storage import OLD
 from relay.store.sqlite.backup import before_schema
-from relay.store.sqlite.connection import migrations
+from relay.store.sqlite.migrate import migrations
 
 TEXT = (Path(__file__).parent.parent / "docs/operations.md").read_text()
 

@@ -9,8 +9,7 @@ from relay import health
 from relay.config.loader import load
 from relay.monitoring.metrics import FACTS
 from relay.spill import failover
-from relay.spill.ballast import Ballast
-from relay.spill.disk_guard import PART, SHARE
+from relay.spill.disk import PART, SHARE, Ballast
 from relay.spill.file import SpillFile
 
 TEXT = (Path(__file__).parent.parent / "docs/operations.md").read_text()

@@ -26,9 +26,9 @@ from relay import service
 from relay.cli import main
 from relay.config import loader
 from relay.doctor import security, storage
-from relay.spill.disk_guard import Disk
+from relay.spill.disk import DiskSpace
 from relay.spill.file import SpillFile
-from relay.spill.line import Spilled, encode
+from relay.spill.records import Spilled, encode
 from relay.state_directory import StateDirectory
 from relay.store.sqlite import SqliteStore, backup
 
@@ -328,7 +328,7 @@ def test_an_old_sqlite_is_a_problem(monkeypatch):
 def test_too_little_room_is_told_before_it_is_none(here, monkeypatch, free, level, text):
     with (here / "data/relay.db").open("ab") as file:
         file.truncate(3 * 2**20)
-    monkeypatch.setattr(Disk, "of", lambda _: Disk(total=2**40, free=free))
+    monkeypatch.setattr(DiskSpace, "of", lambda _: DiskSpace(total=2**40, free=free))
     found = list(storage.disks(read(), here / "data/relay.db"))
     assert (found[1].level, len(found)) == (level, 2)
     assert text in found[1].text

@@ -26,10 +26,11 @@ from relay.cli import main
 from relay.config import loader
 from relay.event import RawCallback
 from relay.redact import NumberMatcher
-from relay.spill.line import Spilled, encode
-from relay.spill.queue import Spill
+from relay.spill.queue import SpillQueue
+from relay.spill.records import Spilled, encode
 from relay.store import Attempt, EventFilter, Settlement, SinkState, State
-from relay.store.sqlite import SqliteStore, scrub
+from relay.store.sqlite import SqliteStore
+from relay.store.sqlite import erase as scrub
 
 NUMBER = "+12125550142"
 SPELLINGS = (b"12125550142", b"2125550142", b"212-555-0142", b"(212) 555-0142", b"%28212%29%20555")
@@ -195,11 +196,11 @@ async def test_what_is_being_sent_is_waited_for(tmp_path, clock):
     claim = await claim_one(store)
     rows = await store.find_contact(matcher)
     assert len(rows.events) == 2
-    assert await store.halt(rows) == 1
-    assert (await store.forget(rows, matcher))["events"] == 1
+    assert await store.discard_open(rows) == 1
+    assert (await store.delete_contact(rows, matcher))["events"] == 1
     await store.settle([delivered(claim)])
-    assert await store.halt(rows) == 0
-    assert (await store.forget(rows, matcher))["events"] == 1
+    assert await store.discard_open(rows) == 0
+    assert (await store.delete_contact(rows, matcher))["events"] == 1
     assert await store.event_count() == 0
     assert (await store.sink_counts())["crm"].pending == 0
     await store.close()
@@ -211,8 +212,10 @@ async def test_without_overwriting_the_number_would_stay(tmp_path, clock):
     store = await SqliteStore.open(path, clock=clock)
     for contact in range(50):
         await store.add(arrival(contact, sinks=()))
-    await store._write(lambda db: db.execute("DELETE FROM events WHERE seq < 10").fetchall())
-    await store._writer.submit(scrub.empty_log, alone=True)
+    await store.database.write(
+        lambda db, _: db.execute("DELETE FROM events WHERE seq < 10").fetchall()
+    )
+    await store.database.writer.submit(scrub.empty_log, alone=True)
     digits = mobile(3).encode()
     assert digits not in path.read_bytes()
 
@@ -220,8 +223,8 @@ async def test_without_overwriting_the_number_would_stay(tmp_path, clock):
         db.execute("PRAGMA secure_delete = OFF").fetchall()
         db.execute("DELETE FROM events WHERE seq BETWEEN 10 AND 20").fetchall()
 
-    await store._writer.submit(careless, alone=True)
-    await store._writer.submit(scrub.empty_log, alone=True)
+    await store.database.writer.submit(careless, alone=True)
+    await store.database.writer.submit(scrub.empty_log, alone=True)
     gone = [mobile(contact) for contact in range(9, 20)]
     left = next(number for number in gone if number.encode() in path.read_bytes())
     assert await store.scrub(NumberMatcher(left)) == (0, path.stat().st_size)
@@ -233,7 +236,7 @@ async def test_the_spill_is_searched_too(settings, tmp_path):
     async with running(settings):
         pass
     loaded = loader.load(settings, {})
-    spill = await Spill.open(loaded.store_fallback)
+    spill = await SpillQueue.open(loaded.store_fallback)
     for number in ("2125550142", OTHER):
         callback = RawCallback("sumotext", "GET", f"mobile={number}".encode(), "", b"", 0)
         await spill.append(Spilled(str(uuid7()), callback))
@@ -249,7 +252,7 @@ async def test_the_spill_keeps_what_others_said(settings, tmp_path):
     """Their callbacks were acknowledged, and the store has none of them yet."""
     async with running(settings):
         pass
-    spill = await Spill.open(loader.load(settings, {}).store_fallback)
+    spill = await SpillQueue.open(loader.load(settings, {}).store_fallback)
     query = f"mobile={OTHER}&smsid=1&key=JOIN&msg=STOP+and+call+212-555-0142".encode()
     await spill.append(Spilled(str(uuid7()), RawCallback("sumotext", "GET", query, "", b"", 0)))
     await spill.close()
@@ -277,15 +280,15 @@ async def test_what_receivers_answered_to_others_is_blacked_out(tmp_path, clock)
     await store.save_sink_state("crm", SinkState(paused=f"it refused {digits}"))
     matcher = NumberMatcher(mobile(1))
     rows = await store.find_contact(matcher)
-    await store.halt(rows)
-    found = await store.forget(rows, matcher)
+    await store.discard_open(rows)
+    found = await store.delete_contact(rows, matcher)
     assert found == {"events": 1, "attempts": 1, "deliveries": 1, "sinks": 1}
     (event,) = await store.events(EventFilter())
     shown = await store.event(event.event.id)
     assert shown.deliveries[0].error == "bad " + "x" * 11
     assert shown.attempts[0][2].answer == f'{{"phone": "{"x" * 11}"}}'
     assert (await store.sink_states())["crm"].paused == "it refused " + "x" * 11
-    assert (await store.scrub(matcher)).traces == 0
+    assert (await store.scrub(matcher)).matcher == 0
     assert (await store.sink_counts())["crm"].dead == 1
     await store.close()
 

@@ -76,7 +76,7 @@ DOOR = "relay"
 UPWARD = {
     ("relay.store.sqlite.erase", "relay.sources.mentions"),
     ("relay.store.sqlite.restore", "relay.spill.file"),
-    ("relay.store.sqlite.restore", "relay.spill.line"),
+    ("relay.store.sqlite.restore", "relay.spill.records"),
 }
 """Imports from a later layer that are still to go. One that is gone is taken out here as well."""
 

@@ -5,7 +5,7 @@ import pytest
 from relay.clock import SystemClock
 from relay.store import StoreError
 from relay.store.sqlite import SqliteStore
-from relay.store.sqlite.descriptors import LONGEST_PATH
+from relay.store.sqlite.connection import LONGEST_PATH
 
 
 async def test_a_path_that_is_too_long_for_sqlite_is_said_to_be_too_long(tmp_path):

@@ -13,7 +13,7 @@ from watching import ago, readings
 
 from relay.delivery.gate import QuotaUse, SinkStatus
 from relay.monitoring.metrics import FACTS, exposition
-from relay.store import Waits
+from relay.store import BacklogAge
 
 UNITS = ("_seconds", "_bytes", "_ratio")
 FOREIGN_UNITS = re.compile(r"_(ms|milliseconds|minutes|hours|kb|mb|kilobytes|percent)(_|$)")
@@ -103,7 +103,7 @@ def test_ages_are_those_of_the_oldest_and_nought_without_any(found):
 
 
 def test_a_clock_that_was_set_back_makes_no_age_negative():
-    found = families(exposition(readings(waits={"crm": Waits(ago(-3600))})).decode())
+    found = families(exposition(readings(waits={"crm": BacklogAge(ago(-3600))})).decode())
     assert sample(found, "relay_sink_oldest_pending_age_seconds", sink="crm") == 0
 
 

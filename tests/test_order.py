@@ -12,7 +12,8 @@ from arrivals import arrival, mobile
 from relay.redact import NumberMatcher
 from relay.store import (
     OPEN_STATES,
-    Before,
+    TRANSITIONS,
+    PurgeCutoffs,
     Settlement,
     SinkCounts,
     State,
@@ -23,6 +24,7 @@ from relay.store.sqlite import SqliteStore, purge
 from relay.store.sqlite import claim as claims
 from relay.store.sqlite.operator import discard
 from relay.store.sqlite.settle import DEATHS, put_back_all
+from relay.store.sqlite.state import WriterState
 
 SECOND = 1_000_000
 CONTACTS = 3
@@ -298,7 +300,7 @@ class History:
     async def revive(self) -> None:
         sink = self.random.choice(list(ORDERED))
         seqs = self.some([s for s in self.sinks[sink] if self.state(sink, s) == State.DEAD])
-        assert await self.store.revive(sink, seqs) == len(seqs)
+        assert await self.store.retry_dead(sink, seqs) == len(seqs)
         self.renew(sink, seqs)
 
     def renew(self, sink: str, seqs) -> None:
@@ -338,7 +340,7 @@ class History:
     async def purge(self) -> None:
         now = self.now()
         terms = [self.random.choice([-1, -1, -1, 10, 4000]) * SECOND for _ in range(2)]
-        before = Before(now - terms[0], now - terms[1], 0, now)
+        before = PurgeCutoffs(now - terms[0], now - terms[1], 0, now)
         going = self.going(before)
         steps = [step async for step in self.store.purge(before, dry_run=True)]
         assert sum(step.events for step in steps) == len(going)
@@ -347,7 +349,7 @@ class History:
         assert await self.store.event_count() == len(self.events) - len(going)
         self.forget(going)
 
-    def going(self, before: Before) -> list[int]:
+    def going(self, before: PurgeCutoffs) -> list[int]:
         """The events whose term is over, but for a last word that what is left may need."""
         going: list[int] = []
         left: set[int] = set()
@@ -384,12 +386,12 @@ class History:
             return
         found = [sink[seq] for sink in self.sinks.values() for seq in mine if seq in sink]
         flying = sum(delivery.state == State.IN_FLIGHT for delivery in found)
-        assert await self.store.halt(rows) == flying
+        assert await self.store.discard_open(rows) == flying
         for delivery in found:
             if delivery.state == State.PENDING:
                 delivery.state = State.DISCARDED
         if flying == 0:
-            assert (await self.store.forget(rows, matcher))["events"] == len(mine)
+            assert (await self.store.delete_contact(rows, matcher))["events"] == len(mine)
             self.forget(mine)
 
     def forget(self, mine: list[int]) -> None:
@@ -400,7 +402,7 @@ class History:
                 if delivery := deliveries.pop(seq, None):
                     self.gone[sink][seq] = delivery
 
-    def is_over(self, seq: int, before: Before) -> bool:
+    def is_over(self, seq: int, before: PurgeCutoffs) -> bool:
         states = {sink[seq].state for sink in self.sinks.values() if seq in sink}
         if not states.isdisjoint(OPEN_STATES):
             return False
@@ -413,6 +415,7 @@ class History:
 
     async def crash(self) -> None:
         flights = self.flights()
+        await self.check_transitions()
         await self.store.close(clean=False)
         await self.reopen()
         for flight in flights:
@@ -424,6 +427,7 @@ class History:
 
     async def restart(self) -> None:
         flights = self.flights()
+        await self.check_transitions()
         await self.store.close()
         await self.reopen()
         for flight in flights:
@@ -431,21 +435,21 @@ class History:
             flight.suspect = False
 
     async def reopen(self) -> None:
-        self.store = await SqliteStore.open(self.store._path, clock=self.clock)
+        self.store = await SqliteStore.open(self.store.database.path, clock=self.clock)
+        await record_transitions(self.store)
         self.wait_anew()
 
     async def spoil(self) -> None:
         """Beside other work, some fails that has changed a lot already; or the disk is full."""
         error = self.random.choice([RuntimeError, apsw.FullError])
 
-        def fail(connection: apsw.Connection) -> None:
-            memory = self.store._memory
-            put_back_all(connection, memory)
-            discard(connection, memory, "crm", None)
-            memory.sink(connection, "never")
+        def fail(connection: apsw.Connection, writer: WriterState) -> None:
+            put_back_all(connection, writer)
+            discard(connection, writer, "crm", None)
+            writer.sink(connection, "never")
             raise error("spoilt")
 
-        spoilt = self.store._write(fail)
+        spoilt = self.store.database.write(fail)
         with contextlib.suppress(StoreFull):
             await self.add()
         with pytest.raises(StoreError):
@@ -465,6 +469,12 @@ class History:
                 await self.clock.advance(40)
             else:
                 raise AssertionError(f"stuck: {self.sinks[sink]}")
+
+    async def check_transitions(self) -> None:
+        """Whatever the SQL has done, each delivery went from a state only to one that follows."""
+        made = TRANSITIONS[None] | TRANSITIONS[State.PENDING]
+        for old, new in await transitions(self.store):
+            assert State(new) in (made if old is None else TRANSITIONS[State(old)]), (old, new)
 
     async def check_counts(self) -> None:
         counts = await self.store.sink_counts()
@@ -555,6 +565,7 @@ async def test_a_thousand_random_histories(tmp_path, clock, seed, monkeypatch):
 async def live(path, clock, seed: int) -> None:
     """One history, to its end."""
     store = await SqliteStore.open(path, clock=clock)
+    await record_transitions(store)
     history = History(store, clock, seed)
     for _ in range(STEPS):
         await history.step()
@@ -564,3 +575,29 @@ async def live(path, clock, seed: int) -> None:
     await history.check_counts()
     history.check_last_words()
     await history.store.close()
+
+
+RECORD = """
+CREATE TEMP TABLE transitions (old, new);
+CREATE TEMP TRIGGER inserted AFTER INSERT ON main.deliveries BEGIN
+    INSERT INTO transitions VALUES (NULL, new.state);
+END;
+CREATE TEMP TRIGGER updated AFTER UPDATE OF state ON main.deliveries
+WHEN old.state != new.state BEGIN
+    INSERT INTO transitions VALUES (old.state, new.state);
+END;
+"""
+
+
+async def record_transitions(store) -> None:
+    """Have the database itself record how the states of deliveries change.
+
+    A delivery whose first row is in flight or blocked was pending without a row.
+    """
+    await store.database.write(lambda db, _: db.execute(RECORD).fetchall())
+
+
+async def transitions(store) -> list[tuple[int | None, int]]:
+    """The pairs of states that were recorded."""
+    seen = "SELECT DISTINCT old, new FROM transitions"
+    return await store.database.write(lambda db, _: db.execute(seen).fetchall())

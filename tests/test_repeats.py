@@ -9,13 +9,13 @@ import pytest
 from arrivals import arrival
 from listening import config, listening
 from olderstore import make_older
-from spills import Trouble, callback, sheltered
+from spills import Trouble, callback, failover_parts
 
 from relay.redact import NumberMatcher
 from relay.sources.router import Intake
 from relay.store import EventFilter, StoreFull
 from relay.store.sqlite import SqliteStore
-from relay.store.sqlite.reuse import INTERVAL
+from relay.store.sqlite.ingest import INTERVAL
 
 HELLO = b"mobile=2125551212&smsid=42&key=JOIN&msg=hello"
 STEPS = 50
@@ -131,7 +131,7 @@ async def test_out_of_the_spill_too(tmp_path, text):
         made.append(Trouble(store, StoreFull("the disk is full")))
         return made[0]
 
-    async with sheltered(tmp_path, wrap=wrap) as parts:
+    async with failover_parts(tmp_path, wrap=wrap) as parts:
         await parts.send(1, "hello", smsid="42")
         await parts.send(1, text, smsid="42")
         await parts.send(2, "hello", smsid="42")
@@ -164,9 +164,9 @@ async def test_an_id_that_all_messages_have_costs_no_search_through_them(store):
             counted.append(1)
             return False
 
-        await store._write(lambda db, count=count: db.set_progress_handler(count, STEPS))
+        await store.database.write(lambda db, _, count=count: db.set_progress_handler(count, STEPS))
         await store.add(message(7, "again", message_id))
-        await store._write(lambda db: db.set_progress_handler(None))
+        await store.database.write(lambda db, _: db.set_progress_handler(None))
         steps[message_id] = len(counted) * STEPS
     assert steps["new"] > 0
     assert steps["0"] < 2 * steps["new"] + 10 * STEPS
@@ -176,9 +176,9 @@ async def test_of_a_text_that_was_blacked_out_no_hash_is_left(store):
     await store.add(message(1, "call 2125550142"))
     await store.add(message(2, "call 2125550177"))
     matcher = NumberMatcher("+12125550142")
-    await store.forget(await store.find_contact(matcher), matcher)
-    hashes = await store._write(
-        lambda db: db.execute("SELECT text_hash FROM events ORDER BY seq").fetchall()
+    await store.delete_contact(await store.find_contact(matcher), matcher)
+    hashes = await store.database.write(
+        lambda db, _: db.execute("SELECT text_hash FROM events ORDER BY seq").fetchall()
     )
     assert hashes[0] == (-1,)
     assert hashes[1][0] > 0
@@ -190,7 +190,7 @@ async def test_a_message_that_was_erased_is_new_when_it_comes_again(store):
     first = message(142, "hello")
     await store.add(first)
     matcher = NumberMatcher(first.event.data["mobile"])
-    await store.forget(await store.find_contact(matcher), matcher)
+    await store.delete_contact(await store.find_contact(matcher), matcher)
     again = await store.add(message(142, "hello"))
     assert (again.repeated, again.id_reused) == (False, False)
     assert await store.event_count() == 1

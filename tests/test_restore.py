@@ -14,7 +14,7 @@ import yaml
 from arrivals import claim_one, delivered
 from click.testing import CliRunner
 from olderstore import EVENTS, content, make_older
-from spills import Trouble, sheltered
+from spills import Trouble, failover_parts
 from stubs.receiver import Receiver
 
 from relay import service
@@ -23,8 +23,8 @@ from relay.clock import SystemClock
 from relay.config import loader
 from relay.event import RawCallback
 from relay.sources.router import Intake
-from relay.store import Before, EventFilter, StoreError, StoreFull, StoreLocked
-from relay.store.sqlite import SqliteStore, backup, connection, restore
+from relay.store import EventFilter, PurgeCutoffs, StoreError, StoreFull, StoreLocked
+from relay.store.sqlite import SqliteStore, backup, migrate, restore
 from relay.store.sqlite.connection import connect_reader, lock, look_into
 
 NOW = 1_800_000_100.0
@@ -37,11 +37,11 @@ SOON = {"retry": {"initial": "10ms", "max": "50ms"}}
 @pytest.fixture
 def releases(monkeypatch):
     """Be the newer release, with one migration more, or the older one."""
-    scripts = connection.migrations()
+    scripts = migrate.migrations()
 
     def be(*, newer):
         known = [*scripts, LATER] if newer else scripts
-        monkeypatch.setattr(connection, "migrations", lambda: known)
+        monkeypatch.setattr(migrate, "migrations", lambda: known)
 
     return be
 
@@ -173,7 +173,7 @@ async def test_what_waited_when_the_backup_was_made_is_taken_in_once(tmp_path, e
 async def spilled(loaded):
     """Callbacks that were acknowledged while the store could not be written; their ids."""
     full = StoreFull("the disk is full")
-    async with sheltered(loaded.folder, wrap=lambda store: Trouble(store, full)) as shelter:
+    async with failover_parts(loaded.folder, wrap=lambda store: Trouble(store, full)) as shelter:
         return [await shelter.send(contact) for contact in (1, 2, 1)]
 
 
@@ -191,7 +191,7 @@ def back_up(loaded):
 async def opted_out(loaded):
     store = await SqliteStore.open(loaded.store)
     found = await store.opted_out("sumotext", "+12125550001")
-    words = await store.words(after=0)
+    words = await store.consent_log(after=0)
     await store.close()
     return found, [(each.word, set(each.accepted)) for each in words]
 
@@ -231,7 +231,7 @@ async def test_what_was_said_since_outlives_its_event_here_too(tmp_path, again):
         for sink in ("archive", "hook"):
             await store.settle([delivered(await claim_one(store, sink))])
         later = 2 * STORED
-        assert [each.events async for each in store.purge(Before(later, later, later, later))]
+        assert [each.events async for each in store.purge(PurgeCutoffs(later, later, later, later))]
         assert await store.event_count() == 0
         await store.close()
         for now in (NOW, NOW + 1) if again else (NOW,):
@@ -257,7 +257,7 @@ async def test_what_came_with_a_callback_comes_back_with_it(tmp_path):
     await store.quarantine(said("STOP", STORED + 1)._replace(**more), 401, "the token is wrong")
     await store.close()
     assert kept(loaded.store).since == 2
-    async with sheltered(tmp_path) as shelter:
+    async with failover_parts(tmp_path) as shelter:
         await shelter.home()
         (row,) = await shelter.store.events_after(EventFilter(), after=0)
         (held,) = await shelter.store.quarantined()
@@ -272,7 +272,7 @@ async def test_the_copy_of_another_store_gets_no_words_of_this_one(tmp_path):
         make_older(tmp_path / "copy.db")
         store = await SqliteStore.open(loaded.store)
         later = 2 * STORED
-        assert [each.events async for each in store.purge(Before(later, later, later, later))]
+        assert [each.events async for each in store.purge(PurgeCutoffs(later, later, later, later))]
         await store.close()
     before = content(tmp_path / "copy.db")
     kept(loaded.store)

@@ -15,12 +15,12 @@ from relay import retention
 from relay.cli import main
 from relay.config.model import Retention
 from relay.retention import DOUBT, EVERY, FIRST, ClockGuard, RetentionTask, pause
-from relay.store import Before, Settlement, State
+from relay.store import PurgeCutoffs, Settlement, State
 from relay.store.sqlite import SqliteStore
 from relay.store.sqlite import purge as purges
 
 DAY = 86_400.0
-ALL = Before(NOW + 1, NOW + 1, NOW + 1, NOW + 1)
+ALL = PurgeCutoffs(NOW + 1, NOW + 1, NOW + 1, NOW + 1)
 
 
 @pytest.fixture
@@ -48,10 +48,10 @@ async def test_each_end_has_its_term(store):
     await land(store, arrival(), State.DEAD)
     await store.add(arrival(sinks=()))
     await store.quarantine(arrival().callback, 422, "no kind")
-    assert await purge(store, Before(NOW, NOW, NOW, NOW)) == (0, 0)
-    assert await purge(store, Before(0, 0, NOW + 1, NOW)) == (0, 1)
-    assert await purge(store, Before(NOW + 1, 0, 0, NOW)) == (2, 0)
-    assert await purge(store, Before(0, NOW + 1, 0, NOW)) == (1, 0)
+    assert await purge(store, PurgeCutoffs(NOW, NOW, NOW, NOW)) == (0, 0)
+    assert await purge(store, PurgeCutoffs(0, 0, NOW + 1, NOW)) == (0, 1)
+    assert await purge(store, PurgeCutoffs(NOW + 1, 0, 0, NOW)) == (2, 0)
+    assert await purge(store, PurgeCutoffs(0, NOW + 1, 0, NOW)) == (1, 0)
     assert await store.event_count() == 0
     counts = (await store.sink_counts())["crm"]
     assert (counts.pending, counts.delivered, counts.dead) == (0, 1, 0)
@@ -108,7 +108,7 @@ async def test_the_last_word_stays_while_an_older_callback_may_be_released(store
     older = arrival(1, received=NOW - 10)
     kept = await store.quarantine(older.callback, 422, "no kind")
     stop = (await land(store, arrival(1, consent="opt_out"))).event.id
-    before = Before(NOW + 1, NOW + 1, 0, NOW + 1)
+    before = PurgeCutoffs(NOW + 1, NOW + 1, 0, NOW + 1)
     assert await purge(store, before) == (0, 0)
     await store.release(kept, older)
     await store.settle([delivered(await claim_one(store))])
@@ -122,9 +122,9 @@ async def test_the_last_word_stays_while_an_older_callback_may_be_released(store
 async def test_the_last_word_stays_while_something_older_is_left(store):
     dead = await land(store, arrival(1), State.DEAD)
     stop = (await land(store, arrival(1, consent="opt_out"))).event.id
-    before = Before(NOW + 1, 0, 0, NOW + 1)
+    before = PurgeCutoffs(NOW + 1, 0, 0, NOW + 1)
     assert await purge(store, before) == (0, 0)
-    await store.revive("crm", [dead.seq])
+    await store.retry_dead("crm", [dead.seq])
     await store.settle([delivered(await claim_one(store))])
     assert await ids(store) == [stop]
 
@@ -132,13 +132,13 @@ async def test_the_last_word_stays_while_something_older_is_left(store):
 async def test_what_is_out_of_date_stays_so_when_the_newer_has_gone(store):
     dead = await land(store, arrival(1), State.DEAD)
     await land(store, arrival(1))
-    assert await purge(store, Before(NOW + 1, 0, 0, NOW + 1)) == (1, 0)
-    await store.revive("crm", [dead.seq])
+    assert await purge(store, PurgeCutoffs(NOW + 1, 0, 0, NOW + 1)) == (1, 0)
+    await store.retry_dead("crm", [dead.seq])
     claim = await claim_one(store)
     assert claim.stale
     await store.settle([delivered(claim)])
     assert await purge(store) == (1, 0)
-    assert await store._read(lambda db: db.execute("SELECT count(*) FROM heard").get) == 0
+    assert await store.database.read(lambda db: db.execute("SELECT count(*) FROM heard").get) == 0
 
 
 async def test_a_message_that_comes_again_later_is_new(store):
@@ -164,7 +164,7 @@ async def test_events_that_arrive_meanwhile_are_left_alone(store):
     for _ in range(30):
         await land(store, arrival())
     later = NOW + 10
-    before = Before(NOW + 1, NOW + 1, 0, NOW + 1)
+    before = PurgeCutoffs(NOW + 1, NOW + 1, 0, NOW + 1)
     gone = 0
     async for step in store.purge(before):
         gone += step.events
@@ -244,10 +244,10 @@ class Purges:
         return
         yield
 
-    async def last_round(self):
+    async def last_purge(self):
         return self.last
 
-    async def note_round(self, now):
+    async def note_purge(self, now):
         self.last = now
 
 

@@ -14,8 +14,8 @@ from spills import callback, nonsense
 
 from relay.event import RawCallback
 from relay.spill.file import SpillFile, count
-from relay.spill.line import Spilled, decode, encode
-from relay.spill.queue import Spill
+from relay.spill.queue import SpillQueue
+from relay.spill.records import Spilled, decode, encode
 from relay.store import StoreLocked
 
 
@@ -233,7 +233,7 @@ def test_one_that_lost_its_name_is_read_on_where_one_was(path):
 
 
 async def test_one_that_lost_its_name_is_there_after_the_end(path):
-    spill = await Spill.open(path)
+    spill = await SpillQueue.open(path)
     await spill.append(spilled(1))
     path.unlink()
     await spill.close()
@@ -371,7 +371,7 @@ async def test_what_comes_together_is_synced_together(path, monkeypatch):
     syncs = []
     real = os.fdatasync
     monkeypatch.setattr(os, "fdatasync", lambda fd: (syncs.append(fd), real(fd)))
-    spill = await Spill.open(path)
+    spill = await SpillQueue.open(path)
     await asyncio.gather(*(spill.append(spilled(number)) for number in range(200)))
     assert len(syncs) <= 4
     assert spill.records == 200
@@ -380,7 +380,7 @@ async def test_what_comes_together_is_synced_together(path, monkeypatch):
 
 
 async def test_each_of_a_group_hears_that_it_failed(path, monkeypatch):
-    spill = await Spill.open(path)
+    spill = await SpillQueue.open(path)
     failing(monkeypatch, "fdatasync")
     results = await asyncio.gather(
         *(spill.append(spilled(number)) for number in range(3)), return_exceptions=True
@@ -392,15 +392,15 @@ async def test_each_of_a_group_hears_that_it_failed(path, monkeypatch):
 
 
 async def test_it_is_read_while_it_grows_and_removed_when_all_is_read(path):
-    spill = await Spill.open(path)
+    spill = await SpillQueue.open(path)
     for number in range(3):
         await spill.append(spilled(number))
     chunk = await spill.read(2)
-    spill.passed(chunk)
+    spill.advance(chunk)
     assert spill.records == 1
     await spill.remove()
     assert path.exists()
-    spill.passed(await spill.read(2))
+    spill.advance(await spill.read(2))
     assert not spill.unread
     await spill.remove()
     assert not path.exists()
@@ -410,10 +410,10 @@ async def test_it_is_read_while_it_grows_and_removed_when_all_is_read(path):
 
 
 async def test_after_erasing_it_is_read_from_its_start(path):
-    spill = await Spill.open(path)
+    spill = await SpillQueue.open(path)
     for number in range(4):
         await spill.append(spilled(number))
-    spill.passed(await spill.read(2))
+    spill.advance(await spill.read(2))
     assert await spill.erase(of(0, 3)) == 2
     assert [each.id for each in (await spill.read(9)).records] == ["id-1", "id-2"]
     await spill.close()
@@ -423,7 +423,7 @@ async def test_a_torn_tail_is_told_of(path, caplog):
     written(path, [1])
     with path.open("ab") as file:
         file.write(b"torn")
-    spill = await Spill.open(path)
+    spill = await SpillQueue.open(path)
     assert spill.records == 1
     await spill.close()
     assert "4 bytes that were never acknowledged are cut off" in caplog.text
@@ -434,7 +434,7 @@ async def test_one_that_cannot_be_opened_is_told_of_and_tried_again(path, caplog
     aside = path.with_name("aside")
     path.rename(aside)
     path.mkdir()
-    spill = await Spill.open(path)
+    spill = await SpillQueue.open(path)
     with pytest.raises(OSError, match="directory"):
         await spill.append(spilled(2))
     path.rmdir()
@@ -446,7 +446,7 @@ async def test_one_that_cannot_be_opened_is_told_of_and_tried_again(path, caplog
 
 
 async def test_a_kept_callback_of_any_bytes_is_the_same(path):
-    spill = await Spill.open(path)
+    spill = await SpillQueue.open(path)
     record = Spilled("id", nonsense(), 422, "mobile is missing")
     await spill.append(record)
     assert (await spill.read(1)).records == [record]

@@ -11,7 +11,7 @@ import random
 from collections import Counter
 
 import pytest
-from spills import PATIENCE, Hang, Trouble, callback, sheltered
+from spills import PATIENCE, Hang, Trouble, callback, failover_parts
 
 from relay.store import StoreFull
 
@@ -59,13 +59,13 @@ class Chaos:
         self._second += 1
         said = callback(contact, word)._replace(received=START + self._second * 1_000_000)
         try:
-            self.acked.append((await parts.shelter.receive(said)).id)
+            self.acked.append((await parts.failover.receive(said)).id)
         except StoreFull:
             self.last[contact] = None
             self.seen["refused"] += 1
         else:
             self.last[contact] = word
-            self.seen["spilled" if parts.shelter.records() else "stored"] += 1
+            self.seen["spilled" if parts.failover.records() else "stored"] += 1
 
     async def life(self, folder) -> None:
         """Some steps of one process."""
@@ -75,7 +75,7 @@ class Chaos:
             made.append(Trouble(store, FULL if self.full else None))
             return made[0]
 
-        async with sheltered(folder, wrap=wrap, timeout=BOUND) as parts:
+        async with failover_parts(folder, wrap=wrap, timeout=BOUND) as parts:
             for _ in range(self._chance.randrange(STEPS)):
                 match self._chance.choice(["say"] * 8 + ["full", "away", "hang", "wait", "wait"]):
                     case "say":
@@ -97,7 +97,7 @@ class Chaos:
         """All is well again: what is where?"""
         if self.away:
             self.bring_back()
-        async with sheltered(folder) as parts:
+        async with failover_parts(folder) as parts:
             await parts.home()
             stored = Counter(await parts.stored())
             assert set(self.acked) <= set(stored)

@@ -11,10 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from spills import callback
 
-from relay.spill import reader
+from relay.spill import records
 from relay.spill.file import TRIES, SpillFile, count
-from relay.spill.line import Spilled, encode
-from relay.spill.reader import PAGE
+from relay.spill.records import PAGE, Spilled, encode
 
 
 @pytest.fixture
@@ -145,7 +144,7 @@ def many(path) -> list[int]:
     """A file of several blocks; its numbers."""
     found = list(range(1500))
     written(path, found)
-    assert path.stat().st_size > 3 * reader.BLOCK
+    assert path.stat().st_size > 3 * records.BLOCK
     return found
 
 
@@ -296,10 +295,10 @@ def no_locks(*_):
 def test_one_that_comes_by_itself_is_noticed(path):
     file = SpillFile(path)
     file.open()
-    file.look()
+    file.detect()
     assert not file.unopened
     written(path, [1])
-    file.look()
+    file.detect()
     assert file.unopened
     file.open()
     assert file.lines == 1
@@ -343,19 +342,19 @@ def test_one_whose_name_cannot_be_removed_holds_nothing(path, monkeypatch):
 
 
 def test_lines_longer_than_any_are_bad_and_bounded(path, monkeypatch):
-    monkeypatch.setattr(reader, "LONGEST", 2 * reader.BLOCK)
-    path.write_bytes(bytes(9 * reader.BLOCK) + b"\n" + encode(spilled(1)))
+    monkeypatch.setattr(records, "LONGEST", 2 * records.BLOCK)
+    path.write_bytes(bytes(9 * records.BLOCK) + b"\n" + encode(spilled(1)))
     found, bad = read(path)
     assert found == [1]
-    assert max(map(len, bad)) <= 3 * reader.BLOCK + 1
+    assert max(map(len, bad)) <= 3 * records.BLOCK + 1
 
 
 def test_blocks_are_the_file(path):
-    content = os.urandom(3 * reader.BLOCK + 17)
+    content = os.urandom(3 * records.BLOCK + 17)
     path.write_bytes(content)
     with path.open("rb") as file:
         for start, end in itertools.product((0, 1, PAGE, 70_000), (len(content), 150_000)):
-            found = reader.blocks(file.fileno(), start, end, skip=False)
+            found = records.read_blocks(file.fileno(), start, end, skip=False)
             assert b"".join(each.content for each in found) == content[start:end]
-            read_ = reader.lines(file.fileno(), start, end, skip=False)
+            read_ = records.read_lines(file.fileno(), start, end, skip=False)
             assert b"".join(each.content for each in read_) == content[start:end]

@@ -5,15 +5,14 @@ import errno
 import os
 
 import pytest
-from spills import PATIENCE, Trouble, callback, passed_by, sheltered, until, with_a_spill
+from spills import PATIENCE, Trouble, callback, failover_parts, passed_by, until, with_a_spill
 
 from relay.api.maintenance import Erasure, JobRefused
 from relay.redact import NumberMatcher
-from relay.spill.failover import Shelter
+from relay.spill.failover import FailoverStore, Replayer
 from relay.spill.file import SpillFile
-from relay.spill.line import Spilled, encode
-from relay.spill.queue import Spill
-from relay.spill.replayer import Importer
+from relay.spill.queue import SpillQueue
+from relay.spill.records import Spilled, encode
 from relay.store import StoreFull
 
 START = 1_800_000_000_000_000
@@ -58,26 +57,26 @@ async def last_word(store) -> bool:
 async def test_it_is_told_and_callbacks_go_to_the_store_meanwhile(tmp_path):
     leave(tmp_path, said(1, "hello"))
     Harm(tmp_path)
-    async with sheltered(tmp_path) as parts:
+    async with failover_parts(tmp_path) as parts:
         sent = await parts.send(2)
         assert await parts.stored() == [sent]
-        assert parts.shelter.facts() == {"relay_spill_records": 1, "relay_spill_readable": 0.0}
-        (notice,) = parts.shelter.notices()
+        assert parts.failover.facts() == {"relay_spill_records": 1, "relay_spill_readable": 0.0}
+        (notice,) = parts.failover.notices()
         assert notice.startswith("spill: what")
         assert "Is a directory" in notice
-        assert "Is a directory" in parts.shelter.unreadable()
-        assert not parts.shelter.refusal()
+        assert "Is a directory" in parts.failover.unreadable()
+        assert not parts.failover.refusal()
 
 
 async def test_it_is_tried_again_and_taken_in_without_a_restart(tmp_path, caplog):
     left = leave(tmp_path, said(1, "hello"), said(2, "there"))
     harm = Harm(tmp_path)
-    async with sheltered(tmp_path) as parts:
+    async with failover_parts(tmp_path) as parts:
         sent = await parts.send(2)
         harm.mend()
         await parts.home()
         assert await parts.stored() == [sent, *left]
-        assert parts.shelter.facts() == {"relay_spill_records": 0, "relay_spill_readable": 1.0}
+        assert parts.failover.facts() == {"relay_spill_records": 0, "relay_spill_readable": 1.0}
         async with asyncio.timeout(PATIENCE):
             while await parts.store.spill_is_older():
                 await asyncio.sleep(0.005)
@@ -87,13 +86,13 @@ async def test_it_is_tried_again_and_taken_in_without_a_restart(tmp_path, caplog
 async def test_what_is_well_again_before_the_store_is_open_comes_first(tmp_path):
     left = leave(tmp_path, said(1, "STOP"))
     harm = Harm(tmp_path)
-    spill = await Spill.open(tmp_path / "relay.db.spill")
+    spill = await SpillQueue.open(tmp_path / "relay.db.spill")
     assert spill.unopened
     harm.mend()
-    await spill.find()
+    await spill.reopen()
     assert not spill.unopened
     await spill.close()
-    async with sheltered(tmp_path) as parts:
+    async with failover_parts(tmp_path) as parts:
         await parts.home()
         assert await parts.stored() == left
 
@@ -102,15 +101,15 @@ async def after_all(folder, spilled, direct, *, restart: bool):
     """The words in the spill come after those that went to the store; the last word then."""
     leave(folder, *(said(*each) for each in spilled))
     harm = Harm(folder)
-    async with sheltered(folder) as parts:
+    async with failover_parts(folder) as parts:
         for each in direct:
-            await parts.shelter.receive(said(*each))
+            await parts.failover.receive(said(*each))
         if not restart:
             harm.mend()
             await parts.home()
             return await last_word(parts.store)
     harm.mend()
-    async with sheltered(folder) as parts:
+    async with failover_parts(folder) as parts:
         await parts.home()
         return await last_word(parts.store)
 
@@ -151,8 +150,8 @@ async def test_what_comes_by_itself_while_callbacks_go_to_the_store_is_older(tmp
     away = tmp_path / "away"
     away.mkdir()
     left = leave(away, said(1, "STOP"), said(2, "START"))
-    async with sheltered(tmp_path) as parts:
-        sent = (await parts.shelter.receive(said(3, "STOP"))).id
+    async with failover_parts(tmp_path) as parts:
+        sent = (await parts.failover.receive(said(3, "STOP"))).id
         (away / "relay.db.spill").rename(tmp_path / "relay.db.spill")
         await until(lambda: not (tmp_path / "relay.db.spill").exists())
         assert await parts.stored() == [sent, *left]
@@ -168,15 +167,15 @@ async def test_where_the_store_fails_too_it_is_refused_until_it_can_be_opened(tm
         made.append(Trouble(store))
         return made[0]
 
-    async with sheltered(tmp_path, wrap=wrap) as parts:
+    async with failover_parts(tmp_path, wrap=wrap) as parts:
         made[0].error = StoreFull("the disk is full")
         with pytest.raises(StoreFull, match="the spill cannot be written: Is a directory"):
             await parts.send(2)
-        assert parts.shelter.refusal()
+        assert parts.failover.refusal()
         harm.mend()
         sent = await parts.send(3)
-        await until(lambda: not parts.shelter.refusal())
-        assert parts.shelter.records() == 2
+        await until(lambda: not parts.failover.refusal())
+        assert parts.failover.records() == 2
         made[0].error = None
         await parts.home()
         assert await parts.stored() == [*left, sent]
@@ -185,11 +184,11 @@ async def test_where_the_store_fails_too_it_is_refused_until_it_can_be_opened(tm
 async def test_another_process_that_has_it_is_waited_for(tmp_path):
     left = leave(tmp_path, said(1, "hello"))
     harm = Harm(tmp_path)
-    async with sheltered(tmp_path) as parts:
+    async with failover_parts(tmp_path) as parts:
         other = SpillFile(tmp_path / "good")
         other.open()
         harm.mend()
-        await until(lambda: "in use by another" in parts.shelter.unreadable())
+        await until(lambda: "in use by another" in parts.failover.unreadable())
         await parts.send(2)
         other.close()
         await parts.home()
@@ -199,13 +198,15 @@ async def test_another_process_that_has_it_is_waited_for(tmp_path):
 async def test_erasing_does_not_say_that_nothing_is_in_it(tmp_path):
     leave(tmp_path, said(1, "hello"))
     harm = Harm(tmp_path)
-    async with sheltered(tmp_path) as parts:
-        erasure = Erasure(parts.store, None, None, None, parts.shelter.erase)
+    async with failover_parts(tmp_path) as parts:
+        erasure = Erasure(parts.store, None, None, None, parts.failover.erase)
         with pytest.raises(JobRefused, match="the spill cannot be read"):
             await erasure._erase_from_spill(NumberMatcher(CONTACT))
         harm.mend()
         assert (
-            await parts.shelter.erase(lambda found: None if b"2125550001" in found.query else found)
+            await parts.failover.erase(
+                lambda found: None if b"2125550001" in found.query else found
+            )
             == 1
         )
 
@@ -234,12 +235,12 @@ async def test_an_error_that_passes_costs_nothing(tmp_path, monkeypatch, times):
         BadRead(monkeypatch, times)
         disk.has_room()
         await passed_by(parts)
-        assert "Input/output error" in parts.shelter.notices()[0]
+        assert "Input/output error" in parts.failover.notices()[0]
         new = await parts.send(5)
         assert new in await parts.stored()
         await parts.home()
         assert sorted(await parts.stored()) == sorted([*sent, new])
-        assert not parts.shelter.unreadable()
+        assert not parts.failover.unreadable()
 
 
 async def test_one_that_can_never_be_read_holds_up_nothing_and_is_kept(tmp_path, monkeypatch):
@@ -249,7 +250,7 @@ async def test_one_that_can_never_be_read_holds_up_nothing_and_is_kept(tmp_path,
         await until(lambda: not parts.spill.path.exists())
         new = await parts.send(5)
         assert await parts.stored() == [new]
-        await until(lambda: not parts.shelter.notices())
+        await until(lambda: not parts.failover.notices())
     assert (tmp_path / "relay.db.spill.damaged").exists()
 
 
@@ -260,7 +261,7 @@ async def fails(*_):
 async def test_a_defect_in_the_importer_holds_up_nothing(tmp_path, monkeypatch, caplog):
     async with with_a_spill(tmp_path) as (parts, sent, disk):
         with monkeypatch.context() as patch:
-            patch.setattr(Importer, "_store_together", fails)
+            patch.setattr(Replayer, "_store_round", fails)
             disk.has_room()
             await passed_by(parts)
             new = await parts.send(5)
@@ -278,13 +279,13 @@ async def test_without_passing_by_such_a_defect_stops_all_delivery(tmp_path, mon
         tries.append(error)
 
     async with with_a_spill(tmp_path) as (parts, sent, disk):
-        monkeypatch.setattr(Importer, "_store_together", fails)
-        monkeypatch.setattr(Shelter, "_spill_failed", wait)
+        monkeypatch.setattr(Replayer, "_store_round", fails)
+        monkeypatch.setattr(FailoverStore, "_spill_failed", wait)
         disk.has_room()
         await until(lambda: len(tries) > 1)
         await parts.send(5)
         assert await parts.stored() == []
-        assert parts.shelter.records() == len(sent) + 1
+        assert parts.failover.records() == len(sent) + 1
 
 
 async def test_one_that_cannot_be_removed_or_emptied_is_removed_later(tmp_path, monkeypatch):
@@ -296,7 +297,7 @@ async def test_one_that_cannot_be_removed_or_emptied_is_removed_later(tmp_path, 
             patch.setattr(os, "unlink", fails)
             patch.setattr(os, "ftruncate", fails)
             disk.has_room()
-            await until(lambda: parts.shelter._leftover)
+            await until(lambda: parts.failover._leftover)
             sent.append(await parts.send(5))
             assert parts.spill.path.exists()
         await until(lambda: not parts.spill.path.exists())

@@ -12,7 +12,7 @@ from arrivals import NOW, arrival, claim_one, delivered, ids, waiting
 from relay.event import RawCallback
 from relay.store import (
     Attempt,
-    Claimed,
+    ClaimResult,
     EventFilter,
     Settlement,
     SinkCounts,
@@ -25,7 +25,7 @@ from relay.store import (
 )
 from relay.store.sqlite import SqliteStore
 from relay.store.sqlite import claim as claims
-from relay.store.sqlite.connection import migrations
+from relay.store.sqlite.migrate import migrations
 
 SECOND = 1_000_000
 
@@ -136,7 +136,7 @@ async def test_a_contact_waits_for_its_older_delivery_that_is_to_be_retried(stor
     claims = (await store.claim("crm", 10)).claims
     due = int(clock.now() * SECOND) + 60 * SECOND
     await store.settle([waiting(claims[0], due), delivered(claims[1])])
-    assert await store.claim("crm", 5) == Claimed([], more=False, due=due)
+    assert await store.claim("crm", 5) == ClaimResult([], more=False, due=due)
     await clock.advance(61)
     retried = await claim_one(store)
     assert (retried.event.id, retried.attempt) == (first.event.id, 2)
@@ -305,7 +305,7 @@ async def test_an_older_opt_out_is_followed_by_the_opt_in(store, way):
     if way == "copied":
         await store.add(arrival(7, consent="opt_out", copy_of=stop.event.id))
     else:
-        await (store.revive if dead else store.replay)("crm", [1])
+        await (store.retry_dead if dead else store.replay)("crm", [1])
     await store.settle([delivered(await claim_one(store))])
     again = await claim_one(store)
     assert (again.event.id, again.replayed, again.stale) == (join.event.id, True, False)
@@ -334,7 +334,7 @@ async def test_a_replayed_opt_out_is_never_in_flight_with_another_of_its_contact
     stop = arrival(7, consent="opt_out", sinks=(), errors={"crm": "when: no such name"})
     await store.add(stop)
     await store.add(arrival(7, consent="opt_in"))
-    await store.revive("crm", [1])
+    await store.retry_dead("crm", [1])
     assert await ids(store, ordered=ordered) == [stop.event.id]
     assert await ids(store, ordered=ordered) == []
 
@@ -439,7 +439,7 @@ async def test_of_very_many_attempts_the_first_and_the_last_are_kept(store):
 async def test_a_when_that_raised_is_a_dead_delivery(store):
     await store.add(arrival(errors={"crm": "when: no such name"}))
     assert (await store.sink_counts())["crm"] == SinkCounts(dead=1)
-    assert await store.revive("crm", [1]) == 1
+    assert await store.retry_dead("crm", [1]) == 1
     assert (await claim_one(store)).replayed
 
 
@@ -811,7 +811,7 @@ async def test_what_another_program_locks_for_a_moment_is_waited_for(store, path
 
 
 async def test_what_another_program_locks_for_long_is_tried_again_later(store, path):
-    await store._writer.submit(lambda connection: connection.set_busy_timeout(10))
+    await store.database.writer.submit(lambda connection: connection.set_busy_timeout(10))
     with locked(path), pytest.raises(StoreFull, match="another program"):
         await store.add(arrival())
     await store.add(arrival())
@@ -819,7 +819,7 @@ async def test_what_another_program_locks_for_long_is_tried_again_later(store, p
 
 async def test_what_cannot_be_read_is_an_error_of_the_store(store):
     with pytest.raises(StoreError, match="cannot be read"):
-        await store._read(lambda connection: connection.execute("SELECT nothing"))
+        await store.database.read(lambda connection: connection.execute("SELECT nothing"))
 
 
 async def test_a_claim_is_no_larger_than_fits_the_memory(store):

@@ -12,17 +12,17 @@ from spills import (
     PATIENCE,
     Hang,
     callback,
+    failover_parts,
     nonsense,
     passed_by,
-    sheltered,
     until,
     with_a_spill,
 )
 
-from relay.spill.failover import Shelter
-from relay.spill.line import Spilled
-from relay.spill.queue import Spill
-from relay.spill.shared_timeout import SharedTimeout
+from relay.spill.disk import SharedTimeout
+from relay.spill.failover import FailoverStore
+from relay.spill.queue import SpillQueue
+from relay.spill.records import Spilled
 from relay.store import StoreFull, StoreStalled
 from relay.store.sqlite import ingest as module
 
@@ -34,7 +34,7 @@ AT_ONCE = 0.25
 @asynccontextmanager
 async def hanging(folder, error=None):
     """A shelter whose store hangs, until the test ends that or itself."""
-    async with sheltered(folder, timeout=BOUND) as parts:
+    async with failover_parts(folder, timeout=BOUND) as parts:
         hang = Hang(parts, error)
         try:
             yield parts, hang
@@ -56,8 +56,8 @@ async def test_only_the_first_callback_waits_and_only_for_so_long(tmp_path):
         for number in range(20):
             later, _ = await timed(parts.send(number))
             assert later < AT_ONCE
-        assert parts.shelter.records() == 21
-        assert "has not answered for 0.3 s" in parts.shelter.notices()[0]
+        assert parts.failover.records() == 21
+        assert "has not answered for 0.3 s" in parts.failover.notices()[0]
         hang.end()
         await parts.home()
         assert await parts.store.event_count() == 21
@@ -65,7 +65,7 @@ async def test_only_the_first_callback_waits_and_only_for_so_long(tmp_path):
 
 async def test_without_the_bound_they_wait_for_as_long_as_it_hangs(tmp_path):
     """The control."""
-    async with sheltered(tmp_path, timeout=PATIENCE) as parts:
+    async with failover_parts(tmp_path, timeout=PATIENCE) as parts:
         hang = Hang(parts)
         sent = asyncio.create_task(parts.send(1))
         await asyncio.sleep(3 * BOUND)
@@ -80,7 +80,7 @@ async def test_what_is_in_the_store_after_all_is_one_event(tmp_path):
         together = (parts.send(number % 2) for number in range(6))
         sent = await asyncio.gather(*together)
         sent += [await parts.send(number % 2, smsid=f"m{number}") for number in range(6)]
-        kept = await parts.shelter.quarantine(nonsense(), 422, "mobile is missing")
+        kept = await parts.failover.quarantine(nonsense(), 422, "mobile is missing")
         hang.end()
         await parts.home()
         sent.append(await parts.send(9))
@@ -90,7 +90,7 @@ async def test_what_is_in_the_store_after_all_is_one_event(tmp_path):
 
 async def test_what_is_quarantined_twice_is_there_once(tmp_path):
     async with hanging(tmp_path) as (parts, hang):
-        kept = await parts.shelter.quarantine(nonsense(), 422, "mobile is missing")
+        kept = await parts.failover.quarantine(nonsense(), 422, "mobile is missing")
         hang.end()
         await parts.home()
         assert [each.id for each in await parts.store.quarantined()] == [kept]
@@ -129,14 +129,14 @@ async def test_a_message_whose_commit_fails_in_the_end_is_not_taken_for_a_repeat
 
 
 async def test_where_the_hanging_commit_breaks_the_store_the_spill_has_them(tmp_path):
-    async with sheltered(tmp_path, timeout=BOUND) as parts:
+    async with failover_parts(tmp_path, timeout=BOUND) as parts:
         hang = Hang(parts, apsw.IOError("disk I/O error"))
         sent = [await parts.send(number, smsid=f"m{number}") for number in range(3)]
         hang.end()
         await asyncio.gather(hang.work, return_exceptions=True)
         await until(lambda: not parts.store.alive())
         sent.append(await parts.send(5))
-    async with sheltered(tmp_path) as parts:  # as the next image does
+    async with failover_parts(tmp_path) as parts:  # as the next image does
         await parts.home()
         assert await parts.stored() == sent
 
@@ -146,15 +146,15 @@ async def test_a_batch_that_is_refused_late_is_not_stored_a_second_time(tmp_path
     async with hanging(tmp_path) as (parts, hang):
         real = module.add_all
 
-        def choosy(connection, memory, arrivals):
+        def choosy(connection, writer, arrivals):
             if len(arrivals) > 1:
                 raise ValueError("not together")
             time.sleep(0.05)  # long enough for the spill's ids to be looked up
-            return real(connection, memory, arrivals)
+            return real(connection, writer, arrivals)
 
         monkeypatch.setattr(module, "add_all", choosy)
         sent = await asyncio.gather(*(parts.send(number) for number in range(3)))
-        await until(parts.shelter._importing.locked)
+        await until(parts.failover._replaying.locked)
         await asyncio.sleep(0.05)  # it waits for the store by now
         hang.end()
         await parts.home()
@@ -167,13 +167,13 @@ async def test_a_store_that_hangs_while_the_last_of_the_spill_comes_home(tmp_pat
     async with with_a_spill(tmp_path, timeout=BOUND) as (parts, sent, disk):
         hangs = []
 
-        async def bring_last(importer):
+        async def replay_rest(replayer):
             if not hangs:
                 sent.append(await parts.send(1))
                 hangs.append(Hang(parts))
-            return await Shelter._bring_last(parts.shelter, importer)
+            return await FailoverStore._replay_rest(parts.failover, replayer)
 
-        parts.shelter._bring_last = bring_last
+        parts.failover._replay_rest = replay_rest
         disk.has_room()
         await until(lambda: hangs)
         for number in range(20):
@@ -213,10 +213,10 @@ async def test_where_the_spill_hangs_too_it_is_refused_in_time(tmp_path, monkeyp
             took, error = await timed(refused(parts))
             assert took < 2 * BOUND + 1
         assert "the spill cannot be written: the disk does not answer" in error
-        assert parts.shelter.refusal() == error
+        assert parts.failover.refusal() == error
         disk.end()
         async with asyncio.timeout(PATIENCE):
-            while parts.shelter.refusal():
+            while parts.failover.refusal():
                 await asyncio.sleep(0.005)
         sent = await parts.send(3)
         hang.end()
@@ -231,7 +231,7 @@ async def refused(parts) -> str:
 
 
 async def test_while_it_hangs_the_spill_remembers_no_more_than_the_first(tmp_path, monkeypatch):
-    spill = await Spill.open(tmp_path / "relay.spill", BOUND)
+    spill = await SpillQueue.open(tmp_path / "relay.spill", BOUND)
     disk = SlowDisk(monkeypatch)
     record = Spilled("00000000-0000-7000-8000-000000000000", callback(1))
     with pytest.raises(TimeoutError):
@@ -241,7 +241,7 @@ async def test_while_it_hangs_the_spill_remembers_no_more_than_the_first(tmp_pat
         assert took < AT_ONCE
     assert len(spill._waiting) == 0
     disk.end()
-    await spill.written()
+    await spill.flushed()
     assert disk.asked == 1
     await spill.append(record)
     await spill.close()
@@ -260,7 +260,7 @@ async def test_a_spill_that_hangs_while_it_is_read_does_not_hold_up_the_store(
         monkeypatch.setattr(os, "pread", hangs)
         disk.has_room()
         await passed_by(parts)
-        assert parts.shelter.unreadable().endswith("the disk does not answer")
+        assert parts.failover.unreadable().endswith("the disk does not answer")
         new = await parts.send(5)
         assert new in await parts.stored()
         ended.set()
@@ -270,10 +270,10 @@ async def test_a_spill_that_hangs_while_it_is_read_does_not_hold_up_the_store(
 
 async def test_a_spill_whose_removal_hangs_is_empty_afterwards(tmp_path, monkeypatch):
     """What comes next is read from the beginning of the new file."""
-    spill = await Spill.open(tmp_path / "relay.spill", BOUND)
+    spill = await SpillQueue.open(tmp_path / "relay.spill", BOUND)
     records = [Spilled(f"0000000{n}-0000-7000-8000-000000000000", callback(n)) for n in (1, 2)]
     await spill.append(records[0])
-    spill.passed(await spill.read(9))
+    spill.advance(await spill.read(9))
     ended, real = threading.Event(), os.unlink
 
     def hangs(*arguments, **more):
@@ -292,7 +292,7 @@ async def test_a_spill_whose_removal_hangs_is_empty_afterwards(tmp_path, monkeyp
 
 async def test_a_spill_that_hangs_while_it_is_opened_counts_as_there(tmp_path, monkeypatch):
     monkeypatch.setattr("relay.spill.queue.OPENS_WITHIN", BOUND)
-    spill = await Spill.open(tmp_path / "relay.spill", BOUND)
+    spill = await SpillQueue.open(tmp_path / "relay.spill", BOUND)
     await spill.append(Spilled("00000001-0000-7000-8000-000000000000", callback(1)))
     await spill.close()
     ended, real = threading.Event(), os.pread
@@ -302,7 +302,7 @@ async def test_a_spill_that_hangs_while_it_is_opened_counts_as_there(tmp_path, m
         return real(*arguments)
 
     monkeypatch.setattr(os, "pread", hangs)
-    spill = await Spill.open(tmp_path / "relay.spill", BOUND)
+    spill = await SpillQueue.open(tmp_path / "relay.spill", BOUND)
     assert spill.unopened
     assert spill.unread
     ended.set()

@@ -21,7 +21,7 @@ from relay.config.loader import ConfigError
 from relay.config.model import SourceConfig
 from relay.event import RawCallback
 from relay.server.access import digest_tokens
-from relay.spill.line import Spilled, encode
+from relay.spill.records import Spilled, encode
 from relay.store import Quarantined
 
 OLD, NEW, FORGED = "the-old-token", "the-new-token", "a-forged-token"

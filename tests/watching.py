@@ -8,7 +8,7 @@ from prometheus_client import Histogram
 from relay.counters import SECONDS, IngressCounters, SinkCounters
 from relay.delivery.gate import QuotaUse, SinkStatus
 from relay.monitoring.metrics import FACTS, Readings
-from relay.store import Receipt, SinkCounts, Waits
+from relay.store import BacklogAge, Receipt, SinkCounts
 from relay.store.sqlite.writer import COMMIT_SIZES
 
 NOW = 1_800_000_000.0
@@ -47,7 +47,7 @@ def readings(**changes) -> Readings:
         answers=answers,
         refusals=Counter({431: 2}),
         sinks={"crm": SinkCounts(pending=5, delivered=3, dead=1), "gone": SinkCounts(pending=2)},
-        waits={"crm": Waits(ago(120), ago(30)), "gone": Waits(ago(90_000))},
+        waits={"crm": BacklogAge(ago(120), ago(30)), "gone": BacklogAge(ago(90_000))},
         states={"crm": state},
         breakers=frozenset({"crm"}),
         deliveries={"crm": deliveries},

@@ -182,7 +182,7 @@ class AlertMonitor:
         if (limit := self._settings.rules.dead) is None:
             return {}
         since = int((now - limit.per) * MICROSECONDS)
-        return await store.died(since=since, until=int(now * MICROSECONDS))
+        return await store.dead_since(since=since, until=int(now * MICROSECONDS))
 
     async def _quarantined(self, store: Store) -> float | None:
         if (limit := self._settings.rules.quarantine) is None:

@@ -81,7 +81,7 @@ class DeliveryEndpoints:
         sink = self._lookup.sink(body.sink)
         rows = [row for seq in body.seqs if (row := await self._row_at(seq))]
         wanted, errors = await _wanted(self._store, sink, rows)
-        made = await self._store.revive(sink.name, [row.seq for row in wanted])
+        made = await self._store.retry_dead(sink.name, [row.seq for row in wanted])
         words = await words_behind(self._store, sink, [row.seq for row in wanted])
         await self._store.replay(sink.name, [row.seq for row in words])
         self._workers.wake(sink.name)
@@ -139,7 +139,7 @@ async def words_behind(store: Store, sink: SinkConfig, seqs: list[int]) -> list[
 
     It is new, or was off. An opt-in of the past would make them subscribers again there.
     """
-    words = await store.words_behind(sink.name, seqs)
+    words = await store.later_consent(sink.name, seqs)
     return (await _wanted(store, sink, [row for row in words if row.seq not in seqs]))[0]
 
 

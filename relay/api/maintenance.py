@@ -31,8 +31,8 @@ from relay.sink import Erased, Sink
 from relay.sources import mentions
 from relay.spill import file as spillfile
 from relay.spill.file import Kept
-from relay.spill.queue import Spill
-from relay.store import ContactRows, State, Store, StoreError, Word
+from relay.spill.queue import SpillQueue
+from relay.store import ConsentRecord, ContactRows, State, Store, StoreError
 from relay.store.sqlite.backup import copies_beside
 
 MAX_JOBS = 10
@@ -153,7 +153,7 @@ class Erasure:
         await self._erase_from_sinks(matcher, list(rows.events.values()), report)
         job.doing = "the store"
         report.found["spill"] = await self._erase_from_spill(matcher)
-        report.found += await self._store.forget(rows, matcher)
+        report.found += await self._store.delete_contact(rows, matcher)
         job.doing = "what was deleted"
         report.traces, report.searched = await self._store.scrub(matcher)
         report.left += self._unreachable()
@@ -174,7 +174,7 @@ class Erasure:
     async def _halt(self, rows: ContactRows) -> None:
         """Give up what is open, and let end what is being sent."""
         end = self._clock.monotonic() + SENDING_TIMEOUT
-        while flying := await self._store.halt(rows):
+        while flying := await self._store.discard_open(rows):
             if self._clock.monotonic() > end:
                 raise JobRefused(
                     f"{flying} of its deliveries are still being sent; try again in a while"
@@ -297,7 +297,7 @@ class Maintenance:
 
     async def words(self, request: Request) -> list[dict[str, Any]]:
         query = query_of(request, WordsQuery)
-        words = await self._store.words(after=query.after, limit=query.limit)
+        words = await self._store.consent_log(after=query.after, limit=query.limit)
         return [_view(word) for word in words]
 
     async def keep(self, request: Request) -> dict[str, Any]:
@@ -325,13 +325,13 @@ class Maintenance:
 
     async def _erase_spill(self, kept: Kept) -> int:
         """Where no service runs, the spill is this process's to change."""
-        spill = await Spill.open(self._config.store_fallback)
+        spill = await SpillQueue.open(self._config.store_fallback)
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(spill.close)
             return await spill.erase(kept)
 
 
-def _view(word: Word) -> dict[str, Any]:
+def _view(word: ConsentRecord) -> dict[str, Any]:
     return {
         "seq": word.seq,
         "received": timestamp(word.received),

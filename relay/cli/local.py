@@ -13,9 +13,9 @@ from relay.clock import SystemClock
 from relay.config.loader import Config
 from relay.delivery.manager import NoWorkers
 from relay.sources.router import Intake
-from relay.spill.disk_guard import Reserve
+from relay.spill.disk import DiskGuard
 from relay.store import StoreLocked
-from relay.store.sqlite import SqliteStore, accounts
+from relay.store.sqlite import SqliteStore, notes
 from relay.store.sqlite.connection import look_into
 
 
@@ -23,7 +23,7 @@ from relay.store.sqlite.connection import look_into
 async def connection(config: Config) -> AsyncIterator[client.Client | None]:
     """A client of this process, which owns the store; None where another process holds it."""
     clock = SystemClock()
-    Reserve.of(config).relieve()
+    DiskGuard.of(config).release_ballast()
     store = None
     with suppress(StoreLocked):
         store = await SqliteStore.open(client.store_file(config), clock=clock)
@@ -67,7 +67,7 @@ class _Store:
         if not client.has_store(self._config):
             return None
         with closing(look_into(client.store_file(self._config))) as store:
-            return accounts.recall(store, account, name)
+            return notes.recall(store, account, name)
 
     async def keep(self, account: str, name: str, value: str) -> None:
         async with client.session(self._config) as session:

@@ -22,8 +22,7 @@ from relay.cli.output import count, print_json, printable, progress
 from relay.config.loader import Config
 from relay.store.sqlite import queries
 from relay.store.sqlite.backup import fill, new_copy, spilled
-from relay.store.sqlite.connection import look_into, look_into_held
-from relay.store.sqlite.descriptors import connected
+from relay.store.sqlite.connection import connect_opened, look_into, look_into_held
 from relay.store.sqlite.restore import restore as restored_from
 from relay.units import duration, size_text
 
@@ -49,7 +48,7 @@ def backup(config: Config, file: Path, as_json: bool) -> None:
 
         with contextlib.closing(look_into(store)) as source:
             fill(copy, source, config.store_fallback, show)
-        with connected(copy.descriptor) as made:
+        with connect_opened(copy.descriptor) as made:
             events, waiting = queries.event_count(made), sum(1 for _ in spilled(made))
         size = os.fstat(copy.descriptor).st_size
     if as_json:

@@ -10,7 +10,7 @@ from typing import ParamSpec, TypeVar
 
 from relay.clock import MICROSECONDS, Clock, wait_for_event
 from relay.config.loader import SinkConfig
-from relay.store import Claim, Claimed, Settlement, SinkState, State, Store, StoreFull
+from relay.store import Claim, ClaimResult, Settlement, SinkState, State, Store, StoreFull
 
 CLAIM = 256
 """The most deliveries in one claim: callbacks wait for its transaction."""
@@ -69,7 +69,7 @@ class DeliveryQueue:
         await self._urgent_work.wait()
         self._urgent_work.clear()
 
-    async def wait_for_more(self, claimed: Claimed) -> None:
+    async def wait_for_more(self, claimed: ClaimResult) -> None:
         """After a claim that took all there was, wait until there may be something."""
         if claimed.more:
             return
@@ -79,7 +79,7 @@ class DeliveryQueue:
 
     # claims
 
-    async def claim(self, limit: int, *, urgent: bool | None = False) -> Claimed:
+    async def claim(self, limit: int, *, urgent: bool | None = False) -> ClaimResult:
         """Claim what is due: the ordinary ones or the `urgent`; with None both."""
         if not urgent:
             self._work.clear()
@@ -88,7 +88,7 @@ class DeliveryQueue:
             self._store.claim, self._name, limit, ordered=self._ordered, urgent=urgent
         )
 
-    async def claim_ordinary(self, limit: int) -> Claimed:
+    async def claim_ordinary(self, limit: int) -> ClaimResult:
         """Claim all but the urgent, and notify of those."""
         claimed = await self.claim(limit)
         if claimed.urgent:
@@ -137,7 +137,7 @@ class DeliveryQueue:
     async def revive(self, seqs: Sequence[int]) -> None:
         """Let dead deliveries go again: they were not to blame."""
         if seqs:
-            await self._with_space(self._store.revive, self._name, seqs, replayed=False)
+            await self._with_space(self._store.retry_dead, self._name, seqs, replayed=False)
 
     async def save(self, state: SinkState) -> None:
         """Save what halts the sink, unless the disk is full: it is saved again every minute."""
@@ -196,7 +196,7 @@ class DeliveryQueue:
                 break
         return claims
 
-    def _until_due(self, claimed: Claimed) -> float:
+    def _until_due(self, claimed: ClaimResult) -> float:
         """Seconds until the next delivery is due, or until a look is due anyway."""
         if claimed.due is None:
             return LOOK_ANYWAY

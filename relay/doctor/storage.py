@@ -15,10 +15,11 @@ from relay.config.loader import Config
 from relay.doctor import Finding, ok, problem, warning
 from relay.ownership import user_name
 from relay.spill import file as spillfile
-from relay.spill.disk_guard import Disk
+from relay.spill.disk import DiskSpace
 from relay.store.sqlite import queries, rows
 from relay.store.sqlite.backup import RESERVE, copies_beside, space_needed
-from relay.store.sqlite.connection import OLDEST_SQLITE, connect_reader, migrations, sqlite_number
+from relay.store.sqlite.connection import OLDEST_SQLITE, connect_reader, sqlite_number
+from relay.store.sqlite.migrate import migrations
 from relay.units import size_text
 
 RECENT = 1000
@@ -169,7 +170,7 @@ def _kind(store: Path, name: str | None) -> Finding:
 
 
 def _room(config: Config, path: Path) -> Finding:
-    disk = Disk.of(path)
+    disk = DiskSpace.of(path)
     keep = disk.reserve(config.store_reserve)
     free = f"the disk of {path} has {size_text(disk.free)} free"
     size = config.store.stat().st_size if isinstance(config.store, Path) and path.exists() else 0

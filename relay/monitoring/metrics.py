@@ -32,7 +32,7 @@ from relay.counters import (
     SinkCounters,
 )
 from relay.delivery.gate import SinkStatus
-from relay.store import SinkCounts, Waits
+from relay.store import BacklogAge, SinkCounts
 from relay.version import version
 
 SINK_STATES = ("running", "parked", "paused", "held")
@@ -52,7 +52,7 @@ class Readings:
     answers: IngressCounters
     refusals: Mapping[int, int]
     sinks: Mapping[str, SinkCounts]
-    waits: Mapping[str, Waits]
+    waits: Mapping[str, BacklogAge]
     states: Mapping[str, SinkStatus]
     breakers: frozenset[str]
     deliveries: Mapping[str, SinkCounters]
@@ -132,7 +132,7 @@ def _sinks(readings: Readings) -> Iterator[Metric]:
         "relay_sink_oldest_opt_out_age_seconds", "Age of the oldest opt-out not delivered; or 0."
     )
     for sink, counts in readings.sinks.items():
-        waits = readings.waits.get(sink, Waits())
+        waits = readings.waits.get(sink, BacklogAge())
         pending.add_metric([sink], counts.pending)
         dead.add_metric([sink], counts.dead)
         age.add_metric([sink], _age(waits.since, now))

@@ -1,1 +1,1 @@
-"""The fallback: where callbacks go while the store cannot be written."""
+"""The spill: an append-only file for callbacks while the store cannot be written."""

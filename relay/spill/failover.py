@@ -1,31 +1,39 @@
-"""The shelter: sees to it that a callback is kept, in the store or, where that fails, in the spill.
+"""Failover: callbacks are stored, or spilled while the store cannot be written.
 
-While there is a spill, new callbacks go to it too, and what it holds goes to the store in its
-order. For the last of it, new ones are held up for as long as a commit or two take: otherwise
-there would always be one more.
+While there is a spill, new callbacks are spilled too, and its records are replayed into the store
+in their order. For the last of them, new callbacks are held up for as long as a commit or two
+take: otherwise there would always be one more.
 
-A spill that cannot be opened or read holds up nothing: new callbacks go to the store, which keeps
-that the spill is older. What it holds comes late then, and is no contact's last word.
+A spill that cannot be opened or read holds up nothing: new callbacks are stored, and the store
+notes that the spill is older. Its records are stored late then, and are no contact's last word.
 """
 
 import asyncio
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from functools import partial
 from typing import cast
 
 from relay.clock import Clock
 from relay.config.loader import Config
-from relay.event import RawCallback
+from relay.event import Event, InvalidCallback, RawCallback
 from relay.senders import client_key
+from relay.slices import Slices
 from relay.sources.router import Intake, new_id
-from relay.spill.disk_guard import Reserve
+from relay.spill.disk import DISK_TIMEOUT, DiskGuard, SharedTimeout
 from relay.spill.file import Kept
-from relay.spill.line import Spilled
-from relay.spill.queue import Spill
-from relay.spill.replayer import Importer
-from relay.spill.shared_timeout import DISK_TIMEOUT, SharedTimeout
+from relay.spill.queue import SpillQueue
+from relay.spill.records import Spilled
 from relay.store import (
     UNAUTHORIZED,
     UNAUTHORIZED_KEPT,
@@ -37,93 +45,189 @@ from relay.store import (
 )
 
 TRY_AGAIN = 1.0
-"""Seconds between tries to bring the spill to the store."""
+"""Seconds between tries to replay the spill."""
 LONGEST_PAUSE = 8.0
 """Seconds between tries to read a spill that cannot be read; the first are sooner."""
 CHUNK = 128
+"""Records that are replayed at a time."""
 ALMOST_FULL = "its disk is almost full"
+NOT_UNDERSTOOD = 422
 
 log = logging.getLogger("relay.shelter")
 
+ReplayItem = tuple[Spilled, Event | None]
+"""A record and its event; a record without an event goes to quarantine."""
 
-class Shelter:
-    """What the ingress hands its callbacks to. Until there is a store, all go to the spill.
 
-    The store is waited for for so many seconds (`disk_timeout`).
+class Replayer:
+    """Stores the records of the spill in their order, each under its own id, and each once."""
+
+    def __init__(self, intake: Intake, store: Store, spill: SpillQueue) -> None:
+        self._intake = intake
+        self._store = store
+        self._spill = spill
+
+    async def replay(self, limit: int, *, late: bool = False) -> int:
+        """Store the next records; return how many lines they were. Raises StoreError or OSError.
+
+        `late`: the store may hold newer events of their contacts.
+        """
+        await self._spill.reopen()
+        chunk = await self._spill.read(limit)
+        if late:
+            chunk.records[:] = [each._replace(late=True) for each in chunk.records]
+        # After a crash, or a commit whose fate nobody knew, some of them are there already; or
+        # they will be in a moment: the store was not waited for any longer.
+        await self._store.flush()
+        known = await self._store.known([each.id for each in chunk.records])
+        items, slices = [], Slices()
+        for each in _once(chunk.records, known):
+            items.append(self._item(each))
+            await slices.rest()
+        for together in _rounds(items) if self._intake.asks_consent else [items]:
+            await self._store_round(together)
+        if chunk.bad:
+            await self._spill.put_aside(*chunk.bad)
+        self._spill.advance(chunk)
+        return chunk.lines
+
+    def _item(self, spilled: Spilled) -> ReplayItem:
+        if spilled.status is not None:
+            return spilled, None
+        try:
+            return spilled, self._intake.event(spilled.callback, spilled.id)
+        except InvalidCallback as error:  # it was, by the configuration of then
+            return _not_understood(spilled, error.reason), None
+
+    async def _store_round(self, items: Sequence[ReplayItem]) -> None:
+        writes: list[Callable[[], Awaitable[object]]] = []
+        for spilled, event in items:
+            if event is None:
+                writes.append(partial(self._quarantine, spilled))
+            else:
+                arrival = await self._intake.arrival(spilled.callback, event)
+                writes.append(partial(self._store.add, arrival._replace(late=spilled.late)))
+        results = await asyncio.gather(*(write() for write in writes), return_exceptions=True)
+        for (spilled, _), result in zip(items, results, strict=True):
+            if type(result) is StoreError:  # this one alone: a person is to look at it
+                await self._quarantine(_not_understood(spilled, str(result)))
+            elif isinstance(result, BaseException):
+                raise result
+
+    async def _quarantine(self, spilled: Spilled) -> None:
+        assert spilled.status is not None
+        await self._store.quarantine(spilled.callback, spilled.status, spilled.reason, spilled.id)
+
+
+def _once(records: Iterable[Spilled], known: set[str]) -> Iterator[Spilled]:
+    """The records whose ids are not known, each id once."""
+    seen = set(known)
+    for each in records:
+        if each.id not in seen:
+            seen.add(each.id)
+            yield each
+
+
+def _not_understood(spilled: Spilled, reason: str) -> Spilled:
+    """The record for quarantine; one with a status keeps it, as one with a wrong token."""
+    if spilled.status is not None:
+        return spilled
+    return spilled._replace(status=NOT_UNDERSTOOD, reason=reason)
+
+
+def _rounds(items: Iterable[ReplayItem]) -> Iterator[list[ReplayItem]]:
+    """Rounds in their order, no contact twice in one: what follows consent depends on it."""
+    taken: list[ReplayItem] = []
+    contacts: set[tuple[str, str]] = set()
+    for spilled, event in items:
+        contact = spilled.callback.source, event.data["mobile"] if event else spilled.id
+        if contact in contacts:
+            yield taken
+            taken, contacts = [], set()
+        taken.append((spilled, event))
+        contacts.add(contact)
+    if taken:
+        yield taken
+
+
+class FailoverStore:
+    """Takes the callbacks of the ingress. Until a store is attached, all are spilled.
+
+    A callback waits `disk_timeout` seconds for the store.
     """
 
     def __init__(
         self,
         intake: Intake,
-        spill: Spill,
-        reserve: Reserve,
+        spill: SpillQueue,
+        disk_guard: DiskGuard,
         clock: Clock,
         disk_timeout: float = DISK_TIMEOUT,
     ) -> None:
         self._intake = intake
         self._store: Store | None = None
         self._spill = spill
-        self._reserve = reserve
+        self._disk_guard = disk_guard
         self._clock = clock
         self._timeout = SharedTimeout(disk_timeout)
-        self._trouble = "there is no store"
+        self._reason = "there is no store"
         self._refusal = ""
         self._unauthorized: Counter[str] = Counter()
         """How many callbacks with a wrong token each sender has in the spill."""
         self._unreadable = spill.trouble
-        """Why what the spill holds cannot be brought to the store."""
-        self._older = False
+        """Why the spill cannot be replayed."""
+        self._spill_is_older = False
         """Whether the spill may hold callbacks that came before some of the store's."""
         self._pause = TRY_AGAIN
         self._leftover = False
-        """Whether the spill's file is still there though all of it has been brought."""
-        self._direct = False
-        """Whether callbacks go to the store, and not to the spill."""
-        self._wanted = asyncio.Event()
-        """Set while there is a spill to be imported."""
-        self._turned = asyncio.Event()
-        """Clear while the last of the spill is imported, for which new callbacks wait."""
-        self._turned.set()
-        self._importing = asyncio.Lock()
+        """Whether the spill's file is still there though all of it was replayed."""
+        self._store_in_use = False
+        """Whether callbacks are stored, and not spilled."""
+        self._replay_due = asyncio.Event()
+        """Set while there is a spill to be replayed."""
+        self._cutover_done = asyncio.Event()
+        """Clear while the last of the spill is replayed, for which new callbacks wait."""
+        self._cutover_done.set()
+        self._replaying = asyncio.Lock()
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        """Look after the disks from now on."""
-        await self._look()
+        """Begin to watch the disks."""
+        await self._check_disks()
         self._tasks = [asyncio.create_task(self._watch())]
 
-    async def join(self, intake: Intake, store: Store) -> None:
-        """From now on there is a store: callbacks go there, after what the spill holds.
+    async def attach_store(self, intake: Intake, store: Store) -> None:
+        """Store callbacks from now on, behind the records of the spill.
 
-        Where that cannot be opened, they go there at once.
+        Where the spill cannot be opened, they are stored at once.
         """
         self._intake, self._store = intake, store
-        self._trouble = "there is a spill"
-        self._direct = not self._spill.unread
+        self._reason = "there is a spill"
+        self._store_in_use = not self._spill.unread
         with contextlib.suppress(StoreError):
-            self._older = await store.spill_is_older()
+            self._spill_is_older = await store.spill_is_older()
             if self._spill.unopened:
-                await self._join_without_spill()
-        await self._look()
+                await self._attach_without_spill()
+        await self._check_disks()
         if self._spill.unread:
-            self._wanted.set()
-        importer = Importer(intake, store, self._spill)
-        self._tasks.append(asyncio.create_task(self._import_when_wanted(importer)))
+            self._replay_due.set()
+        replayer = Replayer(intake, store, self._spill)
+        self._tasks.append(asyncio.create_task(self._replay_when_due(replayer)))
 
-    async def _join_without_spill(self) -> None:
-        self._turned.clear()
+    async def _attach_without_spill(self) -> None:
+        self._cutover_done.clear()
         try:
             async with self._timeout.bounded():
-                await self._spill.find()
+                await self._spill.reopen()
             self._unreadable = ""
         except OSError as error:
             async with self._timeout.bounded():
-                await self._pass_by(str(error))
+                await self._bypass_spill(str(error))
         finally:
-            self._turned.set()
+            self._cutover_done.set()
 
     async def stop(self) -> None:
-        """What is in the spill stays there for the next start."""
+        """End the tasks. What is spilled stays for the next start."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -134,12 +238,12 @@ class Shelter:
 
     def refusal(self) -> str:
         """Why callbacks are refused; empty while they are taken."""
-        if not self._direct and self._reserve.spill_low:
-            return f"{self._trouble}, and the spill's disk is almost full"
+        if not self._store_in_use and self._disk_guard.spill_low:
+            return f"{self._reason}, and the spill's disk is almost full"
         return self._refusal
 
     def facts(self) -> Mapping[str, float]:
-        """For the metrics. Of a spill that cannot be read, it is not known how many it holds."""
+        """Values for the metrics. How many records an unreadable spill holds is not known."""
         readable = not self.unreadable()
         return {
             "relay_spill_records": self.records() if readable else max(1, self.records()),
@@ -147,22 +251,22 @@ class Shelter:
         }
 
     def unreadable(self) -> str:
-        """Why what the spill holds is not delivered; empty where it is, or will be."""
+        """Why the spilled callbacks are not delivered; empty where they are, or will be."""
         if self._spill.unopened or self._store is not None:
             return self._unreadable
         return ""
 
     def notices(self) -> list[str]:
         """What an operator should know."""
-        if self._direct:
+        if self._store_in_use:
             return self.spill_notices()
         return [
-            f"store: callbacks go to {self._spill.path}, {self.records()} so far: {self._trouble}",
+            f"store: callbacks go to {self._spill.path}, {self.records()} so far: {self._reason}",
             *self.spill_notices(),
         ]
 
     def spill_notices(self) -> list[str]:
-        """The same, of the spill alone."""
+        """What of that concerns the spill."""
         if reason := self.unreadable():
             return [f"spill: what {self._spill.path} holds cannot be delivered so far: {reason}"]
         return []
@@ -181,12 +285,12 @@ class Shelter:
         event = self._intake.event(callback)
         try:
             async with self._timeout.bounded():
-                if self._direct or await self._goes_to_store():
+                if self._store_in_use or await self._uses_store():
                     assert self._store is not None
                     return await self._store.add(await self._intake.arrival(callback, event))
         except StoreError as error:
-            self._turn_away(error)
-        await self._keep(Spilled(event.id, callback))
+            self._switch_to_spill(error)
+        await self._append(Spilled(event.id, callback))
         return Receipt(event.id, event.type)
 
     async def quarantine(self, callback: RawCallback, status: int, reason: str) -> str:
@@ -194,53 +298,54 @@ class Shelter:
         quarantine_id = new_id()
         try:
             async with self._timeout.bounded():
-                if self._direct or await self._goes_to_store():
+                if self._store_in_use or await self._uses_store():
                     assert self._store is not None
                     return await self._store.quarantine(callback, status, reason, quarantine_id)
         except StoreError as error:
-            self._turn_away(error)
-        await self._keep(Spilled(quarantine_id, callback, status, reason))
+            self._switch_to_spill(error)
+        await self._append(Spilled(quarantine_id, callback, status, reason))
         return quarantine_id
 
     async def erase(self, kept: Kept) -> int:
-        """As Spill.erase. Raises OSError."""
-        async with self._importing:
+        """As in SpillQueue. Raises OSError."""
+        async with self._replaying:
             return await self._spill.erase(kept)
 
     # to the spill
 
-    async def _goes_to_store(self) -> bool:
-        await self._turned.wait()
-        return self._direct
+    async def _uses_store(self) -> bool:
+        await self._cutover_done.wait()
+        return self._store_in_use
 
-    def _turn_away(self, error: Exception) -> None:
-        """From now on callbacks go to the spill."""
-        if self._direct:
+    def _switch_to_spill(self, error: Exception) -> None:
+        """Spill callbacks from now on."""
+        if self._store_in_use:
             log.error("callbacks go to %s: %s", self._spill.path, error)
-        self._trouble = str(error)
-        self._direct = False
-        self._wanted.set()
+        self._reason = str(error)
+        self._store_in_use = False
+        self._replay_due.set()
 
-    async def _keep(self, spilled: Spilled) -> None:
+    async def _append(self, spilled: Spilled) -> None:
         if spilled.status == UNAUTHORIZED:
             self._count_unauthorized(client_key(spilled.callback.sender))
-        self._direct = False  # where it was turned away, and the others have turned back since
-        self._wanted.set()
-        if self._reserve.spill_low:
+        # The others may be stored again since this one was not.
+        self._store_in_use = False
+        self._replay_due.set()
+        if self._disk_guard.spill_low:
             raise StoreFull(self.refusal())
         try:
             await self._spill.append(spilled)
         except (OSError, StoreLocked) as error:
             reason = getattr(error, "strerror", None) or str(error)
-            self._refusal = f"{self._trouble}, and the spill cannot be written: {reason}"
+            self._refusal = f"{self._reason}, and the spill cannot be written: {reason}"
             raise StoreFull(self._refusal) from error
         self._refusal = ""
 
     def _count_unauthorized(self, sender: str) -> None:
-        """Raise StoreFull where the sender has its share: as much as is left for the others."""
+        """Raise StoreFull where the sender has as many as are left for all others."""
         left = UNAUTHORIZED_KEPT - self._unauthorized.total()
         if left <= self._unauthorized[sender]:
-            raise StoreFull(f"{self._trouble}, and the spill has enough of those")
+            raise StoreFull(f"{self._reason}, and the spill has enough of those")
         self._unauthorized[sender] += 1
 
     # back to the store
@@ -248,69 +353,69 @@ class Shelter:
     async def _watch(self) -> None:
         while True:
             await self._clock.sleep(TRY_AGAIN)
-            await self._look()
-            await self._look_at_spill()
-            if self._refusal and await self._can_be_kept():
+            await self._check_disks()
+            await self._check_spill()
+            if self._refusal and await self._can_write():
                 self._refusal = ""
 
-    async def _look_at_spill(self) -> None:
-        """See whether one has come by itself, and whether an old one can be removed now."""
+    async def _check_spill(self) -> None:
+        """Note a spill file that has appeared; remove one that could not be removed before."""
         with contextlib.suppress(OSError, StoreError):
-            if self._direct and not self._unreadable and await self._spill.look():
-                await self._pass_by("it was not there before")
-                self._wanted.set()
+            if self._store_in_use and not self._unreadable and await self._spill.detect():
+                await self._bypass_spill("it was not there before")
+                self._replay_due.set()
             if self._leftover:
                 await self._remove()
 
-    async def _can_be_kept(self) -> bool:
-        """Whether something can be written again: nobody may come before that is known."""
+    async def _can_write(self) -> bool:
+        """Whether something can be written again; no callback may come before that is known."""
         with contextlib.suppress(OSError):
             await self._spill.try_write()
             return True
         with contextlib.suppress(StoreError):
-            if self._direct and self._store is not None:
+            if self._store_in_use and self._store is not None:
                 await self._store.try_write()
                 return True
         return False
 
-    async def _look(self) -> None:
-        """Turn callbacks away before the disk is full."""
-        await self._reserve.look(_nothing if self._store is None else self._store.reusable)
-        if self._reserve.store_low and self._direct:
-            self._turn_away(StoreFull(ALMOST_FULL))
+    async def _check_disks(self) -> None:
+        """Switch to the spill before the store's disk is full."""
+        await self._disk_guard.check(_nothing if self._store is None else self._store.reusable)
+        if self._disk_guard.store_low and self._store_in_use:
+            self._switch_to_spill(StoreFull(ALMOST_FULL))
 
-    async def _import_when_wanted(self, importer: Importer) -> None:
+    async def _replay_when_due(self, replayer: Replayer) -> None:
         while True:
-            await self._wanted.wait()
-            await self._clock.sleep(self._pause if self._direct else TRY_AGAIN)
+            await self._replay_due.wait()
+            await self._clock.sleep(self._pause if self._store_in_use else TRY_AGAIN)
             try:
-                await self._import(importer)
+                await self._replay(replayer)
             except StoreError as error:
-                self._import_failed(error)
+                self._replay_failed(error)
             except Exception as error:  # noqa: BLE001  whatever it is, callbacks are to be kept
                 await self._spill_failed(error)
 
-    def _import_failed(self, error: StoreError) -> None:
-        if str(error) != self._trouble:
+    def _replay_failed(self, error: StoreError) -> None:
+        if str(error) != self._reason:
             log.error("the spill has to wait: %s", error)
-        self._trouble = str(error)
+        self._reason = str(error)
 
     async def _spill_failed(self, error: Exception) -> None:
-        """The spill is tried again, less and less often; the store is used meanwhile."""
+        """Store callbacks meanwhile; the spill is tried again, less and less often."""
         self._pause = min(2 * self._pause, LONGEST_PAUSE)
         expected = isinstance(error, OSError)
         if not expected:
             log.error("the spill cannot be brought to the store", exc_info=error)
         try:
-            self._want_room()
-            await self._pass_by(str(error) if expected else type(error).__name__)
+            self._require_space()
+            await self._bypass_spill(str(error) if expected else type(error).__name__)
         except StoreError as trouble:
-            self._import_failed(trouble)
+            self._replay_failed(trouble)
 
-    async def _pass_by(self, reason: str) -> None:
-        """Have callbacks go to the store though the spill holds others. Raises StoreError."""
+    async def _bypass_spill(self, reason: str) -> None:
+        """Store callbacks though others are spilled. Raises StoreError."""
         assert self._store is not None
-        if reason != self._unreadable or not self._direct:
+        if reason != self._unreadable or not self._store_in_use:
             log.error(
                 "what %s holds has to wait, callbacks go to the store: %s",
                 self._spill.path,
@@ -318,27 +423,27 @@ class Shelter:
             )
         self._unreadable = reason
         await self._store.note_spill_is_older(True)
-        self._older = self._direct = True
+        self._spill_is_older = self._store_in_use = True
 
-    async def _bring(self, importer: Importer) -> int:
-        """Bring the next chunk of the spill to the store; return how many lines it was."""
-        self._want_room()
-        async with self._importing:
-            brought = await importer.bring(CHUNK, late=self._older)
+    async def _replay_chunk(self, replayer: Replayer) -> int:
+        """Replay the next chunk; return how many lines it was."""
+        self._require_space()
+        async with self._replaying:
+            replayed = await replayer.replay(CHUNK, late=self._spill_is_older)
         self._pause, self._unreadable = TRY_AGAIN, ""
-        return brought
+        return replayed
 
-    def _want_room(self) -> None:
-        if self._reserve.store_low:
+    def _require_space(self) -> None:
+        if self._disk_guard.store_low:
             raise StoreFull(ALMOST_FULL)
 
-    async def _import(self, importer: Importer) -> None:
-        """Bring the spill to the store, then turn the callbacks there."""
-        number = brought = await self._bring(importer)
-        while brought == CHUNK:
-            brought = await self._bring(importer)
-            number += brought
-        number += await self._bring_last(importer)
+    async def _replay(self, replayer: Replayer) -> None:
+        """Replay the spill, then switch to the store."""
+        number = replayed = await self._replay_chunk(replayer)
+        while replayed == CHUNK:
+            replayed = await self._replay_chunk(replayer)
+            number += replayed
+        number += await self._replay_rest(replayer)
         self._unauthorized.clear()
         log.warning("callbacks go to the store again; %d from the spill were brought there", number)
         try:
@@ -347,44 +452,44 @@ class Shelter:
             self._leftover = True
             log.warning("%s cannot be removed so far: %s", self._spill.path, error)
 
-    async def _bring_last(self, importer: Importer) -> int:
-        """Bring what is left, while new callbacks wait, and turn them; return how many it was."""
+    async def _replay_rest(self, replayer: Replayer) -> int:
+        """Replay the rest while new callbacks wait, then switch; return how many lines it was."""
         number = 0
-        if not self._direct:
-            self._turned.clear()
+        if not self._store_in_use:
+            self._cutover_done.clear()
         try:
             async with self._timeout.bounded():
                 while self._spill.unread:
-                    await self._spill.written()
-                    number += await self._bring(importer)
-            self._direct = True
-            self._wanted.clear()
+                    await self._spill.flushed()
+                    number += await self._replay_chunk(replayer)
+            self._store_in_use = True
+            self._replay_due.clear()
         finally:
-            self._turned.set()
+            self._cutover_done.set()
         return number
 
     async def _remove(self) -> None:
-        """Raises OSError."""
+        """Remove the spill file. Raises OSError."""
         await self._spill.remove()
         self._leftover = False
-        if self._older and self._store is not None and not self._spill.unread:
-            self._older = False
+        if self._spill_is_older and self._store is not None and not self._spill.unread:
+            self._spill_is_older = False
             with contextlib.suppress(StoreError):  # it is kept for longer than need be
                 await self._store.note_spill_is_older(False)
 
 
 @contextlib.asynccontextmanager
-async def sheltering(config: Config, clock: Clock) -> AsyncIterator[Shelter]:
-    """A shelter at work. Raises StoreLocked where another process has the spill."""
-    # Before it is joined by a store, it asks the intake for nothing that would need one.
+async def running_failover(config: Config, clock: Clock) -> AsyncIterator[FailoverStore]:
+    """Failover without a store so far. Raises StoreLocked where another process has the spill."""
+    # Until a store is attached, the intake is asked for nothing that needs one.
     intake = Intake(config, cast("Store", None), clock)
-    spill = await Spill.open(config.store_fallback)
-    shelter = Shelter(intake, spill, Reserve.of(config), clock)
+    spill = await SpillQueue.open(config.store_fallback)
+    failover = FailoverStore(intake, spill, DiskGuard.of(config), clock)
     try:
-        await shelter.start()
-        yield shelter
+        await failover.start()
+        yield failover
     finally:
-        await shelter.stop()
+        await failover.stop()
         await spill.close()
 
 

@@ -1,8 +1,8 @@
-"""The spill's file: a line for each callback, appended, synced, read in order, then removed.
+"""The spill file: a line for each callback, appended, synced, read in order, then removed.
 
-A line that is not whole was never acknowledged, and is cut off when the file is opened. One that is
-whole and wrong is put aside into a file of its own, byte for byte. Where a line break is damaged,
-the checksums tell where the records end.
+A line that is not whole was never acknowledged, and is cut off when the file is opened. A whole
+line that is no record is put aside into a file of its own, byte for byte. Where a line break is
+damaged, the checksums show where the records end.
 """
 
 import contextlib
@@ -18,24 +18,23 @@ from pathlib import Path
 from relay import fsutil
 from relay.escapes import JSON, unfolded
 from relay.event import RawCallback
-from relay.spill import reader
-from relay.spill.line import Spilled, decode, encode, split
+from relay.spill.records import Line, Spilled, decode, encode, read_blocks, read_lines, split
 from relay.store import StoreLocked
 
 TRIED = 4096
-"""Bytes that are written to find out whether any can be."""
+"""Bytes that `try_write` writes."""
 TRIES = 3
 """How often pages that cannot be read are tried before they are passed over."""
 
 log = logging.getLogger("relay.spill")
 
 Kept = Callable[[RawCallback], RawCallback | None]
-"""What is to be kept of a callback; None for nothing."""
+"""Returns what is to be kept of a callback; None for nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """The `lines` of the file before `end`: the records that are right, the bytes that are not."""
+    """Some `lines` of the file, up to `end`: the `records`, and `bad` lines that are none."""
 
     end: int
     lines: int = 0
@@ -44,7 +43,7 @@ class Chunk:
 
 
 def count(path: Path) -> int:
-    """How many lines stand in a spill, whoever has it; 0 where there is none."""
+    """How many lines a spill file has, whoever owns it; 0 where there is none."""
     try:
         with fsutil.reading(path) as file:
             return sum(line.endswith(b"\n") for line in file)
@@ -53,7 +52,7 @@ def count(path: Path) -> int:
 
 
 def count_if_readable(path: Path) -> int:
-    """The same; 0 where it cannot be read."""
+    """As `count`; 0 where it cannot be read."""
     try:
         return count(path)
     except OSError:
@@ -73,14 +72,14 @@ def unreadable(path: Path) -> str:
 
 
 def damaged(path: Path) -> list[Path]:
-    """The spills of this path that could not be read everywhere, and were kept for that."""
+    """The spill files of this path that were kept because some pages could not be read."""
     return sorted(path.parent.glob(f"{path.name}.damaged*"))
 
 
 class SpillFile:
-    """The file, for one thread at a time. Everything may raise OSError.
+    """An append-only file, for one thread at a time. Every method may raise OSError.
 
-    `size` is what is on disk for certain, in bytes; `lines` is how many that are. While it is
+    `size` is how many bytes are on disk for certain, `lines` how many lines. While it is
     `unopened`, there may be a file that holds callbacks, and nothing is known of them.
     """
 
@@ -112,8 +111,8 @@ class SpillFile:
         self.unopened = False
         return 0
 
-    def look(self) -> None:
-        """Note a file that has come by itself, as with a disk that is mounted late."""
+    def detect(self) -> None:
+        """Note a file that has appeared, as with a disk that is mounted late."""
         if self._descriptor is None and not self.unopened:
             self.unopened = self._is_there()
 
@@ -126,27 +125,27 @@ class SpillFile:
         return True
 
     def append(self, lines: Sequence[bytes]) -> None:
-        """Return when they are on disk. Where that fails, none of them is to be read again."""
+        """Return when the lines are on disk. Where that fails, none of them is ever read."""
         written = b"".join(lines)
         self._make_ready()
-        self._put(written)
-        while not self._in_place():  # nobody would find it there
+        self._append(written)
+        while not self._in_place():  # the next start would not find it
             self._make_ready()
-            self._put(written)
+            self._append(written)
         self.size += len(written)
         self.lines += len(lines)
 
     def try_write(self) -> None:
-        """Return when something could be written, which is not there afterwards."""
+        """Write some bytes, and cut them off again."""
         self._make_ready()
-        self._put(bytes(TRIED))
+        self._append(bytes(TRIED))
         self._clean = False
         self._cut()
 
-    def put_back(self) -> None:
-        """Make the file anew where somebody has deleted or replaced it: it is still open here.
+    def restore_if_deleted(self) -> None:
+        """Write the file again where it was deleted or replaced: it is still open here.
 
-        What stands in its place, as another relay's, comes behind what it held.
+        The lines of a file in its place, as of another relay, come behind its own.
         """
         if self._descriptor is None:
             return
@@ -173,7 +172,7 @@ class SpillFile:
         Pages that the disk fails to read several times come as zeros: the lines that they are
         part of are bad then, and those behind them are read.
         """
-        self.put_back()
+        self.restore_if_deleted()
         try:
             chunk = self._chunk(start, limit, skip=self._failures >= TRIES)
         except OSError as error:
@@ -198,7 +197,7 @@ class SpillFile:
         return Chunk(end, number, records, bad)
 
     def put_aside(self, lines: Sequence[bytes]) -> None:
-        """Keep lines that are wrong; once, however often they are met."""
+        """Keep lines that are no records; once, however often they are read."""
         with open(self.aside, "a+b", opener=fsutil.private) as file:
             file.seek(0)
             there = set(file)
@@ -212,12 +211,12 @@ class SpillFile:
 
         One that could not be read everywhere gets another name instead.
         """
-        self.put_back()
+        self.restore_if_deleted()
         if self.size > end:
             return False
         if self._descriptor is not None:
             if self._damaged:
-                self.path.rename(_free(self.path.with_name(f"{self.path.name}.damaged")))
+                self.path.rename(_free_name(self.path.with_name(f"{self.path.name}.damaged")))
             elif not self._unlinked():
                 return True
             self.close()
@@ -225,9 +224,9 @@ class SpillFile:
         return True
 
     def _unlinked(self) -> bool:
-        """Whether its name is gone; if that cannot be, nothing is left in the file at least.
+        """Whether the name is gone; where it cannot be removed, the file is emptied at least.
 
-        What has been purged or erased since would be taken in once more.
+        Else what has been purged or erased since would be stored once more.
         """
         try:
             self.path.unlink(missing_ok=True)
@@ -245,7 +244,7 @@ class SpillFile:
         """
         if self.unopened:
             self.open()
-        self.put_back()
+        self.restore_if_deleted()
         erased = _rewrite(self.aside, kept) if self.aside.exists() else 0
         if self._descriptor is None:
             return erased
@@ -256,7 +255,7 @@ class SpillFile:
         return erased + gone
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file, and forget its size."""
         if self._descriptor is not None:
             os.close(self._descriptor)
         self._descriptor = None
@@ -269,8 +268,8 @@ class SpillFile:
         return self._descriptor
 
     def _make_ready(self) -> None:
-        """Have a file with a name, and nothing in it that is not on disk for certain."""
-        self.put_back()
+        """Have a named file with nothing in it that is not on disk for certain."""
+        self.restore_if_deleted()
         if self._descriptor is None:
             fsutil.make(self.path.parent)
             self._own(skip=True)  # to go on behind what cannot be read, it need not be read
@@ -286,11 +285,11 @@ class SpillFile:
         except OSError:
             return False
 
-    def _put(self, data: bytes) -> None:
-        """Bring it to disk behind what is there."""
+    def _append(self, data: bytes) -> None:
+        """Append the bytes, and sync them."""
         self._clean = False
         try:
-            self._write(data)
+            self._write_at_end(data)
             os.fdatasync(self._fd)
         except OSError:
             with contextlib.suppress(OSError):
@@ -329,7 +328,7 @@ class SpillFile:
     def _measure(self, descriptor: int, *, skip: bool) -> None:
         self.size = self.lines = 0
         size = os.fstat(descriptor).st_size
-        for block in reader.blocks(descriptor, 0, size, skip=skip):
+        for block in read_blocks(descriptor, 0, size, skip=skip):
             self.lines += block.content.count(b"\n")
             last = block.content.rfind(b"\n")
             if last >= 0:
@@ -345,13 +344,13 @@ class SpillFile:
 
     def _worth_keeping(self, descriptor: int, end: int) -> bool:
         """Whether there may be a record behind the last line break."""
-        tail = reader.lines(descriptor, self.size, end, skip=True)
+        tail = read_lines(descriptor, self.size, end, skip=True)
         return self._damaged or any(
             decode(record) for line in tail for record in split(line.content)
         )
 
     def _measure_if_shorter(self) -> None:
-        """Another program may have cut it short."""
+        """Measure the file again where another program has cut it short."""
         gone = self.size - os.fstat(self._fd).st_size
         if gone > 0:
             log.critical("%s was cut short: %d bytes of callbacks are gone", self.path, gone)
@@ -364,7 +363,7 @@ class SpillFile:
         self._damaged = True
 
     def _cut(self) -> int:
-        """Leave nothing behind what is on disk for certain; return how many bytes there were."""
+        """Cut off what is not on disk for certain; return how many bytes that were."""
         if self._clean:
             return 0
         behind = os.fstat(self._fd).st_size - self.size
@@ -374,20 +373,20 @@ class SpillFile:
         self._clean = True
         return behind
 
-    def _write(self, data: bytes) -> None:
+    def _write_at_end(self, data: bytes) -> None:
         at, left = self.size, memoryview(data)
         while left:
             written = os.pwrite(self._fd, left, at)
             at, left = at + written, left[written:]
 
-    def _from(self, start: int, *, skip: bool) -> Iterator[reader.Line]:
+    def _from(self, start: int, *, skip: bool) -> Iterator[Line]:
         """The lines from there to the end of what is on disk for certain."""
         if self._descriptor is None:
             return iter(())
-        return reader.lines(self._fd, start, self.size, skip=skip)
+        return read_lines(self._fd, start, self.size, skip=skip)
 
 
-def _free(path: Path) -> Path:
+def _free_name(path: Path) -> Path:
     """The path, or one with a number behind it that no file has."""
     names = itertools.chain(
         [path], (path.with_name(f"{path.name}-{n}") for n in itertools.count(2))
@@ -400,13 +399,13 @@ def _rewrite(path: Path, kept: Kept) -> int:
     changed = 0
     with fsutil.reading(path) as old, fsutil.replaced(path) as file:
         for line in itertools.chain.from_iterable(map(split, old)):
-            new = _kept(line, kept)
+            new = _kept_line(line, kept)
             changed += new != line
             file.write(new)
     return changed
 
 
-def _kept(line: bytes, kept: Kept) -> bytes:
+def _kept_line(line: bytes, kept: Kept) -> bytes:
     record = decode(line)
     callback = record.callback if record else _unread(line)
     left = kept(callback)

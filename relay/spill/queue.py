@@ -1,7 +1,7 @@
-"""The spill: where callbacks are kept while the store cannot be written.
+"""The queue in front of the spill file: it appends what waits together, on a thread of its own.
 
-Its file is read and written on a thread of its own. All that comes while the disk is busy goes
-there together, with one sync. A disk that does not answer is an error after a while.
+All that comes while the disk is busy is written together, with one sync. A disk that does not
+answer is an error after a while.
 """
 
 import asyncio
@@ -13,13 +13,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Self, TypeVar, TypeVarTuple
 
+from relay.spill.disk import DISK_TIMEOUT
 from relay.spill.file import Chunk, Kept, SpillFile
-from relay.spill.line import Spilled, encode
-from relay.spill.shared_timeout import DISK_TIMEOUT
+from relay.spill.records import Spilled, encode
 from relay.store import StoreLocked
 
 OPENS_WITHIN = 5.0
-"""Seconds for which a spill is waited for that is being opened: it may be a large one."""
+"""Seconds that opening the file may take: it may be a large one."""
 
 log = logging.getLogger("relay.spill")
 
@@ -27,10 +27,10 @@ T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 
-class Spill:
-    """One file, read from its start while it grows at its end. Made by `open`.
+class SpillQueue:
+    """A spill file that is read from its start while it grows at its end. Made by `open`.
 
-    Its disk is waited for for so many seconds (`disk_timeout`).
+    Each operation may take `disk_timeout` seconds.
     """
 
     def __init__(self, path: Path, disk_timeout: float) -> None:
@@ -48,9 +48,9 @@ class Spill:
 
     @classmethod
     async def open(cls, path: Path, disk_timeout: float = DISK_TIMEOUT) -> Self:
-        """Own what is there already. Raises StoreLocked where another process has it.
+        """Open the file if there is one. Raises StoreLocked where another process has it.
 
-        One that cannot be opened counts as one that is there: `find` tries it again.
+        A file that cannot be opened counts as there: `reopen` tries it again.
         """
         spill = cls(path, disk_timeout)
         try:
@@ -62,8 +62,8 @@ class Spill:
             raise
         return spill
 
-    async def find(self) -> None:
-        """Open it where that was not possible so far. Raises OSError."""
+    async def reopen(self) -> None:
+        """Open the file where that was not possible so far. Raises OSError."""
         if not self._file.unopened:
             return
         try:
@@ -83,9 +83,9 @@ class Spill:
         if torn:
             log.warning("%s: %d bytes that were never acknowledged are cut off", self.path, torn)
 
-    async def look(self) -> bool:
-        """Whether there is a file that has not been opened: it may come by itself."""
-        await self._in_time(self._run(self._file.look))
+    async def detect(self) -> bool:
+        """Whether there is a file that has not been opened, as one that has appeared since."""
+        await self._in_time(self._run(self._file.detect))
         return self._file.unopened
 
     @property
@@ -94,14 +94,14 @@ class Spill:
 
     @property
     def records(self) -> int:
-        """How many callbacks wait in it, as far as that is known."""
+        """How many callbacks it holds, as far as that is known."""
         if self._position >= self._file.size:
             return 0
         return max(1, self._file.lines - self._passed)  # line breaks that are damaged are not seen
 
     @property
     def unopened(self) -> bool:
-        """Whether there may be callbacks in it of which nothing is known."""
+        """Whether there may be a file, with callbacks of which nothing is known."""
         return self._file.unopened
 
     @property
@@ -110,9 +110,9 @@ class Spill:
         return self.records > 0 or self._writing is not None or self.unopened
 
     async def append(self, spilled: Spilled) -> None:
-        """Return when it is on disk. Raises OSError.
+        """Return when the record is on disk. Raises OSError.
 
-        While the disk does not answer, all but the first fail at once, and are not kept.
+        While the disk does not answer, all appends but the first fail at once.
         """
         if self._hangs:
             raise _no_answer()
@@ -133,40 +133,40 @@ class Spill:
         """Return when something could be written. Raises OSError."""
         await self._in_time(self._run(self._file.try_write))
 
-    async def written(self) -> None:
-        """Return when all that was handed over has been written, or could not be."""
+    async def flushed(self) -> None:
+        """Return when all that was appended has been written, or could not be."""
         while self._writing is not None:
             await asyncio.wait({self._writing})
 
     async def read(self, limit: int) -> Chunk:
-        """The next of what is on disk. Raises OSError."""
+        """The next records on disk. Raises OSError."""
         return await self._in_time(self._run(self._file.read, self._position, limit))
 
-    def passed(self, chunk: Chunk) -> None:
-        """Go on behind the chunk, the last that was read."""
+    def advance(self, chunk: Chunk) -> None:
+        """Read on behind the chunk, the last that was read."""
         self._position = chunk.end
         self._passed += chunk.lines
 
     async def put_aside(self, *lines: bytes) -> None:
-        """Keep lines that cannot be stored where a person can look at them. Raises OSError."""
+        """Append lines that are no records to a file of their own, for a person. Raises OSError."""
         await self._in_time(self._run(self._file.put_aside, lines))
         log.error("%d records are wrong, and kept in %s", len(lines), self._file.aside)
 
     async def remove(self) -> None:
-        """Remove the file, unless there is more behind what has been passed. Raises OSError."""
+        """Remove the file, unless it holds more than was read. Raises OSError."""
         removing = self._run(self._file.remove, self._position)
         removing.add_done_callback(self._removed)
         await self._in_time(asyncio.shield(removing))
 
     def _removed(self, removing: asyncio.Future[bool]) -> None:
-        """However late it is: the next record is the first one of a new file."""
+        """However late that is: the next record is the first of a new file."""
         if not removing.cancelled() and removing.exception() is None and removing.result():
             self._position = self._passed = 0
 
     async def erase(self, kept: Kept) -> int:
-        """Leave what is to be kept; return how many callbacks lost something.
+        """Rewrite the file with what is to be kept; return how many callbacks lost something.
 
-        It is read from the start again. Call it while nobody holds what was read. Raises OSError.
+        It is read from the start again. Call it while no chunk is being stored. Raises OSError.
         """
         number = await self._run(self._file.erase, kept)
         self._position = self._passed = 0
@@ -179,9 +179,9 @@ class Spill:
         self._thread.shutdown(wait=False)
 
     async def _finish(self) -> None:
-        await self.written()
+        await self.flushed()
         with contextlib.suppress(OSError):
-            await self._run(self._file.put_back)
+            await self._run(self._file.restore_if_deleted)
         await self._run(self._file.close)
 
     def _in_time(self, result: Awaitable[T]) -> Coroutine[Any, Any, T]:
@@ -196,7 +196,7 @@ class Spill:
             error = None
             try:
                 await self._run(self._file.append, [line for line, _ in group])
-            except Exception as failure:  # noqa: BLE001  each of them hears of it
+            except Exception as failure:  # noqa: BLE001  each append raises it
                 error = failure
             for _, done in group:
                 if not done.done():

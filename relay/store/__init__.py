@@ -128,7 +128,7 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True)
-class Claimed:
+class ClaimResult:
     """`more`: a further claim may find deliveries at once. `urgent`: urgent ones were left out.
 
     `due`: where there are no more, when the next one is due (microseconds); None without any.
@@ -218,7 +218,7 @@ class SinkCounts:
 
 
 @dataclass(frozen=True, slots=True)
-class Waits:
+class BacklogAge:
     """When the oldest came that one sink has not got yet; None without any.
 
     `since` of all deliveries, `opt_out_since` of opt-outs, those that were given up among them.
@@ -288,7 +288,7 @@ class EventFilter:
 
 
 @dataclass(frozen=True, slots=True)
-class Before:
+class PurgeCutoffs:
     """What a purge removes: what was received before these moments; `now` is none of them."""
 
     delivered: int
@@ -321,12 +321,12 @@ class ContactRows:
 class Scrubbed(NamedTuple):
     """In how many places a number still stands, in so many bytes as were searched."""
 
-    traces: int
+    matcher: int
     searched: int
 
 
 @dataclass(frozen=True, slots=True)
-class Word:
+class ConsentRecord:
     """A contact's opt-out or opt-in, and when each sink first accepted it.
 
     `contact` is a keyed hash; `mobile` is None where the event has gone.
@@ -382,7 +382,7 @@ class Store(Protocol):
     # deliveries
     async def claim(
         self, sink: str, limit: int, *, ordered: bool = True, urgent: bool | None = None
-    ) -> Claimed:
+    ) -> ClaimResult:
         """Take due deliveries, no contact twice; count the attempt.
 
         `urgent`: only opt-outs and what must land before them, or only the others; with None
@@ -408,7 +408,7 @@ class Store(Protocol):
         the others are left out where only the accused are asked for.
         """
 
-    async def revive(self, sink: str, seqs: Sequence[int], *, replayed: bool = True) -> int:
+    async def retry_dead(self, sink: str, seqs: Sequence[int], *, replayed: bool = True) -> int:
         """Put dead deliveries back to pending, with fresh attempts; return how many.
 
         `replayed` says that somebody asked for it.
@@ -433,10 +433,10 @@ class Store(Protocol):
     async def sink_counts(self) -> dict[str, SinkCounts]:
         """Every sink that has deliveries, also those that have gone from relay.yaml."""
 
-    async def waits(self) -> dict[str, Waits]:
+    async def backlog_age(self) -> dict[str, BacklogAge]:
         """Of each sink that has something to deliver. What was asked for again does not count."""
 
-    async def died(self, *, since: int, until: int) -> dict[str, int]:
+    async def dead_since(self, *, since: int, until: int) -> dict[str, int]:
         """How many of each sink's deliveries were given up in this time, and still are dead."""
 
     async def keywords(self, *, after: int, limit: int) -> tuple[int, dict[str, int]]:
@@ -458,7 +458,7 @@ class Store(Protocol):
     ) -> list[EventRow]:
         """The oldest first, newer than the seq `after` (`tail`, `replay`)."""
 
-    async def words_behind(self, sink: str, seqs: Sequence[int]) -> list[EventRow]:
+    async def later_consent(self, sink: str, seqs: Sequence[int]) -> list[EventRow]:
         """The last words of these events' contacts that come later, and never went to the sink.
 
         Without them, what goes there late would stay its contact's last word.
@@ -504,24 +504,24 @@ class Store(Protocol):
     async def discard_quarantined(self, ids: Sequence[str] | None) -> int: ...
 
     # upkeep
-    def purge(self, before: Before, *, dry_run: bool = False) -> AsyncIterator[Purged]:
+    def purge(self, before: PurgeCutoffs, *, dry_run: bool = False) -> AsyncIterator[Purged]:
         """Remove events whose deliveries have all ended, and callbacks from quarantine.
 
         Each step is one short transaction; whoever asks for the next one may pause before.
         """
 
-    async def last_round(self) -> float | None:
+    async def last_purge(self) -> float | None:
         """What the clock said at the last purge that went by itself, in seconds."""
 
-    async def note_round(self, now: float) -> None: ...
+    async def note_purge(self, now: float) -> None: ...
 
     async def find_contact(self, matcher: NumberMatcher) -> ContactRows:
         """The events of a contact, from all sources."""
 
-    async def halt(self, rows: ContactRows) -> int:
+    async def discard_open(self, contact: ContactRows) -> int:
         """Give up the open deliveries of these events; return how many are being sent."""
 
-    async def forget(self, rows: ContactRows, matcher: NumberMatcher) -> Counter[str]:
+    async def delete_contact(self, contact: ContactRows, matcher: NumberMatcher) -> Counter[str]:
         """Delete these events; black the number out, or delete callbacks, wherever else it is."""
 
     async def scrub(self, matcher: NumberMatcher) -> Scrubbed:
@@ -530,7 +530,7 @@ class Store(Protocol):
     async def note_erasure(self, matcher: NumberMatcher, report: str) -> None:
         """Keep that the number was erased: as a keyed hash."""
 
-    async def words(self, *, after: int, limit: int = 500) -> list[Word]:
+    async def consent_log(self, *, after: int, limit: int = 500) -> list[ConsentRecord]:
         """Every word of consent that was ever said, the oldest first, newer than the seq."""
 
     async def close(self) -> None:
@@ -539,7 +539,7 @@ class Store(Protocol):
     async def reusable(self) -> int:
         """Bytes that are free within its file, and need no more of the disk."""
 
-    async def pulse(self) -> None:
+    async def flush(self) -> None:
         """Return when all that was handed over before has had its turn."""
 
     async def try_write(self) -> None:

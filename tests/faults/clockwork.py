@@ -50,5 +50,5 @@ if __name__ == "__main__":
     if sys.argv[1] == "--credulous":
         del sys.argv[1]
         gate.planned = lambda _state: math.inf
-        claim.heed_clock = lambda *_: None
+        claim.adjust_to_clock = lambda *_: None
     main(sys.argv[1:])

@@ -319,7 +319,7 @@ class Scene:
         return self.relay._running._store
 
     async def _words(self) -> list[Any]:
-        words = await self._store.words(after=0, limit=100)
+        words = await self._store.consent_log(after=0, limit=100)
         return [each for each in words if each.mobile == NUMBER]
 
     def report(self) -> Report:

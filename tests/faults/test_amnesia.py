@@ -102,7 +102,7 @@ async def test_what_a_start_finds_in_the_log_is_there_after_a_power_cut(tmp_path
 
 async def test_without_writing_the_log_once_more_it_is_not(tmp_path, monkeypatch):
     """The control."""
-    monkeypatch.setattr("relay.store.sqlite.connection.harden", lambda *_: None)
+    monkeypatch.setattr("relay.store.sqlite.migrate.harden", lambda *_: None)
     assert not await known_after_the_cut(tmp_path)
 
 

@@ -14,7 +14,7 @@ from spills import callback
 from stubs.receiver import Receiver
 
 from relay.spill.file import SpillFile
-from relay.spill.line import Spilled, encode
+from relay.spill.records import Spilled, encode
 from relay.store.sqlite import SqliteStore
 
 ENDS_WITHIN = 20.0
@@ -24,13 +24,13 @@ STORE = "relay.store.sqlite.store.SqliteStore"
 UNDER_LOAD = {
     "relay.server.ingress.CallbackEndpoint._read_callback": "a callback comes",
     "relay.store.sqlite.ingest.add_all": "it is written",
-    f"{STORE}._after_commit": "a commit is on disk",
+    "relay.store.sqlite.database.Database._after_commit": "a commit is on disk",
     f"{STORE}.add": "its event is on disk",
-    "relay.spill.failover.Shelter.receive": "it is to be answered",
-    "relay.store.sqlite.claim.claim": "deliveries are claimed",
+    "relay.spill.failover.FailoverStore.receive": "it is to be answered",
+    "relay.store.sqlite.claim._claim_rows": "deliveries are claimed",
     "relay.delivery.sender.Sender.send": "they are sent",
     "relay.delivery.worker.SinkWorker._settle": "what became of them is known",
-    "relay.store.sqlite.settle.settle": "that is written",
+    "relay.store.sqlite.settle._settle_delivered": "that is written",
     "relay.delivery.queue.DeliveryQueue.settle": "it is on disk",
 }
 AT_A_STOP = {
@@ -43,20 +43,20 @@ ON_THE_WAY_HOME = {
     "relay.spill.file.SpillFile.read": "some of it is read",
     f"{STORE}.known": "what the store has of it is known",
     "relay.store.sqlite.ingest.add_all": "some of it is written",
-    "relay.spill.replayer.Importer.bring": "some of it is stored",
-    "relay.spill.queue.Spill.remove": "the spill is removed",
+    "relay.spill.failover.Replayer.replay": "some of it is stored",
+    "relay.spill.queue.SpillQueue.remove": "the spill is removed",
     "relay.spill.file.SpillFile.remove": "its file is removed",
 }
 AT_A_MIGRATION = {
-    "relay.store.sqlite.connection.migrate": "the store is migrated",
+    "relay.store.sqlite.migrate.migrate": "the store is migrated",
     "relay.store.sqlite.backup.back_up_before": "it is copied before",
     "relay.store.sqlite.settle.put_back_after_death": "what was in flight is put back",
 }
 SHORT = {
     ("relay.store.sqlite.ingest.add_all", "after"),
     ("relay.delivery.sender.Sender.send", "after"),
-    ("relay.spill.queue.Spill.remove", "before"),
-    ("relay.store.sqlite.connection.migrate", "before"),
+    ("relay.spill.queue.SpillQueue.remove", "before"),
+    ("relay.store.sqlite.migrate.migrate", "before"),
 }
 """Those that are tried each time."""
 

@@ -14,7 +14,7 @@ from forgetful import Disk
 from oracle import Senders, in_store, integrity, judge
 
 from relay.store import State
-from relay.store.sqlite import SqliteStore, connection
+from relay.store.sqlite import SqliteStore, migrate
 
 ROUNDS = 200
 LATEST_CUT = 1000
@@ -120,11 +120,11 @@ async def many_cuts(tmp_path, monkeypatch, cuts, *, seed, synchronous="FULL"):
         chance = random.Random(f"{seed}/{number}")
         pragmas = [
             pragma if "synchronous" not in pragma else f"synchronous = {synchronous}"
-            for pragma in connection.WRITER_PRAGMAS
+            for pragma in migrate.WRITER_PRAGMAS
         ]
         with monkeypatch.context() as patch:
             pragmas.append(f"wal_autocheckpoint = {chance.choice([10, 50, 1000])}")
-            patch.setattr(connection, "WRITER_PRAGMAS", pragmas)
+            patch.setattr(migrate, "WRITER_PRAGMAS", pragmas)
             await one_cut(tmp_path / str(number), chance, tally)
     print(f"\n{synchronous}, seed {seed}: {tally}, {time.monotonic() - begun:.0f} s")
     assert tally.cuts == cuts

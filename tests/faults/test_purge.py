@@ -24,7 +24,7 @@ SEED = 1_000
 RATE = 200.0
 SOON, LATER = 0.5, 100_000
 SHORTENED = "relay.store.sqlite.purge.LEFT_FREE=100"
-AT_ONCE = ("relay.store.sqlite.purge.STEP=100000000", "relay.store.sqlite.purge.LOOK=100000000")
+AT_ONCE = ("relay.store.sqlite.purge.STEP=100000000", "relay.store.sqlite.purge.SCAN=100000000")
 COPIES = """
 WITH RECURSIVE copy(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM copy WHERE n < ?1)
 """

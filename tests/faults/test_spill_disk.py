@@ -17,7 +17,7 @@ from uuid_utils import uuid7
 
 from relay.event import RawCallback
 from relay.spill.file import SpillFile
-from relay.spill.line import Spilled, encode
+from relay.spill.records import Spilled, encode
 
 pytestmark = pytest.mark.timeout(180)
 

@@ -12,7 +12,7 @@ from oracle import Senders, integrity
 from relays import PATIENCE, POLL, Relay, Sender
 
 from relay.store.sqlite.backup import before_schema
-from relay.store.sqlite.connection import migrations
+from relay.store.sqlite.migrate import migrations
 
 SCHEMA = 2
 """Of the release before."""

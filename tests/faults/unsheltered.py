@@ -9,14 +9,14 @@ from relay import service
 from relay.cli import main
 from relay.daemon import Process
 from relay.service import Service
-from relay.spill.failover import Shelter
+from relay.spill.failover import FailoverStore
 from relay.store import StoreError, StoreFull
 
 FOR_EVER = 1e6
 
 
 async def keep(self, _):
-    raise StoreFull(self._trouble)
+    raise StoreFull(self._reason)
 
 
 def unopened(_, trouble):
@@ -28,7 +28,7 @@ async def breaks(_, running):
 
 
 if __name__ == "__main__":
-    Shelter._keep = keep
+    FailoverStore._append = keep
     Service._unopened = unopened
     Process._breaks = breaks
     service.SOON = FOR_EVER

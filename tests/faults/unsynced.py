@@ -8,12 +8,12 @@ import os
 import sys
 
 from relay.cli import main
-from relay.store.sqlite import connection
+from relay.store.sqlite import migrate
 
 
 def store():
-    connection.WRITER_PRAGMAS = tuple(
-        pragma.replace("FULL", "NORMAL") for pragma in connection.WRITER_PRAGMAS
+    migrate.WRITER_PRAGMAS = tuple(
+        pragma.replace("FULL", "NORMAL") for pragma in migrate.WRITER_PRAGMAS
     )
 
 

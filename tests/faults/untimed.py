@@ -3,7 +3,7 @@
 import sys
 
 from relay.cli import main
-from relay.spill.shared_timeout import SharedTimeout
+from relay.spill.disk import SharedTimeout
 
 FOR_EVER = 1e6
 made = SharedTimeout.__init__

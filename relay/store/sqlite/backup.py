@@ -22,7 +22,8 @@ import apsw
 from relay import fsutil
 from relay.fsutil import path_from_utf8
 from relay.store import StoreError
-from relay.store.sqlite import descriptors, rows
+from relay.store.sqlite import rows
+from relay.store.sqlite.connection import connect, connect_opened
 from relay.units import size_text
 
 PAGES = 256
@@ -77,7 +78,7 @@ class Partial:
             raise
 
     def connected(self) -> contextlib.closing[apsw.Connection]:
-        return contextlib.closing(descriptors.connect(self.path))
+        return contextlib.closing(connect(self.path))
 
     def take_name(self, name: str) -> None:
         """Get its name, on disk. Raises FileExistsError where that is taken."""
@@ -171,7 +172,7 @@ def fill(
     """Copy the store and its spill, checked and on disk, by the copy's descriptor alone."""
     # The spill is opened first: what comes home after that is in the open file still.
     with _opened(spill) as lines:
-        _copy(source, copy, partial(descriptors.connected, copy.descriptor), progress, lines)
+        _copy(source, copy, partial(connect_opened, copy.descriptor), progress, lines)
 
 
 def back_up_before(source: apsw.Connection, store: Path, schema: int) -> Path:

@@ -13,10 +13,10 @@ from typing import NamedTuple
 import apsw
 
 from relay.event import OPT_OUT, Event
-from relay.store import Claim, Claimed, State
+from relay.store import Claim, ClaimResult, State
 from relay.store.sqlite import rows
 from relay.store.sqlite.ingest import events_of
-from relay.store.sqlite.state import Memory
+from relay.store.sqlite.state import WriterState
 
 MOST_BLOCKED = 1024
 """So many deliveries that must wait are looked at in one claim, before giving way to others."""
@@ -53,14 +53,14 @@ class Ahead(NamedTuple):
     urgent: int
 
 
-class Choice(NamedTuple):
+class Selection(NamedTuple):
     """What becomes of the candidates."""
 
     chosen: list[Candidate]
     blocked: list[Candidate]
 
 
-class Fresh(NamedTuple):
+class Implicit(NamedTuple):
     """Deliveries that have no row yet: all there are up to the seq `end`."""
 
     candidates: list[Candidate]
@@ -74,99 +74,105 @@ class Fresh(NamedTuple):
 
 def claim(
     connection: apsw.Connection,
-    memory: Memory,
-    name: str,
+    writer: WriterState,
+    sink: str,
     limit: int,
-    now: int,
     *,
-    ordered: bool,
-    urgent: bool | None,
-) -> Claimed:
+    ordered: bool = True,
+    urgent: bool | None = None,
+) -> ClaimResult:
     """Take up to `limit` due deliveries of the sink, and count their attempt."""
-    sink = memory.sink(connection, name)
-    heed_clock(connection, memory, now)
+    sink_id, now = writer.sink(connection, sink), writer.now()
+    adjust_to_clock(connection, writer, now)
     # Where many were blocked the last time, as behind a contact's long queue, more are looked at.
-    looked_at = limit + min(2 * memory.blocked[sink], MOST_BLOCKED)
+    looked_at = limit + min(2 * writer.blocked[sink_id], MOST_BLOCKED)
     candidates: list[Candidate] = []
-    fresh = Fresh([], memory.cursors[sink])
-    swap = memory.swap(sink)
+    implicit = Implicit([], writer.cursors[sink_id])
+    swap = writer.swap(sink_id)
     for lane in (1, 0) if urgent is None else (int(urgent),):
-        due = _due(connection, sink, now, lane, looked_at)
-        pending = _pending(connection, sink, lane, looked_at)
+        due = _due(connection, sink_id, now, lane, looked_at)
+        pending = _pending(connection, sink_id, lane, looked_at)
         if lane == 0:
-            fresh = _fresh(connection, memory, sink, looked_at)
-            known = [row for row in pending if row.seq <= fresh.end]
-            pending = sorted(known + fresh.candidates)[:looked_at]
-        candidates += in_turn(due, pending, swap=swap)
-    ahead = _ahead(connection, memory, sink, candidates)
+            implicit = _implicit(connection, writer, sink_id, looked_at)
+            known = [row for row in pending if row.seq <= implicit.end]
+            pending = sorted(known + implicit.candidates)[:looked_at]
+        candidates += interleave(due, pending, swap=swap)
+    ahead = _ahead(connection, writer, sink_id, candidates)
     passing = _passing(ahead, now)
-    chosen, blocked = choose(
+    chosen, blocked = select(
         candidates,
         limit,
         heads={row.contact: row.seq for row in reversed(ahead)},
         passing=passing,
-        busy=memory.busy[sink].keys() if ordered else memory.busy_urgent[sink].keys(),
-        all_busy=memory.busy[sink].keys(),
+        busy=writer.busy[sink_id].keys() if ordered else writer.busy_urgent[sink_id].keys(),
+        all_busy=writer.busy[sink_id].keys(),
         ordered=ordered,
     )
     events = _events(connection, chosen)
     cut = len(chosen) > len(events)
     chosen = chosen[: len(events)]
-    _block(connection, memory, sink, blocked)
-    _mark_late(connection, sink, [row for row in chosen if row.seq in passing])
-    _take(connection, memory, sink, chosen)
-    memory.blocked[sink] = len(blocked)
-    memory.cursors[sink] = fresh.passed(chosen + blocked)
+    _block(connection, writer, sink_id, blocked)
+    _mark_overtaken(connection, sink_id, [row for row in chosen if row.seq in passing])
+    _claim_rows(connection, writer, sink_id, chosen)
+    writer.blocked[sink_id] = len(blocked)
+    writer.cursors[sink_id] = implicit.passed(chosen + blocked)
     more = (
         cut
         or len(chosen) == limit
         or len(candidates) >= looked_at
-        or (urgent is not True and memory.cursors[sink] < memory.last_seq)
+        or (urgent is not True and writer.cursors[sink_id] < writer.last_seq)
     )
-    soonest = None if more or urgent else _next_due(connection, sink)
-    left_out = urgent is False and _any_urgent(connection, sink, now)
-    return Claimed(_claims(connection, memory, sink, chosen, events), more, left_out, soonest, cut)
+    soonest = None if more or urgent else _next_due(connection, sink_id)
+    left_out = urgent is False and _any_urgent(connection, sink_id, now)
+    return ClaimResult(
+        _claims(connection, writer, sink_id, chosen, events), more, left_out, soonest, cut
+    )
 
 
-def heed_clock(connection: apsw.Connection, memory: Memory, now: int) -> None:
+def adjust_to_clock(connection: apsw.Connection, writer: WriterState, now: int) -> None:
     """Where it has been set back, no retry waits longer than it was put off for."""
-    if now < memory.last_time:
+    if now < writer.last_time:
         connection.execute(
             "UPDATE deliveries INDEXED BY deliveries_waiting"
             " SET due = due - (settled - ?1), settled = ?1"
             " WHERE state = 2 AND due > ?1 AND settled > ?1",
             (now,),
         )
-    memory.last_time = now
+    writer.last_time = now
 
 
 def claim_suspects(
-    connection: apsw.Connection, memory: Memory, name: str, limit: int, *, accused: bool
+    connection: apsw.Connection,
+    writer: WriterState,
+    sink: str,
+    limit: int = 1,
+    *,
+    accused: bool = False,
 ) -> list[Claim]:
     """Take some that were in flight when a process died: of those accused by two deaths one."""
-    sink = memory.sink(connection, name)
+    sink_id = writer.sink(connection, sink)
     suspects = _candidates(
         connection,
         "FROM deliveries INDEXED BY deliveries_suspect WHERE sink = ? AND state = 2"
         " AND strikes > 0 ORDER BY seq",
-        (sink,),
+        (sink_id,),
     )
-    free = [row for row in suspects if row.contact not in memory.busy[sink]]
+    free = [row for row in suspects if row.contact not in writer.busy[sink_id]]
     first_of_contact = {row.contact: row for row in reversed(free)}
     chosen = [row for row in free if row.strikes > 1][:1]
     if not chosen and not accused:
         chosen = [row for row in free if first_of_contact[row.contact] is row][:limit]
     events = _events(connection, chosen)
     chosen = chosen[: len(events)]
-    _take(connection, memory, sink, chosen)
-    return _claims(connection, memory, sink, chosen, events)
+    _claim_rows(connection, writer, sink_id, chosen)
+    return _claims(connection, writer, sink_id, chosen, events)
 
 
 def claim_consent(
-    connection: apsw.Connection, memory: Memory, name: str, limit: int
+    connection: apsw.Connection, writer: WriterState, sink: str, limit: int
 ) -> list[Claim]:
     """Take open opt-outs that the sink has not accepted, whatever is older of their contact."""
-    sink = memory.sink(connection, name)
+    sink_id = writer.sink(connection, sink)
     found = _candidates(
         connection,
         "FROM (SELECT * FROM deliveries INDEXED BY deliveries_pending"
@@ -176,17 +182,17 @@ def claim_consent(
         " d WHERE EXISTS (SELECT 1 FROM words w WHERE w.seq = d.seq AND w.word = ?2)"
         " AND NOT EXISTS (SELECT 1 FROM words_accepted a WHERE a.seq = d.seq AND a.sink = ?1)"
         " ORDER BY seq LIMIT ?3",
-        (sink, OPT_OUT, limit + len(memory.flying[sink])),
+        (sink_id, OPT_OUT, limit + len(writer.in_flight[sink_id])),
     )
-    free = {row.contact: row for row in reversed(found) if row.contact not in memory.busy[sink]}
+    free = {row.contact: row for row in reversed(found) if row.contact not in writer.busy[sink_id]}
     chosen = sorted(free.values())[:limit]
     events = _events(connection, chosen)
     chosen = chosen[: len(events)]
-    _take(connection, memory, sink, chosen)
-    return _claims(connection, memory, sink, chosen, events)
+    _claim_rows(connection, writer, sink_id, chosen)
+    return _claims(connection, writer, sink_id, chosen, events)
 
 
-def choose(
+def select(
     candidates: Iterable[Candidate],
     limit: int,
     *,
@@ -195,7 +201,7 @@ def choose(
     busy: Iterable[int],
     all_busy: Iterable[int],
     ordered: bool,
-) -> Choice:
+) -> Selection:
     """Choose up to `limit` candidates, no contact twice.
 
     `heads` gives the oldest held (waiting or blocked) seq of each contact that has any;
@@ -222,10 +228,10 @@ def choose(
         else:
             taken.add(row.contact)
             chosen.append(row)
-    return Choice(chosen, blocked)
+    return Selection(chosen, blocked)
 
 
-def in_turn(
+def interleave(
     due: Sequence[Candidate], pending: Sequence[Candidate], *, swap: bool
 ) -> list[Candidate]:
     """One of each in turn, so that neither retries nor new events wait for all of the others."""
@@ -254,9 +260,9 @@ def _pending(connection: apsw.Connection, sink: int, urgent: int, limit: int) ->
     )
 
 
-def _fresh(connection: apsw.Connection, memory: Memory, sink: int, limit: int) -> Fresh:
-    start = memory.cursors[sink]
-    end = min(start + SCAN, memory.last_seq)
+def _implicit(connection: apsw.Connection, writer: WriterState, sink: int, limit: int) -> Implicit:
+    start = writer.cursors[sink]
+    end = min(start + SCAN, writer.last_seq)
     found = rows.fetch(
         connection,
         "seq, contact",
@@ -271,7 +277,7 @@ def _fresh(connection: apsw.Connection, memory: Memory, sink: int, limit: int) -
     candidates = [
         Candidate(seq, contact, State.PENDING, 0, 0, 0, 0, 0, None) for seq, contact in found
     ]
-    return Fresh(candidates, end)
+    return Implicit(candidates, end)
 
 
 def _any_urgent(connection: apsw.Connection, sink: int, now: int) -> bool:
@@ -285,7 +291,7 @@ def _candidates(
 
 
 def _ahead(
-    connection: apsw.Connection, memory: Memory, sink: int, candidates: Sequence[Candidate]
+    connection: apsw.Connection, writer: WriterState, sink: int, candidates: Sequence[Candidate]
 ) -> list[Ahead]:
     """What others of the candidates' contacts may have to wait for, the oldest first.
 
@@ -293,7 +299,7 @@ def _ahead(
     """
     contacts = rows.array(sorted({row.contact for row in candidates}))
     found: list[Sequence[int]] = []
-    if memory.held[sink]:
+    if writer.held[sink]:
         found += rows.fetch(
             connection,
             "seq, contact, state, due, urgent",
@@ -325,7 +331,7 @@ def _passing(ahead: Iterable[Ahead], now: int) -> frozenset[int]:
 
 
 def _block(
-    connection: apsw.Connection, memory: Memory, sink: int, blocked: Sequence[Candidate]
+    connection: apsw.Connection, writer: WriterState, sink: int, blocked: Sequence[Candidate]
 ) -> None:
     if not blocked:
         return
@@ -336,10 +342,10 @@ def _block(
         (sink, rows.array([(row.seq, row.contact) for row in blocked])),
     )
     for row in blocked:
-        memory.count(sink, State(row.state), State.BLOCKED)
+        writer.count(sink, State(row.state), State.BLOCKED)
 
 
-def _mark_late(connection: apsw.Connection, sink: int, urgent: Sequence[Candidate]) -> None:
+def _mark_overtaken(connection: apsw.Connection, sink: int, urgent: Sequence[Candidate]) -> None:
     """Remember of what is overtaken that a later event of its contact may land first."""
     for row in urgent:
         connection.execute(
@@ -349,8 +355,8 @@ def _mark_late(connection: apsw.Connection, sink: int, urgent: Sequence[Candidat
         )
 
 
-def _take(
-    connection: apsw.Connection, memory: Memory, sink: int, chosen: Sequence[Candidate]
+def _claim_rows(
+    connection: apsw.Connection, writer: WriterState, sink: int, chosen: Sequence[Candidate]
 ) -> None:
     if not chosen:
         return
@@ -361,8 +367,8 @@ def _take(
         (sink, rows.array([(row.seq, row.contact) for row in chosen])),
     )
     for row in chosen:
-        memory.count(sink, State(row.state), State.IN_FLIGHT)
-        memory.take_off(sink, row.seq, row.contact, bool(row.urgent))
+        writer.count(sink, State(row.state), State.IN_FLIGHT)
+        writer.claim(sink, row.seq, row.contact, bool(row.urgent))
 
 
 def _events(connection: apsw.Connection, chosen: Sequence[Candidate]) -> dict[int, bytes]:
@@ -387,17 +393,17 @@ def _events(connection: apsw.Connection, chosen: Sequence[Candidate]) -> dict[in
 
 def _claims(
     connection: apsw.Connection,
-    memory: Memory,
+    writer: WriterState,
     sink: int,
     chosen: Sequence[Candidate],
     events: Mapping[int, bytes],
 ) -> list[Claim]:
     if not chosen:
         return []
-    opted_out = _opted_out(connection, memory, chosen)
+    opted_out = _opted_out(connection, writer, chosen)
     return [
         Claim(
-            sink=memory.sink_names[sink],
+            sink=writer.sink_names[sink],
             seq=row.seq,
             event=Event.from_json(events[row.seq]),
             attempt=row.attempts + 1,
@@ -405,7 +411,7 @@ def _claims(
             replayed=bool(row.replayed),
             stale=bool(row.late)
             and opted_out.get(row.contact) != row.seq  # the last word is never out of date
-            and _is_stale(connection, memory, sink, row),
+            and _is_stale(connection, writer, sink, row),
             opted_out=row.contact in opted_out,
             failed_at=row.failed_at,
             contact=row.contact,
@@ -430,10 +436,10 @@ def _next_due(connection: apsw.Connection, sink: int) -> int | None:
 
 
 def _opted_out(
-    connection: apsw.Connection, memory: Memory, chosen: Sequence[Candidate]
+    connection: apsw.Connection, writer: WriterState, chosen: Sequence[Candidate]
 ) -> dict[int, int]:
     """The contacts whose last word is an opt-out, and the seq of that."""
-    if not memory.any_consent:
+    if not writer.any_consent:
         return {}
     found = rows.fetch(
         connection,
@@ -444,9 +450,9 @@ def _opted_out(
     return dict(found)
 
 
-def _is_stale(connection: apsw.Connection, memory: Memory, sink: int, row: Candidate) -> bool:
+def _is_stale(connection: apsw.Connection, writer: WriterState, sink: int, row: Candidate) -> bool:
     """Whether a later event of the contact has been delivered here; asked for late ones only."""
-    later = events_of(connection, [row.contact], row.seq + 1, memory.last_seq)
+    later = events_of(connection, [row.contact], row.seq + 1, writer.last_seq)
     return bool(
         rows.value(
             connection,

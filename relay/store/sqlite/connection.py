@@ -1,37 +1,26 @@
-"""Opening the file: the lock, the pragmas, the schema."""
+"""Opening the database file: the lock, the connections, and a VFS over files that are open already.
+
+Root opens a file that another user may have written, gives up its rights, and only then lets
+SQLite read it, by its descriptor. SQLite opens nothing by a name then, such as a journal that
+another user has put beside the file.
+"""
 
 import contextlib
 import fcntl
-import logging
 import os
-import secrets
 from collections.abc import Callable, Iterator
-from importlib import resources
 from pathlib import Path
 from typing import IO
 
 import apsw
 
 from relay import fsutil
-from relay.store import StoreError, StoreLocked, StoreNewer
-from relay.store.sqlite import backup, descriptors
-
-log = logging.getLogger("relay.store")
+from relay.fsutil import path_as_utf8
+from relay.store import StoreError, StoreLocked
 
 OLDEST_SQLITE = 3_051_003
 """Older ones can lose commits when a log is reset (sqlite.org/wal.html#walresetbug)."""
 
-NEW_FILE_PRAGMAS = ("auto_vacuum = INCREMENTAL",)  # else a purge could not shorten the file
-WRITER_PRAGMAS = (
-    "journal_mode = WAL",
-    "synchronous = FULL",  # NORMAL can lose commits that were already acknowledged
-    "foreign_keys = OFF",
-    "cache_size = -32768",
-    "journal_size_limit = 67108864",
-    "temp_store = MEMORY",
-    "secure_delete = ON",  # what is purged or erased leaves no bytes behind
-    "busy_timeout = 5000",  # a backup or a person's sqlite3 may hold the lock for a moment
-)
 READER_PRAGMAS = (
     "query_only = ON",
     "wal_autocheckpoint = 0",  # only the writer checkpoints
@@ -39,12 +28,15 @@ READER_PRAGMAS = (
     "busy_timeout = 5000",
 )
 
-
-WITH_SECRETS = 4
-"""The schema that keeps secrets, of accounts; before it, a store could be read by its group."""
-
-PIECE = 1 << 20
-"""Bytes of the log that are in memory at once."""
+DESCRIPTORS_VFS = "relay-descriptors"
+FILES = Path("/proc/self/fd")
+LOG = "-wal"
+SECTOR = 4096
+LONGEST_PATH = 504
+"""Bytes: SQLite's 512 without the end that names the journal."""
+CREATE = apsw.SQLITE_OPEN_CREATE
+WRITING = apsw.SQLITE_OPEN_READWRITE | CREATE
+ENDS = ("", LOG, "-shm", "-journal")
 
 
 def lock(path: Path, kept: int | None = None) -> IO[bytes]:
@@ -69,48 +61,12 @@ def lock(path: Path, kept: int | None = None) -> IO[bytes]:
     return file
 
 
-def connect_writer(path: Path, vfs: str | None = None) -> apsw.Connection:
-    """Open the writing connection and bring the schema up to date. Raises StoreError."""
-    if sqlite_number() < OLDEST_SQLITE:
-        raise StoreError(f"SQLite {apsw.sqlite_lib_version()} has a bug that loses commits")
-    if not path.exists():
-        os.close(fsutil.private(str(path), os.O_CREAT | os.O_WRONLY))
-    connection = descriptors.connect(path, vfs=vfs)
-    if not path.stat().st_size:
-        _configure(connection, NEW_FILE_PRAGMAS)
-    _configure(connection, WRITER_PRAGMAS)
-    harden(connection, path)
-    migrate(connection, path)
-    return connection
-
-
-def harden(connection: apsw.Connection, path: Path) -> None:
-    """Write the log that was left once more, as it is, and sync it. Raises OSError.
-
-    After a sync that failed, the system shows what is not on the disk, and takes it for written:
-    to sync it again does nothing. But what is read from here on is to be there after a power cut.
-    A checkpoint in its place would change the file while its log is not on the disk.
-    """
-    log = path.with_name(f"{path.name}-wal")
-    if not log.exists() or not log.stat().st_size:
-        return
-    connection.execute("BEGIN IMMEDIATE").fetchall()  # so that nobody else writes to the log
-    try:
-        with log.open("r+b", buffering=0) as file:
-            at = 0
-            while piece := os.pread(file.fileno(), PIECE, at):
-                at += os.pwrite(file.fileno(), piece, at)
-            os.fdatasync(file.fileno())
-    finally:
-        connection.execute("ROLLBACK").fetchall()
-
-
 def connect_reader(path: Path, vfs: str | None = None) -> apsw.Connection:
     """Open a connection that can only read."""
-    connection = descriptors.connect(path, flags=apsw.SQLITE_OPEN_READWRITE, vfs=vfs)
-    if vfs == descriptors.NAME:  # without others there is no need to share the log's index
-        _configure(connection, ("locking_mode = EXCLUSIVE",))
-    _configure(connection, READER_PRAGMAS)
+    connection = connect(path, flags=apsw.SQLITE_OPEN_READWRITE, vfs=vfs)
+    if vfs == DESCRIPTORS_VFS:  # without others there is no need to share the log's index
+        configure(connection, ("locking_mode = EXCLUSIVE",))
+    configure(connection, READER_PRAGMAS)
     connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
     return connection
 
@@ -128,8 +84,8 @@ def look_into_held(path: Path) -> Iterator[Callable[[], apsw.Connection]]:
 
     Raises OSError, and StoreError when the connection is made.
     """
-    with descriptors.held(path) as name:
-        yield lambda: _looked_into(path, Path(name), descriptors.NAME)
+    with opened_files(path) as name:
+        yield lambda: _looked_into(path, Path(name), DESCRIPTORS_VFS)
 
 
 def _looked_into(path: Path, place: Path, vfs: str | None = None) -> apsw.Connection:
@@ -142,52 +98,7 @@ def _looked_into(path: Path, place: Path, vfs: str | None = None) -> apsw.Connec
     raise StoreError(f"{path} is no store")
 
 
-def migrate(connection: apsw.Connection, path: Path) -> None:
-    """Apply the numbered migrations that the file lacks, each in a transaction of its own.
-
-    A store that holds something is copied first. Raises StoreNewer where the file is ahead of
-    this release, and StoreError where there is no room for the copy.
-    """
-    version = connection.execute("PRAGMA user_version").get
-    scripts = migrations()
-    if version > len(scripts):
-        raise StoreNewer(
-            f"the store has schema {version}, this release knows {len(scripts)}: run the newer"
-            f" release, or restore {backup.before_schema(path, len(scripts) + 1)}"
-        )
-    if 0 < version < len(scripts):
-        copy = backup.back_up_before(connection, path, version + 1)
-        log.warning("the store gets schema %d; as it was before, it is %s", len(scripts), copy)
-    for number, script in enumerate(scripts[version:], start=version + 1):
-        with connection:
-            connection.execute(script).fetchall()  # read out: statements run lazily
-            if number == 1:
-                connection.execute(
-                    "INSERT INTO meta VALUES ('contact_key', ?)", (secrets.token_bytes(32),)
-                )
-            connection.execute(f"PRAGMA user_version = {number}").fetchall()
-    if version < WITH_SECRETS <= len(scripts):
-        _close_to_others(path)
-
-
-def _close_to_others(path: Path) -> None:
-    """Have nobody but its owner read the store; whoever opens it to more later, may."""
-    for end in ("", "-wal", "-shm"):
-        with contextlib.suppress(FileNotFoundError):
-            path.with_name(path.name + end).chmod(0o600)
-
-
-def migrations() -> list[str]:
-    """The scripts of schema/, in the order of their numbers."""
-    scripts = resources.files("relay.store.sqlite") / "schema"
-    return [
-        file.read_text(encoding="utf-8")
-        for file in sorted(scripts.iterdir(), key=lambda file: file.name)
-        if file.name.endswith(".sql")
-    ]
-
-
-def _configure(connection: apsw.Connection, pragmas: tuple[str, ...]) -> None:
+def configure(connection: apsw.Connection, pragmas: tuple[str, ...]) -> None:
     for pragma in pragmas:
         connection.execute(f"PRAGMA {pragma}").fetchall()
 
@@ -196,3 +107,123 @@ def sqlite_number() -> int:
     """The version of SQLite in one number, as it counts itself."""
     major, minor, patch = (int(part) for part in apsw.sqlite_lib_version().split(".")[:3])
     return major * 1_000_000 + minor * 1_000 + patch
+
+
+def connect(path: Path, vfs: str | None = None, flags: int = WRITING) -> apsw.Connection:
+    """A connection to a database by its name. Raises apsw.CantOpenError for what is no file.
+
+    SQLite would wait for ever for a pipe in place of its journal to be written to.
+    """
+    for end in ENDS:
+        file = path.with_name(path.name + end)
+        if file.exists() and not file.is_file():
+            raise apsw.CantOpenError(f"{file} is no plain file")
+    try:
+        return apsw.Connection(path_as_utf8(path), flags=flags, vfs=vfs)
+    except UnicodeEncodeError:
+        raise apsw.CantOpenError("its path is not UTF-8, which SQLite needs") from None
+    except apsw.CantOpenError:
+        if len(os.fsencode(path.resolve())) <= LONGEST_PATH:
+            raise
+        raise apsw.CantOpenError(f"SQLite takes paths of up to {LONGEST_PATH} bytes") from None
+
+
+@contextlib.contextmanager
+def connect_opened(descriptor: int) -> Iterator[apsw.Connection]:
+    """A connection to the database in an open file, to read and to write it."""
+    name = str(FILES / str(descriptor))
+    VFS.files[name] = descriptor
+    try:
+        with contextlib.closing(apsw.Connection(name, vfs=DESCRIPTORS_VFS)) as connection:
+            yield connection
+    finally:
+        del VFS.files[name]
+
+
+@contextlib.contextmanager
+def opened_files(path: Path) -> Iterator[str]:
+    """The database at `path`, opened to be read; the name by which SQLite finds it.
+
+    With the log that belongs to it. Raises OSError.
+    """
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(fsutil.reading(path))
+        name = str(FILES / str(file.fileno()))
+        try:
+            log = fsutil.reading(path.with_name(path.name + LOG))
+        except FileNotFoundError:
+            log = os.fdopen(os.memfd_create("no log"), "rb")
+        stack.enter_context(log)
+        VFS.files |= {name: file.fileno(), name + LOG: log.fileno()}
+        try:
+            yield name
+        finally:
+            del VFS.files[name], VFS.files[name + LOG]
+
+
+class OpenFile:
+    """A file as SQLite uses it. It is not locked: no other process writes to it."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def xRead(self, amount: int, offset: int) -> bytes:  # noqa: N802  as apsw calls it; so below
+        return os.pread(self._descriptor, amount, offset)
+
+    def xWrite(self, data: bytes, offset: int) -> None:  # noqa: N802
+        left = memoryview(data)
+        while left:
+            written = os.pwrite(self._descriptor, left, offset)
+            left, offset = left[written:], offset + written
+
+    def xTruncate(self, size: int) -> None:  # noqa: N802
+        os.ftruncate(self._descriptor, size)
+
+    def xFileSize(self) -> int:  # noqa: N802
+        return os.fstat(self._descriptor).st_size
+
+    def xSync(self, _: int) -> None:  # noqa: N802
+        os.fdatasync(self._descriptor)
+
+    def xLock(self, _: int) -> None: ...  # noqa: N802
+
+    def xUnlock(self, _: int) -> None: ...  # noqa: N802
+
+    def xCheckReservedLock(self) -> bool:  # noqa: N802
+        return False
+
+    def xFileControl(self, *_: int) -> bool:  # noqa: N802
+        return False
+
+    def xSectorSize(self) -> int:  # noqa: N802
+        return SECTOR
+
+    def xDeviceCharacteristics(self) -> int:  # noqa: N802
+        return 0
+
+    def xClose(self) -> None: ...  # noqa: N802
+
+
+class Descriptors(apsw.VFS):
+    """Open files by names that no folder has."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, int] = {}
+        super().__init__(DESCRIPTORS_VFS, "")
+
+    def xFullPathname(self, name: str) -> str:  # noqa: N802
+        return name
+
+    def xAccess(self, pathname: str, _: int) -> bool:  # noqa: N802
+        return pathname in self.files
+
+    def xOpen(self, name: object, flags: list[int]) -> OpenFile:  # type: ignore[override]  # noqa: N802
+        known = name.filename() if isinstance(name, apsw.URIFilename) else name
+        if known not in self.files:
+            raise apsw.CantOpenError(f"{known} is not open")
+        writable = os.O_RDWR & fcntl.fcntl(self.files[known], fcntl.F_GETFL)
+        flags[1] = flags[0] if writable else flags[0] & ~WRITING | apsw.SQLITE_OPEN_READONLY
+        return OpenFile(self.files[known])
+
+
+VFS = Descriptors()

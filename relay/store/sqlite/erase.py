@@ -1,24 +1,28 @@
-"""Erasure: a contact's events go, whatever became of them; elsewhere the number is blacked out.
+"""Erasing a contact: its events are deleted; elsewhere in the store its number is blacked out.
 
-What stays is the contact's keyed hash, with the words of consent that it said.
+What stays is the contact's keyed hash, with its words of consent. Deleted rows are overwritten
+(secure_delete). But where SQLite moves rows from page to page, an old copy may stay in the unused
+middle of one; then the whole file is rewritten.
 """
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import apsw
 import orjson
 
 from relay.event import OPT_OUT
-from relay.redact import NumberMatcher
+from relay.redact import LONGEST_NUMBER, NumberMatcher
 from relay.sources import mentions
-from relay.store import OPEN_STATES, ContactRows, State
-from relay.store.sqlite import rows
-from relay.store.sqlite.ingest import events_of, give_rows
-from relay.store.sqlite.purge import forget_events
+from relay.store import OPEN_STATES, ContactRows, Scrubbed, State, StoreError
+from relay.store.sqlite import purge, quarantine, rows
+from relay.store.sqlite.database import Database
+from relay.store.sqlite.ingest import events_of, materialise
 from relay.store.sqlite.settle import unblock
-from relay.store.sqlite.state import Memory
+from relay.store.sqlite.state import WriterState
 
 PAGE = 64
 """Events or callbacks; each may have half a megabyte."""
@@ -44,25 +48,27 @@ class Quote(NamedTuple):
 
 
 def find_contact(
-    connection: apsw.Connection, memory: Memory, matcher: NumberMatcher
+    connection: apsw.Connection, writer: WriterState, matcher: NumberMatcher
 ) -> ContactRows:
     """What there is of the contact, in every source that ever had an event."""
     sources = rows.every(
         connection, "SELECT DISTINCT source FROM events UNION SELECT source FROM words"
     )
-    contacts = [memory.contact(source, matcher.mobile) for (source,) in sources]
+    contacts = [writer.contact(source, matcher.mobile) for (source,) in sources]
     first = rows.value(connection, "SELECT ifnull(min(seq), 1) FROM events")
-    seqs = events_of(connection, contacts, first, memory.last_seq)
+    seqs = events_of(connection, contacts, first, writer.last_seq)
     found = rows.every(
         connection,
         "SELECT seq, json_extract(event, '$.id') FROM events"
         " WHERE seq IN (SELECT value FROM json_each(?))",
         (rows.array(seqs),),
     )
-    return ContactRows(contacts, dict(found), _waiting(connection, contacts))
+    return ContactRows(contacts, dict(found), _open_opt_outs(connection, contacts))
 
 
-def _waiting(connection: apsw.Connection, contacts: Sequence[int]) -> list[tuple[str, State, str]]:
+def _open_opt_outs(
+    connection: apsw.Connection, contacts: Sequence[int]
+) -> list[tuple[str, State, str]]:
     found = rows.every(
         connection,
         "SELECT sinks.name, d.state, json_extract(event, '$.id') FROM consents"
@@ -75,15 +81,15 @@ def _waiting(connection: apsw.Connection, contacts: Sequence[int]) -> list[tuple
     return [(name, State(state), event_id) for name, state, event_id in found]
 
 
-def halt(connection: apsw.Connection, memory: Memory, found: ContactRows) -> int:
+def discard_open(connection: apsw.Connection, writer: WriterState, contact: ContactRows) -> int:
     """Give up what is open of the events; return how many deliveries are in flight."""
-    seqs = rows.array(list(found.events))
+    seqs = rows.array(list(contact.events))
     flying = 0
-    for sink in memory.sink_names:
-        give_rows(connection, memory, sink, list(found.events))
+    for sink in writer.sink_names:
+        materialise(connection, writer, sink, list(contact.events))
         for state in OPEN_STATES:
             if state == State.IN_FLIGHT:
-                flying += len(memory.flying[sink].keys() & found.events.keys())
+                flying += len(writer.in_flight[sink].keys() & contact.events.keys())
                 continue
             gone = rows.every(
                 connection,
@@ -91,23 +97,71 @@ def halt(connection: apsw.Connection, memory: Memory, found: ContactRows) -> int
                 " AND seq IN (SELECT value FROM json_each(?)) RETURNING seq",
                 (sink, state, seqs),
             )
-            memory.count(sink, state, State.DISCARDED, len(gone))
-        unblock(connection, memory, sink, found.contacts)
+            writer.count(sink, state, State.DISCARDED, len(gone))
+        unblock(connection, writer, sink, contact.contacts)
     return flying
 
 
-def forget(
-    connection: apsw.Connection, memory: Memory, contacts: Sequence[int], seqs: Sequence[int]
+def _delete_events(
+    connection: apsw.Connection, writer: WriterState, contacts: Sequence[int], seqs: Sequence[int]
 ) -> int:
     """Delete the events but for those that are in flight; return how many went."""
-    flying = {seq for sink in memory.flying.values() for seq in sink}
+    flying = {seq for sink in writer.in_flight.values() for seq in sink}
     going = [seq for seq in seqs if seq not in flying]
-    number = forget_events(connection, memory, going)
+    number = purge.delete_events(connection, writer, going)
     connection.execute(
         "DELETE FROM heard WHERE contact IN (SELECT value FROM json_each(?))",
         (rows.array(contacts),),
     )
     return number
+
+
+def note_erasure(
+    connection: apsw.Connection, writer: WriterState, matcher: NumberMatcher, report: str
+) -> None:
+    """Keep that the number was erased: as a keyed hash."""
+    number = writer.contact("", matcher.mobile)
+    connection.execute(
+        "INSERT OR REPLACE INTO erasures VALUES (?, ?, ?)", (writer.now(), number, report)
+    )
+
+
+async def delete_contact(
+    database: Database, contact: ContactRows, matcher: NumberMatcher
+) -> Counter[str]:
+    """Delete these events, and the callbacks in quarantine that hold the number; else black it out.
+
+    In many short transactions, as callbacks wait for each.
+    """
+    done: Counter[str] = Counter()
+    seqs = list(contact.events)
+    for start in range(0, len(seqs), purge.STEP) or (0,):
+        done["events"] += await database.write(
+            _delete_events, contact.contacts, seqs[start : start + purge.STEP]
+        )
+    after: int | None = 0
+    while after is not None:
+        after, held = await database.read(callbacks, matcher, after)
+        if held:
+            done["quarantine"] += await database.write(quarantine.remove, held)
+    after = 0
+    while after is not None:
+        after, found = await database.read(page, contact.contacts, matcher, after)
+        if found:
+            done["mentions"] += (await database.write(black_out, found)).total()
+    if found := await database.read(quotes, matcher):
+        done += await database.write(black_out, found)
+    return done
+
+
+async def scrub(database: Database, matcher: NumberMatcher) -> Scrubbed:
+    """Rid the files of what was deleted, and search them for the number."""
+    await database.write_alone(empty_log)
+    done = await database.read(search_file, database.path, matcher)
+    if done.matcher:
+        await database.write_alone(rewrite_file)
+        done = await database.read(search_file, database.path, matcher)
+    return done
 
 
 def page(
@@ -186,7 +240,7 @@ def quotes(connection: apsw.Connection, matcher: NumberMatcher) -> list[Quote]:
     return found
 
 
-def black_out(connection: apsw.Connection, found: Iterable[Quote]) -> Counter[str]:
+def black_out(connection: apsw.Connection, _: WriterState, found: Iterable[Quote]) -> Counter[str]:
     """Write the rows as they are to be; return how many of each table there were."""
     done: Counter[str] = Counter()
     for quote in found:
@@ -211,3 +265,47 @@ def _blacked(matcher: NumberMatcher, value: Any) -> Any:
 
 def _bytes(value: str | bytes) -> bytes:
     return value if isinstance(value, bytes) else value.encode("utf-8", "surrogatepass")
+
+
+PIECE = 1 << 16
+
+
+def empty_log(connection: apsw.Connection) -> None:
+    """Take the log into the file, and leave it empty. Raises StoreError where others read it."""
+    busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()[0]
+    if busy:
+        raise StoreError("another program reads the store, so its log cannot be emptied")
+
+
+def rewrite_file(connection: apsw.Connection) -> None:
+    """Write the file anew, with nothing but what is in use. Everything else waits for it."""
+    connection.execute("PRAGMA temp_store = FILE").fetchall()
+    try:
+        connection.execute("VACUUM").fetchall()
+    finally:
+        connection.execute("PRAGMA temp_store = MEMORY").fetchall()
+    empty_log(connection)
+
+
+def search_file(connection: apsw.Connection, path: Path, matcher: NumberMatcher) -> Scrubbed:
+    """How many pieces of the file hold the number."""
+    fd = _descriptor(connection, path)
+    found, offset = 0, 0
+    while data := os.pread(fd, PIECE + LONGEST_NUMBER, offset):
+        found += matcher.within(data)
+        offset += PIECE
+    return Scrubbed(found, searched=os.fstat(fd).st_size)
+
+
+def _descriptor(connection: apsw.Connection, path: Path) -> int:
+    """SQLite's own descriptor of the file: to close one of ours would drop SQLite's locks."""
+    connection.execute("SELECT 1 FROM sqlite_schema").fetchall()  # so that it is open
+    wanted = path.stat()
+    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208  numbers are all that is wanted
+        try:
+            status = os.fstat(int(name))
+        except OSError:
+            continue
+        if (status.st_dev, status.st_ino) == (wanted.st_dev, wanted.st_ino):
+            return int(name)
+    raise StoreError("the store's file cannot be searched")

@@ -1,7 +1,13 @@
-"""Storing arrivals: the event, its deliveries, and what it says of the contact's consent."""
+"""Storing new events: their rows, their deliveries, and what they say of the contact's consent.
 
+Words of consent stand in tables of their own, which no retention touches; there the contact is a
+keyed hash.
+"""
+
+import logging
+import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -10,8 +16,7 @@ import apsw
 from relay.event import OPT_OUT, Event
 from relay.store import Arrival, Receipt, State
 from relay.store.sqlite import rows
-from relay.store.sqlite.consents import note_word
-from relay.store.sqlite.state import Memory
+from relay.store.sqlite.state import WriterState
 
 NO_HASH = 0
 """Of what is no message, and of what an earlier release stored: there the text is compared."""
@@ -26,7 +31,7 @@ class Message(NamedTuple):
     text_hash: int
 
 
-class Fresh(NamedTuple):
+class NewRow(NamedTuple):
     """An arrival that is not a repeat. `rank` as in the table."""
 
     seq: int
@@ -37,31 +42,31 @@ class Fresh(NamedTuple):
 
 
 def add_all(
-    connection: apsw.Connection, memory: Memory, arrivals: Sequence[Arrival]
+    connection: apsw.Connection, writer: WriterState, arrivals: Sequence[Arrival]
 ) -> list[Receipt]:
     """Store the arrivals in their order; one receipt for each."""
-    receipts, fresh = _without_repeats(connection, memory, arrivals)
-    routes = [_route(connection, memory, each) for each in fresh]
-    rows.insert(connection, "events", list(map(_event_row, fresh, routes)))
-    _announce(memory, routes)
-    for each in fresh:
-        _insert_special(connection, memory, each)
-    for each in fresh:
+    receipts, new = _without_repeats(connection, writer, arrivals)
+    routes = [_route(connection, writer, each) for each in new]
+    rows.insert(connection, "events", list(map(_event_row, new, routes)))
+    _notify(writer, routes)
+    for each in new:
+        _insert_special(connection, writer, each)
+    for each in new:
         if each.arrival.event.data.get("consent") is not None:
-            _note_consent(connection, memory, each)
+            _note_consent(connection, writer, each)
     return receipts
 
 
 def _without_repeats(
-    connection: apsw.Connection, memory: Memory, arrivals: Sequence[Arrival]
-) -> tuple[list[Receipt], list[Fresh]]:
+    connection: apsw.Connection, writer: WriterState, arrivals: Sequence[Arrival]
+) -> tuple[list[Receipt], list[NewRow]]:
     """The receipt of each, and those that are to be stored, with their places in the order."""
     receipts: list[Receipt] = []
-    fresh: list[Fresh] = []
-    contacts = [memory.contact(each.source, each.event.data["mobile"]) for each in arrivals]
-    messages = list(map(partial(_message, memory), arrivals, contacts))
+    new: list[NewRow] = []
+    contacts = [writer.contact(each.source, each.event.data["mobile"]) for each in arrivals]
+    messages = list(map(partial(_message, writer), arrivals, contacts))
     ids = _used_ids(connection, [each for each in messages if each is not None])
-    known = _known(connection, memory, [each for each in messages if each and each[:2] in ids])
+    known = _repeated(connection, writer, [each for each in messages if each and each[:2] in ids])
     for arrival, contact, message in zip(arrivals, contacts, messages, strict=True):
         receipt = None if message is None else known.get(message)
         if receipt is None:
@@ -71,20 +76,20 @@ def _without_repeats(
                 receipt = receipt._replace(id_reused=message[:2] in ids)
                 known[message] = Receipt(event.id, event.type, repeated=True)
                 ids.add(message[:2])
-            memory.last_seq += 1
+            writer.last_seq += 1
             rank = _rank(connection, contact, arrival)
-            fresh.append(Fresh(memory.last_seq, contact, rank, message, arrival))
+            new.append(NewRow(writer.last_seq, contact, rank, message, arrival))
         receipts.append(receipt)
-    return receipts, fresh
+    return receipts, new
 
 
-def _message(memory: Memory, arrival: Arrival, contact: int) -> Message | None:
+def _message(writer: WriterState, arrival: Arrival, contact: int) -> Message | None:
     """The message that it is; None for a copy, which is meant to come again."""
     data = arrival.event.data
     message_id = data.get("message_id")
     if message_id is None or arrival.copy_of is not None:
         return None
-    return Message(arrival.source, message_id, contact, memory.text_hash(data.get("message")))
+    return Message(arrival.source, message_id, contact, writer.text_hash(data.get("message")))
 
 
 def _used_ids(connection: apsw.Connection, messages: Sequence[Message]) -> set[tuple[str, str]]:
@@ -96,8 +101,8 @@ def _used_ids(connection: apsw.Connection, messages: Sequence[Message]) -> set[t
     return set(rows.there(connection, used, [each[:2] for each in messages]))
 
 
-def _known(
-    connection: apsw.Connection, memory: Memory, messages: Sequence[Message]
+def _repeated(
+    connection: apsw.Connection, writer: WriterState, messages: Sequence[Message]
 ) -> dict[Message, Receipt]:
     """The receipts of those of these messages that are stored already."""
     wanted = [
@@ -112,7 +117,7 @@ def _known(
     found = {}
     for source, message_id, contact, text_hash, text in rows.there(connection, same, wanted):
         event = Event.from_json(text)
-        given = text_hash or memory.text_hash(event.data.get("message"))
+        given = text_hash or writer.text_hash(event.data.get("message"))
         key = Message(source, message_id, contact, given)
         found[key] = Receipt(event.id, event.type, repeated=True)
     return found
@@ -136,29 +141,29 @@ def _rank(connection: apsw.Connection, contact: int, arrival: Arrival) -> int | 
     return None
 
 
-def _route(connection: apsw.Connection, memory: Memory, fresh: Fresh) -> int:
+def _route(connection: apsw.Connection, writer: WriterState, new: NewRow) -> int:
     """Which sinks it goes to in its turn; others have a row of their own from the start."""
-    if fresh.rank is not None:
-        return memory.route(connection, ())
-    deliveries = fresh.arrival.deliveries
+    if new.rank is not None:
+        return writer.route(connection, ())
+    deliveries = new.arrival.deliveries
     names = [name for name, error in deliveries.items() if error is None]
-    return memory.route(connection, tuple(names))
+    return writer.route(connection, tuple(names))
 
 
-def _event_row(fresh: Fresh, route: int) -> tuple[Any, ...]:
-    arrival = fresh.arrival
-    event, callback, message = arrival.event, arrival.callback, fresh.message
+def _event_row(new: NewRow, route: int) -> tuple[Any, ...]:
+    arrival = new.arrival
+    event, callback, message = arrival.event, arrival.callback, new.message
     return (
-        fresh.seq,
+        new.seq,
         id_bytes(event.id),
         arrival.source,
         arrival.kind,
         event.data.get("keyword"),
         callback.received,
-        fresh.contact,
+        new.contact,
         route,
         None if message is None else message.message_id,
-        fresh.rank,
+        new.rank,
         event.to_json(),
         callback.method,
         callback.query,
@@ -169,37 +174,37 @@ def _event_row(fresh: Fresh, route: int) -> tuple[Any, ...]:
     )
 
 
-def _announce(memory: Memory, routes: Sequence[int]) -> None:
+def _notify(writer: WriterState, routes: Sequence[int]) -> None:
     """Count the new deliveries, and wake their sinks."""
     for route, number in Counter(routes).items():
-        for sink in memory.routes[route]:
-            memory.count(sink, None, State.PENDING, number)
-            memory.rouse(sink)
+        for sink in writer.routes[route]:
+            writer.count(sink, None, State.PENDING, number)
+            writer.notify(sink)
 
 
-def _insert_special(connection: apsw.Connection, memory: Memory, fresh: Fresh) -> None:
+def _insert_special(connection: apsw.Connection, writer: WriterState, new: NewRow) -> None:
     """The deliveries that are not simply the next ones of their sinks."""
-    seq, contact, rank, _, arrival = fresh
+    seq, contact, rank, _, arrival = new
     for name, error in arrival.deliveries.items():
         if error is not None:
-            _insert_dead(connection, memory, name, seq, contact, arrival, error)
+            _insert_dead(connection, writer, name, seq, contact, arrival, error)
         elif rank is not None:
-            sink = memory.sink(connection, name)
+            sink = writer.sink(connection, name)
             connection.execute(
                 "INSERT INTO deliveries (sink, seq, contact, replayed, late)"
                 " VALUES (?, ?, ?, ?, 1)",
                 (sink, seq, contact, arrival.copy_of is not None),
             )
-            memory.count(sink, None, State.PENDING)
-            memory.rouse(sink)
+            writer.count(sink, None, State.PENDING)
+            writer.notify(sink)
             if arrival.event.data.get("consent") == OPT_OUT:
                 # No other of its contact is then in flight with it, whatever the sink's order.
-                hurry(connection, memory, sink, contact, seq)
+                make_urgent(connection, writer, sink, contact, seq)
 
 
 def _insert_dead(
     connection: apsw.Connection,
-    memory: Memory,
+    writer: WriterState,
     name: str,
     seq: int,
     contact: int,
@@ -207,20 +212,20 @@ def _insert_dead(
     error: str,
 ) -> None:
     """A delivery whose `when` raised is dead from the start, and waits to be looked at."""
-    sink = memory.sink(connection, name)
+    sink = writer.sink(connection, name)
     connection.execute(
         "INSERT INTO deliveries (sink, seq, contact, state, error, settled)"
         " VALUES (?, ?, ?, 5, ?, ?)",
         (sink, seq, contact, error, arrival.callback.received),
     )
-    memory.count(sink, None, State.DEAD)
+    writer.count(sink, None, State.DEAD)
 
 
-def _note_consent(connection: apsw.Connection, memory: Memory, fresh: Fresh) -> None:
-    seq, contact, rank, _, arrival = fresh
+def _note_consent(connection: apsw.Connection, writer: WriterState, new: NewRow) -> None:
+    seq, contact, rank, _, arrival = new
     word = arrival.event.data["consent"]
     if arrival.copy_of is None:
-        note_word(connection, seq, contact, arrival)
+        _note_word(connection, seq, contact, arrival)
     if rank is not None:
         return  # something else was said since
     connection.execute(
@@ -229,23 +234,25 @@ def _note_consent(connection: apsw.Connection, memory: Memory, fresh: Fresh) -> 
         " received = excluded.received",
         (contact, arrival.source, word, seq, arrival.callback.received),
     )
-    memory.consent_sources |= {arrival.source}
+    writer.consent_sources |= {arrival.source}
     if word == OPT_OUT:
         for name in arrival.deliveries:
-            hurry(connection, memory, memory.sink(connection, name), contact, seq)
+            make_urgent(connection, writer, writer.sink(connection, name), contact, seq)
 
 
-def hurry(connection: apsw.Connection, memory: Memory, sink: int, contact: int, seq: int) -> None:
+def make_urgent(
+    connection: apsw.Connection, writer: WriterState, sink: int, contact: int, seq: int
+) -> None:
     """Move the contact's open deliveries up to `seq` to the front of the sink's queue."""
     first = rows.value(
         connection,
         "SELECT min(ifnull(min(seq), ?2), ?2) FROM deliveries INDEXED BY deliveries_pending"
         " WHERE sink = ?1 AND state = 0 AND urgent = 0",
-        (sink, memory.cursors[sink] + 1),
+        (sink, writer.cursors[sink] + 1),
     )
     seqs = events_of(connection, [contact], first, seq)
-    give_rows(connection, memory, sink, seqs)
-    seqs += [other for other, flight in memory.flying[sink].items() if flight.contact == contact]
+    materialise(connection, writer, sink, seqs)
+    seqs += [other for other, flight in writer.in_flight[sink].items() if flight.contact == contact]
     connection.execute(
         "UPDATE deliveries SET urgent = 1 WHERE sink = ?1 AND state IN (0, 1)"
         " AND seq IN (SELECT value FROM json_each(?2))",
@@ -256,16 +263,18 @@ def hurry(connection: apsw.Connection, memory: Memory, sink: int, contact: int, 
         " WHERE sink = ? AND contact = ? AND seq <= ? AND state IN (2, 3)",
         (sink, contact, seq),
     )
-    memory.rouse(sink, urgent=True)
+    writer.notify(sink, urgent=True)
 
 
-def give_rows(connection: apsw.Connection, memory: Memory, sink: int, seqs: Sequence[int]) -> None:
+def materialise(
+    connection: apsw.Connection, writer: WriterState, sink: int, seqs: Sequence[int]
+) -> None:
     """Give those of these events that go to the sink their rows, where they have none."""
     connection.execute(
         "INSERT OR IGNORE INTO deliveries (sink, seq, contact) SELECT ?1, seq, contact FROM events"
         " WHERE seq > ?2 AND seq IN (SELECT value FROM json_each(?3))"
         " AND route IN (SELECT route FROM routes WHERE sink = ?1)",
-        (sink, memory.cursors[sink], rows.array(seqs)),
+        (sink, writer.cursors[sink], rows.array(seqs)),
     )
 
 
@@ -291,3 +300,55 @@ def events_of(
 def id_bytes(event_id: str) -> bytes:
     """An event's id as the store keeps it. Raises ValueError for what is no UUID."""
     return bytes.fromhex(event_id.replace("-", ""))
+
+
+def _note_word(connection: apsw.Connection, seq: int, contact: int, arrival: Arrival) -> None:
+    """Keep that the contact said a word with this event."""
+    event = arrival.event
+    connection.execute(
+        "INSERT INTO words VALUES (?, ?, ?, ?, ?, ?)",
+        (
+            seq,
+            contact,
+            arrival.source,
+            event.data["consent"],
+            event.test,
+            arrival.callback.received,
+        ),
+    )
+
+
+INTERVAL = 60.0
+"""Seconds between two lines in the log about one source."""
+
+log = logging.getLogger("relay.store")
+
+
+class ReusedIds:
+    """`counts` by source, since the start of the process. `now` gives seconds."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self.counts: Counter[str] = Counter()
+        self._now = now
+        self._logged_at: dict[str, float] = {}
+        self._logged: Counter[str] = Counter()
+
+    def note(self, source: str, receipt: Receipt) -> None:
+        """Count a receipt that says so, and log it where the last line is old enough.
+
+        The line has neither the message id nor the number: both are the sender's text.
+        """
+        if not receipt.id_reused:
+            return
+        self.counts[source] += 1
+        if self._now() - self._logged_at.get(source, -math.inf) < INTERVAL:
+            return
+        log.warning(
+            "source %s: a message id came again with another number or text, %d since the last"
+            " such line; the last of them is the event %s",
+            source,
+            self.counts[source] - self._logged[source],
+            receipt.id,
+        )
+        self._logged_at[source] = self._now()
+        self._logged[source] = self.counts[source]

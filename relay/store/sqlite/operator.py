@@ -7,8 +7,8 @@ import apsw
 from relay.event import OPT_OUT
 from relay.store import OPEN_STATES, State
 from relay.store.sqlite import rows
-from relay.store.sqlite.ingest import events_of, give_rows, hurry
-from relay.store.sqlite.state import Memory
+from relay.store.sqlite.ingest import events_of, make_urgent, materialise
+from relay.store.sqlite.state import WriterState
 
 # Renewed deliveries wait, and are due at once: so they are held, and whatever is younger of their
 # contact waits for them. As pending ones they could be passed by a younger retry.
@@ -18,28 +18,33 @@ RENEW = (
 )
 
 
-def revive(
-    connection: apsw.Connection, memory: Memory, name: str, seqs: Sequence[int], replayed: bool
+def retry_dead(
+    connection: apsw.Connection,
+    writer: WriterState,
+    sink: str,
+    seqs: Sequence[int],
+    *,
+    replayed: bool = True,
 ) -> int:
     """Put dead deliveries back to pending."""
-    return _renew(connection, memory, memory.sink(connection, name), State.DEAD, seqs, replayed)
+    return _renew(connection, writer, writer.sink(connection, sink), State.DEAD, seqs, replayed)
 
 
-def catch_up(connection: apsw.Connection, memory: Memory, sink: int) -> None:
+def materialise_all(connection: apsw.Connection, writer: WriterState, sink: int) -> None:
     """Give every delivery of the sink its row."""
     connection.execute(
         "INSERT INTO deliveries (sink, seq, contact) SELECT sink, seq, contact FROM fresh"
         " WHERE sink = ? AND seq > ?",  # the file's cursor may be behind
-        (sink, memory.cursors[sink]),
+        (sink, writer.cursors[sink]),
     )
-    memory.cursors[sink] = memory.last_seq
+    writer.cursors[sink] = writer.last_seq
 
 
-def replay(connection: apsw.Connection, memory: Memory, name: str, seqs: Sequence[int]) -> int:
+def replay(connection: apsw.Connection, writer: WriterState, sink: str, seqs: Sequence[int]) -> int:
     """Make or renew deliveries; those that are still open are left as they are."""
-    sink = memory.sink(connection, name)
+    sink_id = writer.sink(connection, sink)
     number = sum(
-        _renew(connection, memory, sink, state, seqs, True)
+        _renew(connection, writer, sink_id, state, seqs, True)
         for state in (State.DELIVERED, State.DEAD, State.DISCARDED)
     )
     made = rows.every(
@@ -49,15 +54,15 @@ def replay(connection: apsw.Connection, memory: Memory, name: str, seqs: Sequenc
         " WHERE seq IN (SELECT value FROM json_each(?2))"
         " AND NOT (seq > ?3 AND route IN (SELECT route FROM routes WHERE sink = ?1))"
         " ON CONFLICT DO NOTHING RETURNING seq, contact",
-        (sink, rows.array(seqs), memory.cursors[sink]),
+        (sink_id, rows.array(seqs), writer.cursors[sink_id]),
     )
-    _renewed(connection, memory, sink, None, made)
+    _note_renewed(connection, writer, sink_id, None, made)
     return number + len(made)
 
 
 def _renew(
     connection: apsw.Connection,
-    memory: Memory,
+    writer: WriterState,
     sink: int,
     old: State,
     seqs: Sequence[int],
@@ -70,42 +75,42 @@ def _renew(
         " AND state = ? AND seq IN (SELECT value FROM json_each(?)) RETURNING seq, contact",
         (replayed, sink, old, rows.array(seqs)),
     )
-    _renewed(connection, memory, sink, old, renewed)
+    _note_renewed(connection, writer, sink, old, renewed)
     return len(renewed)
 
 
 def discard(
-    connection: apsw.Connection, memory: Memory, name: str, seqs: Sequence[int] | None
+    connection: apsw.Connection, writer: WriterState, sink: str, seqs: Sequence[int] | None
 ) -> int:
     """Give up dead deliveries; with `seqs` None also the open ones that are not in flight."""
-    sink = memory.sink(connection, name)
+    sink_id = writer.sink(connection, sink)
     states = [State.DEAD] if seqs is not None else [State.DEAD, *OPEN_STATES]
     if seqs is None:
-        catch_up(connection, memory, sink)
+        materialise_all(connection, writer, sink_id)
     number = 0
     for state in states:
         if state == State.IN_FLIGHT:
             continue
         sql = "UPDATE deliveries SET state = 6 WHERE sink = ? AND state = ?"
-        bindings: tuple[object, ...] = (sink, state)
+        bindings: tuple[object, ...] = (sink_id, state)
         if seqs is not None:
             sql += " AND seq IN (SELECT value FROM json_each(?))"
             bindings += (rows.array(seqs),)
         gone = rows.every(connection, f"{sql} RETURNING seq, contact", bindings)
-        memory.count(sink, state, State.DISCARDED, len(gone))
+        writer.count(sink_id, state, State.DISCARDED, len(gone))
         number += len(gone)
     return number
 
 
-def rename(connection: apsw.Connection, memory: Memory, old: str, new: str) -> int:
+def rename(connection: apsw.Connection, writer: WriterState, old: str, new: str) -> int:
     """Give the open and dead deliveries of a sink that has gone to another; return how many.
 
     Where the other has one of the same event already, that one is enough.
     """
-    gone, heir = memory.sink_ids[old], memory.sink(connection, new)
+    gone, heir = writer.sink_ids[old], writer.sink(connection, new)
     moved = 0
-    catch_up(connection, memory, gone)
-    catch_up(connection, memory, heir)
+    materialise_all(connection, writer, gone)
+    materialise_all(connection, writer, heir)
     for state in (*OPEN_STATES, State.DEAD):
         after = State.DEAD if state == State.DEAD else State.WAITING
         given = rows.every(
@@ -115,40 +120,40 @@ def rename(connection: apsw.Connection, memory: Memory, old: str, new: str) -> i
             (heir, after, gone, state),
         )
         moved += len(given)
-        memory.uncount(gone, state, len(given))
+        writer.forget(gone, state, len(given))
         if state == State.DEAD:
-            memory.count(heir, None, State.DEAD, len(given))
+            writer.count(heir, None, State.DEAD, len(given))
         else:
-            _renewed(connection, memory, heir, None, given)
-    discard(connection, memory, old, None)
+            _note_renewed(connection, writer, heir, None, given)
+    discard(connection, writer, old, None)
     return moved
 
 
-def _renewed(
+def _note_renewed(
     connection: apsw.Connection,
-    memory: Memory,
+    writer: WriterState,
     sink: int,
     old: State | None,
     renewed: Sequence[tuple[int, int]],
 ) -> None:
-    memory.count(sink, old, State.WAITING, len(renewed))
+    writer.count(sink, old, State.WAITING, len(renewed))
     if renewed:
-        memory.rouse(sink)
-        _hold_older(connection, memory, sink, renewed)
-        _hurry_opt_outs(connection, memory, sink, renewed)
+        writer.notify(sink)
+        _hold_pending(connection, writer, sink, renewed)
+        _make_opt_outs_urgent(connection, writer, sink, renewed)
 
 
-def _hold_older(
+def _hold_pending(
     connection: apsw.Connection,
-    memory: Memory,
+    writer: WriterState,
     sink: int,
     renewed: Sequence[tuple[int, int]],
 ) -> None:
     """What is pending of their contacts waits as well: as it is, what is renewed would pass it."""
     last = max(seq for seq, _ in renewed)
     contacts = [contact for _, contact in renewed]
-    give_rows(
-        connection, memory, sink, events_of(connection, contacts, memory.cursors[sink] + 1, last)
+    materialise(
+        connection, writer, sink, events_of(connection, contacts, writer.cursors[sink] + 1, last)
     )
     held = rows.every(
         connection,
@@ -157,12 +162,12 @@ def _hold_older(
         " AND contact IN (SELECT value FROM json_each(?)) RETURNING seq",
         (sink, last, rows.array(contacts)),
     )
-    memory.count(sink, State.PENDING, State.WAITING, len(held))
+    writer.count(sink, State.PENDING, State.WAITING, len(held))
 
 
-def _hurry_opt_outs(
+def _make_opt_outs_urgent(
     connection: apsw.Connection,
-    memory: Memory,
+    writer: WriterState,
     sink: int,
     renewed: Sequence[tuple[int, int]],
 ) -> None:
@@ -189,12 +194,4 @@ def _hurry_opt_outs(
         (OPT_OUT, contacts, sink),
     )
     for contact, seq in found:
-        hurry(connection, memory, sink, contact, seq)
-
-
-def note_spill_is_older(connection: apsw.Connection, older: bool) -> None:
-    """Keep whether the spill may hold callbacks that came before some of the store's."""
-    if older:
-        connection.execute("INSERT OR REPLACE INTO meta VALUES ('spill_is_older', 1)")
-    else:
-        connection.execute("DELETE FROM meta WHERE name = 'spill_is_older'")
+        make_urgent(connection, writer, sink, contact, seq)

@@ -12,18 +12,19 @@ Then the file is shortened, a little at a time. A part of it stays free: what co
 only make it longer again.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from typing import NamedTuple
 
 import apsw
 
-from relay.store import OPEN_STATES, Before, State
-from relay.store.sqlite import rows
-from relay.store.sqlite.state import Memory
+from relay.store import OPEN_STATES, PurgeCutoffs, Purged, State
+from relay.store.sqlite import quarantine, rows
+from relay.store.sqlite.database import Database
+from relay.store.sqlite.state import WriterState
 
 STEP = 200
 """The most events that go in one transaction: callbacks wait for it."""
-LOOK = 1_000
+SCAN = 1_000
 PAGES = 64
 """The most pages that are given back in one transaction: each may have to move."""
 SHARE = 4
@@ -46,7 +47,7 @@ STATES = (
 )
 
 
-class Candidate(NamedTuple):
+class EventStates(NamedTuple):
     """An event, as far as the purge looks at it."""
 
     seq: int
@@ -54,7 +55,7 @@ class Candidate(NamedTuple):
     received: int
     states: int
 
-    def may_go(self, before: Before) -> bool:
+    def may_go(self, before: PurgeCutoffs) -> bool:
         """Whether all its deliveries have ended, and the longest term that applies is over."""
         if self.states & OPEN:
             return False
@@ -66,14 +67,14 @@ class Candidate(NamedTuple):
         )
 
 
-class Choice(NamedTuple):
+class PurgeStep(NamedTuple):
     """The events that go; and those of them that have older ones of their contact left."""
 
     going: list[int]
     behind: list[int]
 
 
-class Remaining:
+class ContactFilter:
     """Contacts of whom something is left, or of whom it looks like it: few bits for each."""
 
     BITS = 26
@@ -90,12 +91,61 @@ class Remaining:
         return bool(self._bits[place >> 3] >> (place & 7) & 1)
 
 
-def look(connection: apsw.Connection, after: int, limit: int) -> list[Candidate]:
+async def sweep(
+    database: Database, before: PurgeCutoffs, *, dry_run: bool = False
+) -> AsyncIterator[Purged]:
+    """Remove what is old, in steps of one short transaction each."""
+    remaining = ContactFilter()
+    after, end = 0, False
+    while not end:
+        found = await database.read(scan, after, SCAN)
+        end = is_end(found, SCAN, before)
+        for step in steps(found, before):
+            after = step[-1].seq
+            gone = await _remove_step(database, step, before, remaining, dry_run=dry_run)
+            yield Purged(after, events=gone)
+    async for purged in _sweep_quarantine(database, before, dry_run=dry_run):
+        yield purged
+    while not dry_run and await database.write(drop_heard, STEP) == STEP:
+        yield Purged(after)
+    while not dry_run and await database.write(shrink_file):
+        yield Purged(after)
+
+
+async def _remove_step(
+    database: Database,
+    step: Sequence[EventStates],
+    before: PurgeCutoffs,
+    remaining: ContactFilter,
+    *,
+    dry_run: bool,
+) -> int:
+    if dry_run or not any(each.may_go(before) for each in step):
+        return len((await database.read(select_step, step, before, remaining)).going)
+    return await database.write(remove, step, before, remaining)
+
+
+async def _sweep_quarantine(
+    database: Database, before: PurgeCutoffs, *, dry_run: bool
+) -> AsyncIterator[Purged]:
+    after, found = 0, [(0, 0)]
+    while found:
+        found = await database.read(old_callbacks, after, STEP)
+        old = [seq for seq, received in found if received < before.quarantine]
+        gone = len(old)
+        if old and not dry_run:
+            gone = await database.write(quarantine.remove, old)
+        if found:
+            after = found[-1][0]
+            yield Purged(0, callbacks=gone)
+
+
+def scan(connection: apsw.Connection, after: int, limit: int) -> list[EventStates]:
     """The next events, the oldest first."""
-    return _candidates(connection, "WHERE seq > ? ORDER BY seq LIMIT ?", (after, limit))
+    return _event_states(connection, "WHERE seq > ? ORDER BY seq LIMIT ?", (after, limit))
 
 
-def is_end(found: Sequence[Candidate], limit: int, before: Before) -> bool:
+def is_end(found: Sequence[EventStates], limit: int, before: PurgeCutoffs) -> bool:
     """Whether what follows is too young. What is dated in the future tells nothing of that."""
     if len(found) < limit:
         return True
@@ -103,7 +153,7 @@ def is_end(found: Sequence[Candidate], limit: int, before: Before) -> bool:
     return all(youngest <= each.received < before.now + DAY for each in found)
 
 
-def steps(found: Sequence[Candidate], before: Before) -> Iterator[Sequence[Candidate]]:
+def steps(found: Sequence[EventStates], before: PurgeCutoffs) -> Iterator[Sequence[EventStates]]:
     """The events in their order, in pieces of which at most STEP may go."""
     start, going = 0, 0
     for number, each in enumerate(found):
@@ -115,12 +165,12 @@ def steps(found: Sequence[Candidate], before: Before) -> Iterator[Sequence[Candi
         yield found[start:]
 
 
-def choose(
+def select_step(
     connection: apsw.Connection,
-    found: Sequence[Candidate],
-    before: Before,
-    remaining: Remaining,
-) -> Choice:
+    found: Sequence[EventStates],
+    before: PurgeCutoffs,
+    remaining: ContactFilter,
+) -> PurgeStep:
     """Which of these events go, as they stand now.
 
     They are in order, and `remaining` knows the contacts of all older ones that are left; it
@@ -129,12 +179,12 @@ def choose(
     seqs = rows.array([each.seq for each in found if each.may_go(before)])
     again = {
         each.seq: each
-        for each in _candidates(
+        for each in _event_states(
             connection, "WHERE seq IN (SELECT value FROM json_each(?))", (seqs,)
         )
     }
     needed = _needed(connection, again.values())
-    choice = Choice([], [])
+    choice = PurgeStep([], [])
     for each in found:
         behind = each.contact in remaining
         goes = each.seq in again and again[each.seq].may_go(before)
@@ -148,25 +198,25 @@ def choose(
 
 def remove(
     connection: apsw.Connection,
-    memory: Memory,
-    found: Sequence[Candidate],
-    before: Before,
-    remaining: Remaining,
+    writer: WriterState,
+    found: Sequence[EventStates],
+    before: PurgeCutoffs,
+    remaining: ContactFilter,
 ) -> int:
     """Remove those of the events that may go; return how many."""
-    choice = choose(connection, found, before, remaining)
-    _remember(connection, memory, choice.behind)
-    return forget_events(connection, memory, choice.going) if choice.going else 0
+    choice = select_step(connection, found, before, remaining)
+    _keep_heard(connection, writer, choice.behind)
+    return delete_events(connection, writer, choice.going) if choice.going else 0
 
 
-def forget_events(connection: apsw.Connection, memory: Memory, seqs: Sequence[int]) -> int:
+def delete_events(connection: apsw.Connection, writer: WriterState, seqs: Sequence[int]) -> int:
     """Delete the events with all that hangs on them; return how many there were.
 
     None of their seqs is ever given again.
     """
     listed = rows.array(seqs)
     within = "seq IN (SELECT value FROM json_each(?))"
-    for sink in memory.sink_names:
+    for sink in writer.sink_names:
         connection.execute(f"DELETE FROM attempts WHERE sink = ? AND {within}", (sink, listed))
         gone = rows.fetch(
             connection,
@@ -178,17 +228,17 @@ def forget_events(connection: apsw.Connection, memory: Memory, seqs: Sequence[in
         connection.execute(f"DELETE FROM deliveries WHERE sink = ? AND {within}", (sink, listed))
         for state, number in gone:
             if state != State.DELIVERED:  # what was delivered stays counted
-                memory.uncount(sink, State(state), number)
+                writer.forget(sink, State(state), number)
     connection.execute(f"DELETE FROM events WHERE {within}", (listed,))
     number = connection.changes()
     connection.execute(
         "INSERT INTO meta VALUES ('last_seq', ?1) ON CONFLICT DO UPDATE SET value = ?1",
-        (memory.last_seq,),
+        (writer.last_seq,),
     )
     return number
 
 
-def forget_heard(connection: apsw.Connection, limit: int) -> int:
+def drop_heard(connection: apsw.Connection, _: WriterState, limit: int) -> int:
     """Let go of what was heard where nothing older is left; return how many."""
     gone = rows.every(
         connection,
@@ -199,7 +249,7 @@ def forget_heard(connection: apsw.Connection, limit: int) -> int:
     return len(gone)
 
 
-def give_back(connection: apsw.Connection) -> bool:
+def shrink_file(connection: apsw.Connection, _: WriterState) -> bool:
     """Shorten the file a little where much of it is free; whether there was anything to do."""
     pages, free = (
         int(rows.value(connection, f"PRAGMA {name}")) for name in ("page_count", "freelist_count")
@@ -221,19 +271,19 @@ def old_callbacks(connection: apsw.Connection, after: int, limit: int) -> list[t
     )
 
 
-def _candidates(
+def _event_states(
     connection: apsw.Connection, where: str, bindings: Sequence[object]
-) -> list[Candidate]:
+) -> list[EventStates]:
     found = rows.fetch(
         connection,
         "seq, contact, received, states",
         f"FROM (SELECT seq, contact, received, {STATES} AS states FROM events {where})",
         bindings,
     )
-    return [Candidate(*row) for row in found]
+    return [EventStates(*row) for row in found]
 
 
-def _needed(connection: apsw.Connection, found: Collection[Candidate]) -> dict[int, bool]:
+def _needed(connection: apsw.Connection, found: Collection[EventStates]) -> dict[int, bool]:
     """Those that are a last word; True where a copy or a callback needs them."""
     words = rows.fetch(
         connection,
@@ -248,9 +298,9 @@ def _needed(connection: apsw.Connection, found: Collection[Candidate]) -> dict[i
     return {seq: bool(needed) for seq, needed in words}
 
 
-def _remember(connection: apsw.Connection, memory: Memory, seqs: Sequence[int]) -> None:
+def _keep_heard(connection: apsw.Connection, writer: WriterState, seqs: Sequence[int]) -> None:
     """Keep what sinks have heard with these events, which older ones are not to overrule."""
-    for sink in memory.sink_names if seqs else ():
+    for sink in writer.sink_names if seqs else ():
         connection.execute(
             "INSERT INTO heard SELECT contact, sink, max(seq) FROM deliveries"
             " WHERE sink = ? AND landed AND seq IN (SELECT value FROM json_each(?))"

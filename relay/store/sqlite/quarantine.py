@@ -5,13 +5,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import apsw
+from uuid_utils import uuid7
 
 from relay.event import RawCallback
 from relay.senders import surplus
 from relay.store import UNAUTHORIZED, UNAUTHORIZED_KEPT, Arrival, Quarantined, Receipt
 from relay.store.sqlite import rows
 from relay.store.sqlite.ingest import add_all, id_bytes
-from relay.store.sqlite.state import Memory
+from relay.store.sqlite.state import WriterState
 
 COLUMNS = (
     "seq, lower(hex(id)), received, source, status, reason, method, query, content_type, body,"
@@ -30,15 +31,14 @@ log = logging.getLogger("relay.store")
 
 def quarantine(
     connection: apsw.Connection,
-    quarantine_id: str,
+    writer: WriterState,
     callback: RawCallback,
     status: int,
     reason: str,
-    *,
-    memory: Memory,
-    limit: int,
+    quarantine_id: str | None = None,
 ) -> str:
-    """Keep a callback; of those with a wrong token only so many, and of all `limit` bytes."""
+    """Keep a callback; of those with a wrong token only so many, and of all only so many bytes."""
+    quarantine_id = quarantine_id or str(uuid7())
     connection.execute(
         "INSERT INTO quarantine (id, received, source, status, reason, test, method, query,"
         " content_type, body, encoding, sender, token_digest)"
@@ -61,18 +61,19 @@ def quarantine(
     )
     if status == UNAUTHORIZED:
         _make_room(connection)
-    _keep_within(connection, memory, limit, ROW + len(callback.query) + len(callback.body))
+    _keep_within(connection, writer, ROW + len(callback.query) + len(callback.body))
     return quarantine_id
 
 
-def _keep_within(connection: apsw.Connection, memory: Memory, limit: int, added: int) -> None:
-    """Drop the oldest where all are more than `limit` bytes, down to nine tenths of that.
+def _keep_within(connection: apsw.Connection, writer: WriterState, added: int) -> None:
+    """Drop the oldest where all are more than `quarantine_size` bytes, down to nine tenths of that.
 
     What has left the quarantine is not subtracted: above the limit all is summed up again.
     """
-    if memory.quarantine_bytes is not None:
-        memory.quarantine_bytes += added
-        if memory.quarantine_bytes <= limit:
+    limit = writer.quarantine_size
+    if writer.quarantine_bytes is not None:
+        writer.quarantine_bytes += added
+        if writer.quarantine_bytes <= limit:
             return
     total: int = rows.value(connection, f"SELECT ifnull(sum({SIZE}), 0) FROM quarantine")
     dropped = []
@@ -86,16 +87,16 @@ def _keep_within(connection: apsw.Connection, memory: Memory, limit: int, added:
             dropped.append(seq)
             total -= size
     if dropped:
-        remove(connection, dropped)
+        remove(connection, writer, dropped)
         log.warning(
             "the quarantine is full (retention.quarantine_size): %d of the oldest callbacks in it"
             " were dropped",
             len(dropped),
         )
-    memory.quarantine_bytes = total
+    writer.quarantine_bytes = total
 
 
-def remove(connection: apsw.Connection, seqs: Sequence[int]) -> int:
+def remove(connection: apsw.Connection, _: WriterState, seqs: Sequence[int]) -> int:
     """Remove quarantined callbacks; return how many there were."""
     gone = rows.every(
         connection,
@@ -117,16 +118,16 @@ def _make_room(connection: apsw.Connection) -> None:
 
 
 def release(
-    connection: apsw.Connection, memory: Memory, quarantine_id: str, arrival: Arrival
+    connection: apsw.Connection, writer: WriterState, quarantine_id: str, arrival: Arrival
 ) -> Receipt | None:
     """Store what became of the callback, and let go of it; None where it has gone already."""
-    if not discard(connection, [quarantine_id]):
+    if not discard(connection, writer, [quarantine_id]):
         return None
-    (receipt,) = add_all(connection, memory, [arrival._replace(late=True)])
+    (receipt,) = add_all(connection, writer, [arrival._replace(late=True)])
     return receipt
 
 
-def discard(connection: apsw.Connection, ids: Sequence[str] | None) -> int:
+def discard(connection: apsw.Connection, _: WriterState, ids: Sequence[str] | None) -> int:
     """Drop the callbacks with these ids, or all."""
     if ids is None:
         return len(rows.every(connection, "DELETE FROM quarantine RETURNING seq"))
@@ -140,7 +141,9 @@ def discard(connection: apsw.Connection, ids: Sequence[str] | None) -> int:
     )
 
 
-def some(connection: apsw.Connection, before: int | None, limit: int) -> list[Quarantined]:
+def some(
+    connection: apsw.Connection, *, before: int | None = None, limit: int = 50
+) -> list[Quarantined]:
     """The newest first, older than the one with the seq `before`."""
     bound = "" if before is None else "WHERE seq < ?2"
     bindings = (limit,) if before is None else (limit, before)

@@ -1,13 +1,15 @@
-"""Short reads for the commands, on connections that cannot write."""
+"""Reads for the commands, the metrics and the alerts, on connections that cannot write."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import apsw
 
 from relay.event import OPT_OUT, Event, RawCallback
 from relay.store import (
     Attempt,
+    BacklogAge,
+    ConsentRecord,
     DeliveryRow,
     EventFilter,
     EventRow,
@@ -48,18 +50,12 @@ def known(connection: apsw.Connection, ids: Sequence[str]) -> set[str]:
     return {wanted[each] for each in found}
 
 
-def spill_is_older(connection: apsw.Connection) -> bool:
-    """Whether the spill may hold callbacks that came before some of the store's."""
-    noted = "SELECT EXISTS (SELECT 1 FROM meta WHERE name = 'spill_is_older')"
-    return bool(_number(connection, noted))
-
-
 def reusable(connection: apsw.Connection) -> int:
     """Bytes of the pages that are free."""
     return _number(connection, "PRAGMA freelist_count") * _number(connection, "PRAGMA page_size")
 
 
-def keywords(connection: apsw.Connection, after: int, limit: int) -> tuple[int, dict[str, int]]:
+def keywords(connection: apsw.Connection, *, after: int, limit: int) -> tuple[int, dict[str, int]]:
     """The seq up to which it looked, and when each keyword came last."""
     found = rows.every(
         connection,
@@ -98,7 +94,7 @@ def opted_out(connection: apsw.Connection, contact: int) -> bool:
     )
 
 
-def words_behind(connection: apsw.Connection, sink: str, seqs: Sequence[int]) -> list[EventRow]:
+def later_consent(connection: apsw.Connection, sink: str, seqs: Sequence[int]) -> list[EventRow]:
     """The last words of these events' contacts that come later, and never went to the sink.
 
     An opt-in matters only behind an older opt-out.
@@ -116,8 +112,34 @@ def words_behind(connection: apsw.Connection, sink: str, seqs: Sequence[int]) ->
     return _events(connection, [behind, never_went], "seq", bindings)
 
 
+def consent_log(
+    connection: apsw.Connection, *, after: int, limit: int = 500
+) -> list[ConsentRecord]:
+    """The oldest first, newer than the seq `after`."""
+    found = rows.every(
+        connection,
+        "SELECT words.seq, words.contact, words.source, word, test, words.received, event"
+        " FROM words LEFT JOIN events USING (seq) WHERE words.seq > ? ORDER BY words.seq LIMIT ?",
+        (after, limit),
+    )
+    accepted: dict[int, dict[str, int]] = {row[0]: {} for row in found}
+    for seq, sink, at in rows.every(
+        connection,
+        "SELECT seq, name, accepted FROM words_accepted JOIN sinks ON sinks.id = sink"
+        " WHERE seq IN (SELECT value FROM json_each(?)) ORDER BY accepted",
+        (rows.array(list(accepted)),),
+    ):
+        accepted[seq][sink] = at
+    return [
+        ConsentRecord(
+            seq, f"{contact:016x}", _mobile(event), source, word, bool(test), said, accepted[seq]
+        )
+        for seq, contact, source, word, test, said, event in found
+    ]
+
+
 def events(
-    connection: apsw.Connection, where: EventFilter, *, before: int | None, limit: int
+    connection: apsw.Connection, where: EventFilter, *, before: int | None = None, limit: int = 50
 ) -> list[EventRow]:
     """The newest first."""
     terms, bindings = _terms(where)
@@ -128,7 +150,7 @@ def events(
 
 
 def events_after(
-    connection: apsw.Connection, where: EventFilter, *, after: int, limit: int
+    connection: apsw.Connection, where: EventFilter, *, after: int, limit: int = 500
 ) -> list[EventRow]:
     """The oldest first."""
     terms, bindings = _terms(where)
@@ -167,9 +189,9 @@ def deliveries(
     connection: apsw.Connection,
     states: Sequence[State],
     *,
-    sink: str | None,
-    before: tuple[int, str] | None,
-    limit: int,
+    sink: str | None = None,
+    before: tuple[int, str] | None = None,
+    limit: int = 50,
 ) -> list[DeliveryRow]:
     """The newest first; of one event in the order of the sinks' ids."""
     table = "all_deliveries" if State.PENDING in states else "deliveries"
@@ -241,3 +263,134 @@ def _event_row(
 def _delivery(row: Sequence[Any]) -> DeliveryRow:
     sink, seq, event_id, kind, received, state, *rest = row
     return DeliveryRow(sink, seq, event_id, kind, received, State(state), *rest)
+
+
+LOOKED_AT = 20_000
+"""So many rows are gone through in one look: it must end soon, and the next one goes on."""
+
+# What was asked for again, or goes once more behind another, has been waited for by nobody.
+NEW = "replayed = 0 AND landed = 0"
+ROWS = (
+    "deliveries INDEXED BY deliveries_pending WHERE sink = ?2 AND state = 0 AND urgent = 0",
+    "deliveries INDEXED BY deliveries_pending WHERE sink = ?2 AND state = 0 AND urgent = 1",
+    "deliveries INDEXED BY deliveries_in_flight WHERE sink = ?2 AND state = 1",
+    "deliveries INDEXED BY deliveries_held WHERE sink = ?2 AND state IN (2, 3)",
+)
+"""All open deliveries that have rows. Those of the first two come in the order of their seq."""
+
+# An opt-out is urgent, and so is what has to land before it.
+IS_OPT_OUT = (
+    "EXISTS (SELECT 1 FROM consents c WHERE c.contact = d.contact AND c.word = ?1"
+    " AND (c.seq = d.seq OR (SELECT json_extract(event, '$.data.consent') FROM events e"
+    " WHERE e.seq = d.seq) = ?1))"
+)
+
+
+class Oldest(NamedTuple):
+    """The seqs of one sink's oldest open delivery and oldest opt-out that has not arrived."""
+
+    open: int | None
+    opt_out: int | None
+
+
+class BacklogReader:
+    """Remembers up to where it has looked for deliveries without rows, as events are many."""
+
+    def __init__(self) -> None:
+        self._looked_to: dict[int, int] = {}
+
+    def look(self, connection: apsw.Connection) -> dict[str, BacklogAge]:
+        """Of every sink that has something open or dead."""
+        dead = _dead_opt_outs(connection)
+        found = {}
+        for sink, name, cursor, pending in rows.every(
+            connection, "SELECT id, name, cursor, pending FROM sinks WHERE pending > 0 OR dead > 0"
+        ):
+            oldest = self._oldest(connection, sink, cursor) if pending else Oldest(None, None)
+            found[name] = BacklogAge(
+                _received(connection, oldest.open),
+                _received(connection, _least(oldest.opt_out, dead.get(sink))),
+            )
+        return found
+
+    def _oldest(self, connection: apsw.Connection, sink: int, cursor: int) -> Oldest:
+        oldest: int | None = None
+        opt_out: int | None = None
+        for source in ROWS:
+            oldest = _least(oldest, _first(connection, sink, source, NEW))
+            urgent = f"landed = 0 AND urgent = 1 AND {IS_OPT_OUT}"
+            opt_out = _least(opt_out, _first(connection, sink, source, urgent))
+        if oldest is None or oldest > cursor:
+            oldest = _least(oldest, self._fresh(connection, sink, cursor))
+        return Oldest(oldest, opt_out)
+
+    def _fresh(self, connection: apsw.Connection, sink: int, cursor: int) -> int | None:
+        """The first that has no row yet. Such only vanish, or come at the end."""
+        start = max(cursor, self._looked_to.get(sink, 0))
+        after = "FROM (SELECT seq, route FROM events WHERE seq > ?2 ORDER BY seq LIMIT ?3) e"
+        first: int | None = rows.value(
+            connection,
+            f"SELECT seq {after} WHERE route IN (SELECT route FROM routes WHERE sink = ?1) AND"
+            " NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.sink = ?1 AND d.seq = e.seq) LIMIT 1",
+            (sink, start, LOOKED_AT),
+        )
+        if first is None:
+            last = rows.value(connection, f"SELECT max(seq) {after}", (None, start, LOOKED_AT))
+            self._looked_to[sink] = last or start
+        else:
+            self._looked_to[sink] = first - 1
+        return first
+
+
+def _first(connection: apsw.Connection, sink: int, source: str, terms: str) -> int | None:
+    """The least seq of those among the first `LOOKED_AT` that the terms fit."""
+    columns = "seq, contact, urgent, replayed, landed"
+    found: int | None = rows.value(
+        connection,
+        f"SELECT min(seq) FROM (SELECT {columns} FROM {source} LIMIT ?3) d WHERE {terms}",
+        (OPT_OUT, sink, LOOKED_AT),
+    )
+    return found
+
+
+def _dead_opt_outs(connection: apsw.Connection) -> dict[int, int]:
+    """Opt-outs that were given up have not arrived either, until somebody sees to them."""
+    found = rows.every(
+        connection,
+        "SELECT sink, min(seq) FROM (SELECT sink, seq, contact, landed FROM deliveries"
+        " INDEXED BY deliveries_dead WHERE state = 5 ORDER BY seq DESC LIMIT ?3) d"
+        f" WHERE landed = 0 AND {IS_OPT_OUT} GROUP BY sink",
+        (OPT_OUT, None, LOOKED_AT),
+    )
+    return dict(found)
+
+
+def dead_since(connection: apsw.Connection, *, since: int, until: int) -> dict[str, int]:
+    """How many of each sink's dead deliveries were given up in this time."""
+    found = rows.every(
+        connection,
+        "SELECT name, count(*) FROM (SELECT sink, settled FROM deliveries"
+        " INDEXED BY deliveries_dead WHERE state = 5 ORDER BY seq DESC LIMIT ?3) d"
+        " JOIN sinks ON sinks.id = d.sink WHERE settled BETWEEN ?1 AND ?2 GROUP BY name",
+        (since, until, LOOKED_AT),
+    )
+    return dict(found)
+
+
+def _least(*seqs: int | None) -> int | None:
+    return min((seq for seq in seqs if seq is not None), default=None)
+
+
+def _received(connection: apsw.Connection, seq: int | None) -> int | None:
+    """When the event came, in microseconds since the epoch."""
+    if seq is None:
+        return None
+    received: int | None = rows.value(
+        connection, "SELECT received FROM events WHERE seq = ?", (seq,)
+    )
+    return received
+
+
+def _mobile(event: bytes | None) -> str | None:
+    """The contact's number, where the event is still there."""
+    return None if event is None else Event.from_json(event).data["mobile"]

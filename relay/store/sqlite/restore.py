@@ -1,16 +1,21 @@
 """The restore: a copy takes the store's place, and what came since it was made goes to the spill.
 
 So does what waited in the spill when it was made, if it is a backup. From there the next start
-takes it in, under the ids that the senders were told; the release that starts may be an older one.
+stores it, under the ids that the senders got; the release that starts may be an older one.
+
+Consent outlives the events. What was purged or erased cannot be stored again from the spill, so
+its words of consent are written into the copy, and so are the values kept of accounts.
 """
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib import resources
 from itertools import chain
 from pathlib import Path
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import apsw
@@ -18,10 +23,11 @@ import apsw
 from relay import fsutil
 from relay.event import RawCallback
 from relay.spill.file import SpillFile
-from relay.spill.line import Spilled, decode, encode
-from relay.store.sqlite import accounts, descriptors, operator, queries, restored_consent, rows
+from relay.spill.records import Spilled, decode, encode
+from relay.store.sqlite import notes, rows
 from relay.store.sqlite.backup import copied, spilled
-from relay.store.sqlite.connection import connect_reader, lock
+from relay.store.sqlite.connection import connect, connect_reader, lock
+from relay.store.sqlite.state import LAST_SEQ
 
 # What was replayed as new is left out: it would be taken for an event of all sinks. What was
 # released after its contact had opted out stands before that, and is no later word of it.
@@ -41,6 +47,30 @@ QUARANTINED_SINCE = (
     " WHERE NOT EXISTS (SELECT 1 FROM copy.quarantine c WHERE c.id = q.id) ORDER BY seq"
 )
 LATER_COLUMNS = {"encoding": "''", "sender": "''", "token_digest": "NULL"}
+
+
+KEEP_NEWER = " WHERE excluded.kept > accounts.kept"
+SAME_STORE = (
+    "SELECT (SELECT value FROM main.meta WHERE name = 'contact_key')"
+    " = (SELECT value FROM copy.meta WHERE name = 'contact_key')"
+)
+TABLE_EXISTS = "SELECT EXISTS (SELECT 1 FROM {}.sqlite_schema WHERE name = 'words')"
+WITHOUT_EVENT = "NOT EXISTS (SELECT 1 FROM main.events e WHERE e.seq = w.seq)"
+WORDS = (
+    "SELECT seq, contact, source, word, test, received FROM main.words w"
+    f" WHERE {WITHOUT_EVENT} AND (contact, received, word) NOT IN"
+    " (SELECT contact, received, word FROM copy.{}) ORDER BY seq"
+)
+LAST = f"SELECT seq, contact, source, word, received FROM main.consents w WHERE {WITHOUT_EVENT}"
+ACCEPTED = (
+    "SELECT seq, name, accepted FROM main.words_accepted w JOIN main.sinks ON sinks.id = w.sink"
+    f" WHERE {WITHOUT_EVENT}"
+)
+NEW_SINK = "INSERT OR IGNORE INTO sinks (name, cursor) VALUES (?, ?)"
+HEARD = "INSERT OR IGNORE INTO words_accepted SELECT ?, id, ? FROM sinks WHERE name = ?"
+
+
+Row = tuple[Any, ...]
 
 
 @dataclass(slots=True)
@@ -84,16 +114,16 @@ def _keep_present(store: Path, copy: Path, restored: Restored) -> None:
     """
     try:
         with _beside(store, copy) as present:
-            words, older = restored_consent.said_since(present), queries.spill_is_older(present)
-            kept = accounts.every(present)
+            words, older = consent_since(present), notes.spill_is_older(present)
+            kept = account_values(present)
     except apsw.Error as error:
         restored.trouble = str(error)
     else:
-        restored_consent.write(words, copy)
-        accounts.write(kept, copy)
+        write_consent(words, copy)
+        write_account_values(kept, copy)
         if older:
-            with closing(descriptors.connect(copy)) as connection:
-                operator.note_spill_is_older(connection, older=True)
+            with closing(connect(copy)) as connection:
+                rows.every(connection, notes.SPILL_IS_OLDER)
 
 
 def _since(store: Path, copy: Path, restored: Restored) -> Iterator[bytes]:
@@ -197,7 +227,7 @@ def _put_aside(store: Path, now: float) -> Path:
     aside = store.with_name(
         f"{store.name}.replaced-{datetime.fromtimestamp(now, UTC):%Y%m%dT%H%M%SZ}"
     )
-    with contextlib.suppress(apsw.Error), closing(descriptors.connect(store)) as present:
+    with contextlib.suppress(apsw.Error), closing(connect(store)) as present:
         rows.every(present, "PRAGMA journal_mode = DELETE")
     for end in ("-wal", "-shm"):  # of a damaged store; the copy must not be taken for its own
         with contextlib.suppress(FileNotFoundError):
@@ -210,3 +240,90 @@ def _put_aside(store: Path, now: float) -> Path:
         store.rename(aside)
     fsutil.sync(store.parent)
     return aside
+
+
+class ConsentSince(NamedTuple):
+    """`every` word, the `last` one of each contact, and which sinks `accepted` them when.
+
+    Each row begins with the event's seq.
+    """
+
+    every: list[Row]
+    last: list[Row]
+    accepted: list[Row]
+
+
+def consent_since(present: apsw.Connection) -> ConsentSince:
+    """Those of the present store that the attached `copy` lacks; none where that is another's."""
+    if not (rows.value(present, SAME_STORE) and rows.value(present, TABLE_EXISTS.format("main"))):
+        return ConsentSince([], [], [])
+    # The first schema kept no more than the last words.
+    known = "words" if rows.value(present, TABLE_EXISTS.format("copy")) else "consents"
+    every = rows.every(present, WORDS.format(known))
+    seqs = {word[0] for word in every}
+    return ConsentSince(
+        every,
+        _of(seqs, rows.every(present, LAST)),
+        _of(seqs, rows.every(present, ACCEPTED)),
+    )
+
+
+def write_consent(words: ConsentSince, copy: Path) -> None:
+    """Have them stand in the copy as if their events had come after its last one, and gone."""
+    if not words.every:
+        return
+    with closing(connect(copy)) as connection:
+        rows.every(connection, "PRAGMA journal_mode = MEMORY")
+        rows.every(connection, "PRAGMA synchronous = FULL")
+        with connection:
+            _write_rows(connection, words)
+
+
+def _write_rows(connection: apsw.Connection, words: ConsentSince) -> None:
+    highest: int = rows.value(connection, LAST_SEQ)
+    given = {word[0]: number for number, word in enumerate(words.every, start=highest + 1)}
+    if rows.value(connection, TABLE_EXISTS.format("main")):
+        connection.executemany(
+            "INSERT INTO words VALUES (?, ?, ?, ?, ?, ?)", _renumbered(words.every, given)
+        )
+        for seq, sink, accepted in words.accepted:
+            rows.every(connection, NEW_SINK, (sink, highest))
+            rows.every(connection, HEARD, (given[seq], accepted, sink))
+    connection.executemany(
+        "INSERT OR REPLACE INTO consents (seq, contact, source, word, received)"
+        " VALUES (?, ?, ?, ?, ?)",
+        _renumbered(words.last, given),
+    )
+    rows.every(
+        connection,
+        "INSERT OR REPLACE INTO meta VALUES ('last_seq', ?)",
+        (highest + len(words.every),),
+    )
+
+
+def _of(seqs: Container[int], found: Iterable[Row]) -> list[Row]:
+    return [row for row in found if row[0] in seqs]
+
+
+def _renumbered(found: Iterable[Row], given: Mapping[int, int]) -> Iterable[Row]:
+    return ((given[seq], *rest) for seq, *rest in found)
+
+
+def account_values(connection: apsw.Connection) -> list[Any]:
+    """All that is kept, to be written elsewhere; none in a store of before."""
+    if not rows.value(connection, notes.HAS_ACCOUNTS):
+        return []
+    return rows.every(connection, "SELECT account, name, value, kept FROM accounts")
+
+
+def write_account_values(values: Sequence[Any], copy: Path) -> None:
+    """Write the values into a copy of a store of any release; what is newer there stays."""
+    if not values:
+        return
+    script = resources.files("relay.store.sqlite") / "schema" / "0004-accounts.sql"
+    with closing(connect(copy)) as connection:
+        rows.every(connection, "PRAGMA journal_mode = MEMORY")
+        rows.every(connection, "PRAGMA synchronous = FULL")
+        with connection:
+            rows.every(connection, script.read_text(encoding="utf-8"))
+            connection.executemany(notes.KEEP + KEEP_NEWER, values)

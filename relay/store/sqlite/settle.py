@@ -1,15 +1,14 @@
 """Settling claims, and what follows: the next of the contact, its last word once more."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import apsw
 
 from relay.event import OPT_OUT
 from relay.store import Settlement, State
 from relay.store.sqlite import rows
-from relay.store.sqlite.consents import note_accepted
-from relay.store.sqlite.state import Memory
+from relay.store.sqlite.state import WriterState
 
 ATTEMPTS_KEPT = 20
 """Of the failed attempts of a delivery the first and the last so many are kept: one whose
@@ -21,31 +20,32 @@ DEATHS = 3
 
 
 def settle(
-    connection: apsw.Connection, memory: Memory, settlements: Iterable[Settlement], now: int
+    connection: apsw.Connection, writer: WriterState, settlements: Sequence[Settlement]
 ) -> None:
     """Write how claims ended. Those that are not in flight (any more) are passed over."""
-    memory.last_time = max(memory.last_time, now)
+    now = writer.now()
+    writer.last_time = max(writer.last_time, now)
     by_sink: dict[int, list[tuple[Settlement, int]]] = defaultdict(list)
     for settlement in settlements:
-        sink = memory.sink(connection, settlement.sink)
-        if flight := memory.land(sink, settlement.seq):
+        sink = writer.sink(connection, settlement.sink)
+        if flight := writer.release(sink, settlement.seq):
             by_sink[sink].append((settlement, flight.contact))
     for sink, landed in by_sink.items():
         delivered = [item for item in landed if item[0].state == State.DELIVERED]
-        _settle_delivered(connection, memory, sink, delivered, now)
+        _settle_delivered(connection, writer, sink, delivered, now)
         for settlement, _ in landed:
             if settlement.state != State.DELIVERED:
-                _settle_other(connection, memory, sink, settlement, now)
-        unblock(connection, memory, sink, [contact for _, contact in landed])
+                _settle_other(connection, writer, sink, settlement, now)
+        unblock(connection, writer, sink, [contact for _, contact in landed])
         accepted = [item for item in landed if item[0].state == State.DELIVERED or item[0].consent]
-        if memory.any_consent and accepted:
-            note_accepted(connection, sink, [each.seq for each, _ in accepted], now)
-            _follow_up(connection, memory, sink, accepted)
+        if writer.any_consent and accepted:
+            _note_accepted(connection, sink, [each.seq for each, _ in accepted], now)
+            _resend_last_words(connection, writer, sink, accepted)
 
 
 def _settle_delivered(
     connection: apsw.Connection,
-    memory: Memory,
+    writer: WriterState,
     sink: int,
     delivered: Sequence[tuple[Settlement, int]],
     now: int,
@@ -58,7 +58,7 @@ def _settle_delivered(
         " WHERE sink = ? AND seq IN (SELECT value FROM json_each(?))",
         (now, sink, rows.array(seqs)),
     )
-    memory.count(sink, State.IN_FLIGHT, State.DELIVERED, len(seqs))
+    writer.count(sink, State.IN_FLIGHT, State.DELIVERED, len(seqs))
     for settlement, _ in delivered:
         if settlement.reference is not None or settlement.error is not None:
             connection.execute(
@@ -69,7 +69,7 @@ def _settle_delivered(
 
 
 def _settle_other(
-    connection: apsw.Connection, memory: Memory, sink: int, settlement: Settlement, now: int
+    connection: apsw.Connection, writer: WriterState, sink: int, settlement: Settlement, now: int
 ) -> None:
     _record_attempt(connection, sink, settlement)
     connection.execute(
@@ -86,7 +86,7 @@ def _settle_other(
             settlement.seq,
         ),
     )
-    memory.count(sink, State.IN_FLIGHT, settlement.state)
+    writer.count(sink, State.IN_FLIGHT, settlement.state)
 
 
 def _record_attempt(connection: apsw.Connection, sink: int, settlement: Settlement) -> None:
@@ -114,14 +114,14 @@ def _record_attempt(connection: apsw.Connection, sink: int, settlement: Settleme
 
 
 def unblock(
-    connection: apsw.Connection, memory: Memory, sink: int, contacts: Sequence[int]
+    connection: apsw.Connection, writer: WriterState, sink: int, contacts: Sequence[int]
 ) -> None:
     """Let the oldest held delivery of each contact go, if it was only blocked.
 
     Where that one waits for a retry, the oldest urgent one goes, which may overtake it. What
     goes is due at once, but still held: as a pending one, a younger retry could pass it.
     """
-    if not memory.held[sink]:
+    if not writer.held[sink]:
         return
     oldest: dict[int, int] = {}
     going: dict[int, tuple[int, bool]] = {}
@@ -130,7 +130,7 @@ def unblock(
         "contact, seq, state, urgent",
         "FROM deliveries INDEXED BY deliveries_held WHERE sink = ? AND state IN (2, 3)"
         " AND contact IN (SELECT value FROM json_each(?)) ORDER BY contact, seq",
-        (sink, rows.array([c for c in contacts if c not in memory.busy[sink]])),
+        (sink, rows.array([c for c in contacts if c not in writer.busy[sink]])),
     ):
         first = oldest.setdefault(contact, seq)
         if state == State.BLOCKED and (seq == first or urgent):
@@ -143,13 +143,22 @@ def unblock(
             " AND seq IN (SELECT value FROM json_each(?))",
             (sink, rows.array(list(free))),
         )
-        memory.count(sink, State.BLOCKED, State.WAITING, len(free))
-        memory.rouse(sink, urgent=any(free.values()))
+        writer.count(sink, State.BLOCKED, State.WAITING, len(free))
+        writer.notify(sink, urgent=any(free.values()))
 
 
-def _follow_up(
+def _note_accepted(connection: apsw.Connection, sink: int, seqs: Sequence[int], now: int) -> None:
+    """Keep that the sink accepted those of these events that are words; the first time counts."""
+    connection.execute(
+        "INSERT OR IGNORE INTO words_accepted SELECT seq, ?, ? FROM words"
+        " WHERE seq IN (SELECT value FROM json_each(?))",
+        (sink, now, rows.array(seqs)),
+    )
+
+
+def _resend_last_words(
     connection: apsw.Connection,
-    memory: Memory,
+    writer: WriterState,
     sink: int,
     delivered: Sequence[tuple[Settlement, int]],
 ) -> None:
@@ -172,7 +181,7 @@ def _follow_up(
             continue
         order, said = _place_and_word(connection, settlement.seq)
         if order < seq and OPT_OUT in (word, said):
-            _send_again(connection, memory, sink, seq, urgent=word == OPT_OUT)
+            _resend(connection, writer, sink, seq, urgent=word == OPT_OUT)
 
 
 def _place_and_word(connection: apsw.Connection, seq: int) -> tuple[int, str | None]:
@@ -185,8 +194,8 @@ def _place_and_word(connection: apsw.Connection, seq: int) -> tuple[int, str | N
     return found[0]
 
 
-def _send_again(
-    connection: apsw.Connection, memory: Memory, sink: int, seq: int, *, urgent: bool
+def _resend(
+    connection: apsw.Connection, writer: WriterState, sink: int, seq: int, *, urgent: bool
 ) -> None:
     # It waits, due at once, and is not late: a sink writes it whatever has landed since.
     again = rows.every(
@@ -197,25 +206,24 @@ def _send_again(
         (urgent, sink, seq),
     )
     if again:
-        memory.count(sink, State.DELIVERED, State.WAITING)
-        memory.rouse(sink, urgent=urgent)
+        writer.count(sink, State.DELIVERED, State.WAITING)
+        writer.notify(sink, urgent=urgent)
 
 
-def put_back_all(connection: apsw.Connection, memory: Memory) -> None:
+def put_back_all(connection: apsw.Connection, writer: WriterState) -> None:
     """Put back whatever is in flight: this process stops as it should."""
     settle(
         connection,
-        memory,
+        writer,
         [
-            Settlement.put_back(memory.sink_names[sink], seq)
-            for sink, flying in memory.flying.items()
+            Settlement.put_back(writer.sink_names[sink], seq)
+            for sink, flying in writer.in_flight.items()
             for seq in flying
         ],
-        0,
     )
 
 
-def put_back_after_death(connection: apsw.Connection, memory: Memory, now: int) -> int:
+def put_back_after_death(connection: apsw.Connection, writer: WriterState) -> int:
     """Deal with what was in flight when the last process died; return how many there were.
 
     All are suspected of having killed it. One that was alone in flight is accused, and is dead
@@ -223,12 +231,12 @@ def put_back_after_death(connection: apsw.Connection, memory: Memory, now: int) 
     """
     suspects = [
         (sink, seq, flight.contact)
-        for sink, flying in memory.flying.items()
+        for sink, flying in writer.in_flight.items()
         for seq, flight in flying.items()
     ]
     alone = len(suspects) == 1
     for sink, seq, _ in suspects:
-        memory.land(sink, seq)
+        writer.release(sink, seq)
         deaths = rows.value(
             connection,
             "UPDATE deliveries SET state = 2, due = 0, attempts = attempts - 1,"
@@ -242,9 +250,14 @@ def put_back_after_death(connection: apsw.Connection, memory: Memory, now: int) 
             connection.execute(
                 "UPDATE deliveries SET state = 5, settled = ?, error = ?, strikes = 0"
                 " WHERE sink = ? AND seq = ?",
-                (now, f"the relay died {DEATHS} times while only this was in flight", sink, seq),
+                (
+                    writer.now(),
+                    f"the relay died {DEATHS} times while only this was in flight",
+                    sink,
+                    seq,
+                ),
             )
-        memory.count(sink, State.IN_FLIGHT, state)
+        writer.count(sink, State.IN_FLIGHT, state)
     for sink, _, contact in suspects:
-        unblock(connection, memory, sink, [contact])
+        unblock(connection, writer, sink, [contact])
     return len(suspects)

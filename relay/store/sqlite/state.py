@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 import apsw
 
-from relay.store import OPEN_STATES, State
+from relay.clock import MICROSECONDS, Clock
+from relay.store import OPEN_STATES, TRANSITIONS, State
 from relay.store.sqlite import rows
 
 LATER_THAN_ALL = 1 << 62
@@ -18,7 +19,7 @@ LAST_SEQ = (
 """The highest that was ever given; its event may be gone."""
 
 
-class Flight(NamedTuple):
+class InFlight(NamedTuple):
     """A delivery in flight."""
 
     contact: int
@@ -26,9 +27,12 @@ class Flight(NamedTuple):
 
 
 @dataclass(slots=True)
-class Memory:
+class WriterState:
     """A copy of small parts of the file; `load` makes it anew after a rollback."""
 
+    clock: Clock
+    quarantine_size: int
+    """Bytes of quarantined callbacks above which the oldest are dropped."""
     contact_key: bytes = b""
     last_seq: int = 0
     last_time: int = LATER_THAN_ALL
@@ -42,7 +46,7 @@ class Memory:
     routes: dict[int, tuple[int, ...]] = field(default_factory=dict)
     """route -> the sinks on it"""
     known_routes: dict[tuple[str, ...], int] = field(default_factory=dict)
-    flying: dict[int, dict[int, Flight]] = field(default_factory=lambda: defaultdict(dict))
+    in_flight: dict[int, dict[int, InFlight]] = field(default_factory=lambda: defaultdict(dict))
     busy: dict[int, Counter[int]] = field(default_factory=lambda: defaultdict(Counter))
     """sink -> contact -> how many of its deliveries are in flight"""
     busy_urgent: dict[int, Counter[int]] = field(default_factory=lambda: defaultdict(Counter))
@@ -57,7 +61,7 @@ class Memory:
     """sink -> how its counters change with this transaction"""
     quarantine_bytes: int | None = None
     """Bytes of all quarantined callbacks, or more; None until the first one comes"""
-    wake: dict[str, bool] = field(default_factory=dict)
+    notified: dict[str, bool] = field(default_factory=dict)
     """sink -> whether the new work of this transaction is urgent"""
 
     def load(self, connection: apsw.Connection) -> None:
@@ -75,13 +79,13 @@ class Memory:
         self.cursors = {number: cursor for _, number, cursor in found}
         self._load_routes(connection)
         self.last_time = LATER_THAN_ALL
-        self.flying.clear()
+        self.in_flight.clear()
         self.busy.clear()
         self.busy_urgent.clear()
         for sink, seq, contact, urgent in rows.every(
             connection, "SELECT sink, seq, contact, urgent FROM deliveries WHERE state = 1"
         ):
-            self.take_off(sink, seq, contact, bool(urgent))
+            self.claim(sink, seq, contact, bool(urgent))
         self.held = Counter(
             dict(
                 rows.every(
@@ -91,7 +95,11 @@ class Memory:
             )
         )
         self.changes.clear()
-        self.wake.clear()
+        self.notified.clear()
+
+    def now(self) -> int:
+        """The time in microseconds since the epoch."""
+        return int(self.clock.now() * MICROSECONDS)
 
     @property
     def any_consent(self) -> bool:
@@ -149,16 +157,16 @@ class Memory:
         for route, sink in rows.every(connection, "SELECT route, sink FROM routes ORDER BY 1, 2"):
             self.routes[route] = (*self.routes.get(route, ()), sink)
 
-    def take_off(self, sink: int, seq: int, contact: int, urgent: bool) -> None:
+    def claim(self, sink: int, seq: int, contact: int, urgent: bool) -> None:
         """Note that a delivery is in flight."""
-        self.flying[sink][seq] = Flight(contact, urgent)
+        self.in_flight[sink][seq] = InFlight(contact, urgent)
         self.busy[sink][contact] += 1
         if urgent:
             self.busy_urgent[sink][contact] += 1
 
-    def land(self, sink: int, seq: int) -> Flight | None:
+    def release(self, sink: int, seq: int) -> InFlight | None:
         """Take a delivery out of flight; None if it was not."""
-        flight = self.flying[sink].pop(seq, None)
+        flight = self.in_flight[sink].pop(seq, None)
         if flight is not None:
             _decrement(self.busy[sink], flight.contact)
             if flight.urgent:
@@ -166,14 +174,16 @@ class Memory:
         return flight
 
     def count(self, sink: int, old: State | None, new: State, number: int = 1) -> None:
-        """Note that deliveries went from one state to another."""
+        """Note that deliveries went from one state to another. Raises ValueError if none may."""
+        if new not in TRANSITIONS[old]:
+            raise ValueError(f"no delivery goes from {old!r} to {new!r}")
         change = self.changes.setdefault(sink, Counter())
         if old is not None:
             change[_counter(old)] -= number
         change[_counter(new)] += number
         self.held[sink] += number * (_is_held(new) - (old is not None and _is_held(old)))
 
-    def uncount(self, sink: int, state: State, number: int) -> None:
+    def forget(self, sink: int, state: State, number: int) -> None:
         """Note that deliveries are no longer the sink's."""
         self.changes.setdefault(sink, Counter())[_counter(state)] -= number
         self.held[sink] -= number * _is_held(state)
@@ -183,10 +193,10 @@ class Memory:
         self.swapped[sink] = not self.swapped.get(sink, True)
         return self.swapped[sink]
 
-    def rouse(self, sink: int, *, urgent: bool = False) -> None:
+    def notify(self, sink: int, *, urgent: bool = False) -> None:
         """Note that the sink has new work."""
         name = self.sink_names[sink]
-        self.wake[name] = self.wake.get(name, False) or urgent
+        self.notified[name] = self.notified.get(name, False) or urgent
 
     def write_counts(self, connection: apsw.Connection) -> None:
         """Bring the counters in the file up to date; called inside each transaction."""

@@ -1,12 +1,18 @@
-"""The writer: one thread that owns the one writing connection, and commits in groups."""
+"""The writer: one thread that owns the one writing connection, and commits in groups.
+
+SQLite does not notice that a file it has open was deleted or replaced: what it goes on to write
+is gone with the process. So no commit is answered unless the files still have their names.
+"""
 
 import asyncio
 import contextlib
 import logging
+import os
 import queue
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from time import perf_counter
 from typing import Any
 
@@ -15,7 +21,41 @@ from prometheus_client import Histogram
 
 from relay.counters import SECONDS
 from relay.store import StoreBroken, StoreError, StoreFull
-from relay.store.sqlite.file_identity import Presence
+
+ENDS = ("", "-wal", "-shm")
+
+Identity = tuple[int, int]
+
+
+class FileIdentity:
+    """Notes the files as they are; make it when they have just been opened. Raises OSError."""
+
+    def __init__(self, path: Path) -> None:
+        os.stat(path)  # noqa: PTH116  a store without its file is none
+        self._names = [f"{path}{end}" for end in ENDS]
+        self._opened = [_identity(name) for name in self._names]
+
+    def displaced(self) -> list[str]:
+        """The names that lead elsewhere by now, or nowhere."""
+        return [
+            name
+            for name, opened in zip(self._names, self._opened, strict=True)
+            if _identity(name) != opened
+        ]
+
+    def log_was_replaced(self) -> bool:
+        """Whether the log that has the name belongs to another store, which has the name, too."""
+        store, log, _ = self._names
+        return {store, log} <= set(self.displaced())
+
+
+def _identity(name: str) -> Identity | None:
+    try:
+        found = os.stat(name)  # noqa: PTH116  it is asked before each answer, and a Path costs more
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
 
 log = logging.getLogger("relay.store")
 
@@ -44,7 +84,7 @@ class Writer:
 
     `before_commit` runs inside each transaction, after its work; `after_commit` on the thread
     after it; `after_rollback` when what was done since the last commit was undone. No commit is
-    answered unless its files still have their names: `presence` gives them, once they are open.
+    answered unless its files still have their names: `identify` notes them, once they are open.
     """
 
     def __init__(
@@ -54,14 +94,14 @@ class Writer:
         before_commit: Callable[[apsw.Connection], None],
         after_commit: Callable[[], None],
         after_rollback: Callable[[apsw.Connection], None],
-        presence: Callable[[], Presence],
+        identify: Callable[[], FileIdentity],
         on_broken: Callable[[], None],
     ) -> None:
         self._connect = connect
         self._before_commit = before_commit
         self._after_commit = after_commit
         self._after_rollback = after_rollback
-        self._find = presence
+        self._identify = identify
         self._on_broken = on_broken
         self._queue: queue.SimpleQueue[Work | None] = queue.SimpleQueue()
         self._loop = asyncio.get_running_loop()
@@ -116,7 +156,7 @@ class Writer:
     def _main(self) -> None:
         try:
             connection = self._connect()
-            self._presence = self._find()
+            self._identity = self._identify()
         except BaseException as error:  # noqa: BLE001  it belongs to who called start()
             self._loop.call_soon_threadsafe(self._opened.set_exception, error)
             return
@@ -129,7 +169,7 @@ class Writer:
         if not self._broken:
             with contextlib.suppress(apsw.Error):  # a full disk: the log keeps what it has
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-        if self._presence.log_is_anothers():  # which SQLite would delete as its own
+        if self._identity.log_was_replaced():  # which SQLite would delete as its own
             connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
         connection.close()
 
@@ -187,13 +227,13 @@ class Writer:
             results = [work.run(connection) for work in group]
             self._before_commit(connection)
             connection.execute("COMMIT")
-        self._check_presence()
+        self._check_identity()
         return results
 
-    def _check_presence(self) -> None:
-        if missing := self._presence.missing():
+    def _check_identity(self) -> None:
+        if displaced := self._identity.displaced():
             raise StoreBroken(
-                f"{' and '.join(missing)} was deleted or replaced while the relay had it open;"
+                f"{' and '.join(displaced)} was deleted or replaced while the relay had it open;"
                 " what it held is there no more, unless it is put back while the relay is stopped"
             )
 

@@ -1,9 +1,8 @@
-"""The reserve and its ballast: who may take what of a disk that fills up."""
+"""The guard and its ballast: who may take what of a disk that fills up."""
 
 import pytest
 
-from relay.spill.ballast import Ballast
-from relay.spill.disk_guard import Disk, Reserve
+from relay.spill.disk import Ballast, DiskGuard, DiskSpace
 from relay.store import StoreFull
 
 MIB = 1024 * 1024
@@ -17,18 +16,18 @@ class Disks:
     def __init__(self, monkeypatch, **free):
         self.free = free
         self.total = 100 * GIB
-        monkeypatch.setattr(Disk, "of", self.of)
+        monkeypatch.setattr(DiskSpace, "of", self.of)
 
     def of(self, path):
         free = self.free["spill" if path.suffix == ".spill" else "store"]
         if free is None:
             raise OSError(5, "Input/output error")
-        return Disk(self.total, free)
+        return DiskSpace(self.total, free)
 
 
 @pytest.fixture
-def reserve(tmp_path):
-    return Reserve(tmp_path / "relay.db", tmp_path / "relay.spill", WANTED)
+def guard(tmp_path):
+    return DiskGuard(tmp_path / "relay.db", tmp_path / "relay.spill", WANTED)
 
 
 @pytest.fixture
@@ -52,79 +51,79 @@ async def nothing():
         (20 * MIB, GIB, 43 * MIB, (True, False)),
     ],
 )
-async def test_what_is_low(reserve, monkeypatch, store, spill, reusable, low):
+async def test_what_is_low(guard, monkeypatch, store, spill, reusable, low):
     async def free_within():
         return reusable
 
     Disks(monkeypatch, store=store, spill=spill)
-    await reserve.look(free_within)
-    assert (reserve.store_low, reserve.spill_low) == low
+    await guard.check(free_within)
+    assert (guard.store_low, guard.spill_low) == low
 
 
-async def test_a_small_disk_keeps_a_part_of_itself(reserve, monkeypatch, ballast):
+async def test_a_small_disk_keeps_a_part_of_itself(guard, monkeypatch, ballast):
     disks = Disks(monkeypatch, store=MIB + 1, spill=MIB)
     disks.total = 8 * MIB
-    await reserve.look(nothing)
-    assert not reserve.store_low
+    await guard.check(nothing)
+    assert not guard.store_low
     assert ballast.stat().st_size == MIB // 8
     disks.free["store"] = MIB // 2 - 1
-    await reserve.look(nothing)
-    assert reserve.store_low
+    await guard.check(nothing)
+    assert guard.store_low
 
 
 async def test_the_ballast_is_really_there_until_the_disk_is_full(
-    reserve, monkeypatch, ballast, caplog
+    guard, monkeypatch, ballast, caplog
 ):
     disks = Disks(monkeypatch, store=GIB, spill=GIB)
-    await reserve.look(nothing)
+    await guard.check(nothing)
     found = ballast.stat()
     assert found.st_size == 16 * MIB
     assert found.st_blocks * 512 >= 16 * MIB
     disks.free["store"] = 16 * MIB
-    await reserve.look(nothing)
+    await guard.check(nothing)
     assert ballast.exists()
     disks.free["store"] = 16 * MIB - 1
-    await reserve.look(nothing)
+    await guard.check(nothing)
     assert not ballast.exists()
     assert "gave up" in caplog.text
     disks.free["store"] = 128 * MIB  # more than what it gave up itself
-    await reserve.look(nothing)
+    await guard.check(nothing)
     assert not ballast.exists()
     disks.free["store"] += 1
-    await reserve.look(nothing)
+    await guard.check(nothing)
     assert ballast.exists()
 
 
 async def test_a_reserve_of_nothing_keeps_nothing(tmp_path, monkeypatch, ballast):
     Disks(monkeypatch, store=0, spill=0)
-    reserve = Reserve(tmp_path / "relay.db", tmp_path / "relay.spill", 0)
-    await reserve.look(nothing)
+    guard = DiskGuard(tmp_path / "relay.db", tmp_path / "relay.spill", 0)
+    await guard.check(nothing)
     assert not ballast.exists()
-    assert not reserve.store_low
-    assert not reserve.spill_low
+    assert not guard.store_low
+    assert not guard.spill_low
 
 
-async def test_a_disk_or_store_that_does_not_answer_is_let_be(reserve, monkeypatch):
+async def test_a_disk_or_store_that_does_not_answer_is_let_be(guard, monkeypatch):
     async def fails():
         raise StoreFull("no")
 
     disks = Disks(monkeypatch, store=None, spill=GIB)
-    await reserve.look(nothing)
-    reserve.relieve()
+    await guard.check(nothing)
+    guard.release_ballast()
     disks.free["store"] = 0
-    await reserve.look(fails)
-    assert not reserve.store_low
+    await guard.check(fails)
+    assert not guard.store_low
 
 
-async def test_a_ballast_that_cannot_be_made_hides_nothing(reserve, monkeypatch, ballast):
+async def test_a_ballast_that_cannot_be_made_hides_nothing(guard, monkeypatch, ballast):
     ballast.mkdir()
     Disks(monkeypatch, store=GIB, spill=0)
-    await reserve.look(nothing)
-    assert reserve.spill_low
+    await guard.check(nothing)
+    assert guard.spill_low
 
 
 def test_the_disk_is_that_of_the_folder_that_is_there(tmp_path):
-    assert Disk.of(tmp_path / "not" / "yet" / "relay.db").total > 0
+    assert DiskSpace.of(tmp_path / "not" / "yet" / "relay.db").total > 0
 
 
 def test_a_ballast_that_does_not_fit_leaves_nothing_behind(tmp_path, monkeypatch):

@@ -4,8 +4,8 @@ import pytest
 from arrivals import NOW, arrival, claim_one, delivered, waiting
 
 from relay.event import RawCallback
-from relay.store import Settlement, State, Waits
-from relay.store.sqlite import SqliteStore, backlog
+from relay.store import BacklogAge, Settlement, State
+from relay.store.sqlite import SqliteStore, queries
 
 SECOND = 1_000_000
 
@@ -26,13 +26,13 @@ async def add(store, second, contact=None, **options):
 
 
 async def test_nothing_waits_where_nothing_is(store):
-    assert await store.waits() == {}
+    assert await store.backlog_age() == {}
 
 
 async def test_the_oldest_is_found_before_it_was_ever_claimed(store):
     await add(store, 1)
     await add(store, 2)
-    assert await store.waits() == {"crm": Waits(at(1))}
+    assert await store.backlog_age() == {"crm": BacklogAge(at(1))}
 
 
 @pytest.mark.parametrize("state", ["in flight", "waiting"])
@@ -42,7 +42,7 @@ async def test_the_oldest_is_found_in_whatever_state(store, state):
     (claim,) = (await store.claim("crm", 1)).claims
     if state == "waiting":
         await store.settle([waiting(claim, at(3600))])
-    assert (await store.waits())["crm"] == Waits(at(1))
+    assert (await store.backlog_age())["crm"] == BacklogAge(at(1))
 
 
 async def test_one_that_is_blocked_is_the_oldest_when_the_one_before_has_landed(store):
@@ -50,24 +50,24 @@ async def test_one_that_is_blocked_is_the_oldest_when_the_one_before_has_landed(
     await add(store, 2, 7)
     first = await claim_one(store)
     await store.settle([delivered(first)])
-    assert (await store.waits())["crm"] == Waits(at(2))
+    assert (await store.backlog_age())["crm"] == BacklogAge(at(2))
 
 
 async def test_what_is_delivered_waits_no_more_and_each_sink_has_its_own(store):
     await add(store, 1, sinks=("crm", "archive"))
     await store.settle([delivered(await claim_one(store))])
-    assert await store.waits() == {"archive": Waits(at(1))}
+    assert await store.backlog_age() == {"archive": BacklogAge(at(1))}
 
 
 async def test_events_for_others_are_passed_over_and_not_read_twice(store, monkeypatch):
     """The look goes on where the last one ended, however few events one look may read."""
     await add(store, 0)
     await store.settle([delivered(await claim_one(store))])
-    monkeypatch.setattr(backlog, "LOOKED_AT", 2)
+    monkeypatch.setattr(queries, "LOOKED_AT", 2)
     for second in range(5):
         await add(store, second, sinks=("archive",))
     await add(store, 9)
-    looks = [(await store.waits())["crm"].since for _ in range(4)]
+    looks = [(await store.backlog_age())["crm"].since for _ in range(4)]
     assert looks == [None, None, at(9), at(9)]
 
 
@@ -76,36 +76,36 @@ async def test_an_opt_out_is_known_by_its_word_and_not_by_its_hurry(store):
     await add(store, 1, 7)
     await add(store, 2, 8)
     await add(store, 3, 7, consent="opt_out")
-    assert (await store.waits())["crm"] == Waits(at(1), at(3))
+    assert (await store.backlog_age())["crm"] == BacklogAge(at(1), at(3))
 
 
 async def test_an_opt_out_said_again_is_as_old_as_the_first(store):
     await add(store, 1, 7, consent="opt_out")
     await add(store, 5, 7, consent="opt_out")
-    assert (await store.waits())["crm"].opt_out_since == at(1)
+    assert (await store.backlog_age())["crm"].opt_out_since == at(1)
 
 
 async def test_one_who_has_opted_in_again_is_no_opt_out(store):
     await add(store, 1, 7, consent="opt_out")
     await add(store, 5, 7, consent="opt_in")
-    assert (await store.waits())["crm"] == Waits(at(1), None)
+    assert (await store.backlog_age())["crm"] == BacklogAge(at(1), None)
 
 
 async def test_an_opt_out_in_flight_or_waiting_has_not_arrived(store):
     await add(store, 1, 7, consent="opt_out")
     claim = await claim_one(store, urgent=True)
-    assert (await store.waits())["crm"].opt_out_since == at(1)
+    assert (await store.backlog_age())["crm"].opt_out_since == at(1)
     await store.settle([waiting(claim, at(3600))])
-    assert (await store.waits())["crm"].opt_out_since == at(1)
+    assert (await store.backlog_age())["crm"].opt_out_since == at(1)
 
 
 async def test_a_dead_opt_out_has_not_arrived_until_somebody_gives_it_up(store):
     await add(store, 1, 7, consent="opt_out")
     claim = await claim_one(store, urgent=True)
     await store.settle([Settlement("crm", claim.seq, State.DEAD, error="no")])
-    assert await store.waits() == {"crm": Waits(None, at(1))}
+    assert await store.backlog_age() == {"crm": BacklogAge(None, at(1))}
     await store.discard("crm", [claim.seq])
-    assert (await store.waits()).get("crm", Waits()) == Waits()
+    assert (await store.backlog_age()).get("crm", BacklogAge()) == BacklogAge()
 
 
 async def test_what_is_replayed_has_been_waited_for_by_nobody(store):
@@ -113,7 +113,7 @@ async def test_what_is_replayed_has_been_waited_for_by_nobody(store):
     claim = await claim_one(store, urgent=True)
     await store.settle([delivered(claim)])
     assert await store.replay("crm", [claim.seq]) == 1
-    assert await store.waits() == {"crm": Waits()}
+    assert await store.backlog_age() == {"crm": BacklogAge()}
     assert receipt.id == claim.event.id
 
 
@@ -131,17 +131,20 @@ async def test_what_died_counts_from_its_end_on_for_each_sink(store, clock):
     await clock.advance(60)
     await died(store, 2)
     await died(store, 3, "archive")
-    assert await store.died(since=now, until=now + 60 * SECOND) == {"crm": 2, "archive": 1}
-    assert await store.died(since=now + 1, until=now + 60 * SECOND) == {"crm": 1, "archive": 1}
-    assert await store.died(since=now, until=now + 59 * SECOND) == {"crm": 1}
+    assert await store.dead_since(since=now, until=now + 60 * SECOND) == {"crm": 2, "archive": 1}
+    assert await store.dead_since(since=now + 1, until=now + 60 * SECOND) == {
+        "crm": 1,
+        "archive": 1,
+    }
+    assert await store.dead_since(since=now, until=now + 59 * SECOND) == {"crm": 1}
 
 
 async def test_what_died_and_was_replayed_or_discarded_counts_no_more(store, clock):
     now = int(clock.now() * SECOND)
     seqs = [await died(store, second) for second in range(3)]
     await store.discard("crm", seqs[:1])
-    await store.revive("crm", seqs[1:2])
-    assert await store.died(since=now, until=now) == {"crm": 1}
+    await store.retry_dead("crm", seqs[1:2])
+    assert await store.dead_since(since=now, until=now) == {"crm": 1}
 
 
 async def test_keywords_are_read_once_with_the_time_of_their_last(store):

@@ -7,7 +7,7 @@ from arrivals import arrival
 
 from relay.store import StoreBroken
 from relay.store.sqlite import SqliteStore
-from relay.store.sqlite.file_identity import Presence
+from relay.store.sqlite.writer import FileIdentity
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ async def test_a_file_that_lost_its_name_is_noticed_before_the_answer(path, harm
 
 async def test_without_that_it_is_acknowledged_and_lost(path, monkeypatch):
     """The control."""
-    monkeypatch.setattr(Presence, "missing", lambda _: [])
+    monkeypatch.setattr(FileIdentity, "displaced", lambda _: [])
     assert await added(path, delete_folder)
     assert await count(path) == 0
 
@@ -81,7 +81,7 @@ async def test_nobody_has_to_write_for_it_to_be_noticed(path):
     store = await SqliteStore.open(path)
     delete_folder(path)
     with pytest.raises(StoreBroken):
-        await store.pulse()
+        await store.flush()
     assert not store.alive()
     await store.close()
 

@@ -1,4 +1,4 @@
-"""The shelter: whatever the store does, what was acknowledged is there once, in its order."""
+"""Failover: whatever the store does, what was acknowledged is there once, in its order."""
 
 import asyncio
 import gzip
@@ -10,15 +10,14 @@ from zoneinfo import ZoneInfo
 import pytest
 from clock import settle
 from listening import Straight, config
-from spills import PATIENCE, Sheltered, Soon, Trouble, callback, nonsense, sheltered, until
+from spills import PATIENCE, FailoverParts, Soon, Trouble, callback, failover_parts, nonsense, until
 
 from relay.clock import SystemClock
 from relay.sources.router import Intake
-from relay.spill.disk_guard import Reserve
-from relay.spill.failover import CHUNK, Shelter
-from relay.spill.line import Spilled
-from relay.spill.queue import Spill
-from relay.spill.replayer import Importer
+from relay.spill.disk import DiskGuard
+from relay.spill.failover import CHUNK, FailoverStore, Replayer
+from relay.spill.queue import SpillQueue
+from relay.spill.records import Spilled
 from relay.store import EventFilter, State, StoreBroken, StoreError, StoreFull
 from relay.store.sqlite import SqliteStore
 from relay.templating.expressions import Compiler
@@ -27,7 +26,7 @@ FULL = StoreFull("the disk is full")
 
 
 def troubled(error=FULL):
-    """Something to put between the shelter and its store, and the list that it gets into."""
+    """Something to put between the failover and its store, and the list that it gets into."""
     made = []
 
     def wrap(store):
@@ -38,19 +37,19 @@ def troubled(error=FULL):
 
 
 async def test_while_the_store_is_well_there_is_no_spill(tmp_path):
-    async with sheltered(tmp_path) as parts:
+    async with failover_parts(tmp_path) as parts:
         sent = [await parts.send(number) for number in range(3)]
         assert await parts.stored() == sent
-        assert parts.shelter.notices() == []
+        assert parts.failover.notices() == []
         assert not parts.spill.path.exists()
 
 
 async def test_a_packed_body_comes_home_as_it_was(tmp_path):
     wrap, made = troubled()
-    async with sheltered(tmp_path, wrap=wrap) as parts:
+    async with failover_parts(tmp_path, wrap=wrap) as parts:
         body = gzip.compress(b"msg=STOP")
         packed = callback(1)._replace(method="POST", body=body, encoding="gzip")
-        await parts.shelter.receive(packed._replace(query=b"mobile=2125550001&carrierId=T&key=K"))
+        await parts.failover.receive(packed._replace(query=b"mobile=2125550001&carrierId=T&key=K"))
         made[0].error = None
         await parts.home()
         (row,) = await parts.store.events_after(EventFilter(), after=0)
@@ -63,12 +62,12 @@ async def test_what_the_store_does_not_take_is_spilled_and_comes_home_in_order(
     tmp_path, error, caplog
 ):
     wrap, made = troubled(error)
-    async with sheltered(tmp_path, wrap=wrap) as parts:
+    async with failover_parts(tmp_path, wrap=wrap) as parts:
         sent = [await parts.send(number) for number in range(3)]
-        (notice,) = parts.shelter.notices()
+        (notice,) = parts.failover.notices()
         assert "3 so far" in notice
         assert str(error) in notice
-        assert parts.shelter.records() == 3
+        assert parts.failover.records() == 3
         made[0].error = None
         sent += [await parts.send(number) for number in range(3)]
         await parts.home()
@@ -81,15 +80,15 @@ async def test_what_the_store_does_not_take_is_spilled_and_comes_home_in_order(
 async def test_without_the_spill_the_same_is_refused(tmp_path):
     """The control."""
     wrap, made = troubled()
-    async with sheltered(tmp_path, wrap=wrap):
+    async with failover_parts(tmp_path, wrap=wrap):
         with pytest.raises(StoreFull):
             await Straight(config(), made[0]).receive(callback())
 
 
 async def test_what_is_not_understood_is_quarantined_by_way_of_the_spill(tmp_path):
     wrap, made = troubled()
-    async with sheltered(tmp_path, wrap=wrap) as parts:
-        told = await parts.shelter.quarantine(nonsense(), 422, "mobile is missing")
+    async with failover_parts(tmp_path, wrap=wrap) as parts:
+        told = await parts.failover.quarantine(nonsense(), 422, "mobile is missing")
         made[0].error = None
         await parts.home()
         kept = await parts.store.quarantined_one(told)
@@ -100,14 +99,14 @@ async def test_of_wrong_tokens_the_spill_keeps_no_more_than_the_store(tmp_path, 
     """A sender gets as many as are left for the others, so that there is room for those."""
     monkeypatch.setattr("relay.spill.failover.UNAUTHORIZED_KEPT", 8)
     wrap, _ = troubled()
-    async with sheltered(tmp_path, wrap=wrap) as parts:
+    async with failover_parts(tmp_path, wrap=wrap) as parts:
 
         async def kept(sender):
             """How many callbacks of this sender are kept."""
             callback = nonsense()._replace(sender=sender)
             for number in range(9):
                 try:
-                    await parts.shelter.quarantine(callback, 401, "the token is wrong")
+                    await parts.failover.quarantine(callback, 401, "the token is wrong")
                 except StoreFull:
                     return number
             raise AssertionError("no end")
@@ -117,16 +116,16 @@ async def test_of_wrong_tokens_the_spill_keeps_no_more_than_the_store(tmp_path, 
         assert await kept("2001:db8::2") == 0
         assert [await kept(f"198.51.100.{each}") for each in range(3)] == [1, 1, 0]
         with pytest.raises(StoreFull, match="enough of those"):
-            await parts.shelter.quarantine(nonsense(), 401, "the token is wrong")
+            await parts.failover.quarantine(nonsense(), 401, "the token is wrong")
         await parts.send()
-        assert parts.shelter.records() == 9
+        assert parts.failover.records() == 9
 
 
 async def test_a_spill_that_was_left_comes_home_at_the_next_start(tmp_path):
     wrap, _ = troubled()
-    async with sheltered(tmp_path, wrap=wrap) as parts:
+    async with failover_parts(tmp_path, wrap=wrap) as parts:
         sent = [await parts.send(number) for number in range(CHUNK * 2 + 3)]
-    async with sheltered(tmp_path) as parts:
+    async with failover_parts(tmp_path) as parts:
         sent.append(await parts.send(5))
         await parts.home()
         assert await parts.stored() == sent[:500]
@@ -138,13 +137,13 @@ async def test_where_neither_takes_it_it_is_refused(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     wrap, _ = troubled()
-    async with sheltered(tmp_path, wrap=wrap) as parts:
+    async with failover_parts(tmp_path, wrap=wrap) as parts:
         monkeypatch.setattr("relay.spill.file.os.pwrite", fails)
         with pytest.raises(StoreFull, match="the disk is full, and the spill cannot be written"):
             await parts.send()
         monkeypatch.undo()
         await parts.send()
-        assert parts.shelter.records() == 1
+        assert parts.failover.records() == 1
 
 
 async def test_who_refuses_says_so_until_one_can_be_kept_again(tmp_path, monkeypatch):
@@ -155,17 +154,17 @@ async def test_who_refuses_says_so_until_one_can_be_kept_again(tmp_path, monkeyp
         monkeypatch.setattr("relay.spill.file.os.pwrite", fails)
         with pytest.raises(StoreFull) as raised:
             await parts.send()
-        assert parts.shelter.refusal() == str(raised.value)
-        assert "No space left on device" in parts.shelter.refusal()
+        assert parts.failover.refusal() == str(raised.value)
+        assert "No space left on device" in parts.failover.refusal()
 
     async def takes_again(parts):
         async with asyncio.timeout(PATIENCE):
-            while parts.shelter.refusal():
+            while parts.failover.refusal():
                 await asyncio.sleep(0.005)
 
     wrap, made = troubled()
-    async with sheltered(tmp_path, wrap=wrap) as parts:
-        assert not parts.shelter.refusal()
+    async with failover_parts(tmp_path, wrap=wrap) as parts:
+        assert not parts.failover.refusal()
         await refuses(parts)
         monkeypatch.undo()
         await takes_again(parts)
@@ -176,24 +175,24 @@ async def test_who_refuses_says_so_until_one_can_be_kept_again(tmp_path, monkeyp
 
 async def test_a_disk_that_is_almost_full_is_a_refusal_where_only_the_spill_is_left(tmp_path):
     wrap, _ = troubled()
-    async with sheltered(tmp_path, wrap=wrap) as parts:
+    async with failover_parts(tmp_path, wrap=wrap) as parts:
         await parts.send()
-        await parts.shelter.stop()  # nobody else looks at the disk
+        await parts.failover.stop()  # nobody else looks at the disk
         parts.reserve.spill_low = True
         with pytest.raises(StoreFull, match="the spill's disk is almost full"):
             await parts.send()
-        assert "the spill's disk is almost full" in parts.shelter.refusal()
+        assert "the spill's disk is almost full" in parts.failover.refusal()
         parts.reserve.spill_low = False
-        assert not parts.shelter.refusal()
+        assert not parts.failover.refusal()
 
 
 async def test_an_id_that_stands_twice_in_the_spill_is_one_event_and_nothing_else(tmp_path):
     one, two = (f"0000000{each}-0000-7000-8000-000000000000" for each in (1, 2))
-    spill = await Spill.open(tmp_path / "relay.db.spill")
+    spill = await SpillQueue.open(tmp_path / "relay.db.spill")
     for number, each in enumerate([one, two, one]):
         await spill.append(Spilled(each, callback(number)))
     await spill.close()
-    async with sheltered(tmp_path) as parts:
+    async with failover_parts(tmp_path) as parts:
         await parts.home()
         assert await parts.stored() == [one, two]
         assert await parts.store.quarantine_count() == 0
@@ -207,16 +206,16 @@ async def test_a_callback_of_unknown_fate_is_there_once(tmp_path):
             await self._store.add(arrival)
             raise StoreBroken("nobody knows")
 
-    async with sheltered(tmp_path, wrap=Indeterminate) as parts:
+    async with failover_parts(tmp_path, wrap=Indeterminate) as parts:
         sent = [await parts.send(1)]
-    async with sheltered(tmp_path) as parts:
+    async with failover_parts(tmp_path) as parts:
         await parts.home()
         assert await parts.stored() == sent
 
 
 async def test_a_message_that_comes_again_is_stored_once(tmp_path):
     wrap, made = troubled(None)
-    async with sheltered(tmp_path, wrap=wrap) as parts:
+    async with failover_parts(tmp_path, wrap=wrap) as parts:
         first = await parts.send(1, smsid="m1")
         made[0].error = FULL
         for _ in range(2):
@@ -235,7 +234,7 @@ async def test_what_the_store_never_takes_is_kept_in_quarantine(tmp_path):
                 raise StoreError("the store refused it")
             return await self._store.add(arrival)
 
-    async with sheltered(tmp_path, wrap=Choosy) as parts:
+    async with failover_parts(tmp_path, wrap=Choosy) as parts:
         poison = await parts.send(1, "poison")
         sent = [await parts.send(number) for number in range(3)]
         await parts.home()
@@ -260,8 +259,8 @@ async def test_a_wrong_token_is_not_forgotten_where_the_store_refuses_it(tmp_pat
         made.append(Choosy(store, FULL))
         return made[0]
 
-    async with sheltered(tmp_path, wrap=wrap) as parts:
-        told = await parts.shelter.quarantine(nonsense(), 401, "the token is wrong")
+    async with failover_parts(tmp_path, wrap=wrap) as parts:
+        told = await parts.failover.quarantine(nonsense(), 401, "the token is wrong")
         made[0].error = None
         await parts.home()
         kept = await parts.store.quarantined_one(told)
@@ -290,10 +289,10 @@ async def test_what_not_even_the_quarantine_takes_waits_in_the_spill(tmp_path):
         made.append(Recovering(store, StoreError("the store refuses everything")))
         return made[0]
 
-    async with sheltered(tmp_path, wrap=wrap) as parts:
+    async with failover_parts(tmp_path, wrap=wrap) as parts:
         sent = [await parts.send(number) for number in range(3)]
         await until(lambda: made[0].tries >= 10)
-        assert parts.shelter.records() == 3
+        assert parts.failover.records() == 3
         made[0].first = sent[0]
         await parts.home()
         assert await parts.stored() == sent
@@ -301,12 +300,12 @@ async def test_what_not_even_the_quarantine_takes_waits_in_the_spill(tmp_path):
 
 async def test_a_bad_record_is_put_aside_and_the_others_come_home(tmp_path, caplog):
     wrap, _ = troubled()
-    async with sheltered(tmp_path, wrap=wrap) as parts:
+    async with failover_parts(tmp_path, wrap=wrap) as parts:
         sent = [await parts.send(number) for number in range(3)]
     path = tmp_path / "relay.db.spill"
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(lines[0] + b"deadbeef {}\n" + lines[2])
-    async with sheltered(tmp_path) as parts:
+    async with failover_parts(tmp_path) as parts:
         await parts.home()
         assert await parts.stored() == [sent[0], sent[2]]
     assert path.with_name(f"{path.name}.bad").read_bytes() == b"deadbeef {}\n"
@@ -324,7 +323,7 @@ async def test_the_words_of_a_contact_count_in_their_order(tmp_path):
         gets = when.matches
 
     wrap, made = troubled()
-    async with sheltered(tmp_path, wrap=wrap, sinks=[Crm]) as parts:
+    async with failover_parts(tmp_path, wrap=wrap, sinks=[Crm]) as parts:
         await parts.send(1, "STOP")
         after = await parts.send(1)
         other = await parts.send(2)
@@ -346,18 +345,18 @@ async def test_callbacks_keep_coming_while_the_spill_goes_home(tmp_path):
             await asyncio.sleep(0.002)
 
     done = asyncio.Event()
-    async with sheltered(tmp_path, wrap=wrap) as parts, asyncio.TaskGroup() as senders:
+    async with failover_parts(tmp_path, wrap=wrap) as parts, asyncio.TaskGroup() as senders:
         for number in sent:
             senders.create_task(sends(parts, number))
         try:
-            while parts.shelter.records() < 500:
+            while parts.failover.records() < 500:
                 await asyncio.sleep(0.001)
             made[0].error = None
             await parts.home()
             before = len(sent[0])
             while len(sent[0]) < before + 20:
                 await asyncio.sleep(0.001)
-            assert parts.shelter.notices() == []
+            assert parts.failover.notices() == []
         finally:
             done.set()
     stored = {}
@@ -393,7 +392,7 @@ async def test_callbacks_are_not_held_up_by_a_store_that_takes_long_to_refuse(tm
         made.append(Slow(store, FULL))
         return made[0]
 
-    async with sheltered(tmp_path, wrap=wrap) as parts:
+    async with failover_parts(tmp_path, wrap=wrap) as parts:
         first = asyncio.create_task(parts.send(1))
         await asked.wait()
         refuse.set()
@@ -411,10 +410,12 @@ async def test_callbacks_are_not_held_up_by_a_store_that_takes_long_to_refuse(tm
 
 async def test_erasing_waits_for_what_is_on_its_way_and_leaves_the_rest(tmp_path):
     wrap, made = troubled()
-    async with sheltered(tmp_path, wrap=wrap) as parts:
+    async with failover_parts(tmp_path, wrap=wrap) as parts:
         sent = [await parts.send(number) for number in range(4)]
         assert (
-            await parts.shelter.erase(lambda found: None if b"2125550002" in found.query else found)
+            await parts.failover.erase(
+                lambda found: None if b"2125550002" in found.query else found
+            )
             == 1
         )
         assert b"2125550002" not in parts.spill.path.read_bytes()
@@ -471,14 +472,14 @@ class Steps:
 async def imported(folder, steps) -> bool:
     """Start on what is there; whether all came home before the crash."""
     store = await SqliteStore.open(folder / "relay.db")
-    spill = await Spill.open(folder / "relay.db.spill")
+    spill = await SpillQueue.open(folder / "relay.db.spill")
     stepped = steps.around(spill, "read", "put_aside", "remove")
     between = steps.around(store, "add", "quarantine", "known")
-    importer = Importer(_intake(between), between, stepped)
-    reserve = Reserve(folder / "relay.db", spill.path, 0)
-    shelter = Shelter(_intake(between), stepped, reserve, None)
+    replayer = Replayer(_intake(between), between, stepped)
+    reserve = DiskGuard(folder / "relay.db", spill.path, 0)
+    failover = FailoverStore(_intake(between), stepped, reserve, None)
     try:
-        await shelter._import(importer)
+        await failover._replay(replayer)
     except Crash:
         return False
     finally:
@@ -498,13 +499,13 @@ async def test_a_crash_at_any_step_of_the_import_stores_each_once(tmp_path, afte
         folder = tmp_path / f"{at}"
         folder.mkdir()
         wrap, _ = troubled()
-        async with sheltered(folder, wrap=wrap) as parts:
+        async with failover_parts(folder, wrap=wrap) as parts:
             sent = [await parts.send(number % 2) for number in range(5)]
-            kept = await parts.shelter.quarantine(nonsense(), 422, "mobile is missing")
+            kept = await parts.failover.quarantine(nonsense(), 422, "mobile is missing")
         with (folder / "relay.db.spill").open("ab") as file:
             file.write(b"rubbish\n")
         whole = [await imported(folder, Steps(at, after=after)) for _ in range(again)]
-        async with sheltered(folder) as parts:
+        async with failover_parts(folder) as parts:
             await parts.home()
             assert await parts.stored() == sent
             assert [each.id for each in await parts.store.quarantined()] == [kept]
@@ -519,25 +520,25 @@ async def test_a_crash_at_any_step_of_the_import_stores_each_once(tmp_path, afte
 # space
 
 
-class Disk(Reserve):
+class Disk(DiskGuard):
     """Says what a test wants."""
 
     def __init__(self, *, store_low: bool = False, spill_low: bool = False) -> None:
         self.store_low = store_low
         self.spill_low = spill_low
 
-    async def look(self, reusable) -> None:
+    async def check(self, reusable) -> None:
         pass
 
 
 async def test_callbacks_are_turned_away_before_the_store_s_disk_is_full(tmp_path):
-    async with sheltered(tmp_path) as parts:
-        parts.shelter._reserve = disk = Disk(store_low=True)
+    async with failover_parts(tmp_path) as parts:
+        parts.failover._disk_guard = disk = Disk(store_low=True)
         async with asyncio.timeout(PATIENCE):
-            while not parts.shelter.notices():
+            while not parts.failover.notices():
                 await asyncio.sleep(0.005)
         sent = await parts.send()
-        assert parts.shelter.records() == 1
+        assert parts.failover.records() == 1
         disk.spill_low = True
         with pytest.raises(StoreFull, match="almost full"):
             await parts.send()
@@ -552,19 +553,19 @@ async def test_callbacks_are_turned_away_before_the_store_s_disk_is_full(tmp_pat
 
 @asynccontextmanager
 async def alone(folder):
-    """A shelter that has no store yet."""
-    spill = await Spill.open(folder / "spill")
-    shelter = Shelter(_intake(None), spill, Disk(), Soon())
-    await shelter.start()
-    yield shelter, spill
-    await shelter.stop()
+    """A failover that has no store yet."""
+    spill = await SpillQueue.open(folder / "spill")
+    failover = FailoverStore(_intake(None), spill, Disk(), Soon())
+    await failover.start()
+    yield failover, spill
+    await failover.stop()
     await spill.close()
 
 
 async def test_without_a_store_all_goes_to_the_spill(tmp_path):
-    async with alone(tmp_path) as (shelter, spill):
-        first = await shelter.receive(callback(1))
-        second = await shelter.quarantine(nonsense(), 422, "mobile is missing")
+    async with alone(tmp_path) as (failover, spill):
+        first = await failover.receive(callback(1))
+        second = await failover.quarantine(nonsense(), 422, "mobile is missing")
         assert [each.id for each in (await spill.read(9)).records] == [first.id, second]
     assert first.type == "com.sumotext.web_form"
 
@@ -572,15 +573,15 @@ async def test_without_a_store_all_goes_to_the_spill(tmp_path):
 async def test_a_store_that_comes_later_gets_what_came_before_it_first(tmp_path):
     """And what is being written to the spill in that moment is before it, too."""
     store = await SqliteStore.open(tmp_path / "relay.db")
-    async with alone(tmp_path) as (shelter, spill):
-        sent = [(await shelter.receive(callback(1))).id]
-        being_written = asyncio.create_task(shelter.receive(callback(1)))
+    async with alone(tmp_path) as (failover, spill):
+        sent = [(await failover.receive(callback(1))).id]
+        being_written = asyncio.create_task(failover.receive(callback(1)))
         while not spill._writing:
             await asyncio.sleep(0)
-        await shelter.join(_intake(store), store)
+        await failover.attach_store(_intake(store), store)
         sent.append((await being_written).id)
-        sent += [(await shelter.receive(callback(1))).id for _ in range(3)]
-        parts = Sheltered(shelter, store, spill, None)
+        sent += [(await failover.receive(callback(1))).id for _ in range(3)]
+        parts = FailoverParts(failover, store, spill, None)
         await parts.home()
         sent.append(await parts.send(1))
         assert await parts.stored() == sent
@@ -589,8 +590,8 @@ async def test_a_store_that_comes_later_gets_what_came_before_it_first(tmp_path)
 
 async def test_a_store_that_comes_later_and_finds_no_spill_is_written_at_once(tmp_path):
     store = await SqliteStore.open(tmp_path / "relay.db")
-    async with alone(tmp_path) as (shelter, spill):
-        await shelter.join(_intake(store), store)
-        await shelter.receive(callback(1))
+    async with alone(tmp_path) as (failover, spill):
+        await failover.attach_store(_intake(store), store)
+        await failover.receive(callback(1))
         assert not spill.path.exists()
     await store.close()

@@ -1,12 +1,14 @@
-"""The line: how a callback is written into the spill's file, and read from it.
+"""The spill's records: a line for each callback, and how lines are read past unreadable pages.
 
-It is the CRC-32 of what follows, and the record as JSON with the callback's bytes as Latin-1.
+A line is the CRC-32 of what follows, and the record as JSON with the callback's bytes as Latin-1.
 """
 
+import errno
 import itertools
+import os
 import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import orjson
@@ -22,6 +24,11 @@ SUM = 8
 
 BEGINNING = re.compile(rb'[0-9a-f]{8} \{"id":"')
 """Where a record begins. Within a record these quotes have backslashes before them."""
+
+BLOCK = 64 * 1024
+PAGE = 4096
+LONGEST = 16 * 1024 * 1024
+"""Bytes after which a line ends without its line break: no callback makes a longer one."""
 
 
 class Spilled(NamedTuple):
@@ -97,3 +104,74 @@ def _ended(line: bytes) -> bytes:
 def _known(kind: type[NamedTuple], values: Mapping[str, Any]) -> dict[str, Any]:
     """Without what a later release may have written: the way back is by the spill, too."""
     return {name: value for name, value in values.items() if name in kind._fields}
+
+
+class FileBlock(NamedTuple):
+    """Bytes of the file from the offset `at`; with zeros for the pages that cannot be read."""
+
+    at: int
+    content: bytes
+    whole: bool = True
+
+
+class Line(NamedTuple):
+    """A line with its line break; `whole` unless a page of it could not be read."""
+
+    content: bytes
+    whole: bool
+
+
+def read_blocks(descriptor: int, start: int, end: int, *, skip: bool) -> Iterator[FileBlock]:
+    """The bytes from `start` to `end`. With `skip`, pages that cannot be read come as zeros.
+
+    Raises OSError.
+    """
+    while start < end:
+        size = min(BLOCK - start % BLOCK, end - start)
+        block = _block(descriptor, start, size, skip=skip)
+        if not block.content:  # another program has cut the file short
+            return
+        yield block
+        start += len(block.content)
+
+
+def read_lines(descriptor: int, start: int, end: int, *, skip: bool) -> Iterator[Line]:
+    """The lines from `start` to `end`, the last one with or without its line break."""
+    rest, whole = b"", True
+    for block in read_blocks(descriptor, start, end, skip=skip):
+        *ended, last = block.content.split(b"\n")
+        for each in ended:
+            yield Line(rest + each + b"\n", whole and block.whole)
+            rest, whole = b"", True
+        rest, whole = rest + last, whole and block.whole
+        if len(rest) > LONGEST:
+            yield Line(rest, whole)
+            rest, whole = b"", True
+    if rest:
+        yield Line(rest, whole)
+
+
+def _block(descriptor: int, at: int, size: int, *, skip: bool) -> FileBlock:
+    try:
+        return FileBlock(at, os.pread(descriptor, size, at))
+    except OSError as error:
+        if error.errno != errno.EIO or not skip:
+            raise
+    edges = [at, *range(at - at % PAGE + PAGE, at + size, PAGE), at + size]
+    spans = [(first, last - first) for first, last in itertools.pairwise(edges)]
+    pages = [_page(descriptor, first, length) for first, length in spans]
+    content = b"".join(
+        bytes(length) if page is None else page
+        for page, (_, length) in zip(pages, spans, strict=True)
+    )
+    return FileBlock(at, content, whole=None not in pages)
+
+
+def _page(descriptor: int, at: int, size: int) -> bytes | None:
+    """None where the disk cannot read it."""
+    try:
+        return os.pread(descriptor, size, at)
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        return None
