@@ -1,1 +1,1 @@
-"""The listeners: HTTP from the connection to the callback."""
+"""HTTP servers: listening sockets, connections, access control, and the two applications."""

@@ -1,8 +1,7 @@
-"""The admin listener's application: the relay's health, with reasons, and its metrics.
+"""The admin listener's application: health with reasons, metrics, and the check of host names.
 
-Host names: the names under which a listener answers, for pages of other sites know no other.
-
-A name of theirs can be made to lead to this machine (DNS rebinding). An address cannot.
+A name of another site can be made to resolve to this machine (DNS rebinding); an address cannot.
+So requests under unknown names are refused.
 """
 
 from collections.abc import Awaitable, Callable, Iterable
@@ -23,8 +22,10 @@ from relay.server.refusals import send_problem
 HEALTH_METHODS = ("GET", "OPTIONS")
 """Starlette adds HEAD. Some load balancers ask with OPTIONS, and expect the same answer."""
 
-FREE = ("/healthz", "/readyz", "/metrics")
-"""Monitors ask under any name."""
+UNGUARDED_PATHS = ("/healthz", "/readyz", "/metrics")
+"""These are answered under any name, because monitors use any."""
+
+MISDIRECTED = 421
 
 Health = Callable[[], Awaitable[dict[str, Any]]]
 Metrics = Callable[[], Awaitable[bytes]]
@@ -54,39 +55,36 @@ def app(health: Health, metrics: Metrics, names: Iterable[str] = ()) -> Starlett
             Route("/readyz", readyz, methods=HEALTH_METHODS),
             Route("/metrics", page),
         ],
-        middleware=[Middleware(HostGuard, names=names, free=FREE)],
+        middleware=[Middleware(HostGuard, names=names, unguarded=UNGUARDED_PATHS)],
     )
-
-
-MISDIRECTED = 421
 
 
 class HostGuard:
     """Refuses requests whose `Host` is neither an address, `localhost`, nor one of `names`.
 
-    The paths in `free` are answered under any name.
+    The paths in `unguarded` are answered under any name.
     """
 
-    def __init__(self, app: ASGIApp, names: Iterable[str], free: Iterable[str]) -> None:
+    def __init__(self, app: ASGIApp, names: Iterable[str], unguarded: Iterable[str]) -> None:
         self._app = app
         self._names = {"localhost", *(name.lower() for name in names)}
-        self._free = frozenset(free)
+        self._unguarded = frozenset(unguarded)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"] not in self._free:
+        if scope["type"] == "http" and scope["path"] not in self._unguarded:
             host = Headers(scope=scope).get("host", "")
-            if not self._is_known(name_of(host)):
+            if not self._is_allowed(_host_name(host)):
                 detail = "This name is not in admin.hosts."
                 await send_problem(send, MISDIRECTED, detail)
                 return
         await self._app(scope, receive, send)
 
-    def _is_known(self, name: str) -> bool:
+    def _is_allowed(self, name: str) -> bool:
         return name in self._names or _is_address(name)
 
 
-def name_of(host: str) -> str:
-    """The name in a `Host` header, without its port, in small letters."""
+def _host_name(host: str) -> str:
+    """The name in a `Host` header, without its port, in lower case."""
     if host.startswith("["):
         return host[1:].partition("]")[0]
     return host.rpartition(":")[0].lower() if ":" in host else host.lower()

@@ -22,6 +22,6 @@ def oldest(kept, most):
 
 
 if __name__ == "__main__":
-    access.SharedBucket = Unshared
+    access.SharedTokenBucket = Unshared
     quarantine.surplus = oldest
     main(sys.argv[1:])
