@@ -1,8 +1,8 @@
-"""Starting anew: the process goes on as a new image of itself, and keeps what must not be let go.
+"""Re-exec: the process goes on as a new image of itself, with its sockets and its lock.
 
 That is how relay.yaml and the plugins are read again: there is one way to start, and no other to
-change while running. It is also how a store that broke is got rid of, with all that was known and
-open of it. The number of the process stays, so nobody who watches it is puzzled.
+change while running. It is also how a store that broke is dropped, with all its open files and
+caches. The process keeps its number, so systemd sees no restart.
 """
 
 import os
@@ -23,32 +23,32 @@ SIGNALS = (signal.SIGHUP, signal.SIGTERM, signal.SIGINT)
 
 
 @dataclass(slots=True)
-class Kept:
-    """What outlives an image: its listeners, the descriptor of the store's lock, how that broke."""
+class Inherited:
+    """What an image passes on: listeners, the store's lock, how the store broke."""
 
     listeners: Listeners
     lock: int | None = None
     broke: StoreBackoff | None = None
 
     @classmethod
-    def taken(cls, environ: MutableMapping[str, str]) -> Self:
+    def from_environ(cls, environ: MutableMapping[str, str]) -> Self:
         """What this image was started with; no process that it starts hears of it."""
         text = environ.pop(VARIABLE, None)
         if text is None:
             return cls(Listeners.from_systemd(environ))
-        kept = orjson.loads(text)
-        if kept["lock"] is not None:
-            os.set_inheritable(kept["lock"], False)
-        broke = kept["broke"] and StoreBackoff(**kept["broke"])
-        return cls(Listeners.from_handles(kept["listeners"]), kept["lock"], broke)
+        state = orjson.loads(text)
+        if state["lock"] is not None:
+            os.set_inheritable(state["lock"], False)
+        broke = state["broke"] and StoreBackoff(**state["broke"])
+        return cls(Listeners.from_handles(state["listeners"]), state["lock"], broke)
 
-    def start_anew(self) -> NoReturn:
+    def reexec(self) -> NoReturn:
         """Become the next image. Raises OSError where the program has gone.
 
         A signal that comes meanwhile waits until the new image listens to it: at the start of a
         program it would end the process.
         """
-        told = {
+        state = {
             "listeners": self.listeners.handles(),
             "lock": self.lock,
             "broke": self.broke and asdict(self.broke),
@@ -62,4 +62,4 @@ class Kept:
         sys.stdout.flush()
         sys.stderr.flush()
         arguments = [sys.executable, *sys.orig_argv[1:]]
-        os.execve(sys.executable, arguments, {**os.environ, VARIABLE: orjson.dumps(told).decode()})  # noqa: S606  no shell is meant
+        os.execve(sys.executable, arguments, {**os.environ, VARIABLE: orjson.dumps(state).decode()})  # noqa: S606  no shell is meant

@@ -25,7 +25,7 @@ from relay.delivery.crashes import CrashLog
 from relay.delivery.manager import SinkManager
 from relay.health import TRY_AGAIN, Degraded, Health, Probes, StoreBackoff
 from relay.monitoring.metrics import Readings, exposition
-from relay.reexec import Kept
+from relay.reexec import Inherited
 from relay.retention import run_retention
 from relay.server import ingress
 from relay.server.http_server import HttpServer, drain_all, make_server, make_servers
@@ -115,7 +115,7 @@ class Service:
 
     # its life
 
-    async def start(self, kept: Kept) -> None:
+    async def start(self, kept: Inherited) -> None:
         """Return when callbacks are taken. Raises StoreLocked or OSError."""
         self.public, self.inner = make_servers(
             self._config, kept.listeners, self.callbacks, self.health, self.metrics
@@ -334,7 +334,7 @@ async def started(
     config: Config,
     *,
     clock: Clock | None = None,
-    kept: Kept | None = None,
+    kept: Inherited | None = None,
     standing: Standing | None = None,
     crash_log: CrashLog | None = None,
     reload: Reload | None = None,
@@ -346,8 +346,8 @@ async def started(
     relay has it, or OSError where this one cannot listen.
     """
     clock = clock or SystemClock()
-    kept = kept or Kept(Listeners())
-    await asyncio.to_thread(DiskGuard.of(config).release_ballast)
+    kept = kept or Inherited(Listeners())
+    await asyncio.to_thread(Reserve.of(config).relieve)
     tracer = _make_tracer(config.tracing)
     try:
         async with running_failover(config, clock) as shelter:

@@ -42,7 +42,6 @@ MODULES = {
             "phone",
             "rate_limit",
             "redact",
-            "sd_notify",
             "secret",
             "send_context",
             "senders",
@@ -53,7 +52,6 @@ MODULES = {
             "ssrf",
             "state_directory",
             "suggest",
-            "terminal",
             "units",
             "urls",
             "validation",
@@ -65,7 +63,7 @@ MODULES = {
     "store": ("counters", "retention", "tracing"),
     "monitoring": ("health",),
     "service": (
-        *("daemon", "install", "install_image", "preflight", "reexec", "service", "watchdog"),
+        *("daemon", "install", "install_image", "preflight", "reexec", "service", "systemd"),
     ),
 }
 """The layer of each module that lies in no folder."""

@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from relay.sd_notify import Notifier
+from relay.systemd import Notifier
 
 
 @pytest.fixture(params=["path", "abstract"])
@@ -20,9 +20,9 @@ def manager(request, tmp_path):
 def test_each_message_is_one_datagram(manager):
     receiver, environ = manager
     notifier = Notifier.of(environ)
-    notifier.not_yet("the store is being opened", 0.5)
+    notifier.extend_timeout("the store is being opened", 0.5)
     notifier.ready("callbacks are taken\nand more")
-    notifier.alive()
+    notifier.feed_watchdog()
     notifier.reloading()
     notifier.stopping()
     not_yet, ready, alive, reloading, stopping = (receiver.recv(4096).decode() for _ in range(5))
@@ -47,4 +47,4 @@ def test_a_manager_that_does_not_listen_holds_up_nothing(manager):
     _, environ = manager
     notifier = Notifier.of(environ)
     for _ in range(10_000):
-        notifier.alive()
+        notifier.feed_watchdog()

@@ -16,11 +16,11 @@ from relaying import relaying
 from relay import service
 from relay.cli import main
 from relay.config.loader import load
-from relay.daemon import tell_of_error
+from relay.daemon import log_loop_error
 from relay.delivery.manager import SinkManager
 from relay.health import Degraded, Probes, StoreBackoff
 from relay.monitoring.logs import JsonLines
-from relay.reexec import Kept
+from relay.reexec import Inherited
 from relay.server.sockets import Listeners, bind_tcp
 from relay.service import started
 from relay.store import EventFilter, StoreError, StoreLocked
@@ -203,7 +203,7 @@ async def test_a_store_that_opens_and_cannot_be_read_is_tried_again(config, monk
 
 
 async def test_a_store_that_broke_is_let_alone_for_a_while(config, soon):
-    kept = Kept(Listeners(), broke=StoreBackoff("EIO", 0.2))
+    kept = Inherited(Listeners(), broke=StoreBackoff("EIO", 0.2))
     async with started(config, kept=kept) as running, httpx.AsyncClient(trust_env=False) as http:
         assert "EIO; callbacks are taken" in running.status.health()["reasons"][0]
         acknowledged = await sent(http, running)
@@ -321,7 +321,7 @@ def test_an_error_that_nobody_waits_for_is_logged_without_its_values():
     logging.getLogger("relay").addHandler(handler)
     try:
         error = ValueError("+12125551212")
-        tell_of_error(
+        log_loop_error(
             None, {"message": "Exception in callback f('+12125551212')", "exception": error}
         )
     finally:

@@ -18,7 +18,7 @@ from relay.cli import main
 from relay.config import kept_rules
 from relay.config.loader import ConfigError
 from relay.preflight import vetted
-from relay.reexec import Kept
+from relay.reexec import Inherited
 from relay.server.sockets import ADMIN, PUBLIC, Listeners
 from relay.service import started
 
@@ -67,7 +67,10 @@ async def answer(path, host):
     with listeners(host) as given:
         port = given.activated[PUBLIC][0].getsockname()[1]
         config = await vetted(path, given)
-        async with started(config, kept=Kept(given)), httpx.AsyncClient(trust_env=False) as http:
+        async with (
+            started(config, kept=Inherited(given)),
+            httpx.AsyncClient(trust_env=False) as http,
+        ):
             response = await http.get(f"http://127.0.0.1:{port}{CALLBACK}")
         return response.status_code
 

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from relay.store import StoreFull
-from relay.watchdog import Watchdog, interval
+from relay.systemd import Watchdog, interval
 
 
 class Meals:
@@ -16,7 +16,7 @@ class Meals:
     def __init__(self):
         self.number = 0
 
-    def alive(self):
+    def feed_watchdog(self):
         self.number += 1
 
 
@@ -45,9 +45,9 @@ async def test_it_is_fed_from_the_start_while_there_is_no_store_yet(watchdog, me
 
 
 async def test_it_is_fed_while_the_disk_hangs_but_not_for_ever(meals):
-    watchdog = Watchdog(meals, 0.02, bearable=0.3)
+    watchdog = Watchdog(meals, 0.02, longest_hang=0.3)
     begun = time.monotonic()
-    watchdog.heed(asyncio.Event().wait)
+    watchdog.require(asyncio.Event().wait)
     watchdog.start()
     await more(meals)
     async with asyncio.timeout(5):
@@ -61,7 +61,7 @@ async def test_it_is_fed_while_the_disk_hangs_but_not_for_ever(meals):
 
 
 async def test_it_is_not_fed_while_the_writer_does_not_answer(meals):
-    watchdog = Watchdog(meals, 0.01, bearable=0.0)
+    watchdog = Watchdog(meals, 0.01, longest_hang=0.0)
     watchdog.start()
     answered = asyncio.Event()
     asked = asyncio.Event()
@@ -70,7 +70,7 @@ async def test_it_is_not_fed_while_the_writer_does_not_answer(meals):
         asked.set()
         await answered.wait()
 
-    watchdog.heed(pulse)
+    watchdog.require(pulse)
     await asked.wait()
     before = meals.number
     await asyncio.sleep(0.1)
@@ -92,7 +92,7 @@ async def test_a_store_that_cannot_write_is_alive(watchdog, meals):
     async def pulse():
         raise StoreFull("the disk is full")
 
-    watchdog.heed(pulse)
+    watchdog.require(pulse)
     await more(meals)
 
 
@@ -103,9 +103,9 @@ async def test_when_the_store_closes_the_loop_alone_has_to_turn(watchdog, meals)
         asked.set()
         await asyncio.sleep(0)
 
-    watchdog.heed(pulse)
+    watchdog.require(pulse)
     await asked.wait()
-    watchdog.heed(None)
+    watchdog.require(None)
     await more(meals)
 
 

@@ -23,7 +23,7 @@ from relay.config.status import Standing
 from relay.monitoring import logs
 from relay.ownership import user_name
 from relay.preflight import unfit, vetted
-from relay.reexec import Kept
+from relay.reexec import Inherited
 from relay.server.exposure import check_given
 from relay.server.sockets import Listeners
 
@@ -47,13 +47,13 @@ def run(path: Path, verbose: bool) -> None:
     """
     logs.set_up(logging.DEBUG if verbose else logging.INFO)
     logs.catch_the_rest()
-    kept = Kept.taken(os.environ)
+    inherited = Inherited.from_environ(os.environ)
     try:
-        config = uvloop.run(_configuration(path, kept.listeners))
+        config = uvloop.run(_configuration(path, inherited.listeners))
     except ConfigError as error:
         raise options.WrongConfiguration(str(error)) from error
     _leave_files_to_owner(config)
-    _run(_until_stopped(Standing(config), kept))
+    _run(_until_stopped(Standing(config), inherited))
 
 
 def _leave_files_to_owner(config: Config) -> None:
@@ -112,14 +112,14 @@ async def _configuration(path: Path, listeners: Listeners) -> Config:
     return last_good.holding(last, await unfit(last))
 
 
-async def _until_stopped(standing: Standing, kept: Kept) -> None:
+async def _until_stopped(standing: Standing, inherited: Inherited) -> None:
     """Run, and end the process then, whatever threads and tasks a plugin has left behind.
 
     All is on disk by then; asyncio and Python would wait for those as long as they please.
     """
     status = 1
     try:
-        await daemon.run(standing, kept)
+        await daemon.run(standing, inherited)
         status = 0
     finally:
         end = threading.Timer(LINGER, os._exit, [status])

@@ -3,18 +3,18 @@
 import sys
 
 from relay.cli import main
-from relay.reexec import Kept
+from relay.reexec import Inherited
 
-start_anew = Kept.start_anew
+reexec = Inherited.reexec
 
 
 def let_go(self):
     self.listeners.close()
     self.listeners.activated.clear()
     self.listeners.bound.clear()
-    start_anew(self)
+    reexec(self)
 
 
 if __name__ == "__main__":
-    Kept.start_anew = let_go
+    Inherited.reexec = let_go
     main(sys.argv[1:])

@@ -4,17 +4,17 @@ import os
 import sys
 
 from relay.cli import main
-from relay.reexec import Kept
+from relay.reexec import Inherited
 
-start_anew = Kept.start_anew
+reexec = Inherited.reexec
 
 
 def let_go(self):
     os.close(self.lock)
     self.lock = None
-    start_anew(self)
+    reexec(self)
 
 
 if __name__ == "__main__":
-    Kept.start_anew = let_go
+    Inherited.reexec = let_go
     main(sys.argv[1:])

@@ -7,7 +7,7 @@ import sys
 
 from relay import service
 from relay.cli import main
-from relay.daemon import Process
+from relay.daemon import Daemon
 from relay.service import Service
 from relay.spill.failover import FailoverStore
 from relay.store import StoreError, StoreFull
@@ -30,6 +30,6 @@ async def breaks(_, running):
 if __name__ == "__main__":
     FailoverStore._append = keep
     Service._unopened = unopened
-    Process._breaks = breaks
+    Daemon._wait_for_failure = breaks
     service.SOON = FOR_EVER
     main(["run", *sys.argv[1:]])
