@@ -21,7 +21,7 @@ from relay.loop_lag import LAG, LOOKS, LagWatch
 from relay.preflight import vet
 from relay.reexec import SIGNALS, Inherited
 from relay.server.connections import raise_open_file_limit
-from relay.service import Service, started
+from relay.service import Service, State, started
 from relay.store import StoreError
 from relay.systemd import Notifier, Watchdog
 
@@ -125,7 +125,7 @@ class Daemon:
             self._limit_stop()
             start_report.cancel()
             if reexec:
-                self._inherited.lock = service.go_on()
+                self._inherited.lock = service.prepare_reexec()
             else:
                 self._notifier.stopping()
             log.info("starting anew" if reexec else "stopping")
@@ -160,8 +160,8 @@ class Daemon:
 
     def _cut_short(self, call: plugin_calls.Call) -> None:
         log.critical("the stop waits for %s, and is cut short", call)
-        stored = self._service is not None and self._service.stored
-        if not self._stop.is_set() and self._service is not None and self._service.goes_on:
+        stored = self._service is not None and self._service.store_closed
+        if not self._stop.is_set() and self._service is not None and self._service.reexec_prepared:
             self._reexec_without_lock()
         os._exit(0 if stored else 1)
 
@@ -179,12 +179,12 @@ class Daemon:
 
     async def _report_start(self, service: Service) -> None:
         """Tell systemd that all is there, or that the store cannot be had; till then, to wait."""
-        while not service.settled.is_set():
+        while service.state is State.OPENING:
             self._notifier.extend_timeout(
                 f"{self._address_text}; the store is being opened", 2 * NOT_YET
             )
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(service.settled.wait(), NOT_YET)
+                await asyncio.wait_for(service.opened(), NOT_YET)
         gc.freeze()  # what is there now stays: the collector need not look at it again
         gc.set_threshold(*COLLECT)
         self._report_ready()
@@ -211,7 +211,9 @@ class Daemon:
         try:
             await service.failure()
         except StoreError as error:
-            self._inherited.broke = StoreBackoff.after(str(error), service.lasted(), self._inherited.broke)
+            self._inherited.broke = StoreBackoff.after(
+                str(error), service.lasted(), self._inherited.broke
+            )
             pause = self._inherited.broke.pause
             log.error("%s: going on without the store, which is tried in %g s", error, pause)
         return True
@@ -225,7 +227,7 @@ class Daemon:
             self._notifier.reloading()
             problems = await self._check_config()
             if not problems:
-                await service.settled.wait()  # not in the middle of a migration
+                await service.opened()  # not in the middle of a migration
                 self._inherited.broke = None
                 self._reload.answer([])
                 return True

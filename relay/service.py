@@ -7,6 +7,7 @@ import logging
 import os
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -51,11 +52,34 @@ GRACE = 3.0
 log = logging.getLogger("relay")
 
 
+class State(Enum):
+    """The states of a service. It takes callbacks in all of them."""
+
+    OPENING = "opening"
+    """The store is being opened; that may be a migration of minutes."""
+    DEGRADED = "degraded"
+    """The store cannot be opened. Callbacks go to the spill, and the store is tried again."""
+    RUNNING = "running"
+    """The store is in use."""
+    BREAKING = "breaking"
+    """The store failed in use. The process has to re-exec, as nothing known of it holds."""
+    STOPPING = "stopping"
+
+
+TRANSITIONS: dict[State, set[State]] = {
+    State.OPENING: {State.DEGRADED, State.RUNNING, State.BREAKING, State.STOPPING},
+    State.DEGRADED: {State.RUNNING, State.BREAKING, State.STOPPING},
+    State.RUNNING: {State.BREAKING, State.STOPPING},
+    State.BREAKING: {State.STOPPING},
+    State.STOPPING: set(),
+}
+
+
 class Service:
     """A running relay. Made by `started`, which also stops it.
 
-    It takes callbacks from its start on. All the rest begins when its store is open, which may be
-    much later: `settled` is set then, or when it is known that the store cannot be opened for now.
+    It takes callbacks from its start on. Deliveries, commands and retention begin when the store is
+    open, which may be much later.
     """
 
     def __init__(
@@ -92,16 +116,15 @@ class Service:
         self._reload = (reload or Reload()).app(standing)
         self.public: list[HttpServer] = []
         self.inner: list[HttpServer] = []
-        self.goes_on = False
-        self.stored = False
-        """Set when the store is closed: what follows in a stop loses nothing if it is cut short."""
-        self.settled = asyncio.Event()
+        self.state = State.OPENING
+        self._changed = asyncio.Event()
+        self.reexec_prepared = False
+        self.store_closed = False
+        """Whether a stop that is cut short from here on loses nothing."""
         self._store: SqliteStore | None = None
         self._fleet: SinkManager | None = None
-        self._broken = asyncio.Event()
-        self._delivers = asyncio.Event()
-        self._delivers_since = 0.0
-        self._life: asyncio.Task[None] | None = None
+        self._used_since = 0.0
+        self._main: asyncio.Task[None] | None = None
 
     @property
     def servers(self) -> list[HttpServer]:
@@ -113,43 +136,66 @@ class Service:
         """What the public listener is bound to."""
         return self.public[0].address
 
-    # its life
+    # states
 
-    async def start(self, kept: Inherited) -> None:
+    def _enter(self, state: State) -> None:
+        """Change the state. What cannot follow the present one is ignored, as it comes too late."""
+        if state in TRANSITIONS[self.state]:
+            self.state = state
+            changed, self._changed = self._changed, asyncio.Event()
+            changed.set()
+
+    async def reached(self, *states: State) -> None:
+        """Return when the service is in one of these states."""
+        while self.state not in states:
+            await self._changed.wait()
+
+    async def opened(self) -> None:
+        """Return when the store is in use, or cannot be opened for now."""
+        await self.reached(*(state for state in State if state is not State.OPENING))
+
+    def _store_broke(self) -> None:
+        if self._store is not None:
+            self._enter(State.BREAKING)
+
+    # start and stop
+
+    async def start(self, inherited: Inherited) -> None:
         """Return when callbacks are taken. Raises StoreLocked or OSError."""
         self.public, self.inner = make_servers(
-            self._config, kept.listeners, self.callbacks, self.health, self.metrics
+            self._config, inherited.listeners, self.callbacks, self.health, self.metrics
         )
         doors = self.servers
-        held = None if kept.broke else _locked(self._path, kept.lock)
-        kept.listeners.listen()
-        self._life = asyncio.create_task(self._live(held, kept.broke))
-        await _first(asyncio.shield(self._life), self.settled.wait(), asyncio.sleep(SOON))
-        if not self.settled.is_set():
+        held = None if inherited.broke else _locked(self._path, inherited.lock)
+        inherited.listeners.listen()
+        self._main = asyncio.create_task(self._run(held, inherited.broke))
+        await _first(asyncio.shield(self._main), self.opened(), asyncio.sleep(SOON))
+        if self.state is State.OPENING:
             log.warning(
                 "the store is still being opened; callbacks are kept in %s",
                 self._config.store_fallback,
             )
         for server in doors:
             await server.start()
-        await self._hear_commands()
+        await self._listen_for_commands()
 
     async def stop(self, listeners: Listeners) -> None:
         """Answer what has come in, put back what is in flight, and let go of the store."""
-        if not self.goes_on:
+        self._enter(State.STOPPING)
+        if not self.reexec_prepared:
             listeners.close()
-        if not self._delivers.is_set():  # nor is it to begin now
-            await _end(self._life)
+        if self._store is None:  # its use is not to begin now
+            await _end(self._main)
         await drain_all(self.servers)
         self.callbacks.refusal_log.flush()
-        await _end(self._life)
+        await _end(self._main)
 
-    def go_on(self) -> int | None:
-        """The stop that follows is for a start anew: the listeners stay, and the lock given.
+    def prepare_reexec(self) -> int | None:
+        """Have the stop that follows leave the listeners open; return the store's lock to pass on.
 
-        That of a store that broke is let go: somebody may want to mend it.
+        The lock of a store that broke is released: somebody may want to mend it.
         """
-        self.goes_on = True
+        self.reexec_prepared = True
         return self._store.keep_lock() if self._store and self._store.alive() else None
 
     async def pulse(self) -> None:
@@ -159,15 +205,15 @@ class Service:
 
     async def failure(self) -> None:
         """Raise when a part of it fails: a StoreError where that is the store."""
-        assert self._life is not None
-        await _first(asyncio.shield(self._life), self._delivers.wait())
+        assert self._main is not None
+        await _first(asyncio.shield(self._main), self.reached(State.RUNNING, State.BREAKING))
         assert self._fleet is not None
-        await _first(self._broken.wait(), self._fleet.failure())
+        await _first(self.reached(State.BREAKING), self._fleet.failure())
         raise StoreBroken(self._store.trouble if self._store else "a write failed")
 
     def lasted(self) -> float:
         """For how many seconds the store has been used."""
-        return self._clock.monotonic() - self._delivers_since if self._delivers.is_set() else 0.0
+        return self._clock.monotonic() - self._used_since if self._fleet is not None else 0.0
 
     # what it says of itself
 
@@ -208,20 +254,20 @@ class Service:
 
     # with its store
 
-    async def _live(self, held: int | None, broke: StoreBackoff | None) -> None:
-        """Find the store, and use it until cancelled."""
+    async def _run(self, held: int | None, broke: StoreBackoff | None) -> None:
+        """Open the store, and use it until cancelled."""
         alarm = asyncio.create_task(self._alarm())
         try:
-            store, fleet = await self._found(held, broke)
+            store, fleet = await self._open_store_with_retry(held, broke)
             try:
                 await _end(alarm)
-                await self._use(store, fleet)
+                await self._run_with_store(store, fleet)
             finally:
                 await fleet.stop(GRACE)
                 await self._shelter.stop()
                 try:
                     await store.close()
-                    self.stored = True
+                    self.store_closed = True
                 finally:
                     await fleet.close()
         finally:
@@ -229,31 +275,31 @@ class Service:
 
     async def _alarm(self) -> None:
         """Have the alerts tell that there is no store, where it cannot be opened or takes long."""
-        await _first(self.settled.wait(), asyncio.sleep(LONG))
+        await _first(self.opened(), asyncio.sleep(LONG))
         async with self._watching(None):
             await asyncio.Event().wait()
 
-    async def _found(
+    async def _open_store_with_retry(
         self, held: int | None, broke: StoreBackoff | None
     ) -> tuple[SqliteStore, SinkManager]:
         """The store, and who delivers what is in it, as soon as it can be opened."""
         if broke is not None:
-            self._unopened(f"{self._path}: {broke.reason}")
+            self._store_unavailable(f"{self._path}: {broke.reason}")
             await self._clock.sleep(broke.pause)
         while True:
             try:
-                return await self._opened(held)
+                return await self._open_store(held)
             except (StoreError, OSError) as error:
-                self._unopened(str(error))
+                self._store_unavailable(str(error))
             held = None
             await self._clock.sleep(TRY_AGAIN)
 
-    async def _opened(self, held: int | None) -> tuple[SqliteStore, SinkManager]:
+    async def _open_store(self, held: int | None) -> tuple[SqliteStore, SinkManager]:
         opening = asyncio.ensure_future(
             SqliteStore.open(
                 self._path,
                 clock=self._clock,
-                on_broken=self._broken.set,
+                on_broken=self._store_broke,
                 kept_lock=held,
                 quarantine_size=self._config.retention.quarantine_size,
             )
@@ -272,20 +318,22 @@ class Service:
             await store.close()
             raise
 
-    def _unopened(self, trouble: str) -> None:
+    def _store_unavailable(self, trouble: str) -> None:
         if not self._degraded.error:
             log.critical("%s; callbacks are kept in %s", trouble, self._config.store_fallback)
         self._degraded.error = trouble
-        self.settled.set()
+        self._enter(State.DEGRADED)
 
-    async def _use(self, store: SqliteStore, fleet: SinkManager) -> None:
+    async def _run_with_store(self, store: SqliteStore, fleet: SinkManager) -> None:
         """Deliver, answer commands, purge."""
         config, shelter = self._config, self._shelter
         intake = Intake(config, store, self._clock)
         if self._degraded.error:
             log.warning("the store can be opened again")
-            await self._hear_commands()
+            await self._listen_for_commands()
         self._store, self._fleet = store, fleet
+        if not store.alive():  # it broke since it was opened
+            self._store_broke()
         self.status = Health(store, fleet, self._probes)
         maintenance = Maintenance(store, config, fleet, shelter.erase, self._clock)
         self._commands = api.app(
@@ -300,11 +348,10 @@ class Service:
             unreadable=shelter.unreadable,
         )
         fleet.start(store)
-        self._delivers_since = self._clock.monotonic()
-        self._delivers.set()
-        await shelter.attach_store(intake, store)
+        self._used_since = self._clock.monotonic()
+        await shelter.join(intake, store)
         async with self._watching(store), run_retention(store, config.retention, self._clock):
-            self.settled.set()
+            self._enter(State.RUNNING)
             while True:
                 await asyncio.sleep(LOOK)
                 with contextlib.suppress(StoreError):
@@ -313,7 +360,7 @@ class Service:
     def _watching(self, store: SqliteStore | None) -> contextlib.AbstractAsyncContextManager[Any]:
         return run_monitor(self._config.alerts, self.readings, store, self._path, self._clock)
 
-    async def _hear_commands(self) -> None:
+    async def _listen_for_commands(self) -> None:
         """Listen beside the store, unless that is so; its folder may be what is wrong."""
 
         async def commands(scope: Scope, receive: Receive, send: Send) -> None:

@@ -94,5 +94,5 @@ async def relaying(folder, sinks, clock=None):
         service.started(loader.load(path, {}), clock=clock) as running,
         httpx.AsyncClient(trust_env=False) as http,
     ):
-        await running.settled.wait()
+        await running.opened()
         yield Relay(running, http)

@@ -96,5 +96,5 @@ async def relaying(folder, sink, *, clock=None):
         service.started(loaded, clock=clock) as running,
         httpx.AsyncClient(trust_env=False, limits=limits, timeout=PATIENCE) as http,
     ):
-        await running.settled.wait()  # on a busy machine it takes callbacks before
+        await running.opened()  # on a busy machine it takes callbacks before
         yield Relay(path, loaded, running, http)

@@ -62,7 +62,7 @@ async def test_a_reason_shows_no_number(relay):
 
 
 async def test_a_store_that_spills_is_told(relay):
-    await relay._running.settled.wait()  # till then it is Degraded
+    await relay._running.opened()  # till then it is Degraded
     status = relay._running.status
     status._probes = replace(status._probes, facts=lambda: {"relay_spill_records": 3.0})
     _, inner = await readyz(relay)

@@ -22,7 +22,7 @@ from relay.health import Degraded, Probes, StoreBackoff
 from relay.monitoring.logs import JsonLines
 from relay.reexec import Inherited
 from relay.server.sockets import Listeners, bind_tcp
-from relay.service import started
+from relay.service import State, started
 from relay.store import EventFilter, StoreError, StoreLocked
 from relay.store.sqlite import SqliteStore
 from relay.units import HostPort
@@ -135,7 +135,7 @@ async def sent(http, running, count=3, headers=None):
 async def stored(running, number):
     """The events in the store, in its order, as soon as they are so many."""
     async with asyncio.timeout(20):
-        await running._delivers.wait()
+        await running.reached(State.RUNNING)
         while await running._store.event_count() < number or running._shelter.records():
             await asyncio.sleep(0.02)
     return [row.event for row in await running._store.events_after(EventFilter(), after=0)]
@@ -145,7 +145,7 @@ async def test_callbacks_are_taken_while_the_store_is_being_opened(config, monke
     gate = Gate(monkeypatch)
     async with started(config) as running, httpx.AsyncClient(trust_env=False) as http:
         acknowledged = await sent(http, running)
-        assert not running.settled.is_set()
+        assert running.state is State.OPENING
         answer = await http.get(url(running.inner[0], "/readyz"))
         assert answer.status_code == 503
         assert answer.json()["store"] == {"state": "opening"}
@@ -154,7 +154,7 @@ async def test_callbacks_are_taken_while_the_store_is_being_opened(config, monke
         asked = await asyncio.to_thread(CliRunner().invoke, main, ["status", "-c", config.path])
         assert (asked.exit_code, "the store is being opened" in asked.output) == (1, True)
         gate.open.set()
-        await running.settled.wait()
+        await running.opened()
         acknowledged += await sent(http, running)
         assert [event.id for event in await stored(running, 6)] == acknowledged
         assert (await http.get(url(running.inner[0], "/readyz"))).status_code == 200
@@ -164,7 +164,7 @@ async def test_callbacks_are_taken_while_the_store_is_being_opened(config, monke
 
 async def test_a_store_that_opens_soon_needs_no_spill(config):
     async with started(config) as running, httpx.AsyncClient(trust_env=False) as http:
-        assert running.settled.is_set()
+        assert running.state is State.RUNNING
         await sent(http, running)
         assert not config.store_fallback.exists()
 
@@ -195,11 +195,36 @@ async def test_a_store_that_opens_and_cannot_be_read_is_tried_again(config, monk
 
     monkeypatch.setattr(SinkManager, "make", make)
     async with started(config) as running, httpx.AsyncClient(trust_env=False) as http:
-        await running.settled.wait()
+        await running.opened()
         assert running.status.health()["store"] == {"state": "unopened"}
         acknowledged = await sent(http, running)
         assert [event.id for event in await stored(running, 3)] == acknowledged
     assert len(tries) == 3
+
+
+async def test_the_states_of_a_service(config, monkeypatch, soon):
+    real, errors = SinkManager.make, [StoreError("the store cannot be read")]
+
+    async def make(*arguments):
+        if errors:
+            raise errors.pop()
+        return await real(*arguments)
+
+    monkeypatch.setattr(SinkManager, "make", make)
+    gate = Gate(monkeypatch)
+    async with started(config) as running:
+        assert running.state is State.OPENING
+        gate.open.set()
+        await running.reached(State.DEGRADED)
+        await running.reached(State.RUNNING)
+        failure = asyncio.create_task(running.failure())
+        running._store_broke()
+        with pytest.raises(StoreError):
+            await failure
+        assert running.state is State.BREAKING
+    assert running.state is State.STOPPING
+    running._store_broke()
+    assert running.state is State.STOPPING
 
 
 async def test_a_store_that_broke_is_let_alone_for_a_while(config, soon):

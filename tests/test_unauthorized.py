@@ -54,7 +54,7 @@ class Relay:
     async def running(self, loaded=None):
         loaded = loaded or loader.load(self.path, {})
         async with service.started(loaded) as running:
-            await running.settled.wait()
+            await running.opened()
             self.port = running.address[1]
             yield
 

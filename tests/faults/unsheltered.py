@@ -28,8 +28,8 @@ async def breaks(_, running):
 
 
 if __name__ == "__main__":
-    FailoverStore._append = keep
-    Service._unopened = unopened
+    Shelter._keep = keep
+    Service._store_unavailable = unopened
     Daemon._wait_for_failure = breaks
     service.SOON = FOR_EVER
     main(["run", *sys.argv[1:]])
