@@ -4,7 +4,6 @@ import importlib
 import io
 import os
 import sys
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -67,7 +66,6 @@ class Commands(click.Group):
     """The command tree, and the edge at which an error becomes one sentence."""
 
     def main(self, *args: Any, **options: Any) -> Any:
-        _fill_in()
         _replace_what_cannot_be_shown()
         return super().main(*args, **options)
 
@@ -127,13 +125,6 @@ def _sentence(error: Exception) -> str:
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{os.fspath(error.filename)}: {error.strerror}"
     return str(error)
-
-
-def _fill_in() -> None:
-    """Open what is closed of the standard streams; else files would get their descriptors."""
-    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        if getattr(sys, name) is None:
-            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115  it stays open
 
 
 def _replace_what_cannot_be_shown() -> None:
