@@ -17,7 +17,7 @@ from stubs.vendor import Stub, serving
 import relay
 import relay.delivery.http
 from relay.config import plugins
-from relay.templating.expressions import Environment
+from relay.templating.expressions import Compiler
 
 REGISTRY = plugins.load([Path(__file__).parents[1] / "madeup"])
 LOOPBACK = [ipaddress.ip_network("127.0.0.0/8")]
@@ -101,7 +101,7 @@ async def acme(stub, accounts=None, **options):
         relay.delivery.http.client(timeout=5, allow_private=LOOPBACK) as http,
     ):
         given = {"url": url, "secret": "s3cret", **options}
-        context = {"environment": Environment()}
+        context = {"environment": Compiler()}
         sink = sink_class.__new__(sink_class)
         sink.accounts = accounts
         model = sink_class.Options.model_validate(given, context=context)
