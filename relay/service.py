@@ -349,7 +349,7 @@ class Service:
         )
         fleet.start(store)
         self._used_since = self._clock.monotonic()
-        await shelter.join(intake, store)
+        await shelter.attach_store(intake, store)
         async with self._watching(store), run_retention(store, config.retention, self._clock):
             self._enter(State.RUNNING)
             while True:
@@ -394,7 +394,7 @@ async def started(
     """
     clock = clock or SystemClock()
     kept = kept or Inherited(Listeners())
-    await asyncio.to_thread(Reserve.of(config).relieve)
+    await asyncio.to_thread(DiskGuard.of(config).release_ballast)
     tracer = _make_tracer(config.tracing)
     try:
         async with running_failover(config, clock) as shelter:

@@ -28,7 +28,7 @@ async def breaks(_, running):
 
 
 if __name__ == "__main__":
-    Shelter._keep = keep
+    FailoverStore._append = keep
     Service._store_unavailable = unopened
     Daemon._wait_for_failure = breaks
     service.SOON = FOR_EVER
