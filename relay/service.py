@@ -31,7 +31,7 @@ from relay.retention import run_retention
 from relay.server import ingress
 from relay.server.http_server import HttpServer, drain_all, make_server, make_servers
 from relay.server.sockets import Listeners, listen_control
-from relay.sources.router import Intake
+from relay.sources.router import Router
 from relay.spill.disk import DiskGuard
 from relay.spill.failover import FailoverStore, running_failover
 from relay.state_directory import StateDirectory
@@ -327,7 +327,7 @@ class Service:
     async def _run_with_store(self, store: SqliteStore, fleet: SinkManager) -> None:
         """Deliver, answer commands, purge."""
         config, shelter = self._config, self._shelter
-        intake = Intake(config, store, self._clock)
+        router = Router(config, store, self._clock)
         if self._degraded.error:
             log.warning("the store can be opened again")
             await self._listen_for_commands()
@@ -337,7 +337,7 @@ class Service:
         self.status = Health(store, fleet, self._probes)
         maintenance = Maintenance(store, config, fleet, shelter.erase, self._clock)
         self._commands = api.app(
-            intake,
+            router,
             store,
             config,
             fleet,
@@ -349,7 +349,7 @@ class Service:
         )
         fleet.start(store)
         self._used_since = self._clock.monotonic()
-        await shelter.attach_store(intake, store)
+        await shelter.attach_store(router, store)
         async with self._watching(store), run_retention(store, config.retention, self._clock):
             self._enter(State.RUNNING)
             while True:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from uuid_utils import uuid7
 
 from relay.event import Event, RawCallback, timestamp
-from relay.store import Arrival, Settlement, State
+from relay.store import NewEvent, Settlement, State
 
 NOW = 1_800_000_000_000_000
 numbers = itertools.count(1)
@@ -17,7 +17,7 @@ def mobile(number: int) -> str:
     return f"+1212{number:07d}"
 
 
-def arrival(
+def new_event(
     contact: int | None = None,
     *,
     sinks: Iterable[str] = ("crm",),
@@ -29,7 +29,7 @@ def arrival(
     errors: dict[str, str] | None = None,
     copy_of: str | None = None,
     received: int = NOW,
-) -> Arrival:
+) -> NewEvent:
     """An event of a contact (a new one each time, unless numbered), for these sinks."""
     contact = next(numbers) + 1_000_000 if contact is None else contact
     data = {
@@ -56,7 +56,7 @@ def arrival(
     )
     callback = RawCallback(source, "GET", f"mobile={contact}".encode(), "", b"", received)
     deliveries = dict.fromkeys(sinks) | (errors or {})
-    return Arrival(event, callback, source, "web_form", deliveries, copy_of)
+    return NewEvent(event, callback, source, "web_form", deliveries, copy_of)
 
 
 def delivered(claim) -> Settlement:

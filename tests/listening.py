@@ -15,7 +15,7 @@ from relay.server.http_server import HttpServer, make_server
 from relay.server.protocol import Protocol
 from relay.server.sockets import bind_tcp
 from relay.server.tls import Certificate
-from relay.sources.router import Intake
+from relay.sources.router import Router
 from relay.store.sqlite.store import SqliteStore
 from relay.units import HostPort
 
@@ -42,7 +42,7 @@ class Answer:
 
 
 def config(sources=None, sinks=()):
-    """What intake and ingress need of a configuration."""
+    """What router and ingress need of a configuration."""
     return SimpleNamespace(
         sources=sources or {"sumotext": SourceConfig()},
         sinks={
@@ -54,7 +54,7 @@ def config(sources=None, sinks=()):
     )
 
 
-class Straight(Intake):
+class Straight(Router):
     """Keeps callbacks in the store, and has nothing to fall back on."""
 
     def __init__(self, configuration, store) -> None:
@@ -62,7 +62,7 @@ class Straight(Intake):
         self.quarantine = store.quarantine
 
     async def receive(self, callback):
-        return await self._store.add(await self.arrival(callback))
+        return await self._store.add(await self.new_event(callback))
 
 
 class Listening:

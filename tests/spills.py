@@ -8,7 +8,7 @@ from listening import config
 
 from relay.clock import SystemClock
 from relay.event import RawCallback
-from relay.sources.router import Intake
+from relay.sources.router import Router
 from relay.spill.disk import DiskGuard
 from relay.spill.failover import FailoverStore
 from relay.spill.queue import SpillQueue
@@ -70,10 +70,10 @@ async def failover_parts(
     spill = await SpillQueue.open(folder / "relay.db.spill", timeout)
     between = wrap(opened)
     reserve = DiskGuard(folder / "relay.db", spill.path, 0)
-    intake = Intake(config(sinks=sinks), between, SystemClock())
-    failover = FailoverStore(intake, spill, reserve, Soon(), timeout)
+    router = Router(config(sinks=sinks), between, SystemClock())
+    failover = FailoverStore(router, spill, reserve, Soon(), timeout)
     await failover.start()
-    await failover.attach_store(intake, between)
+    await failover.attach_store(router, between)
     try:
         yield FailoverParts(failover, opened, spill, reserve)
     finally:

@@ -14,7 +14,7 @@ from relay.crm import LruKeys
 from relay.event import RawCallback
 from relay.phone import national
 from relay.senders import client_key
-from relay.sources.sumotext import Reader
+from relay.sources.sumotext import Normaliser
 
 CACHES = {
     "plugins/csv/writer.py": "by the sink's place; its files are bounded there",
@@ -102,7 +102,7 @@ def country(text):
     return READER.read(callback, lambda: "id")
 
 
-READER = Reader(SimpleNamespace(country="US", kind="auto", rename={}))
+READER = Normaliser(SimpleNamespace(country="US", kind="auto", rename={}))
 
 
 def refused_by_salesforce(text):

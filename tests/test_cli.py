@@ -33,7 +33,7 @@ from relay.config import loader
 from relay.event import RawCallback
 from relay.monitoring import logs
 from relay.redact import mask, mask_all, mask_in
-from relay.sources.router import Intake
+from relay.sources.router import Router
 from relay.spill.queue import SpillQueue
 from relay.spill.records import Spilled
 from relay.store import Settlement, State
@@ -88,8 +88,8 @@ def fill(*queries, dead=None, quarantined=()):
     async def filling():
         loaded = loader.load(Path("relay.yaml"), {})
         store = await SqliteStore.open(loaded.store)
-        intake = Intake(loaded, store, SystemClock())
-        made = [(await store.add(await intake.arrival(callback(query)))).id for query in queries]
+        router = Router(loaded, store, SystemClock())
+        made = [(await store.add(await router.new_event(callback(query)))).id for query in queries]
         if dead:
             claims = (await store.claim(dead, 100)).claims
             await store.settle(

@@ -11,7 +11,7 @@ from relay.config.loader import ConfigError, load
 from relay.delivery.policy import SendKind
 from relay.event import RawCallback
 from relay.outcome import Pause, Reject, Retry
-from relay.sources.router import Intake
+from relay.sources.router import Router
 from relay.store import State
 from relay.store.sqlite import SqliteStore
 from relay.templating.expressions import Compiler
@@ -118,9 +118,9 @@ async def test_a_word_of_consent_reaches_a_sink_that_takes_it(
     (tmp_path / "plugins").mkdir()
     (tmp_path / "plugins" / "crm.py").write_text(PLUGIN)
     (tmp_path / "relay.yaml").write_text(YAML.format(options=options))
-    intake = Intake(load(tmp_path / "relay.yaml", {}), store, clock)
+    router = Router(load(tmp_path / "relay.yaml", {}), store, clock)
     query = f"mobile=2125551212&smsid=1&shortcode=84700&key=X&msg={text}".encode()
-    made = await intake.arrival(RawCallback("sumotext", "GET", query, "", b"", intake.now()))
+    made = await router.new_event(RawCallback("sumotext", "GET", query, "", b"", router.now()))
     assert dict(made.deliveries) == ({"crm": None} if gets else {})
 
 

@@ -16,7 +16,7 @@ from relay.delivery.manager import NoWorkers
 from relay.event import InvalidCallback, RawCallback
 from relay.server.http_server import make_server
 from relay.server.sockets import listen_control
-from relay.sources.router import Intake
+from relay.sources.router import Router
 from relay.state_directory import StateDirectory
 from relay.store import Settlement, State
 from relay.store.sqlite import SqliteStore
@@ -64,17 +64,17 @@ async def relay(tmp_path, clock):
     """A store, and control over it, by the configuration above."""
     loaded = load(tmp_path)
     store = await SqliteStore.open(loaded.store, clock=clock)
-    intake = Intake(loaded, store, clock)
+    router = Router(loaded, store, clock)
     workers = Workers(store)
 
     def client_of(settings):
-        app = api.app(Intake(settings, store, clock), store, settings, workers)
+        app = api.app(Router(settings, store, clock), store, settings, workers)
         http = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://relay")
         return client.Client(local.sender(http), live=False)
 
     yield SimpleNamespace(
         store=store,
-        intake=intake,
+        router=router,
         workers=workers,
         ask=client_of(loaded),
         folder=tmp_path,
@@ -85,7 +85,8 @@ async def relay(tmp_path, clock):
 
 async def receive(relay, *queries):
     return [
-        (await relay.store.add(await relay.intake.arrival(callback(query)))).id for query in queries
+        (await relay.store.add(await relay.router.new_event(callback(query)))).id
+        for query in queries
     ]
 
 
@@ -352,7 +353,7 @@ async def test_a_dead_opt_in_that_goes_again_is_followed_by_an_opt_out_from_befo
     await receive(relay, said(b"START"))
     (claim,) = (await relay.store.claim("archive", 10)).claims
     await relay.store.settle([Settlement("archive", claim.seq, State.DEAD)])
-    stop = await relay.intake.arrival(callback(said(b"STOP")))
+    stop = await relay.router.new_event(callback(said(b"STOP")))
     await relay.store.add(stop._replace(deliveries={"crm": None}))
     answer = await relay.ask.post("/dead/replay", sink="archive", seqs=[claim.seq])
     assert answer["made"] == 1
@@ -421,7 +422,7 @@ async def test_a_disabled_sink_takes_no_replay(relay):
 async def test_who_gets_what_a_sink_left_gets_what_was_said_since(relay):
     """The contact opted out when the old sink had gone, and the new one was not there yet."""
     await receive(relay, said(b"START"))
-    stop = await relay.intake.arrival(callback(said(b"STOP")))
+    stop = await relay.router.new_event(callback(said(b"STOP")))
     await relay.store.add(stop._replace(deliveries={"crm": None}))
     ask = relay.ask_with(YAML.replace("  archive:", "  sales:"))
     assert await ask.post("/sinks/archive/rename", to="sales") == {"renamed": 1}
@@ -432,7 +433,7 @@ async def test_a_released_opt_in_is_followed_by_what_was_said_since(relay):
     """The sink was off when the contact opted out."""
     row = await relay.store.quarantine(callback(said(b"START")), 422, "no source")
     later = callback(said(b"STOP"))._replace(received=callback(b"").received + 1)
-    stop = await relay.intake.arrival(later)
+    stop = await relay.router.new_event(later)
     await relay.store.add(stop._replace(deliveries={"crm": None}))
     await relay.ask.post("/quarantine/release", ids=[row])
     assert dict([OPTED_OUT]) == await heard(relay, "archive")
@@ -477,7 +478,7 @@ async def test_the_socket_is_the_owners_and_its_path_may_be_long(tmp_path, clock
     async with client.session(loaded) as session:
         assert not session.live
     store = await SqliteStore.open(loaded.store, clock=clock)
-    app = api.app(Intake(loaded, store, clock), store, loaded, NoWorkers(store))
+    app = api.app(Router(loaded, store, clock), store, loaded, NoWorkers(store))
     for _ in range(2):  # the second time over what the first has left
         server = make_server(app, listen_control(StateDirectory(loaded.store)))
         await server.start()

@@ -28,7 +28,7 @@ from relay.redact import NumberMatcher, mask_all, mask_in, without
 from relay.server.access import TrustedProxies, basic_password
 from relay.server.parsing import ChunkedDecoder, normalise_head
 from relay.server.protocol import MAX_BODY, MAX_HEAD
-from relay.sources.sumotext import Reader, consent
+from relay.sources.sumotext import Normaliser, consent
 from relay.templating.environment import first_name, last_name
 
 pytestmark = pytest.mark.alone
@@ -42,7 +42,7 @@ RUNS = 5
 TRIES = 3
 """What grows with the square does so each time; a busy machine seldom seems to."""
 
-READER = Reader(SimpleNamespace(country="US", kind="auto", rename={}))
+READER = Normaliser(SimpleNamespace(country="US", kind="auto", rename={}))
 TRACES = NumberMatcher("+12125551212")
 FORM, JSON = "application/x-www-form-urlencoded", "application/json"
 MULTIPART = "multipart/form-data; boundary=b"

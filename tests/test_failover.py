@@ -13,7 +13,7 @@ from listening import Straight, config
 from spills import PATIENCE, FailoverParts, Soon, Trouble, callback, failover_parts, nonsense, until
 
 from relay.clock import SystemClock
-from relay.sources.router import Intake
+from relay.sources.router import Router
 from relay.spill.disk import DiskGuard
 from relay.spill.failover import CHUNK, FailoverStore, Replayer
 from relay.spill.queue import SpillQueue
@@ -475,9 +475,9 @@ async def imported(folder, steps) -> bool:
     spill = await SpillQueue.open(folder / "relay.db.spill")
     stepped = steps.around(spill, "read", "put_aside", "remove")
     between = steps.around(store, "add", "quarantine", "known")
-    replayer = Replayer(_intake(between), between, stepped)
+    replayer = Replayer(_router(between), between, stepped)
     reserve = DiskGuard(folder / "relay.db", spill.path, 0)
-    failover = FailoverStore(_intake(between), stepped, reserve, None)
+    failover = FailoverStore(_router(between), stepped, reserve, None)
     try:
         await failover._replay(replayer)
     except Crash:
@@ -488,8 +488,8 @@ async def imported(folder, steps) -> bool:
     return True
 
 
-def _intake(store):
-    return Intake(config(sinks=("crm",)), store, SystemClock())
+def _router(store):
+    return Router(config(sinks=("crm",)), store, SystemClock())
 
 
 @pytest.mark.parametrize("after", [False, True])
@@ -555,7 +555,7 @@ async def test_callbacks_are_turned_away_before_the_store_s_disk_is_full(tmp_pat
 async def alone(folder):
     """A failover that has no store yet."""
     spill = await SpillQueue.open(folder / "spill")
-    failover = FailoverStore(_intake(None), spill, Disk(), Soon())
+    failover = FailoverStore(_router(None), spill, Disk(), Soon())
     await failover.start()
     yield failover, spill
     await failover.stop()
@@ -578,7 +578,7 @@ async def test_a_store_that_comes_later_gets_what_came_before_it_first(tmp_path)
         being_written = asyncio.create_task(failover.receive(callback(1)))
         while not spill._writing:
             await asyncio.sleep(0)
-        await failover.attach_store(_intake(store), store)
+        await failover.attach_store(_router(store), store)
         sent.append((await being_written).id)
         sent += [(await failover.receive(callback(1))).id for _ in range(3)]
         parts = FailoverParts(failover, store, spill, None)
@@ -591,7 +591,7 @@ async def test_a_store_that_comes_later_gets_what_came_before_it_first(tmp_path)
 async def test_a_store_that_comes_later_and_finds_no_spill_is_written_at_once(tmp_path):
     store = await SqliteStore.open(tmp_path / "relay.db")
     async with alone(tmp_path) as (failover, spill):
-        await failover.attach_store(_intake(store), store)
+        await failover.attach_store(_router(store), store)
         await failover.receive(callback(1))
         assert not spill.path.exists()
     await store.close()

@@ -491,7 +491,7 @@ async def test_an_unexpected_error_of_ours_keeps_the_callback(relay, monkeypatch
     def fails(*_):
         raise ZeroDivisionError("2125551212")
 
-    monkeypatch.setattr("relay.sources.sumotext.Reader.read", fails)
+    monkeypatch.setattr("relay.sources.sumotext.Normaliser.read", fails)
     answer = await relay.ask(FIRST)
     assert answer.status == 422
     assert (await relay.store.quarantined_one(answer.json()["id"])).callback.query == QUERIES[0]

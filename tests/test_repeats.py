@@ -12,7 +12,7 @@ from olderstore import make_older
 from spills import Trouble, callback, failover_parts
 
 from relay.redact import NumberMatcher
-from relay.sources.router import Intake
+from relay.sources.router import Router
 from relay.store import EventFilter, StoreFull
 from relay.store.sqlite import SqliteStore
 from relay.store.sqlite.ingest import INTERVAL
@@ -142,12 +142,12 @@ async def test_out_of_the_spill_too(tmp_path, text):
 
 
 async def test_out_of_quarantine_too(store, clock):
-    intake = Intake(config(sinks=("crm",)), store, clock)
+    router = Router(config(sinks=("crm",)), store, clock)
     kept = [
         await store.quarantine(callback(contact, text, smsid="42"), 422, "no kind")
         for contact, text in ((1, "hello"), (1, "STOP"), (2, "hello"), (1, "hello"))
     ]
-    released = [await intake.release(await store.quarantined_one(each)) for each in kept]
+    released = [await router.release(await store.quarantined_one(each)) for each in kept]
     assert await said(store) == [("0001", "hello"), ("0001", "STOP"), ("0002", "hello")]
     assert (released[3].id, released[3].repeated) == (released[0].id, True)
     assert store.statistics()["reused_ids"] == {"sumotext": 2}

@@ -22,7 +22,7 @@ from relay.cli import main
 from relay.clock import SystemClock
 from relay.config import loader
 from relay.event import RawCallback
-from relay.sources.router import Intake
+from relay.sources.router import Router
 from relay.store import EventFilter, PurgeCutoffs, StoreError, StoreFull, StoreLocked
 from relay.store.sqlite import SqliteStore, backup, migrate, restore
 from relay.store.sqlite.connection import connect_reader, lock, look_into
@@ -203,15 +203,15 @@ async def test_an_opt_in_released_since_does_not_undo_the_opt_out_that_came_afte
     async with Receiver() as receiver:
         loaded = settings(tmp_path, receiver.url)
         store = await SqliteStore.open(loaded.store)
-        intake = Intake(loaded, store, SystemClock())
+        router = Router(loaded, store, SystemClock())
         start, stop = said("START", STORED), said("STOP", STORED + 1)
         quarantined = await store.quarantine(start, 422, "no kind")
         if copied == "before the opt-out":
             back_up(loaded)
-        await store.add(await intake.arrival(stop))
+        await store.add(await router.new_event(stop))
         if copied == "after the opt-out":
             back_up(loaded)
-        await store.release(quarantined, await intake.arrival(start))
+        await store.release(quarantined, await router.new_event(start))
         assert await store.opted_out("sumotext", "+12125550001")
         await store.close()
         restored(tmp_path / "copy.db", loaded.store, loaded.store_fallback, NOW)
@@ -226,8 +226,8 @@ async def test_what_was_said_since_outlives_its_event_here_too(tmp_path, again):
         await life(loaded, [form(1, "START")], events=1)
         back_up(loaded)
         store = await SqliteStore.open(loaded.store)
-        intake = Intake(loaded, store, SystemClock())
-        await store.add(await intake.arrival(said("STOP", STORED + 1)))
+        router = Router(loaded, store, SystemClock())
+        await store.add(await router.new_event(said("STOP", STORED + 1)))
         for sink in ("archive", "hook"):
             await store.settle([delivered(await claim_one(store, sink))])
         later = 2 * STORED
@@ -253,7 +253,7 @@ async def test_what_came_with_a_callback_comes_back_with_it(tmp_path):
     back_up(loaded)
     more = {"encoding": "gzip", "sender": "192.0.2.7", "token_digest": b"\xff\x00"}
     event = said("START", STORED)._replace(encoding="identity")
-    await store.add(await Intake(loaded, store, SystemClock()).arrival(event))
+    await store.add(await Router(loaded, store, SystemClock()).new_event(event))
     await store.quarantine(said("STOP", STORED + 1)._replace(**more), 401, "the token is wrong")
     await store.close()
     assert kept(loaded.store).since == 2

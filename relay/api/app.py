@@ -16,7 +16,7 @@ from relay.api.sinks import SinkEndpoints
 from relay.config.loader import Config
 from relay.config.status import Standing
 from relay.delivery.manager import Workers
-from relay.sources.router import Intake
+from relay.sources.router import Router
 from relay.spill import file
 from relay.store import Store
 
@@ -53,7 +53,7 @@ class StatusEndpoint:
 
 
 def app(
-    intake: Intake,
+    router: Router,
     store: Store,
     config: Config,
     workers: Workers,
@@ -76,13 +76,13 @@ def app(
     maintenance = maintenance or Maintenance(store, config, workers)
 
     lookup = SinkLookup(config.sinks, store)
-    sinks = SinkEndpoints(lookup, store, workers, intake.now)
+    sinks = SinkEndpoints(lookup, store, workers, router.now)
     status = StatusEndpoint(
         sinks, store, standing, spilled, unreadable, refusal or _nothing_refused
     )
     events = EventEndpoints(store)
-    replays = DeliveryEndpoints(lookup, store, workers, intake)
-    quarantine = QuarantineEndpoints(config, store, intake)
+    replays = DeliveryEndpoints(lookup, store, workers, router)
+    quarantine = QuarantineEndpoints(config, store, router)
     table: list[tuple[str, str, Endpoint]] = [
         ("GET", "/status", status.show),
         ("GET", "/sinks", sinks.every),

@@ -13,7 +13,7 @@ from relay.config.loader import SinkConfig
 from relay.delivery.manager import Workers
 from relay.event import timestamp
 from relay.preview import preview
-from relay.sources.router import Intake
+from relay.sources.router import Router
 from relay.store import EventFilter, EventRow, State, Store
 from relay.templating.expressions import EvaluationError
 
@@ -57,11 +57,11 @@ class EventEndpoints:
 class DeliveryEndpoints:
     """The endpoints of `relay dead` and `relay replay`."""
 
-    def __init__(self, lookup: SinkLookup, store: Store, workers: Workers, intake: Intake) -> None:
+    def __init__(self, lookup: SinkLookup, store: Store, workers: Workers, router: Router) -> None:
         self._lookup = lookup
         self._store = store
         self._workers = workers
-        self._intake = intake
+        self._router = router
 
     async def list_dead(self, request: Request) -> dict[str, Any]:
         query = query_of(request, DeadQuery)
@@ -116,7 +116,7 @@ class DeliveryEndpoints:
         if body.dry_run:
             answer["records"] = [await self._record(sink, row) for row in wanted + words]
         elif body.as_new:
-            copies = (self._intake.copy(row, sink.name) for row in wanted)
+            copies = (self._router.copy(row, sink.name) for row in wanted)
             await asyncio.gather(*(self._store.add(copy) for copy in copies))
             await self._store.replay(sink.name, [row.seq for row in words])
         elif wanted:

@@ -12,7 +12,7 @@ from relay.api.unauthorized import Taken, Unauthorized
 from relay.config.loader import Config
 from relay.event import InvalidCallback
 from relay.preview import preview_all
-from relay.sources.router import Intake
+from relay.sources.router import Router
 from relay.store import Quarantined, Store
 
 FORBIDDEN = 403
@@ -21,11 +21,11 @@ FORBIDDEN = 403
 class QuarantineEndpoints:
     """The endpoints of `relay quarantine`."""
 
-    def __init__(self, config: Config, store: Store, intake: Intake) -> None:
+    def __init__(self, config: Config, store: Store, router: Router) -> None:
         self._sinks = config.sinks
         self._unauthorized = Unauthorized(config.sources)
         self._store = store
-        self._intake = intake
+        self._router = router
 
     async def page(self, request: Request) -> dict[str, Any]:
         query = query_of(request, QuarantineQuery)
@@ -68,7 +68,7 @@ class QuarantineEndpoints:
         return quarantined_view(row, self._unauthorized.token(row))
 
     async def _release(self, row: Quarantined) -> dict[str, Any]:
-        receipt = await or_404(self._intake.release(row), _named(row.id))
+        receipt = await or_404(self._router.release(row), _named(row.id))
         await self._follow(receipt.id)
         return {"id": row.id, "event": receipt.id, "type": receipt.type}
 
@@ -83,7 +83,7 @@ class QuarantineEndpoints:
             await self._store.replay(sink.name, [row.seq for row in words])
 
     async def _would(self, row: Quarantined) -> dict[str, Any]:
-        event = self._intake.event(row.callback)
+        event = self._router.event(row.callback)
         mobile = event.data["mobile"]
         opted_out = await self._store.opted_out(row.source, mobile)
         sinks = preview_all(self._sinks.values(), event, opted_out)

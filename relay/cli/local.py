@@ -12,7 +12,7 @@ from relay.cli import client
 from relay.clock import SystemClock
 from relay.config.loader import Config
 from relay.delivery.manager import NoWorkers
-from relay.sources.router import Intake
+from relay.sources.router import Router
 from relay.spill.disk import DiskGuard
 from relay.store import StoreLocked
 from relay.store.sqlite import SqliteStore, notes
@@ -31,7 +31,7 @@ async def connection(config: Config) -> AsyncIterator[client.Client | None]:
         yield None
         return
     try:
-        app = api.app(Intake(config, store, clock), store, config, NoWorkers(store))
+        app = api.app(Router(config, store, clock), store, config, NoWorkers(store))
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://relay") as http:
             yield client.Client(sender(http), live=False)

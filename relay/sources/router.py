@@ -1,4 +1,4 @@
-"""Intake: a callback becomes an event with one delivery for each sink that it matches."""
+"""The router: a callback becomes an event with one delivery for each sink that it matches."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -10,8 +10,8 @@ from relay.clock import Clock
 from relay.config.loader import Config, SinkConfig
 from relay.event import OPT_OUT, TYPE_PREFIX, Event, InvalidCallback, RawCallback
 from relay.slices import Slices
-from relay.sources.sumotext import Reader
-from relay.store import Arrival, EventRow, Quarantined, Receipt, Store
+from relay.sources.sumotext import Normaliser
+from relay.store import EventRow, NewEvent, Quarantined, Receipt, Store
 from relay.templating.expressions import EvaluationError
 
 
@@ -20,7 +20,7 @@ def new_id() -> str:
     return str(uuid_utils.uuid7())
 
 
-class Intake:
+class Router:
     """The way in, for the ingress and for the commands that go it again."""
 
     def __init__(
@@ -29,7 +29,7 @@ class Intake:
         self._store = store
         self._clock = clock
         self._new_id = new_id
-        self._readers = {name: Reader(source) for name, source in config.sources.items()}
+        self._normalisers = {name: Normaliser(source) for name, source in config.sources.items()}
         self._sinks = [sink for sink in config.sinks.values() if sink.enabled]
         conditions = [sink.when for sink in self._sinks if sink.when is not None]
         self.asks_consent = any(when.uses_opted_out for when in conditions)
@@ -40,13 +40,13 @@ class Intake:
         """The time of receipt, in microseconds since the epoch."""
         return int(self._clock.now() * 1_000_000)
 
-    async def arrival(self, callback: RawCallback, event: Event | None = None) -> Arrival:
+    async def new_event(self, callback: RawCallback, event: Event | None = None) -> NewEvent:
         """What would be stored of a callback, which may be an `event` by now.
 
         Raises InvalidCallback.
         """
         event = event or self.event(callback)
-        return Arrival(
+        return NewEvent(
             event=event,
             callback=callback,
             source=callback.source,
@@ -56,7 +56,7 @@ class Intake:
 
     def event(self, callback: RawCallback, event_id: str | None = None) -> Event:
         """The event that a callback makes; it may have its id already. Raises InvalidCallback."""
-        reader = self._readers.get(callback.source)
+        reader = self._normalisers.get(callback.source)
         if reader is None:
             raise InvalidCallback(f"no source {callback.source!r} in the configuration")
         try:
@@ -74,11 +74,11 @@ class Intake:
         Whether it may be taken in, the caller has checked (relay.api.unauthorized). Raises
         InvalidCallback where today's configuration does not help either.
         """
-        return await self._store.release(row.id, await self.arrival(row.callback))
+        return await self._store.release(row.id, await self.new_event(row.callback))
 
-    def copy(self, row: EventRow, sink: str) -> Arrival:
+    def copy(self, row: EventRow, sink: str) -> NewEvent:
         """An event once more under an id of its own, for one sink (`replay --as-new`)."""
-        return Arrival(
+        return NewEvent(
             event=replace(row.event, id=self._new_id()),
             callback=row.callback,
             source=row.source,

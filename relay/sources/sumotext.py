@@ -61,7 +61,7 @@ class Source(Protocol):
 
 def understand(callback: RawCallback, source: Source, new_id: Callable[[], str]) -> Event:
     """The event that a callback makes. Raises InvalidCallback."""
-    return Reader(source).read(callback, new_id)
+    return Normaliser(source).read(callback, new_id)
 
 
 def fold(name: str) -> str:
@@ -69,7 +69,7 @@ def fold(name: str) -> str:
     return _SEPARATORS.sub("", name).lower()
 
 
-class Reader:
+class Normaliser:
     """Reads the callbacks of one source."""
 
     def __init__(self, source: Source) -> None:

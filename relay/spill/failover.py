@@ -29,7 +29,7 @@ from relay.config.loader import Config
 from relay.event import Event, InvalidCallback, RawCallback
 from relay.senders import client_key
 from relay.slices import Slices
-from relay.sources.router import Intake, new_id
+from relay.sources.router import Router, new_id
 from relay.spill.disk import DISK_TIMEOUT, DiskGuard, SharedTimeout
 from relay.spill.file import Kept
 from relay.spill.queue import SpillQueue
@@ -62,8 +62,8 @@ ReplayItem = tuple[Spilled, Event | None]
 class Replayer:
     """Stores the records of the spill in their order, each under its own id, and each once."""
 
-    def __init__(self, intake: Intake, store: Store, spill: SpillQueue) -> None:
-        self._intake = intake
+    def __init__(self, router: Router, store: Store, spill: SpillQueue) -> None:
+        self._router = router
         self._store = store
         self._spill = spill
 
@@ -84,7 +84,7 @@ class Replayer:
         for each in _once(chunk.records, known):
             items.append(self._item(each))
             await slices.rest()
-        for together in _rounds(items) if self._intake.asks_consent else [items]:
+        for together in _rounds(items) if self._router.asks_consent else [items]:
             await self._store_round(together)
         if chunk.bad:
             await self._spill.put_aside(*chunk.bad)
@@ -95,7 +95,7 @@ class Replayer:
         if spilled.status is not None:
             return spilled, None
         try:
-            return spilled, self._intake.event(spilled.callback, spilled.id)
+            return spilled, self._router.event(spilled.callback, spilled.id)
         except InvalidCallback as error:  # it was, by the configuration of then
             return _not_understood(spilled, error.reason), None
 
@@ -105,7 +105,7 @@ class Replayer:
             if event is None:
                 writes.append(partial(self._quarantine, spilled))
             else:
-                arrival = await self._intake.arrival(spilled.callback, event)
+                arrival = await self._router.new_event(spilled.callback, event)
                 writes.append(partial(self._store.add, arrival._replace(late=spilled.late)))
         results = await asyncio.gather(*(write() for write in writes), return_exceptions=True)
         for (spilled, _), result in zip(items, results, strict=True):
@@ -158,13 +158,13 @@ class FailoverStore:
 
     def __init__(
         self,
-        intake: Intake,
+        router: Router,
         spill: SpillQueue,
         disk_guard: DiskGuard,
         clock: Clock,
         disk_timeout: float = DISK_TIMEOUT,
     ) -> None:
-        self._intake = intake
+        self._router = router
         self._store: Store | None = None
         self._spill = spill
         self._disk_guard = disk_guard
@@ -196,12 +196,12 @@ class FailoverStore:
         await self._check_disks()
         self._tasks = [asyncio.create_task(self._watch())]
 
-    async def attach_store(self, intake: Intake, store: Store) -> None:
+    async def attach_store(self, router: Router, store: Store) -> None:
         """Store callbacks from now on, behind the records of the spill.
 
         Where the spill cannot be opened, they are stored at once.
         """
-        self._intake, self._store = intake, store
+        self._router, self._store = router, store
         self._reason = "there is a spill"
         self._store_in_use = not self._spill.unread
         with contextlib.suppress(StoreError):
@@ -211,7 +211,7 @@ class FailoverStore:
         await self._check_disks()
         if self._spill.unread:
             self._replay_due.set()
-        replayer = Replayer(intake, store, self._spill)
+        replayer = Replayer(router, store, self._spill)
         self._tasks.append(asyncio.create_task(self._replay_when_due(replayer)))
 
     async def _attach_without_spill(self) -> None:
@@ -274,7 +274,7 @@ class FailoverStore:
     # what the ingress asks for
 
     def now(self) -> int:
-        return self._intake.now()
+        return self._router.now()
 
     async def receive(self, callback: RawCallback) -> Receipt:
         """Return when the event that it makes is on disk. Raises InvalidCallback or StoreError.
@@ -282,12 +282,12 @@ class FailoverStore:
         Its id is the same in the store and in the spill: where a write that was given up reaches
         the disk after all, it is one event.
         """
-        event = self._intake.event(callback)
+        event = self._router.event(callback)
         try:
             async with self._timeout.bounded():
                 if self._store_in_use or await self._uses_store():
                     assert self._store is not None
-                    return await self._store.add(await self._intake.arrival(callback, event))
+                    return await self._store.add(await self._router.new_event(callback, event))
         except StoreError as error:
             self._switch_to_spill(error)
         await self._append(Spilled(event.id, callback))
@@ -481,10 +481,10 @@ class FailoverStore:
 @contextlib.asynccontextmanager
 async def running_failover(config: Config, clock: Clock) -> AsyncIterator[FailoverStore]:
     """Failover without a store so far. Raises StoreLocked where another process has the spill."""
-    # Until a store is attached, the intake is asked for nothing that needs one.
-    intake = Intake(config, cast("Store", None), clock)
+    # Until a store is attached, the router is asked for nothing that needs one.
+    router = Router(config, cast("Store", None), clock)
     spill = await SpillQueue.open(config.store_fallback)
-    failover = FailoverStore(intake, spill, DiskGuard.of(config), clock)
+    failover = FailoverStore(router, spill, DiskGuard.of(config), clock)
     try:
         await failover.start()
         yield failover

@@ -79,7 +79,7 @@ TRANSITIONS: Mapping[State | None, frozenset[State]] = {
 """The states that follow each state. None is a delivery that does not exist yet."""
 
 
-class Arrival(NamedTuple):
+class NewEvent(NamedTuple):
     """An event to be stored with its deliveries, in one transaction.
 
     `kind` is web_form, poll, text_4_info or message. `deliveries` maps each matching sink's
@@ -352,7 +352,7 @@ class Store(Protocol):
     def subscribe(self, notify: Notify) -> None:
         """Have `notify` called after each commit that made work for a sink."""
 
-    async def add(self, arrival: Arrival) -> Receipt:
+    async def add(self, arrival: NewEvent) -> Receipt:
         """Store an event and its deliveries; return when they are on disk."""
 
     async def quarantine(
@@ -495,7 +495,7 @@ class Store(Protocol):
 
     async def quarantined_one(self, quarantine_id: str) -> Quarantined | None: ...
 
-    async def release(self, quarantine_id: str, arrival: Arrival) -> Receipt | None:
+    async def release(self, quarantine_id: str, arrival: NewEvent) -> Receipt | None:
         """Store the arrival and drop the quarantined callback in one transaction.
 
         None where that has gone meanwhile; nothing is stored then.

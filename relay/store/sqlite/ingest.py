@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import apsw
 
 from relay.event import OPT_OUT, Event
-from relay.store import Arrival, Receipt, State
+from relay.store import NewEvent, Receipt, State
 from relay.store.sqlite import rows
 from relay.store.sqlite.state import WriterState
 
@@ -38,11 +38,11 @@ class NewRow(NamedTuple):
     contact: int
     rank: int | None
     message: Message | None
-    arrival: Arrival
+    arrival: NewEvent
 
 
 def add_all(
-    connection: apsw.Connection, writer: WriterState, arrivals: Sequence[Arrival]
+    connection: apsw.Connection, writer: WriterState, arrivals: Sequence[NewEvent]
 ) -> list[Receipt]:
     """Store the arrivals in their order; one receipt for each."""
     receipts, new = _without_repeats(connection, writer, arrivals)
@@ -58,7 +58,7 @@ def add_all(
 
 
 def _without_repeats(
-    connection: apsw.Connection, writer: WriterState, arrivals: Sequence[Arrival]
+    connection: apsw.Connection, writer: WriterState, arrivals: Sequence[NewEvent]
 ) -> tuple[list[Receipt], list[NewRow]]:
     """The receipt of each, and those that are to be stored, with their places in the order."""
     receipts: list[Receipt] = []
@@ -83,7 +83,7 @@ def _without_repeats(
     return receipts, new
 
 
-def _message(writer: WriterState, arrival: Arrival, contact: int) -> Message | None:
+def _message(writer: WriterState, arrival: NewEvent, contact: int) -> Message | None:
     """The message that it is; None for a copy, which is meant to come again."""
     data = arrival.event.data
     message_id = data.get("message_id")
@@ -123,7 +123,7 @@ def _repeated(
     return found
 
 
-def _rank(connection: apsw.Connection, contact: int, arrival: Arrival) -> int | None:
+def _rank(connection: apsw.Connection, contact: int, arrival: NewEvent) -> int | None:
     if arrival.copy_of is not None:
         first = "SELECT ifnull(rank, seq) FROM events WHERE id = ?"
         rank: int | None = rows.value(connection, first, (id_bytes(arrival.copy_of),))
@@ -208,7 +208,7 @@ def _insert_dead(
     name: str,
     seq: int,
     contact: int,
-    arrival: Arrival,
+    arrival: NewEvent,
     error: str,
 ) -> None:
     """A delivery whose `when` raised is dead from the start, and waits to be looked at."""
@@ -302,7 +302,7 @@ def id_bytes(event_id: str) -> bytes:
     return bytes.fromhex(event_id.replace("-", ""))
 
 
-def _note_word(connection: apsw.Connection, seq: int, contact: int, arrival: Arrival) -> None:
+def _note_word(connection: apsw.Connection, seq: int, contact: int, arrival: NewEvent) -> None:
     """Keep that the contact said a word with this event."""
     event = arrival.event
     connection.execute(

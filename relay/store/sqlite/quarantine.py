@@ -9,7 +9,7 @@ from uuid_utils import uuid7
 
 from relay.event import RawCallback
 from relay.senders import surplus
-from relay.store import UNAUTHORIZED, UNAUTHORIZED_KEPT, Arrival, Quarantined, Receipt
+from relay.store import UNAUTHORIZED, UNAUTHORIZED_KEPT, NewEvent, Quarantined, Receipt
 from relay.store.sqlite import rows
 from relay.store.sqlite.ingest import add_all, id_bytes
 from relay.store.sqlite.state import WriterState
@@ -118,7 +118,7 @@ def _make_room(connection: apsw.Connection) -> None:
 
 
 def release(
-    connection: apsw.Connection, writer: WriterState, quarantine_id: str, arrival: Arrival
+    connection: apsw.Connection, writer: WriterState, quarantine_id: str, arrival: NewEvent
 ) -> Receipt | None:
     """Store what became of the callback, and let go of it; None where it has gone already."""
     if not discard(connection, writer, [quarantine_id]):

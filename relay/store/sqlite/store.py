@@ -17,9 +17,9 @@ from relay.clock import Clock, SystemClock
 from relay.redact import NumberMatcher
 from relay.store import (
     QUARANTINE_SIZE,
-    Arrival,
     BacklogAge,
     ContactRows,
+    NewEvent,
     Notify,
     PurgeCutoffs,
     Purged,
@@ -71,7 +71,7 @@ class SqliteStore:
         self._subscribers = subscribers
         self._waits = BacklogReader()
         self._reused_ids = ReusedIds(clock.monotonic)
-        self._adding: list[tuple[Arrival, asyncio.Future[Receipt]]] = []
+        self._adding: list[tuple[NewEvent, asyncio.Future[Receipt]]] = []
         self._loop = asyncio.get_running_loop()
 
     @classmethod
@@ -144,7 +144,7 @@ class SqliteStore:
 
     # ingest
 
-    async def add(self, arrival: Arrival) -> Receipt:
+    async def add(self, arrival: NewEvent) -> Receipt:
         """As in Store; what arrives in a row is handed over together."""
         receipt: asyncio.Future[Receipt] = self._loop.create_future()
         self._adding.append((arrival, receipt))
@@ -163,7 +163,7 @@ class SqliteStore:
         batch, self._adding = self._adding, []
         self._submit(batch)
 
-    def _submit(self, batch: Sequence[tuple[Arrival, asyncio.Future[Receipt]]]) -> None:
+    def _submit(self, batch: Sequence[tuple[NewEvent, asyncio.Future[Receipt]]]) -> None:
         done = self.database.writer.submit(
             partial(ingest.add_all, writer=self._state, arrivals=[each for each, _ in batch]),
             len(batch),
@@ -172,7 +172,7 @@ class SqliteStore:
 
     def _added(
         self,
-        batch: Sequence[tuple[Arrival, asyncio.Future[Receipt]]],
+        batch: Sequence[tuple[NewEvent, asyncio.Future[Receipt]]],
         done: asyncio.Future[list[Receipt]],
     ) -> None:
         error = done.exception()
@@ -204,7 +204,7 @@ class SqliteStore:
     quarantined_since = _reading(quarantines.since)
     discard_quarantined = _writing(quarantines.discard)
 
-    async def release(self, quarantine_id: str, arrival: Arrival) -> Receipt | None:
+    async def release(self, quarantine_id: str, arrival: NewEvent) -> Receipt | None:
         """As in Store."""
         receipt = await self.database.write(quarantines.release, quarantine_id, arrival)
         if receipt is not None:
