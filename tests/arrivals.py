@@ -17,7 +17,7 @@ def mobile(number: int) -> str:
     return f"+1212{number:07d}"
 
 
-def new_event(
+def arrival(
     contact: int | None = None,
     *,
     sinks: Iterable[str] = ("crm",),

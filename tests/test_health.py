@@ -76,7 +76,7 @@ async def no() -> bool:
 async def test_a_relay_that_refuses_is_not_ready_and_says_why(relay, monkeypatch):
     shelter = relay._running._shelter
     monkeypatch.setattr(shelter, "_refusal", "the disk is full, and so is the other")
-    monkeypatch.setattr(shelter, "_can_be_kept", no)
+    monkeypatch.setattr(shelter, "_can_write", no)
     public, inner = await readyz(relay)
     assert (public.status_code, inner.status_code) == (503, 503)
     report = inner.json()
