@@ -110,6 +110,7 @@ async def ready_again(relay) -> None:
     assert (await readyz(relay.admin)).json()["ready"]
 
 
+@pytest.mark.smoke
 async def test_a_full_disk_costs_nothing_that_was_acknowledged(small_disk):
     folder, grow = small_disk
     senders = Senders()

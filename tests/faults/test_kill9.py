@@ -49,6 +49,7 @@ def out_of_order(requests) -> list[str]:
     return wrong
 
 
+@pytest.mark.smoke
 async def test_three_kills_lose_and_invent_nothing(tmp_path):
     senders, verdict = await kill_in_a_loop(tmp_path, 3, seed=1)
     assert len(senders.acked) > 30
@@ -64,6 +65,7 @@ async def test_a_hundred_kills_lose_and_invent_nothing(tmp_path):
     verdict.sound(once=["archive"])
 
 
+@pytest.mark.smoke
 async def test_kills_lose_events_that_are_acknowledged_before_the_commit(tmp_path):
     command = ["-m", "hasty"]
     senders, verdict = await kill_in_a_loop(tmp_path, 3, seed=1, command=command)

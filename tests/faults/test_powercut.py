@@ -138,10 +138,12 @@ def nothing_lost(tally) -> None:
     assert (tally.lost, tally.undone, tally.corrupt) == (0, 0, 0), tally
 
 
+@pytest.mark.smoke
 async def test_power_cuts_lose_nothing_that_was_acknowledged(tmp_path, monkeypatch):
     nothing_lost(await many_cuts(tmp_path, monkeypatch, 40, seed=1))
 
 
+@pytest.mark.smoke
 async def test_power_cuts_lose_events_without_a_sync_for_each_commit(tmp_path, monkeypatch):
     tally = await many_cuts(tmp_path, monkeypatch, 40, seed=1, synchronous="NORMAL")
     assert tally.lost
