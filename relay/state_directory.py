@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+DEFAULT_STORE = "data/relay.db"
+"""The store's file where relay.yaml names none, relative to the folder of relay.yaml."""
 LONGEST_NAME = 80
 """Bytes: the address of a unix socket has 107, and the folder's descriptor takes some of them."""
 

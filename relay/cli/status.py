@@ -13,6 +13,7 @@ from relay.cli import HelpGroup, client, options
 from relay.cli.client import Client
 from relay.cli.output import count, print_json, print_table, printable, reason_of
 from relay.fsutil import path_from_utf8
+from relay.state_directory import DEFAULT_STORE
 
 if TYPE_CHECKING:
     from relay.config.loader import Config
@@ -72,10 +73,14 @@ def _show(config: "Config | Known", found: dict[str, Any], *, live: bool, as_jso
 def _quickly(path: Path) -> tuple[Known, dict[str, Any]] | None:
     """The status without a check of relay.yaml, which the running relay made when it read the file.
 
-    None where the relay does not run, or has not read the file as it is now.
+    None where the relay does not run, or has not read the file as it is now. An empty outline is a
+    file that could not be read.
     """
     given = options.outline(path)
-    store, spill, zone = (given.get(name) for name in ("store", "store_fallback", "timezone"))
+    if not given:
+        return None
+    store = given.get("store", DEFAULT_STORE)
+    spill, zone = given.get("store_fallback"), given.get("timezone")
     if not isinstance(store, str) or "$" in f"{store}{spill}{zone}":
         return None
     place, fallback = (

@@ -9,8 +9,9 @@ from pathlib import Path
 from relay import fsutil
 from relay.config.document import Reading
 from relay.config.errors import ConfigError
-from relay.config.model import DEFAULT_STORE, POSTGRESQL
+from relay.config.model import POSTGRESQL
 from relay.fsutil import json_with_paths, path_from_utf8
+from relay.state_directory import DEFAULT_STORE
 
 SUFFIX = ".valid.yaml"
 HEAD = "# What the relay last started with. It is read while this file is wrong:"

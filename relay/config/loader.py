@@ -14,7 +14,6 @@ from relay.config.document import Reading
 from relay.config.errors import ConfigError, Mistake, Problem
 from relay.config.model import (
     DEFAULT_PLUGINS,
-    DEFAULT_STORE,
     POSTGRESQL,
     Admin,
     Alerts,
@@ -42,6 +41,7 @@ from relay.config.timelimit import MAKE, TookTooLong, limited
 from relay.event import Event
 from relay.fsutil import path_from_utf8
 from relay.sink import Options, Sink
+from relay.state_directory import DEFAULT_STORE
 from relay.suggest import suggestion
 from relay.templating.evaluation import Blank, is_blank
 from relay.templating.expressions import (

@@ -18,6 +18,7 @@ from relay.fsutil import path_from_utf8
 from relay.phone import Country
 from relay.secret import AS_KEY, Login, Password
 from relay.signing import SigningSecret
+from relay.state_directory import DEFAULT_STORE
 from relay.templating.evaluation import Blank
 from relay.units import (
     NUMBER,
@@ -40,7 +41,6 @@ from relay.validation import text_type
 MAILBOX = re.compile(r"[^\s<>@,;]{1,64}@[^\s<>@,;]{1,255}")
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 DEFAULT_PLUGINS = "plugins"
-DEFAULT_STORE = "data/relay.db"
 POSTGRESQL = ("postgresql://", "postgres://")
 
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
