@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import inspect
+import itertools
 import json
 import os
 import re
@@ -320,7 +321,7 @@ def test_help_and_the_table_name_the_same_commands():
 def test_every_option_that_the_text_names_is_one():
     known = {
         option
-        for command in every_command(main)
+        for command in itertools.chain(*map(every_command, COMMANDS.values()))
         for parameter in command.params
         for option in (*parameter.opts, *parameter.secondary_opts)
     } | {"--help", "--version"}
