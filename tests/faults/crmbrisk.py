@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from relay.cli import main
 from relay.clock import SystemClock
-from relay.delivery import sender
+from relay.delivery import plugin_calls
 from relay.quota import Quota
 
 
@@ -48,7 +48,7 @@ def _run() -> None:
     SystemClock.now = lambda _: clock.now()
     SystemClock.monotonic = lambda _: clock.monotonic()
     SystemClock.sleep = lambda _, seconds: clock.sleep(seconds)
-    sender.SystemClock = lambda: REAL
+    plugin_calls.SystemClock = lambda: REAL
     if os.environ.get("CRM_UNGOVERNED"):
         Quota.acquire = _at_once
         Quota.bulk_wait = lambda _: 0.0
