@@ -57,7 +57,7 @@ while True:
 def quick(monkeypatch):
     for name, value in {"IMPORT": 0.5, "MAKE": 0.5, "TELL": 0.2, "INSIST": 0.1}.items():
         monkeypatch.setattr(timelimit, name, value)
-    for module in ("plugins", "config"):
+    for module in ("plugins", "loader"):
         found = sys.modules[f"relay.config.{module}"]
         for name in {"IMPORT", "MAKE"} & vars(found).keys():
             monkeypatch.setattr(found, name, 0.5)
