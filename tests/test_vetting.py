@@ -107,7 +107,7 @@ async def test_an_address_of_another_program_is_named_and_ones_own_is_not(path):
         )
         (problem,) = await vet(path, Listeners())
         assert f"cannot listen on {address}" in problem
-        mine = Listeners(own={("public", address): other})
+        mine = Listeners(bound={("public", address): other})
         assert await vet(path, mine) == []
 
 
@@ -121,7 +121,7 @@ async def test_a_certificate_that_is_none_is_named(path, tmp_path):
 
 async def test_a_passed_socket_that_others_reach_wants_guarded_sources(path):
     with socket.create_server(("0.0.0.0", 0)) as passed:
-        (problem,) = await vet(path, Listeners(given={"public": [passed]}))
+        (problem,) = await vet(path, Listeners(activated={"public": [passed]}))
     assert "sources.sumotext: needs tokens or allow_from" in problem
 
 
