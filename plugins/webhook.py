@@ -7,11 +7,12 @@ sinks:
       url: https://receiver.example/hook
       method: POST           # or PUT, PATCH
       headers: {X-Tenant: "7"}
-      secrets: [whsec_…]     # several while one takes the place of another
+      secrets: [whsec_…]     # several while a secret is rotated
       body: structured       # or binary, batch (CloudEvents), record, form (plain)
       auth: {bearer: …}      # or {basic: {username: …, password: …}}
 
-In CloudEvents the record of a `map` takes the place of `data`. 2xx is delivered, 410 pauses.
+If the sink has a `map`, its record is sent as `data` of the CloudEvent. An answer 2xx means that
+the event is delivered. An answer 410 pauses the sink.
 """
 
 import base64
@@ -37,7 +38,7 @@ OWN_HEADERS = {
     "webhook-signature",
     "webhook-timestamp",
 }
-# What stands in a `ce-` header as it is: printable ASCII but the space, the quote and `%`.
+# Characters that a `ce-` header has unescaped: printable ASCII but the space, the quote and `%`.
 PLAIN = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) not in '"%')
 CONTENT_TYPES = {
     "structured": "application/cloudevents+json",
@@ -120,7 +121,7 @@ class Options(relay.Options):
 
 
 class Webhook(relay.Sink):
-    """One request an event; with `body: batch`, one for up to a hundred."""
+    """Sends one request for each event; with `body: batch`, one for up to 100 events."""
 
     Options = Options
     max_batch: ClassVar[int] = 100
@@ -131,7 +132,7 @@ class Webhook(relay.Sink):
         return cls.max_batch if options.body == "batch" else 1
 
     async def open(self) -> None:
-        """Prepare what is the same for every request."""
+        """Prepare the URL, the keys and the headers, which are the same for every request."""
         options = self.options
         self._url = httpx.URL(options.url)
         self._keys = [relay.signing_key(secret) for secret in options.secrets]
@@ -161,7 +162,7 @@ class Webhook(relay.Sink):
             return await super().send_batch(deliveries)
         body = b"[%b]" % b",".join(map(self._envelope, deliveries))
         if len(body) > LARGEST_BATCH and len(deliveries) > 1:
-            raise relay.Reject("the batch is larger than 1 MiB")  # they go one by one then
+            raise relay.Reject("the batch is larger than 1 MiB")  # each is then sent alone
         return [await self._request(_batch_id(deliveries), body)] * len(deliveries)
 
     def _body(self, delivery: relay.Delivery) -> bytes:
@@ -204,7 +205,7 @@ def _refuse(request: httpx.Request, response: httpx.Response, answer: bytes) -> 
 
 
 def _batch_id(deliveries: Sequence[relay.Delivery]) -> str:
-    """The same for the same events, in a retry too."""
+    """The id of a batch. A retry with the same events has the same id."""
     ids = "\n".join(delivery.id for delivery in deliveries)
     return f"batch_{hashlib.sha256(ids.encode()).hexdigest()[:32]}"
 
@@ -223,7 +224,7 @@ def _pairs(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _text(value: Any) -> str:
-    """Text as it is, null as nothing, anything else as JSON."""
+    """The value as text: a string unchanged, null as an empty string, anything else as JSON."""
     if value is None:
         return ""
     return value if isinstance(value, str) else _json(value).decode()

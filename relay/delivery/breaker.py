@@ -1,4 +1,4 @@
-"""What results say about the sink rather than about one delivery: breaker, rejects, failures."""
+"""The health of a sink, by its results: circuit breaker, streaks of rejects, log of failures."""
 
 import logging
 import math
@@ -30,20 +30,26 @@ class CircuitBreaker:
         return len(self._failed) >= self.failures
 
     def success(self) -> None:
-        """Start to count from nought."""
+        """Forget the failures."""
         self._failed.clear()
 
 
 @dataclass(slots=True)
 class RejectStreak:
-    """Notices that contacts in a row are rejected for the same cause: a mistake of ours, then."""
+    """Finds that `length` contacts in a row are rejected for the same cause.
+
+    The configuration is then wrong, and not a record.
+    """
 
     length: int
     _cause: Hashable = None
     _rejected: dict[int, int] = field(default_factory=dict)
 
     def reject(self, cause: Hashable, contact: int, seq: int) -> list[int]:
-        """Count a reject; return the seqs to revive, none before the streak is long enough."""
+        """Count a reject. Return the seqs of the dead deliveries to revive.
+
+        There are none before the streak has its length; then all of the streak; then each new one.
+        """
         if cause != self._cause:
             self.end()
             self._cause = cause
@@ -53,7 +59,7 @@ class RejectStreak:
         return list(self._rejected.values()) if len(self._rejected) == self.length else [seq]
 
     def end(self) -> None:
-        """Start to count from nought."""
+        """Forget the rejects."""
         self._cause = None
         self._rejected.clear()
 
@@ -68,17 +74,17 @@ class HaltKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Halt:
-    """A reason to halt the sink. `seconds` is None where the gate says how long."""
+    """A reason to halt the sink. Where `seconds` is None, the gate decides for how long."""
 
     kind: HaltKind
     reason: str
     seconds: float | None
     revive: Sequence[int] = ()
-    """Dead deliveries that were not to blame."""
+    """The seqs of dead deliveries whose rejects the configuration caused."""
 
 
 class HealthTracker:
-    """Finds in the results of a sink that it is down or wrongly set up."""
+    """Finds in the results of a sink that it must be halted: it is down or wrongly set up."""
 
     def __init__(self, config: Breaker) -> None:
         self._config = config
@@ -86,14 +92,15 @@ class HealthTracker:
         self._streak = RejectStreak(REJECTS_IN_A_ROW)
 
     def reset(self) -> None:
-        """Nothing counts against the sink any more."""
+        """Forget all failures and rejects."""
         self._breaker.success()
         self._streak.end()
 
     def observe(self, results: Sequence[Result], *, trial: bool) -> Iterator[Halt]:
-        """Count the results of one batch; the failure of a `trial` counts nothing.
+        """Count the results of one batch, and yield the reasons to halt the sink.
 
-        To the breaker all failures of one batch are one: a single lost connection fails them all.
+        The breaker counts all failures of one batch as one: a single lost connection fails them
+        all. The failures and rejects of a `trial` are not counted.
         """
         counting = next(filter(_counts_as_failure, results), None)
         for each in results:
@@ -139,10 +146,13 @@ def _counts_as_failure(result: Result) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class LastError:
-    """The failed attempts of a sink since the last success; times in microseconds."""
+    """The failed attempts of a sink since its last success.
+
+    `at` is the time of the last one, `since` of the first, in microseconds since the epoch.
+    """
 
     error: str
-    """Of the last one."""
+    """The reason of the last one."""
     at: int
     since: int
     attempts: int
@@ -151,7 +161,7 @@ class LastError:
 class FailureLog:
     """Logs the first failed attempt of a sink, and then once a minute their number.
 
-    Without it a sink that fails looks well until its circuit breaker opens.
+    Without it no failure of a sink would show before its circuit breaker opens.
     """
 
     def __init__(self, clock: Clock, log: logging.Logger) -> None:
@@ -164,7 +174,7 @@ class FailureLog:
         """None where the last attempt succeeded."""
 
     def observe(self, outcomes: Iterable[Outcome]) -> None:
-        """Count the failed ones of a batch. One that was delivered ends all before it."""
+        """Count the failures of a batch. A delivered one resets `last`."""
         for outcome in outcomes:
             if isinstance(outcome, Delivered):
                 self.last = None

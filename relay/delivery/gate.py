@@ -1,8 +1,12 @@
 """The gate of one sink: whether it may be sent to, kept in the store over restarts.
 
-A sink is running, paused (somebody must act; a probe sees whether they have) or parked (by a
-Retry-After or the breaker). A pause or a park that is due is ended by the prober, with a check or
-a trial. The time of a pause or a park does not count for any delivery.
+A sink is running, paused or parked. Both a pause and a park halt it. A pause has a cause that
+somebody must mend, or an operator asked for it. A park follows a Retry-After or the open breaker.
+
+When a pause is due, the prober makes a check or a trial, and ends the pause if that succeeds. When
+the breaker's park is due, it makes a trial. It ends any other park without one. Only `resume` ends
+an operator's pause. The time for which a sink is halted does not count for the retry window of a
+delivery.
 """
 
 import asyncio
@@ -27,9 +31,12 @@ from relay.store import SinkState
 
 PROBE_EVERY = 300.0
 STEADY = 600.0
-"""Seconds at work after which an earlier crash and the next are not two in a row."""
+"""After so many seconds in which the sink was not halted, its crashes are reset."""
 MARGIN = 1.0
-"""Seconds: a halt that ends so little later is none. Each record of a batch asks for one."""
+"""Seconds. A halt that ends less than this later than the present one is not a new halt.
+
+Without it, each record of a batch would halt the sink anew.
+"""
 
 Save = Callable[[SinkState], Awaitable[None]]
 
@@ -67,9 +74,9 @@ class SinkStatus:
 
 
 class SinkGate:
-    """The gate of one sink. `changed` is called, and the state saved, whenever it changes.
+    """The gate of one sink. When its state changes, it calls `changed` and saves the state.
 
-    The reasons that it keeps and shows hold no contact's number.
+    Contacts' numbers are masked in the reasons that it keeps.
     """
 
     def __init__(
@@ -93,13 +100,13 @@ class SinkGate:
         self._begun = state.active
         self._changed = asyncio.Event()
         self._closed_to_consent = False
-        # When all halts are over, by the clock that cannot jump.
+        # The time when all halts are over, by the monotonic clock.
         self._over_at = clock.monotonic() + planned(state)
 
-    # whether it may be sent to
+    # whether a claim may be sent
 
     def may_send(self, kind: SendKind) -> bool:
-        """Whether claims of this kind may be sent now. Nothing else decides that."""
+        """Whether claims of this kind may be sent now. Only this decides it."""
         if kind is SendKind.CONSENT:
             return self._open_to_consent()
         if self.remaining() > 0:
@@ -113,7 +120,7 @@ class SinkGate:
                 return True
 
     def remaining(self) -> float:
-        """Seconds until the sink is to be tried; 0 when it is, infinite for an operator's pause."""
+        """Seconds until the sink may be tried: 0 from then on, infinite for an operator's pause."""
         if self._state.paused_by_operator:
             return math.inf
         left = over_at(self._state) / MICROSECONDS - self._clock.now()
@@ -125,20 +132,20 @@ class SinkGate:
 
     @property
     def quota_tight(self) -> bool:
-        """Whether ordinary deliveries go one by one: the answers say whether there is room."""
+        """Whether ordinary deliveries are sent one at a time: each answer says how much is left."""
         return self._quota.tight
 
     def _open_to_consent(self) -> bool:
         """Whether words of consent may be sent though the sink is paused.
 
-        What paused it may concern other fields, or other records. One that fails closes it until
-        the next probe.
+        The cause of the pause may concern other fields or other records. After one word that fails,
+        none is sent until the next probe.
         """
         halted_otherwise = self.paused_by_operator or self.parked or self.breaker_open
         return self.paused and not halted_otherwise and not self._closed_to_consent
 
     def close_to_consent(self) -> None:
-        """Send no word of consent until the next probe: one could not be written either."""
+        """Allow no word of consent until the next probe, after one has failed."""
         self._closed_to_consent = True
 
     # its state
@@ -160,7 +167,7 @@ class SinkGate:
         return self._state.breaker_open
 
     def status(self) -> SinkStatus:
-        """The state; of a running sink with a reason while its quota is short."""
+        """The status. While the quota is short, that of a running sink has a reason."""
         status, quota = stored_status(self._state), self._quota.status()
         if not quota:
             return status
@@ -178,21 +185,21 @@ class SinkGate:
         return Moment(self._clock.now(), self._active.elapsed(), period)
 
     async def until_due(self) -> None:
-        """Wait until the sink is to be tried."""
+        """Wait until the sink may be tried."""
         while left := self.remaining():
             self._changed.clear()
             await wait_for_event(self._changed, self._clock, left)
 
     def resume_clock(self) -> None:
-        """From now on the time counts for deliveries."""
+        """Count the time from now on for the retry windows of deliveries."""
         self._active.start()
 
     # changes
 
     async def observe(self, results: Sequence[Result], *, trial: bool) -> list[int]:
-        """Halt the sink where the results say that it, and not a record, is at fault.
+        """Halt the sink where the results show that it failed, and not a record.
 
-        Returns the dead deliveries that were not to blame.
+        Returns the seqs of dead deliveries whose rejects the configuration caused.
         """
         revive: list[int] = []
         for halt in self._health.observe(results, trial=trial):
@@ -212,7 +219,7 @@ class SinkGate:
     async def pause(
         self, reason: str, *, after: float | None = None, by_operator: bool = False
     ) -> None:
-        """Halt it until a probe, in `after` seconds, finds it well; the operator's: for good."""
+        """Halt it. A probe is due in `after` seconds; none is due where an operator pauses it."""
         if self._state.paused_by_operator and not by_operator:
             return
         reason = mask_all(reason)
@@ -220,7 +227,7 @@ class SinkGate:
         if self._state.paused is None or by_operator:
             self._log.log(logging.INFO if by_operator else logging.ERROR, "paused: %s", reason)
         elif self._state.paused == reason and seconds <= self.remaining() + MARGIN:
-            return  # the next record of a batch, with the same to say
+            return  # another record of the batch, with the same reason
         self._closed_to_consent = False
         self._state.paused = reason
         self._state.paused_by_operator = by_operator
@@ -228,7 +235,7 @@ class SinkGate:
         await self._halt(seconds)
 
     async def park(self, reason: str, seconds: float) -> None:
-        """Halt it for so many seconds, a day at the most."""
+        """Halt it for so many seconds, at most a day."""
         reason = mask_all(reason)
         seconds = min(max(seconds, 0.0), LONGEST_WAIT)
         if self._state.parked is None or seconds > self.remaining() + MARGIN:
@@ -251,7 +258,7 @@ class SinkGate:
             await self.park(f"still failing: {reason}", self._cooldown)
 
     async def open(self) -> None:
-        """Let everything pass again, whatever halted the sink."""
+        """End every halt of the sink: it is running again."""
         self._health.reset()
         self._state = SinkState(active=self._active.elapsed(), crashes=self._state.crashes)
         self._over_at = 0.0
@@ -260,13 +267,13 @@ class SinkGate:
         await self._change()
 
     async def stop(self) -> None:
-        """Stop the clock of deliveries. A process that stops has not crashed."""
+        """Stop counting time for deliveries, and reset the crashes: this is a clean stop."""
         self._active.stop()
         self._state.crashes = 0
         await self.save()
 
     async def save(self) -> None:
-        """Save the state, with the seconds that have passed."""
+        """Save the state, with the seconds for which the sink was not halted."""
         self._state.active = self._active.elapsed()
         if self._state.active - self._begun >= STEADY:
             self._state.crashes = 0
@@ -290,7 +297,7 @@ class SinkGate:
 
 
 def stored_status(state: SinkState) -> SinkStatus:
-    """The status that a stored state says, without a quota and failures."""
+    """The status by a stored state, without the quota and the last error."""
     until = None if state.paused_by_operator else over_at(state)
     since = state.since or state.halted_at
     if state.paused is not None:
@@ -301,20 +308,20 @@ def stored_status(state: SinkState) -> SinkStatus:
 
 
 def over_at(state: SinkState) -> int:
-    """When the sink is to be tried, by the clock on the wall."""
+    """When the sink may be tried, in microseconds since the epoch by the wall clock."""
     return state.parked_until if state.paused is None else state.probe_at
 
 
 def planned(state: SinkState) -> float:
-    """For how many seconds it was halted: it waits no longer, whatever the wall clock says."""
+    """For how many seconds it was halted. It waits no longer even if the wall clock is set back."""
     return (over_at(state) - state.halted_at) / MICROSECONDS
 
 
 class Prober:
-    """Opens a sink, and ends a pause or a park that is due by a check or a trial.
+    """Opens a sink, and ends its pauses and parks when they are due.
 
-    `try_one` sends one delivery as a trial; None where there was none to send. `opened` is set for
-    good when the sink is open.
+    `try_one` sends one delivery as a trial, and returns None where there is none to send. `opened`
+    is set once the sink is open, and never cleared.
     """
 
     def __init__(
@@ -334,7 +341,7 @@ class Prober:
         self.opened = asyncio.Event()
 
     async def until_running(self) -> None:
-        """Return when the sink is open and nothing halts it; probe it until then."""
+        """Return when the sink is open and not halted. Until then, probe it when due."""
         while True:
             await self._gate.until_due()
             if not self.opened.is_set():
@@ -349,7 +356,10 @@ class Prober:
                 return
 
     async def open(self) -> bool:
-        """Whether the sink is open; one that cannot be is paused, and opened at its next probe."""
+        """Open the sink if it is not open; return whether it is.
+
+        One that cannot be opened is paused. Its next probe opens it again.
+        """
         if self.opened.is_set():
             return True
         try:
@@ -359,7 +369,7 @@ class Prober:
             self._failed_to_open = True
             outcome = outcome_of(error, self._clock.now())
             after = outcome.after
-            if after is None and isinstance(outcome, Retry):  # a full disk, say: nobody mends it
+            if after is None and isinstance(outcome, Retry):  # e.g. a full disk: try sooner
                 after = self._config.breaker.cooldown
             await self._gate.pause(f"it cannot be opened: {outcome.reason}", after=after)
             return False
@@ -369,7 +379,7 @@ class Prober:
         return True
 
     async def _probe(self) -> None:
-        """See whether what paused the sink is over."""
+        """Check whether the cause of the pause is gone; a sink without a check gets a trial."""
         kind = type(self._sink)
         if kind.check is Sink.check or not kind.check_ends_pause:
             await self._try_one()
@@ -386,12 +396,12 @@ class Prober:
             await self._recovered()
 
     async def _try_one(self) -> None:
-        """Try one delivery. If it lands, the sink is well again."""
+        """Send one delivery as a trial. If it is delivered, the sink is running again."""
         outcome = await self._send_trial()
         if isinstance(outcome, Delivered):
             await self._recovered()
         elif outcome is not None and not self._gate.remaining():
-            await self._gate.trial_failed(outcome.reason)  # else the outcome has halted it
+            await self._gate.trial_failed(outcome.reason)  # else the outcome has already halted it
 
     async def _recovered(self) -> None:
         """Deliver again, unless the operator has paused the sink in the meantime."""

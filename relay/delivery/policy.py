@@ -1,6 +1,7 @@
-"""Delivery policy: what an outcome means for its delivery. Pure: no clock, no I/O.
+"""Delivery policy: what an outcome means for its delivery, and when a retry is due.
 
-Nothing sleeps here. A wait is written beside the delivery, and outlives the process.
+It does no I/O and is given the time. The wait before a retry is partly random. Nothing sleeps here:
+the store keeps the time at which a delivery is due, also over a restart.
 """
 
 from dataclasses import dataclass, replace
@@ -22,23 +23,26 @@ from relay.outcome import Delivered, NotDelivered, Outcome, Pause, Reject, Retry
 from relay.store import Attempt, Claim, Settlement, State
 
 REJECTS_IN_A_ROW = 5
-"""So many contacts rejected in a row for one cause point to a mistake in the configuration."""
+"""The sink is paused after rejects of so many contacts in a row for one cause.
+
+The cause is then a mistake in the configuration, and not a record.
+"""
 TRIAL_RESTS = 1.5
-"""For how many trial periods a delivery that failed as a trial makes way for others."""
+"""A delivery that failed as a trial is due after so many trial periods: others are tried first."""
 
 
 class SendKind(Enum):
-    """Why claims are sent: the gate lets more pass of some kinds than of others."""
+    """Why claims are sent. `SinkGate.may_send` allows some kinds where it allows no others."""
 
     ORDINARY = auto()
     URGENT = auto()
-    """Opt-outs, and what must land before them."""
+    """Opt-outs, and the older deliveries of their contacts."""
     SUSPECT = auto()
-    """What was in flight when a process died, with nothing beside it."""
+    """What was in flight when a process died. It is sent before any ordinary delivery."""
     TRIAL = auto()
     """One delivery that shows whether a halted sink works again."""
     CONSENT = auto()
-    """The words of consent alone, while the sink is paused."""
+    """Only the words of consent, and not the rest of the record, while the sink is paused."""
 
 
 class MapFailed(Reject):
@@ -54,7 +58,7 @@ class Result:
     started: float
     duration: float
     rest: bool = False
-    """Whether only the word of consent was sent, and the rest is still to be."""
+    """Whether only the word of consent was sent, and the rest of the record is still to be sent."""
 
 
 class Moment(NamedTuple):
@@ -100,7 +104,11 @@ class RetryPolicy:
 
 
 def settlement(result: Result, retry: RetryPolicy, moment: Moment, kind: SendKind) -> Settlement:
-    """How the claim ends. A trial costs no attempt, and the next one takes another delivery."""
+    """How the claim ends.
+
+    A failed trial and a pause cost no attempt. After a failed trial the next one takes another
+    delivery, as this one is not due yet.
+    """
     claim, outcome = result.claim, result.outcome
     put_back = Settlement.put_back(claim.sink, claim.seq, claim.failed_at)
     if kind is SendKind.CONSENT and not _is_whole(result):
@@ -139,9 +147,10 @@ def _retried(
 
 
 def _is_whole(result: Result) -> bool:
-    """Whether the outcome of a word of consent, sent alone, is that of its delivery.
+    """Whether the outcome of a word of consent that was sent alone ends its delivery.
 
-    A word that is refused may be taken with the rest, which makes the record that it is written to.
+    It does not where the rest of the record is still to be sent. The rest may create the record in
+    the receiver, and so make it accept a word that it rejected before.
     """
     return isinstance(result.outcome, Delivered | Reject) and not result.rest
 
@@ -160,7 +169,7 @@ def _attempt(result: Result) -> Attempt:
 
 
 def _call_state(outcome: Retry, attempt: int, spent: float) -> RetryCallState:
-    """What tenacity would hold in memory, had it slept since the first attempt."""
+    """The state that tenacity would have if it had slept between the attempts."""
     state = RetryCallState(Retrying(), fn=None, args=(), kwargs={})
     state.set_exception((type(outcome), outcome, outcome.__traceback__))
     state.attempt_number = attempt

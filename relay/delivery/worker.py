@@ -1,8 +1,8 @@
 """One sink's worker: claims its deliveries, sends them, and settles how they ended.
 
-One task fetches batches into the queue's short list of prefetched ones, `concurrency` tasks send
-them, and one more sends urgent deliveries alone. They ask the gate before they send. Nothing here
-sleeps for a retry: its time is in the store, as the gate's state is.
+One task claims batches into the queue's short list of prefetched ones. `concurrency` tasks send
+these. One more task sends only urgent deliveries. Every task asks the gate before it sends. No task
+sleeps for a retry: the store keeps when a retry is due. It keeps the gate's state, too.
 """
 
 import asyncio
@@ -30,9 +30,9 @@ from relay.tracing import Tracer
 
 SAVE_ACTIVE_EVERY = 60.0
 LEAST_TO_CLOSE = 1.0
-"""Seconds that a sink has for its `close`, however long it took to stop."""
+"""The least seconds that a sink has for its `close`, even if the grace is over."""
 LOOK_FOR_OPT_OUTS = 5.0
-"""Seconds between looks for opt-outs that are due again, while only those may go."""
+"""Seconds between looks for opt-outs that are due, while the quota has room for those alone."""
 
 
 class SinkWorker:
@@ -79,7 +79,7 @@ class SinkWorker:
     # from start to stop
 
     def start(self) -> None:
-        """Start the tasks. `failure` says when one of them ends."""
+        """Start the tasks. `failure` returns when one of them ends."""
         self._fetching = [
             asyncio.create_task(self._fetch()),
             asyncio.create_task(self._save_active()),
@@ -88,7 +88,7 @@ class SinkWorker:
         self._sending += [asyncio.create_task(self._send()) for _ in range(self._concurrency)]
 
     async def failure(self) -> None:
-        """Return, or raise what was raised, when any of the tasks ends by itself."""
+        """Wait until any of the tasks ends by itself. Raises what the task raised."""
         done, _ = await asyncio.wait(
             [*self._fetching, *self._sending], return_when=asyncio.FIRST_COMPLETED
         )
@@ -96,9 +96,10 @@ class SinkWorker:
             task.result()
 
     async def stop(self, grace: float) -> None:
-        """Claim no more; give up what is still being sent after `grace` seconds.
+        """Claim no more. Cancel what is still being sent after `grace` seconds.
 
-        What has been claimed by then, the store puts back uncounted when it is closed.
+        Claims that are not settled by then stay in flight. The store puts them back when it is
+        closed; their attempt does not count.
         """
         self._stopped_by = self._clock.monotonic() + grace
         await cancel_all(self._fetching)
@@ -109,7 +110,7 @@ class SinkWorker:
         await self._gate.stop()
 
     async def close(self) -> None:
-        """Close the sink, in what is left of the grace, once all that it got is settled."""
+        """Close the sink within the rest of the grace. Call it when all it sent is settled."""
         left = max(LEAST_TO_CLOSE, self._stopped_by - self._clock.monotonic())
         with contextlib.suppress(Exception):  # a plugin may raise anything; there is no next step
             work = plugin_calls.run(Call(self._name, "close"), self.sink.close())
@@ -118,9 +119,10 @@ class SinkWorker:
             await self.sink.http.aclose()
 
     async def deliver_accused(self) -> None:
-        """Send, one at a time, what was in flight at several deaths of the process.
+        """Send, one at a time, what was in flight at two or more deaths of the process.
 
-        Only a sink with any is opened for it: the others wait, and opening may take its time.
+        The other sinks wait for this. Opening can take long, so a sink is opened here only if it
+        has such deliveries.
         """
         while self._gate.may_send(SendKind.SUSPECT):
             claims = await self._queue.claim_accused()
@@ -142,7 +144,7 @@ class SinkWorker:
         await self._gate.pause(reason, by_operator=True)
 
     async def resume(self) -> None:
-        """Deliver again, whatever halted the sink."""
+        """End every halt of the sink."""
         await self._gate.open()
 
     def status(self) -> SinkStatus:
@@ -153,13 +155,13 @@ class SinkWorker:
     def breaker_open(self) -> bool:
         return self._gate.breaker_open
 
-    # the way to the sink
+    # sending to the sink
 
     async def deliver(self, claims: Sequence[Claim], kind: SendKind) -> list[Result]:
-        """Send a batch and settle it; put it back if the gate lets none of this kind pass.
+        """Send a batch and settle it. Put it back if the gate allows no claims of this kind.
 
-        Several may be under way at once. What is cancelled stays in flight: the store puts it back
-        when it is closed.
+        Several calls may run at once. A cancelled call leaves its claims in flight: the store puts
+        them back when it is closed.
         """
         if not claims or not self._gate.may_send(kind):
             await self._queue.put_back(claims)
@@ -201,12 +203,12 @@ class SinkWorker:
         self._failures.observe(result.outcome for result in results)
 
     async def _deliver_urgent(self) -> None:
-        """Send all that is urgent, unless other tasks already do."""
+        """Send urgent deliveries until none is left. Several tasks may do so at once."""
         while self._queue.has_urgent and self._gate.may_send(SendKind.URGENT):
             await self.deliver(await self._queue.claim_urgent(), SendKind.URGENT)
 
     async def _deliver_consent(self) -> None:
-        """Send the words of consent alone, while the sink is paused but open to them."""
+        """Send only the words of consent, while the sink is paused and the gate allows them."""
         while self._gate.may_send(SendKind.CONSENT):
             claims = await self._queue.claim_consent()
             if not claims:
@@ -225,7 +227,7 @@ class SinkWorker:
     # the tasks
 
     async def _fetch(self) -> None:
-        """Claim what is due whenever there is room for it, unless the sink is halted."""
+        """Claim what is due while the sink is running, as far as quota and prefetch allow."""
         while True:
             await self._prober.until_running()
             self._gate.resume_clock()
@@ -241,10 +243,10 @@ class SinkWorker:
                 await self._queue.prefetch(self._may_send_ordinary)
 
     async def _deliver_suspects(self) -> None:
-        """Send what was in flight when a process died, with nothing beside it.
+        """Send what was in flight when a process died, before any ordinary delivery.
 
-        That is a batch at a time: singly, a kill under load would cost a CRM's calls of an hour.
-        Should the process die again, those of this batch go one at a time.
+        They are sent in batches: after a kill under load, single sends could use up a CRM's calls
+        of an hour. If the process dies again, `deliver_accused` sends those of this batch singly.
         """
         while self._may_send_ordinary() and (claims := await self._queue.claim_suspects()):
             await self.deliver(claims, SendKind.SUSPECT)
@@ -259,12 +261,12 @@ class SinkWorker:
             await self.deliver(claims, SendKind.ORDINARY)
 
     async def _send_urgent(self) -> None:
-        """The task reserved for opt-outs, and what must land before them."""
+        """The task that sends only opt-outs, and the older deliveries of their contacts."""
         await self._prober.opened.wait()
         while True:
             await self._queue.wait_for_urgent()
             if self._queue.has_urgent:
-                # They may hold older deliveries of the contact.
+                # The prefetched batches may hold older deliveries of the same contact.
                 await self._queue.put_back(self._queue.take_prefetched())
                 await self._deliver_urgent()
                 self._queue.notify()

@@ -1,4 +1,7 @@
-"""The ingress: the public listener's application, from a request to a stored callback."""
+"""The ingress: the public listener's application. It stores each callback and then answers 200.
+
+The answer 200 is sent only after `Acceptor.receive` has returned: the callback is then on disk.
+"""
 
 import asyncio
 import logging
@@ -37,19 +40,19 @@ NotReady = Callable[[], Sequence[str]]
 """The reasons why the relay is not ready; none when it is."""
 
 MAX_TOKENS = 4
-"""Tokens of one request that are checked: with hundreds of them, guessing would be cheap."""
+"""The most tokens of one request that are checked. With hundreds, guessing would be cheap."""
 
 LARGE_GAP = 0.01
-"""Seconds between two large callbacks: a small one takes several turns of the loop."""
+"""The least seconds between two large callbacks: small ones are processed in between."""
 LARGE = 16 * 1024
-"""Bytes of a callback above which it is read in a turn of the event loop of its own."""
+"""A callback of more bytes is large: two of these are not processed directly after each other."""
 
 MAX_UNAUTHORIZED = 16 * 1024
-"""Bytes of a callback with a wrong token. None of the vendor's is larger, and anybody can send a
-thousand of them: they must fill no disk."""
+"""The most bytes of a callback with a wrong token that is stored. No callback of Sumotext is
+larger. Anybody can send thousands of these: they must not fill the disk."""
 
 NO_PARAMETERS = "no parameters"
-"""The kind of a refusal of which nothing is stored."""
+"""The kind of the refusal of a request without parameters. Nothing of it is stored."""
 
 _TOO_LARGE = f"not kept: above {MAX_UNAUTHORIZED // 1024} KiB"
 _JSON = (b"content-type", b"application/json")
@@ -59,9 +62,10 @@ _ALLOW: Headers = [(b"allow", b"GET, POST")]
 
 
 class Acceptor(Protocol):
-    """Stores callbacks durably. Its methods return when the data is on disk.
+    """Stores callbacks durably.
 
-    They raise StoreError where it cannot be written.
+    `receive` and `quarantine` return when the data is on disk. They raise StoreError if it cannot
+    be written.
     """
 
     def now(self) -> int:
@@ -75,9 +79,10 @@ class Acceptor(Protocol):
 
 
 class Ingress(Starlette):
-    """Starlette's application, with a shortcut for callbacks.
+    """A Starlette application that passes callbacks to `CallbackEndpoint` directly.
 
-    Its layers would add a quarter to the cost of each callback. `answers` counts every answer.
+    Starlette's middleware and routing would add a quarter to the cost of each callback. `answers`
+    counts every answer.
     """
 
     def __init__(self, callbacks: "CallbackEndpoint", not_ready: NotReady) -> None:
@@ -143,7 +148,7 @@ async def _http_problem(request: Request, error: Exception) -> Response:
 class CallbackRefused(Exception):
     """The refusal of a callback, with its answer.
 
-    The log counts it under its `kind`, and describes the `last` of that kind.
+    The log counts refusals by `kind`, and gives `last` of the latest of each kind.
     """
 
     def __init__(
@@ -166,7 +171,7 @@ class CallbackRefused(Exception):
 
 
 class ClientDisconnected(Exception):
-    """The client has gone before its request was complete."""
+    """The client closed the connection before its request was complete."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +223,7 @@ class CallbackEndpoint:
             await send({"type": "http.response.body", "body": body})
 
     def body_limit(self, scope: Scope) -> int:
-        """Zero for a request that is refused, unless it is stored in quarantine."""
+        """Bytes of the body that are used: zero for a request that is refused, not quarantined."""
         target = self._parse_target(scope)
         guard = self._guards.get(target.source)
         if guard is None or scope["method"] not in METHODS or not guard.allows(scope["client"]):
@@ -228,7 +233,7 @@ class CallbackEndpoint:
         return max(0, MAX_UNAUTHORIZED - len(target.query))
 
     def _parse_target(self, scope: Scope) -> CallbackTarget:
-        """The target, also of an address with `&` where `?` belongs, as in `…/TOKEN&mobile=…`."""
+        """The target. The address may have `&` in the place of `?`, as in `…/TOKEN&mobile=…`."""
         path = scope["path"][len(PREFIX) :]
         source, _, token = path.partition("/")
         guard = self._guards.get(source)
@@ -286,7 +291,7 @@ class CallbackEndpoint:
             ) from None
 
     async def _wait_for_turn(self) -> None:
-        """Return in a turn of the event loop in which no other large callback is read."""
+        """Wait, so that large callbacks are processed at least LARGE_GAP apart."""
         async with self._large:
             await asyncio.sleep(LARGE_GAP)
 
@@ -343,9 +348,9 @@ class CallbackEndpoint:
         )
 
     async def _quarantine_unauthorized(self, callback: RawCallback) -> str:
-        """Store it, because a mistyped token is the commonest mistake of a first day.
+        """Store a callback with a wrong token: a mistyped token is a common mistake at first.
 
-        Returns why it is not stored; empty where it is.
+        Returns why it is not stored; empty if it is stored.
         """
         if _is_empty(callback):
             return f"not kept: {NO_PARAMETERS}"
@@ -369,7 +374,7 @@ class CallbackEndpoint:
 
 
 def _too_many(wait: float, kind: str) -> CallbackRefused:
-    """Nothing of it is stored: a flood must not fill the disk."""
+    """The refusal above a rate limit. Nothing is stored: a flood must not fill the disk."""
     later = (b"retry-after", b"%d" % math.ceil(wait))
     return CallbackRefused(429, "There are too many callbacks.", [later], kind=kind)
 
@@ -385,17 +390,17 @@ def _refuse_other_sites(scope: Scope) -> None:
 
 
 def _is_empty(callback: RawCallback) -> bool:
-    """Whether it has no parameters, as the requests of monitors and browsers have none."""
+    """Whether it has no parameters. Monitors and browsers send such requests."""
     return not callback.query and not callback.body
 
 
 def _size(callback: RawCallback) -> int:
-    """Bytes to be read, unpacked: a small packed body may take as long as a large one."""
+    """Bytes to be parsed, after decompression: this decides how long parsing takes."""
     return len(callback.query) + unpacked_size(callback.body, callback.encoding)
 
 
 def _joined(before: str, value: bytes) -> str:
-    """The values of a header that comes twice, as a list."""
+    """The values of a header that occurs more than once, joined by commas."""
     text = value.decode("latin-1")
     return f"{before}, {text}" if before else text
 

@@ -1,11 +1,12 @@
 """Failover: callbacks are stored, or spilled while the store cannot be written.
 
-While there is a spill, new callbacks are spilled too, and its records are replayed into the store
-in their order. For the last of them, new callbacks are held up for as long as a commit or two
-take: otherwise there would always be one more.
+While there is a spill, new callbacks are spilled too, so that their order is kept. The records of
+the spill are replayed: they are stored, in their order. While the last of them are replayed, new
+callbacks wait for a commit or two. Otherwise the spill could grow as fast as it is replayed.
 
-A spill that cannot be opened or read holds up nothing: new callbacks are stored, and the store
-notes that the spill is older. Its records are stored late then, and are no contact's last word.
+While a spill cannot be opened or read, new callbacks are stored, and the store notes that the spill
+is older. The spill's records are stored later, marked as late. A late record does not become its
+contact's last word if a newer word is stored already.
 """
 
 import asyncio
@@ -47,9 +48,9 @@ from relay.store import (
 TRY_AGAIN = 1.0
 """Seconds between tries to replay the spill."""
 LONGEST_PAUSE = 8.0
-"""Seconds between tries to read a spill that cannot be read; the first are sooner."""
+"""The most seconds between tries to read a spill that cannot be read; the first are sooner."""
 CHUNK = 128
-"""Records that are replayed at a time."""
+"""The most lines of the spill that are replayed at a time."""
 ALMOST_FULL = "its disk is almost full"
 NOT_UNDERSTOOD = 422
 
@@ -70,14 +71,15 @@ class Replayer:
     async def replay(self, limit: int, *, late: bool = False) -> int:
         """Store the next records; return how many lines they were. Raises StoreError or OSError.
 
-        `late`: the store may hold newer events of their contacts.
+        `late`: the store may already hold newer events of the same contacts.
         """
         await self._spill.reopen()
         chunk = await self._spill.read(limit)
         if late:
             chunk.records[:] = [each._replace(late=True) for each in chunk.records]
-        # After a crash, or a commit whose fate nobody knew, some of them are there already; or
-        # they will be in a moment: the store was not waited for any longer.
+        # Some records may be stored already: after a crash, or if a commit's result was unknown.
+        # Others may still be in the writer's queue, as their callbacks waited no longer than
+        # `disk_timeout`.
         await self._store.flush()
         known = await self._store.known([each.id for each in chunk.records])
         items, slices = [], Slices()
@@ -96,7 +98,7 @@ class Replayer:
             return spilled, None
         try:
             return spilled, self._router.event(spilled.callback, spilled.id)
-        except InvalidCallback as error:  # it was, by the configuration of then
+        except InvalidCallback as error:  # valid by an earlier configuration
             return _not_understood(spilled, error.reason), None
 
     async def _store_round(self, items: Sequence[ReplayItem]) -> None:
@@ -109,7 +111,7 @@ class Replayer:
                 writes.append(partial(self._store.add, arrival._replace(late=spilled.late)))
         results = await asyncio.gather(*(write() for write in writes), return_exceptions=True)
         for (spilled, _), result in zip(items, results, strict=True):
-            if type(result) is StoreError:  # this one alone: a person is to look at it
+            if type(result) is StoreError:  # only this record was refused
                 await self._quarantine(_not_understood(spilled, str(result)))
             elif isinstance(result, BaseException):
                 raise result
@@ -129,14 +131,17 @@ def _once(records: Iterable[Spilled], known: set[str]) -> Iterator[Spilled]:
 
 
 def _not_understood(spilled: Spilled, reason: str) -> Spilled:
-    """The record for quarantine; one with a status keeps it, as one with a wrong token."""
+    """The record for quarantine. One that has a status, as for a wrong token, keeps it."""
     if spilled.status is not None:
         return spilled
     return spilled._replace(status=NOT_UNDERSTOOD, reason=reason)
 
 
 def _rounds(items: Iterable[ReplayItem]) -> Iterator[list[ReplayItem]]:
-    """Rounds in their order, no contact twice in one: what follows consent depends on it."""
+    """Groups of the items, in their order, with each contact at most once in a group.
+
+    A `when` may ask for the contact's consent, so the earlier items must be stored by then.
+    """
     taken: list[ReplayItem] = []
     contacts: set[tuple[str, str]] = set()
     for spilled, event in items:
@@ -151,9 +156,9 @@ def _rounds(items: Iterable[ReplayItem]) -> Iterator[list[ReplayItem]]:
 
 
 class FailoverStore:
-    """Takes the callbacks of the ingress. Until a store is attached, all are spilled.
+    """Stores or spills the callbacks of the ingress. It spills all until a store is attached.
 
-    A callback waits `disk_timeout` seconds for the store.
+    A callback waits at most `disk_timeout` seconds for the store, and is then spilled.
     """
 
     def __init__(
@@ -180,26 +185,26 @@ class FailoverStore:
         """Whether the spill may hold callbacks that came before some of the store's."""
         self._pause = TRY_AGAIN
         self._leftover = False
-        """Whether the spill's file is still there though all of it was replayed."""
+        """Whether all of the spill was replayed, but its file could not be removed."""
         self._store_in_use = False
         """Whether callbacks are stored, and not spilled."""
         self._replay_due = asyncio.Event()
         """Set while there is a spill to be replayed."""
         self._cutover_done = asyncio.Event()
-        """Clear while the last of the spill is replayed, for which new callbacks wait."""
+        """Clear while the last of the spill is replayed; new callbacks wait until it is set."""
         self._cutover_done.set()
         self._replaying = asyncio.Lock()
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        """Begin to watch the disks."""
+        """Start the task that checks the disks and the spill file."""
         await self._check_disks()
         self._tasks = [asyncio.create_task(self._watch())]
 
     async def attach_store(self, router: Router, store: Store) -> None:
-        """Store callbacks from now on, behind the records of the spill.
+        """Store callbacks from now on, after the records of the spill.
 
-        Where the spill cannot be opened, they are stored at once.
+        If the spill cannot be opened, new callbacks are stored without waiting for it.
         """
         self._router, self._store = router, store
         self._reason = "there is a spill"
@@ -227,13 +232,13 @@ class FailoverStore:
             self._cutover_done.set()
 
     async def stop(self) -> None:
-        """End the tasks. What is spilled stays for the next start."""
+        """End the tasks. The next start replays what is still spilled."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def records(self) -> int:
-        """How many callbacks wait in the spill."""
+        """How many callbacks the spill holds."""
         return self._spill.records
 
     def refusal(self) -> str:
@@ -251,7 +256,7 @@ class FailoverStore:
         }
 
     def unreadable(self) -> str:
-        """Why the spilled callbacks are not delivered; empty where they are, or will be."""
+        """Why the spilled callbacks cannot be delivered; empty where they can."""
         if self._spill.unopened or self._store is not None:
             return self._unreadable
         return ""
@@ -266,21 +271,22 @@ class FailoverStore:
         ]
 
     def spill_notices(self) -> list[str]:
-        """What of that concerns the spill."""
+        """Those of the notices that concern the spill."""
         if reason := self.unreadable():
             return [f"spill: what {self._spill.path} holds cannot be delivered so far: {reason}"]
         return []
 
-    # what the ingress asks for
+    # the methods of Acceptor (relay.server.ingress)
 
     def now(self) -> int:
         return self._router.now()
 
     async def receive(self, callback: RawCallback) -> Receipt:
-        """Return when the event that it makes is on disk. Raises InvalidCallback or StoreError.
+        """Return when its event is stored, or the callback is spilled, and on disk.
 
-        Its id is the same in the store and in the spill: where a write that was given up reaches
-        the disk after all, it is one event.
+        Raises InvalidCallback or StoreError. The event has the same id in the store and in the
+        spill. A write to the store may time out and yet reach the disk. The replay then finds the
+        id in the store, and does not store the event twice.
         """
         event = self._router.event(callback)
         try:
@@ -294,7 +300,7 @@ class FailoverStore:
         return Receipt(event.id, event.type)
 
     async def quarantine(self, callback: RawCallback, status: int, reason: str) -> str:
-        """Keep what became no event; return its id. Raises StoreError."""
+        """Store or spill a callback that became no event; return its id. Raises StoreError."""
         quarantine_id = new_id()
         try:
             async with self._timeout.bounded():
@@ -328,7 +334,8 @@ class FailoverStore:
     async def _append(self, spilled: Spilled) -> None:
         if spilled.status == UNAUTHORIZED:
             self._count_unauthorized(client_key(spilled.callback.sender))
-        # The others may be stored again since this one was not.
+        # The cutover may have ended after this callback was sent here. The next callbacks must then
+        # be spilled too: they come after this one.
         self._store_in_use = False
         self._replay_due.set()
         if self._disk_guard.spill_low:
@@ -342,7 +349,7 @@ class FailoverStore:
         self._refusal = ""
 
     def _count_unauthorized(self, sender: str) -> None:
-        """Raise StoreFull where the sender has as many as are left for all others."""
+        """Count one of the sender. Raises StoreFull if it has as many as are left for all."""
         left = UNAUTHORIZED_KEPT - self._unauthorized.total()
         if left <= self._unauthorized[sender]:
             raise StoreFull(f"{self._reason}, and the spill has enough of those")
@@ -359,7 +366,7 @@ class FailoverStore:
                 self._refusal = ""
 
     async def _check_spill(self) -> None:
-        """Note a spill file that has appeared; remove one that could not be removed before."""
+        """Look for a new spill file; remove an old one that could not be removed before."""
         with contextlib.suppress(OSError, StoreError):
             if self._store_in_use and not self._unreadable and await self._spill.detect():
                 await self._bypass_spill("it was not there before")
@@ -368,7 +375,7 @@ class FailoverStore:
                 await self._remove()
 
     async def _can_write(self) -> bool:
-        """Whether something can be written again; no callback may come before that is known."""
+        """Whether a test write to the spill or the store succeeds. It needs no callback."""
         with contextlib.suppress(OSError):
             await self._spill.try_write()
             return True
@@ -379,7 +386,7 @@ class FailoverStore:
         return False
 
     async def _check_disks(self) -> None:
-        """Switch to the spill before the store's disk is full."""
+        """Spill callbacks when the store's disk is almost full."""
         await self._disk_guard.check(_nothing if self._store is None else self._store.reusable)
         if self._disk_guard.store_low and self._store_in_use:
             self._switch_to_spill(StoreFull(ALMOST_FULL))
@@ -392,7 +399,7 @@ class FailoverStore:
                 await self._replay(replayer)
             except StoreError as error:
                 self._replay_failed(error)
-            except Exception as error:  # noqa: BLE001  whatever it is, callbacks are to be kept
+            except Exception as error:  # noqa: BLE001  any error: callbacks must still be stored
                 await self._spill_failed(error)
 
     def _replay_failed(self, error: StoreError) -> None:
@@ -401,7 +408,7 @@ class FailoverStore:
         self._reason = str(error)
 
     async def _spill_failed(self, error: Exception) -> None:
-        """Store callbacks meanwhile; the spill is tried again, less and less often."""
+        """Store new callbacks meanwhile. Try the spill again, each time after a longer pause."""
         self._pause = min(2 * self._pause, LONGEST_PAUSE)
         expected = isinstance(error, OSError)
         if not expected:
@@ -413,7 +420,7 @@ class FailoverStore:
             self._replay_failed(trouble)
 
     async def _bypass_spill(self, reason: str) -> None:
-        """Store callbacks though others are spilled. Raises StoreError."""
+        """Store new callbacks although older ones are spilled. Raises StoreError."""
         assert self._store is not None
         if reason != self._unreadable or not self._store_in_use:
             log.error(
@@ -474,14 +481,14 @@ class FailoverStore:
         self._leftover = False
         if self._spill_is_older and self._store is not None and not self._spill.unread:
             self._spill_is_older = False
-            with contextlib.suppress(StoreError):  # it is kept for longer than need be
+            with contextlib.suppress(StoreError):  # the note only stays too long
                 await self._store.note_spill_is_older(False)
 
 
 @contextlib.asynccontextmanager
 async def running_failover(config: Config, clock: Clock) -> AsyncIterator[FailoverStore]:
-    """Failover without a store so far. Raises StoreLocked where another process has the spill."""
-    # Until a store is attached, the router is asked for nothing that needs one.
+    """A FailoverStore without a store. Raises StoreLocked if another process has the spill."""
+    # Until a store is attached, no method of the router that needs one is called.
     router = Router(config, cast("Store", None), clock)
     spill = await SpillQueue.open(config.store_fallback)
     failover = FailoverStore(router, spill, DiskGuard.of(config), clock)

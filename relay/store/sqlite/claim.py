@@ -1,9 +1,12 @@
-"""Claiming deliveries: which are due, which must wait for an older one of their contact.
+"""Claiming deliveries: which are due, and which must wait for an older one of their contact.
 
-Deliveries are looked at in the order of their seq. The first of a contact is taken; a later one,
-found while an older is in flight or waits for a retry, is marked as blocked, so that it is not
-looked at again before the older one has landed. A contact with many deliveries so costs no more
-than others.
+Urgent deliveries are looked at first: these are opt-outs, and the older deliveries of their
+contacts. Within them, and then within the others, retries that are due and new deliveries take
+turns.
+
+The first delivery of a contact is claimed. A later one, found while an older one is in flight or
+waits for a retry, becomes BLOCKED. It is not looked at again before the older one has ended, so a
+contact with many deliveries costs no more than others. An urgent one may overtake a retry.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,18 +22,18 @@ from relay.store.sqlite.ingest import events_of
 from relay.store.sqlite.state import WriterState
 
 MOST_BLOCKED = 1024
-"""So many deliveries that must wait are looked at in one claim, before giving way to others."""
+"""The most deliveries beyond its limit that one claim looks at."""
 SCAN = 4096
-"""So many events are gone through in one claim, in search of those that go to the sink."""
+"""The most seqs of events that one claim searches for those that go to the sink."""
 
 LARGEST_CLAIM = 8 * 2**20
-"""Bytes of events in one claim: all of it is in memory, several times over while it is sent."""
+"""The most bytes of events in one claim: several copies are in memory while it is sent."""
 
 COLUMNS = "seq, contact, state, urgent, attempts, late, replayed, strikes, failed_at"
 
 
 class Candidate(NamedTuple):
-    """A delivery that is due, as far as its own row says."""
+    """A delivery that is due by its own row; it may have to wait for another one."""
 
     seq: int
     contact: int
@@ -61,13 +64,13 @@ class Selection(NamedTuple):
 
 
 class Implicit(NamedTuple):
-    """Deliveries that have no row yet: all there are up to the seq `end`."""
+    """The deliveries of the sink that have no row yet, up to the seq `end`."""
 
     candidates: list[Candidate]
     end: int
 
     def passed(self, seen_to: Iterable[Candidate]) -> int:
-        """The seq up to which there are none any more, when these have got one."""
+        """The seq up to which every delivery has a row, once those in `seen_to` have theirs."""
         left = {row.seq for row in self.candidates} - {row.seq for row in seen_to}
         return min(left) - 1 if left else self.end
 
@@ -81,10 +84,13 @@ def claim(
     ordered: bool = True,
     urgent: bool | None = None,
 ) -> ClaimResult:
-    """Take up to `limit` due deliveries of the sink, and count their attempt."""
+    """Take up to `limit` due deliveries of the sink, and count their attempt.
+
+    `urgent` is True for urgent ones only, False for the others only, None for both.
+    """
     sink_id, now = writer.sink(connection, sink), writer.now()
     adjust_to_clock(connection, writer, now)
-    # Where many were blocked the last time, as behind a contact's long queue, more are looked at.
+    # If the last claim blocked many, as for a contact with many deliveries, look at more.
     looked_at = limit + min(2 * writer.blocked[sink_id], MOST_BLOCKED)
     candidates: list[Candidate] = []
     implicit = Implicit([], writer.cursors[sink_id])
@@ -130,7 +136,7 @@ def claim(
 
 
 def adjust_to_clock(connection: apsw.Connection, writer: WriterState, now: int) -> None:
-    """Where it has been set back, no retry waits longer than it was put off for."""
+    """If the clock was set back, make each retry wait no longer than was planned for it."""
     if now < writer.last_time:
         connection.execute(
             "UPDATE deliveries INDEXED BY deliveries_waiting"
@@ -149,7 +155,11 @@ def claim_suspects(
     *,
     accused: bool = False,
 ) -> list[Claim]:
-    """Take some that were in flight when a process died: of those accused by two deaths one."""
+    """Take deliveries that were in flight when a process died.
+
+    If any was in flight at two or more deaths, take one of these alone. Otherwise take up to
+    `limit` of the others; none with `accused`.
+    """
     sink_id = writer.sink(connection, sink)
     suspects = _candidates(
         connection,
@@ -171,7 +181,7 @@ def claim_suspects(
 def claim_consent(
     connection: apsw.Connection, writer: WriterState, sink: str, limit: int
 ) -> list[Claim]:
-    """Take open opt-outs that the sink has not accepted, whatever is older of their contact."""
+    """Take open opt-outs that the sink has not accepted, before older ones of their contacts."""
     sink_id = writer.sink(connection, sink)
     found = _candidates(
         connection,
@@ -204,9 +214,10 @@ def select(
 ) -> Selection:
     """Choose up to `limit` candidates, no contact twice.
 
-    `heads` gives the oldest held (waiting or blocked) seq of each contact that has any;
-    `passing` those urgent ones that overtake it; `busy` the contacts that must wait for what
-    is in flight, `all_busy` those that an urgent one waits for in any case.
+    `heads` gives for each contact the seq of its oldest delivery that is held (waiting or blocked)
+    or urgent. `passing` are the seqs of urgent deliveries that may overtake it. `busy` are the
+    contacts whose ordinary deliveries must wait for one in flight. `all_busy` are those whose
+    urgent deliveries must wait.
     """
     busy, all_busy = set(busy), set(all_busy)
     taken: set[int] = set()
@@ -234,7 +245,7 @@ def select(
 def interleave(
     due: Sequence[Candidate], pending: Sequence[Candidate], *, swap: bool
 ) -> list[Candidate]:
-    """One of each in turn, so that neither retries nor new events wait for all of the others."""
+    """One of each in turn: neither retries nor new events must wait for all of the other kind."""
     first, second = (pending, due) if swap else (due, pending)
     both = zip_longest(first, second)
     return [row for pair in both for row in pair if row is not None]
@@ -293,9 +304,10 @@ def _candidates(
 def _ahead(
     connection: apsw.Connection, writer: WriterState, sink: int, candidates: Sequence[Candidate]
 ) -> list[Ahead]:
-    """What others of the candidates' contacts may have to wait for, the oldest first.
+    """The deliveries that the candidates may have to wait for, the oldest first.
 
-    That is what is held, or urgent: the lanes are looked at one by one.
+    They are those of the same contacts that are held, or urgent. A claim of the others alone does
+    not have the urgent ones among its candidates.
     """
     contacts = rows.array(sorted({row.contact for row in candidates}))
     found: list[Sequence[int]] = []
@@ -319,7 +331,11 @@ def _ahead(
 
 
 def _passing(ahead: Iterable[Ahead], now: int) -> frozenset[int]:
-    """The oldest urgent one that may go of each contact whose oldest delivery waits for a retry."""
+    """The seqs of urgent deliveries that may overtake.
+
+    For each contact whose oldest delivery waits for a retry, this is its oldest urgent one that is
+    due.
+    """
     put_off: dict[int, bool] = {}
     passing: dict[int, int] = {}
     for row in ahead:
@@ -346,7 +362,7 @@ def _block(
 
 
 def _mark_overtaken(connection: apsw.Connection, sink: int, urgent: Sequence[Candidate]) -> None:
-    """Remember of what is overtaken that a later event of its contact may land first."""
+    """Mark what is overtaken as late: a later event of its contact may be delivered first."""
     for row in urgent:
         connection.execute(
             "UPDATE deliveries INDEXED BY deliveries_held SET late = 1"
@@ -372,7 +388,7 @@ def _claim_rows(
 
 
 def _events(connection: apsw.Connection, chosen: Sequence[Candidate]) -> dict[int, bytes]:
-    """The events of the first of them: as many as LARGEST_CLAIM has room for, at least one."""
+    """The events of the first of the chosen: as many as LARGEST_CLAIM allows, at least one."""
     found = rows.fetch(
         connection,
         "seq, octet_length(event)",
@@ -421,7 +437,7 @@ def _claims(
 
 
 def _next_due(connection: apsw.Connection, sink: int) -> int | None:
-    """When the next one is due: 0 where one is pending now; None without any."""
+    """When the next delivery is due: 0 if one is pending, None if there is none."""
     pending = "SELECT 1 FROM deliveries WHERE sink = ?1 AND state = 0 AND urgent IN (0, 1)"
     if rows.value(connection, f"SELECT EXISTS ({pending})", (sink,)):
         return 0
@@ -438,7 +454,7 @@ def _next_due(connection: apsw.Connection, sink: int) -> int | None:
 def _opted_out(
     connection: apsw.Connection, writer: WriterState, chosen: Sequence[Candidate]
 ) -> dict[int, int]:
-    """The contacts whose last word is an opt-out, and the seq of that."""
+    """The contacts whose last word is an opt-out, each with the seq of that event."""
     if not writer.any_consent:
         return {}
     found = rows.fetch(
@@ -451,7 +467,7 @@ def _opted_out(
 
 
 def _is_stale(connection: apsw.Connection, writer: WriterState, sink: int, row: Candidate) -> bool:
-    """Whether a later event of the contact has been delivered here; asked for late ones only."""
+    """Whether a later event of the contact was delivered to the sink; called for late ones only."""
     later = events_of(connection, [row.contact], row.seq + 1, writer.last_seq)
     return bool(
         rows.value(

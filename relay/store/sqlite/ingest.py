@@ -1,7 +1,7 @@
-"""Storing new events: their rows, their deliveries, and what they say of the contact's consent.
+"""Storing new events: their rows, their deliveries, and their words of consent.
 
-Words of consent stand in tables of their own, which no retention touches; there the contact is a
-keyed hash.
+A word of consent is an opt-out or an opt-in. It is also stored in tables of its own. Retention
+deletes nothing from these tables. The contact in them is a keyed hash.
 """
 
 import logging
@@ -19,11 +19,14 @@ from relay.store.sqlite import rows
 from relay.store.sqlite.state import WriterState
 
 NO_HASH = 0
-"""Of what is no message, and of what an earlier release stored: there the text is compared."""
+"""The text hash of an event that is no message, and of one that an earlier release stored.
+
+Of the latter, the text itself is compared.
+"""
 
 
 class Message(NamedTuple):
-    """The same one must not come twice."""
+    """What identifies a message. The same message is stored once."""
 
     source: str
     message_id: str
@@ -32,7 +35,10 @@ class Message(NamedTuple):
 
 
 class NewRow(NamedTuple):
-    """An arrival that is not a repeat. `rank` as in the table."""
+    """An arrival that is not a repeat.
+
+    `rank` is the place of the event in the order of its contact, where that is not its seq.
+    """
 
     seq: int
     contact: int
@@ -44,7 +50,7 @@ class NewRow(NamedTuple):
 def add_all(
     connection: apsw.Connection, writer: WriterState, arrivals: Sequence[NewEvent]
 ) -> list[Receipt]:
-    """Store the arrivals in their order; one receipt for each."""
+    """Store the arrivals in their order; return one receipt for each."""
     receipts, new = _without_repeats(connection, writer, arrivals)
     routes = [_route(connection, writer, each) for each in new]
     rows.insert(connection, "events", list(map(_event_row, new, routes)))
@@ -60,7 +66,7 @@ def add_all(
 def _without_repeats(
     connection: apsw.Connection, writer: WriterState, arrivals: Sequence[NewEvent]
 ) -> tuple[list[Receipt], list[NewRow]]:
-    """The receipt of each, and those that are to be stored, with their places in the order."""
+    """The receipt of each arrival, and the rows of those that are not stored already."""
     receipts: list[Receipt] = []
     new: list[NewRow] = []
     contacts = [writer.contact(each.source, each.event.data["mobile"]) for each in arrivals]
@@ -84,7 +90,7 @@ def _without_repeats(
 
 
 def _message(writer: WriterState, arrival: NewEvent, contact: int) -> Message | None:
-    """The message that it is; None for a copy, which is meant to come again."""
+    """The message of an arrival. None for a copy: it is a repeat on purpose."""
     data = arrival.event.data
     message_id = data.get("message_id")
     if message_id is None or arrival.copy_of is not None:
@@ -93,7 +99,7 @@ def _message(writer: WriterState, arrival: NewEvent, contact: int) -> Message | 
 
 
 def _used_ids(connection: apsw.Connection, messages: Sequence[Message]) -> set[tuple[str, str]]:
-    """The sources and ids of these messages that are stored already, with any number and text."""
+    """Those sources and message ids that are stored already, with any number and any text."""
     used = (
         "SELECT column1, column2 FROM {rows} WHERE EXISTS"
         " (SELECT 1 FROM events WHERE source = column1 AND message_id = column2)"
@@ -104,7 +110,7 @@ def _used_ids(connection: apsw.Connection, messages: Sequence[Message]) -> set[t
 def _repeated(
     connection: apsw.Connection, writer: WriterState, messages: Sequence[Message]
 ) -> dict[Message, Receipt]:
-    """The receipts of those of these messages that are stored already."""
+    """The receipts of those messages that are stored already."""
     wanted = [
         (*each[:3], text_hash) for each in messages for text_hash in (each.text_hash, NO_HASH)
     ]
@@ -127,10 +133,10 @@ def _rank(connection: apsw.Connection, contact: int, arrival: NewEvent) -> int |
     if arrival.copy_of is not None:
         first = "SELECT ifnull(rank, seq) FROM events WHERE id = ?"
         rank: int | None = rows.value(connection, first, (id_bytes(arrival.copy_of),))
-        return rank or 0  # it may have been purged since it was read: it is older than all
+        return rank or 0  # 0, the oldest place, where the original was purged meanwhile
     if arrival.late:
-        # An opt-out comes after everything that was received before it, an opt-in only after
-        # the words.
+        # A late event stands before an opt-out that was received after it. A late word of consent
+        # stands before any word that was received after it.
         says_a_word = arrival.event.data.get("consent") is not None
         before: int | None = rows.value(
             connection,
@@ -142,7 +148,7 @@ def _rank(connection: apsw.Connection, contact: int, arrival: NewEvent) -> int |
 
 
 def _route(connection: apsw.Connection, writer: WriterState, new: NewRow) -> int:
-    """Which sinks it goes to in its turn; others have a row of their own from the start."""
+    """The route: the sinks whose deliveries of the event need no row yet."""
     if new.rank is not None:
         return writer.route(connection, ())
     deliveries = new.arrival.deliveries
@@ -183,7 +189,10 @@ def _notify(writer: WriterState, routes: Sequence[int]) -> None:
 
 
 def _insert_special(connection: apsw.Connection, writer: WriterState, new: NewRow) -> None:
-    """The deliveries that are not simply the next ones of their sinks."""
+    """Insert the rows of deliveries that are not in the route.
+
+    Their `when` raised, or their event has a rank.
+    """
     seq, contact, rank, _, arrival = new
     for name, error in arrival.deliveries.items():
         if error is not None:
@@ -198,7 +207,8 @@ def _insert_special(connection: apsw.Connection, writer: WriterState, new: NewRo
             writer.count(sink, None, State.PENDING)
             writer.notify(sink)
             if arrival.event.data.get("consent") == OPT_OUT:
-                # No other of its contact is then in flight with it, whatever the sink's order.
+                # Then no other delivery of its contact is in flight with it. An unordered sink
+                # allows that for deliveries that are not urgent.
                 make_urgent(connection, writer, sink, contact, seq)
 
 
@@ -211,7 +221,7 @@ def _insert_dead(
     arrival: NewEvent,
     error: str,
 ) -> None:
-    """A delivery whose `when` raised is dead from the start, and waits to be looked at."""
+    """Insert a delivery whose `when` raised. It is DEAD, and an operator can see and replay it."""
     sink = writer.sink(connection, name)
     connection.execute(
         "INSERT INTO deliveries (sink, seq, contact, state, error, settled)"
@@ -227,7 +237,7 @@ def _note_consent(connection: apsw.Connection, writer: WriterState, new: NewRow)
     if arrival.copy_of is None:
         _note_word(connection, seq, contact, arrival)
     if rank is not None:
-        return  # something else was said since
+        return  # it is not the last word
     connection.execute(
         "INSERT INTO consents (contact, source, word, seq, received) VALUES (?, ?, ?, ?, ?)"
         " ON CONFLICT (contact) DO UPDATE SET word = excluded.word, seq = excluded.seq,"
@@ -243,7 +253,7 @@ def _note_consent(connection: apsw.Connection, writer: WriterState, new: NewRow)
 def make_urgent(
     connection: apsw.Connection, writer: WriterState, sink: int, contact: int, seq: int
 ) -> None:
-    """Move the contact's open deliveries up to `seq` to the front of the sink's queue."""
+    """Mark the contact's open deliveries up to `seq` as urgent: the sink claims those first."""
     first = rows.value(
         connection,
         "SELECT min(ifnull(min(seq), ?2), ?2) FROM deliveries INDEXED BY deliveries_pending"
@@ -269,7 +279,7 @@ def make_urgent(
 def materialise(
     connection: apsw.Connection, writer: WriterState, sink: int, seqs: Sequence[int]
 ) -> None:
-    """Give those of these events that go to the sink their rows, where they have none."""
+    """Insert the deliveries of these events that go to the sink and have no row yet."""
     connection.execute(
         "INSERT OR IGNORE INTO deliveries (sink, seq, contact) SELECT ?1, seq, contact FROM events"
         " WHERE seq > ?2 AND seq IN (SELECT value FROM json_each(?3))"
@@ -281,7 +291,7 @@ def materialise(
 def events_of(
     connection: apsw.Connection, contacts: Sequence[int], first: int, last: int
 ) -> list[int]:
-    """The seqs of contacts' events from `first` to `last`, by one seek for each chunk."""
+    """The seqs of contacts' events from `first` to `last`. Each chunk needs one search."""
     return [
         row[0]
         for row in rows.fetch(
@@ -303,7 +313,7 @@ def id_bytes(event_id: str) -> bytes:
 
 
 def _note_word(connection: apsw.Connection, seq: int, contact: int, arrival: NewEvent) -> None:
-    """Keep that the contact said a word with this event."""
+    """Record the event's word of consent."""
     event = arrival.event
     connection.execute(
         "INSERT INTO words VALUES (?, ?, ?, ?, ?, ?)",
@@ -325,7 +335,10 @@ log = logging.getLogger("relay.store")
 
 
 class ReusedIds:
-    """`counts` by source, since the start of the process. `now` gives seconds."""
+    """Counts messages whose id was used before, for another number or text.
+
+    `counts` is by source, since the start of the process. `now` returns seconds.
+    """
 
     def __init__(self, now: Callable[[], float]) -> None:
         self.counts: Counter[str] = Counter()
@@ -334,9 +347,9 @@ class ReusedIds:
         self._logged: Counter[str] = Counter()
 
     def note(self, source: str, receipt: Receipt) -> None:
-        """Count a receipt that says so, and log it where the last line is old enough.
+        """Count a receipt with a reused id. Log at most one line in INTERVAL for a source.
 
-        The line has neither the message id nor the number: both are the sender's text.
+        The line has neither the message id nor the number: a sender chooses both.
         """
         if not receipt.id_reused:
             return

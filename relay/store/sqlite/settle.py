@@ -1,4 +1,7 @@
-"""Settling claims, and what follows: the next of the contact, its last word once more."""
+"""Settling claims: writes how they ended, and unblocks the next delivery of each contact.
+
+It also sends a contact's last word again, and puts back what was in flight.
+"""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -11,18 +14,18 @@ from relay.store.sqlite import rows
 from relay.store.sqlite.state import WriterState
 
 ATTEMPTS_KEPT = 20
-"""Of the failed attempts of a delivery the first and the last so many are kept: one whose
-receiver asks for a second more for ever would fill the disk with them."""
+"""So many of the first failed attempts of a delivery are kept, and so many of the last. A receiver
+may ask again and again to wait a second: all attempts would fill the disk."""
 LONGEST_WAIT = 25 * 3600 * 1_000_000
-"""No retry is ever put off for longer: one that is was put off by a clock that has just jumped."""
+"""Microseconds. A retry that is due later than this is due at once: the clock has just jumped."""
 DEATHS = 3
-"""How often the process may die while a delivery is alone in flight."""
+"""A delivery is DEAD after so many deaths of the process while it was alone in flight."""
 
 
 def settle(
     connection: apsw.Connection, writer: WriterState, settlements: Sequence[Settlement]
 ) -> None:
-    """Write how claims ended. Those that are not in flight (any more) are passed over."""
+    """Write how claims ended. Ignore those that are not in flight."""
     now = writer.now()
     writer.last_time = max(writer.last_time, now)
     by_sink: dict[int, list[tuple[Settlement, int]]] = defaultdict(list)
@@ -116,10 +119,11 @@ def _record_attempt(connection: apsw.Connection, sink: int, settlement: Settleme
 def unblock(
     connection: apsw.Connection, writer: WriterState, sink: int, contacts: Sequence[int]
 ) -> None:
-    """Let the oldest held delivery of each contact go, if it was only blocked.
+    """Make the oldest held delivery of each contact due, if it was blocked.
 
-    Where that one waits for a retry, the oldest urgent one goes, which may overtake it. What
-    goes is due at once, but still held: as a pending one, a younger retry could pass it.
+    If it is not blocked but waits for a retry, make the oldest blocked urgent one due: this may
+    overtake the retry. A delivery made due becomes WAITING, and is still held. A younger retry
+    could overtake a PENDING one.
     """
     if not writer.held[sink]:
         return
@@ -148,7 +152,7 @@ def unblock(
 
 
 def _note_accepted(connection: apsw.Connection, sink: int, seqs: Sequence[int], now: int) -> None:
-    """Keep that the sink accepted those of these events that are words; the first time counts."""
+    """Record when the sink first accepted those of these events that are words of consent."""
     connection.execute(
         "INSERT OR IGNORE INTO words_accepted SELECT seq, ?, ? FROM words"
         " WHERE seq IN (SELECT value FROM json_each(?))",
@@ -162,9 +166,9 @@ def _resend_last_words(
     sink: int,
     delivered: Sequence[tuple[Settlement, int]],
 ) -> None:
-    """Send the contact's last word again behind what landed after it.
+    """Send the contact's last word again if an older event was delivered after it.
 
-    An opt-out goes again behind anything older; an opt-in only behind an older opt-out.
+    An opt-out is sent again after any older event, an opt-in only after an older opt-out.
     """
     words = {
         contact: (word, seq)
@@ -197,7 +201,7 @@ def _place_and_word(connection: apsw.Connection, seq: int) -> tuple[int, str | N
 def _resend(
     connection: apsw.Connection, writer: WriterState, sink: int, seq: int, *, urgent: bool
 ) -> None:
-    # It waits, due at once, and is not late: a sink writes it whatever has landed since.
+    # It is due at once. It is not late: a sink must write it even if a later event was delivered.
     again = rows.every(
         connection,
         "UPDATE deliveries SET state = 2, urgent = ?, replayed = 1, late = 0, attempts = 0,"
@@ -211,7 +215,7 @@ def _resend(
 
 
 def put_back_all(connection: apsw.Connection, writer: WriterState) -> None:
-    """Put back whatever is in flight: this process stops as it should."""
+    """Put back all that is in flight. It is called at a clean stop."""
     settle(
         connection,
         writer,
@@ -224,10 +228,11 @@ def put_back_all(connection: apsw.Connection, writer: WriterState) -> None:
 
 
 def put_back_after_death(connection: apsw.Connection, writer: WriterState) -> int:
-    """Deal with what was in flight when the last process died; return how many there were.
+    """Put back what was in flight when the last process died; return how many there were.
 
-    All are suspected of having killed it. One that was alone in flight is accused, and is dead
-    after three such deaths.
+    It is called at each start, before anything is claimed. Any of these deliveries may have caused
+    the death, so each gets a strike; a settlement resets its strikes. Only one that was alone in
+    flight, over all sinks, gets a death counted. After DEATHS of these it is DEAD.
     """
     suspects = [
         (sink, seq, flight.contact)

@@ -1,7 +1,8 @@
 """The writer: one thread that owns the one writing connection, and commits in groups.
 
-SQLite does not notice that a file it has open was deleted or replaced: what it goes on to write
-is gone with the process. So no commit is answered unless the files still have their names.
+SQLite does not notice when a file that it has open is deleted or replaced. What it writes after
+that is lost when the process ends. So after each commit the writer checks that the names still
+belong to the files that it opened, and answers only then.
 """
 
 import asyncio
@@ -28,7 +29,7 @@ Identity = tuple[int, int]
 
 
 class FileIdentity:
-    """Notes the files as they are; make it when they have just been opened. Raises OSError."""
+    """The identities of the store's files. Create it just after opening them. Raises OSError."""
 
     def __init__(self, path: Path) -> None:
         os.stat(path)  # noqa: PTH116  a store without its file is none
@@ -36,7 +37,7 @@ class FileIdentity:
         self._opened = [_identity(name) for name in self._names]
 
     def displaced(self) -> list[str]:
-        """The names that lead elsewhere by now, or nowhere."""
+        """The names that belong to another file by now, or to none."""
         return [
             name
             for name, opened in zip(self._names, self._opened, strict=True)
@@ -44,14 +45,14 @@ class FileIdentity:
         ]
 
     def log_was_replaced(self) -> bool:
-        """Whether the log that has the name belongs to another store, which has the name, too."""
+        """Whether both the store and its write-ahead log were replaced, by another store's."""
         store, log, _ = self._names
         return {store, log} <= set(self.displaced())
 
 
 def _identity(name: str) -> Identity | None:
     try:
-        found = os.stat(name)  # noqa: PTH116  it is asked before each answer, and a Path costs more
+        found = os.stat(name)  # noqa: PTH116  called before each answer, and a Path costs more
     except OSError:
         return None
     return found.st_dev, found.st_ino
@@ -60,7 +61,7 @@ def _identity(name: str) -> Identity | None:
 log = logging.getLogger("relay.store")
 
 GROUP = 512
-"""The most pieces of work in one transaction: it bounds how long the first of them waits."""
+"""The most pieces of work in one transaction. It limits how long the first of them waits."""
 
 COMMIT_SIZES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0)
 
@@ -69,22 +70,23 @@ STOP = None
 
 @dataclass(slots=True)
 class Work:
-    """Something to do in a transaction, and who waits for its result."""
+    """A function to run in a transaction, and the future of its result."""
 
     run: Callable[[apsw.Connection], Any]
     done: asyncio.Future[Any]
     size: int = 1
-    """How many pieces it is of itself."""
+    """How many changes it makes, for the metric of the commit size."""
     alone: bool = False
-    """It is no part of a transaction: it sees to that itself."""
+    """Whether it runs outside of the writer's transaction, and begins its own."""
 
 
 class Writer:
     """Runs work in the order it was handed over, many pieces in one commit (group commit).
 
-    `before_commit` runs inside each transaction, after its work; `after_commit` on the thread
-    after it; `after_rollback` when what was done since the last commit was undone. No commit is
-    answered unless its files still have their names: `identify` notes them, once they are open.
+    The functions given run on the thread, except `on_broken`, which the event loop runs.
+    `before_commit` runs inside each transaction, after its work. `after_commit` runs after the
+    commit. `after_rollback` runs after a rollback. `identify` returns the identity of the files
+    that were just opened.
     """
 
     def __init__(
@@ -108,7 +110,7 @@ class Writer:
         self._next: Work | None = None
         self._broken = False
         self.trouble = ""
-        """Why it broke."""
+        """Why the writer is broken; empty while it works."""
         self._thread = threading.Thread(target=self._main, name="store-writer", daemon=True)
         self._opened: asyncio.Future[None] = self._loop.create_future()
         self.commit_size = Histogram(
@@ -132,9 +134,9 @@ class Writer:
     def submit(
         self, run: Callable[[apsw.Connection], Any], size: int = 1, *, alone: bool = False
     ) -> asyncio.Future[Any]:
-        """Hand over work; the future is done when the work's commit is on disk.
+        """Hand over work. The future is done when the commit of the work is on disk.
 
-        What cannot be done within a transaction is done `alone`.
+        Work that cannot be part of the writer's transaction is submitted as `alone`.
         """
         done = self._loop.create_future()
         if self._broken:
@@ -157,24 +159,24 @@ class Writer:
         try:
             connection = self._connect()
             self._identity = self._identify()
-        except BaseException as error:  # noqa: BLE001  it belongs to who called start()
+        except BaseException as error:  # noqa: BLE001  start() raises it
             self._loop.call_soon_threadsafe(self._opened.set_exception, error)
             return
         self._loop.call_soon_threadsafe(self._opened.set_result, None)
         while group := self._next_group():
             try:
                 self._commit(connection, group)
-            except Exception as error:  # noqa: BLE001  a rollback can meet the next bad sector
+            except Exception as error:  # noqa: BLE001  a rollback can fail, too
                 self._break(error, group)
         if not self._broken:
-            with contextlib.suppress(apsw.Error):  # a full disk: the log keeps what it has
+            with contextlib.suppress(apsw.Error):  # a full disk: the write-ahead log keeps the data
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-        if self._identity.log_was_replaced():  # which SQLite would delete as its own
+        if self._identity.log_was_replaced():  # SQLite would delete that log
             connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
         connection.close()
 
     def _next_group(self) -> list[Work]:
-        """Wait for work, then take all there is; an empty list ends the thread."""
+        """Wait for work, then take all that is queued. An empty list ends the thread."""
         group: list[Work] = []
         work, self._next = self._next or self._queue.get(), None
         while work is not STOP:
@@ -207,7 +209,7 @@ class Writer:
             self._break(error, group)
         except Exception as error:
             self._rolled_back(connection)
-            if len(group) > 1:  # one bad piece must not take the others with it
+            if len(group) > 1:  # one piece that fails must not fail the others
                 for work in group:
                     self._commit(connection, [work])
             else:
@@ -243,7 +245,7 @@ class Writer:
         self._after_rollback(connection)
 
     def _break(self, error: Exception, group: list[Work]) -> None:
-        """Nobody knows whether the commit is on disk, so nothing may be answered from here on."""
+        """Fail all work from here on: it is unknown whether the commit is on disk."""
         log.critical("the store failed: %s", error)
         self._broken = True
         self.trouble = str(error) if isinstance(error, StoreBroken) else "a write failed"
@@ -256,7 +258,7 @@ class Writer:
 
 def _resolve(results: list[tuple[Work, Any]]) -> None:
     for work, result in results:
-        if work.done.done():  # cancelled, or answered before the rest of its group failed
+        if work.done.done():  # cancelled, or answered already
             continue
         if isinstance(result, Exception):
             work.done.set_exception(result)
