@@ -123,6 +123,7 @@ class Service:
         """Whether a stop that is cut short from here on loses nothing."""
         self._store: SqliteStore | None = None
         self._fleet: SinkManager | None = None
+        self._delivers = asyncio.Event()
         self._used_since = 0.0
         self._main: asyncio.Task[None] | None = None
 
@@ -206,7 +207,7 @@ class Service:
     async def failure(self) -> None:
         """Raise when a part of it fails: a StoreError where that is the store."""
         assert self._main is not None
-        await _first(asyncio.shield(self._main), self.reached(State.RUNNING, State.BREAKING))
+        await _first(asyncio.shield(self._main), self._delivers.wait())
         assert self._fleet is not None
         await _first(self.reached(State.BREAKING), self._fleet.failure())
         raise StoreBroken(self._store.trouble if self._store else "a write failed")
@@ -349,6 +350,7 @@ class Service:
         )
         fleet.start(store)
         self._used_since = self._clock.monotonic()
+        self._delivers.set()  # before the spill is looked at: its disk may hang
         await shelter.attach_store(router, store)
         async with self._watching(store), run_retention(store, config.retention, self._clock):
             self._enter(State.RUNNING)

@@ -23,6 +23,7 @@ from relay.monitoring.logs import JsonLines
 from relay.reexec import Inherited
 from relay.server.sockets import Listeners, bind_tcp
 from relay.service import State, started
+from relay.spill.failover import FailoverStore
 from relay.store import EventFilter, StoreError, StoreLocked
 from relay.store.sqlite import SqliteStore
 from relay.units import HostPort
@@ -292,6 +293,20 @@ async def test_a_worker_that_ends_by_itself_ends_the_service(config, monkeypatch
 
     monkeypatch.setattr(SinkManager, "failure", fail)
     async with started(config) as service:
+        with pytest.raises(RuntimeError, match="a mistake"):
+            await service.failure()
+
+
+async def test_a_worker_that_ends_while_the_spill_hangs_ends_the_service(soon, config, monkeypatch):
+    async def fail(_):
+        raise RuntimeError("a mistake of ours")
+
+    async def hang(*_):
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(SinkManager, "failure", fail)
+    monkeypatch.setattr(FailoverStore, "attach_store", hang)
+    async with started(config) as service, asyncio.timeout(10):
         with pytest.raises(RuntimeError, match="a mistake"):
             await service.failure()
 
