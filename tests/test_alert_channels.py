@@ -6,6 +6,7 @@ import datetime as dt
 import json
 import logging
 import ssl
+import threading
 
 import httpx
 import pytest
@@ -231,6 +232,20 @@ async def test_a_server_without_a_trusted_certificate_gets_no_password(
         with pytest.raises(NotificationFailed, match="SSLCertVerificationError"):
             await encrypted(mails).send(note)
     assert mails.logins == []
+
+
+async def test_the_authorities_are_read_beside_the_event_loop(note, monkeypatch):
+    threads, create = [], ssl.create_default_context
+
+    def noted(*arguments, **options):
+        threads.append(threading.current_thread())
+        return create(*arguments, **options)
+
+    monkeypatch.setattr(ssl, "create_default_context", noted)
+    async with mail_server() as mails:
+        await mailbox(mails).send(note)
+    assert threads
+    assert threading.main_thread() not in threads
 
 
 async def test_a_server_that_offers_no_tls_gets_no_password(note):

@@ -130,6 +130,8 @@ class EmailNotifier:
         settings = self._settings
         try:
             mail = self._mail(notification)
+            # To read the machine's authorities takes many milliseconds.
+            trust = await asyncio.to_thread(ssl.create_default_context)
             # Each mail has a connection of its own. Named, as the DNS would be asked for a name.
             server = aiosmtplib.SMTP(
                 hostname=settings.host,
@@ -138,7 +140,7 @@ class EmailNotifier:
                 timeout=REPLY_TIMEOUT,
                 use_tls=settings.security == "tls",
                 start_tls=settings.security == "starttls",
-                tls_context=ssl.create_default_context(),
+                tls_context=trust,
             )
             try:
                 async with asyncio.timeout(EMAIL_TIMEOUT):
