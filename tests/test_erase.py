@@ -288,7 +288,7 @@ async def test_what_receivers_answered_to_others_is_blacked_out(tmp_path, clock)
     assert shown.deliveries[0].error == "bad " + "x" * 11
     assert shown.attempts[0][2].answer == f'{{"phone": "{"x" * 11}"}}'
     assert (await store.sink_states())["crm"].paused == "it refused " + "x" * 11
-    assert (await store.scrub(matcher)).matcher == 0
+    assert (await store.scrub(matcher)).places == 0
     assert (await store.sink_counts())["crm"].dead == 1
     await store.close()
 

@@ -321,7 +321,7 @@ class ContactRows:
 class Scrubbed(NamedTuple):
     """In how many places a number still stands, in so many bytes as were searched."""
 
-    matcher: int
+    places: int
     searched: int
 
 

@@ -49,7 +49,7 @@ class Database:
         self._loop = asyncio.get_running_loop()
         self._local = threading.local()
         self._reading: list[apsw.Connection] = []
-        self._normalisers = ThreadPoolExecutor(READERS, "store-reader")
+        self._readers = ThreadPoolExecutor(READERS, "store-reader")
         self._lock = lock(path, kept_lock)
         self.writer = Writer(
             self._connect,
@@ -76,7 +76,7 @@ class Database:
         if clean and self.writer.alive():
             with contextlib.suppress(StoreError):
                 await self.write(settle.put_back_all)
-        await asyncio.to_thread(self._normalisers.shutdown)
+        await asyncio.to_thread(self._readers.shutdown)
         for connection in self._reading:
             connection.close()
         await self.writer.stop()
@@ -108,7 +108,7 @@ class Database:
         """Run it with a connection that cannot write. Raises StoreError."""
         try:
             return await self._loop.run_in_executor(
-                self._normalisers, lambda: run(self._reader(), *arguments, **named)
+                self._readers, lambda: run(self._reader(), *arguments, **named)
             )
         except apsw.Error as error:
             raise StoreError(f"the store cannot be read: {error}") from error

@@ -158,7 +158,7 @@ async def scrub(database: Database, matcher: NumberMatcher) -> Scrubbed:
     """Rid the files of what was deleted, and search them for the number."""
     await database.write_alone(empty_log)
     done = await database.read(search_file, database.path, matcher)
-    if done.matcher:
+    if done.places:
         await database.write_alone(rewrite_file)
         done = await database.read(search_file, database.path, matcher)
     return done
