@@ -122,6 +122,7 @@ class Service:
         self.store_closed = False
         """Whether a stop that is cut short from here on loses nothing."""
         self._store: SqliteStore | None = None
+        self._has_broken = False
         self._fleet: SinkManager | None = None
         self._delivers = asyncio.Event()
         self._used_since = 0.0
@@ -156,6 +157,11 @@ class Service:
         await self.reached(*(state for state in State if state is not State.OPENING))
 
     def _store_broke(self) -> None:
+        """A store that fails before it is in use ends the process when it can be opened again.
+
+        The next opening may succeed, yet nothing of the process's file may be used again.
+        """
+        self._has_broken = True
         if self._store is not None:
             self._enter(State.BREAKING)
 
@@ -333,7 +339,7 @@ class Service:
             log.warning("the store can be opened again")
             await self._listen_for_commands()
         self._store, self._fleet = store, fleet
-        if not store.alive():  # it broke since it was opened
+        if self._has_broken or not store.alive():  # since it was first opened
             self._store_broke()
         self.status = Health(store, fleet, self._probes)
         maintenance = Maintenance(store, config, fleet, shelter.erase, self._clock)

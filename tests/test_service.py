@@ -228,6 +228,19 @@ async def test_the_states_of_a_service(config, monkeypatch, soon):
     assert running.state is State.STOPPING
 
 
+async def test_a_store_that_breaks_before_it_is_used_ends_the_process_all_the_same(
+    config, monkeypatch
+):
+    gate = Gate(monkeypatch)
+    async with started(config) as running:
+        running._store_broke()
+        assert running.state is State.OPENING
+        gate.open.set()
+        await running.reached(State.BREAKING)
+        with pytest.raises(StoreError):
+            await running.failure()
+
+
 async def test_a_store_that_broke_is_let_alone_for_a_while(config, soon):
     kept = Inherited(Listeners(), broke=StoreBackoff("EIO", 0.2))
     async with started(config, kept=kept) as running, httpx.AsyncClient(trust_env=False) as http:

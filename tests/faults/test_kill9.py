@@ -8,7 +8,6 @@ import pytest
 from relays import Relay, crowd, live
 from stubs.receiver import Receiver
 
-
 LEAST = 10
 """Acknowledged for each life on average; a slow machine gets more lives until it has that many."""
 
