@@ -78,6 +78,18 @@ def only(findings):
     return found
 
 
+OWN = "code in its place would stay and be run"
+
+
+def exposed(config):
+    """What there is on secrets, but that an ordinary user can change the relay's files."""
+    found = list(security.exposed(config))
+    as_root = os.geteuid() == 0
+    assert as_root or any(OWN in each.text for each in found)
+    others = [each for each in found if as_root or OWN not in each.text]
+    return others or [SimpleNamespace(level="ok")]
+
+
 def read(**changes):
     """The configuration in the current folder, with some of its parts replaced."""
     loaded = loader.load(Path("relay.yaml"), {}, fill=False)
@@ -89,8 +101,10 @@ def test_where_all_is_well_nothing_is_a_problem(here):
     before = content(here / "data/relay.db")
     found = examined()
     assert not [each for each in found if each["level"] == "problem"]
-    for subject in ("configuration", "disk", "permissions", "secrets", "sqlite", "schema"):
+    for subject in ("configuration", "disk", "permissions", "sqlite", "schema"):
         assert (subject, "ok") in levels(found)
+    own = "ok" if os.geteuid() == 0 else "warning"  # an ordinary user can change the relay's files
+    assert ("secrets", own) in levels(found)
     for subject in ("store", "source sumotext", "spill", "sink archive"):
         assert (subject, "ok") in levels(found)
     assert all(bool(each["advice"]) == (each["level"] != "ok") for each in found)
@@ -553,9 +567,9 @@ def test_what_is_no_certificate_is_a_problem(here):
 
 def test_a_key_that_everybody_reads_is_a_problem(here):
     settings = make_certificate(here, NOW_S, NOW_S + 86400)
-    assert only(security.exposed(settings)).level == "ok"
+    assert only(exposed(settings)).level == "ok"
     (here / "key.pem").chmod(0o644)
-    assert only(security.exposed(settings)).advice == f"chmod o= {here / 'key.pem'}"
+    assert only(exposed(settings)).advice == f"chmod o= {here / 'key.pem'}"
 
 
 @pytest.mark.parametrize(
@@ -570,7 +584,7 @@ def test_a_key_that_everybody_reads_is_a_problem(here):
 def test_secrets_that_others_read_are_told(here, token, mode, expected):
     (here / "relay.yaml").write_text(YAML.replace(STRONG, token))
     (here / "relay.yaml").chmod(mode)
-    found = list(security.exposed(read()))
+    found = list(exposed(read()))
     assert [each.level for each in found] == expected
 
 
@@ -581,7 +595,7 @@ def test_the_secrets_of_sinks_count_too(here):
     )
     (here / "relay.yaml").write_text(without + hook)
     (here / "relay.yaml").chmod(0o644)
-    assert only(security.exposed(read())).level == "warning"
+    assert only(exposed(read())).level == "warning"
 
 
 def test_a_plugin_that_everybody_can_change_is_a_problem(here):
@@ -590,7 +604,7 @@ def test_a_plugin_that_everybody_can_change_is_a_problem(here):
         "import relay\n\n\nclass Mine(relay.Sink):\n    async def send(self, delivery): ...\n\n\n"
         "@relay.hookimpl\ndef register_sinks(register):\n    register('mine', Mine)\n"
     )
-    assert only(security.exposed(read())).level == "ok"
+    assert only(exposed(read())).level == "ok"
     (here / "plugins/mine.py").chmod(0o666)
-    found = only(security.exposed(read()))
+    found = only(exposed(read()))
     assert (found.level, "mine.py, which" in found.text) == ("problem", True)
