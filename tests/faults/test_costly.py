@@ -68,6 +68,7 @@ class Good:
     def __init__(self, relay):
         self._relay = relay
         self.waits = []
+        self.refused = 0
 
     async def send(self, seconds):
         """For so long, and at least a few."""
@@ -78,7 +79,7 @@ class Good:
                 begun = time.monotonic()
                 answer = await http.get(url, params={"mobile": "2125551212", "reply": "A"})
                 self.waits.append(time.monotonic() - begun)
-                assert answer.status_code == 200
+                self.refused += answer.status_code != 200
                 await asyncio.sleep(PAUSE)
 
     @property
@@ -91,6 +92,7 @@ class Outcome:
 
     def __init__(self):
         self.calm = self.p99 = self.grown = 0.0
+        self.refused = 0
         self.seen = []
 
     def bound(self, seconds):
@@ -125,6 +127,7 @@ async def beside(relay, request, attackers, seconds):
         task.cancel()
     await asyncio.gather(*attacking, return_exceptions=True)
     outcome.calm, outcome.p99 = calm.p99, good.p99
+    outcome.refused = calm.refused + good.refused
     print(
         f"{attackers} attackers, {len(outcome.seen)} requests; {len(good.waits)} good ones: "
         f"p99 {good.p99 * 1e3:.0f} ms (before {calm.p99 * 1e3:.0f} ms), "
@@ -164,6 +167,7 @@ async def test_tiny_chunks_hold_nobody_up(tmp_path, attackers, seconds, tokens):
         found = await beside(relay, chunked(b"/callbacks/sumotext"), attackers, seconds)
     assert set(found.seen) == {413}
     assert len(found.seen) >= attackers
+    assert found.refused == 0
     assert found.p99 <= found.bound(seconds)
     assert found.grown <= MEMORY
 
@@ -173,7 +177,7 @@ async def test_control_tiny_chunks_without_a_bound(tmp_path):
     async with running(tmp_path, command=bounds) as relay:
         found = await beside(relay, chunked(b"/callbacks/sumotext"), 12, 1)
     assert 413 not in found.seen
-    assert found.p99 > DAMAGE
+    assert found.p99 > DAMAGE or found.refused
 
 
 @pytest.mark.parametrize(
@@ -183,6 +187,7 @@ async def test_a_text_that_is_slow_to_normalise_holds_nobody_up(tmp_path, attack
     async with running(tmp_path, tokens=TOKENS) as relay:
         found = await beside(relay, marked(250_000), attackers, seconds)
     assert set(found.seen) == {200}
+    assert found.refused == 0
     assert found.p99 <= found.bound(seconds)
     assert found.grown <= MEMORY
 
@@ -193,7 +198,7 @@ async def test_control_such_a_text_without_a_bound(tmp_path):
     async with running(tmp_path, tokens=TOKENS, command=bounds) as relay:
         found = await beside(relay, marked(80_000), 2, SHORT)
     assert set(found.seen) == {200}
-    assert found.p99 > DAMAGE
+    assert found.p99 > DAMAGE or found.refused
 
 
 async def grown(folder, number, command=None):
