@@ -44,6 +44,8 @@ def register_sinks(register):
 {top}
 """
 HOUR = "time.sleep(3600)"
+QUICK = 2.0
+"""Seconds, in place of the limits of a minute and more."""
 STUBBORN = """
 while True:
     try:
@@ -55,13 +57,16 @@ while True:
 
 @pytest.fixture
 def quick(monkeypatch):
-    for name, value in {"IMPORT": 0.5, "MAKE": 0.5, "TELL": 0.2, "INSIST": 0.1}.items():
+    # The built-in sinks are loaded, too, and that takes its time on a busy machine.
+    for name, value in {"IMPORT": QUICK, "MAKE": QUICK, "TELL": 0.2, "INSIST": 0.1}.items():
         monkeypatch.setattr(timelimit, name, value)
+    # No other test of this process goes by what was too slow for this one.
+    monkeypatch.setattr(timelimit, "_over", {})
     for module in ("plugins", "loader"):
         found = sys.modules[f"relay.config.{module}"]
         for name in {"IMPORT", "MAKE"} & vars(found).keys():
-            monkeypatch.setattr(found, name, 0.5)
-    monkeypatch.setattr(sys.modules["relay.delivery.manager"], "MAKE", 0.5)
+            monkeypatch.setattr(found, name, QUICK)
+    monkeypatch.setattr(sys.modules["relay.delivery.manager"], "MAKE", QUICK)
 
 
 @pytest.fixture
@@ -87,9 +92,9 @@ def test_a_plugin_that_never_ends_is_a_mistake_with_its_place(plugin, caplog, wh
     begun = time.monotonic()
     with pytest.raises(ConfigError) as refused:
         load(path, {})
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 30  # in place of an hour
     place = f"{path.parent}/plugins/own.py:{line}"
-    assert f"no end within 0.5 s; it was in {place}" in str(refused.value)
+    assert f"no end within {QUICK:g} s; it was in {place}" in str(refused.value)
     assert f"so far, now in {place}" in caplog.text
 
 
@@ -100,16 +105,16 @@ def test_it_is_not_waited_for_a_second_time(plugin, monkeypatch):
         load(path, {})
     monkeypatch.setattr(sys.modules["relay.config.plugins"], "IMPORT", 60)
     begun = time.monotonic()
-    with pytest.raises(ConfigError, match=r"no end within 0\.5 s"):
+    with pytest.raises(ConfigError, match=f"no end within {QUICK:g} s"):
         load(path, {})
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 30  # in place of a minute
 
 
 @pytest.mark.usefixtures("quick")
 async def test_a_sink_whose_init_never_ends_cannot_be_made(plugin, clock):
     path = plugin(init=HOUR)
     config = load(path, {}).sinks["own"]
-    with pytest.raises(Exception, match=r"plugins/own\.py: no end within 0\.5 s") as refused:
+    with pytest.raises(Exception, match=rf"plugins/own\.py: no end within {QUICK:g} s") as refused:
         make_sink(config, clock)
     assert "cannot make it" in str(refused.value)
 
@@ -119,14 +124,14 @@ def test_code_that_goes_on_after_errors_ends_the_process(plugin):
     code = (
         "import sys, pathlib\n"
         "from relay.config import plugins, timelimit\n"
-        "plugins.IMPORT = 0.3\n"
+        f"plugins.IMPORT = {QUICK}\n"
         "timelimit.TELL = timelimit.INSIST = 0.1\n"
         "plugins.load([pathlib.Path(sys.argv[1])])\n"
     )
     line = [sys.executable, "-c", code, str(path.parent / "plugins")]
     ended = subprocess.run(line, capture_output=True, text=True, timeout=30, check=False)
     assert ended.returncode == 78
-    assert "own.py: no end within 0.3 s" in ended.stderr
+    assert f"own.py: no end within {QUICK:g} s" in ended.stderr
 
 
 def test_in_time_nothing_is_said_and_the_former_alarm_is_put_back(caplog):
