@@ -190,10 +190,12 @@ def test_a_relay_with_many_of_them_runs_and_each_command_names_them(tmp_path):
     copy = tmp_path / "data/relay.db.valid.yaml"
     copy.write_bytes(kept_rules.content(path, path.read_bytes()))
     with running(tmp_path) as (log, port):
-        assert sum(each.endswith(RELEASE) for each in log) == MISTAKES + 1  # the file's mode
+        # Everybody can change the file; an ordinary user can change the relay's other files, too.
+        told = MISTAKES + 1 + (os.geteuid() != 0)
+        assert sum(each.endswith(RELEASE) for each in log) == told
         answer = httpx.get(f"http://127.0.0.1:{port}{CALLBACK}", trust_env=False)
         assert answer.status_code == 200
-        assert command(tmp_path, "status").stdout.count(RELEASE) == MISTAKES + 1
+        assert command(tmp_path, "status").stdout.count(RELEASE) == told
         found = json.loads(command(tmp_path, "doctor", "--offline", "--json").stdout)
         assert sum(each["text"].endswith(RELEASE) for each in found) == MISTAKES
     checked = command(tmp_path, "check")
