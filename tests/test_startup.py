@@ -124,6 +124,8 @@ def test_a_quick_status_goes_by_the_same_settings(here, running):
         YAML.replace("data/store.db", "${STORE}"),
         YAML.replace("store: data/store.db", ""),
         YAML.replace("store: data/store.db", "store: [data]"),
+        YAML + "\nstore_fallback: [data]\n",
+        YAML.replace("America/New_York", "[UTC]"),
         YAML.replace("data/store.db", "other/store.db"),
         "store: data/store.db\n}",
         "",

@@ -184,7 +184,7 @@ class CsvFile:
         return os.pread(self._fd, length, 0)
 
     def context(self, offset: int) -> bytes:
-        """The bytes in front of the offset: if they change, somebody else has edited the file."""
+        """The bytes before the offset. If they change, another program has edited the file."""
         start = max(offset - CONTEXT, 0)
         return os.pread(self._fd, offset - start, start)
 
@@ -201,7 +201,7 @@ class CsvFile:
     def settle(self, append: Append, *, cut: bool = True) -> set[str]:
         """Cut back what an append left behind to its last complete row; return the ids kept.
 
-        Without `cut`, what stands behind that row may be somebody else's, and stays.
+        Without `cut`, the bytes after that row may be another writer's, and stay.
 
         The complete ones are written over with themselves: after a failed fsync the system
         takes a page for clean that never reached the disk.
@@ -213,7 +213,7 @@ class CsvFile:
         for piece in append.pieces:
             data = os.pread(self._fd, piece.length, end)
             if len(data) != piece.length or zlib.crc32(data) != piece.checksum:
-                # More than was announced is somebody else's, and not ours to cut.
+                # Bytes beyond the announced ones are another writer's, and are not cut.
                 if cut and self.size <= append.end:
                     self.cut(end)
                 break

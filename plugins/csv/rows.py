@@ -118,7 +118,7 @@ SURROGATE = re.compile("[\ud800-\udfff]")
 class RowFormat:
     """The columns of a CSV file: the event's id, then those of `map`, or else the default set.
 
-    With `defused`, no cell is a formula to a spreadsheet, and every text stands in quotes.
+    With `defused`, no cell is a formula to a spreadsheet, and every text is in quotes.
     """
 
     def __init__(self, columns: tuple[str, ...] | None, *, defused: bool) -> None:

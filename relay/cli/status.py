@@ -80,14 +80,13 @@ def _quickly(path: Path) -> tuple[Known, dict[str, Any]] | None:
     if not given:
         return None
     store = given.get("store", DEFAULT_STORE)
-    spill, zone = given.get("store_fallback"), given.get("timezone")
-    if not isinstance(store, str) or "$" in f"{store}{spill}{zone}":
+    spill = given.get("store_fallback") or f"{store}.spill"
+    zone = given.get("timezone") or "UTC"
+    if not all(isinstance(each, str) and "$" not in each for each in (store, spill, zone)):
         return None
-    place, fallback = (
-        path.absolute().parent / path_from_utf8(each) for each in (store, spill or f"{store}.spill")
-    )
+    place, fallback = (path.absolute().parent / path_from_utf8(each) for each in (store, spill))
     try:
-        known = Known(path, fallback, ZoneInfo(zone or "UTC"))
+        known = Known(path, fallback, ZoneInfo(zone))
         with ownership.acting_for(place):
             if not client.served(place):
                 return None

@@ -35,7 +35,7 @@ STEADY = 600.0
 MARGIN = 1.0
 """Seconds. A halt that ends less than this later than the present one is not a new halt.
 
-Without it, each record of a batch would halt the sink anew.
+Without it, each record of a batch would halt the sink again.
 """
 
 Save = Callable[[SinkState], Awaitable[None]]

@@ -8,6 +8,8 @@ import pytest
 from relays import Relay, crowd, live
 from stubs.receiver import Receiver
 
+MOST = 10
+"""Lives, for each that is asked for."""
 LEAST = 10
 """Acknowledged for each life on average; a slow machine gets more lives until it has that many."""
 
@@ -23,6 +25,7 @@ async def kill_in_a_loop(folder, cycles, *, seed=0, **options):
                 kills = 0
                 while kills < cycles or len(senders.acked) <= LEAST * cycles:
                     kills += 1
+                    assert kills <= MOST * cycles, f"{len(senders.acked)} acknowledged by then"
                     await live(relay, chance)
                     assert relay.process.poll() is None, relay.last_words()
                     relay.kill()
