@@ -5,7 +5,7 @@ is stored before it is read, so that a callback that cannot be read is not lost.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, NamedTuple, Self
@@ -17,15 +17,32 @@ CONTENT_TYPE = "application/json"
 TYPE_PREFIX = "com.sumotext."
 OPT_OUT = "opt_out"
 OPT_IN = "opt_in"
-"""The values of `data.consent`."""
+"""The values of `consent`."""
+
+ATTRIBUTES = {
+    "contact": "mobile",
+    "consent": "consent",
+    "dedup_key": "message_id",
+    "topic": "keyword",
+}
+"""The relay's attributes of an event, each with the name that Sumotext's `data` has for it."""
+
+PRIVATE = "_relay"
+"""The member of an event's stored JSON with those attributes that `data` does not have."""
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A callback, normalised. The attributes are those of CloudEvents 1.0.
+    """A callback, normalised. The attributes before `contact` are those of CloudEvents 1.0.
 
     `time` is the time of receipt as text, `2026-11-23T04:34:00.123456Z`; `data` is as
     described in the README under "The event".
+
+    The attributes from `contact` on are the relay's. The source sets them, and no sink gets them
+    as part of the event. `contact` is who the event is about, commonly a number in E.164: their
+    events are delivered in order. `consent` is OPT_OUT, OPT_IN or None. `dedup_key` is the id that
+    the sender gave: the same event sent again is stored once. `topic` is the keyword, by which
+    events are listed and alerts are raised.
     """
 
     id: str
@@ -36,6 +53,33 @@ class Event:
     data: Mapping[str, Any]
     test: bool = False
     traceparent: str | None = None
+    contact: str | None = field(default=None, kw_only=True)
+    consent: str | None = field(default=None, kw_only=True)
+    dedup_key: str | None = field(default=None, kw_only=True)
+    topic: str | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        """Take the attributes that were not given from the data of a Sumotext event.
+
+        Sumotext's events have all four in `data`. Those that an earlier release stored have them
+        nowhere else, and their JSON stays as it is. Another vendor's `data` may have these names
+        with other meanings, so nothing is taken from it.
+        """
+        if self.type.startswith(TYPE_PREFIX):
+            for attribute, name in ATTRIBUTES.items():
+                if getattr(self, attribute) is None:
+                    object.__setattr__(self, attribute, self.data.get(name))
+
+    @property
+    def kind(self) -> str:
+        """What stands after the last dot of `type`."""
+        return self.type.rpartition(".")[2]
+
+    @property
+    def content(self) -> str | None:
+        """The text of a message. Another text under the same `dedup_key` is another event."""
+        text = self.data.get("message")
+        return text if isinstance(text, str) else None
 
     def to_dict(self) -> dict[str, Any]:
         """The event in the JSON format of CloudEvents; absent attributes are left out."""
@@ -60,10 +104,28 @@ class Event:
         """`to_dict` as UTF-8 JSON."""
         return orjson.dumps(self.to_dict())
 
+    def to_stored_json(self) -> bytes:
+        """`to_json` with the attributes that `data` does not have, for the relay's own files."""
+        envelope = self.to_dict()
+        if private := self._private():
+            envelope[PRIVATE] = private
+        return orjson.dumps(envelope)
+
+    def _private(self) -> dict[str, str]:
+        given = {name: getattr(self, name) for name in ATTRIBUTES}
+        if self.type.startswith(TYPE_PREFIX):
+            given = {
+                name: given[name]
+                for name, at in ATTRIBUTES.items()
+                if given[name] != self.data.get(at)
+            }
+        return {name: value for name, value in given.items() if value is not None}
+
     @classmethod
     def from_json(cls, text: bytes) -> Self:
-        """Read what `to_json` wrote. Raises ValueError for anything else."""
+        """Read what `to_json` or `to_stored_json` wrote. Raises ValueError for anything else."""
         envelope = orjson.loads(text)
+        private = envelope.get(PRIVATE, {})
         return cls(
             id=envelope["id"],
             source=envelope["source"],
@@ -73,6 +135,10 @@ class Event:
             data=envelope["data"],
             test=envelope.get("test", False),
             traceparent=envelope.get("traceparent"),
+            contact=private.get("contact"),
+            consent=private.get("consent"),
+            dedup_key=private.get("dedup_key"),
+            topic=private.get("topic"),
         )
 
 
