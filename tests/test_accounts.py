@@ -12,12 +12,13 @@ from clock import settle
 from olderstore import content, make_older
 from workers import ScriptedSink, sink_config
 
+from relay import restore
 from relay.account import LARGEST, Accounts
 from relay.delivery.manager import make_sink
 from relay.quota import DAY, LOOK_AGAIN
 from relay.sink import Sink
 from relay.store import StoreFull
-from relay.store.sqlite import SqliteStore, backup, notes, restore
+from relay.store.sqlite import SqliteStore, backup, notes
 from relay.store.sqlite.connection import connect_reader, look_into
 from relay.store.sqlite.migrate import connect_writer
 

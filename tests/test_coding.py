@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from processortime import share
 
+from relay.callback.coding import MAX_CODINGS, MAX_MEMBERS, MAX_UNPACKED, unpacked
+from relay.callback.form import parameters
 from relay.event import InvalidCallback, RawCallback
 from relay.server.protocol import MAX_BODY
-from relay.sources.coding import MAX_CODINGS, MAX_MEMBERS, MAX_UNPACKED, unpacked
-from relay.sources.form import parameters
 
 
 def gzip_of(data, level=9):

@@ -12,10 +12,10 @@ from test_costs import RATIO, TRIES, filled, growth
 from test_number_matcher import ENCODINGS, as_it_is, json_escapes, percent, percent_u, written
 
 from relay import phone
+from relay.callback import mentions
+from relay.callback.form import parameters
 from relay.event import InvalidCallback
 from relay.redact import NumberMatcher
-from relay.sources import mentions
-from relay.sources.form import parameters
 
 US = NumberMatcher("+12125550142")
 FORM = "application/x-www-form-urlencoded"

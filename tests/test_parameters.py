@@ -10,10 +10,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from relay.callback.coding import decode
+from relay.callback.form import MAX_PARAMETERS, parameters
 from relay.event import InvalidCallback, RawCallback
 from relay.server.protocol import MAX_BODY
-from relay.sources.coding import decode
-from relay.sources.form import MAX_PARAMETERS, parameters
 
 FORM = "application/x-www-form-urlencoded"
 MULTIPART = "multipart/form-data; boundary=xyz"

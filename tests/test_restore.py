@@ -17,14 +17,14 @@ from olderstore import EVENTS, content, make_older
 from spills import Trouble, failover_parts
 from stubs.receiver import Receiver
 
-from relay import service
+from relay import restore, service
 from relay.cli import main
 from relay.clock import SystemClock
 from relay.config import loader
 from relay.event import RawCallback
 from relay.sources.router import Router
 from relay.store import EventFilter, PurgeCutoffs, StoreError, StoreFull, StoreLocked
-from relay.store.sqlite import SqliteStore, backup, migrate, restore
+from relay.store.sqlite import SqliteStore, backup, migrate
 from relay.store.sqlite.connection import connect_reader, lock, look_into
 
 NOW = 1_800_000_100.0

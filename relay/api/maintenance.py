@@ -20,6 +20,7 @@ from starlette.requests import Request
 from relay import retention
 from relay.api.endpoints import ApiError, body_of, query_of
 from relay.api.schemas import EraseBody, KeepBody, PurgeBody, WordsQuery
+from relay.callback import mentions
 from relay.clock import Clock, SystemClock
 from relay.config.loader import Config
 from relay.delivery import plugin_calls
@@ -28,7 +29,6 @@ from relay.delivery.plugin_calls import Call
 from relay.event import timestamp
 from relay.redact import NumberMatcher
 from relay.sink import Erased, Sink
-from relay.sources import mentions
 from relay.spill import file as spillfile
 from relay.spill.file import Kept
 from relay.spill.queue import SpillQueue

@@ -5,11 +5,11 @@ from dataclasses import asdict
 from typing import Any
 
 from relay.api.unauthorized import Token
+from relay.callback.coding import as_utf8, charset_of, decode, unpacked
+from relay.callback.form import parameters
 from relay.config.loader import SinkConfig
 from relay.delivery.gate import SinkStatus, stored_status
 from relay.event import InvalidCallback, RawCallback, timestamp
-from relay.sources.coding import as_utf8, charset_of, decode, unpacked
-from relay.sources.form import parameters
 from relay.store import DeliveryRow, EventRow, Quarantined, SinkCounts, SinkState, State
 
 

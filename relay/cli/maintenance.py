@@ -20,10 +20,10 @@ from relay.cli import HelpGroup, client, options
 from relay.cli.client import Client, wait_for_job
 from relay.cli.output import count, print_json, printable, progress
 from relay.config.loader import Config
+from relay.restore import restore as restored_from
 from relay.store.sqlite import queries
 from relay.store.sqlite.backup import fill, new_copy, spilled
 from relay.store.sqlite.connection import connect_opened, look_into, look_into_held
-from relay.store.sqlite.restore import restore as restored_from
 from relay.units import duration, size_text
 
 

@@ -13,6 +13,7 @@ import click
 import httpx
 import orjson
 
+from relay.callback.form import fold
 from relay.cli import client, options
 from relay.cli.client import Client
 from relay.cli.output import print_json, print_table, printable
@@ -22,7 +23,7 @@ from relay.event import OPT_OUT, Event, InvalidCallback, RawCallback
 from relay.fsutil import argument_text
 from relay.preview import Preview, preview_all
 from relay.sources.router import new_id
-from relay.sources.sumotext import fold, understand
+from relay.sources.sumotext import understand
 from relay.validation import PLACEHOLDER
 
 # Kept for films and books: it is nobody's.

@@ -20,6 +20,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from relay.callback.coding import unpacked_size
 from relay.config.loader import Config
 from relay.counters import IngressCounters
 from relay.event import InvalidCallback, RawCallback
@@ -28,7 +29,6 @@ from relay.server.admin import HEALTH_METHODS
 from relay.server.cycle import SERVER_ERROR
 from relay.server.protocol import MAX_BODY, UNREAD
 from relay.server.refusals import PROBLEM_TYPE, Headers, RefusalLog, problem_body, send_problem
-from relay.sources.coding import unpacked_size
 from relay.store import Receipt, StoreError
 from relay.tracing import Tracer, valid
 

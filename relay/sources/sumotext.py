@@ -10,9 +10,9 @@ from typing import Any, Protocol
 
 from relay import phone
 from relay.caching import short_keys
+from relay.callback.form import Pairs, fold, parameters
 from relay.event import OPT_IN, OPT_OUT, TYPE_PREFIX, Event, InvalidCallback, RawCallback, timestamp
 from relay.phone import alpha_2
-from relay.sources.form import Pairs, parameters
 
 KINDS = ("web_form", "poll", "text_4_info", "message")
 AUTO = "auto"
@@ -40,7 +40,6 @@ _TELLING = (
     (("lead",), "text_4_info"),
     (("key", "msg"), "message"),
 )
-_SEPARATORS = re.compile(r"[\s_-]+")
 MOST_SPELLINGS = 10
 """Ways in which one callback may write its number: each is parsed, which takes a while."""
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -62,11 +61,6 @@ class Source(Protocol):
 def understand(callback: RawCallback, source: Source, new_id: Callable[[], str]) -> Event:
     """The event that a callback makes. Raises InvalidCallback."""
     return Normaliser(source).read(callback, new_id)
-
-
-def fold(name: str) -> str:
-    """A parameter's name as it is compared."""
-    return _SEPARATORS.sub("", name).lower()
 
 
 class Normaliser:

@@ -14,12 +14,12 @@ from oracle import integrity
 from spills import callback
 from uuid_utils import uuid7
 
+from relay.restore import restore
 from relay.spill.file import SpillFile
 from relay.spill.records import Spilled, decode, encode
 from relay.store.sqlite import backup
 from relay.store.sqlite.connection import connect_reader, look_into
 from relay.store.sqlite.migrate import connect_writer, migrations
-from relay.store.sqlite.restore import restore
 
 NOW = 1_800_000_000.0
 LAST = len(migrations()) - 1

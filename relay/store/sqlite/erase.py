@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import apsw
 import orjson
 
+from relay.callback import mentions
 from relay.event import OPT_OUT
 from relay.redact import LONGEST_NUMBER, NumberMatcher
-from relay.sources import mentions
 from relay.store import OPEN_STATES, ContactRows, Scrubbed, State, StoreError
 from relay.store.sqlite import purge, quarantine, rows
 from relay.store.sqlite.database import Database

@@ -1,7 +1,4 @@
-"""The restore: a copy takes the store's place, and what came since it was made goes to the spill.
-
-So does what waited in the spill when it was made, if it is a backup. From there the next start
-stores it, under the ids that the senders got; the release that starts may be an older one.
+"""The store's part of a restore: what a copy lacks of the store whose place it takes.
 
 Consent outlives the events. What was purged or erased cannot be stored again from the spill, so
 its words of consent are written into the copy, and so are the values kept of accounts.
@@ -13,7 +10,6 @@ from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import resources
-from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -22,11 +18,8 @@ import apsw
 
 from relay import fsutil
 from relay.event import RawCallback
-from relay.spill.file import SpillFile
-from relay.spill.records import Spilled, decode, encode
 from relay.store.sqlite import notes, rows
-from relay.store.sqlite.backup import copied, spilled
-from relay.store.sqlite.connection import connect, connect_reader, lock
+from relay.store.sqlite.connection import connect, connect_reader
 from relay.store.sqlite.state import LAST_SEQ
 
 # What was replayed as new is left out: it would be taken for an event of all sinks. What was
@@ -87,27 +80,7 @@ class Restored:
     trouble: str | None = None
 
 
-def restore(source: apsw.Connection, store: Path, spill: Path, now: float) -> Restored:
-    """Have the store be as the source is. Nothing is removed, and a kill at any step loses nothing.
-
-    Raises StoreLocked while a relay runs, StoreError or OSError.
-    """
-    restored = Restored()
-    waiting = SpillFile(spill)
-    with closing(lock(store)), closing(waiting):
-        waiting.open()  # a relay that cannot open its store has this
-        with copied(source, store) as copy:
-            if store.exists():
-                _keep_present(store, copy.path, restored)
-            since = _since(store, copy.path, restored) if store.exists() else ()
-            restored.since = _keep(chain(spilled(source), since), spill)
-            if store.exists():
-                restored.aside = _put_aside(store, now)
-            copy.replace(store.name)
-    return restored
-
-
-def _keep_present(store: Path, copy: Path, restored: Restored) -> None:
+def keep_present(store: Path, copy: Path, restored: Restored) -> None:
     """Have the new store know what was said since in events that are gone, and of accounts.
 
     As far as that can be read. A refresh token of before may be worth nothing.
@@ -126,15 +99,28 @@ def _keep_present(store: Path, copy: Path, restored: Restored) -> None:
                 rows.every(connection, notes.SPILL_IS_OLDER)
 
 
-def _since(store: Path, copy: Path, restored: Restored) -> Iterator[bytes]:
-    """The callbacks that the copy lacks, as lines of the spill; as many as can be read."""
+class StoredCallback(NamedTuple):
+    """A callback of the store, with its event's id. With a `status` it is in quarantine.
+
+    One that is `late` may be older than what its contact has said since.
+    """
+
+    id: str
+    callback: RawCallback
+    status: int | None
+    reason: str
+    late: bool
+
+
+def callbacks_since(store: Path, copy: Path, restored: Restored) -> Iterator[StoredCallback]:
+    """The callbacks that the copy lacks; as many as can be read."""
     try:
         with _beside(store, copy) as present:
             restored.erased = len(_erasures(present, "main") - _erasures(present, "copy"))
             later = _later_columns(present)
             for query in (EVENTS_SINCE, QUARANTINED_SINCE):
                 for row in present.execute(query.format_map(later)):
-                    yield encode(_spilled(*row))
+                    yield _stored(*row)
     except apsw.Error as error:
         restored.trouble = str(error)
 
@@ -162,7 +148,7 @@ def _erasures(connection: apsw.Connection, schema: str) -> set[int]:
     return {at for (at,) in rows.every(connection, f"SELECT at FROM {schema}.erasures")}
 
 
-def _spilled(
+def _stored(
     given_id: bytes,
     source: str,
     method: str,
@@ -177,7 +163,7 @@ def _spilled(
     encoding: str,
     sender: str,
     token_digest: bytes | None,
-) -> Spilled:
+) -> StoredCallback:
     callback = RawCallback(
         source,
         method,
@@ -190,39 +176,10 @@ def _spilled(
         sender=sender,
         token_digest=token_digest,
     )
-    return Spilled(str(UUID(bytes=given_id)), callback, status, reason, bool(late))
+    return StoredCallback(str(UUID(bytes=given_id)), callback, status, reason, bool(late))
 
 
-def _keep(lines: Iterable[bytes], spill: Path) -> int:
-    """Put the lines before those of the spill, which came later; return how many there are.
-
-    Each callback stands there once, whatever a kill before has left.
-    """
-    fsutil.make(spill.parent)
-    seen: set[str] = set()
-    lines = _once(lines, seen)
-    if (first := next(lines, None)) is None:
-        return 0
-    with fsutil.replaced(spill) as file:
-        for number, line in enumerate(chain([first], lines), start=1):  # noqa: B007
-            file.write(line)
-        if spill.exists():
-            with fsutil.reading(spill) as old:
-                file.writelines(_once(old, seen))
-    return number
-
-
-def _once(lines: Iterable[bytes], seen: set[str]) -> Iterator[bytes]:
-    """Those whose callbacks were not seen yet; and those that a person is to look at."""
-    for line in lines:
-        found = decode(line)
-        if found is None or found.id not in seen:
-            yield line
-        if found is not None:
-            seen.add(found.id)
-
-
-def _put_aside(store: Path, now: float) -> Path:
+def put_aside(store: Path, now: float) -> Path:
     """Give the present store another name, too; its log goes into it, or along with it."""
     aside = store.with_name(
         f"{store.name}.replaced-{datetime.fromtimestamp(now, UTC):%Y%m%dT%H%M%SZ}"

@@ -4,11 +4,10 @@ import zlib
 from collections.abc import Iterator
 from urllib.parse import urlencode
 
+from relay.callback.coding import MAX_UNPACKED, BrokenBody, as_utf8, unpacked
+from relay.callback.form import Pairs, fold, parameters
 from relay.event import InvalidCallback, RawCallback
 from relay.redact import NumberMatcher
-from relay.sources.coding import MAX_UNPACKED, BrokenBody, as_utf8, unpacked
-from relay.sources.form import Pairs, parameters
-from relay.sources.sumotext import fold
 
 HEADERS = (zlib.MAX_WBITS | 32, -zlib.MAX_WBITS)
 """For zlib: a header of gzip or of its own, or none."""

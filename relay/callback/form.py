@@ -11,8 +11,8 @@ from typing import Any
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
+from relay.callback.coding import BrokenBody, as_utf8, charset_of, decode, decode_each, unpacked
 from relay.event import InvalidCallback, RawCallback
-from relay.sources.coding import BrokenBody, as_utf8, charset_of, decode, decode_each, unpacked
 
 MAX_PARAMETERS = 1_000
 MAX_CONTAINERS = 5_000
@@ -21,6 +21,8 @@ texts are counted along with them.
 """
 PLAIN = (b"7bit", b"8bit", b"binary", b"identity")
 """Encodings of a part that are none."""
+
+_SEPARATORS = re.compile(r"[\s_-]+")
 
 # `%u20AC`, as JavaScript's escape() and ASP write it; characters above U+FFFF are pairs of them.
 _ESCAPES = re.compile(
@@ -292,3 +294,8 @@ class _Parts:
 
     def _ended(self) -> None:
         self.ended = True
+
+
+def fold(name: str) -> str:
+    """A parameter's name as it is compared."""
+    return _SEPARATORS.sub("", name).lower()
