@@ -21,9 +21,9 @@ from relay.loop_lag import LAG, LOOKS, LagWatch
 from relay.preflight import vet
 from relay.reexec import SIGNALS, Inherited
 from relay.server.connections import raise_open_file_limit
-from relay.service import Service, State, started
+from relay.service import Service, ServiceState, started
 from relay.store import StoreError
-from relay.systemd import Notifier, Watchdog
+from relay.systemd import SystemdNotifier, Watchdog
 
 COLLECT = (5_000, 20, 100)
 """The thresholds of the garbage collector. It is seldom needed, as the relay makes hardly any
@@ -75,7 +75,7 @@ class Daemon:
         # Under nohup it is not to end with its terminal.
         heeds_hangup = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
         self._had_terminal = heeds_hangup and has_terminal()
-        self._notifier = Notifier.of(os.environ)
+        self._notifier = SystemdNotifier.of(os.environ)
         self._watchdog = Watchdog.of(os.environ, self._notifier)
         self._address_text = ""
         self._crash_log = CrashLog()
@@ -158,7 +158,7 @@ class Daemon:
                 self._cut_short(call)
             step, pause = now, WAKE
 
-    def _cut_short(self, call: plugin_calls.Call) -> None:
+    def _cut_short(self, call: plugin_calls.PluginCall) -> None:
         log.critical("the stop waits for %s, and is cut short", call)
         stored = self._service is not None and self._service.store_closed
         if not self._stop.is_set() and self._service is not None and self._service.reexec_prepared:
@@ -179,7 +179,7 @@ class Daemon:
 
     async def _report_start(self, service: Service) -> None:
         """Tell systemd that all is there, or that the store cannot be had; till then, to wait."""
-        while service.state is State.OPENING:
+        while service.state is ServiceState.OPENING:
             self._notifier.extend_timeout(
                 f"{self._address_text}; the store is being opened", 2 * NOT_YET
             )

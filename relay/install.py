@@ -62,7 +62,7 @@ class Fate(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class Artifact:
     """A folder, a file with its text, or a link with its target.
 
     What is `theirs` is the operator's once it is there, and stays as it is.
@@ -100,7 +100,7 @@ class Piece:
         return image.file(self.path) == (self.text.encode(), self.mode)
 
 
-def pieces(root: Path, program: Path, environ: Mapping[str, str]) -> list[Piece]:
+def plan(root: Path, program: Path, environ: Mapping[str, str]) -> list[Artifact]:
     """All that is wanted under `root` for `program` to be the service, in the order of its making.
 
     Raises NotInstallable or ConfigError where a relay.yaml there names no address that systemd
@@ -109,9 +109,9 @@ def pieces(root: Path, program: Path, environ: Mapping[str, str]) -> list[Piece]
     return [*_settings(root), *_machinery(root, program, _address(root, environ))]
 
 
-def put(root: Path, pieces: Iterable[Piece]) -> set[Path]:
+def put(root: Path, artifacts: Iterable[Artifact]) -> set[Path]:
     """Make and change what is to be made and changed; gives the paths of that."""
-    wanted = [piece for piece in pieces if piece.fate(root) is not Fate.KEEP]
+    wanted = [piece for piece in artifacts if piece.fate(root) is not Fate.KEEP]
     for piece in wanted:
         piece.put(root)
     return {piece.path for piece in wanted}
@@ -124,28 +124,31 @@ def removable(root: Path) -> list[Path]:
     return [path for path in places if image.has(path)]
 
 
-def _settings(root: Path) -> list[Piece]:
+def _settings(root: Path) -> list[Artifact]:
     folders = [
-        Piece(CONFIG.parent, "settings", 0o750),
-        Piece(PLUGINS, "sinks of your own", 0o750),
-        Piece(CREDENTIALS, "secrets, a file each", 0o700),
+        Artifact(CONFIG.parent, "settings", 0o750),
+        Artifact(PLUGINS, "sinks of your own", 0o750),
+        Artifact(CREDENTIALS, "secrets, a file each", 0o700),
     ]
-    config = Piece(CONFIG, "the settings", 0o640, _template("relay.installed.yaml"), theirs=True)
+    config = Artifact(CONFIG, "the settings", 0o640, _template("relay.installed.yaml"), theirs=True)
     if config.fate(root) is Fate.KEEP:
         return [*folders, config]
     token = secrets.token_urlsafe(TOKEN_BYTES) + "\n"
-    return [*folders, Piece(TOKEN, "a new token", 0o600, token, theirs=True), config]
+    return [*folders, Artifact(TOKEN, "a new token", 0o600, token, theirs=True), config]
 
 
-def _machinery(root: Path, program: Path, address: HostPort) -> list[Piece]:
+def _machinery(root: Path, program: Path, address: HostPort) -> list[Artifact]:
     start = f"{program} run --config {CONFIG}"
-    command = Piece(COMMAND, "the commands", 0o755, _command(program))
+    command = Artifact(COMMAND, "the commands", 0o755, _command(program))
     return [
-        Piece(USERS, "the user relay", 0o644, USER_LINE),
-        Piece(MODES, "who may read the settings", 0o644, MODE_LINES),
-        Piece(SOCKET, "holds the address", 0o644, _unit(SOCKET, "ListenStream", str(address))),
-        Piece(SERVICE, "runs the relay", 0o644, _unit(SERVICE, "ExecStart", start)),
-        *(Piece(link, "starts it with the machine", target=unit) for link, unit in LINKS.items()),
+        Artifact(USERS, "the user relay", 0o644, USER_LINE),
+        Artifact(MODES, "who may read the settings", 0o644, MODE_LINES),
+        Artifact(SOCKET, "holds the address", 0o644, _unit(SOCKET, "ListenStream", str(address))),
+        Artifact(SERVICE, "runs the relay", 0o644, _unit(SERVICE, "ExecStart", start)),
+        *(
+            Artifact(link, "starts it with the machine", target=unit)
+            for link, unit in LINKS.items()
+        ),
         *([command] if _ours(Image(root), COMMAND) and program != COMMAND else []),
     ]
 

@@ -52,7 +52,7 @@ GRACE = 3.0
 log = logging.getLogger("relay")
 
 
-class State(Enum):
+class ServiceState(Enum):
     """The states of a service. It takes callbacks in all of them."""
 
     OPENING = "opening"
@@ -66,12 +66,17 @@ class State(Enum):
     STOPPING = "stopping"
 
 
-TRANSITIONS: dict[State, set[State]] = {
-    State.OPENING: {State.DEGRADED, State.RUNNING, State.BREAKING, State.STOPPING},
-    State.DEGRADED: {State.RUNNING, State.BREAKING, State.STOPPING},
-    State.RUNNING: {State.BREAKING, State.STOPPING},
-    State.BREAKING: {State.STOPPING},
-    State.STOPPING: set(),
+TRANSITIONS: dict[ServiceState, set[ServiceState]] = {
+    ServiceState.OPENING: {
+        ServiceState.DEGRADED,
+        ServiceState.RUNNING,
+        ServiceState.BREAKING,
+        ServiceState.STOPPING,
+    },
+    ServiceState.DEGRADED: {ServiceState.RUNNING, ServiceState.BREAKING, ServiceState.STOPPING},
+    ServiceState.RUNNING: {ServiceState.BREAKING, ServiceState.STOPPING},
+    ServiceState.BREAKING: {ServiceState.STOPPING},
+    ServiceState.STOPPING: set(),
 }
 
 
@@ -116,7 +121,7 @@ class Service:
         self._reload = (reload or Reload()).app(standing)
         self.public: list[HttpServer] = []
         self.inner: list[HttpServer] = []
-        self.state = State.OPENING
+        self.state = ServiceState.OPENING
         self._changed = asyncio.Event()
         self.reexec_prepared = False
         self.store_closed = False
@@ -140,21 +145,21 @@ class Service:
 
     # states
 
-    def _enter(self, state: State) -> None:
+    def _enter(self, state: ServiceState) -> None:
         """Change the state. What cannot follow the present one is ignored, as it comes too late."""
         if state in TRANSITIONS[self.state]:
             self.state = state
             changed, self._changed = self._changed, asyncio.Event()
             changed.set()
 
-    async def reached(self, *states: State) -> None:
+    async def reached(self, *states: ServiceState) -> None:
         """Return when the service is in one of these states."""
         while self.state not in states:
             await self._changed.wait()
 
     async def opened(self) -> None:
         """Return when the store is in use, or cannot be opened for now."""
-        await self.reached(*(state for state in State if state is not State.OPENING))
+        await self.reached(*(state for state in ServiceState if state is not ServiceState.OPENING))
 
     def _store_broke(self) -> None:
         """A store that fails before it is in use ends the process when it can be opened again.
@@ -163,7 +168,7 @@ class Service:
         """
         self._has_broken = True
         if self._store is not None:
-            self._enter(State.BREAKING)
+            self._enter(ServiceState.BREAKING)
 
     # start and stop
 
@@ -177,7 +182,7 @@ class Service:
         inherited.listeners.listen()
         self._main = asyncio.create_task(self._run(held, inherited.broke))
         await _first(asyncio.shield(self._main), self.opened(), asyncio.sleep(SOON))
-        if self.state is State.OPENING:
+        if self.state is ServiceState.OPENING:
             log.warning(
                 "the store is still being opened; callbacks are kept in %s",
                 self._config.store_fallback,
@@ -188,7 +193,7 @@ class Service:
 
     async def stop(self, listeners: Listeners) -> None:
         """Answer what has come in, put back what is in flight, and let go of the store."""
-        self._enter(State.STOPPING)
+        self._enter(ServiceState.STOPPING)
         if not self.reexec_prepared:
             listeners.close()
         if self._store is None:  # its use is not to begin now
@@ -215,7 +220,7 @@ class Service:
         assert self._main is not None
         await _first(asyncio.shield(self._main), self._delivers.wait())
         assert self._fleet is not None
-        await _first(self.reached(State.BREAKING), self._fleet.failure())
+        await _first(self.reached(ServiceState.BREAKING), self._fleet.failure())
         raise StoreBroken(self._store.trouble if self._store else "a write failed")
 
     def lasted(self) -> float:
@@ -329,7 +334,7 @@ class Service:
         if not self._degraded.error:
             log.critical("%s; callbacks are kept in %s", trouble, self._config.store_fallback)
         self._degraded.error = trouble
-        self._enter(State.DEGRADED)
+        self._enter(ServiceState.DEGRADED)
 
     async def _run_with_store(self, store: SqliteStore, fleet: SinkManager) -> None:
         """Deliver, answer commands, purge."""
@@ -359,7 +364,7 @@ class Service:
         self._delivers.set()  # before the spill is looked at: its disk may hang
         await shelter.attach_store(router, store)
         async with self._watching(store), run_retention(store, config.retention, self._clock):
-            self._enter(State.RUNNING)
+            self._enter(ServiceState.RUNNING)
             while True:
                 await asyncio.sleep(LOOK)
                 with contextlib.suppress(StoreError):

@@ -20,7 +20,7 @@ LONGEST_HANG = 600.0
 Pulse = Callable[[], Awaitable[None]]
 
 
-class Notifier:
+class SystemdNotifier:
     """Sends its messages to the manager's socket; without one it says nothing."""
 
     def __init__(self, address: str = "") -> None:
@@ -76,7 +76,7 @@ class Watchdog:
     """
 
     def __init__(
-        self, notifier: Notifier, every: float | None, longest_hang: float = LONGEST_HANG
+        self, notifier: SystemdNotifier, every: float | None, longest_hang: float = LONGEST_HANG
     ) -> None:
         self._notifier = notifier
         self._every = every
@@ -85,7 +85,7 @@ class Watchdog:
         self._task: asyncio.Task[None] | None = None
 
     @classmethod
-    def of(cls, environ: Mapping[str, str], notifier: Notifier) -> "Watchdog":
+    def of(cls, environ: Mapping[str, str], notifier: SystemdNotifier) -> "Watchdog":
         """The one that the environment asks for, which may be none."""
         return cls(notifier, interval(environ))
 

@@ -18,8 +18,8 @@ from relay.alerts.policy import (
     MAX_DOUBLINGS,
     MIN_GAP,
     RESOLVE_AFTER,
+    AlertCondition,
     ChannelState,
-    Condition,
     Notification,
 )
 from relay.alerts.rules import KeywordActivity, Snapshot, conditions
@@ -29,9 +29,9 @@ from relay.store import BacklogAge, SinkCounts
 from relay.store.sqlite import SqliteStore
 
 REPEAT = 4 * 3600.0
-PAUSED = Condition("sink_paused", "crm", "The sink crm is paused: 401", hold=300)
-SPILL = Condition("spill", "", "Callbacks go to the spill file.")
-OLD = Condition("backlog_age", "crm", "Deliveries wait.", since=NOW - 3700)
+PAUSED = AlertCondition("sink_paused", "crm", "The sink crm is paused: 401", hold=300)
+SPILL = AlertCondition("spill", "", "Callbacks go to the spill file.")
+OLD = AlertCondition("backlog_age", "crm", "Deliveries wait.", since=NOW - 3700)
 
 
 class Channel:
@@ -114,7 +114,7 @@ def test_its_end_is_told_once_when_it_has_been_calm(channel):
 def test_what_comes_soon_after_a_note_goes_together_with_the_next(channel):
     channel.look(NOW, SPILL)
     assert channel.look(NOW + 15, SPILL, OLD) is None
-    told = channel.look(NOW + MIN_GAP, SPILL, OLD, Condition("store", "", "…"))
+    told = channel.look(NOW + MIN_GAP, SPILL, OLD, AlertCondition("store", "", "…"))
     assert told == {"new": ["backlog_age crm", "store"], "lasting": ["spill"], "resolved": []}
 
 
@@ -143,7 +143,7 @@ def test_a_restart_forgets_nothing(channel):
 
 def test_what_cannot_be_seen_is_not_over(channel):
     channel.look(NOW, OLD)
-    store = Condition("store", "", "The store cannot be read.")
+    store = AlertCondition("store", "", "The store cannot be read.")
     for step in range(1, 100):
         channel.look(NOW + step * 60, store, partial=True)
     assert not any(told["resolved"] for _, told in channel.sent)
@@ -181,7 +181,7 @@ def test_there_is_no_storm_whatever_happens():
     for seed in range(4):
         chance = random.Random(seed)
         channel = Channel()
-        things = [Condition("sink_paused", f"s{each}", "…") for each in range(20)]
+        things = [AlertCondition("sink_paused", f"s{each}", "…") for each in range(20)]
         there = [False] * len(things)
         for second in range(0, 86400, 15):
             there = [

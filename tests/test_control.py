@@ -70,7 +70,7 @@ async def relay(tmp_path, clock):
     def client_of(settings):
         app = api.app(Router(settings, store, clock), store, settings, workers)
         http = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://relay")
-        return client.Client(local.sender(http), live=False)
+        return client.ApiClient(local.sender(http), live=False)
 
     yield SimpleNamespace(
         store=store,

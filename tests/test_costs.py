@@ -26,7 +26,7 @@ from relay.monitoring.logs import LONGEST
 from relay.phone import alpha_2, digits, e164, national
 from relay.redact import NumberMatcher, mask_all, mask_in, without
 from relay.server.access import TrustedProxies, basic_password
-from relay.server.parsing import ChunkedDecoder, normalise_head
+from relay.server.parsing import ChunkedRequestDecoder, normalise_head
 from relay.server.protocol import MAX_BODY, MAX_HEAD
 from relay.sources.sumotext import Normaliser, consent
 from relay.templating.environment import first_name, last_name
@@ -67,7 +67,7 @@ def read(query=b"", body=b"", content_type=FORM, encoding=""):
 def chunks(body):
     """Take in a chunked body."""
     with contextlib.suppress(ValueError):
-        ChunkedDecoder().decode(body)
+        ChunkedRequestDecoder().decode(body)
 
 
 def of_form(pattern, before=b"x="):

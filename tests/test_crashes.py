@@ -9,11 +9,11 @@ from workers import ScriptedSink, sink_config
 from relay.delivery import crashes
 from relay.delivery.crashes import BlockedLoopWatch, Crash, CrashLog, with_crash
 from relay.delivery.gate import STEADY, SinkGate
-from relay.delivery.plugin_calls import Call, inside
+from relay.delivery.plugin_calls import PluginCall, inside
 from relay.delivery.safe_quota import SafeQuota
 from relay.store import SinkState
 
-CALL = Call("crm", "send")
+CALL = PluginCall("crm", "send")
 PAUSE = 0.25
 FATAL = """Fatal Python error: Segmentation fault
 
@@ -106,12 +106,15 @@ def test_what_blocks_a_stop_is_no_crash(standstill, log, ends):
     [
         ("", None),
         ("os._exit(9) in sink crm: send\n  File …\n", Crash(CALL, "os._exit(9)")),
-        ("no return for 1 s in sink crm: open\n", Crash(Call("crm", "open"), "no return for 1 s")),
+        (
+            "no return for 1 s in sink crm: open\n",
+            Crash(PluginCall("crm", "open"), "no return for 1 s"),
+        ),
         (FATAL, Crash(CALL, "Segmentation fault")),
         (FATAL.replace("85 in sink crm: send", "85 in main"), None),
         (
             "no return for 1 s in sink crm: open\n" + FATAL,
-            Crash(Call("crm", "open"), "no return for 1 s"),
+            Crash(PluginCall("crm", "open"), "no return for 1 s"),
         ),
         ("\0" * 100, None),
     ],

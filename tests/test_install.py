@@ -26,7 +26,7 @@ from relay.install import (
     NotInstallable,
     beneath,
     check_program,
-    pieces,
+    plan,
 )
 from relay.install_image import Image
 
@@ -152,7 +152,7 @@ def test_what_is_not_ours_under_the_name_of_the_command_is_left_alone(tmp_path):
 
 
 def test_a_relay_at_the_place_of_the_command_is_not_replaced_by_what_calls_it(tmp_path):
-    assert COMMAND not in [piece.path for piece in pieces(tmp_path, COMMAND, {})]
+    assert COMMAND not in [piece.path for piece in plan(tmp_path, COMMAND, {})]
 
 
 def test_the_command_has_the_settings_and_the_secrets_of_the_service(tmp_path):
@@ -161,7 +161,7 @@ def test_the_command_has_the_settings_and_the_secrets_of_the_service(tmp_path):
     shows.chmod(0o755)
     root = tmp_path / "root"
     root.mkdir()
-    (piece,) = (each for each in pieces(root, shows, {}) if each.path == COMMAND)
+    (piece,) = (each for each in plan(root, shows, {}) if each.path == COMMAND)
     piece.put(root)
     assert OURS in piece.text
     said = subprocess.run(

@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from relay.systemd import Notifier
+from relay.systemd import SystemdNotifier
 
 
 @pytest.fixture(params=["path", "abstract"])
@@ -19,7 +19,7 @@ def manager(request, tmp_path):
 
 def test_each_message_is_one_datagram(manager):
     receiver, environ = manager
-    notifier = Notifier.of(environ)
+    notifier = SystemdNotifier.of(environ)
     notifier.extend_timeout("the store is being opened", 0.5)
     notifier.ready("callbacks are taken\nand more")
     notifier.feed_watchdog()
@@ -36,15 +36,15 @@ def test_each_message_is_one_datagram(manager):
 
 
 def test_without_a_manager_nothing_is_said():
-    Notifier.of({}).ready("callbacks are taken")
+    SystemdNotifier.of({}).ready("callbacks are taken")
 
 
 def test_a_manager_that_has_gone_does_no_harm(tmp_path):
-    Notifier.of({"NOTIFY_SOCKET": str(tmp_path / "nobody")}).ready("callbacks are taken")
+    SystemdNotifier.of({"NOTIFY_SOCKET": str(tmp_path / "nobody")}).ready("callbacks are taken")
 
 
 def test_a_manager_that_does_not_listen_holds_up_nothing(manager):
     _, environ = manager
-    notifier = Notifier.of(environ)
+    notifier = SystemdNotifier.of(environ)
     for _ in range(10_000):
         notifier.feed_watchdog()

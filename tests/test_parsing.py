@@ -5,7 +5,7 @@ from urllib.parse import unquote_to_bytes
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay.server.parsing import ChunkedDecoder, normalise_head
+from relay.server.parsing import ChunkedRequestDecoder, normalise_head
 
 
 @given(st.binary(max_size=300))
@@ -28,7 +28,7 @@ def test_any_target_becomes_a_valid_one(target):
 def test_a_chunked_body_ends_where_it_ends(chunks, step, behind):
     body = b"".join(b"%x\r\n%s\r\n" % (len(chunk), chunk) for chunk in chunks) + b"0\r\n\r\n"
     data = body + behind
-    chunked, pending, taken, content = ChunkedDecoder(), b"", 0, b""
+    chunked, pending, taken, content = ChunkedRequestDecoder(), b"", 0, b""
     for start in range(0, len(data), step):
         pending += data[start : start + step]
         extent, found = chunked.decode(pending)

@@ -8,9 +8,9 @@ import traceback
 import pytest
 
 from relay.delivery import plugin_calls
-from relay.delivery.plugin_calls import POSITION, Call, inside, run
+from relay.delivery.plugin_calls import POSITION, PluginCall, inside, run
 
-CALL = Call("crm", "send")
+CALL = PluginCall("crm", "send")
 
 
 async def test_the_call_is_known_in_each_step_and_at_no_other_time():
@@ -95,7 +95,7 @@ async def test_a_stack_names_the_call():
 
     await run(CALL, send())
     assert "sink crm: send" in names
-    assert Call.parse("sink crm: send") == CALL
+    assert PluginCall.parse("sink crm: send") == CALL
 
 
 def test_code_that_is_no_coroutine_is_marked_too():

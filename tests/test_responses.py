@@ -334,7 +334,7 @@ def test_pieces_do_not_matter(data):
             rest = rest[size:]
     coded += (b"%x\r\n%b\r\n" % (len(rest), rest) if rest else b"") + b"0\r\n\r\n"
     stray = data.draw(st.binary(max_size=20))
-    chunks, got, behind = http_message.ChunkedDecoder(), b"", b""
+    chunks, got, behind = http_message.ChunkedResponseDecoder(), b"", b""
     whole = coded + stray
     while whole:
         cut = data.draw(st.integers(1, len(whole)))
@@ -385,7 +385,7 @@ def test_tiny_chunks_cost_little():
 
     def feed():
         with pytest.raises(http_message.BadChunks, match="tiny"):
-            http_message.ChunkedDecoder().feed(b"1\r\nx\r\n" * 100_000)
+            http_message.ChunkedResponseDecoder().feed(b"1\r\nx\r\n" * 100_000)
 
     assert share(feed, 0.5) < 0.5
 
@@ -394,7 +394,7 @@ def test_tiny_chunks_cost_little():
     ("broken", "caught"),
     [
         ((http_message, "parse_head"), httpx.RemoteProtocolError),
-        ((http_message.ChunkedDecoder, "feed"), None),
+        ((http_message.ChunkedResponseDecoder, "feed"), None),
     ],
 )
 async def test_an_error_of_ours_while_an_answer_is_read_is_in_the_log(

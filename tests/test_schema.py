@@ -79,7 +79,7 @@ def test_what_it_refuses(accepts, text):
 
 
 def test_defaults_are_written_as_the_file_writes_them(document):
-    retry = document["$defs"]["Retry"]["properties"]
+    retry = document["$defs"]["RetrySettings"]["properties"]
     assert (retry["initial"]["default"], retry["window"]["default"]) == ("5s", "4d")
     assert document["properties"]["timezone"]["default"] == "UTC"
 

@@ -22,7 +22,7 @@ from relay.health import Degraded, Probes, StoreBackoff
 from relay.monitoring.logs import JsonLines
 from relay.reexec import Inherited
 from relay.server.sockets import Listeners, bind_tcp
-from relay.service import State, started
+from relay.service import ServiceState, started
 from relay.spill.failover import FailoverStore
 from relay.store import EventFilter, StoreError, StoreLocked
 from relay.store.sqlite import SqliteStore
@@ -136,7 +136,7 @@ async def sent(http, running, count=3, headers=None):
 async def stored(running, number):
     """The events in the store, in its order, as soon as they are so many."""
     async with asyncio.timeout(20):
-        await running.reached(State.RUNNING)
+        await running.reached(ServiceState.RUNNING)
         while await running._store.event_count() < number or running._shelter.records():
             await asyncio.sleep(0.02)
     return [row.event for row in await running._store.events_after(EventFilter(), after=0)]
@@ -146,7 +146,7 @@ async def test_callbacks_are_taken_while_the_store_is_being_opened(config, monke
     gate = Gate(monkeypatch)
     async with started(config) as running, httpx.AsyncClient(trust_env=False) as http:
         acknowledged = await sent(http, running)
-        assert running.state is State.OPENING
+        assert running.state is ServiceState.OPENING
         answer = await http.get(url(running.inner[0], "/readyz"))
         assert answer.status_code == 503
         assert answer.json()["store"] == {"state": "opening"}
@@ -165,7 +165,7 @@ async def test_callbacks_are_taken_while_the_store_is_being_opened(config, monke
 
 async def test_a_store_that_opens_soon_needs_no_spill(config):
     async with started(config) as running, httpx.AsyncClient(trust_env=False) as http:
-        assert running.state is State.RUNNING
+        assert running.state is ServiceState.RUNNING
         await sent(http, running)
         assert not config.store_fallback.exists()
 
@@ -214,18 +214,18 @@ async def test_the_states_of_a_service(config, monkeypatch, soon):
     monkeypatch.setattr(SinkManager, "make", make)
     gate = Gate(monkeypatch)
     async with started(config) as running:
-        assert running.state is State.OPENING
+        assert running.state is ServiceState.OPENING
         gate.open.set()
-        await running.reached(State.DEGRADED)
-        await running.reached(State.RUNNING)
+        await running.reached(ServiceState.DEGRADED)
+        await running.reached(ServiceState.RUNNING)
         failure = asyncio.create_task(running.failure())
         running._store_broke()
         with pytest.raises(StoreError):
             await failure
-        assert running.state is State.BREAKING
-    assert running.state is State.STOPPING
+        assert running.state is ServiceState.BREAKING
+    assert running.state is ServiceState.STOPPING
     running._store_broke()
-    assert running.state is State.STOPPING
+    assert running.state is ServiceState.STOPPING
 
 
 async def test_a_store_that_breaks_before_it_is_used_ends_the_process_all_the_same(
@@ -234,9 +234,9 @@ async def test_a_store_that_breaks_before_it_is_used_ends_the_process_all_the_sa
     gate = Gate(monkeypatch)
     async with started(config) as running:
         running._store_broke()
-        assert running.state is State.OPENING
+        assert running.state is ServiceState.OPENING
         gate.open.set()
-        await running.reached(State.BREAKING)
+        await running.reached(ServiceState.BREAKING)
         with pytest.raises(StoreError):
             await running.failure()
 

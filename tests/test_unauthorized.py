@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from listening import answers
 
 from relay import service
-from relay.api.unauthorized import Taken, Token, Unauthorized
+from relay.api.unauthorized import Taken, TokenStatus, Unauthorized
 from relay.cli import client, main
 from relay.config import last_good, loader
 from relay.config.loader import ConfigError
@@ -419,17 +419,27 @@ def judged(settings, **more):
 @pytest.mark.parametrize(
     ("settings", "more", "token", "released"),
     [
-        ({"tokens": [NEW]}, {"token_digest": digest_tokens([NEW.encode()])}, Token.VALID, True),
-        ({"tokens": [OLD]}, {"token_digest": digest_tokens([NEW.encode()])}, Token.WRONG, False),
-        ({}, {"token_digest": digest_tokens([NEW.encode()])}, Token.WRONG, False),
-        ({"tokens": [OLD]}, {"token_digest": digest_tokens([])}, Token.MISSING, False),
-        ({"tokens": [OLD]}, {}, Token.UNKNOWN, False),
-        ({"tokens": [OLD]}, {"token_digest": b""}, Token.MISSING, False),
+        (
+            {"tokens": [NEW]},
+            {"token_digest": digest_tokens([NEW.encode()])},
+            TokenStatus.VALID,
+            True,
+        ),
+        (
+            {"tokens": [OLD]},
+            {"token_digest": digest_tokens([NEW.encode()])},
+            TokenStatus.WRONG,
+            False,
+        ),
+        ({}, {"token_digest": digest_tokens([NEW.encode()])}, TokenStatus.WRONG, False),
+        ({"tokens": [OLD]}, {"token_digest": digest_tokens([])}, TokenStatus.MISSING, False),
+        ({"tokens": [OLD]}, {}, TokenStatus.UNKNOWN, False),
+        ({"tokens": [OLD]}, {"token_digest": b""}, TokenStatus.MISSING, False),
         ({"tokens": [NEW]}, {"status": 422}, None, True),
         (
             {"tokens": [NEW]},
             {"source": "gone", "token_digest": digest_tokens([NEW.encode()])},
-            Token.UNKNOWN,
+            TokenStatus.UNKNOWN,
             False,
         ),
     ],
@@ -440,7 +450,7 @@ def test_only_a_token_of_today_is_valid(settings, more, token, released):
 
 @pytest.mark.parametrize(
     ("sender", "token", "released"),
-    [("203.0.113.9", Token.VALID, True), ("198.51.100.1", Token.ELSEWHERE, False)],
+    [("203.0.113.9", TokenStatus.VALID, True), ("198.51.100.1", TokenStatus.ELSEWHERE, False)],
 )
 def test_a_network_of_today_counts_as_well(sender, token, released):
     settings = {"tokens": [NEW], "allow_from": ["203.0.113.0/24"]}
@@ -451,6 +461,6 @@ def test_a_network_of_today_counts_as_well(sender, token, released):
 def test_an_address_that_is_not_known_is_in_no_network():
     settings = {"tokens": [NEW], "allow_from": ["0.0.0.0/0", "::/0"]}
     assert judged(settings, token_digest=digest_tokens([NEW.encode()])) == (
-        Token.ELSEWHERE,
+        TokenStatus.ELSEWHERE,
         False,
     )

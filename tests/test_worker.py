@@ -24,8 +24,7 @@ from workers import (
 
 from relay.clock import SystemClock
 from relay.config.loader import Batch
-from relay.config.model import Breaker
-from relay.config.model import Retry as RetrySettings
+from relay.config.model import BreakerSettings, RetrySettings
 from relay.delivery.breaker import FailureLog, LastError
 from relay.delivery.gate import QuotaUse, SinkStatus
 from relay.outcome import Delivered, Pause, Reject, Retry
@@ -41,7 +40,7 @@ from relay.units import Rate
 DAY = 86400.0
 LOOK = 1.1 * LOOK_AGAIN
 NO_WAIT = RetrySettings(initial="10ms", max="10ms")
-NO_BREAKER = Breaker(failures=1000)
+NO_BREAKER = BreakerSettings(failures=1000)
 
 
 @pytest.fixture
@@ -237,7 +236,9 @@ async def test_the_breaker_parks_a_sink_that_is_down_and_spends_no_attempts(stor
     down = True
     sink = ScriptedSink(lambda _: fail(status_error(503)) if down else None)
     retry = RetrySettings(attempts=2, window="1h")
-    async with running(store, clock, sink, breaker=Breaker(failures=3), retry=retry) as worker:
+    async with running(
+        store, clock, sink, breaker=BreakerSettings(failures=3), retry=retry
+    ) as worker:
         await add(store, *(arrival() for _ in range(20)))
         await eventually(lambda: worker.status().state == "parked")
         assert len(sink.sent) == 3
@@ -276,7 +277,7 @@ async def test_ten_batches_in_a_row_that_fail_open_the_breaker(store, clock):
 
 async def test_throttling_does_not_count_for_the_breaker(store, clock):
     sink = ScriptedSink(lambda _: fail(status_error(429)))
-    async with running(store, clock, sink, breaker=Breaker(failures=3)) as worker:
+    async with running(store, clock, sink, breaker=BreakerSettings(failures=3)) as worker:
         await add(store, *(arrival() for _ in range(10)))
         await eventually(lambda: len(sink.sent) >= 10)
         assert worker.status().state == "running"
@@ -454,7 +455,7 @@ async def test_nonsense_from_a_check_is_a_problem_found(store, clock):
 
 async def test_no_log_line_holds_a_number_that_a_plugin_tells(store, clock, caplog):
     sink = ScriptedSink(lambda d: fail(ValueError(f"10.0.0.1 refuses {d.event.data['mobile']}")))
-    async with running(store, clock, sink, breaker=Breaker(failures=1)) as worker:
+    async with running(store, clock, sink, breaker=BreakerSettings(failures=1)) as worker:
         await add(store, arrival(1))
         await eventually(lambda: worker.status().state == "parked")
     assert "10.0.0.1 refuses …0001" in caplog.text

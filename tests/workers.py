@@ -9,7 +9,7 @@ from dataclasses import replace
 import httpx
 
 from relay.config.loader import Batch, SinkConfig
-from relay.config.model import Breaker, Retry
+from relay.config.model import BreakerSettings, RetrySettings
 from relay.delivery.worker import SinkWorker
 from relay.sink import Sink
 from relay.store import SinkState, State
@@ -84,8 +84,8 @@ def sink_config(**changes) -> SinkConfig:
         rate=None,
         timeout=30.0,
         order="contact",
-        retry=Retry(),
-        breaker=Breaker(),
+        retry=RetrySettings(),
+        breaker=BreakerSettings(),
         allow_private=[],
     )
     return replace(config, **changes)

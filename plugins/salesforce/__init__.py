@@ -78,7 +78,7 @@ from .client import Client
 from .consent import ConsentWrite, ConsentWriter
 from .contacts import ContactFinder, Fields, Lookup, is_of_contact
 from .errors import MOVED
-from .options import Activity
+from .options import ActivityOptions
 from .options import Options as SalesforceOptions
 from .records import MOST_ROWS, BatchItem, Row, Target, fields_of
 from .setup import SetupIssue, setup_issues
@@ -341,7 +341,7 @@ def _is_taken(word: ConsentWrite) -> bool:
     return not isinstance(word.outcome, NotDelivered)
 
 
-def _kept(activity: Activity, kinds: Sequence[str]) -> Sequence[str]:
+def _kept(activity: ActivityOptions, kinds: Sequence[str]) -> Sequence[str]:
     """The fields by which an activity names its person."""
     if isinstance(activity.contact, str):
         return [activity.contact]

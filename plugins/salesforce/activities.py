@@ -18,7 +18,7 @@ from relay.crm import LruKeys, distinct_groups
 
 from .client import Client
 from .contacts import LONGEST_QUERY, Lookup, literal, parts
-from .options import PERSONS, PREFIXES, Activity, Campaign, Options
+from .options import PERSONS, PREFIXES, ActivityOptions, Campaign, Options
 from .records import BatchItem, Row, Target, fields_of
 from .upsert import Writer
 
@@ -32,7 +32,7 @@ class Activities:
     """
 
     def __init__(
-        self, activity: Activity, options: Options, lookup: Lookup, writer: Writer
+        self, activity: ActivityOptions, options: Options, lookup: Lookup, writer: Writer
     ) -> None:
         self.by_id = not isinstance(activity.contact, str)
         self._activity = activity

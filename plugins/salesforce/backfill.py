@@ -8,7 +8,7 @@ from relay import Progress, Quota, country, e164
 from relay.crm import KeyOwners, Pages, key_of_number
 
 from .client import Client
-from .contacts import LEAD, Record
+from .contacts import LEAD, StoredRecord
 from .options import Options
 from .records import MOST_ROWS, Row
 from .upsert import Writer
@@ -77,7 +77,7 @@ class Backfill:
             self._count("people who share a number: give one of them the key, or merge", len(ids))
         return owners
 
-    async def _records(self) -> AsyncIterator[Record]:
+    async def _records(self) -> AsyncIterator[StoredRecord]:
         numbered = " OR ".join(f"{name} != null" for name in self._phones)
         converted = " AND IsConverted = false" if self._kind == LEAD else ""
         query = (
@@ -90,13 +90,13 @@ class Backfill:
         pages = Pages(MOST_PAGES)
         while True:
             for record in page["records"]:
-                yield Record(record)
+                yield StoredRecord(record)
             if page["done"]:
                 return
             pages.turn(page["nextRecordsUrl"], len(page["records"]))
             page = await self._client.get(page["nextRecordsUrl"])
 
-    def _keys(self, record: Record) -> list[str]:
+    def _keys(self, record: StoredRecord) -> list[str]:
         """The key of the first field that has a number."""
         for name in self._phones:
             number = e164(str(record[name] or ""), self._options.country)

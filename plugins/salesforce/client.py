@@ -104,32 +104,32 @@ JSON = {"content-type": "application/json; charset=UTF-8", "accept": "applicatio
 
 
 @dataclass(frozen=True, slots=True)
-class Token:
+class AccessToken:
     """The token of a sign-in. `url` is the org's instance: that of the last answer, always."""
 
     text: str
     url: str
 
     def __repr__(self) -> str:
-        return "Token(…)"
+        return "AccessToken(…)"
 
 
 class SignIn:
     """The token of one login, which its sinks share."""
 
     def __init__(self) -> None:
-        self.token: Token | None = None
-        self._renewal: SingleFlight[Token] = SingleFlight()
+        self.token: AccessToken | None = None
+        self._renewal: SingleFlight[AccessToken] = SingleFlight()
 
     async def renewed(
-        self, stale: Token | None, ask: Callable[[], Coroutine[Any, Any, Token]]
-    ) -> Token:
+        self, stale: AccessToken | None, ask: Callable[[], Coroutine[Any, Any, AccessToken]]
+    ) -> AccessToken:
         """A token that is not the stale one: of those who ask together, one signs in for all."""
         if self.token is not None and self.token is not stale:
             return self.token
         return await self._renewal.run(lambda: self._renewed(ask))
 
-    async def _renewed(self, ask: Callable[[], Coroutine[Any, Any, Token]]) -> Token:
+    async def _renewed(self, ask: Callable[[], Coroutine[Any, Any, AccessToken]]) -> AccessToken:
         self.token = None
         self.token = await ask()
         return self.token
@@ -202,7 +202,7 @@ class Client:
 
     async def _ask(
         self,
-        token: Token,
+        token: AccessToken,
         method: str,
         path: str,
         content: bytes | None,
@@ -227,10 +227,10 @@ class Client:
         told = api_errors(response)[0]
         return find(RULES, 401, told.code, told.message).action is Action.REFRESH
 
-    async def _renewed(self, stale: Token | None) -> Token:
+    async def _renewed(self, stale: AccessToken | None) -> AccessToken:
         return await self._sign_in.renewed(stale, self._signed_in)
 
-    async def _signed_in(self) -> Token:
+    async def _signed_in(self) -> AccessToken:
         response = await self._http.post(
             self._login_url + TOKEN_PATH, data=self._grant(), headers={"accept": JSON["accept"]}
         )
@@ -239,7 +239,7 @@ class Client:
         body = read_json(response)
         if not isinstance(body, dict) or not isinstance(body.get("access_token"), str):
             raise relay.Retry("sign-in: answered without a token")
-        return Token(body["access_token"], self._instance(body.get("instance_url")))
+        return AccessToken(body["access_token"], self._instance(body.get("instance_url")))
 
     def _not_signed_in(self, response: httpx.Response) -> relay.Retry | relay.Pause:
         outcome = outcome_of_errors(api_errors(response), self._sign_in_rules)

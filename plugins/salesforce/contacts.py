@@ -99,7 +99,7 @@ CONTACT, LEAD = "Contact", "Lead"
 CONVERTED = ("IsConverted", "ConvertedContactId")
 
 
-class Record:
+class StoredRecord:
     """A record as Salesforce returns it. The case of a field's name does not count."""
 
     def __init__(self, fields: dict[str, Any]) -> None:
@@ -110,7 +110,7 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FoundRecord:
     """A record that was found, and its object.
 
     `by` is the record that had the key or the number: the lead where `record` is the contact that
@@ -118,8 +118,8 @@ class Found:
     """
 
     kind: str
-    record: Record
-    by: Record
+    record: StoredRecord
+    by: StoredRecord
 
 
 class Lookup:
@@ -138,7 +138,7 @@ class Lookup:
 
     async def with_keys(
         self, kind: str, keys: Iterable[str], columns: Sequence[str] = ()
-    ) -> list[Found]:
+    ) -> list[FoundRecord]:
         """The records of an object that have these keys, with these fields.
 
         No record has a key that no field takes: one would make the query longer than a URL may be.
@@ -149,7 +149,7 @@ class Lookup:
 
     async def with_numbers(
         self, numbers: Iterable[str], columns: Sequence[str] = ()
-    ) -> list[Found]:
+    ) -> list[FoundRecord]:
         """Records of all the objects that may have these numbers, however they are written.
 
         The search ignores how a number is written, and finds numbers that end alike: see `numbers`.
@@ -158,13 +158,13 @@ class Lookup:
             f"{kind}({', '.join(self._columns(kind, [*self._phones, *columns]))})"
             for kind in self._kinds
         )
-        found: list[tuple[str, Record]] = []
+        found: list[tuple[str, StoredRecord]] = []
         for asked in searches(numbers, returning):
             answer = await self._client.rows("search", "searchRecords", q=asked)
-            found += [(kind, Record(each)) for each in answer if (kind := self._kind(each))]
+            found += [(kind, StoredRecord(each)) for each in answer if (kind := self._kind(each))]
         return await self._followed(found, columns)
 
-    def numbers(self, record: Record, country: str) -> set[str]:
+    def numbers(self, record: StoredRecord, country: str) -> set[str]:
         """The numbers that a record has, in E.164."""
         return e164_numbers(record, self._phones, country)
 
@@ -177,35 +177,37 @@ class Lookup:
         return kind if kind in self._kinds else ""
 
     async def _followed(
-        self, found: Sequence[tuple[str, Record]], columns: Sequence[str]
-    ) -> list[Found]:
+        self, found: Sequence[tuple[str, StoredRecord]], columns: Sequence[str]
+    ) -> list[FoundRecord]:
         if not self._follows:
-            return [Found(kind, record, record) for kind, record in found]
+            return [FoundRecord(kind, record, record) for kind, record in found]
         became = [_contact(record) for kind, record in found if _is_converted(kind, record)]
         contacts = await self._contacts(filter(None, became), columns)
         return [
-            Found(CONTACT, contacts.get(_contact(record), Record({})), record)
+            FoundRecord(CONTACT, contacts.get(_contact(record), StoredRecord({})), record)
             if _is_converted(kind, record)
-            else Found(kind, record, record)
+            else FoundRecord(kind, record, record)
             for kind, record in found
         ]
 
-    async def _contacts(self, ids: Iterable[str], columns: Sequence[str]) -> dict[str, Record]:
+    async def _contacts(
+        self, ids: Iterable[str], columns: Sequence[str]
+    ) -> dict[str, StoredRecord]:
         """The contacts that are there. A sink of leads alone may not be able to read them."""
         if CONTACT not in self._kinds:
-            return {known: Record({"Id": known}) for known in ids}
+            return {known: StoredRecord({"Id": known}) for known in ids}
         found = await self._query(CONTACT, "Id", ids, columns)
         return {str(record["Id"]): record for record in found}
 
     async def _query(
         self, kind: str, name: str, values: Iterable[str], columns: Sequence[str]
-    ) -> list[Record]:
+    ) -> list[StoredRecord]:
         head = f"SELECT {', '.join(self._columns(kind, columns))} FROM {kind} WHERE {name} IN "  # noqa: S608  names of the options; values are quoted
-        found: list[Record] = []
+        found: list[StoredRecord] = []
         longest = LONGEST_QUERY - len(quote(head))
         for part in parts([literal(value) for value in dict.fromkeys(values)], longest):
             asked = f"{head}({','.join(part)})"
-            found += map(Record, await self._client.rows("query", "records", q=asked))
+            found += map(StoredRecord, await self._client.rows("query", "records", q=asked))
         return found
 
     def _columns(self, kind: str, columns: Iterable[str]) -> list[str]:
@@ -215,11 +217,11 @@ class Lookup:
         return list({name.casefold(): name for name in names}.values())
 
 
-def _is_converted(kind: str, record: Record) -> bool:
+def _is_converted(kind: str, record: StoredRecord) -> bool:
     return kind == LEAD and bool(record["IsConverted"])
 
 
-def _contact(lead: Record) -> str:
+def _contact(lead: StoredRecord) -> str:
     """The id of the contact that a lead has become; empty where it names none."""
     return str(lead[CONVERTED[1]] or "")
 
@@ -231,7 +233,7 @@ def searches(numbers: Iterable[str], returning: str) -> Iterator[str]:
         yield f"FIND {{{' OR '.join(part)}}} IN PHONE FIELDS RETURNING {returning}"
 
 
-def e164_numbers(record: Record, phones: Iterable[str], country: str) -> set[str]:
+def e164_numbers(record: StoredRecord, phones: Iterable[str], country: str) -> set[str]:
     """The numbers that a record has in these fields."""
     written = [str(record[name]) for name in phones if record[name]]
     return {number for each in written if (number := e164(each, country))}
@@ -342,7 +344,7 @@ class ContactFinder:
         if self._by_phone and asked:
             await self._match(asked)
 
-    async def _with_keys(self, kind: str, rows: Sequence[Row]) -> Mapping[str, Found]:
+    async def _with_keys(self, kind: str, rows: Sequence[Row]) -> Mapping[str, FoundRecord]:
         """The records that have the rows' keys, by key."""
         if not rows:
             return {}
@@ -350,14 +352,14 @@ class ContactFinder:
         found = await self._lookup.with_keys(kind, keys, self._only_if_empty)
         return {str(each.by[self._external_id]).casefold(): each for each in found}
 
-    def _take_by_key(self, row: Row, found: Found) -> None:
+    def _take_by_key(self, row: Row, found: FoundRecord) -> None:
         if self._are_several:
             self._place(row, found)
         else:
             self.known.add(row.key, NOWHERE)
         self._keep(row, found)
 
-    def _place(self, row: Row, found: Found) -> None:
+    def _place(self, row: Row, found: FoundRecord) -> None:
         row.kind, row.id = found.kind, found.record["Id"]
         row.has_key = bool(found.record[self._external_id])
 
@@ -376,7 +378,7 @@ class ContactFinder:
                 if all(keys.setdefault(known, row.key) == row.key for known in people):
                     self._take(row, list(people.values()))
 
-    def _take(self, row: Row, people: Sequence[Found]) -> None:
+    def _take(self, row: Row, people: Sequence[FoundRecord]) -> None:
         people = self._of_first_object(people)
         if len(people) > 1:
             self._log.warning(
@@ -391,13 +393,13 @@ class ContactFinder:
         self._place(row, people[0])
         self._keep(row, people[0])
 
-    def _of_first_object(self, people: Sequence[Found]) -> Sequence[Found]:
+    def _of_first_object(self, people: Sequence[FoundRecord]) -> Sequence[FoundRecord]:
         first = min(people, key=lambda each: self._kinds.index(each.kind)).kind
         return [each for each in people if each.kind == first]
 
-    async def _with_numbers(self, numbers: Iterable[str]) -> dict[str, dict[str, Found]]:
+    async def _with_numbers(self, numbers: Iterable[str]) -> dict[str, dict[str, FoundRecord]]:
         """The people without a key, by number and id."""
-        found: dict[str, dict[str, Found]] = {}
+        found: dict[str, dict[str, FoundRecord]] = {}
         for each in await self._lookup.with_numbers(numbers, self._only_if_empty):
             known = each.record["Id"]
             if known and not each.record[self._external_id] and not each.by[self._external_id]:
@@ -405,7 +407,7 @@ class ContactFinder:
                     found.setdefault(number, {})[known] = each
         return found
 
-    def _keep(self, row: Row, found: Found) -> None:
+    def _keep(self, row: Row, found: FoundRecord) -> None:
         """Leave out what is only for empty fields, where they are not."""
         for name in spelt(self._only_if_empty, row.fields):
             if found.record[name] not in (None, ""):

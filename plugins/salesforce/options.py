@@ -100,7 +100,7 @@ class RepairOptions(relay.Options):
     defaults: dict[Name, Any] = pydantic.Field(default={})
 
 
-class Activity(RepairOptions):
+class ActivityOptions(RepairOptions):
     """A second record for each event: a Task of the person, or an object that points to it.
 
     A Task needs no more than its name: `map` replaces fields of what it has by itself, and
@@ -172,7 +172,7 @@ class Options(RepairOptions):
     campaign: Campaign | None = None
     test_events: Literal["skip", "send"] = "skip"
     quota: QuotaShare = QuotaShare()
-    activity: Activity | None = None
+    activity: ActivityOptions | None = None
     consent: Consent | None = None
 
     @property

@@ -18,7 +18,16 @@ from relay.crm import Consent, listed
 from .activities import MEMBER, statuses
 from .client import Client
 from .contacts import CONTACT, EVENT_ID, LEAD, example, literal
-from .options import PERSONS, RECORD_ID, TASK, WHO, Activity, Campaign, Options, RepairOptions
+from .options import (
+    PERSONS,
+    RECORD_ID,
+    TASK,
+    WHO,
+    ActivityOptions,
+    Campaign,
+    Options,
+    RepairOptions,
+)
 from .records import plain
 from .upsert import CREATE_ONLY, spelt
 
@@ -117,7 +126,7 @@ def _no_text(field: Mapping[str, Any], value: Any) -> Unfit | None:
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 CLICK = "Setup > Object Manager"
-ACTIVITY = "Activity"
+ACTIVITY = "ActivityOptions"
 """Where the fields of Task are made, for Event as well."""
 CLOSING = frozenset({(TASK, "Status")})
 """Picklists that take any text, and leave the record open by one that they do not have."""
@@ -315,7 +324,7 @@ def _of_activities(table: ObjectDescription, options: Options) -> Iterator[Setup
 
 
 def _of_task(
-    table: ObjectDescription, activity: Activity, persons: Sequence[str]
+    table: ObjectDescription, activity: ActivityOptions, persons: Sequence[str]
 ) -> Iterator[SetupIssue]:
     who = table.field(WHO)
     if who is None or not _is_writable(who):

@@ -14,7 +14,7 @@ import orjson
 
 from relay import fsutil
 from relay.alerts.notifiers import LogNotifier, NotificationFailed, Notifier, make_notifiers
-from relay.alerts.policy import ChannelState, Condition
+from relay.alerts.policy import AlertCondition, ChannelState
 from relay.alerts.rules import UNREADABLE, KeywordActivity, Snapshot, conditions
 from relay.clock import MICROSECONDS, Clock
 from relay.config.model import Alerts
@@ -78,7 +78,7 @@ class ChannelNotifier:
         self._not_before = 0.0
 
     async def notify(
-        self, found: Sequence[Condition], now: float, monotonic: float, *, partial: bool
+        self, found: Sequence[AlertCondition], now: float, monotonic: float, *, partial: bool
     ) -> None:
         """`now` is the time of day, `monotonic` that of a clock that never jumps."""
         self.state.observe(found, now, repeat=self._repeat, partial=partial)
@@ -158,7 +158,7 @@ class AlertMonitor:
         )
         await self._save()
 
-    async def _conditions(self) -> tuple[list[Condition], bool]:
+    async def _conditions(self) -> tuple[list[AlertCondition], bool]:
         """What is wrong, and whether there may be more that could not be seen."""
         try:
             snapshot = await asyncio.wait_for(self._snapshot(), LOOK_WITHIN)

@@ -21,7 +21,7 @@ STORED = {"last_seen": "seen", "notified": "told", "resolved": "over", "recurren
 
 
 @dataclass(frozen=True, slots=True)
-class Condition:
+class AlertCondition:
     """Something that is wrong at this moment.
 
     `subject` is the sink or keyword that it is about, if any. `since` is when it began (seconds
@@ -92,7 +92,12 @@ class ChannelState:
         return cls(alerts, kept["noted"])
 
     def observe(
-        self, conditions: Iterable[Condition], now: float, *, repeat: float, partial: bool = False
+        self,
+        conditions: Iterable[AlertCondition],
+        now: float,
+        *,
+        repeat: float,
+        partial: bool = False,
     ) -> None:
         """Take in what is wrong now. `partial`: what is not among it may be wrong all the same."""
         self._limit_to(now)
@@ -127,7 +132,7 @@ class ChannelState:
         for alert in notification.resolved:
             alert.notified, alert.resolved = None, notification.at
 
-    def _see(self, condition: Condition, now: float) -> None:
+    def _see(self, condition: AlertCondition, now: float) -> None:
         key = f"{condition.rule} {condition.subject}"
         since = now if condition.since is None else min(condition.since, now)
         alert = self.alerts.get(key)

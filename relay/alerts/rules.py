@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from relay.alerts.policy import Condition
+from relay.alerts.policy import AlertCondition
 from relay.clock import MICROSECONDS
 from relay.config.model import AlertRules
 from relay.delivery.gate import SinkStatus
@@ -58,7 +58,7 @@ class KeywordActivity:
                 self.last[known] = min(now, received / MICROSECONDS)
 
 
-def conditions(snapshot: Snapshot, rules: AlertRules) -> list[Condition]:
+def conditions(snapshot: Snapshot, rules: AlertRules) -> list[AlertCondition]:
     """Everything that is wrong."""
     return [
         *_facts(snapshot.readings.facts),
@@ -71,32 +71,32 @@ def conditions(snapshot: Snapshot, rules: AlertRules) -> list[Condition]:
     ]
 
 
-UNREADABLE = Condition("store", "", "The store cannot be read; the log says why.")
+UNREADABLE = AlertCondition("store", "", "The store cannot be read; the log says why.")
 
 
-def _facts(facts: Mapping[str, float]) -> Iterator[Condition]:
+def _facts(facts: Mapping[str, float]) -> Iterator[AlertCondition]:
     if not facts.get("relay_store_writable", 1.0):
-        yield Condition("store", "", "The store cannot be written; the log says why.")
+        yield AlertCondition("store", "", "The store cannot be written; the log says why.")
     if not facts.get("relay_spill_readable", 1.0):
         text = "The spill file cannot be read, and callbacks in it wait; the log says why."
-        yield Condition("spill", "", text)
+        yield AlertCondition("spill", "", text)
     elif facts.get("relay_spill_records"):
         text = "Callbacks go to the spill file, as the store cannot take them; the log says why."
-        yield Condition("spill", "", text)
+        yield AlertCondition("spill", "", text)
     if not facts.get("relay_configuration_valid", 1.0):
         text = "relay.yaml is wrong, and an older one is in use: `relay check` says where."
-        yield Condition("configuration", "", text)
+        yield AlertCondition("configuration", "", text)
 
 
-def _opt_outs(readings: Readings, rules: AlertRules) -> Iterator[Condition]:
+def _opt_outs(readings: Readings, rules: AlertRules) -> Iterator[AlertCondition]:
     for sink, waits in readings.waits.items():
         since = _seconds(waits.opt_out_since)
         if since is not None and readings.at - since >= rules.opt_out_undelivered:
             text = f"An opt-out has not reached the sink {sink}."
-            yield Condition("opt_out_undelivered", sink, text, since)
+            yield AlertCondition("opt_out_undelivered", sink, text, since)
 
 
-def _backlogs(readings: Readings, rules: AlertRules) -> Iterator[Condition]:
+def _backlogs(readings: Readings, rules: AlertRules) -> Iterator[AlertCondition]:
     for sink, waits in readings.waits.items():
         since = _seconds(waits.since)
         # One that is disabled, or has gone, has no state: it is left to wait on purpose.
@@ -105,10 +105,10 @@ def _backlogs(readings: Readings, rules: AlertRules) -> Iterator[Condition]:
         if readings.at - since >= rules.backlog_age:
             number = readings.sinks[sink].pending
             text = f"Deliveries wait for the sink {sink} ({number} by now)."
-            yield Condition("backlog_age", sink, text, since)
+            yield AlertCondition("backlog_age", sink, text, since)
 
 
-def _pauses(readings: Readings, rules: AlertRules) -> Iterator[Condition]:
+def _pauses(readings: Readings, rules: AlertRules) -> Iterator[AlertCondition]:
     if rules.sink_paused == float("inf"):
         return
     for sink, report in readings.states.items():
@@ -116,10 +116,10 @@ def _pauses(readings: Readings, rules: AlertRules) -> Iterator[Condition]:
             reason = mask_all(str(report.reason)).rstrip(".")
             since = _since(report.since)
             text = f"The sink {sink} is {report.state}{since}: {reason}. {_advice(sink, report)}"
-            yield Condition("sink_paused", sink, text, hold=rules.sink_paused)
+            yield AlertCondition("sink_paused", sink, text, hold=rules.sink_paused)
 
 
-def _dead(snapshot: Snapshot, rules: AlertRules) -> Iterator[Condition]:
+def _dead(snapshot: Snapshot, rules: AlertRules) -> Iterator[AlertCondition]:
     many = rules.dead
     if many is None:
         return
@@ -129,24 +129,24 @@ def _dead(snapshot: Snapshot, rules: AlertRules) -> Iterator[Condition]:
                 f"Deliveries to the sink {sink} were given up ({number} within {_span(many.per)});"
                 " `relay dead list` says why."
             )
-            yield Condition("dead", sink, text)
+            yield AlertCondition("dead", sink, text)
 
 
-def _quarantine(snapshot: Snapshot, rules: AlertRules) -> Iterator[Condition]:
+def _quarantine(snapshot: Snapshot, rules: AlertRules) -> Iterator[AlertCondition]:
     many = rules.quarantine
     if many is None or snapshot.quarantined is None:
         return
     if snapshot.readings.at - snapshot.quarantined <= many.per:
         text = f"{many.count} callbacks or more went to quarantine within {_span(many.per)}."
-        yield Condition("quarantine", "", text, snapshot.quarantined)
+        yield AlertCondition("quarantine", "", text, snapshot.quarantined)
 
 
-def _keywords(snapshot: Snapshot, rules: AlertRules) -> Iterator[Condition]:
+def _keywords(snapshot: Snapshot, rules: AlertRules) -> Iterator[AlertCondition]:
     for keyword, limit in rules.keyword_silent.items():
         last = snapshot.keywords.get(keyword)
         if last is not None and snapshot.readings.at - last >= limit:
             text = f"Nothing has come for the keyword {keyword} for {_span(limit)}."
-            yield Condition("keyword_silent", keyword, text, last)
+            yield AlertCondition("keyword_silent", keyword, text, last)
 
 
 def _since(microseconds: int | None) -> str:

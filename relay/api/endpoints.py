@@ -21,7 +21,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-class ApiError(Exception):
+class EndpointError(Exception):
     """A request that is refused. The text says why, to the person who asked."""
 
     def __init__(self, status: int, detail: str) -> None:
@@ -35,7 +35,7 @@ def endpoint(handler: Endpoint) -> Callable[[Request], Awaitable[Response]]:
     async def answer(request: Request) -> Response:
         try:
             body = json_with_paths(await handler(request))
-        except ApiError as error:
+        except EndpointError as error:
             return _problem(error.status, str(error))
         except StoreFull as error:
             return _problem(507, f"{error}: nothing was changed")
@@ -47,12 +47,12 @@ def endpoint(handler: Endpoint) -> Callable[[Request], Awaitable[Response]]:
 
 
 async def body_of(request: Request, model: type[B]) -> B:
-    """What was asked in the body. Raises ApiError."""
+    """What was asked in the body. Raises EndpointError."""
     return _checked(model, await request.body() or b"{}")
 
 
 def query_of(request: Request, model: type[B]) -> B:
-    """What was asked in the query. Raises ApiError."""
+    """What was asked in the query. Raises EndpointError."""
     return _checked(model, orjson.dumps(dict(request.query_params)))
 
 
@@ -63,7 +63,7 @@ async def or_404(reading: Awaitable[T | None], what: str) -> T:
     except ValueError:
         value = None
     if value is None:
-        raise ApiError(404, f"no {what}")
+        raise EndpointError(404, f"no {what}")
     return value
 
 
@@ -73,7 +73,7 @@ def _checked(model: type[B], text: bytes) -> B:
     except pydantic.ValidationError as error:
         first = error.errors(include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise ApiError(400, f"{where}: {first['msg']}") from None
+        raise EndpointError(400, f"{where}: {first['msg']}") from None
 
 
 def _problem(status: int, detail: str) -> Response:
@@ -104,7 +104,7 @@ def encode_cursor(position: Position) -> str:
 
 
 def decode_cursor(cursor: str | None) -> Position | None:
-    """The position of a cursor, None for the first page. Raises ApiError for any other text."""
+    """The position of a cursor, None for the first page. Raises EndpointError for other text."""
     if cursor is None:
         return None
     try:
@@ -114,7 +114,7 @@ def decode_cursor(cursor: str | None) -> Position | None:
     match found:
         case [int(seq), str(sink)]:
             return seq, sink
-    raise ApiError(400, "cursor: it is none that this relay has given out")
+    raise EndpointError(400, "cursor: it is none that this relay has given out")
 
 
 class SinkLookup:
@@ -125,22 +125,22 @@ class SinkLookup:
         self._store = store
 
     def sink(self, name: str) -> SinkConfig:
-        """The sink. Raises ApiError where relay.yaml has none."""
+        """The sink. Raises EndpointError where relay.yaml has none."""
         if sink := self.sinks.get(name):
             return sink
         known = ", ".join(self.sinks) or "none"
-        raise ApiError(404, f"no sink {name} in relay.yaml (known: {known})")
+        raise EndpointError(404, f"no sink {name} in relay.yaml (known: {known})")
 
     def enabled(self, name: str) -> SinkConfig:
-        """One that delivers. Raises ApiError where it does not."""
+        """One that delivers. Raises EndpointError where it does not."""
         sink = self.sink(name)
         if not sink.enabled:
-            raise ApiError(409, f"the sink {name} is disabled; enable it in relay.yaml first")
+            raise EndpointError(409, f"the sink {name} is disabled; enable it in relay.yaml first")
         if sink.held is not None:
-            raise ApiError(409, f"the sink {name} is held: {sink.held}; mend relay.yaml first")
+            raise EndpointError(409, f"the sink {name} is held: {sink.held}; mend relay.yaml first")
         return sink
 
     async def check_remembered(self, name: str) -> None:
-        """Raises ApiError where no such sink ever had anything to deliver."""
+        """Raises EndpointError where no such sink ever had anything to deliver."""
         if name not in await self._store.sink_counts():
-            raise ApiError(404, f"no sink {name} ever had a delivery")
+            raise EndpointError(404, f"no sink {name} ever had a delivery")

@@ -18,14 +18,14 @@ import orjson
 from starlette.requests import Request
 
 from relay import retention
-from relay.api.endpoints import ApiError, body_of, query_of
+from relay.api.endpoints import EndpointError, body_of, query_of
 from relay.api.schemas import EraseBody, KeepBody, PurgeBody, WordsQuery
 from relay.callback import mentions
 from relay.clock import Clock, SystemClock
 from relay.config.loader import Config
 from relay.delivery import plugin_calls
 from relay.delivery.manager import Workers, make_sink
-from relay.delivery.plugin_calls import Call
+from relay.delivery.plugin_calls import PluginCall
 from relay.event import timestamp
 from relay.redact import NumberMatcher
 from relay.sink import Erased, Sink
@@ -214,7 +214,7 @@ class Erasure:
             try:
                 return await _erased(name, sink, matcher, ids)
             finally:
-                await plugin_calls.run(Call(name, "close"), sink.close())
+                await plugin_calls.run(PluginCall(name, "close"), sink.close())
 
     def _unreachable(self) -> list[str]:
         """Copies of the store that lie beside it, and those that lie elsewhere."""
@@ -231,7 +231,9 @@ class Erasure:
 async def _erased(
     name: str, sink: Sink, matcher: NumberMatcher, ids: Sequence[str]
 ) -> Erased | None:
-    erased: Erased | None = await plugin_calls.run(Call(name, "erase"), sink.erase(matcher, ids))
+    erased: Erased | None = await plugin_calls.run(
+        PluginCall(name, "erase"), sink.erase(matcher, ids)
+    )
     return erased
 
 
@@ -292,7 +294,7 @@ class Maintenance:
         number = request.path_params["number"]
         job = self._jobs.find(number)
         if job is None:
-            raise ApiError(404, f"no job {number}")
+            raise EndpointError(404, f"no job {number}")
         return job.view()
 
     async def words(self, request: Request) -> list[dict[str, Any]]:

@@ -4,7 +4,7 @@ from typing import Any
 
 from starlette.requests import Request
 
-from relay.api.endpoints import ApiError, body_of, decode_cursor, make_page, or_404, query_of
+from relay.api.endpoints import EndpointError, body_of, decode_cursor, make_page, or_404, query_of
 from relay.api.events import words_behind
 from relay.api.schemas import DiscardBody, QuarantineQuery, ReleaseBody
 from relay.api.serialise import callback_view, quarantined_view
@@ -48,7 +48,7 @@ class QuarantineEndpoints:
                 released.append(await (self._would if body.dry_run else self._release)(row))
             except InvalidCallback as error:
                 failed.append({"id": each, "reason": error.reason})
-            except ApiError as error:
+            except EndpointError as error:
                 failed.append({"id": each, "reason": str(error)})
         return {"released": released, "failed": failed}
 
@@ -61,7 +61,7 @@ class QuarantineEndpoints:
         """The callback, where it may be released. Raises ApiError."""
         row = await self._row(quarantine_id)
         if objection := self._unauthorized.objection(row, taken):
-            raise ApiError(FORBIDDEN, objection)
+            raise EndpointError(FORBIDDEN, objection)
         return row
 
     def _view(self, row: Quarantined) -> dict[str, Any]:

@@ -15,11 +15,11 @@ CHUNK = 100
 PAGE = 1_000
 
 
-class Body(pydantic.BaseModel):
+class RequestBody(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(extra="forbid")
 
 
-class Where(Body):
+class Where(RequestBody):
     source: str | None = None
     kind: str | None = None
     keyword: str | None = None
@@ -36,18 +36,18 @@ class EventsQuery(Where):
     limit: int = pydantic.Field(default=50, ge=1, le=PAGE)
 
 
-class DeadQuery(Body):
+class DeadQuery(RequestBody):
     sink: str | None = None
     cursor: str | None = None
     limit: int = pydantic.Field(default=50, ge=1, le=PAGE)
 
 
-class QuarantineQuery(Body):
+class QuarantineQuery(RequestBody):
     cursor: str | None = None
     limit: int = pydantic.Field(default=50, ge=1, le=PAGE)
 
 
-class DeliveriesBody(Body):
+class DeliveriesBody(RequestBody):
     sink: str
     seqs: list[int] = pydantic.Field(max_length=CHUNK)
 
@@ -67,7 +67,7 @@ class ReplayBody(Where):
         return replace(super().filter(), copies=False)
 
 
-class ReleaseBody(Body):
+class ReleaseBody(RequestBody):
     """`unauthorized`: which of those that came with a wrong token may be among them."""
 
     ids: list[str] = pydantic.Field(max_length=CHUNK)
@@ -81,35 +81,35 @@ class ReleaseBody(Body):
         return self
 
 
-class DiscardBody(Body):
+class DiscardBody(RequestBody):
     """`ids` None is all of them."""
 
     ids: list[UUID] | None = None
 
 
-class PauseBody(Body):
+class PauseBody(RequestBody):
     reason: str = "paused by hand"
 
 
-class PurgeBody(Body):
+class PurgeBody(RequestBody):
     """`older_than` in seconds; None is what relay.yaml says."""
 
     older_than: float | None = pydantic.Field(default=None, ge=0)
     dry_run: bool = False
 
 
-class EraseBody(Body):
+class EraseBody(RequestBody):
     """A number in E.164."""
 
     mobile: str = pydantic.Field(pattern=r"^\+[1-9][0-9]{6,14}$")
 
 
-class WordsQuery(Body):
+class WordsQuery(RequestBody):
     after: int = 0
     limit: int = pydantic.Field(default=PAGE, ge=1, le=PAGE)
 
 
-class KeepBody(Body):
+class KeepBody(RequestBody):
     """`account` is a digest, `value` perhaps a secret."""
 
     account: str = pydantic.Field(pattern="^[0-9a-f]{32}$")
@@ -117,5 +117,5 @@ class KeepBody(Body):
     value: str = pydantic.Field(max_length=LARGEST)
 
 
-class RenameBody(Body):
+class RenameBody(RequestBody):
     to: str

@@ -4,7 +4,7 @@ import base64
 from dataclasses import asdict
 from typing import Any
 
-from relay.api.unauthorized import Token
+from relay.api.unauthorized import TokenStatus
 from relay.callback.coding import as_utf8, charset_of, decode, unpacked
 from relay.callback.form import parameters
 from relay.config.loader import SinkConfig
@@ -60,7 +60,7 @@ def delivery_view(row: DeliveryRow) -> dict[str, Any]:
     }
 
 
-def quarantined_view(row: Quarantined, token: Token | None) -> dict[str, Any]:
+def quarantined_view(row: Quarantined, token: TokenStatus | None) -> dict[str, Any]:
     """With what is known of a wrong `token` that it came with."""
     return {
         "seq": row.seq,

@@ -5,7 +5,7 @@ from typing import Any
 
 from starlette.requests import Request
 
-from relay.api.endpoints import ApiError, SinkLookup, body_of
+from relay.api.endpoints import EndpointError, SinkLookup, body_of
 from relay.api.events import words_behind
 from relay.api.schemas import CHUNK, PauseBody, RenameBody
 from relay.api.serialise import sink_view, stored_state
@@ -45,7 +45,7 @@ class SinkEndpoints:
         try:
             await self._workers.resume(sink.name)
         except PluginError as error:
-            raise ApiError(
+            raise EndpointError(
                 409, f"the sink {sink.name} is held: {error.message}; restart when it is mended"
             ) from error
         return {"resumed": sink.name}
@@ -60,7 +60,7 @@ class SinkEndpoints:
     async def rename(self, request: Request) -> dict[str, Any]:
         old, new = request.path_params["name"], (await body_of(request, RenameBody)).to
         if old in self._lookup.sinks:
-            raise ApiError(
+            raise EndpointError(
                 409, f"the sink {old} is still in use; rename it in relay.yaml and restart first"
             )
         heir = self._lookup.sink(new)
@@ -69,7 +69,7 @@ class SinkEndpoints:
         try:
             renamed = await self._store.rename_sink(old, new)
         except ValueError as error:
-            raise ApiError(409, str(error)) from error
+            raise EndpointError(409, str(error)) from error
         for start in range(0, len(left), CHUNK):
             words = await words_behind(self._store, heir, left[start : start + CHUNK])
             await self._store.replay(heir.name, [row.seq for row in words])
@@ -89,7 +89,7 @@ class SinkEndpoints:
     async def discard(self, request: Request) -> dict[str, Any]:
         name = request.path_params["name"]
         if name in self._lookup.sinks:
-            raise ApiError(
+            raise EndpointError(
                 409,
                 f"the sink {name} is still in use; take it out of relay.yaml and restart first,"
                 " or give up its dead deliveries with `relay dead discard`",
@@ -101,7 +101,7 @@ class SinkEndpoints:
         """One that delivers, as far as its plugin let it be made. Raises ApiError."""
         sink = self._lookup.enabled(name)
         if (reason := self._held(name)) is not None:
-            raise ApiError(409, f"the sink {name} is held: {reason}")
+            raise EndpointError(409, f"the sink {name} is held: {reason}")
         return sink
 
     def _held(self, name: str) -> str | None:

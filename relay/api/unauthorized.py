@@ -14,7 +14,7 @@ from relay.store import UNAUTHORIZED, Quarantined
 from relay.validation import PLACEHOLDER
 
 
-class Token(StrEnum):
+class TokenStatus(StrEnum):
     """What is known today of the tokens that came with a callback. One is enough to be valid."""
 
     VALID = "valid"
@@ -34,10 +34,10 @@ class Taken(StrEnum):
 
 
 REASONS = {
-    Token.ELSEWHERE: "its token is valid now, but its address is not in allow_from",
-    Token.WRONG: "its token is none of today's",
-    Token.MISSING: "no token came with it",
-    Token.UNKNOWN: "it cannot be told whether its token is one of today's",
+    TokenStatus.ELSEWHERE: "its token is valid now, but its address is not in allow_from",
+    TokenStatus.WRONG: "its token is none of today's",
+    TokenStatus.MISSING: "no token came with it",
+    TokenStatus.UNKNOWN: "it cannot be told whether its token is one of today's",
 }
 
 
@@ -48,21 +48,23 @@ class Unauthorized:
         self._sources = sources
         self._tokens = {name: TokenSet(_filled(source)) for name, source in sources.items()}
 
-    def token(self, row: Quarantined) -> Token | None:
+    def token(self, row: Quarantined) -> TokenStatus | None:
         """What is known of its token; None where it did not come with a wrong one."""
         kept, source = row.callback.token_digest, self._sources.get(row.source)
         if row.status != UNAUTHORIZED:
             return None
         if kept is None or source is None:
-            return Token.UNKNOWN
+            return TokenStatus.UNKNOWN
         if not has_tokens(kept):
-            return Token.MISSING
+            return TokenStatus.MISSING
         if self._tokens[row.source].accepts_digest(kept):
             networks = source.allow_from
             known = not networks or within(networks, row.callback.sender)
-            return Token.VALID if known else Token.ELSEWHERE
+            return TokenStatus.VALID if known else TokenStatus.ELSEWHERE
         # While one of today's cannot be read, it may be that one.
-        return Token.WRONG if len(_filled(source)) == len(source.tokens) else Token.UNKNOWN
+        return (
+            TokenStatus.WRONG if len(_filled(source)) == len(source.tokens) else TokenStatus.UNKNOWN
+        )
 
     def objection(self, row: Quarantined, taken: Taken) -> str:
         """Why a release that takes these may not take this one; empty where it may."""
@@ -71,7 +73,7 @@ class Unauthorized:
             return ""
         if taken is Taken.NONE:
             return "it came with a wrong token (401)"
-        return "" if token is Token.VALID else REASONS[token]
+        return "" if token is TokenStatus.VALID else REASONS[token]
 
 
 def _filled(source: SourceConfig) -> list[str]:

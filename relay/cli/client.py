@@ -35,7 +35,7 @@ Send = Callable[[str, str, bytes], Coroutine[Any, Any, tuple[int, bytes]]]
 """Sends a method, a path and a body; returns the status and the body of the answer."""
 
 
-class Client:
+class ApiClient:
     """Asks the API. `live` says that the running relay answers, and not this process itself."""
 
     def __init__(self, send: Send, *, live: bool) -> None:
@@ -67,7 +67,7 @@ class Client:
         raise click.ClickException(_detail(status, content))
 
 
-def ask(config: "Config", question: Callable[[Client], Awaitable[T]]) -> T:
+def ask(config: "Config", question: Callable[[ApiClient], Awaitable[T]]) -> T:
     """Connect, ask, and return the answer."""
 
     async def asked() -> T:
@@ -78,7 +78,7 @@ def ask(config: "Config", question: Callable[[Client], Awaitable[T]]) -> T:
 
 
 @contextlib.asynccontextmanager
-async def session(config: "Config") -> AsyncIterator[Client]:
+async def session(config: "Config") -> AsyncIterator[ApiClient]:
     """A client: of the service while it runs, else of this process, which owns the store then."""
     path = store_file(config)
     become_owner(path)
@@ -86,9 +86,9 @@ async def session(config: "Config") -> AsyncIterator[Client]:
         yield await _reach(stack, path, config)
 
 
-def service(path: Path) -> Client:
+def service(path: Path) -> ApiClient:
     """A client of the service that owns the store at `path`."""
-    return Client(_through_socket(path), live=True)
+    return ApiClient(_through_socket(path), live=True)
 
 
 def part(text: str) -> str:
@@ -124,7 +124,7 @@ def served(path: Path) -> bool:
         raise click.ClickException(f"the store belongs to {owner}: sudo -u {owner} …") from error
 
 
-async def wait_for_job(session: Client, path: str, what: str, **body: Any) -> dict[str, Any]:
+async def wait_for_job(session: ApiClient, path: str, what: str, **body: Any) -> dict[str, Any]:
     """Start a job, show its progress until it ends, return its result."""
     number = (await session.post(path, **body))["job"]
     with progress(None, what) as bar:
@@ -144,12 +144,12 @@ async def wait_for_job(session: Client, path: str, what: str, **body: Any) -> di
             await asyncio.sleep(JOB_PAUSE)
 
 
-async def _reach(stack: contextlib.AsyncExitStack, path: Path, config: "Config") -> Client:
+async def _reach(stack: contextlib.AsyncExitStack, path: Path, config: "Config") -> ApiClient:
     for _ in range(ATTEMPTS):
         if served(path):
             return service(path)
         connection = load("relay.cli.local").connection(config)
-        client: Client | None = await stack.enter_async_context(connection)
+        client: ApiClient | None = await stack.enter_async_context(connection)
         if client is not None:
             return client
         await asyncio.sleep(PAUSE)
@@ -158,7 +158,7 @@ async def _reach(stack: contextlib.AsyncExitStack, path: Path, config: "Config")
     )
 
 
-class _Response:
+class _ResponseReader:
     """The answer to a request, as httptools reads it."""
 
     def __init__(self) -> None:
@@ -194,7 +194,7 @@ def _through_socket(store: Path) -> Send:
 
 async def _received(reader: asyncio.StreamReader) -> tuple[int, bytes]:
     """The status and the body of an answer. Raises EOFError where it ends too early."""
-    response = _Response()
+    response = _ResponseReader()
     parser = httptools.HttpResponseParser(response)
     while not response.complete:
         if not (data := await asyncio.wait_for(reader.read(CHUNK), TIMEOUT)):

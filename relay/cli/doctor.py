@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from relay.cli import client, local, options
-from relay.cli.client import Client
+from relay.cli.client import ApiClient
 from relay.cli.output import count, print_json, printable, progress
 from relay.config.loader import Config, ConfigError, Problem, load
 from relay.doctor import Finding, ok, problem, security, sinks, storage, warning
@@ -114,14 +114,14 @@ def _service(raw: Config, store: Path) -> tuple[dict[str, Any] | None, Finding]:
 def _through_service(raw: Config, names: list[str]) -> dict[str, list[str]]:
     """What the sinks' checks find in the service."""
 
-    async def checks(session: Client) -> dict[str, list[str]]:
+    async def checks(session: ApiClient) -> dict[str, list[str]]:
         found = await asyncio.gather(*(_check(session, name) for name in names))
         return dict(zip(names, found, strict=True))
 
     return client.ask(raw, checks)
 
 
-async def _check(session: Client, name: str) -> list[str]:
+async def _check(session: ApiClient, name: str) -> list[str]:
     try:
         answer = await session.post(f"/sinks/{client.part(name)}/check")
     except click.ClickException as error:  # it has an older relay.yaml

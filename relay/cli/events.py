@@ -9,7 +9,7 @@ from rich.progress import Progress
 
 from relay.api.schemas import CHUNK
 from relay.cli import HelpGroup, client, options
-from relay.cli.client import Client
+from relay.cli.client import ApiClient
 from relay.cli.options import Resolve
 from relay.cli.output import (
     count,
@@ -257,7 +257,7 @@ def dead_replay(config: Config, events: tuple[str, ...], all_: bool, sink: str |
     """Deliver again, with fresh attempts, what each sink's `when` still lets through."""
     _check_choice(events, all_=all_)
 
-    async def question(session: Client) -> dict[str, int]:
+    async def question(session: ApiClient) -> dict[str, int]:
         sinks = [sink] if sink else await _dead_sinks(session, known=True)
         total = {"made": 0, "skipped": 0}
         with progress(None, "delivering again") as bar:
@@ -290,7 +290,7 @@ def dead_discard(
     if not yes:
         click.confirm("Give them up for good?", abort=True, err=True)
 
-    async def question(session: Client) -> int:
+    async def question(session: ApiClient) -> int:
         sinks = [sink] if sink else await _dead_sinks(session, known=False)
         number = 0
         async for name, seqs in _chunks(session, events, sinks):
@@ -308,7 +308,7 @@ def _check_choice(events: tuple[str, ...], *, all_: bool) -> None:
         raise click.UsageError("name events, or say --all")
 
 
-async def _dead_sinks(session: Client, *, known: bool) -> list[str]:
+async def _dead_sinks(session: ApiClient, *, known: bool) -> list[str]:
     """The sinks with dead deliveries; with `known` only those that can get them again."""
     return [
         sink["name"]
@@ -318,7 +318,7 @@ async def _dead_sinks(session: Client, *, known: bool) -> list[str]:
 
 
 async def _chunks(
-    session: Client, events: tuple[str, ...], sinks: list[str]
+    session: ApiClient, events: tuple[str, ...], sinks: list[str]
 ) -> AsyncIterator[tuple[str, list[int]]]:
     """The dead deliveries of these sinks, of these events or of all, a chunk of a sink a time."""
     for event in events:
@@ -363,7 +363,7 @@ def replay(
     asked = {"sink": sink, "as_new": as_new, "dry_run": dry_run}
     asked |= where | options.moments(config, since, until)
 
-    async def question(session: Client) -> dict[str, int]:
+    async def question(session: ApiClient) -> dict[str, int]:
         with progress(None, "replaying", shown=not dry_run) as bar:
             return await _replayed(session, asked, bar, as_json=as_json)
 
@@ -373,7 +373,7 @@ def replay(
 
 
 async def _replayed(
-    session: Client, asked: dict[str, Any], bar: Progress, *, as_json: bool
+    session: ApiClient, asked: dict[str, Any], bar: Progress, *, as_json: bool
 ) -> dict[str, int]:
     """Ask chunk by chunk, so that the relay is never held for long."""
     total = {"made": 0, "skipped": 0}

@@ -20,7 +20,7 @@ from relay.store.sqlite.connection import look_into
 
 
 @asynccontextmanager
-async def connection(config: Config) -> AsyncIterator[client.Client | None]:
+async def connection(config: Config) -> AsyncIterator[client.ApiClient | None]:
     """A client of this process, which owns the store; None where another process holds it."""
     clock = SystemClock()
     DiskGuard.of(config).release_ballast()
@@ -34,7 +34,7 @@ async def connection(config: Config) -> AsyncIterator[client.Client | None]:
         app = api.app(Router(config, store, clock), store, config, NoWorkers(store))
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://relay") as http:
-            yield client.Client(sender(http), live=False)
+            yield client.ApiClient(sender(http), live=False)
     finally:
         await store.close()
 
@@ -51,10 +51,10 @@ def sender(http: httpx.AsyncClient) -> client.Send:
 
 def accounts_of(config: Config) -> Accounts:
     """The vendors' accounts, with what the store keeps of them, as in the running relay."""
-    return Accounts(_Store(config))
+    return Accounts(_AccountNotes(config))
 
 
-class _Store:
+class _AccountNotes:
     """Reads the store's file, as no secret goes through the API; writes through the API."""
 
     def __init__(self, config: Config) -> None:

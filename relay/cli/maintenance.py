@@ -17,7 +17,7 @@ import orjson
 from relay import ownership, phone
 from relay.api.schemas import PAGE
 from relay.cli import HelpGroup, client, options
-from relay.cli.client import Client, wait_for_job
+from relay.cli.client import ApiClient, wait_for_job
 from relay.cli.output import count, print_json, printable, progress
 from relay.config.loader import Config
 from relay.restore import restore as restored_from
@@ -138,7 +138,7 @@ def purge(
     if older_than is not None and not dry_run and not yes:
         click.confirm("Delete all of that age for good, dead ones too?", abort=True, err=True)
 
-    async def question(session: Client) -> dict[str, Any]:
+    async def question(session: ApiClient) -> dict[str, Any]:
         asked = {"older_than": older_than, "dry_run": dry_run}
         return await wait_for_job(session, "/purge", "purging", **asked)
 
@@ -183,7 +183,7 @@ def erase(ctx: click.Context, config: Config, as_json: bool, yes: bool) -> None:
     if not yes and sys.stdin.isatty():
         click.confirm("Erase all that there is of this number, for good?", abort=True, err=True)
 
-    async def question(session: Client) -> dict[str, Any]:
+    async def question(session: ApiClient) -> dict[str, Any]:
         return await wait_for_job(session, "/erase", "erasing", mobile=number)
 
     found = client.ask(config, question)
@@ -257,7 +257,7 @@ def export(config: Config, as_json: bool) -> None:
         _print_csv(found)
 
 
-async def _words(session: Client) -> list[dict[str, Any]]:
+async def _words(session: ApiClient) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     while page := await session.get("/words", after=found[-1]["seq"] if found else 0, limit=PAGE):
         found += page

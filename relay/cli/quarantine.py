@@ -9,9 +9,9 @@ from typing import Any
 import click
 
 from relay.api.schemas import CHUNK, PAGE
-from relay.api.unauthorized import Taken, Token
+from relay.api.unauthorized import Taken, TokenStatus
 from relay.cli import HelpGroup, client, options
-from relay.cli.client import Client
+from relay.cli.client import ApiClient
 from relay.cli.output import (
     count,
     kind_of,
@@ -27,16 +27,16 @@ from relay.preview import Preview
 from relay.redact import mask_all
 
 TOKENS = {
-    Token.VALID: "the token was wrong, and is valid now",
-    Token.ELSEWHERE: "the token is valid now, the address is not in allow_from",
-    Token.WRONG: "the token is wrong",
-    Token.MISSING: "the token is missing",
+    TokenStatus.VALID: "the token was wrong, and is valid now",
+    TokenStatus.ELSEWHERE: "the token is valid now, the address is not in allow_from",
+    TokenStatus.WRONG: "the token is wrong",
+    TokenStatus.MISSING: "the token is missing",
 }
 UNPROVEN = {
-    Token.ELSEWHERE: "that address is not in allow_from",
-    Token.WRONG: "its token is not valid",
-    Token.MISSING: "it has no token",
-    Token.UNKNOWN: "whether its token is valid cannot be told",
+    TokenStatus.ELSEWHERE: "that address is not in allow_from",
+    TokenStatus.WRONG: "its token is not valid",
+    TokenStatus.MISSING: "it has no token",
+    TokenStatus.UNKNOWN: "whether its token is valid cannot be told",
 }
 
 
@@ -128,7 +128,7 @@ def quarantine_release(
     if ids and not dry_run:
         chosen = _confirmed(config, ids, yes=yes)
 
-    async def question(session: Client) -> dict[str, Any]:
+    async def question(session: ApiClient) -> dict[str, Any]:
         wanted, left = list(ids), 0
         if not ids:
             wanted, left = await _oldest_first(session, all_, token_now_valid)
@@ -170,7 +170,7 @@ def quarantine_discard(config: Config, yes: bool, ids: tuple[str, ...], all_: bo
 def _confirmed(config: Config, ids: Iterable[str], *, yes: bool) -> set[str]:
     """Those whose token is not valid. Ask for each of them whether it is to be taken in."""
 
-    async def question(session: Client) -> list[dict[str, Any]]:
+    async def question(session: ApiClient) -> list[dict[str, Any]]:
         found = []
         for each in ids:
             with contextlib.suppress(click.ClickException):  # the release says that it is not there
@@ -178,7 +178,7 @@ def _confirmed(config: Config, ids: Iterable[str], *, yes: bool) -> set[str]:
         return found
 
     found = client.ask(config, question)
-    doubtful = [each for each in found if each["token"] not in (None, Token.VALID)]
+    doubtful = [each for each in found if each["token"] not in (None, TokenStatus.VALID)]
     for each in doubtful:
         words = _origin(each, config)
         if not yes and not sys.stdin.isatty():
@@ -198,7 +198,7 @@ def _origin(each: dict[str, Any], config: Config) -> str:
 
 
 async def _oldest_first(
-    session: Client, all_: bool, token_now_valid: bool
+    session: ApiClient, all_: bool, token_now_valid: bool
 ) -> tuple[list[str], int]:
     """The ids of those that are wanted, and how many are left for their tokens.
 
@@ -209,7 +209,7 @@ async def _oldest_first(
     async for rows in session.pages("/quarantine", limit=PAGE):
         for row in rows:
             unauthorized = row["token"] is not None
-            valid = row["token"] == Token.VALID
+            valid = row["token"] == TokenStatus.VALID
             if token_now_valid and valid if unauthorized else all_:
                 ids.append(row["id"])
             else:
@@ -218,7 +218,7 @@ async def _oldest_first(
 
 
 async def _released(
-    session: Client, wanted: list[str], chosen: set[str], taken: Taken, dry_run: bool
+    session: ApiClient, wanted: list[str], chosen: set[str], taken: Taken, dry_run: bool
 ) -> dict[str, list[dict[str, Any]]]:
     """What became of the wanted ones. Each of the chosen ones is asked for alone."""
     total: dict[str, list[dict[str, Any]]] = {"released": [], "failed": []}

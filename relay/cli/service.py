@@ -19,10 +19,10 @@ from relay.install import (
     SOCKET,
     TOKEN,
     USERS,
+    Artifact,
     NotInstallable,
-    Piece,
     check_program,
-    pieces,
+    plan,
     put,
     removable,
 )
@@ -112,13 +112,13 @@ def uninstall(root: Path, dry_run: bool, yes: bool, purge: bool) -> None:
         _system("systemctl", "daemon-reload")
 
 
-def _pieces(root: Path, program: Path | None) -> list[Piece]:
+def _pieces(root: Path, program: Path | None) -> list[Artifact]:
     """What is to be there; a refusal where the service could not run."""
     try:
         needed = [] if program else [Path(sys.executable).resolve(), Path(relay.__file__).parent]
         program = program or Path(sys.executable).with_name("relay")
         check_program(program, needed)
-        return pieces(root, program, os.environ)
+        return plan(root, program, os.environ)
     except NotInstallable as error:
         raise click.ClickException(str(error)) from error
     except ConfigError as error:

@@ -10,7 +10,7 @@ import click
 
 from relay import ownership
 from relay.cli import HelpGroup, client, options
-from relay.cli.client import Client
+from relay.cli.client import ApiClient
 from relay.cli.output import count, print_json, print_table, printable, reason_of
 from relay.fsutil import path_from_utf8
 from relay.state_directory import DEFAULT_STORE
@@ -40,7 +40,7 @@ def status(path: Path, as_json: bool) -> None:
     _show(config, found, live=live, as_json=as_json)
 
 
-async def _status(session: Client) -> tuple[dict[str, Any], bool]:
+async def _status(session: ApiClient) -> tuple[dict[str, Any], bool]:
     return await session.get("/status"), session.live
 
 

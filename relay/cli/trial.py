@@ -15,7 +15,7 @@ import orjson
 
 from relay.callback.form import fold
 from relay.cli import client, options
-from relay.cli.client import Client
+from relay.cli.client import ApiClient
 from relay.cli.output import print_json, print_table, printable
 from relay.cli.records import as_text
 from relay.config.loader import Config
@@ -317,7 +317,7 @@ def test(
 
 
 async def _followed(
-    session: Client, config: Config, event: str, wait: float
+    session: ApiClient, config: Config, event: str, wait: float
 ) -> dict[str, dict[str, Any]]:
     """How the event's deliveries stand, once nothing more is to be waited for."""
     end = time.monotonic() + wait
@@ -333,7 +333,7 @@ async def _followed(
         await asyncio.sleep(POLL)
 
 
-async def _deliveries(session: Client, event: str) -> list[dict[str, Any]]:
+async def _deliveries(session: ApiClient, event: str) -> list[dict[str, Any]]:
     if spilled := (await session.get("/status")).get("spill"):
         raise click.ClickException(
             f"it is on disk, with {spilled} others, as the store cannot be written: relay doctor"

@@ -17,10 +17,10 @@ from relay.config.model import (
     POSTGRESQL,
     Admin,
     Alerts,
-    Breaker,
+    BreakerSettings,
     IPNetwork,
     Retention,
-    Retry,
+    RetrySettings,
     Server,
     Settings,
     SinkSettings,
@@ -89,8 +89,8 @@ class SinkConfig:
     rate: Rate | None
     timeout: float
     order: Literal["contact", "none"]
-    retry: Retry
-    breaker: Breaker
+    retry: RetrySettings
+    breaker: BreakerSettings
     allow_private: list[IPNetwork]
     blank: Blank = "keep"
     drops_invalid: bool = False

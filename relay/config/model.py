@@ -206,7 +206,7 @@ class BatchSettings(Model):
     wait: Annotated[Duration, between("0s", "1h")] = written("0s")
 
 
-class Retry(Model):
+class RetrySettings(Model):
     """How long and how often a delivery is tried again: dead when both ends are reached."""
 
     initial: Pause = written("5s")
@@ -221,7 +221,7 @@ class Retry(Model):
         return self
 
 
-class Breaker(Model):
+class BreakerSettings(Model):
     """After how many failures in a row a sink rests, and for how long."""
 
     failures: Annotated[Whole, at_most(10_000)] = 10
@@ -241,8 +241,8 @@ class SinkSettings(Model):
     rate: Annotated[RateLimit, counted("10ms", "1d")] | None = None
     timeout: Annotated[Positive, between("100ms", "1h")] = written("30s")
     order: Literal["contact", "none"] = "contact"
-    retry: Retry = Field(default_factory=Retry)
-    breaker: Breaker = Field(default_factory=Breaker)
+    retry: RetrySettings = Field(default_factory=RetrySettings)
+    breaker: BreakerSettings = Field(default_factory=BreakerSettings)
     allow_private: list[Network] = Field(default=[])
     blank: Blank | None = None
 

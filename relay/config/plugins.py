@@ -89,7 +89,7 @@ def load(folders: Sequence[Path]) -> Registry:
 
     Never raises for what a plugin does: see `Registry.errors`.
     """
-    loader = _Loader()
+    loader = _PluginLoader()
     for path in chosen_files([builtin_folder(), *folders], loader.registry.errors):
         loader.load_file(path)
     for entry_point in sorted(entry_points(group=PROJECT)):
@@ -133,7 +133,7 @@ def is_package(path: Path) -> bool:
     return path.name == "__init__.py"
 
 
-class _Loader:
+class _PluginLoader:
     """Fills a registry, one plugin at a time."""
 
     def __init__(self) -> None:
@@ -171,11 +171,11 @@ class _Loader:
         check_name(name)
         check_sink_class(sink_class)
         if earlier := self.registry.sinks.get(name):
-            raise _Refused(f'the name "{name}" is already registered by {earlier.origin}')
+            raise _NotASink(f'the name "{name}" is already registered by {earlier.origin}')
         self.registry.sinks[name] = RegisteredSink(name, sink_class, self.origin)
 
 
-class _Refused(Exception):
+class _NotASink(Exception):
     """`register` was called with something that is not a sink; the message says why."""
 
 
@@ -228,36 +228,36 @@ def check_hooks(manager: pluggy.PluginManager, plugin: Any, origin: str) -> None
 
 def check_name(name: Any) -> None:
     if not isinstance(name, str) or not NAME.fullmatch(name):
-        raise _Refused("the first argument of register should be a name of letters, digits, _, -")
+        raise _NotASink("the first argument of register should be a name of letters, digits, _, -")
 
 
 def check_sink_class(sink_class: Any) -> None:
     """Refuse what would fail at the first delivery."""
     if not is_a(sink_class, Sink):
-        raise _Refused("the second argument of register should be a class that is a relay.Sink")
+        raise _NotASink("the second argument of register should be a class that is a relay.Sink")
     name = sink_class.__name__
     own = [method for method in ("send", "send_batch") if overrides(sink_class, method)]
     if not own:
-        raise _Refused(f"{name} should override send or send_batch")
+        raise _NotASink(f"{name} should override send or send_batch")
     for method, parameters in METHODS.items():
         if not inspect.iscoroutinefunction(getattr(sink_class, method)):
-            raise _Refused(f"{name}.{method} should be an async def")
+            raise _NotASink(f"{name}.{method} should be an async def")
         if not _takes(sink_class, method, parameters):
             wanted = ", ".join(["self", *parameters])
-            raise _Refused(f"{name}.{method} should be: async def {method}({wanted})")
+            raise _NotASink(f"{name}.{method} should be: async def {method}({wanted})")
     if not is_a(sink_class.Options, Options):
-        raise _Refused(f"{name}.Options should be a class that is a relay.Options")
+        raise _NotASink(f"{name}.Options should be a class that is a relay.Options")
     try:
         sink_class.Options.model_rebuild()
     except PydanticUndefinedAnnotation as error:
-        raise _Refused(
+        raise _NotASink(
             f'{name}.Options names the type "{error.name}", which is not there'
         ) from None
     most: Any = sink_class.max_batch
     if not isinstance(most, int) or most < 1:
-        raise _Refused(f"{name}.max_batch should be a whole number from 1")
+        raise _NotASink(f"{name}.max_batch should be a whole number from 1")
     if most > 1 and "send_batch" not in own:
-        raise _Refused(f"{name}.max_batch is above 1, so it should override send_batch")
+        raise _NotASink(f"{name}.max_batch is above 1, so it should override send_batch")
 
 
 def _takes(sink_class: type[Sink], method: str, parameters: tuple[str, ...]) -> bool:
@@ -299,7 +299,7 @@ def blame(error: BaseException, origin: str, path: Path | None) -> PluginError:
 
 
 def _told(error: BaseException) -> str:
-    if isinstance(error, _Refused):
+    if isinstance(error, _NotASink):
         return str(error)
     if isinstance(error, SystemExit):
         return "ends the process when imported"

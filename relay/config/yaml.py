@@ -70,14 +70,14 @@ def parse(content: bytes) -> Document:
         return Document(mistakes=[Mistake((), "is not UTF-8 text", line)])
     text = PLACEHOLDER.sub(lambda match: match[0].translate(HIDDEN), text)
     try:
-        return _Reader().read(yaml.compose(text, Loader=_Loader))
+        return _Reader().read(yaml.compose(text, Loader=_Yaml12Loader))
     except yaml.YAMLError as error:
         return Document(mistakes=[_syntax_mistake(error, text)])
     except RecursionError:
         return Document(mistakes=[Mistake((), "is nested too deeply", 1)])
 
 
-class _Loader(yaml.SafeLoader):
+class _Yaml12Loader(yaml.SafeLoader):
     """Resolves plain scalars by YAML 1.2's core schema, not by PyYAML's YAML 1.1."""
 
     yaml_implicit_resolvers: dict[str, list[Any]] = {}  # noqa: RUF012  as types-PyYAML has it
@@ -90,7 +90,7 @@ for _kind, _pattern, _first in [
     ("float", r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?", list("-+.0123456789")),
     ("float", r"[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)", list("-+.")),
 ]:
-    _Loader.add_implicit_resolver(PREFIX + _kind, re.compile(rf"(?:{_pattern})\Z"), _first)
+    _Yaml12Loader.add_implicit_resolver(PREFIX + _kind, re.compile(rf"(?:{_pattern})\Z"), _first)
 
 
 class _Reader:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from relay.clock import MICROSECONDS, Clock
-from relay.config.model import Breaker
+from relay.config.model import BreakerSettings
 from relay.delivery.policy import REJECTS_IN_A_ROW, MapFailed, Result
 from relay.outcome import Delivered, Outcome, Pause, Reject, Retry
 from relay.redact import mask_all
@@ -86,7 +86,7 @@ class Halt:
 class HealthTracker:
     """Finds in the results of a sink that it must be halted: it is down or wrongly set up."""
 
-    def __init__(self, config: Breaker) -> None:
+    def __init__(self, config: BreakerSettings) -> None:
         self._config = config
         self._breaker = CircuitBreaker(config.failures)
         self._streak = RejectStreak(REJECTS_IN_A_ROW)

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from relay.delivery import plugin_calls
-from relay.delivery.plugin_calls import POSITION, Call, calling
+from relay.delivery.plugin_calls import POSITION, PluginCall, calling
 from relay.loop_lag import LAG, LOOKS, LagWatch
 from relay.store import SinkState, Store, StoreFull
 
@@ -55,7 +55,7 @@ log = logging.getLogger("relay")
 class Crash:
     """The previous process ended in that call, in this way."""
 
-    call: Call
+    call: PluginCall
     how: str
 
 
@@ -89,7 +89,7 @@ class CrashLog:
             log.error("the previous process crashed: %s", _summary(left))
         return parse_crash(left)
 
-    def write(self, call: Call, how: str) -> None:
+    def write(self, call: PluginCall, how: str) -> None:
         """Record that the process ends in this call, or may have to be ended."""
         if self._file is not None:
             with contextlib.suppress(OSError):  # a full disk
@@ -122,7 +122,7 @@ class CrashLog:
 
         setattr(os, "_exit", leave)  # noqa: B010  mypy takes it for a mistake
 
-    def _call_here(self) -> Call | None:
+    def _call_here(self) -> PluginCall | None:
         """The call that this thread works for; not in a process that a plugin has forked."""
         if os.getpid() != self._process:
             return None
@@ -133,9 +133,9 @@ class CrashLog:
 def parse_crash(text: str) -> Crash | None:
     """Parse a crash log; None where it names no sink."""
     if own := OWN.match(text):
-        return Crash(Call.parse(own[2]), own[1])
+        return Crash(PluginCall.parse(own[2]), own[1])
     fatal, resumed = FATAL.match(text), RESUMED.search(_current(text))
-    return Crash(Call.parse(resumed[1]), fatal[1]) if fatal and resumed else None
+    return Crash(PluginCall.parse(resumed[1]), fatal[1]) if fatal and resumed else None
 
 
 def _current(text: str) -> str:
@@ -241,7 +241,7 @@ class BlockedLoopWatch:
             self._written = False
             self._crash_log.clear()
 
-    def _give_up(self, call: Call) -> None:
+    def _give_up(self, call: PluginCall) -> None:
         self._crash_log.clear()
         self._crash_log.write(call, f"no return for {self._too_long:g} s")
         log.critical("no return for %g s in %s", self._too_long, call)

@@ -21,7 +21,7 @@ from relay.config.loader import SinkConfig
 from relay.delivery import plugin_calls
 from relay.delivery.breaker import Halt, HaltKind, HealthTracker, LastError
 from relay.delivery.classify import LONGEST_WAIT, lines, outcome_of
-from relay.delivery.plugin_calls import Call, run_with_timeout
+from relay.delivery.plugin_calls import PluginCall, run_with_timeout
 from relay.delivery.policy import Moment, Result, SendKind
 from relay.delivery.safe_quota import SafeQuota
 from relay.outcome import Delivered, Outcome, Retry
@@ -363,7 +363,7 @@ class Prober:
         if self.opened.is_set():
             return True
         try:
-            work = plugin_calls.run(Call(self._config.name, "open"), self._sink.open())
+            work = plugin_calls.run(PluginCall(self._config.name, "open"), self._sink.open())
             await run_with_timeout(self._config.timeout, work)
         except Exception as error:  # noqa: BLE001  a plugin may raise anything
             self._failed_to_open = True
@@ -385,7 +385,7 @@ class Prober:
             await self._try_one()
             return
         try:
-            work = plugin_calls.run(Call(self._config.name, "check"), self._sink.check())
+            work = plugin_calls.run(PluginCall(self._config.name, "check"), self._sink.check())
             found = await run_with_timeout(self._config.timeout, work)
             problems = [each for each in lines(found) if not isinstance(each, Mistake | Notice)]
         except Exception as error:  # noqa: BLE001  a check that fails is a problem found

@@ -77,7 +77,7 @@ def client(
     """
     # httpx logs each URL at INFO, and URLs hold tokens.
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    return _Client(
+    return _SinkClient(
         transport=Transport(timeout, allow_private, limiter, resolver, now),
         timeout=timeout,
         trust_env=False,
@@ -156,7 +156,7 @@ class Transport(httpx.AsyncBaseTransport):
                 allow_redirects=False,
                 timeout=_time_limit(self._timeout, request.extensions.get("timeout")),
             )
-        return _Response(
+        return _SinkResponse(
             answer.status,
             headers=_answer_headers(answer),
             stream=_Answer(answer),
@@ -280,7 +280,7 @@ class _Answer(httpx.AsyncByteStream):
         self._answer.release()
 
 
-class _Response(httpx.Response):
+class _SinkResponse(httpx.Response):
     """A response whose body may be spoilt. Only reading `content` raises the error."""
 
     _spoilt: tuple[type[httpx.TransportError], str] | None = None
@@ -312,13 +312,13 @@ class _NoCookies(httpx.Cookies):
         pass
 
 
-class _Client(httpx.AsyncClient):
+class _SinkClient(httpx.AsyncClient):
     async def send(
         self, request: httpx.Request, *, stream: bool = False, **options: Any
     ) -> httpx.Response:
         response = await super().send(request, stream=True, **options)
         if not stream:
-            assert isinstance(response, _Response)
+            assert isinstance(response, _SinkResponse)
             await response.read_all()
             _break_cycle(response)
         return response

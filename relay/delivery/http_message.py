@@ -26,7 +26,7 @@ class BadHead(Exception):
     """The bytes are no head of a response, or too large for one. The text says which."""
 
 
-class Body(Enum):
+class BodyFraming(Enum):
     """Where the body of a response ends (RFC 9112, section 6.3)."""
 
     NONE = auto()
@@ -81,26 +81,26 @@ def parse_head(text: bytes) -> Head:
     return Head((major, minor), status, _headers(lines[1:]))
 
 
-def body_of(head: Head, *, to_head: bool) -> tuple[Body, int]:
+def body_of(head: Head, *, to_head: bool) -> tuple[BodyFraming, int]:
     """How the body ends, and its length where that is known; `to_head` says that HEAD was asked."""
     if to_head or head.status < 200 or head.status in WITHOUT_BODY:
-        return Body.NONE, 0
+        return BodyFraming.NONE, 0
     codings = [each for each in head.values(b"transfer-encoding") if each != b"identity"]
     if codings:
-        return (Body.CHUNKED if codings == [b"chunked"] else Body.UNKNOWN), 0
+        return (BodyFraming.CHUNKED if codings == [b"chunked"] else BodyFraming.UNKNOWN), 0
     lengths = set(head.values(b"content-length"))
     if not lengths:
-        return Body.UNTIL_CLOSE, 0
+        return BodyFraming.UNTIL_CLOSE, 0
     length = lengths.pop()
     if lengths or not LENGTH.fullmatch(length):
-        return Body.UNKNOWN, 0
-    return Body.LENGTH, int(length)
+        return BodyFraming.UNKNOWN, 0
+    return BodyFraming.LENGTH, int(length)
 
 
-def framing_conflicts(head: Head, body: Body) -> bool:
+def framing_conflicts(head: Head, body: BodyFraming) -> bool:
     """Whether the headers announce another body than the one that is read."""
     coded, lengths = head.values(b"transfer-encoding"), head.values(b"content-length")
-    if body is Body.NONE:
+    if body is BodyFraming.NONE:
         # That of HEAD and of 304 is the length of a body that is not sent.
         return head.status == 204 and bool(coded or any(each.strip(b"0") for each in lengths))
     return bool(coded and lengths)
@@ -137,7 +137,7 @@ class _ChunkPart(Enum):
     NOTHING = auto()
 
 
-class ChunkedDecoder:
+class ChunkedResponseDecoder:
     """Decodes a chunked body that comes in pieces of any size."""
 
     def __init__(self) -> None:

@@ -16,7 +16,7 @@ from relay.delivery import crashes, http, plugin_calls
 from relay.delivery.classify import lines, readable
 from relay.delivery.crashes import Crash
 from relay.delivery.gate import SinkStatus
-from relay.delivery.plugin_calls import Call, inside, run_with_timeout
+from relay.delivery.plugin_calls import PluginCall, inside, run_with_timeout
 from relay.delivery.worker import SinkWorker
 from relay.rate_limit import Limiter
 from relay.sink import Notice, Sink
@@ -254,7 +254,7 @@ def make_sink(config: SinkConfig, clock: Clock, accounts: Accounts | None = None
     file = source_file(config.sink_class)
     try:
         what = f"__init__ of the sink {config.name} ({file})"
-        with inside(Call(config.name, "__init__")), limited(what, MAKE):
+        with inside(PluginCall(config.name, "__init__")), limited(what, MAKE):
             sink = config.sink_class.__new__(config.sink_class)
             sink.accounts = accounts
             sink.constants = {} if config.map is None else config.map.constants
@@ -290,7 +290,7 @@ async def check_sink(sink: SinkConfig, accounts: Accounts) -> list[str]:
         made = make_sink(sink, SystemClock(), accounts)
         async with made.http:
             found = await run_with_timeout(
-                CHECK_TIMEOUT, plugin_calls.run(Call(sink.name, "check"), made.check())
+                CHECK_TIMEOUT, plugin_calls.run(PluginCall(sink.name, "check"), made.check())
             )
             return lines(found)
     except TimeoutError:

@@ -28,7 +28,7 @@ class PluginExit(Exception):
     """A plugin raised what is meant to end a process. It ends the one call."""
 
 
-class Call(NamedTuple):
+class PluginCall(NamedTuple):
     """A call of a sink's own code: `crm`, `send`."""
 
     sink: str
@@ -50,19 +50,19 @@ class Position:
     __slots__ = ("call", "steps")
 
     def __init__(self) -> None:
-        self.call: Call | None = None
+        self.call: PluginCall | None = None
         self.steps = 0
 
 
 POSITION = Position()
 """That of the process, which has one event loop."""
 
-calling: ContextVar[Call | None] = ContextVar("calling", default=None)
+calling: ContextVar[PluginCall | None] = ContextVar("calling", default=None)
 """The call to which a task belongs, or a thread that it has started."""
 
 
 @contextlib.contextmanager
-def inside(call: Call) -> Iterator[None]:
+def inside(call: PluginCall) -> Iterator[None]:
     """Mark a block that runs a sink's code without awaiting."""
     before, POSITION.call = POSITION.call, call
     POSITION.steps += 1
@@ -72,7 +72,7 @@ def inside(call: Call) -> Iterator[None]:
         POSITION.call = before
 
 
-async def run(call: Call, work: Any) -> Any:
+async def run(call: PluginCall, work: Any) -> Any:
     """Await a sink's coroutine. Every step of it and of the tasks that it starts is marked."""
     token = calling.set(call)
     try:
@@ -92,7 +92,7 @@ def task_factory(
     return asyncio.Task(work, loop=loop, **options)
 
 
-def _steps(call: Call, work: Coroutine[Any, Any, Any]) -> Generator[Any, Any, Any]:
+def _steps(call: PluginCall, work: Coroutine[Any, Any, Any]) -> Generator[Any, Any, Any]:
     resume, value = work.send, None
     while True:
         before, POSITION.call = POSITION.call, call
@@ -112,7 +112,7 @@ def _steps(call: Call, work: Coroutine[Any, Any, Any]) -> Generator[Any, Any, An
 
 
 @lru_cache(maxsize=1024)
-def _stepping(call: Call) -> Any:
+def _stepping(call: PluginCall) -> Any:
     """`_steps` under the name of the call."""
     code = _steps.__code__.replace(co_name=str(call), co_qualname=str(call))
     return types.coroutine(types.FunctionType(code, globals()))

@@ -18,7 +18,13 @@ from aiohttp.streams import EMPTY_PAYLOAD
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from relay.delivery import http_message
-from relay.delivery.http_message import BadChunks, BadHead, Body, ChunkedDecoder, Head
+from relay.delivery.http_message import (
+    BadChunks,
+    BadHead,
+    BodyFraming,
+    ChunkedResponseDecoder,
+    Head,
+)
 
 log = logging.getLogger("relay.delivery")
 
@@ -56,16 +62,18 @@ class Peer:
 class Parser:
     """Reads one response. `feed_data`, `feed_eof` and `pause_reading` are what aiohttp calls."""
 
-    def __init__(self, connection: "Connection", timer: Any, limit: int, *, to_head: bool) -> None:
+    def __init__(
+        self, connection: "PooledConnection", timer: Any, limit: int, *, to_head: bool
+    ) -> None:
         self._connection = connection
         self._timer = timer
         self._limit = limit
         self._to_head = to_head
         self._head = bytearray()
         self._interim = 0
-        self._body: Body | None = None
+        self._body: BodyFraming | None = None
         self._left = 0
-        self._chunks = ChunkedDecoder()
+        self._chunks = ChunkedResponseDecoder()
         self._payload: Payload | None = None
         self._reusable = False
         self._over = False
@@ -108,7 +116,7 @@ class Parser:
     def lost(self, *, cleanly: bool) -> None:
         """End with the connection."""
         if self._payload is not None:
-            whole = cleanly and self._body is Body.UNTIL_CLOSE
+            whole = cleanly and self._body is BodyFraming.UNTIL_CLOSE
             self._end(None if whole else BROKE_OFF)
 
     def feed_eof(self) -> None:
@@ -143,13 +151,13 @@ class Parser:
             and not self._connection.peer.sends_strays
         )
         message = _message(head, should_close=not self._reusable)
-        if self._body is Body.NONE or (self._body is Body.LENGTH and not self._left):
+        if self._body is BodyFraming.NONE or (self._body is BodyFraming.LENGTH and not self._left):
             self._end(None)
             return message, EMPTY_PAYLOAD
         loop = asyncio.get_running_loop()
         self._payload = Payload(self._connection, self._limit, timer=self._timer, loop=loop)
         payload = self._payload
-        if self._body is Body.UNKNOWN:
+        if self._body is BodyFraming.UNKNOWN:
             self._end(NO_END)
         return message, payload
 
@@ -158,13 +166,13 @@ class Parser:
             return
         if self._payload is None:
             self._end(None, data)
-        elif self._body is Body.LENGTH:
+        elif self._body is BodyFraming.LENGTH:
             self._payload.feed_data(data[: self._left])
             rest = data[self._left :]
             self._left -= len(data) - len(rest)
             if not self._left:
                 self._end(None, rest)
-        elif self._body is Body.CHUNKED:
+        elif self._body is BodyFraming.CHUNKED:
             self._feed_chunks(data, self._payload)
         else:
             self._payload.feed_data(data)
@@ -195,7 +203,7 @@ class Parser:
             self._connection.cut()
 
 
-class Connection(ResponseHandler):
+class PooledConnection(ResponseHandler):
     """aiohttp's connection with the parser above.
 
     It is closed after the first response that ends more than `age` seconds (by `now`) after it was
@@ -252,7 +260,7 @@ class Connector(aiohttp.TCPConnector):
 
     def __init__(self, *, max_age: float, now: Callable[[], float], **options: Any) -> None:
         super().__init__(**options)
-        self._factory: Any = functools.partial(Connection, self._loop, Peer(), now, max_age)
+        self._factory: Any = functools.partial(PooledConnection, self._loop, Peer(), now, max_age)
 
 
 def _message(head: Head, *, should_close: bool) -> RawResponseMessage:

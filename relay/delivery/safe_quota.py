@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from relay.delivery.plugin_calls import Call, inside
+from relay.delivery.plugin_calls import PluginCall, inside
 from relay.quota import Quota
 from relay.sink import Sink
 
@@ -23,7 +23,7 @@ class SafeQuota:
     """
 
     def __init__(self, name: str, sink: Sink, log: logging.Logger) -> None:
-        self._call = Call(name, "quota")
+        self._call = PluginCall(name, "quota")
         self._sink = sink
         self._log = log
         self._logged = False

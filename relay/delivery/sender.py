@@ -9,7 +9,7 @@ from relay.clock import Clock
 from relay.config.loader import SinkConfig
 from relay.delivery import plugin_calls
 from relay.delivery.classify import outcome_of, sanitise
-from relay.delivery.plugin_calls import Call, inside, run_with_timeout
+from relay.delivery.plugin_calls import PluginCall, inside, run_with_timeout
 from relay.delivery.policy import REJECTS_IN_A_ROW, MapFailed, Result
 from relay.outcome import Delivered, Outcome, Pause, Reject, Retry
 from relay.send_context import SendContext
@@ -48,7 +48,7 @@ class Sender:
         self._sink = sink
         self._clock = clock
         self._tracer = tracer
-        self._call = Call(config.name, "send")
+        self._call = PluginCall(config.name, "send")
         self._last_word = last_word
 
     async def send(self, claims: Sequence[Claim], *, consent_only: bool = False) -> list[Result]:

@@ -18,7 +18,7 @@ from relay.counters import SinkCounters
 from relay.delivery import plugin_calls
 from relay.delivery.breaker import FailureLog
 from relay.delivery.gate import Prober, SinkGate, SinkStatus
-from relay.delivery.plugin_calls import Call, run_with_timeout
+from relay.delivery.plugin_calls import PluginCall, run_with_timeout
 from relay.delivery.policy import Result, RetryPolicy, SendKind, settlement
 from relay.delivery.queue import DeliveryQueue
 from relay.delivery.safe_quota import SafeQuota
@@ -113,7 +113,7 @@ class SinkWorker:
         """Close the sink within the rest of the grace. Call it when all it sent is settled."""
         left = max(LEAST_TO_CLOSE, self._stopped_by - self._clock.monotonic())
         with contextlib.suppress(Exception):  # a plugin may raise anything; there is no next step
-            work = plugin_calls.run(Call(self._name, "close"), self.sink.close())
+            work = plugin_calls.run(PluginCall(self._name, "close"), self.sink.close())
             await run_with_timeout(left, work)
         with contextlib.suppress(Exception):  # nor here
             await self.sink.http.aclose()

@@ -189,11 +189,11 @@ class OtelTracer:
         span.end(now)
 
     @contextlib.contextmanager
-    def attempts(self, sink: str, claims: Sequence[Claim]) -> Iterator["_Attempts"]:
+    def attempts(self, sink: str, claims: Sequence[Claim]) -> Iterator["_AttemptSpans"]:
         """As in Tracer."""
         spans = [self._attempt(sink, claim) for claim in claims]
         try:
-            yield _Attempts(spans)
+            yield _AttemptSpans(spans)
         finally:
             for span in spans:
                 if span is not None and span.is_recording():
@@ -219,7 +219,7 @@ class OtelTracer:
         await self._exporter.close()
 
 
-class _Attempts:
+class _AttemptSpans:
     """As in relay.tracing.Attempts."""
 
     def __init__(self, spans: Sequence[Span | None]) -> None:

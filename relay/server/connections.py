@@ -28,7 +28,7 @@ LOOP_TURN = 0.001
 """Seconds of a timer before which the event loop polls its sockets once more."""
 
 
-class Connection(Protocol):
+class LimitedConnection(Protocol):
     """A connection, as far as the limiter is concerned."""
 
     def elapsed_share(self) -> float:
@@ -57,14 +57,14 @@ class ConnectionLimiter:
         self.max_memory = max_memory
         self.memory = 0
         """Bytes of incomplete requests."""
-        self._memory_of: dict[Connection, int] = {}
-        self._all: dict[Connection, None] = {}
-        self._of_client: dict[str, dict[Connection, None]] = {}
+        self._memory_of: dict[LimitedConnection, int] = {}
+        self._all: dict[LimitedConnection, None] = {}
+        self._of_client: dict[str, dict[LimitedConnection, None]] = {}
 
     def __len__(self) -> int:
         return len(self._all)
 
-    def add(self, connection: Connection, host: str) -> None:
+    def add(self, connection: LimitedConnection, host: str) -> None:
         """Count the connection, and evict others above a limit; itself where none is idle."""
         siblings = self._of_client.setdefault(client_key(host), {})
         siblings[connection] = self._all[connection] = None
@@ -73,7 +73,7 @@ class ConnectionLimiter:
         elif len(self._all) > self.total:
             self._evict_slowest(self._all, connection)
 
-    def remove(self, connection: Connection, host: str) -> None:
+    def remove(self, connection: LimitedConnection, host: str) -> None:
         """Count the connection no longer, if it was counted."""
         self._all.pop(connection, None)
         self.memory -= self._memory_of.pop(connection, 0)
@@ -83,7 +83,7 @@ class ConnectionLimiter:
             if not siblings:
                 del self._of_client[client_key(host)]
 
-    def account(self, connection: Connection, size: int) -> None:
+    def account(self, connection: LimitedConnection, size: int) -> None:
         """Set the memory of the connection's incomplete requests, in bytes."""
         self.memory += size - self._memory_of.pop(connection, 0)
         if size:
@@ -100,7 +100,9 @@ class ConnectionLimiter:
                 break
             connection.evict()
 
-    def _evict_slowest(self, connections: Iterable[Connection], newcomer: Connection) -> None:
+    def _evict_slowest(
+        self, connections: Iterable[LimitedConnection], newcomer: LimitedConnection
+    ) -> None:
         others = [(each.elapsed_share(), each) for each in connections if each is not newcomer]
         idle = [(share, each) for share, each in others if share >= 0]
         number = max(1, len(others) // EVICTION_DIVISOR)

@@ -73,7 +73,7 @@ class TooMuchFraming(ValueError):
     """The framing exceeds its share of the body. Each chunk costs time, however small it is."""
 
 
-class ChunkedDecoder:
+class ChunkedRequestDecoder:
     """Incremental decoder of one chunked body."""
 
     def __init__(self) -> None:

@@ -25,7 +25,7 @@ from relay.server.connections import ConnectionLimiter, Deadline
 from relay.server.cycle import SERVER_ERROR, SERVER_ERROR_DETAIL, RequestCycle
 from relay.server.parsing import (
     FREE_FRAMING,
-    ChunkedDecoder,
+    ChunkedRequestDecoder,
     MalformedChunk,
     TooMuchFraming,
     normalise_head,
@@ -103,7 +103,7 @@ class Protocol(HttpToolsProtocol):
         """Bytes of the present body that are read at most."""
         self._body_left = 0
         """Bytes of a body of known length still to come."""
-        self._chunked: ChunkedDecoder | None = None
+        self._chunked: ChunkedRequestDecoder | None = None
         self._client_host = ""
         """The host that the limiter counts: the peer or, behind a trusted proxy, the client."""
         self._proxy = ""
@@ -252,7 +252,7 @@ class Protocol(HttpToolsProtocol):
         if body:
             self._feed_parser(body)
 
-    def _read_chunks(self, chunked: ChunkedDecoder) -> None:
+    def _read_chunks(self, chunked: ChunkedRequestDecoder) -> None:
         """Feed all content that has come as one chunk: each chunk costs the parser time."""
         try:
             size, body = chunked.decode(self._buffer)
@@ -293,7 +293,7 @@ class Protocol(HttpToolsProtocol):
         if name == b"content-length":
             self._body_left = int(value)
         elif name == b"transfer-encoding":
-            self._chunked = ChunkedDecoder()
+            self._chunked = ChunkedRequestDecoder()
 
     def on_headers_complete(self) -> None:
         raw_path, query = split_target(self.url)

@@ -169,7 +169,7 @@ class TooLong(SecurityError):
     """A text that would have more than MAX_TEXT characters."""
 
 
-class Call(NamedTuple):
+class FilterCall(NamedTuple):
     """A call of a filter or a method on `value`."""
 
     value: Any
@@ -230,7 +230,7 @@ def bounded_filter(name: str, function: Callable[..., Any]) -> Callable[..., Any
         if by_item and hasattr(value, "__iter__"):
             value = _looked_at(value, listed=name in LISTED)
         if look is not None:
-            look(Call(value, rest, kwargs))
+            look(FilterCall(value, rest, kwargs))
         return function(*before, value, *rest, **kwargs)
 
     return bounded
@@ -260,7 +260,7 @@ def bounded_arguments(method: Any, args: tuple[Any, ...], kwargs: Mapping[str, A
         return args
     if name == "join" and args and hasattr(args[0], "__iter__"):
         args = (list(counted(args[0])), *args[1:])
-    look(Call(owner, args, kwargs))
+    look(FilterCall(owner, args, kwargs))
     return args
 
 
@@ -301,83 +301,83 @@ def _looked_at(items: Iterable[Any], *, listed: bool) -> Any:
     return list(counted(items)) if listed else counted(items)
 
 
-def _padded(call: Call) -> None:
+def _padded(call: FilterCall) -> None:
     check_length(call.number(0, "width"))
 
 
-def _indented(call: Call) -> None:
+def _indented(call: FilterCall) -> None:
     width = call.get(0, "width", 4)
     lines = str(call.value).count("\n") + 1
     check_length(lines * (width if isinstance(width, int) else length(width)))
 
 
-def _wrapped(call: Call) -> None:
+def _wrapped(call: FilterCall) -> None:
     check_length(len(str(call.value)) * length(call.get(2, "wrapstring") or "\n"))
 
 
-def _replaced(call: Call) -> None:
+def _replaced(call: FilterCall) -> None:
     text, old, new = str(call.value), call.get(0, "old"), call.get(1, "new")
     check_length(len(text) + text.count(str(old)) * length(str(new)))
 
 
-def _trimmed(call: Call) -> None:
+def _trimmed(call: FilterCall) -> None:
     take(len(call.value) * length(call.get(0, "chars") or "") // 10_000)
 
 
-def _joined(call: Call) -> None:
+def _joined(call: FilterCall) -> None:
     check_length(length(call.value) + _surface(call.value) * length(call.get(0, "d", "")))
 
 
-def _glued(call: Call) -> None:
+def _glued(call: FilterCall) -> None:
     items = call.get(0, "iterable", ())
     check_length(length(items) + _surface(items) * len(call.value))
 
 
-def _grouped(call: Call) -> None:
+def _grouped(call: FilterCall) -> None:
     check(call.number(0, "linecount"), MAX_ITEMS)
     check(call.number(0, "slices"), MAX_ITEMS)
 
 
-def _rounded(call: Call) -> None:
+def _rounded(call: FilterCall) -> None:
     check(call.number(0, "precision"), MOST_DIGITS)
 
 
-def _indented_json(call: Call) -> None:
+def _indented_json(call: FilterCall) -> None:
     check(call.number(0, "indent"), MOST_INDENT)
 
 
-def _summed(call: Call) -> None:
+def _summed(call: FilterCall) -> None:
     """Lists are put together one by one, each time with all before."""
     start = call.get(1, "start", 0)
     if not isinstance(start, int | float) and hasattr(call.value, "__len__"):
         take(len(call.value) ** 2 // 100)
 
 
-def _printed(call: Call) -> None:
+def _printed(call: FilterCall) -> None:
     check_printf(str(call.value), call.kwargs or call.args)
 
 
-def _tabbed(call: Call) -> None:
+def _tabbed(call: FilterCall) -> None:
     check_length(call.value.count("\t") * call.number(0, "tabsize", 8))
 
 
-def _translated(call: Call) -> None:
+def _translated(call: FilterCall) -> None:
     table = call.get(0, "table", {})
     values = [each for each in table.values() if isinstance(each, str)] if table else []
     check_length(len(call.value) * max(map(len, values), default=1))
 
 
-def _coded(call: Call) -> None:
+def _coded(call: FilterCall) -> None:
     coding = str(call.get(0, "encoding", "utf-8"))
     if coding.lower().replace("_", "-") not in CODINGS:
         raise SecurityError
 
 
-def _in_bytes(call: Call) -> None:
+def _in_bytes(call: FilterCall) -> None:
     check(call.number(0, "length", 1), MOST_DIGITS)
 
 
-Look = Callable[[Call], None]
+Look = Callable[[FilterCall], None]
 FILTER_SIZES: dict[str, Look] = {
     "batch": _grouped,
     "center": _padded,

@@ -17,7 +17,7 @@ from relay.store.sqlite import claim, settle
 from relay.store.sqlite.connection import connect_reader, lock
 from relay.store.sqlite.migrate import connect_writer
 from relay.store.sqlite.state import WriterState
-from relay.store.sqlite.writer import FileIdentity, Writer
+from relay.store.sqlite.writer import FileIdentity, WriterThread
 
 READERS = 2
 P = ParamSpec("P")
@@ -51,7 +51,7 @@ class Database:
         self._reading: list[apsw.Connection] = []
         self._readers = ThreadPoolExecutor(READERS, "store-reader")
         self._lock = lock(path, kept_lock)
-        self.writer = Writer(
+        self.writer = WriterThread(
             self._connect,
             before_commit=state.write_counts,
             after_commit=self._after_commit,

@@ -80,7 +80,7 @@ class Work:
     """Whether it runs outside of the writer's transaction, and begins its own."""
 
 
-class Writer:
+class WriterThread:
     """Runs work in the order it was handed over, many pieces in one commit (group commit).
 
     The functions given run on the thread, except `on_broken`, which the event loop runs.
