@@ -13,11 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from relay.state_directory import StateDirectory, database_files
+
 LINKS = 40
 """So many links are followed on the way to a file, as the system does."""
-
-BESIDE = ("-wal", "-shm", "-journal", ".lock")
-"""What SQLite, and the lock, open beside a store by its name."""
 
 ASK = -1
 """No user has this number: to set it changes nothing, and tells which one is set."""
@@ -112,11 +111,10 @@ def _is_roots(path: Path, status: os.stat_result) -> bool:
     """Whether nobody else can have put it, or what is opened along with it, where it is."""
     if stat.S_ISDIR(status.st_mode):
         return True
-    beside = [path.with_name(path.name + end) for end in BESIDE]
-    along = [each.lstat() for each in beside if os.path.lexists(each)]
+    opened = [StateDirectory.around(path).lock, *database_files(path)]
+    found = [status, *(each.lstat() for each in opened if os.path.lexists(each))]
     return all(
-        stat.S_ISREG(each.st_mode) and each.st_nlink == 1 and each.st_uid == 0
-        for each in (status, *along)
+        stat.S_ISREG(each.st_mode) and each.st_nlink == 1 and each.st_uid == 0 for each in found
     )
 
 

@@ -34,7 +34,6 @@ from relay.server.sockets import Listeners, listen_control
 from relay.sources.router import Router
 from relay.spill.disk import DiskGuard
 from relay.spill.failover import FailoverStore, running_failover
-from relay.state_directory import StateDirectory
 from relay.store import StoreBroken, StoreError
 from relay.store.sqlite import SqliteStore
 from relay.store.sqlite.connection import lock
@@ -99,7 +98,7 @@ class Service:
         self._standing = standing
         self._config = standing.config
         self._path = _file(self._config)
-        self._state = StateDirectory(self._path)
+        self._state = self._config.state
         self._shelter = shelter
         self._tracer = tracer
         self._clock = clock
@@ -185,7 +184,7 @@ class Service:
         if self.state is ServiceState.OPENING:
             log.warning(
                 "the store is still being opened; callbacks are kept in %s",
-                self._config.store_fallback,
+                self._config.state.spill,
             )
         for server in doors:
             await server.start()
@@ -322,7 +321,7 @@ class Service:
             await _name_orphans(self._config, store)
             crash = None
             if self._crash_log is not None:
-                crash = await asyncio.to_thread(self._crash_log.begin, self._path)
+                crash = await asyncio.to_thread(self._crash_log.begin, self._state.crash_log)
             return store, await SinkManager.make(
                 self._config, store, self._clock, self._tracer, crash
             )
@@ -332,7 +331,7 @@ class Service:
 
     def _store_unavailable(self, trouble: str) -> None:
         if not self._degraded.error:
-            log.critical("%s; callbacks are kept in %s", trouble, self._config.store_fallback)
+            log.critical("%s; callbacks are kept in %s", trouble, self._config.state.spill)
         self._degraded.error = trouble
         self._enter(ServiceState.DEGRADED)
 
@@ -371,7 +370,9 @@ class Service:
                     await store.flush()
 
     def _watching(self, store: SqliteStore | None) -> contextlib.AbstractAsyncContextManager[Any]:
-        return run_monitor(self._config.alerts, self.readings, store, self._path, self._clock)
+        return run_monitor(
+            self._config.alerts, self.readings, store, self._state.alerts, self._clock
+        )
 
     async def _listen_for_commands(self) -> None:
         """Listen beside the store, unless that is so; its folder may be what is wrong."""
@@ -407,7 +408,7 @@ async def started(
     """
     clock = clock or SystemClock()
     kept = kept or Inherited(Listeners())
-    await asyncio.to_thread(DiskGuard.of(config).release_ballast)
+    await asyncio.to_thread(DiskGuard(config.state, config.store_reserve).release_ballast)
     tracer = _make_tracer(config.tracing)
     try:
         async with running_failover(config, clock) as shelter:

@@ -12,6 +12,7 @@ from relay.sources.router import Router
 from relay.spill.disk import DiskGuard
 from relay.spill.failover import FailoverStore
 from relay.spill.queue import SpillQueue
+from relay.state_directory import StateDirectory
 from relay.store import EventFilter
 from relay.store.sqlite import SqliteStore
 
@@ -69,7 +70,7 @@ async def failover_parts(
     opened = store or await SqliteStore.open(folder / "relay.db")
     spill = await SpillQueue.open(folder / "relay.db.spill", timeout)
     between = wrap(opened)
-    reserve = DiskGuard(folder / "relay.db", spill.path, 0)
+    reserve = DiskGuard(StateDirectory.around(folder / "relay.db", spill.path), 0)
     router = Router(config(sinks=sinks), between, SystemClock())
     failover = FailoverStore(router, spill, reserve, Soon(), timeout)
     await failover.start()

@@ -397,19 +397,19 @@ def test_the_id_is_that_of_the_note(note):
 
 @pytest.fixture
 def place(tmp_path):
-    return tmp_path / "relay.db"
+    return tmp_path / "relay.db.alerts"
 
 
-def test_a_notebook_is_read_as_it_was_written(place):
+def test_a_state_file_is_read_as_it_was_written(place):
     assert StateFile(place).read() == {}
     StateFile(place).write({"channels": {}})
     assert StateFile(place).read() == {"channels": {}}
-    assert place.with_name("relay.db.alerts").stat().st_mode & 0o007 == 0
+    assert place.stat().st_mode & 0o007 == 0
 
 
 @pytest.mark.parametrize("kept", [b"", b"{", b"[]", b'{"channels": 3}', b"\xff"])
-def test_a_notebook_that_makes_no_sense_is_a_new_one(place, kept, clock):
-    place.with_name("relay.db.alerts").write_bytes(kept)
+def test_a_state_file_that_makes_no_sense_is_a_new_one(place, kept, clock):
+    place.write_bytes(kept)
     watch = AlertMonitor(Alerts(), None, None, place, clock, [])
     assert [each.state for each in watch._channels] == [ChannelState()]
 
@@ -434,16 +434,16 @@ async def test_a_disk_that_hangs_does_not_silence_the_alerts(place, clock, monke
     await watch.stop()
 
 
-def test_a_notebook_that_cannot_be_written_is_told_once(tmp_path, caplog):
-    notebook = StateFile(tmp_path / "gone" / "relay.db")
+def test_a_state_file_that_cannot_be_written_is_reported_once(tmp_path, caplog):
+    state_file = StateFile(tmp_path / "gone" / "relay.db.alerts")
     for number in range(3):
-        notebook.write({"number": number})
+        state_file.write({"number": number})
     assert [each.message for each in caplog.records] == [
         "what was told cannot be written down: No such file or directory"
     ]
     (tmp_path / "gone").mkdir()
-    notebook.write({"number": 4})
-    assert notebook.read() == {"number": 4}
+    state_file.write({"number": 4})
+    assert state_file.read() == {"number": 4}
 
 
 async def test_keywords_are_known_in_whatever_case_and_never_from_the_future(tmp_path, clock):

@@ -19,6 +19,7 @@ from olderstore import EVENTS, content, make_older
 from relay.cli import main
 from relay.spill.file import SpillFile
 from relay.spill.records import Spilled, encode
+from relay.state_directory import StateDirectory
 from relay.store import StoreError, StoreNewer
 from relay.store.sqlite import SqliteStore, backup, migrate
 from relay.store.sqlite.connection import connect_reader
@@ -293,7 +294,7 @@ async def test_an_older_store_is_copied_before_it_is_changed(tmp_path, newer, ca
     copy = tmp_path / "relay.db.before-schema-2"
     assert content(copy) == before
     assert integrity(copy) == "ok"
-    assert backup.copies_beside(path) == [copy]
+    assert StateDirectory.around(path).store_copies() == [copy]
     assert f"the store gets schema {newer}; as it was before, it is {copy}" in caplog.text
     after = content(path)
     assert after["user_version"] == [(newer,)]
@@ -332,7 +333,7 @@ async def test_a_new_store_and_one_that_is_up_to_date_are_not_copied(tmp_path):
     for _ in range(2):
         store = await SqliteStore.open(tmp_path / "relay.db")
         await store.close()
-    assert backup.copies_beside(tmp_path / "relay.db") == []
+    assert StateDirectory.around(tmp_path / "relay.db").store_copies() == []
 
 
 async def test_without_room_for_a_copy_nothing_is_changed(tmp_path, newer, monkeypatch):
@@ -351,7 +352,7 @@ async def test_a_migration_that_fails_again_and_again_is_copied_once(tmp_path, n
     for _ in range(3):
         with pytest.raises(StoreError, match="incomplete input"):
             await SqliteStore.open(path)
-    assert backup.copies_beside(path) == [tmp_path / "relay.db.before-schema-2"]
+    assert StateDirectory.around(path).store_copies() == [tmp_path / "relay.db.before-schema-2"]
     assert content(path) == before
 
 
@@ -374,7 +375,7 @@ async def test_an_older_release_refuses_the_store_and_names_the_copy_to_restore(
     store = await SqliteStore.open(path)
     await store.close()
     older(schema)
-    copy = backup.before_schema(path, schema + 1)
+    copy = StateDirectory.around(path).before_schema(schema + 1)
     assert content(copy)["user_version"] == [(schema,)]
     named = f"the store has schema {newer}, this release knows {schema}: .* restore {copy}$"
     with pytest.raises(StoreNewer, match=named):
@@ -410,7 +411,7 @@ def test_the_command_does_not_change_an_older_store(here):
     before = content(here / "relay.db")
     command("backup", "copy.db")
     assert content(here / "relay.db") == content(here / "copy.db") == before
-    assert backup.copies_beside(here / "relay.db") == []
+    assert StateDirectory.around(here / "relay.db").store_copies() == []
 
 
 def test_the_command_says_in_a_sentence_why_it_could_not(here):

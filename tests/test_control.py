@@ -474,13 +474,13 @@ async def test_the_socket_is_the_owners_and_its_path_may_be_long(tmp_path, clock
     folder = tmp_path / ("deep" * 30)
     folder.mkdir()
     loaded = load(folder)
-    path = StateDirectory(loaded.store).control_socket
+    path = StateDirectory.around(loaded.store).control_socket
     async with client.session(loaded) as session:
         assert not session.live
     store = await SqliteStore.open(loaded.store, clock=clock)
     app = api.app(Router(loaded, store, clock), store, loaded, NoWorkers(store))
     for _ in range(2):  # the second time over what the first has left
-        server = make_server(app, listen_control(StateDirectory(loaded.store)))
+        server = make_server(app, listen_control(StateDirectory.around(loaded.store)))
         await server.start()
         assert len(os.fsencode(path)) > 108
         assert path.stat().st_mode & 0o777 == 0o600
@@ -489,4 +489,4 @@ async def test_the_socket_is_the_owners_and_its_path_may_be_long(tmp_path, clock
             assert (await session.get("/status"))["events"] == 0
         await server.drain()
     await store.close()
-    assert not StateDirectory(loaded.store).is_served()
+    assert not StateDirectory.around(loaded.store).is_served()

@@ -127,7 +127,7 @@ def test_a_crash_log_of_another_is_not_followed(tmp_path, caplog):
     other = tmp_path / "other"
     other.write_text("keep")
     (tmp_path / "relay.db.crash").symlink_to(other)
-    assert CrashLog().begin(tmp_path / "relay.db") is None
+    assert CrashLog().begin(tmp_path / "relay.db.crash") is None
     assert other.read_text() == "keep"
     assert "no crash log" in caplog.text
 

@@ -3,6 +3,7 @@
 import pytest
 
 from relay.spill.disk import Ballast, DiskGuard, DiskSpace
+from relay.state_directory import StateDirectory
 from relay.store import StoreFull
 
 MIB = 1024 * 1024
@@ -26,8 +27,13 @@ class Disks:
 
 
 @pytest.fixture
-def guard(tmp_path):
-    return DiskGuard(tmp_path / "relay.db", tmp_path / "relay.spill", WANTED)
+def state_directory(tmp_path):
+    return StateDirectory.around(tmp_path / "relay.db", tmp_path / "relay.spill")
+
+
+@pytest.fixture
+def guard(state_directory):
+    return DiskGuard(state_directory, WANTED)
 
 
 @pytest.fixture
@@ -94,9 +100,9 @@ async def test_the_ballast_is_really_there_until_the_disk_is_full(
     assert ballast.exists()
 
 
-async def test_a_reserve_of_nothing_keeps_nothing(tmp_path, monkeypatch, ballast):
+async def test_a_reserve_of_nothing_keeps_nothing(state_directory, monkeypatch, ballast):
     Disks(monkeypatch, store=0, spill=0)
-    guard = DiskGuard(tmp_path / "relay.db", tmp_path / "relay.spill", 0)
+    guard = DiskGuard(state_directory, 0)
     await guard.check(nothing)
     assert not ballast.exists()
     assert not guard.store_low
@@ -126,11 +132,11 @@ def test_the_disk_is_that_of_the_folder_that_is_there(tmp_path):
     assert DiskSpace.of(tmp_path / "not" / "yet" / "relay.db").total > 0
 
 
-def test_a_ballast_that_does_not_fit_leaves_nothing_behind(tmp_path, monkeypatch):
+def test_a_ballast_that_does_not_fit_leaves_nothing_behind(state_directory, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.posix_fallocate", full)
     with pytest.raises(OSError, match="No space"):
-        Ballast(tmp_path / "relay.db").restore(MIB)
+        Ballast(state_directory.ballast).restore(MIB)
     assert not list(tmp_path.iterdir())

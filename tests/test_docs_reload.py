@@ -9,8 +9,9 @@ import pytest
 from relay import daemon
 from relay.cli import main
 from relay.cli.run import run
-from relay.config import kept_rules, status
+from relay.config import status
 from relay.monitoring.metrics import FACTS
+from relay.state_directory import StateDirectory
 
 TEXT = (Path(__file__).parent.parent / "docs/operations.md").read_text()
 SECTION = re.split(
@@ -40,7 +41,7 @@ def test_the_states_are_those_that_there_are():
 
 
 def test_the_copy_has_the_name_that_it_says():
-    assert f"`relay.db{kept_rules.SUFFIX}`" in SECTION
+    assert f"`{StateDirectory.around(Path('relay.db')).last_good_config.name}`" in SECTION
 
 
 def test_the_metric_is_one():

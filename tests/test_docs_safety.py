@@ -11,7 +11,7 @@ from olderstore import EVENTS, content, make_older
 from relay.cli import main
 from relay.doctor import security, sinks, storage
 from relay.doctor.storage import OLD
-from relay.store.sqlite.backup import before_schema
+from relay.state_directory import StateDirectory
 from relay.store.sqlite.migrate import migrations
 
 TEXT = (Path(__file__).parent.parent / "docs/operations.md").read_text()
@@ -52,7 +52,7 @@ def test_each_command_that_is_named_is_one(words):
 
 
 def test_the_copy_has_the_name_that_the_text_says():
-    copy = before_schema(Path("data/relay.db"), len(migrations()))
+    copy = StateDirectory.around(Path("data/relay.db")).before_schema(len(migrations()))
     assert BACKUP.replace("`relay restore ", "`").count(f"`{copy}`") == 1
     assert f"`{copy.name}`" in BACKUP
     assert OLD == 30 * 86400

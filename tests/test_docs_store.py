@@ -9,7 +9,7 @@ from relay import health
 from relay.config.loader import load
 from relay.monitoring.metrics import FACTS
 from relay.spill import failover
-from relay.spill.disk import PART, SHARE, Ballast
+from relay.spill.disk import PART, SHARE
 from relay.spill.file import SpillFile
 
 TEXT = (Path(__file__).parent.parent / "docs/operations.md").read_text()
@@ -34,8 +34,8 @@ def test_the_places_and_figures_are_those_of_the_code(tmp_path):
     assert (PART, SHARE) == (16, 4)
     assert "a sixteenth of itself" in SECTION
     assert "stops at a quarter" in SECTION
-    spill = SpillFile(config.store_fallback)
-    for file in (spill.path, Ballast(config.store).path):
+    spill = SpillFile(config.state.spill)
+    for file in (spill.path, config.state.ballast):
         assert f"`{file.relative_to(tmp_path)}`" in SECTION
     assert f"`{spill.aside.name}`" in SECTION
     assert (health.TRY_AGAIN, failover.TRY_AGAIN, failover.UNAUTHORIZED_KEPT) == (5, 1, 1000)

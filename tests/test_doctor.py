@@ -30,7 +30,7 @@ from relay.spill.disk import DiskSpace
 from relay.spill.file import SpillFile
 from relay.spill.records import Spilled, encode
 from relay.state_directory import StateDirectory
-from relay.store.sqlite import SqliteStore, backup
+from relay.store.sqlite import SqliteStore
 
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
 STRONG = "pW3kq0v9Zr2Lx7TnB5yHc8Md"
@@ -164,7 +164,7 @@ async def test_a_relay_that_runs_without_its_store_is_a_problem(here):
     )
     try:
         async with asyncio.timeout(30):
-            while not StateDirectory(here / "data/relay.db").is_served():
+            while not StateDirectory.around(here / "data/relay.db").is_served():
                 await asyncio.sleep(0.05)
         found = await asyncio.to_thread(examined, status=1)
     finally:
@@ -386,13 +386,13 @@ def test_files_of_another_owner_are_a_problem(here, monkeypatch):
 
 def test_callbacks_in_the_spill_are_told(here):
     settings = read()
-    spill = SpillFile(settings.store_fallback)
+    spill = SpillFile(settings.state.spill)
     callback = arrival().callback
     spill.append([encode(Spilled("1", callback)), encode(Spilled("2", callback))])
     spill.close()
     (here / "data/relay.db.spill.bad").write_bytes(b"?")
     (here / "data/relay.db.spill.damaged-2").write_bytes(b"?")
-    found = list(storage.leftovers(settings, here / "data/relay.db", time.time()))
+    found = list(storage.leftovers(settings.state, time.time()))
     assert [each.level for each in found] == ["warning", "problem", "problem"]
     assert "2 callbacks wait in" in found[0].text
     assert "relay.db.spill.damaged-2 could not be read" in found[2].text
@@ -400,41 +400,41 @@ def test_callbacks_in_the_spill_are_told(here):
 
 def test_a_spill_that_cannot_be_read_is_a_problem(here):
     (here / "data/relay.db.spill").mkdir()
-    found = list(storage.leftovers(read(), here / "data/relay.db", time.time()))
+    found = list(storage.leftovers(read().state, time.time()))
     assert [each.level for each in found] == ["problem"]
     assert "relay.db.spill cannot be read" in found[0].text
 
 
 def test_one_callback_in_the_spill_waits(here):
     settings = read()
-    spill = SpillFile(settings.store_fallback)
+    spill = SpillFile(settings.state.spill)
     spill.append([encode(Spilled("1", arrival().callback))])
     spill.close()
-    (found,) = storage.leftovers(settings, here / "data/relay.db", time.time())
+    (found,) = storage.leftovers(settings.state, time.time())
     assert "1 callback waits in" in found.text
 
 
 def test_a_copy_that_has_done_its_duty_is_to_be_removed(here):
     copy = make_older(here / "data/relay.db.before-schema-2")
     now = copy.stat().st_mtime
-    settings, store = read(), here / "data/relay.db"
-    assert [each.level for each in storage.leftovers(settings, store, now + 86400)] == ["ok"]
-    found = list(storage.leftovers(settings, store, now + 31 * 86400))
+    state = read().state
+    assert [each.level for each in storage.leftovers(state, now + 86400)] == ["ok"]
+    found = list(storage.leftovers(state, now + 31 * 86400))
     assert [each.level for each in found] == ["ok", "warning"]
     assert "31 days old" in found[1].text
-    assert backup.copies_beside(store) == [copy]
+    assert state.store_copies() == [copy]
 
 
 def test_a_ballast_is_whole_and_there_while_the_relay_runs(here):
-    settings, store = read(), here / "data/relay.db"
+    settings = read()
     file = here / "data/relay.db.ballast"
-    assert list(storage.ballast(settings, store, running=False)) == []
-    assert only(storage.ballast(settings, store, running=True)).level == "warning"
+    assert list(storage.ballast(settings, running=False)) == []
+    assert only(storage.ballast(settings, running=True)).level == "warning"
     file.write_bytes(b"\0" * 8192)
-    assert only(storage.ballast(settings, store, running=True)).level == "ok"
+    assert only(storage.ballast(settings, running=True)).level == "ok"
     with file.open("ab") as open_file:
         open_file.truncate(2**20)
-    assert "holes" in only(storage.ballast(settings, store, running=True)).text
+    assert "holes" in only(storage.ballast(settings, running=True)).text
 
 
 # access

@@ -236,7 +236,7 @@ async def test_the_spill_is_searched_too(settings, tmp_path):
     async with running(settings):
         pass
     loaded = loader.load(settings, {})
-    spill = await SpillQueue.open(loaded.store_fallback)
+    spill = await SpillQueue.open(loaded.state.spill)
     for number in ("2125550142", OTHER):
         callback = RawCallback("sumotext", "GET", f"mobile={number}".encode(), "", b"", 0)
         await spill.append(Spilled(str(uuid7()), callback))
@@ -252,7 +252,7 @@ async def test_the_spill_keeps_what_others_said(settings, tmp_path):
     """Their callbacks were acknowledged, and the store has none of them yet."""
     async with running(settings):
         pass
-    spill = await SpillQueue.open(loader.load(settings, {}).store_fallback)
+    spill = await SpillQueue.open(loader.load(settings, {}).state.spill)
     query = f"mobile={OTHER}&smsid=1&key=JOIN&msg=STOP+and+call+212-555-0142".encode()
     await spill.append(Spilled(str(uuid7()), RawCallback("sumotext", "GET", query, "", b"", 0)))
     await spill.close()
@@ -409,7 +409,7 @@ async def test_a_damaged_line_of_the_spill_is_searched_in_what_it_was_written_fr
 ):
     async with running(settings):
         pass
-    spill = loader.load(settings, {}).store_fallback
+    spill = loader.load(settings, {}).state.spill
     lines = []
     for digits in (ARABIC, "２１２５５５０１４２", ESCAPED, "2125550199"):
         body = f'{{"mobile":"{digits}"}}'.encode()

@@ -18,6 +18,7 @@ from relay.spill.disk import DiskGuard
 from relay.spill.failover import CHUNK, FailoverStore, Replayer
 from relay.spill.queue import SpillQueue
 from relay.spill.records import Spilled
+from relay.state_directory import StateDirectory
 from relay.store import EventFilter, State, StoreBroken, StoreError, StoreFull
 from relay.store.sqlite import SqliteStore
 from relay.templating.expressions import Compiler
@@ -476,7 +477,7 @@ async def imported(folder, steps) -> bool:
     stepped = steps.around(spill, "read", "put_aside", "remove")
     between = steps.around(store, "add", "quarantine", "known")
     replayer = Replayer(_router(between), between, stepped)
-    reserve = DiskGuard(folder / "relay.db", spill.path, 0)
+    reserve = DiskGuard(StateDirectory.around(folder / "relay.db", spill.path), 0)
     failover = FailoverStore(_router(between), stepped, reserve, None)
     try:
         await failover._replay(replayer)

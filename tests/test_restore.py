@@ -23,6 +23,7 @@ from relay.clock import SystemClock
 from relay.config import loader
 from relay.event import RawCallback
 from relay.sources.router import Router
+from relay.state_directory import StateDirectory
 from relay.store import EventFilter, PurgeCutoffs, StoreError, StoreFull, StoreLocked
 from relay.store.sqlite import SqliteStore, backup, migrate
 from relay.store.sqlite.connection import connect_reader, lock, look_into
@@ -128,15 +129,15 @@ async def test_the_way_back_to_an_older_release_loses_nothing(tmp_path, releases
             await SqliteStore.open(loaded.store)
 
         releases(newer=restored_by == "newer")
-        (copy,) = backup.copies_beside(loaded.store)
-        found = restored(copy, loaded.store, loaded.store_fallback, NOW)
+        (copy,) = loaded.state.store_copies()
+        found = restored(copy, loaded.store, loaded.state.spill, NOW)
         assert (found.since, found.aside, found.trouble) == (3, tmp_path / ASIDE, None)
         releases(newer=False)
         assert len(content(loaded.store)["events"]) == 2
         _, status = await life(loaded, [form(4)], events=5)
     assert status["quarantine"] == 1
     assert {answer["id"] for answer in answers if "type" in answer} <= set(stored(loaded))
-    assert not loaded.store_fallback.exists()
+    assert not loaded.state.spill.exists()
     rows = rows_of(tmp_path / "out/events.csv")
     assert len(rows) == len({row.split(",")[0] for row in rows}) == 5  # each once, as ids stay
     last_words = [
@@ -155,13 +156,13 @@ async def test_what_waited_when_the_backup_was_made_is_taken_in_once(tmp_path, e
         (first,), _ = await life(loaded, [form(1)], events=1)
         waited = await spilled(loaded)
         with closing(look_into(loaded.store)) as source:
-            backup.back_up(source, tmp_path / "copy.db", loaded.store_fallback)
+            backup.back_up(source, tmp_path / "copy.db", loaded.state.spill)
         since = []
         if elsewhere:
             loaded = settings(tmp_path / "two", receiver.url)
         else:
             since, _ = await life(loaded, [form(1)], events=5)
-        found = restored(tmp_path / "copy.db", loaded.store, loaded.store_fallback, NOW)
+        found = restored(tmp_path / "copy.db", loaded.store, loaded.state.spill, NOW)
         assert found.since == 3 + len(since)
         assert "spilled" not in content(loaded.store)
         await life(loaded, [], events=4 + len(since))
@@ -185,7 +186,7 @@ def said(word, received):
 
 def back_up(loaded):
     with closing(look_into(loaded.store)) as source:
-        backup.back_up(source, loaded.folder / "copy.db", loaded.store_fallback)
+        backup.back_up(source, loaded.folder / "copy.db", loaded.state.spill)
 
 
 async def opted_out(loaded):
@@ -214,7 +215,7 @@ async def test_an_opt_in_released_since_does_not_undo_the_opt_out_that_came_afte
         await store.release(quarantined, await router.new_event(start))
         assert await store.opted_out("sumotext", "+12125550001")
         await store.close()
-        restored(tmp_path / "copy.db", loaded.store, loaded.store_fallback, NOW)
+        restored(tmp_path / "copy.db", loaded.store, loaded.state.spill, NOW)
         await life(loaded, [], events=2)
         assert (await opted_out(loaded))[0]
 
@@ -235,7 +236,7 @@ async def test_what_was_said_since_outlives_its_event_here_too(tmp_path, again):
         assert await store.event_count() == 0
         await store.close()
         for now in (NOW, NOW + 1) if again else (NOW,):
-            restored(tmp_path / "copy.db", loaded.store, loaded.store_fallback, now)
+            restored(tmp_path / "copy.db", loaded.store, loaded.state.spill, now)
         found, words = await opted_out(loaded)
         both = {"archive", "hook"}
         assert (found, words) == (True, [("opt_in", both), ("opt_out", both)])
@@ -345,7 +346,7 @@ def test_the_store_as_it_was_is_kept_whole(store, tmp_path):
     before = content(store)
     kept(store)
     assert content(tmp_path / ASIDE) == before
-    assert backup.copies_beside(store) == [tmp_path / ASIDE]
+    assert StateDirectory.around(store).store_copies() == [tmp_path / ASIDE]
     assert len(content(store)["events"]) == EVENTS - 1
     assert not (tmp_path / ".relay.db.partial").exists()
 

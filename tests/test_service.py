@@ -167,7 +167,7 @@ async def test_a_store_that_opens_soon_needs_no_spill(config):
     async with started(config) as running, httpx.AsyncClient(trust_env=False) as http:
         assert running.state is ServiceState.RUNNING
         await sent(http, running)
-        assert not config.store_fallback.exists()
+        assert not config.state.spill.exists()
 
 
 async def test_who_comes_before_it_takes_callbacks_waits(config, monkeypatch):

@@ -191,10 +191,10 @@ async def app(_, __, send):
 async def test_the_control_socket_is_reached(tmp_path, name):
     store = tmp_path / name
     store.parent.mkdir(parents=True, exist_ok=True)
-    assert not StateDirectory(store).is_served()
-    server = make_server(app, listen_control(StateDirectory(store)))
+    assert not StateDirectory.around(store).is_served()
+    server = make_server(app, listen_control(StateDirectory.around(store)))
     await server.start()
-    with StateDirectory(store).control_address() as address:
+    with StateDirectory.around(store).control_address() as address:
         transport = httpx.AsyncHTTPTransport(uds=address)
         async with httpx.AsyncClient(transport=transport) as client:
             assert (await client.get("http://relay/")).status_code == 418
@@ -202,6 +202,6 @@ async def test_the_control_socket_is_reached(tmp_path, name):
 
 
 async def test_the_socket_of_a_usual_store_keeps_its_name(tmp_path):
-    assert StateDirectory(tmp_path / "relay.db").control_socket == tmp_path / "relay.db.sock"
-    others = {StateDirectory(tmp_path / (each + "n" * 200)).control_socket for each in "ab"}
+    assert StateDirectory.around(tmp_path / "relay.db").control_socket == tmp_path / "relay.db.sock"
+    others = {StateDirectory.around(tmp_path / (each + "n" * 200)).control_socket for each in "ab"}
     assert len(others) == 2

@@ -89,7 +89,9 @@ def running(here):
         def get_request(self):
             return self.socket.accept()[0], ("relay", 0)
 
-    with Server(str(StateDirectory(here / "data/store.db").control_socket), Handler) as server:
+    with Server(
+        str(StateDirectory.around(here / "data/store.db").control_socket), Handler
+    ) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         yield status
@@ -114,7 +116,7 @@ def test_status_imports_little(here, running):
 def test_a_quick_status_goes_by_the_same_settings(here, running):
     config = options.usable_config(here / "relay.yaml")
     known, _ = _quickly(here / "relay.yaml")
-    assert known == (config.path, config.store_fallback, config.timezone)
+    assert known == (config.path, config.state, config.timezone)
 
 
 @pytest.mark.parametrize(

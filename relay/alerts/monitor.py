@@ -1,6 +1,6 @@
 """The alert monitor: evaluates the rules every few seconds and notifies the channels.
 
-What each channel has been notified of is kept over restarts, in a small file beside the store.
+What each channel has been notified of is kept over restarts, in a file of the state directory.
 """
 
 import asyncio
@@ -37,8 +37,8 @@ Read = Callable[[], Awaitable[Readings]]
 class StateFile:
     """One JSON object. Where it is lost, a channel is notified once more of what goes on."""
 
-    def __init__(self, store: Path) -> None:
-        self._path = store.with_name(store.name + ".alerts")
+    def __init__(self, path: Path) -> None:
+        self._path = path
         self._written = b""
         self._trouble: str | None = None
 
@@ -109,7 +109,7 @@ class AlertMonitor:
         settings: Alerts,
         read: Read,
         store: Store | None,
-        place: Path,
+        state_file: Path,
         clock: Clock,
         notifiers: Sequence[Notifier],
     ) -> None:
@@ -117,7 +117,7 @@ class AlertMonitor:
         self._read = read
         self._store = store
         self._clock = clock
-        self._file = StateFile(place)
+        self._file = StateFile(state_file)
         state = self._file.read()
         self._keywords = KeywordActivity(
             settings.rules.keyword_silent, _times(state.get("keywords"))
@@ -216,10 +216,10 @@ def _times(kept: Any) -> dict[str, float]:
 
 @contextlib.asynccontextmanager
 async def run_monitor(
-    settings: Alerts, read: Read, store: Store | None, place: Path, clock: Clock
+    settings: Alerts, read: Read, store: Store | None, state_file: Path, clock: Clock
 ) -> AsyncIterator[AlertMonitor]:
-    """Run a monitor meanwhile; `place` is the store's path, also where there is no store."""
-    monitor = AlertMonitor(settings, read, store, place, clock, make_notifiers(settings))
+    """Run a monitor during the block."""
+    monitor = AlertMonitor(settings, read, store, state_file, clock, make_notifiers(settings))
     monitor.start()
     try:
         yield monitor

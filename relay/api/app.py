@@ -70,7 +70,7 @@ def app(
     `refusal` why callbacks are refused; these two are empty where all is well.
     """
     standing = standing or Standing(config)
-    path = config.store_fallback
+    path = config.state.spill
     spilled = spilled or partial(file.count_if_readable, path)
     unreadable = unreadable or partial(file.unreadable, path)
     maintenance = maintenance or Maintenance(store, config, workers)

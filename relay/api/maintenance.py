@@ -29,11 +29,9 @@ from relay.delivery.plugin_calls import PluginCall
 from relay.event import timestamp
 from relay.redact import NumberMatcher
 from relay.sink import Erased, Sink
-from relay.spill import file as spillfile
 from relay.spill.file import Kept
 from relay.spill.queue import SpillQueue
 from relay.store import ConsentRecord, ContactRows, State, Store, StoreError
-from relay.store.sqlite.backup import copies_beside
 
 MAX_JOBS = 10
 """Jobs that are remembered."""
@@ -218,12 +216,16 @@ class Erasure:
 
     def _unreachable(self) -> list[str]:
         """Copies of the store that lie beside it, and those that lie elsewhere."""
-        store = self._config.store
-        beside = [] if isinstance(store, str) else copies_beside(store)
-        spills = spillfile.damaged(self._config.store_fallback)
+        state = self._config.state
         return [
-            *(f"{copy}: a copy of the store; remove it when nobody needs it" for copy in beside),
-            *(f"{file}: a damaged spill; remove it when nobody needs it" for file in spills),
+            *(
+                f"{copy}: a copy of the store; remove it when nobody needs it"
+                for copy in state.store_copies()
+            ),
+            *(
+                f"{file}: a damaged spill; remove it when nobody needs it"
+                for file in state.damaged_spills()
+            ),
             "backups, and whatever else was copied from here",
         ]
 
@@ -327,7 +329,7 @@ class Maintenance:
 
     async def _erase_spill(self, kept: Kept) -> int:
         """Where no service runs, the spill is this process's to change."""
-        spill = await SpillQueue.open(self._config.store_fallback)
+        spill = await SpillQueue.open(self._config.state.spill)
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(spill.close)
             return await spill.erase(kept)

@@ -80,15 +80,14 @@ def ask(config: "Config", question: Callable[[ApiClient], Awaitable[T]]) -> T:
 @contextlib.asynccontextmanager
 async def session(config: "Config") -> AsyncIterator[ApiClient]:
     """A client: of the service while it runs, else of this process, which owns the store then."""
-    path = store_file(config)
-    become_owner(path)
+    become_owner(store_file(config))
     async with contextlib.AsyncExitStack() as stack:
-        yield await _reach(stack, path, config)
+        yield await _reach(stack, config)
 
 
-def service(path: Path) -> ApiClient:
-    """A client of the service that owns the store at `path`."""
-    return ApiClient(_through_socket(path), live=True)
+def service(state: StateDirectory) -> ApiClient:
+    """A client of the service that has this state directory."""
+    return ApiClient(_through_socket(state), live=True)
 
 
 def part(text: str) -> str:
@@ -115,12 +114,12 @@ def store_file(config: "Config") -> Path:
     raise click.ClickException("the commands work on a store in a file, not yet on PostgreSQL")
 
 
-def served(path: Path) -> bool:
+def served(state: StateDirectory) -> bool:
     """Whether the service runs."""
     try:
-        return StateDirectory(path).is_served()
+        return state.is_served()
     except PermissionError as error:
-        owner = user_name(fsutil.existing(path).stat().st_uid)
+        owner = user_name(fsutil.existing(state.store).stat().st_uid)
         raise click.ClickException(f"the store belongs to {owner}: sudo -u {owner} …") from error
 
 
@@ -144,17 +143,18 @@ async def wait_for_job(session: ApiClient, path: str, what: str, **body: Any) ->
             await asyncio.sleep(JOB_PAUSE)
 
 
-async def _reach(stack: contextlib.AsyncExitStack, path: Path, config: "Config") -> ApiClient:
+async def _reach(stack: contextlib.AsyncExitStack, config: "Config") -> ApiClient:
     for _ in range(ATTEMPTS):
-        if served(path):
-            return service(path)
+        if served(config.state):
+            return service(config.state)
         connection = load("relay.cli.local").connection(config)
         client: ApiClient | None = await stack.enter_async_context(connection)
         if client is not None:
             return client
         await asyncio.sleep(PAUSE)
     raise click.ClickException(
-        f"another process holds the store {path}; if that is the relay, it is starting or stopping"
+        f"another process holds the store {config.store};"
+        " if that is the relay, it is starting or stopping"
     )
 
 
@@ -172,14 +172,14 @@ class _ResponseReader:
         self.complete = True
 
 
-def _through_socket(store: Path) -> Send:
-    """Send each request through a connection of its own to the socket beside the store."""
+def _through_socket(state: StateDirectory) -> Send:
+    """Send each request through a connection of its own to the control socket."""
 
     async def send(method: str, path: str, body: bytes) -> tuple[int, bytes]:
         head = f"{method} {path} HTTP/1.1\r\nHost: relay\r\nConnection: close\r\n"
         head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
         try:
-            with StateDirectory(store).control_address() as address:
+            with state.control_address() as address:
                 reader, writer = await asyncio.open_unix_connection(address)
             with contextlib.closing(writer):
                 writer.write(head.encode() + body)

@@ -46,7 +46,7 @@ def _examine(
     raw: Config, config: Config, unfilled: list[Problem], offline: bool, alive: Any
 ) -> Iterator[Finding]:
     store, now = client.store_file(raw), time.time()
-    status, service = _service(raw, store)
+    status, service = _service(raw)
     yield from _configuration(raw, unfilled, status)
     yield service
     yield from storage.disks(config, store)
@@ -56,8 +56,8 @@ def _examine(
     yield from security.certificate(config, now)
     yield from storage.library()
     yield from storage.store(store, now, alive)
-    yield from storage.leftovers(config, store, now)
-    yield from storage.ballast(config, store, running=status is not None)
+    yield from storage.leftovers(config.state, now)
+    yield from storage.ballast(config, running=status is not None)
     yield from sinks.halted(status)
     if not offline:
         ask = None if status is None else partial(_through_service, raw)
@@ -98,10 +98,10 @@ def _configuration(
         )
 
 
-def _service(raw: Config, store: Path) -> tuple[dict[str, Any] | None, Finding]:
+def _service(raw: Config) -> tuple[dict[str, Any] | None, Finding]:
     """What the running service says of itself; no other way to the store would change nothing."""
     subject = "service"
-    if not store.parent.is_dir() or not client.served(store):
+    if not raw.state.folder.is_dir() or not client.served(raw.state):
         return None, warning(subject, "the relay is not running", "start it: relay run")
     try:
         status = client.ask(raw, lambda session: session.get("/status"))

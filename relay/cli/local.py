@@ -23,7 +23,7 @@ from relay.store.sqlite.connection import look_into
 async def connection(config: Config) -> AsyncIterator[client.ApiClient | None]:
     """A client of this process, which owns the store; None where another process holds it."""
     clock = SystemClock()
-    DiskGuard.of(config).release_ballast()
+    DiskGuard(config.state, config.store_reserve).release_ballast()
     store = None
     with suppress(StoreLocked):
         store = await SqliteStore.open(client.store_file(config), clock=clock)

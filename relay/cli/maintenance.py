@@ -47,7 +47,7 @@ def backup(config: Config, file: Path, as_json: bool) -> None:
             bar.update(bar.task_ids[0], completed=done, total=total, description=what)
 
         with contextlib.closing(look_into(store)) as source:
-            fill(copy, source, config.store_fallback, show)
+            fill(copy, source, config.state.spill, show)
         with connect_opened(copy.descriptor) as made:
             events, waiting = queries.event_count(made), sum(1 for _ in spilled(made))
         size = os.fstat(copy.descriptor).st_size
@@ -72,11 +72,11 @@ def restore(config: Config, file: Path, yes: bool) -> None:
     if not yes:
         click.confirm(f"Replace {store} with a copy of {file}?", abort=True)
     with _copy(file.absolute(), store) as copy:
-        found = restored_from(copy, store, config.store_fallback, time.time())
+        found = restored_from(copy, store, config.state.spill, time.time())
     click.echo(f"{store} is now a copy of {file}.")
     if found.since:
         came = f"{count(found.since, 'callback')} that came since, or waited then"
-        click.echo(f"The next start takes in the {came}: {config.store_fallback}")
+        click.echo(f"The next start takes in the {came}: {config.state.spill}")
     if found.erased:
         numbers = count(found.erased, "number")
         click.echo(f"Erased since then, and there again: {numbers}. `relay erase` once more.")

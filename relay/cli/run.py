@@ -26,6 +26,7 @@ from relay.preflight import unfit, vetted
 from relay.reexec import Inherited
 from relay.server.exposure import check_given
 from relay.server.sockets import Listeners
+from relay.state_directory import StateDirectory
 
 LINGER = 1.0
 """Seconds for an orderly end of the process, once the relay has stopped."""
@@ -141,14 +142,14 @@ def reload(path: Path) -> None:
     and the exit status is 78.
     """
     config = options.usable_config(path, warn=False)
-    store = client.store_file(config)
-    client.become_owner(store)
-    if not store.parent.is_dir() or not client.served(store):
+    client.become_owner(client.store_file(config))
+    state = config.state
+    if not state.folder.is_dir() or not client.served(state):
         raise click.ClickException("the relay is not running; `relay run` starts it")
-    before = asyncio.run(_asked(store))
+    before = asyncio.run(_asked(state))
     if before["problems"]:
         _refuse(config.path, before["problems"], "the relay goes on with what was read before")
-    after = asyncio.run(_next_image(store, before["image"]))
+    after = asyncio.run(_next_image(state, before["image"]))
     if after["problems"]:  # somebody broke it meanwhile
         _refuse(config.path, after["problems"], "the last valid configuration is used instead")
     warnings = after["warnings"]
@@ -158,17 +159,17 @@ def reload(path: Path) -> None:
         click.echo(f"Warning: {printable(each)}")
 
 
-async def _asked(store: Path) -> dict[str, Any]:
-    answer: dict[str, Any] = await client.service(store).post("/reload")
+async def _asked(state: StateDirectory) -> dict[str, Any]:
+    answer: dict[str, Any] = await client.service(state).post("/reload")
     return answer
 
 
-async def _next_image(store: Path, before: str) -> dict[str, Any]:
+async def _next_image(state: StateDirectory, before: str) -> dict[str, Any]:
     """What the image of the process that follows says. Raises ClickException where none does."""
     for _ in range(RELOAD_ATTEMPTS):
-        if client.served(store):
+        if client.served(state):
             with contextlib.suppress(click.ClickException):  # the image before ends
-                answer: dict[str, Any] = await client.service(store).get("/reload")
+                answer: dict[str, Any] = await client.service(state).get("/reload")
                 if answer["image"] != before:
                     return answer
         await asyncio.sleep(PAUSE)

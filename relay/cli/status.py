@@ -13,7 +13,7 @@ from relay.cli import HelpGroup, client, options
 from relay.cli.client import ApiClient
 from relay.cli.output import count, print_json, print_table, printable, reason_of
 from relay.fsutil import path_from_utf8
-from relay.state_directory import DEFAULT_STORE
+from relay.state_directory import DEFAULT_STORE, StateDirectory
 
 if TYPE_CHECKING:
     from relay.config.loader import Config
@@ -23,7 +23,7 @@ class Known(NamedTuple):
     """What this needs of a relay.yaml that the running relay has read as it is now."""
 
     path: Path
-    store_fallback: Path
+    state: StateDirectory
     timezone: tzinfo
 
 
@@ -55,12 +55,12 @@ def _show(config: "Config | Known", found: dict[str, Any], *, live: bool, as_jso
     if refusal := found.get("refusal"):
         click.echo(f"Callbacks are refused (503): {printable(refusal)}.")
     if trouble := found.get("spill_trouble"):
-        said = f"What {config.store_fallback} holds cannot be delivered so far"
+        said = f"What {config.state.spill} holds cannot be delivered so far"
         click.echo(f"{said}: {printable(trouble)}.")
     if found["spill"]:
         spilled = count(found["spill"], "callback")
         wait = "waits" if found["spill"] == 1 else "wait"
-        click.echo(f"{spilled} could not be stored so far, and {wait} in {config.store_fallback}.")
+        click.echo(f"{spilled} could not be stored so far, and {wait} in {config.state.spill}.")
     for line in _configuration(found["configuration"], config.path):
         click.echo(line)
     for each in found["configuration"].get("warnings", ()):
@@ -80,17 +80,20 @@ def _quickly(path: Path) -> tuple[Known, dict[str, Any]] | None:
     if not given:
         return None
     store = given.get("store", DEFAULT_STORE)
-    spill = given.get("store_fallback") or f"{store}.spill"
+    spill = given.get("store_fallback") or ""
     zone = given.get("timezone") or "UTC"
     if not all(isinstance(each, str) and "$" not in each for each in (store, spill, zone)):
         return None
-    place, fallback = (path.absolute().parent / path_from_utf8(each) for each in (store, spill))
+    home = path.absolute().parent
+    state = StateDirectory.around(
+        home / path_from_utf8(store), home / path_from_utf8(spill) if spill else None
+    )
     try:
-        known = Known(path, fallback, ZoneInfo(zone))
-        with ownership.acting_for(place):
-            if not client.served(place):
+        known = Known(path, state, ZoneInfo(zone))
+        with ownership.acting_for(state.store):
+            if not client.served(state):
                 return None
-            found = asyncio.run(client.service(place).get("/status"))
+            found = asyncio.run(client.service(state).get("/status"))
     except (TypeError, ValueError, KeyError, OSError, click.ClickException):
         return None  # the ordinary way finds out what is wrong, and says it
     return (known, found) if found["configuration"]["state"] == "current" else None

@@ -11,26 +11,23 @@ from relay.config.document import Reading
 from relay.config.errors import ConfigError
 from relay.config.model import POSTGRESQL
 from relay.fsutil import json_with_paths, path_from_utf8
-from relay.state_directory import DEFAULT_STORE
+from relay.state_directory import DEFAULT_STORE, StateDirectory, last_good_configs
 
-SUFFIX = ".valid.yaml"
 HEAD = "# What the relay last started with. It is read while this file is wrong:"
 STORE = re.compile(rb"^store:[ \t]*[\"']?([^\s\"'#]+)", re.MULTILINE)
 BOM = b"\xef\xbb\xbf"
-
-
-def place_beside(store: Path) -> Path:
-    """Where the copy lies for a store."""
-    return store.with_name(store.name + SUFFIX)
 
 
 def places(path: Path, environ: Mapping[str, str]) -> Iterator[Path]:
     """The copies of this relay.yaml: where it says, else where a store may be."""
     home = path.absolute().parent
     folders = [Path(each) for each in environ.get("STATE_DIRECTORY", "").split(":") if each]
-    found = [place_beside(home / path_from_utf8(store)) for store in _stores(path, environ)]
+    found = [
+        StateDirectory.around(home / path_from_utf8(store)).last_good_config
+        for store in _stores(path, environ)
+    ]
     for each in [*folders, (home / DEFAULT_STORE).parent]:
-        found += sorted(each.glob(f"*{SUFFIX}"), key=_age)
+        found += sorted(last_good_configs(each), key=_age)
     head = _head(path)
     for place in found:
         with contextlib.suppress(OSError):

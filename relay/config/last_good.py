@@ -29,7 +29,7 @@ def keep(config: Config) -> None:
     """Keep the configuration, its secrets unfilled; where that fails, the next start does it."""
     if config.problems or not isinstance(config.store, Path):
         return
-    place = kept_rules.place_beside(config.store)
+    place = config.state.last_good_config
     content = kept_rules.content(config.path, config.text)
     try:
         if not place.exists() or fsutil.content(place) != content:

@@ -41,7 +41,7 @@ from relay.config.timelimit import MAKE, TookTooLong, limited
 from relay.event import Event
 from relay.fsutil import path_from_utf8
 from relay.sink import Options, Sink
-from relay.state_directory import DEFAULT_STORE
+from relay.state_directory import StateDirectory
 from relay.suggest import suggestion
 from relay.templating.evaluation import Blank, is_blank
 from relay.templating.expressions import (
@@ -140,7 +140,7 @@ class Config:
     server: Server
     admin: Admin
     store: Path | str = field(repr=False)
-    store_fallback: Path
+    state: StateDirectory
     store_reserve: int
     plugins: Sequence[Path]
     retention: Retention
@@ -222,8 +222,7 @@ def configured(
         server=settings.server,
         admin=settings.admin,
         store=_place(settings.store, reading.folder),
-        store_fallback=reading.folder
-        / path_from_utf8(settings.store_fallback or _beside(settings.store)),
+        state=_state_directory(settings, reading.folder),
         store_reserve=settings.store_reserve,
         plugins=[reading.folder / path_from_utf8(each) for each in settings.plugins],
         retention=settings.retention,
@@ -424,9 +423,10 @@ def _place(store: str, folder: Path) -> Path | str:
     return store if store.startswith(POSTGRESQL) else folder / path_from_utf8(store)
 
 
-def _beside(store: str) -> str:
-    """Where the spill is unless relay.yaml says it."""
-    return f"{DEFAULT_STORE if store.startswith(POSTGRESQL) else store}.spill"
+def _state_directory(settings: Settings, folder: Path) -> StateDirectory:
+    named = settings.store_fallback
+    spill = folder / path_from_utf8(named) if named else None
+    return StateDirectory.of(_place(settings.store, folder), folder, spill)
 
 
 def registry_of(reading: Reading) -> Registry:

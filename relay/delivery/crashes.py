@@ -30,7 +30,6 @@ from relay.store import SinkState, Store, StoreFull
 
 T = TypeVar("T")
 
-SUFFIX = ".crash"
 LARGEST_LOG = 64 * 1024
 """Bytes of the file that are read and logged."""
 DEEPEST = 30
@@ -68,7 +67,7 @@ class CrashLog:
         self._loop_thread = threading.get_ident()
         self._end = os._exit
 
-    def begin(self, store: Path) -> Crash | None:
+    def begin(self, path: Path) -> Crash | None:
         """Read what the previous process left, and write to the file from now on.
 
         The store's lock is held: another relay's crash log is left alone. Later calls do nothing.
@@ -76,7 +75,7 @@ class CrashLog:
         if self._file is not None:
             return None
         try:
-            file = _open(store.with_name(store.name + SUFFIX))
+            file = _open(path)
             left = file.read(LARGEST_LOG).decode(errors="replace")
         except OSError as error:
             log.warning("there is no crash log, so no crash is counted against a sink: %s", error)

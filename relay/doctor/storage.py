@@ -16,8 +16,9 @@ from relay.doctor import Finding, ok, problem, warning
 from relay.ownership import user_name
 from relay.spill import file as spillfile
 from relay.spill.disk import DiskSpace
+from relay.state_directory import StateDirectory, wal, wal_files
 from relay.store.sqlite import queries, rows
-from relay.store.sqlite.backup import RESERVE, copies_beside, space_needed
+from relay.store.sqlite.backup import RESERVE, space_needed
 from relay.store.sqlite.connection import OLDEST_SQLITE, connect_reader, sqlite_number
 from relay.store.sqlite.migrate import migrations
 from relay.units import size_text
@@ -94,7 +95,7 @@ def _sound(connection: apsw.Connection, path: Path, alive: Callable[[], None]) -
 
 
 def _log(path: Path) -> Iterator[Finding]:
-    log = path.with_name(f"{path.name}-wal")
+    log = wal(path)
     if log.exists() and log.stat().st_size > LARGE_LOG:
         yield warning(
             "store",
@@ -142,8 +143,9 @@ def disks(config: Config, store: Path) -> Iterator[Finding]:
     there = fsutil.existing(store)
     yield _kind(store, _file_system(there))
     yield _room(config, store)
-    if fsutil.existing(config.store_fallback).stat().st_dev != there.stat().st_dev:
-        yield _room(config, config.store_fallback)
+    spill = config.state.spill
+    if fsutil.existing(spill).stat().st_dev != there.stat().st_dev:
+        yield _room(config, spill)
     found = os.statvfs(there)
     if found.f_files and found.f_favail < FEW_FILES:
         yield problem(
@@ -190,7 +192,7 @@ def permissions(config: Config, store: Path) -> Iterator[Finding]:
     if not store.exists():
         return
     owner = store.stat().st_uid
-    found = [each for path in _files(config, store) for each in _closed(path, owner)]
+    found = [each for path in _files(config.state) for each in _closed(path, owner)]
     if not os.access(store.parent, os.W_OK | os.X_OK, effective_ids=True):
         found.append(
             problem(
@@ -202,11 +204,17 @@ def permissions(config: Config, store: Path) -> Iterator[Finding]:
     yield from found or [ok("permissions", f"the files are {user_name(owner)}'s alone")]
 
 
-def _files(config: Config, store: Path) -> list[Path]:
-    spill = config.store_fallback
-    beside = [store.with_name(store.name + end) for end in ("-wal", "-shm", ".lock", ".ballast")]
-    spills = [spill, *spillfile.damaged(spill)]
-    files = [store.parent, store, *beside, *spills, *copies_beside(store)]
+def _files(state: StateDirectory) -> list[Path]:
+    files = [
+        state.folder,
+        state.store,
+        *wal_files(state.store),
+        state.lock,
+        state.ballast,
+        state.spill,
+        *state.damaged_spills(),
+        *state.store_copies(),
+    ]
     return [path for path in files if path.exists()]
 
 
@@ -222,10 +230,9 @@ def _closed(path: Path, owner: int) -> Iterator[Finding]:
         )
 
 
-def leftovers(config: Config, store: Path, now: float) -> Iterator[Finding]:
+def leftovers(state: StateDirectory, now: float) -> Iterator[Finding]:
     """The spill, and the copies that migrations made."""
-    spill = config.store_fallback
-    aside = spill.with_name(f"{spill.name}.bad")
+    spill, rejected = state.spill, state.rejected_lines
     if reason := spillfile.unreadable(spill):
         yield problem(
             "spill",
@@ -241,19 +248,19 @@ def leftovers(config: Config, store: Path, now: float) -> Iterator[Finding]:
         )
     else:
         yield ok("spill", "no callback waits beside the store")
-    if aside.exists():
+    if rejected.exists():
         yield problem(
             "spill",
-            f"{aside} has callbacks that were damaged on disk and could not be read",
+            f"{rejected} has callbacks that were damaged on disk and could not be read",
             "see what can be told of them, then move it away; and look after that disk",
         )
-    for file in spillfile.damaged(spill):
+    for file in state.damaged_spills():
         yield problem(
             "spill",
             f"{file} could not be read everywhere; the callbacks that could were taken in",
             "what is lacking may be in it: look after that disk, then move the file away",
         )
-    for copy in copies_beside(store):
+    for copy in state.store_copies():
         days = int(now - copy.stat().st_mtime) // 86400
         if days * 86400 > OLD:
             yield warning(
@@ -263,9 +270,9 @@ def leftovers(config: Config, store: Path, now: float) -> Iterator[Finding]:
             )
 
 
-def ballast(config: Config, store: Path, *, running: bool) -> Iterator[Finding]:
+def ballast(config: Config, *, running: bool) -> Iterator[Finding]:
     """The file that gives up its place when the disk is full; only a running relay keeps one."""
-    file = store.with_name(f"{store.name}.ballast")
+    file = config.state.ballast
     if file.exists():
         found = file.stat()
         if found.st_blocks * 512 < found.st_size:

@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Self
 
 from relay import fsutil
-from relay.config.loader import Config
+from relay.state_directory import StateDirectory
 from relay.store import StoreError, StoreStalled
 
 PART = 16
@@ -38,8 +38,8 @@ Reusable = Callable[[], Awaitable[int]]
 class Ballast:
     """The ballast file: it only takes up space. Every method may raise OSError."""
 
-    def __init__(self, store: Path) -> None:
-        self.path = store.with_name(f"{store.name}.ballast")
+    def __init__(self, path: Path) -> None:
+        self.path = path
 
     def restore(self, size: int) -> None:
         """Take up `size` bytes, allocated: a file with holes would free nothing."""
@@ -86,18 +86,13 @@ class DiskSpace:
 class DiskGuard:
     """Checks the disks of store and spill. `wanted` bytes are reserved; 0 reserves nothing."""
 
-    def __init__(self, store: Path, spill: Path, wanted: int) -> None:
-        self._store = store
-        self._spill = spill
+    def __init__(self, state: StateDirectory, wanted: int) -> None:
+        self._store = state.store
+        self._spill = state.spill
         self._wanted = wanted
-        self._ballast = Ballast(store)
+        self._ballast = Ballast(state.ballast)
         self.store_low = False
         self.spill_low = False
-
-    @classmethod
-    def of(cls, config: Config) -> Self:
-        store = config.store if isinstance(config.store, Path) else config.store_fallback
-        return cls(store, config.store_fallback, config.store_reserve)
 
     async def check(self, reusable: Reusable) -> None:
         """Set `store_low` and `spill_low`; free or allocate the ballast.

@@ -490,8 +490,8 @@ async def running_failover(config: Config, clock: Clock) -> AsyncIterator[Failov
     """A FailoverStore without a store. Raises StoreLocked if another process has the spill."""
     # Until a store is attached, no method of the router that needs one is called.
     router = Router(config, cast("Store", None), clock)
-    spill = await SpillQueue.open(config.store_fallback)
-    failover = FailoverStore(router, spill, DiskGuard.of(config), clock)
+    spill = await SpillQueue.open(config.state.spill)
+    failover = FailoverStore(router, spill, DiskGuard(config.state, config.store_reserve), clock)
     try:
         await failover.start()
         yield failover

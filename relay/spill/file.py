@@ -19,6 +19,7 @@ from relay import fsutil
 from relay.escapes import JSON, unfolded
 from relay.event import RawCallback
 from relay.spill.records import Line, Spilled, decode, encode, read_blocks, read_lines, split
+from relay.state_directory import free_damaged_spill, rejected_lines
 from relay.store import StoreLocked
 
 TRIED = 4096
@@ -71,11 +72,6 @@ def unreadable(path: Path) -> str:
     return ""
 
 
-def damaged(path: Path) -> list[Path]:
-    """The spill files of this path that were kept because some pages could not be read."""
-    return sorted(path.parent.glob(f"{path.name}.damaged*"))
-
-
 class SpillFile:
     """An append-only file, for one thread at a time. Every method may raise OSError.
 
@@ -85,7 +81,7 @@ class SpillFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.aside = path.with_name(f"{path.name}.bad")
+        self.aside = rejected_lines(path)
         self.size = 0
         self.lines = 0
         self.unopened = False
@@ -216,7 +212,7 @@ class SpillFile:
             return False
         if self._descriptor is not None:
             if self._damaged:
-                self.path.rename(_free_name(self.path.with_name(f"{self.path.name}.damaged")))
+                self.path.rename(free_damaged_spill(self.path))
             elif not self._unlinked():
                 return True
             self.close()
@@ -384,14 +380,6 @@ class SpillFile:
         if self._descriptor is None:
             return iter(())
         return read_lines(self._fd, start, self.size, skip=skip)
-
-
-def _free_name(path: Path) -> Path:
-    """The path, or one with a number behind it that no file has."""
-    names = itertools.chain(
-        [path], (path.with_name(f"{path.name}-{n}") for n in itertools.count(2))
-    )
-    return next(each for each in names if not each.exists())
 
 
 def _rewrite(path: Path, kept: Kept) -> int:

@@ -153,7 +153,7 @@ class Relay:
 
     def _answers(self) -> bool:
         """Whether the commands' socket is there, and the public one, which comes last."""
-        if not self.store.parent.is_dir() or not StateDirectory(self.store).is_served():
+        if not self.store.parent.is_dir() or not StateDirectory.around(self.store).is_served():
             return False
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port)):
             return True
@@ -190,7 +190,7 @@ class Relay:
     @contextlib.asynccontextmanager
     async def control(self):
         """A client of the running relay's control."""
-        with StateDirectory(self.store).control_address() as address:
+        with StateDirectory.around(self.store).control_address() as address:
             transport = httpx.AsyncHTTPTransport(uds=address)
             async with httpx.AsyncClient(
                 transport=transport, base_url=CONTROL, timeout=PATIENCE

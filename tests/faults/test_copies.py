@@ -17,6 +17,7 @@ from uuid_utils import uuid7
 from relay.restore import restore
 from relay.spill.file import SpillFile
 from relay.spill.records import Spilled, decode, encode
+from relay.state_directory import StateDirectory
 from relay.store.sqlite import backup
 from relay.store.sqlite.connection import connect_reader, look_into
 from relay.store.sqlite.migrate import connect_writer, migrations
@@ -73,7 +74,7 @@ class Case:
     # what is there
 
     def copies(self):
-        return backup.copies_beside(self.store)
+        return StateDirectory.around(self.store).store_copies()
 
     def partials(self):
         return list(self.folder.glob(".*.partial"))

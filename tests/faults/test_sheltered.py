@@ -24,7 +24,7 @@ from relays import PATIENCE, POLL, command
 from spilling import admin, home, in_order, relaying, sends, verified
 
 from relay.spill import file
-from relay.store.sqlite.backup import before_schema
+from relay.state_directory import StateDirectory
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -178,7 +178,7 @@ def make_slow(relay):
     """An older store, and a disk that is slow to take the copy that is made of it; its name."""
     tracing.needed()
     make_older(relay.store)
-    copy = before_schema(relay.store, 2)
+    copy = StateDirectory.around(relay.store).before_schema(2)
     partial = copy.with_name(f".{copy.name}.partial")
     tracing.inject(relay, "fdatasync", f"delay_enter={SLOW}", "1+", [partial])
     return copy

@@ -144,7 +144,7 @@ async def taken_over(folder, command=RUN):
             async with stopped(relay):
                 receiver.otherwise = status(200)
                 # Else the other's commands would go to it.
-                StateDirectory(relay.store).control_socket.unlink()
+                StateDirectory.around(relay.store).control_socket.unlink()
                 up = await other.up_or_ended()
                 if up:
                     await other.delivered()

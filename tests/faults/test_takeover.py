@@ -11,7 +11,7 @@ import pytest
 from oracle import Senders, integrity
 from relays import PATIENCE, POLL, Relay, Sender
 
-from relay.store.sqlite.backup import before_schema
+from relay.state_directory import StateDirectory
 from relay.store.sqlite.migrate import migrations
 
 SCHEMA = 2
@@ -129,7 +129,7 @@ def check_content(relay: Relay, crowd: Crowd, events: int) -> None:
         new = {event_id for (event_id,) in found}
     assert count[0] in (events + len(crowd.senders.acked), events + len(crowd.senders.sent))
     assert set(crowd.senders.acked) <= new
-    assert schema_of(before_schema(relay.store, SCHEMA + 1)) == SCHEMA
+    assert schema_of(StateDirectory.around(relay.store).before_schema(SCHEMA + 1)) == SCHEMA
 
 
 def p99(waits: list[float]) -> float:

@@ -21,6 +21,7 @@ import apsw
 
 from relay import fsutil
 from relay.fsutil import path_from_utf8
+from relay.state_directory import StateDirectory
 from relay.store import StoreError
 from relay.store.sqlite import rows
 from relay.store.sqlite.connection import connect, connect_opened
@@ -181,7 +182,7 @@ def back_up_before(source: apsw.Connection, store: Path, schema: int) -> Path:
     A copy of the same content is taken for this one: a migration may be killed many times. One
     that differs stays as it is, and this one gets a number behind its name.
     """
-    target = before_schema(store, schema)
+    target = StateDirectory.around(store).before_schema(schema)
     log.warning("the store (%s) is copied before it changes", size_text(space_needed(source)))
     try:
         with copied(source, target) as copy:
@@ -194,18 +195,6 @@ def back_up_before(source: apsw.Connection, store: Path, schema: int) -> Path:
     except (StoreError, OSError) as error:
         raise StoreError(f"the store is not changed without a copy: {error}") from error
     raise AssertionError("numbers do not end")
-
-
-def before_schema(store: Path, schema: int) -> Path:
-    """Where the copy stands that was made before the store got this schema."""
-    return store.with_name(f"{store.name}.before-schema-{schema}")
-
-
-def copies_beside(store: Path) -> list[Path]:
-    """What migrations and restores left as it was, the oldest first."""
-    ends = ("before-schema-*", "replaced-*")
-    found = [path for end in ends for path in store.parent.glob(f"{store.name}.{end}")]
-    return sorted(found, key=lambda path: path.stat().st_mtime)
 
 
 def spilled(copy: apsw.Connection) -> Iterator[bytes]:

@@ -16,6 +16,7 @@ import apsw
 
 from relay import fsutil
 from relay.fsutil import path_as_utf8
+from relay.state_directory import WAL, StateDirectory, database_files, wal
 from relay.store import StoreError, StoreLocked
 
 OLDEST_SQLITE = 3_051_003
@@ -30,13 +31,11 @@ READER_PRAGMAS = (
 
 DESCRIPTORS_VFS = "relay-descriptors"
 FILES = Path("/proc/self/fd")
-LOG = "-wal"
 SECTOR = 4096
 LONGEST_PATH = 504
 """Bytes: SQLite's 512 without the end that names the journal."""
 CREATE = apsw.SQLITE_OPEN_CREATE
 WRITING = apsw.SQLITE_OPEN_READWRITE | CREATE
-ENDS = ("", LOG, "-shm", "-journal")
 
 
 def lock(path: Path, kept: int | None = None) -> IO[bytes]:
@@ -45,7 +44,9 @@ def lock(path: Path, kept: int | None = None) -> IO[bytes]:
     `kept` is the descriptor of a lock that is held already; one of another store is let go.
     """
     fsutil.make(path.parent)
-    file = open(f"{path}.lock", "ab", opener=fsutil.private)  # noqa: SIM115  held for the store's life
+    file = open(  # noqa: SIM115  held for the store's life
+        StateDirectory.around(path).lock, "ab", opener=fsutil.private
+    )
     if kept is not None:
         if os.path.sameopenfile(kept, file.fileno()):
             file.close()
@@ -114,8 +115,7 @@ def connect(path: Path, vfs: str | None = None, flags: int = WRITING) -> apsw.Co
 
     SQLite would wait for ever for a pipe in place of its journal to be written to.
     """
-    for end in ENDS:
-        file = path.with_name(path.name + end)
+    for file in database_files(path):
         if file.exists() and not file.is_file():
             raise apsw.CantOpenError(f"{file} is no plain file")
     try:
@@ -150,15 +150,15 @@ def opened_files(path: Path) -> Iterator[str]:
         file = stack.enter_context(fsutil.reading(path))
         name = str(FILES / str(file.fileno()))
         try:
-            log = fsutil.reading(path.with_name(path.name + LOG))
+            log = fsutil.reading(wal(path))
         except FileNotFoundError:
             log = os.fdopen(os.memfd_create("no log"), "rb")
         stack.enter_context(log)
-        VFS.files |= {name: file.fileno(), name + LOG: log.fileno()}
+        VFS.files |= {name: file.fileno(), name + WAL: log.fileno()}
         try:
             yield name
         finally:
-            del VFS.files[name], VFS.files[name + LOG]
+            del VFS.files[name], VFS.files[name + WAL]
 
 
 class OpenFile:

@@ -10,6 +10,7 @@ from pathlib import Path
 import apsw
 
 from relay import fsutil
+from relay.state_directory import StateDirectory, wal, wal_files
 from relay.store import StoreError, StoreNewer
 from relay.store.sqlite import backup
 from relay.store.sqlite.connection import OLDEST_SQLITE, configure, connect, sqlite_number
@@ -57,7 +58,7 @@ def harden(connection: apsw.Connection, path: Path) -> None:
     to sync it again does nothing. But what is read from here on is to be there after a power cut.
     A checkpoint in its place would change the file while its log is not on the disk.
     """
-    log = path.with_name(f"{path.name}-wal")
+    log = wal(path)
     if not log.exists() or not log.stat().st_size:
         return
     connection.execute("BEGIN IMMEDIATE").fetchall()  # so that nobody else writes to the log
@@ -82,7 +83,7 @@ def migrate(connection: apsw.Connection, path: Path) -> None:
     if version > len(scripts):
         raise StoreNewer(
             f"the store has schema {version}, this release knows {len(scripts)}: run the newer"
-            f" release, or restore {backup.before_schema(path, len(scripts) + 1)}"
+            f" release, or restore {StateDirectory.around(path).before_schema(len(scripts) + 1)}"
         )
     if 0 < version < len(scripts):
         copy = backup.back_up_before(connection, path, version + 1)
@@ -101,9 +102,9 @@ def migrate(connection: apsw.Connection, path: Path) -> None:
 
 def _close_to_others(path: Path) -> None:
     """Have nobody but its owner read the store; whoever opens it to more later, may."""
-    for end in ("", "-wal", "-shm"):
+    for file in (path, *wal_files(path)):
         with contextlib.suppress(FileNotFoundError):
-            path.with_name(path.name + end).chmod(0o600)
+            file.chmod(0o600)
 
 
 def migrations() -> list[str]:

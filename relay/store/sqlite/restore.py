@@ -8,7 +8,6 @@ import contextlib
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +17,7 @@ import apsw
 
 from relay import fsutil
 from relay.event import RawCallback
+from relay.state_directory import StateDirectory, wal_files
 from relay.store.sqlite import notes, rows
 from relay.store.sqlite.connection import connect, connect_reader
 from relay.store.sqlite.state import LAST_SEQ
@@ -181,14 +181,13 @@ def _stored(
 
 def put_aside(store: Path, now: float) -> Path:
     """Give the present store another name, too; its log goes into it, or along with it."""
-    aside = store.with_name(
-        f"{store.name}.replaced-{datetime.fromtimestamp(now, UTC):%Y%m%dT%H%M%SZ}"
-    )
+    aside = StateDirectory.around(store).replaced_at(now)
     with contextlib.suppress(apsw.Error), closing(connect(store)) as present:
         rows.every(present, "PRAGMA journal_mode = DELETE")
-    for end in ("-wal", "-shm"):  # of a damaged store; the copy must not be taken for its own
+    # Of a damaged store; the copy must not be taken for its own.
+    for file, name in zip(wal_files(store), wal_files(aside), strict=True):
         with contextlib.suppress(FileNotFoundError):
-            store.with_name(store.name + end).rename(f"{aside}{end}")
+            file.rename(name)
     try:
         aside.hardlink_to(store)
     except FileExistsError:

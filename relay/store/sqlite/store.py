@@ -15,6 +15,7 @@ import apsw
 
 from relay.clock import Clock, SystemClock
 from relay.redact import NumberMatcher
+from relay.state_directory import wal
 from relay.store import (
     QUARANTINE_SIZE,
     BacklogAge,
@@ -135,7 +136,7 @@ class SqliteStore:
             "commit_seconds": writer.commit_seconds,
             "reused_ids": self._reused_ids.counts,
             "bytes": _size(path),
-            "wal_bytes": _size(Path(f"{path}-wal")),
+            "wal_bytes": _size(wal(path)),
         }
 
     flush = _writing(notes.nothing)

@@ -21,9 +21,8 @@ import apsw
 from prometheus_client import Histogram
 
 from relay.counters import SECONDS
+from relay.state_directory import wal_files
 from relay.store import StoreBroken, StoreError, StoreFull
-
-ENDS = ("", "-wal", "-shm")
 
 Identity = tuple[int, int]
 
@@ -33,7 +32,7 @@ class FileIdentity:
 
     def __init__(self, path: Path) -> None:
         os.stat(path)  # noqa: PTH116  a store without its file is none
-        self._names = [f"{path}{end}" for end in ENDS]
+        self._names = [str(each) for each in (path, *wal_files(path))]
         self._opened = [_identity(name) for name in self._names]
 
     def displaced(self) -> list[str]:
