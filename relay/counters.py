@@ -5,7 +5,7 @@ from functools import cache
 
 from prometheus_client import Counter, Histogram
 
-from relay.event import TYPE_PREFIX
+from relay.event import kind_of
 from relay.outcome import Outcome, word_of
 from relay.store import Receipt, State
 
@@ -67,7 +67,7 @@ class IngressCounters:
     def acknowledged(self, source: str, receipt: Receipt, seconds: float) -> None:
         """It is on disk, and was after so many seconds."""
         outcome = "repeated" if receipt.repeated else "accepted"
-        kind = receipt.type.removeprefix(TYPE_PREFIX)
+        kind = kind_of(receipt.type)
         self._count_of(source, kind, outcome).inc()
         self._seconds_of(source).observe(seconds)
 

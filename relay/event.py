@@ -19,16 +19,10 @@ OPT_OUT = "opt_out"
 OPT_IN = "opt_in"
 """The values of `consent`."""
 
-ATTRIBUTES = {
-    "contact": "mobile",
-    "consent": "consent",
-    "dedup_key": "message_id",
-    "topic": "keyword",
-}
-"""The relay's attributes of an event, each with the name that Sumotext's `data` has for it."""
-
 PRIVATE = "_relay"
-"""The member of an event's stored JSON with those attributes that `data` does not have."""
+"""The member of an event's stored JSON with the attributes that `data` does not have."""
+CONSENT_PATHS = (f"$.{PRIVATE}.consent", "$.data.consent")
+"""Where the stored JSON has `consent`; in the second place it counts for Sumotext's events only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +33,10 @@ class Event:
     described in the README under "The event".
 
     The attributes from `contact` on are the relay's. The source sets them, and no sink gets them
-    as part of the event. `contact` is who the event is about, commonly a number in E.164: their
-    events are delivered in order. `consent` is OPT_OUT, OPT_IN or None. `dedup_key` is the id that
-    the sender gave: the same event sent again is stored once. `topic` is the keyword, by which
-    events are listed and alerts are raised.
+    as part of the event. `contact` is whom the event is about, commonly a number in E.164: events
+    of one contact are delivered in order. `consent` is OPT_OUT, OPT_IN or None, and None where
+    there is no contact. `dedup_key` is the sender's own id: an event that is sent again is stored
+    once. `topic` is the keyword, by which events are listed and alerts are raised.
     """
 
     id: str
@@ -66,20 +60,30 @@ class Event:
         with other meanings, so nothing is taken from it.
         """
         if self.type.startswith(TYPE_PREFIX):
-            for attribute, name in ATTRIBUTES.items():
-                if getattr(self, attribute) is None:
-                    object.__setattr__(self, attribute, self.data.get(name))
+            found = self.data.get
+            if self.contact is None:
+                _set(self, "contact", found("mobile"))
+            if self.consent is None:
+                _set(self, "consent", found("consent"))
+            if self.dedup_key is None:
+                _set(self, "dedup_key", found("message_id"))
+            if self.topic is None:
+                _set(self, "topic", found("keyword"))
+        if self.consent is not None:
+            if self.consent not in (OPT_OUT, OPT_IN):
+                raise ValueError(f"consent is neither {OPT_OUT} nor {OPT_IN}")
+            if self.contact is None:
+                _set(self, "consent", None)  # it is a contact who opts out
 
     @property
     def kind(self) -> str:
-        """What stands after the last dot of `type`."""
-        return self.type.rpartition(".")[2]
+        """The kind of event: `web_form`, `poll`, `text_4_info`, `message`, or another vendor's."""
+        return kind_of(self.type)
 
     @property
     def content(self) -> str | None:
         """The text of a message. Another text under the same `dedup_key` is another event."""
-        text = self.data.get("message")
-        return text if isinstance(text, str) else None
+        return content_of(self.data)
 
     def to_dict(self) -> dict[str, Any]:
         """The event in the JSON format of CloudEvents; absent attributes are left out."""
@@ -112,14 +116,18 @@ class Event:
         return orjson.dumps(envelope)
 
     def _private(self) -> dict[str, str]:
-        given = {name: getattr(self, name) for name in ATTRIBUTES}
-        if self.type.startswith(TYPE_PREFIX):
-            given = {
-                name: given[name]
-                for name, at in ATTRIBUTES.items()
-                if given[name] != self.data.get(at)
-            }
-        return {name: value for name, value in given.items() if value is not None}
+        """The attributes that __post_init__ would not find."""
+        found = self.data.get if self.type.startswith(TYPE_PREFIX) else _nothing
+        private = {}
+        if self.contact is not None and self.contact != found("mobile"):
+            private["contact"] = self.contact
+        if self.consent is not None and self.consent != found("consent"):
+            private["consent"] = self.consent
+        if self.dedup_key is not None and self.dedup_key != found("message_id"):
+            private["dedup_key"] = self.dedup_key
+        if self.topic is not None and self.topic != found("keyword"):
+            private["topic"] = self.topic
+        return private
 
     @classmethod
     def from_json(cls, text: bytes) -> Self:
@@ -140,6 +148,24 @@ class Event:
             dedup_key=private.get("dedup_key"),
             topic=private.get("topic"),
         )
+
+
+_set = object.__setattr__  # the class is frozen
+
+
+def _nothing(_: str) -> None:
+    return None
+
+
+def kind_of(event_type: str) -> str:
+    """What stands after the last dot: `com.sumotext.poll` is a `poll`."""
+    return event_type.rpartition(".")[2]
+
+
+def content_of(data: Mapping[str, Any]) -> str | None:
+    """The text of a message, in the data of an event."""
+    text = data.get("message")
+    return text if isinstance(text, str) else None
 
 
 def timestamp(microseconds: int) -> str:

@@ -43,7 +43,7 @@ class EventEndpoints:
         row = await or_404(self._store.event(event_id), f"event {event_id}")
         return {
             **event_view(row),
-            "opted_out": await self._store.opted_out(row.source, row.event.data["mobile"]),
+            "opted_out": await self._store.opted_out(row.source, row.event.contact),
             "deliveries": [delivery_view(each) for each in row.deliveries],
             "attempts": [
                 {"sink": sink, "number": number, **asdict(attempt)}
@@ -131,7 +131,7 @@ class DeliveryEndpoints:
 
     async def _record(self, sink: SinkConfig, row: EventRow) -> dict[str, Any]:
         would = preview(sink, row.event, await _opted_out(self._store, row))
-        return {"id": row.event.id, "mobile": row.event.data["mobile"], **would.to_dict()}
+        return {"id": row.event.id, "mobile": row.event.contact, **would.to_dict()}
 
 
 async def words_behind(store: Store, sink: SinkConfig, seqs: list[int]) -> list[EventRow]:
@@ -158,4 +158,4 @@ async def _wanted(
 
 
 async def _opted_out(store: Store, row: EventRow) -> bool:
-    return await store.opted_out(row.source, row.event.data["mobile"])
+    return await store.opted_out(row.source, row.event.contact)

@@ -13,7 +13,6 @@ from relay.cli.client import ApiClient
 from relay.cli.options import Resolve
 from relay.cli.output import (
     count,
-    kind_of,
     local_time,
     print_json,
     print_json_line,
@@ -24,6 +23,7 @@ from relay.cli.output import (
 )
 from relay.cli.records import as_text, print_callback
 from relay.config.loader import Config
+from relay.event import kind_of
 from relay.redact import mask, mask_all, mask_in
 from relay.sources.sumotext import KINDS
 

@@ -146,11 +146,6 @@ def reason_of(sink: Mapping[str, Any], zone: tzinfo) -> str | None:
     return reason
 
 
-def kind_of(event_type: str) -> str:
-    """`com.sumotext.poll` as `poll`."""
-    return event_type.rpartition(".")[2]
-
-
 def count(number: int, thing: str) -> str:
     """`1 event`, `2 events`."""
     plural = f"{thing[:-1]}ies" if thing.endswith("y") else f"{thing}s"

@@ -14,7 +14,6 @@ from relay.cli import HelpGroup, client, options
 from relay.cli.client import ApiClient
 from relay.cli.output import (
     count,
-    kind_of,
     local_time,
     print_json,
     print_pairs,
@@ -23,6 +22,7 @@ from relay.cli.output import (
 )
 from relay.cli.records import as_text, print_callback
 from relay.config.loader import Config
+from relay.event import kind_of
 from relay.preview import Preview
 from relay.redact import mask_all
 

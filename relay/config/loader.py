@@ -101,7 +101,7 @@ class SinkConfig:
 
     def takes_consent(self, event: Event) -> bool:
         """Whether the sink writes the event's word of consent, whatever its `when` says."""
-        if not event.data.get("consent"):
+        if event.consent is None:
             return False
         if self.held is not None:
             return self.held_for_consent

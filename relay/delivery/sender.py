@@ -11,6 +11,7 @@ from relay.delivery import plugin_calls
 from relay.delivery.classify import outcome_of, sanitise
 from relay.delivery.plugin_calls import PluginCall, inside, run_with_timeout
 from relay.delivery.policy import REJECTS_IN_A_ROW, MapFailed, Result
+from relay.event import Event
 from relay.outcome import Delivered, Outcome, Pause, Reject, Retry
 from relay.send_context import SendContext
 from relay.sink import Delivery, Sink
@@ -26,7 +27,7 @@ MORE = 1000
 
 
 LastWord = Callable[[str], Awaitable[str | None]]
-"""What a number said last, to any source: `opt_out`, `opt_in`, or None."""
+"""What a contact said last, to any source: `opt_out`, `opt_in`, or None."""
 
 
 async def _no_word(_: str) -> str | None:
@@ -112,8 +113,7 @@ class Sender:
         plain = Delivery(event.id, event, None, claim.attempt, claim.replayed, claim.stale)
         if not self._config.takes_consent(event):
             return self._with_record(plain, claim)
-        word = await self._last_word(event.data["mobile"]) or event.data["consent"]
-        plain = replace(plain, last_word=word)
+        plain = replace(plain, last_word=await self._last_word_of(event) or event.consent)
         try:
             matches = self._config.matches(event, claim.opted_out)
         except EvaluationError as error:
@@ -122,6 +122,9 @@ class Sender:
             return self._with_record(plain, claim) if matches else plain
         except EvaluationError as error:
             return replace(plain, map_error=f"map: {error}")
+
+    async def _last_word_of(self, event: Event) -> str | None:
+        return None if event.contact is None else await self._last_word(event.contact)
 
     def _with_record(self, delivery: Delivery, claim: Claim) -> Delivery:
         record, dropped = self._config.record(claim.event, claim.opted_out)
@@ -135,10 +138,7 @@ class Sender:
         if delivery.last_word is None:
             return outcome
         written = isinstance(outcome, Delivered) or outcome.consent
-        if written and await self._last_word(delivery.event.data["mobile"]) not in (
-            delivery.last_word,
-            None,
-        ):
+        if written and await self._last_word_of(delivery.event) not in (delivery.last_word, None):
             return Retry("the number said another word of consent while this was written")
         if delivery.map_error and isinstance(outcome, Delivered):
             return MapFailed(delivery.map_error, consent=True)

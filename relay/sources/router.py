@@ -8,7 +8,7 @@ import uuid_utils
 
 from relay.clock import Clock
 from relay.config.loader import Config, SinkConfig
-from relay.event import OPT_OUT, TYPE_PREFIX, Event, InvalidCallback, RawCallback
+from relay.event import OPT_OUT, Event, InvalidCallback, RawCallback
 from relay.slices import Slices
 from relay.sources.sumotext import Normaliser
 from relay.store import EventRow, NewEvent, Quarantined, Receipt, Store
@@ -50,7 +50,7 @@ class Router:
             event=event,
             callback=callback,
             source=callback.source,
-            kind=event.type.removeprefix(TYPE_PREFIX),
+            kind=event.kind,
             deliveries=self._all if self._all_get_all else await self._deliveries(event),
         )
 
@@ -82,7 +82,7 @@ class Router:
             event=replace(row.event, id=self._new_id()),
             callback=row.callback,
             source=row.source,
-            kind=row.event.type.removeprefix(TYPE_PREFIX),
+            kind=row.event.kind,
             deliveries={sink: None},
             copy_of=row.event.id,
         )
@@ -103,10 +103,10 @@ class Router:
         """The contact's last word, which may be this very event."""
         if not self.asks_consent:
             return False
-        if event.data["consent"]:
-            return bool(event.data["consent"] == OPT_OUT)
+        if event.consent is not None:
+            return event.consent == OPT_OUT
         source = event.source.removeprefix("/callbacks/")
-        return await self._store.opted_out(source, event.data["mobile"])
+        return await self._store.opted_out(source, event.contact)
 
 
 def _verdict(sink: SinkConfig, event: Event, opted_out: bool) -> bool | str:

@@ -145,7 +145,7 @@ def _rounds(items: Iterable[ReplayItem]) -> Iterator[list[ReplayItem]]:
     taken: list[ReplayItem] = []
     contacts: set[tuple[str, str]] = set()
     for spilled, event in items:
-        contact = spilled.callback.source, event.data["mobile"] if event else spilled.id
+        contact = spilled.callback.source, (event and event.contact) or spilled.id
         if contact in contacts:
             yield taken
             taken, contacts = [], set()

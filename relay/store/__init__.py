@@ -82,7 +82,7 @@ TRANSITIONS: Mapping[State | None, frozenset[State]] = {
 class NewEvent(NamedTuple):
     """An event to be stored with its deliveries, in one transaction.
 
-    `kind` is web_form, poll, text_4_info or message. `deliveries` maps each matching sink's
+    `kind` is that of the event. `deliveries` maps each matching sink's
     name to None, or to the error of a `when` that raised (stored as a dead delivery).
     `copy_of` is the id of the event that this one repeats (`replay --as-new`). One that is `late`
     may be older than what its contact has said since.
@@ -100,8 +100,8 @@ class NewEvent(NamedTuple):
 class Receipt(NamedTuple):
     """The answer to the sender: the event's id and type.
 
-    `repeated`: the first event's, because the same source, message id, number and text came
-    before. `id_reused`: the message id came before with another number or text.
+    `repeated`: the first event's, because the same source, `dedup_key`, contact and text
+    came before. `id_reused`: the `dedup_key` came before with another contact or text.
     """
 
     id: str
@@ -329,7 +329,7 @@ class Scrubbed(NamedTuple):
 class ConsentRecord:
     """A contact's opt-out or opt-in, and when each sink first accepted it.
 
-    `contact` is a keyed hash; `mobile` is None where the event has gone.
+    `contact` is a keyed hash; `mobile` the contact itself, None where the event has gone.
     """
 
     seq: int
@@ -372,11 +372,11 @@ class Store(Protocol):
     async def note_spill_is_older(self, older: bool) -> None:
         """Keep that for the next start."""
 
-    async def last_word(self, mobile: str) -> str | None:
-        """`opt_out` or `opt_in`: what the number said last, to any source; None if nothing."""
+    async def last_word(self, contact: str) -> str | None:
+        """`opt_out` or `opt_in`: what it said last, to any source; None if nothing."""
         ...
 
-    async def opted_out(self, source: str, mobile: str) -> bool:
+    async def opted_out(self, source: str, contact: str | None) -> bool:
         """Whether the contact's last word is an opt-out."""
 
     # deliveries

@@ -15,7 +15,7 @@ import apsw
 import orjson
 
 from relay.callback import mentions
-from relay.event import OPT_OUT
+from relay.event import OPT_OUT, content_of
 from relay.redact import LONGEST_NUMBER, NumberMatcher
 from relay.store import OPEN_STATES, ContactRows, Scrubbed, State, StoreError
 from relay.store.sqlite import purge, quarantine, rows
@@ -193,7 +193,7 @@ def _in_event(matcher: NumberMatcher, row: Sequence[Any]) -> Quote | None:
     blacked |= {"event": orjson.dumps(event_is), "keyword": matcher.blacked_in(keyword)}
     if matcher.blacked_in(message_id) != message_id:
         blacked["message_id"] = None  # two that were blacked out could be the same
-    if event_is["data"].get("message") != event_was["data"].get("message"):
+    if content_of(event_is["data"]) != content_of(event_was["data"]):
         blacked["text_hash"] = BLACKED  # the hash would tell the number to who tries them all
     return Quote("events", {"seq": seq}, blacked)
 

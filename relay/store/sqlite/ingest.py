@@ -58,7 +58,7 @@ def add_all(
     for each in new:
         _insert_special(connection, writer, each)
     for each in new:
-        if each.arrival.event.data.get("consent") is not None:
+        if each.arrival.event.consent is not None:
             _note_consent(connection, writer, each)
     return receipts
 
@@ -69,7 +69,7 @@ def _without_repeats(
     """The receipt of each arrival, and the rows of those that are not stored already."""
     receipts: list[Receipt] = []
     new: list[NewRow] = []
-    contacts = [writer.contact(each.source, each.event.data["mobile"]) for each in arrivals]
+    contacts = [writer.contact_of(each.source, each.event, each.copy_of) for each in arrivals]
     messages = list(map(partial(_message, writer), arrivals, contacts))
     ids = _used_ids(connection, [each for each in messages if each is not None])
     known = _repeated(connection, writer, [each for each in messages if each and each[:2] in ids])
@@ -91,11 +91,10 @@ def _without_repeats(
 
 def _message(writer: WriterState, arrival: NewEvent, contact: int) -> Message | None:
     """The message of an arrival. None for a copy: it is a repeat on purpose."""
-    data = arrival.event.data
-    message_id = data.get("message_id")
-    if message_id is None or arrival.copy_of is not None:
+    event = arrival.event
+    if event.dedup_key is None or arrival.copy_of is not None:
         return None
-    return Message(arrival.source, message_id, contact, writer.text_hash(data.get("message")))
+    return Message(arrival.source, event.dedup_key, contact, writer.text_hash(event.content))
 
 
 def _used_ids(connection: apsw.Connection, messages: Sequence[Message]) -> set[tuple[str, str]]:
@@ -123,7 +122,7 @@ def _repeated(
     found = {}
     for source, message_id, contact, text_hash, text in rows.there(connection, same, wanted):
         event = Event.from_json(text)
-        given = text_hash or writer.text_hash(event.data.get("message"))
+        given = text_hash or writer.text_hash(event.content)
         key = Message(source, message_id, contact, given)
         found[key] = Receipt(event.id, event.type, repeated=True)
     return found
@@ -137,7 +136,7 @@ def _rank(connection: apsw.Connection, contact: int, arrival: NewEvent) -> int |
     if arrival.late:
         # A late event stands before an opt-out that was received after it. A late word of consent
         # stands before any word that was received after it.
-        says_a_word = arrival.event.data.get("consent") is not None
+        says_a_word = arrival.event.consent is not None
         before: int | None = rows.value(
             connection,
             "SELECT seq - 1 FROM consents WHERE contact = ? AND (word = ? OR ?) AND received > ?",
@@ -164,13 +163,13 @@ def _event_row(new: NewRow, route: int) -> tuple[Any, ...]:
         id_bytes(event.id),
         arrival.source,
         arrival.kind,
-        event.data.get("keyword"),
+        event.topic,
         callback.received,
         new.contact,
         route,
         None if message is None else message.message_id,
         new.rank,
-        event.to_json(),
+        event.to_stored_json(),
         callback.method,
         callback.query,
         callback.content_type,
@@ -206,7 +205,7 @@ def _insert_special(connection: apsw.Connection, writer: WriterState, new: NewRo
             )
             writer.count(sink, None, State.PENDING)
             writer.notify(sink)
-            if arrival.event.data.get("consent") == OPT_OUT:
+            if arrival.event.consent == OPT_OUT:
                 # Then no other delivery of its contact is in flight with it. An unordered sink
                 # allows that for deliveries that are not urgent.
                 make_urgent(connection, writer, sink, contact, seq)
@@ -233,7 +232,7 @@ def _insert_dead(
 
 def _note_consent(connection: apsw.Connection, writer: WriterState, new: NewRow) -> None:
     seq, contact, rank, _, arrival = new
-    word = arrival.event.data["consent"]
+    word = arrival.event.consent
     if arrival.copy_of is None:
         _note_word(connection, seq, contact, arrival)
     if rank is not None:
@@ -321,7 +320,7 @@ def _note_word(connection: apsw.Connection, seq: int, contact: int, arrival: New
             seq,
             contact,
             arrival.source,
-            event.data["consent"],
+            event.consent,
             event.test,
             arrival.callback.received,
         ),

@@ -181,8 +181,7 @@ def _make_opt_outs_urgent(
     found = rows.fetch(
         connection,
         "contact, seq",
-        "FROM events WHERE seq IN (SELECT value FROM json_each(?))"
-        " AND json_extract(event, '$.data.consent') = ?",
+        f"FROM events WHERE seq IN (SELECT value FROM json_each(?)) AND {rows.CONSENT} = ?",
         (seqs, OPT_OUT),
     )
     found += rows.fetch(

@@ -102,7 +102,7 @@ def later_consent(connection: apsw.Connection, sink: str, seqs: Sequence[int]) -
     behind = (
         "seq IN (SELECT c.seq FROM events e CROSS JOIN consents c USING (contact)"
         " WHERE e.seq IN (SELECT value FROM json_each(?)) AND ifnull(e.rank, e.seq) < c.seq"
-        " AND ? IN (c.word, json_extract(e.event, '$.data.consent')))"
+        f" AND ? IN (c.word, {rows.CONSENT}))"
     )
     never_went = (
         "NOT EXISTS (SELECT 1 FROM sinks CROSS JOIN all_deliveries d ON d.sink = sinks.id"
@@ -132,7 +132,7 @@ def consent_log(
         accepted[seq][sink] = at
     return [
         ConsentRecord(
-            seq, f"{contact:016x}", _mobile(event), source, word, bool(test), said, accepted[seq]
+            seq, f"{contact:016x}", _contact(event), source, word, bool(test), said, accepted[seq]
         )
         for seq, contact, source, word, test, said, event in found
     ]
@@ -281,7 +281,7 @@ ROWS = (
 # An opt-out is urgent, and so is what has to land before it.
 IS_OPT_OUT = (
     "EXISTS (SELECT 1 FROM consents c WHERE c.contact = d.contact AND c.word = ?1"
-    " AND (c.seq = d.seq OR (SELECT json_extract(event, '$.data.consent') FROM events e"
+    f" AND (c.seq = d.seq OR (SELECT {rows.CONSENT} FROM events e"
     " WHERE e.seq = d.seq) = ?1))"
 )
 
@@ -391,6 +391,6 @@ def _received(connection: apsw.Connection, seq: int | None) -> int | None:
     return received
 
 
-def _mobile(event: bytes | None) -> str | None:
-    """The contact's number, where the event is still there."""
-    return None if event is None else Event.from_json(event).data["mobile"]
+def _contact(event: bytes | None) -> str | None:
+    """The contact, where the event is still there."""
+    return None if event is None else Event.from_json(event).contact

@@ -14,8 +14,17 @@ from typing import Any
 import apsw
 import orjson
 
+from relay.event import CONSENT_PATHS, TYPE_PREFIX
+
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 LARGEST = SIZES[-1]
+
+CONSENT = (
+    f"ifnull(json_extract(event, '{CONSENT_PATHS[0]}'),"
+    f" iif(json_extract(event, '$.type') GLOB '{TYPE_PREFIX}*',"
+    f" json_extract(event, '{CONSENT_PATHS[1]}'), NULL))"
+)
+"""SQL for the `consent` of an event in the table `events`, as Event.from_json reads it."""
 
 
 def value(connection: apsw.Connection, sql: str, bindings: Sequence[Any] = ()) -> Any:

@@ -192,7 +192,7 @@ def _place_and_word(connection: apsw.Connection, seq: int) -> tuple[int, str | N
     """The event's place in the order of its contact, and its word of consent."""
     found: list[tuple[int, str | None]] = rows.every(
         connection,
-        "SELECT ifnull(rank, seq), json_extract(event, '$.data.consent') FROM events WHERE seq = ?",
+        f"SELECT ifnull(rank, seq), {rows.CONSENT} FROM events WHERE seq = ?",
         (seq,),
     )
     return found[0]

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import apsw
 
 from relay.clock import MICROSECONDS, Clock
+from relay.event import Event
 from relay.store import OPEN_STATES, TRANSITIONS, State
 from relay.store.sqlite import rows
 
@@ -105,9 +106,19 @@ class WriterState:
     def any_consent(self) -> bool:
         return bool(self.consent_sources)
 
-    def contact(self, source: str, mobile: str) -> int:
+    def contact(self, source: str, contact: str) -> int:
         """The contact's number in the store: a keyed hash, 63 bits."""
-        return self._hash(f"{source}\0{mobile}")
+        return self._hash(f"{source}\0{contact}")
+
+    def contact_of(self, source: str, event: Event, copy_of: str | None) -> int:
+        """The contact of an event that is to be stored.
+
+        One without a contact waits for no other, so it is a contact by itself. When it is sent
+        again it has another id, and must be found by its `dedup_key`.
+        """
+        if event.contact is not None:
+            return self.contact(source, event.contact)
+        return self.contact(source, f"\0{event.dedup_key or copy_of or event.id}")
 
     def text_hash(self, message: str | None) -> int:
         """A message's text as a number above 0: a keyed hash, 63 bits."""

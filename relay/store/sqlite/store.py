@@ -217,16 +217,16 @@ class SqliteStore:
     consent_log = _reading(queries.consent_log)
     later_consent = _reading(queries.later_consent)
 
-    async def last_word(self, mobile: str) -> str | None:
+    async def last_word(self, contact: str) -> str | None:
         """As in Store."""
-        contacts = [self._state.contact(source, mobile) for source in self._state.consent_sources]
+        contacts = [self._state.contact(source, contact) for source in self._state.consent_sources]
         return await self.database.read(queries.last_word, contacts) if contacts else None
 
-    async def opted_out(self, source: str, mobile: str) -> bool:
+    async def opted_out(self, source: str, contact: str | None) -> bool:
         """As in Store."""
-        if not self._state.any_consent:
+        if contact is None or not self._state.any_consent:
             return False
-        return await self.database.read(queries.opted_out, self._state.contact(source, mobile))
+        return await self.database.read(queries.opted_out, self._state.contact(source, contact))
 
     # deliveries
 
