@@ -13,7 +13,7 @@ from typing import Any
 from relay.api.reload import Reload
 from relay.config import last_good
 from relay.config.loader import Config
-from relay.config.status import Standing
+from relay.config.status import ConfigStatus
 from relay.delivery import plugin_calls
 from relay.delivery.crashes import BlockedLoopWatch, CrashLog
 from relay.health import StoreBackoff
@@ -30,15 +30,15 @@ COLLECT = (5_000, 20, 100)
 reference cycles; what plugins leave is collected in steps of a few milliseconds, during which
 everything stands still."""
 
-REMIND = 600.0
-"""Seconds from one complaint of a wrong relay.yaml to the next."""
+LOG_PROBLEMS_EVERY = 600.0
+"""Seconds between two logs of what is wrong with relay.yaml."""
 
-NOT_YET = 20.0
-"""Seconds after which systemd hears again that the store is still being opened."""
+REPORT_EVERY = 20.0
+"""Seconds between two reports to systemd that the store is still being opened."""
 
 WAKE = LAG / LOOKS
 """Seconds of processor time between two signals that do nothing. Some C code, as `re`, lets other
-threads run only after a signal, among them the one that looks for a standstill."""
+threads run only after a signal, among them the watch thread of the event loop."""
 
 LONGEST_STOP = 9.0
 """Seconds after which a stop waits for no plugin that blocks it: ten are promised."""
@@ -46,15 +46,14 @@ LONGEST_STOP = 9.0
 log = logging.getLogger("relay")
 
 
-async def run(standing: Standing, inherited: Inherited) -> None:
+async def run(config_status: ConfigStatus, inherited: Inherited) -> None:
     """Run until SIGTERM or SIGINT.
 
-    SIGHUP, or `relay reload`, has relay.yaml read again: where it is right, this process goes on
-    as a new image. It does so, too, where the store breaks: nothing that is known or open of that
-    may be used again.
+    SIGHUP, or `relay reload`, reads relay.yaml again. If it is right, this process re-execs. It
+    also does so if the store breaks: nothing that was read or opened of it may be used again.
     """
     raise_open_file_limit()
-    daemon = Daemon(standing, inherited)
+    daemon = Daemon(config_status, inherited)
     daemon.catch_signals()
     try:
         reexec = await daemon.run()
@@ -65,16 +64,16 @@ async def run(standing: Standing, inherited: Inherited) -> None:
 
 
 class Daemon:
-    """One image of the process: runs the service, and decides whether another image follows."""
+    """One image of the process: runs the service, and decides whether a re-exec follows."""
 
-    def __init__(self, standing: Standing, inherited: Inherited) -> None:
-        self._standing = standing
+    def __init__(self, config_status: ConfigStatus, inherited: Inherited) -> None:
+        self._config_status = config_status
         self._inherited = inherited
         self._stop = asyncio.Event()
         self._reload = Reload()
         # Under nohup it is not to end with its terminal.
-        heeds_hangup = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
-        self._had_terminal = heeds_hangup and has_terminal()
+        handles_hangup = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
+        self._had_terminal = handles_hangup and has_terminal()
         self._notifier = SystemdNotifier.of(os.environ)
         self._watchdog = Watchdog.of(os.environ, self._notifier)
         self._address_text = ""
@@ -91,7 +90,7 @@ class Daemon:
         loop.set_task_factory(plugin_calls.task_factory)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
-            signal.signal(number, self._limit_stop)  # heard also while a plugin blocks the loop
+            signal.signal(number, self._limit_stop)  # called also while a plugin blocks the loop
         signal.signal(signal.SIGVTALRM, lambda *_: None)
         signal.setitimer(signal.ITIMER_VIRTUAL, WAKE, WAKE)
         if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
@@ -99,15 +98,15 @@ class Daemon:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
     async def run(self) -> bool:
-        """Take callbacks and deliver until the end; whether the process is to start anew then."""
+        """Take callbacks and deliver until the end. Return whether a re-exec is to follow."""
         lag = LagWatch(look=self._blocked_loop.look)
         lag.start()
         self._watchdog.start()
-        config = self._standing.config
+        config = self._config_status.config
         async with started(
             config,
             kept=self._inherited,
-            standing=self._standing,
+            config_status=self._config_status,
             crash_log=self._crash_log,
             reload=self._reload,
         ) as service:
@@ -138,10 +137,10 @@ class Daemon:
         log.info("stopped; nothing is lost")
         return False
 
-    # its end, where a plugin does not let the event loop go on
+    # the end of the process while a plugin blocks the event loop
 
     def _limit_stop(self, _: int = 0, __: FrameType | None = None) -> None:
-        """From now on the end may take so long. A signal handler, too, beside the loop's own."""
+        """Start the limit of the stop. This is also a signal handler, beside the loop's own."""
         if not self._ending:
             self._ending = True
             threading.Thread(
@@ -149,16 +148,16 @@ class Daemon:
             ).start()
 
     def _enforce_stop_limit(self) -> None:
-        """Cut the stop short where the loop is still in one step of a plugin's code by then."""
+        """End the process if the loop is still in one step of a plugin's code by then."""
         step = -1
         pause = LONGEST_STOP
         while not self._ended_well.wait(pause):
             call, now = plugin_calls.POSITION.call, plugin_calls.POSITION.steps
             if call is not None and step == now:
-                self._cut_short(call)
+                self._end_now(call)
             step, pause = now, WAKE
 
-    def _cut_short(self, call: plugin_calls.PluginCall) -> None:
+    def _end_now(self, call: plugin_calls.PluginCall) -> None:
         log.critical("the stop waits for %s, and is cut short", call)
         stored = self._service is not None and self._service.store_closed
         if not self._stop.is_set() and self._service is not None and self._service.reexec_prepared:
@@ -166,36 +165,36 @@ class Daemon:
         os._exit(0 if stored else 1)
 
     def _restart(self) -> None:
-        """Go on as a new image, from another thread than the loop's; or end, if that was asked."""
+        """Re-exec from another thread than the loop's, or end, if the stop has begun."""
         if not self._ending:
             log.critical("the process restarts in place")
             self._reexec_without_lock()
         os._exit(1)
 
     def _reexec_without_lock(self) -> None:
-        """The store is left as a kill would leave it, and its lock is let go."""
+        """Leave the store as a kill would leave it, and release its lock."""
         with contextlib.suppress(OSError):
             Inherited(self._inherited.listeners).reexec()
 
     async def _report_start(self, service: Service) -> None:
-        """Tell systemd that all is there, or that the store cannot be had; till then, to wait."""
+        """Report to systemd that the relay is ready; until the store is opened or fails, extend."""
         while service.state is ServiceState.OPENING:
             self._notifier.extend_timeout(
-                f"{self._address_text}; the store is being opened", 2 * NOT_YET
+                f"{self._address_text}; the store is being opened", 2 * REPORT_EVERY
             )
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(service.opened(), NOT_YET)
+                await asyncio.wait_for(service.opened(), REPORT_EVERY)
         gc.freeze()  # what is there now stays: the collector need not look at it again
         gc.set_threshold(*COLLECT)
         self._report_ready()
 
     def _report_ready(self) -> None:
-        """Tell systemd how it stands."""
-        first = next(iter(self._standing.problems), "")
+        """Report to systemd that the relay is ready, with the first problem."""
+        first = next(iter(self._config_status.problems), "")
         self._notifier.ready(f"{first}; {self._address_text}" if first else self._address_text)
 
     async def _wait_for_end(self, service: Service) -> bool:
-        """Wait for the end, which a failure is too; whether to start anew then."""
+        """Wait for a stop, a reload or a failure. Return whether a re-exec is to follow."""
         stop = asyncio.create_task(self._stop.wait())
         reload = asyncio.create_task(self._wait_for_reload(service))
         ends = {stop, reload, asyncio.create_task(self._wait_for_failure(service))}
@@ -212,14 +211,17 @@ class Daemon:
             await service.failure()
         except StoreError as error:
             self._inherited.broke = StoreBackoff.after(
-                str(error), service.lasted(), self._inherited.broke
+                str(error), service.store_lifetime(), self._inherited.broke
             )
             pause = self._inherited.broke.pause
             log.error("%s: going on without the store, which is tried in %g s", error, pause)
         return True
 
     async def _wait_for_reload(self, service: Service) -> bool:
-        """Wait until relay.yaml is to be read again and is right; or for the terminal's end."""
+        """Wait for a reload with a right relay.yaml, or for the end of the terminal.
+
+        Returns whether a re-exec is to follow.
+        """
         while True:
             await self._reload.asked.wait()
             if self._terminal_gone():
@@ -231,7 +233,7 @@ class Daemon:
                 self._inherited.broke = None
                 self._reload.answer([])
                 return True
-            self._standing.refuse(problems)
+            self._config_status.refuse(problems)
             self._reload.answer(problems)
             self._log_config_errors()
             self._report_ready()
@@ -240,7 +242,9 @@ class Daemon:
         """What is wrong with relay.yaml, as it was at the last request to read it."""
         while True:
             self._reload.asked.clear()
-            trial = asyncio.create_task(vet(self._standing.config.path, self._inherited.listeners))
+            trial = asyncio.create_task(
+                vet(self._config_status.config.path, self._inherited.listeners)
+            )
             newer = asyncio.create_task(self._reload.asked.wait())
             try:
                 await asyncio.wait({trial, newer}, return_when=asyncio.FIRST_COMPLETED)
@@ -253,13 +257,13 @@ class Daemon:
             log.info("another reload was asked for: the trial of the configuration begins again")
 
     async def _repeat_config_errors(self) -> None:
-        """Say that relay.yaml is wrong, now and every so often while it is."""
+        """Log what is wrong with relay.yaml, now and every so often while it is."""
         while True:
             self._log_config_errors()
-            await asyncio.sleep(REMIND)
+            await asyncio.sleep(LOG_PROBLEMS_EVERY)
 
     def _log_config_errors(self) -> None:
-        for sentence in self._standing.complaints():
+        for sentence in self._config_status.complaints():
             log.error("%s", sentence)
 
     def _terminal_gone(self) -> bool:
@@ -268,7 +272,7 @@ class Daemon:
 
 
 def log_loop_error(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Log an error that nobody waits for; asyncio would show the values that it came with."""
+    """Log an error that no task awaits, without the values that asyncio would show."""
     error = context.get("exception")
     log.error("%s", context["message"].partition(" in callback ")[0], exc_info=error)
 

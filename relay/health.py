@@ -50,9 +50,9 @@ class Probes:
 class Health:
     """The health and the readings of a relay that has its store."""
 
-    def __init__(self, store: Store, fleet: SinkManager, probes: Probes) -> None:
+    def __init__(self, store: Store, sink_manager: SinkManager, probes: Probes) -> None:
         self._store = store
-        self._fleet = fleet
+        self._sink_manager = sink_manager
         self._probes = probes
 
     async def readings(self) -> Readings:
@@ -63,9 +63,9 @@ class Health:
             refusals=self._probes.refusals(),
             sinks=await self._store.sink_counts(),
             waits=await self._store.backlog_age(),
-            states=self._fleet.states(),
-            breakers=self._fleet.open_breakers(),
-            deliveries=self._fleet.tallies(),
+            states=self._sink_manager.states(),
+            breakers=self._sink_manager.open_breakers(),
+            deliveries=self._sink_manager.tallies(),
             statistics=self._store.statistics(),
             quarantined=await self._store.quarantine_count(),
             facts={
@@ -80,7 +80,7 @@ class Health:
         A sink that is halted is named, but is no reason against taking callbacks.
         """
         alive, refusal = self._store.alive(), self._probes.refusal()
-        states = self._fleet.states()
+        states = self._sink_manager.states()
         reasons = [] if alive else ["store: it cannot be written; see the log"]
         reasons += [f"store: callbacks are refused: {refusal}"] if refusal else []
         reasons += self._probes.notices()

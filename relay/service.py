@@ -21,7 +21,7 @@ from relay.api.reload import Reload
 from relay.clock import Clock, SystemClock
 from relay.config.loader import Config
 from relay.config.model import Tracing
-from relay.config.status import Standing
+from relay.config.status import ConfigStatus
 from relay.delivery.crashes import CrashLog
 from relay.delivery.manager import SinkManager
 from relay.health import TRY_AGAIN, Degraded, Health, Probes, StoreBackoff
@@ -39,11 +39,11 @@ from relay.store.sqlite import SqliteStore
 from relay.store.sqlite.connection import lock
 from relay.tracing import Tracer
 
-SOON = 1.0
-"""Seconds that callbacks wait for the store to be opened. After that they are taken without it."""
-LOOK = 1.0
-"""Seconds between looks whether the store's files are still there, where nothing is written."""
-LONG = 60.0
+OPEN_WITHIN = 1.0
+"""Seconds that callbacks wait for the store to be opened. After that they are spilled."""
+CHECK_FILES_EVERY = 1.0
+"""Seconds between checks that the store's files are still there, if nothing is written."""
+ALERT_AFTER = 60.0
 """Seconds after which a store that is still being opened is worth an alert."""
 GRACE = 3.0
 """With the listeners' drain, and what comes between and after, below the 10 s of a stop."""
@@ -88,23 +88,23 @@ class Service:
 
     def __init__(
         self,
-        standing: Standing,
-        shelter: FailoverStore,
+        config_status: ConfigStatus,
+        failover: FailoverStore,
         tracer: Tracer | None,
         clock: Clock,
         crash_log: CrashLog | None = None,
         reload: Reload | None = None,
     ) -> None:
-        self._standing = standing
-        self._config = standing.config
+        self._config_status = config_status
+        self._config = config_status.config
         self._path = _file(self._config)
         self._state = self._config.state
-        self._shelter = shelter
+        self._failover = failover
         self._tracer = tracer
         self._clock = clock
         self._crash_log = crash_log
         self.callbacks = ingress.app(
-            shelter, self._config, not_ready=self._not_ready, tracer=tracer
+            failover, self._config, not_ready=self._not_ready, tracer=tracer
         )
         self._probes = Probes(
             clock,
@@ -112,12 +112,12 @@ class Service:
             self.refusals,
             self.facts,
             self.notices,
-            shelter.refusal,
+            failover.refusal,
         )
         self._degraded = Degraded(self._probes)
         self.status: Health | Degraded = self._degraded
         self._commands = self._degraded.app()
-        self._reload = (reload or Reload()).app(standing)
+        self._reload = (reload or Reload()).app(config_status)
         self.public: list[HttpServer] = []
         self.inner: list[HttpServer] = []
         self.state = ServiceState.OPENING
@@ -127,8 +127,8 @@ class Service:
         """Whether a stop that is cut short from here on loses nothing."""
         self._store: SqliteStore | None = None
         self._has_broken = False
-        self._fleet: SinkManager | None = None
-        self._delivers = asyncio.Event()
+        self._sink_manager: SinkManager | None = None
+        self._delivering = asyncio.Event()
         self._used_since = 0.0
         self._main: asyncio.Task[None] | None = None
 
@@ -176,22 +176,22 @@ class Service:
         self.public, self.inner = make_servers(
             self._config, inherited.listeners, self.callbacks, self.health, self.metrics
         )
-        doors = self.servers
+        servers = self.servers
         held = None if inherited.broke else _locked(self._path, inherited.lock)
         inherited.listeners.listen()
         self._main = asyncio.create_task(self._run(held, inherited.broke))
-        await _first(asyncio.shield(self._main), self.opened(), asyncio.sleep(SOON))
+        await _first(asyncio.shield(self._main), self.opened(), asyncio.sleep(OPEN_WITHIN))
         if self.state is ServiceState.OPENING:
             log.warning(
                 "the store is still being opened; callbacks are kept in %s",
                 self._config.state.spill,
             )
-        for server in doors:
+        for server in servers:
             await server.start()
         await self._listen_for_commands()
 
     async def stop(self, listeners: Listeners) -> None:
-        """Answer what has come in, put back what is in flight, and let go of the store."""
+        """Answer what has come in, put back what is in flight, and close the store."""
         self._enter(ServiceState.STOPPING)
         if not self.reexec_prepared:
             listeners.close()
@@ -204,32 +204,32 @@ class Service:
     def prepare_reexec(self) -> int | None:
         """Have the stop that follows leave the listeners open; return the store's lock to pass on.
 
-        The lock of a store that broke is released: somebody may want to mend it.
+        The lock of a store that broke is released, so that it can be repaired.
         """
         self.reexec_prepared = True
         return self._store.keep_lock() if self._store and self._store.alive() else None
 
     async def pulse(self) -> None:
-        """Return when the store's writer has come round."""
+        """Return when the store's writer thread has done its work; for the watchdog."""
         if self._store is not None:
             await self._store.flush()
 
     async def failure(self) -> None:
-        """Raise when a part of it fails: a StoreError where that is the store."""
+        """Wait until a part fails, and raise its error: a StoreError where that is the store."""
         assert self._main is not None
-        await _first(asyncio.shield(self._main), self._delivers.wait())
-        assert self._fleet is not None
-        await _first(self.reached(ServiceState.BREAKING), self._fleet.failure())
+        await _first(asyncio.shield(self._main), self._delivering.wait())
+        assert self._sink_manager is not None
+        await _first(self.reached(ServiceState.BREAKING), self._sink_manager.failure())
         raise StoreBroken(self._store.trouble if self._store else "a write failed")
 
-    def lasted(self) -> float:
+    def store_lifetime(self) -> float:
         """For how many seconds the store has been used."""
-        return self._clock.monotonic() - self._used_since if self._fleet is not None else 0.0
+        return self._clock.monotonic() - self._used_since if self._sink_manager is not None else 0.0
 
-    # what it says of itself
+    # health and metrics
 
     async def health(self) -> dict[str, Any]:
-        """Whether callbacks are stored; a sink in trouble is told, but is no reason against it."""
+        """Whether callbacks are stored. A halted sink is named, but does not make it unready."""
         return self.status.health()
 
     async def readings(self) -> Readings:
@@ -237,23 +237,23 @@ class Service:
         return await self.status.readings()
 
     async def metrics(self) -> bytes:
-        """The page that Prometheus reads."""
+        """The metrics page for Prometheus."""
         return exposition(await self.readings())
 
     def facts(self) -> dict[str, float]:
-        """What the metrics show of its parts."""
+        """Values for the metrics."""
         connections = sum(len(each.server_state.limiter) for each in self.public[:1])
         return {
-            **self._standing.facts(),
-            **self._shelter.facts(),
+            **self._config_status.facts(),
+            **self._failover.facts(),
             "relay_connections": connections,
         }
 
     def notices(self) -> list[str]:
-        """What an operator should know; without a store, Degraded itself tells of the spill."""
-        shelter = self._shelter
-        of_shelter = shelter.spill_notices() if self._store is None else shelter.notices()
-        return self._standing.notices() + of_shelter
+        """What an operator should know. Without a store, Degraded reports the spill's records."""
+        failover = self._failover
+        of_spill = failover.spill_notices() if self._store is None else failover.notices()
+        return self._config_status.notices() + of_spill
 
     def refusals(self) -> Counter[int]:
         """How many requests reached no source, by status."""
@@ -261,39 +261,39 @@ class Service:
 
     def _not_ready(self) -> list[str]:
         broken = self._store is not None and not self._store.alive()
-        return ["store"] if broken or self._shelter.refusal() else []
+        return ["store"] if broken or self._failover.refusal() else []
 
     # with its store
 
     async def _run(self, held: int | None, broke: StoreBackoff | None) -> None:
         """Open the store, and use it until cancelled."""
-        alarm = asyncio.create_task(self._alarm())
+        alerts = asyncio.create_task(self._alert_without_store())
         try:
-            store, fleet = await self._open_store_with_retry(held, broke)
+            store, sink_manager = await self._open_store_with_retry(held, broke)
             try:
-                await _end(alarm)
-                await self._run_with_store(store, fleet)
+                await _end(alerts)
+                await self._run_with_store(store, sink_manager)
             finally:
-                await fleet.stop(GRACE)
-                await self._shelter.stop()
+                await sink_manager.stop(GRACE)
+                await self._failover.stop()
                 try:
                     await store.close()
                     self.store_closed = True
                 finally:
-                    await fleet.close()
+                    await sink_manager.close()
         finally:
-            await _end(alarm)
+            await _end(alerts)
 
-    async def _alarm(self) -> None:
-        """Have the alerts tell that there is no store, where it cannot be opened or takes long."""
-        await _first(self.opened(), asyncio.sleep(LONG))
+    async def _alert_without_store(self) -> None:
+        """Run the alerts without a store, if it cannot be opened or takes long."""
+        await _first(self.opened(), asyncio.sleep(ALERT_AFTER))
         async with self._watching(None):
             await asyncio.Event().wait()
 
     async def _open_store_with_retry(
         self, held: int | None, broke: StoreBackoff | None
     ) -> tuple[SqliteStore, SinkManager]:
-        """The store, and who delivers what is in it, as soon as it can be opened."""
+        """The store and its sinks, as soon as it can be opened."""
         if broke is not None:
             self._store_unavailable(f"{self._path}: {broke.reason}")
             await self._clock.sleep(broke.pause)
@@ -335,37 +335,37 @@ class Service:
         self._degraded.error = trouble
         self._enter(ServiceState.DEGRADED)
 
-    async def _run_with_store(self, store: SqliteStore, fleet: SinkManager) -> None:
+    async def _run_with_store(self, store: SqliteStore, sink_manager: SinkManager) -> None:
         """Deliver, answer commands, purge."""
-        config, shelter = self._config, self._shelter
+        config, failover = self._config, self._failover
         router = Router(config, store, self._clock)
         if self._degraded.error:
             log.warning("the store can be opened again")
             await self._listen_for_commands()
-        self._store, self._fleet = store, fleet
+        self._store, self._sink_manager = store, sink_manager
         if self._has_broken or not store.alive():  # since it was first opened
             self._store_broke()
-        self.status = Health(store, fleet, self._probes)
-        maintenance = Maintenance(store, config, fleet, shelter.erase, self._clock)
+        self.status = Health(store, sink_manager, self._probes)
+        maintenance = Maintenance(store, config, sink_manager, failover.erase, self._clock)
         self._commands = api.app(
             router,
             store,
             config,
-            fleet,
-            self._standing,
-            spilled=shelter.records,
+            sink_manager,
+            self._config_status,
+            spilled=failover.records,
             maintenance=maintenance,
-            refusal=shelter.refusal,
-            unreadable=shelter.unreadable,
+            refusal=failover.refusal,
+            unreadable=failover.unreadable,
         )
-        fleet.start(store)
+        sink_manager.start(store)
         self._used_since = self._clock.monotonic()
-        self._delivers.set()  # before the spill is looked at: its disk may hang
-        await shelter.attach_store(router, store)
+        self._delivering.set()  # before the spill is looked at: its disk may hang
+        await failover.attach_store(router, store)
         async with self._watching(store), run_retention(store, config.retention, self._clock):
             self._enter(ServiceState.RUNNING)
             while True:
-                await asyncio.sleep(LOOK)
+                await asyncio.sleep(CHECK_FILES_EVERY)
                 with contextlib.suppress(StoreError):
                     await store.flush()
 
@@ -375,7 +375,7 @@ class Service:
         )
 
     async def _listen_for_commands(self) -> None:
-        """Listen beside the store, unless that is so; its folder may be what is wrong."""
+        """Listen on the control socket, unless it is served; the folder may be what is wrong."""
 
         async def commands(scope: Scope, receive: Receive, send: Send) -> None:
             app = self._reload if scope["path"] == RELOAD else self._commands
@@ -396,14 +396,14 @@ async def started(
     *,
     clock: Clock | None = None,
     kept: Inherited | None = None,
-    standing: Standing | None = None,
+    config_status: ConfigStatus | None = None,
     crash_log: CrashLog | None = None,
     reload: Reload | None = None,
 ) -> AsyncIterator[Service]:
     """A relay that takes callbacks and delivers them; a stop loses nothing.
 
-    `kept` is what was there before, and stays open where the process is to start anew. While the
-    store cannot be opened, callbacks are taken all the same. Raises StoreLocked where another
+    `kept` is what the image before passed on; it stays open where another image follows. While the
+    store cannot be opened, callbacks are spilled. Raises StoreLocked where another
     relay has it, or OSError where this one cannot listen.
     """
     clock = clock or SystemClock()
@@ -411,9 +411,9 @@ async def started(
     await asyncio.to_thread(DiskGuard(config.state, config.store_reserve).release_ballast)
     tracer = _make_tracer(config.tracing)
     try:
-        async with running_failover(config, clock) as shelter:
-            standing = standing or Standing(config)
-            service = Service(standing, shelter, tracer, clock, crash_log, reload)
+        async with running_failover(config, clock) as failover:
+            config_status = config_status or ConfigStatus(config)
+            service = Service(config_status, failover, tracer, clock, crash_log, reload)
             try:
                 await service.start(kept)
                 yield service
@@ -457,7 +457,7 @@ async def _first(*parts: Awaitable[object]) -> None:
 
 
 async def _end(task: asyncio.Task[None] | None) -> None:
-    """Cancel what runs, and wait until it has put away its things."""
+    """Cancel a task, and wait for its end."""
     if task is not None and not task.done():
         task.cancel()
         await asyncio.wait({task})

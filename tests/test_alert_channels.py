@@ -343,8 +343,8 @@ def only(**told):
 
 
 async def pause(running, clock):
-    await running._fleet.pause("crm", "401: call +12125550177")
-    assert running._fleet.states()["crm"].state == "paused"
+    await running._sink_manager.pause("crm", "401: call +12125550177")
+    assert running._sink_manager.states()["crm"].state == "paused"
 
 
 async def test_a_pause_is_told_everywhere_then_its_end_and_each_once(relay, caplog):
@@ -353,7 +353,7 @@ async def test_a_pause_is_told_everywhere_then_its_end_and_each_once(relay, capl
             await pause(running, relay.clock)
             assert await relay.hears() == only(new=["sink_paused crm"])
             await relay.passes(1200)
-            await running._fleet.resume("crm")
+            await running._sink_manager.resume("crm")
             assert await relay.hears() == only(over=["sink_paused crm"])
             await relay.passes(600)
     assert relay.mails.mails == []
@@ -403,7 +403,7 @@ async def test_a_restart_tells_nothing_anew(relay):
     async with relay.started() as running:
         await relay.passes(MIN_GAP + 60)
         assert [each for each in relay.receiver.requests if each.path == "/hook"] == []
-        await running._fleet.resume("crm")
+        await running._sink_manager.resume("crm")
         assert await relay.hears() == only(over=["sink_paused crm"])
 
 

@@ -51,7 +51,7 @@ def test_the_metric_is_one():
 
 def test_it_is_told_as_often_as_it_says():
     assert "every ten minutes" in SECTION
-    assert daemon.REMIND == 600
+    assert daemon.LOG_PROBLEMS_EVERY == 600
 
 
 @pytest.mark.parametrize("word", ["READY=1", "RELOADING=1", "STOPPING=1"])

@@ -55,7 +55,7 @@ async def test_a_broken_store_is_told_as_such(relay, monkeypatch):
 
 
 async def test_a_reason_shows_no_number(relay):
-    await relay._running._fleet.pause("crm", "call +12125550177")
+    await relay._running._sink_manager.pause("crm", "call +12125550177")
     _, inner = await readyz(relay)
     assert inner.json()["reasons"] == ["sink crm: paused: call …0177"]
     assert "5550177" not in inner.text
@@ -74,9 +74,9 @@ async def no() -> bool:
 
 
 async def test_a_relay_that_refuses_is_not_ready_and_says_why(relay, monkeypatch):
-    shelter = relay._running._shelter
-    monkeypatch.setattr(shelter, "_refusal", "the disk is full, and so is the other")
-    monkeypatch.setattr(shelter, "_can_write", no)
+    failover = relay._running._failover
+    monkeypatch.setattr(failover, "_refusal", "the disk is full, and so is the other")
+    monkeypatch.setattr(failover, "_can_write", no)
     public, inner = await readyz(relay)
     assert (public.status_code, inner.status_code) == (503, 503)
     report = inner.json()

@@ -219,7 +219,7 @@ async def test_the_example_plugin_delivers_and_its_refusals_are_classed(folder):
             for key in ("URGENT", "OTHER", "URGENT"):
                 await call(running.address, f"mobile=2125551212&key={key}&msg=help&carrierId=V")
             await until(lambda: len(receiver.requests) == 2)
-            await until(lambda: "paused" in str(running._fleet.states()["phone"]))
+            await until(lambda: "paused" in str(running._sink_manager.states()["phone"]))
     first = receiver.requests[0]
     assert orjson.loads(first.body) == {"message": "help", "from": "+12125551212"}
     assert first.headers["priority"] == "4"

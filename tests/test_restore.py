@@ -174,8 +174,8 @@ async def test_what_waited_when_the_backup_was_made_is_taken_in_once(tmp_path, e
 async def spilled(loaded):
     """Callbacks that were acknowledged while the store could not be written; their ids."""
     full = StoreFull("the disk is full")
-    async with failover_parts(loaded.folder, wrap=lambda store: Trouble(store, full)) as shelter:
-        return [await shelter.send(contact) for contact in (1, 2, 1)]
+    async with failover_parts(loaded.folder, wrap=lambda store: Trouble(store, full)) as failover:
+        return [await failover.send(contact) for contact in (1, 2, 1)]
 
 
 def said(word, received):
@@ -258,10 +258,10 @@ async def test_what_came_with_a_callback_comes_back_with_it(tmp_path):
     await store.quarantine(said("STOP", STORED + 1)._replace(**more), 401, "the token is wrong")
     await store.close()
     assert kept(loaded.store).since == 2
-    async with failover_parts(tmp_path) as shelter:
-        await shelter.home()
-        (row,) = await shelter.store.events_after(EventFilter(), after=0)
-        (held,) = await shelter.store.quarantined()
+    async with failover_parts(tmp_path) as failover:
+        await failover.home()
+        (row,) = await failover.store.events_after(EventFilter(), after=0)
+        (held,) = await failover.store.quarantined()
     assert row.callback == event
     assert held.callback == said("STOP", STORED + 1)._replace(**more)
 

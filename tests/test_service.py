@@ -120,7 +120,7 @@ class Gate:
 def soon(config, monkeypatch):
     """Nothing waits for long; the store's folder is there."""
     config.store.parent.mkdir()
-    monkeypatch.setattr(service, "SOON", 0.05)
+    monkeypatch.setattr(service, "OPEN_WITHIN", 0.05)
     monkeypatch.setattr(service, "TRY_AGAIN", 0.05)
 
 
@@ -137,7 +137,7 @@ async def stored(running, number):
     """The events in the store, in its order, as soon as they are so many."""
     async with asyncio.timeout(20):
         await running.reached(ServiceState.RUNNING)
-        while await running._store.event_count() < number or running._shelter.records():
+        while await running._store.event_count() < number or running._failover.records():
             await asyncio.sleep(0.02)
     return [row.event for row in await running._store.events_after(EventFilter(), after=0)]
 

@@ -33,7 +33,7 @@ AT_ONCE = 0.25
 
 @asynccontextmanager
 async def hanging(folder, error=None):
-    """A shelter whose store hangs, until the test ends that or itself."""
+    """A FailoverStore whose store hangs, until the test ends that or itself."""
     async with failover_parts(folder, timeout=BOUND) as parts:
         hang = Hang(parts, error)
         try:

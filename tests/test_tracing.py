@@ -189,10 +189,10 @@ async def test_the_other_side_is_told_which_span_it_is_called_from(tmp_path, col
 async def test_a_trace_that_was_brought_outlives_a_restart(tmp_path, collector):
     """It stands in the event, as CloudEvents has it."""
     async with traced(tmp_path, collector) as (running, http):
-        await running._fleet.pause("crm", "later")
+        await running._sink_manager.pause("crm", "later")
         event_id = await send(http, {"traceparent": BROUGHT})
     async with traced(tmp_path, collector) as (running, _):
-        await running._fleet.resume("crm")
+        await running._sink_manager.resume("crm")
         await delivered(running)
     receipt, delivery = collector.spans()
     assert receipt.trace_id.hex() == delivery.trace_id.hex() == TRACE

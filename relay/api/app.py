@@ -14,7 +14,7 @@ from relay.api.maintenance import Maintenance
 from relay.api.quarantine import QuarantineEndpoints
 from relay.api.sinks import SinkEndpoints
 from relay.config.loader import Config
-from relay.config.status import Standing
+from relay.config.status import ConfigStatus
 from relay.delivery.manager import Workers
 from relay.sources.router import Router
 from relay.spill import file
@@ -28,14 +28,14 @@ class StatusEndpoint:
         self,
         sinks: SinkEndpoints,
         store: Store,
-        standing: Standing,
+        config_status: ConfigStatus,
         spilled: Callable[[], int],
         unreadable: Callable[[], str],
         refusal: Callable[[], str],
     ) -> None:
         self._sinks = sinks
         self._store = store
-        self._standing = standing
+        self._config_status = config_status
         self._spilled = spilled
         self._unreadable = unreadable
         self._refusal = refusal
@@ -48,7 +48,7 @@ class StatusEndpoint:
             "spill_trouble": self._unreadable(),
             "refusal": self._refusal(),
             "sinks": await self._sinks.views(),
-            "configuration": self._standing.view(),
+            "configuration": self._config_status.view(),
         }
 
 
@@ -57,7 +57,7 @@ def app(
     store: Store,
     config: Config,
     workers: Workers,
-    standing: Standing | None = None,
+    config_status: ConfigStatus | None = None,
     *,
     spilled: Callable[[], int] | None = None,
     maintenance: Maintenance | None = None,
@@ -69,7 +69,7 @@ def app(
     `spilled` tells how many callbacks wait in the spill, `unreadable` why that is not known, and
     `refusal` why callbacks are refused; these two are empty where all is well.
     """
-    standing = standing or Standing(config)
+    config_status = config_status or ConfigStatus(config)
     path = config.state.spill
     spilled = spilled or partial(file.count_if_readable, path)
     unreadable = unreadable or partial(file.unreadable, path)
@@ -78,7 +78,7 @@ def app(
     lookup = SinkLookup(config.sinks, store)
     sinks = SinkEndpoints(lookup, store, workers, router.now)
     status = StatusEndpoint(
-        sinks, store, standing, spilled, unreadable, refusal or _nothing_refused
+        sinks, store, config_status, spilled, unreadable, refusal or _nothing_refused
     )
     events = EventEndpoints(store)
     replays = DeliveryEndpoints(lookup, store, workers, router)

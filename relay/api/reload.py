@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.routing import Route
 
 from relay.api.endpoints import endpoint
-from relay.config.status import Standing
+from relay.config.status import ConfigStatus
 
 PATH = "/api/v1/reload"
 
@@ -44,14 +44,14 @@ class Reload:
                 each.set_result(list(problems))
         self._answers.clear()
 
-    def app(self, standing: Standing) -> Starlette:
+    def app(self, config_status: ConfigStatus) -> Starlette:
         """The endpoint of `relay reload`, which needs no store."""
 
         async def ask(_: Request) -> dict[str, Any]:
             return {"image": self.image, "problems": await self.problems()}
 
         async def show(_: Request) -> dict[str, Any]:
-            return {"image": self.image, **standing.view()}
+            return {"image": self.image, **config_status.view()}
 
         return Starlette(
             routes=[

@@ -76,11 +76,11 @@ def _configuration(
     raw: Config, unfilled: list[Problem], status: dict[str, Any] | None
 ) -> Iterator[Finding]:
     subject = "configuration"
-    standing = (status or {}).get("configuration", {}).get("state", "current")
+    state = (status or {}).get("configuration", {}).get("state", "current")
     for each in unfilled:
         if not each.message.startswith("${"):
             yield problem(subject, str(each), "mend it")
-        elif status is not None and standing == "current":
+        elif status is not None and state == "current":
             yield ok(subject, f"{each}; the running relay knows it")
         else:
             advice = "the service may know it; if not, it does not start"
@@ -90,10 +90,10 @@ def _configuration(
     if all(each.message.startswith("${") for each in unfilled):
         sums = f"{count(len(raw.sources), 'source')}, {count(len(raw.sinks), 'sink')}"
         yield ok(subject, f"{raw.path} reads well: {sums}")
-    if standing != "current":
+    if state != "current":
         yield problem(
             subject,
-            f"the relay runs with an earlier {raw.path.name} ({standing})",
+            f"the relay runs with an earlier {raw.path.name} ({state})",
             "relay check, then relay reload",
         )
 

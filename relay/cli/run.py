@@ -19,7 +19,7 @@ from relay.cli import client, options
 from relay.cli.output import count, printable
 from relay.config import last_good
 from relay.config.loader import Config, ConfigError
-from relay.config.status import Standing
+from relay.config.status import ConfigStatus
 from relay.monitoring import logs
 from relay.ownership import user_name
 from relay.preflight import unfit, vetted
@@ -54,7 +54,7 @@ def run(path: Path, verbose: bool) -> None:
     except ConfigError as error:
         raise options.WrongConfiguration(str(error)) from error
     _leave_files_to_owner(config)
-    _run(_until_stopped(Standing(config), inherited))
+    _run(_until_stopped(ConfigStatus(config), inherited))
 
 
 def _leave_files_to_owner(config: Config) -> None:
@@ -113,14 +113,14 @@ async def _configuration(path: Path, listeners: Listeners) -> Config:
     return last_good.holding(last, await unfit(last))
 
 
-async def _until_stopped(standing: Standing, inherited: Inherited) -> None:
+async def _until_stopped(config_status: ConfigStatus, inherited: Inherited) -> None:
     """Run, and end the process then, whatever threads and tasks a plugin has left behind.
 
     All is on disk by then; asyncio and Python would wait for those as long as they please.
     """
     status = 1
     try:
-        await daemon.run(standing, inherited)
+        await daemon.run(config_status, inherited)
         status = 0
     finally:
         end = threading.Timer(LINGER, os._exit, [status])

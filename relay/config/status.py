@@ -1,4 +1,4 @@
-"""The standing of a configuration: how what the relay runs with stands to relay.yaml."""
+"""Config status: whether the configuration in use is that of relay.yaml, and what is wrong."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,15 +10,18 @@ OUTDATED = "outdated"
 LAST_VALID = "last_valid"
 
 
-class Standing:
-    """`problems` are those of relay.yaml, while the relay goes on with what it had read before."""
+class ConfigStatus:
+    """The status of the configuration in use. `problems` are what is wrong with relay.yaml.
+
+    While there are any, the relay uses what it read before.
+    """
 
     def __init__(self, config: Config) -> None:
         self.config = config
         self.problems = list(config.problems)
 
     def refuse(self, problems: Sequence[str]) -> None:
-        """relay.yaml was to be read anew, and is wrong."""
+        """Note the problems of a relay.yaml that a reload has found wrong."""
         self.problems = list(problems)
 
     @property
@@ -28,7 +31,7 @@ class Standing:
         return OUTDATED if self.problems or self._edited() else CURRENT
 
     def view(self) -> dict[str, Any]:
-        """As `status` shows it; outdated without a problem is what has been edited since."""
+        """The status as JSON. `outdated` without a problem: the file was edited since."""
         return {
             "state": self.state,
             "problems": self.problems,
@@ -36,15 +39,15 @@ class Standing:
         }
 
     def facts(self) -> dict[str, float]:
-        """For the metrics."""
+        """The values for the metrics."""
         return {"relay_configuration_valid": float(not self.problems)}
 
     def notices(self) -> list[str]:
-        """For those who ask whether the relay is well."""
+        """The sentences for the health page."""
         return [f"configuration: {problem}; {self._instead()}" for problem in self.problems]
 
     def complaints(self) -> list[str]:
-        """For the log: what is wrong, what the relay does instead, and what it does not."""
+        """The lines for the log: what is wrong, what is used instead, which sinks are held."""
         if not self.problems:
             return []
         held = [

@@ -136,7 +136,7 @@ class Relay:
 
     def paused(self):
         """Why it is, or nothing."""
-        state = self._running._fleet.states()["crm"]
+        state = self._running._sink_manager.states()["crm"]
         return state.state == "paused" and state.reason
 
     async def attempts(self, ids):

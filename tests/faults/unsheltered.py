@@ -31,5 +31,5 @@ if __name__ == "__main__":
     FailoverStore._append = keep
     Service._store_unavailable = unopened
     Daemon._wait_for_failure = breaks
-    service.SOON = FOR_EVER
+    service.OPEN_WITHIN = FOR_EVER
     main(["run", *sys.argv[1:]])
