@@ -64,7 +64,9 @@ class Basic(relay.Options):
     """User name and password (RFC 7617); one of them may be left out, not given as empty."""
 
     username: Annotated[str, pydantic.Field(pattern="^[^:]*$"), relay.AS_PASSWORD] = ""
+    """The user name. It has no colon."""
     password: relay.Password = pydantic.SecretStr("")
+    """The password."""
 
     @pydantic.model_validator(mode="after")
     def _not_neither(self) -> Self:
@@ -77,7 +79,9 @@ class Auth(relay.Options):
     """What the header Authorization says."""
 
     basic: Basic | None = None
+    """Basic authentication with a user name and a password."""
     bearer: Bearer | None = None
+    """A bearer token."""
 
     @pydantic.model_validator(mode="after")
     def _one_of_them(self) -> Self:
@@ -97,11 +101,18 @@ class Options(relay.Options):
     """The options of a `webhook` sink."""
 
     url: relay.HttpUrl = pydantic.Field(repr=False)  # many a receiver's URL is its secret
+    """The receiver's address. Redirects are not followed."""
     method: Literal["POST", "PUT", "PATCH"] = "POST"
+    """The HTTP method."""
     headers: dict[str, HeaderValue] = pydantic.Field(default_factory=dict)
+    """Further headers, as in `{X-Team: marketing}`."""
     secrets: list[relay.SigningSecret] = pydantic.Field(default_factory=list)
+    """Signing secrets of Standard Webhooks, `whsec_…`. List two while you change a secret."""
     body: Literal["structured", "binary", "batch", "record", "form"] = "structured"
+    """The format. `structured`, `binary` and `batch` are CloudEvents; `record` is plain JSON and
+    `form` a web form."""
     auth: Auth | None = None
+    """The header `Authorization`. It needs an https address, or one on this machine."""
 
     @pydantic.field_validator("headers")
     @classmethod

@@ -289,13 +289,16 @@ class QuotaShare(Options):
     """Ordinary deliveries stop at this share of the vendor's calls; opt-outs may use all."""
 
     share: Annotated[float, pydantic.Field(gt=0, le=1), NUMBER] = 0.9
+    """The share, from 0 to 1."""
 
 
 class ConsentValues(Options):
     """What one field holds after an opt-out and after an opt-in; null clears it."""
 
     opted_out: Value = True
+    """The value after an opt-out."""
     opted_in: Value = False
+    """The value after an opt-in."""
 
 
 class Consent(Options):
@@ -306,11 +309,18 @@ class Consent(Options):
     """
 
     field: Field | list[Field] | None = None
+    """The field, or a list of fields with the same values."""
     opted_out: Value = True
+    """The value of `field` after an opt-out."""
     opted_in: Value = False
+    """The value of `field` after an opt-in."""
     fields: dict[Field, ConsentValues] = pydantic.Field(default={})
+    """Fields with their own values, as in `{SMS_Status__c: {opted_out: Stopped, opted_in:
+    Active}}`."""
     when: Condition | None = None
+    """A Jinja expression that chooses the events. Default: every opt-out and opt-in."""
     create: bool = True
+    """`false` creates no record for a number that has none."""
 
     def values(self, word: str) -> dict[str, Any]:
         """What to write, by field, for `opt_out` or `opt_in`."""

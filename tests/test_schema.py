@@ -84,11 +84,19 @@ def test_defaults_are_written_as_the_file_writes_them(document):
     assert document["properties"]["timezone"]["default"] == "UTC"
 
 
+def test_every_option_has_a_description(document):
+    """It is the docstring below the field."""
+    groups = {"relay.yaml": document, **document["$defs"]}
+    for name, group in groups.items():
+        for option, described in group.get("properties", {}).items():
+            assert described.get("description"), f"{name}: {option}"
+
+
 def test_options_of_other_plugins_are_in_it(tmp_path):
     (tmp_path / "ntfy.py").write_text(
         "import relay\n"
         "class Inner(relay.Options):\n    title: int\n"
-        "class Options(relay.Options):\n    inner: Inner\n"
+        "class Options(relay.Options):\n    inner: Inner\n    'What is inside.'\n"
         "class Ntfy(relay.Sink):\n    Options = Options\n    async def send(self, d): ...\n"
         "@relay.hookimpl\ndef register_sinks(register):\n    register('ntfy', Ntfy)\n"
     )
@@ -96,6 +104,9 @@ def test_options_of_other_plugins_are_in_it(tmp_path):
     validator = jsonschema.Draft202012Validator(document)
     sink = {"plugin": "ntfy", "options": {"inner": {"title": 1}}}
     assert validator.is_valid({"sinks": {"a": sink}})
+    assert (
+        document["$defs"]["ntfy.options"]["properties"]["inner"]["description"] == "What is inside."
+    )
     sink["options"] = {"inner": {"titel": 1}}
     assert not validator.is_valid({"sinks": {"a": sink}})
 

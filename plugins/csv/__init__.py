@@ -28,9 +28,14 @@ T = TypeVar("T")
 
 
 class Options(relay.Options):
+    """The options of a `csv` sink."""
+
     path: relay.Template
+    """The file, as a template such as `data/{{ data.keyword }}.csv`. Its end is fixed text."""
     mode: Literal["spreadsheet", "exact"] = "spreadsheet"
+    """`spreadsheet` quotes texts and makes formulas harmless. `exact` writes values as they are."""
     rotate: Rotation = Rotation()
+    """When a new file begins. Default: never."""
 
     _folder: Path = pydantic.PrivateAttr(default_factory=Path.cwd)
     _zone: tzinfo = pydantic.PrivateAttr(default=UTC)

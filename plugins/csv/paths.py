@@ -96,7 +96,9 @@ class Rotation(relay.Options):
     """When to start a new file: before it grows beyond `size`, and with each new `every`."""
 
     size: Annotated[relay.Size, relay.sized("1B", "1TiB")] | None = None
+    """A new file begins before the present one is larger than this."""
     every: Literal["hour", "day", "month"] | None = None
+    """A new file begins with each hour, day or month."""
 
     def is_due(self, size: int, added: int, last: float, now: float, zone: tzinfo) -> bool:
         """Whether a file with rows in it, last written to at `last`, should take no more."""

@@ -64,25 +64,35 @@ class OAuth(relay.Options):
     """An app of its own, connected to the account."""
 
     client_id: Login
+    """The client id of the app."""
     client_secret: Key
+    """The client secret of the app."""
     refresh_token: Key
+    """The first refresh token. The store keeps each newer one."""
 
 
 class CustomEvent(relay.Options):
     """An occurrence of a custom event; `name` is its full name, as in pe123_sms."""
 
     name: Annotated[str, Field(pattern=EVENT)]
+    """The full name of the event, as in `pe123_sms`."""
     map: RecordMap
+    """The properties of the event, as names with templates."""
 
 
 class CustomObject(relay.Options):
     """A record of a custom object; `type` as in 2-123, `association` its type to the contact."""
 
     type: Kind
+    """The object type, as in `2-123`."""
     id_property: PropertyName = "event_id"
+    """The unique property that holds the event's id."""
     association: Annotated[int, Field(ge=1), NUMBER]
+    """The number of the association with contacts."""
     category: Literal["USER_DEFINED", "HUBSPOT_DEFINED", "INTEGRATOR_DEFINED"] = "USER_DEFINED"
+    """Who defined the association."""
     map: RecordMap
+    """The properties of the record, as names with templates."""
 
 
 class Communication(relay.Options):
@@ -93,7 +103,9 @@ class Communication(relay.Options):
     """
 
     body: Template
+    """The text of the entry, as a template."""
     id_property: PropertyName | None = "sms_event_id"
+    """The unique property that holds the event's id. It prevents a second entry."""
 
     @property
     def requires_property(self) -> bool:
@@ -105,10 +117,15 @@ class ActivityOptions(relay.Options):
     """What stands on the timeline for each event."""
 
     event: CustomEvent | None = None
+    """A custom event."""
     object: CustomObject | None = None
+    """A record of a custom object."""
     communication: Communication | None = None
+    """An entry in HubSpot's log of text messages."""
     on_invalid: OnInvalid = "drop"
+    """What happens to a value that HubSpot refuses in the activity."""
     defaults: Defaults = Field(default_factory=dict)
+    """Values for required properties that the activity lacks."""
 
     @pydantic.model_validator(mode="after")
     def _one_of_them(self) -> Self:
@@ -121,25 +138,50 @@ class Options(relay.Options):
     """The options of a `hubspot` sink."""
 
     base_url: VendorUrl = "https://api.hubapi.com"
+    """The address of HubSpot's API."""
     token: Token | None = None
+    """A service key, or the token of a private app."""
     oauth: OAuth | None = None
+    """An OAuth app, in place of `token`."""
     api_version: Annotated[str, Field(pattern=VERSION)] = "2026-09"
+    """The version of HubSpot's API: `v3`, or a date such as `2026-09`."""
     object: Kind = "contacts"
+    """The object type: `contacts`, or one of your own such as `2-123`."""
     id_property: PropertyName = "sms_key"
+    """The unique property that identifies a person's record."""
     key: Template = Field(default=KEY, validate_default=True)
+    """The value of `id_property`, as a template. `{{ id }}` makes one record for each event."""
     match: list[Literal["key", "phone", "email"]] = Field(default=["key"])
+    """How a person's record is found: by `key`, then by `phone` and `email` where they are listed.
+    """
     country: Country = "US"
+    """The default country for numbers in HubSpot without one."""
     on_invalid: OnInvalid = "drop"
+    """What happens to a value that HubSpot or a filter refuses. `drop` leaves it out, `truncate`
+    also cuts long text, `dead` gives the delivery up."""
     on_conflict: OnConflict | None = None
+    """What happens when another contact has the same email address. `separate` leaves the address
+    out, `adopt` takes that contact, `dead` gives the delivery up. Default: `adopt` if `match` has
+    `email`, else `separate`."""
     unknown_property: Literal["pause", "drop"] = "pause"
+    """What happens when HubSpot lacks a property. `pause` pauses the sink, `drop` leaves the
+    property out."""
     defaults: Defaults = Field(default_factory=dict)
+    """Values for required properties that a new record lacks, as in `{firstname: Unknown}`."""
     only_if_empty: list[PropertyName] = Field(default_factory=list)
+    """Properties that are filled and never overwritten."""
     overwrite_phones: bool = False
+    """`true` lets `map` overwrite the phone numbers of a person found by phone."""
     lists: list[ListId] = Field(default_factory=list)
+    """Static lists that each contact is added to, by ILS list ID. Each may be a template."""
     test_events: Literal["skip", "send"] = "skip"
+    """Whether events of `relay send` go to HubSpot."""
     quota: QuotaShare = QuotaShare()
+    """How much of the account's daily calls this relay uses."""
     activity: ActivityOptions | None = None
+    """A timeline entry for each event. Default: none."""
     consent: Consent | None = None
+    """Where opt-outs and opt-ins are written. Default: nowhere."""
 
     def account(self) -> tuple[str, ...]:
         """Whose limits count: the sinks that have this alike share them, and a sign-in."""

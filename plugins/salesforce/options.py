@@ -72,8 +72,11 @@ class Jwt(relay.Options):
     """
 
     username: Login
+    """The user that the app signs in as."""
     key: PrivateKey
+    """The private key (PEM) of the app's certificate."""
     audience: str | None = None
+    """The login host for the token. Default: that of production, or of sandboxes for a sandbox."""
 
 
 class Campaign(relay.Options):
@@ -83,7 +86,9 @@ class Campaign(relay.Options):
     """
 
     id: Template
+    """The id of the campaign, as a template. Blank: no campaign for this event."""
     status: Template | None = None
+    """The status of the member, as a template."""
 
     @pydantic.field_validator("id")
     @classmethod
@@ -97,7 +102,10 @@ class RepairOptions(relay.Options):
     """What is done for a record that Salesforce refuses, or a value that a filter does."""
 
     on_invalid: OnInvalid = "drop"
+    """What happens to a value that Salesforce or a filter refuses. `drop` leaves it out, `truncate`
+    also cuts long text, `dead` gives the delivery up."""
     defaults: dict[Name, Any] = pydantic.Field(default={})
+    """Values for required fields that a record lacks, as in `{LastName: Unknown}`."""
 
 
 class ActivityOptions(RepairOptions):
@@ -109,9 +117,13 @@ class ActivityOptions(RepairOptions):
     """
 
     object: Name
+    """`Task`, or an object of your own."""
     external_id: Name = "SMS_Event_Id__c"
+    """The unique external id field that holds the event's id."""
     contact: Name | dict[Kind, Name] | None = None
+    """The relationship to the person, as in `Contact__r`. With two objects: one for each."""
     map: RecordMap = pydantic.Field(default={}, validate_default=True)
+    """The fields of the record, as names with templates. A `Task` has its own defaults."""
 
     @pydantic.model_validator(mode="before")
     @classmethod
@@ -154,26 +166,49 @@ class Options(RepairOptions):
     """The options of a `salesforce` sink; see the plugin's own text."""
 
     login_url: VendorUrl
+    """Your My Domain, as in `https://acme.my.salesforce.com`."""
     client_id: Annotated[str, pydantic.Field(min_length=1), AS_PASSWORD]
+    """The consumer key of the app."""
     client_secret: Key | None = None
+    """The consumer secret, for the client credentials flow."""
     jwt: Jwt | None = None
+    """The JWT bearer flow, in place of `client_secret`."""
     api_version: str = pydantic.Field(default="v66.0", pattern=r"^v[1-9][0-9]{1,2}\.0$")
+    """The version of Salesforce's API."""
     object: Kind = "Contact"
+    """The object of a person's record: `Contact`, `Lead` or another."""
     objects: list[Kind] | None = None
+    """`[Contact, Lead]`, in place of `object`: a person is found in both and created in the last.
+    """
     external_id: Name = "SMS_Key__c"
+    """The unique external id field that identifies a person's record."""
     key: Template = written("{{ data.mobile | digits }}")
+    """The value of `external_id`, as a template. `{{ id }}` makes one record for each event."""
     match: list[Literal["key", "phone"]] = pydantic.Field(default=["key"])
+    """How a person's record is found: by `key`, then by `phone` if it is listed."""
     phone_fields: list[Name] = pydantic.Field(default=["MobilePhone", "Phone"])
+    """The fields in which numbers are looked for."""
     overwrite_phones: bool = False
+    """`true` lets `map` overwrite the phone numbers of a person found by phone."""
     country: Country = "US"
+    """The default country for numbers in Salesforce without one."""
     duplicates: Literal["fail", "allow_save", "use_match"] = "fail"
+    """What happens when a duplicate rule objects. `fail` gives the delivery up, `allow_save` saves
+    it, `use_match` updates the record that the rule found."""
     assignment_rules: bool = False
+    """Whether Salesforce's assignment rules run."""
     only_if_empty: list[Name] = pydantic.Field(default=[])
+    """Fields that are filled and never overwritten."""
     campaign: Campaign | None = None
+    """A campaign that each person becomes a member of. Default: none."""
     test_events: Literal["skip", "send"] = "skip"
+    """Whether events of `relay send` go to Salesforce."""
     quota: QuotaShare = QuotaShare()
+    """How much of the org's daily calls this relay uses."""
     activity: ActivityOptions | None = None
+    """A second record for each event. Default: none."""
     consent: Consent | None = None
+    """Where opt-outs and opt-ins are written. Default: nowhere."""
 
     @property
     def kinds(self) -> tuple[str, ...]:

@@ -152,67 +152,91 @@ class Model(pydantic.BaseModel):
 
 
 class Tls(Model):
-    """Files of the certificate, with its chain, and of its private key."""
+    """The certificate of the public listener."""
 
     cert: File
+    """A PEM file with the certificate and its chain."""
     key: File
+    """A PEM file with the private key of the certificate."""
 
 
 class Connections(Model):
-    """How many at once, and how many of them from one address; then the slowest make room."""
+    """The most connections to the public listener."""
 
     total: Annotated[Whole, at_most(100_000)] = 1000
+    """The most connections at once. Above it, the slowest are closed."""
     each: Annotated[Whole, at_most(100_000)] = 250
+    """The most connections from one address, or from one /64 of IPv6."""
 
 
 class Server(Model):
     """The public listener, which Sumotext calls."""
 
     listen: Listen = written("127.0.0.1:8080")
+    """The address and port for callbacks."""
     tls: Tls | None = None
+    """The certificate for https. Without it, the listener speaks plain HTTP."""
     proxies: list[Network] = Field(default=[])
+    """Networks of your reverse proxies. Only their `X-Forwarded-For` header is used."""
     connections: Connections = Field(default_factory=Connections)
+    """Limits for connections to this listener."""
 
 
 class Admin(Model):
     """The listener for the operators."""
 
     listen: Listen = written("127.0.0.1:8081")
+    """The address and port for health, metrics and commands. Keep it on this machine."""
     hosts: list[HostName] = Field(default=[])
+    """Further host names for this listener. An IP address and `localhost` always work."""
 
 
 class Limit(Model):
-    """The most that a source may send; what is above gets 429. It is for what no vendor does."""
+    """The most that a source may send. It stops a program that calls in a loop."""
 
     rate: Annotated[RateLimit, counted("10ms", "1d")] = written("10000/10s")
+    """The most callbacks in a time. The relay answers 429 above it and stores nothing."""
     bytes: Annotated[ByteRate, counted("10ms", "1d")] = written("64MiB/10s")
+    """The most bytes of callbacks in a time, after decompression."""
 
 
 class SourceConfig(Model):
     """Somebody who sends callbacks to /callbacks/NAME."""
 
     country: Country = written("US")
+    """The default country for numbers that are sent without one."""
     kind: Literal["auto", "web_form", "poll", "text_4_info", "message"] = "auto"
+    """The kind of every callback to this source. `auto` finds it from the parameters."""
     tokens: list[Token] = Field(default=[])
+    """Secrets. A callback needs one of them. List two while you change a token."""
     allow_from: list[Network] = Field(default=[])
+    """Networks. A callback must come from one of them."""
     limit: Limit = Field(default_factory=Limit)
+    """The most that this source may send."""
     rename: dict[str, str] = Field(default={})
+    """Other names of parameters, as in `{city: label}`."""
 
 
 class BatchSettings(Model):
-    """How many deliveries go together, and how long one waits for others."""
+    """How many deliveries go in one request, and how long a delivery waits for others."""
 
     size: Whole | None = None
+    """The most deliveries in one request. Default: the most that the sink can take."""
     wait: Annotated[Duration, between("0s", "1h")] = written("0s")
+    """How long a delivery waits for others to join its batch."""
 
 
 class RetrySettings(Model):
-    """How long and how often a delivery is tried again: dead when both ends are reached."""
+    """How long and how often a failed delivery is tried again."""
 
     initial: Pause = written("5s")
+    """The longest wait before the first retry. Each later wait may be twice as long."""
     max: Pause = written("6h")
+    """The longest wait between two attempts."""
     attempts: Annotated[Whole, at_most(10_000)] = 14
+    """The least number of attempts before a delivery is dead. `window` must be over as well."""
     window: Annotated[Duration, between("0s", "365d")] = written("4d")
+    """The least time before a delivery is dead. `attempts` must be used up as well."""
 
     @pydantic.model_validator(mode="after")
     def _in_order(self) -> Self:
@@ -222,60 +246,93 @@ class RetrySettings(Model):
 
 
 class BreakerSettings(Model):
-    """After how many failures in a row a sink rests, and for how long."""
+    """When failures park a sink, and for how long."""
 
     failures: Annotated[Whole, at_most(10_000)] = 10
+    """The number of failures in a row that parks the sink. Each contact counts once."""
     cooldown: Pause = written("60s")
+    """How long the sink stays parked before one delivery is tried."""
 
 
 class SinkSettings(Model):
-    """Somewhere that events are delivered to."""
+    """A place that events are delivered to."""
 
     plugin: str
+    """The kind of the sink: `csv`, `webhook`, `salesforce`, `hubspot` or your own plugin."""
     enabled: bool = True
+    """`false` makes no new deliveries and holds those that wait."""
     when: Expression | None = None
+    """A Jinja expression that chooses the events. Default: every event."""
     map: dict[str, Any] | None = None
+    """The record for the sink, as names with Jinja templates. Default: the event itself."""
     options: dict[str, Any] = Field(default={})
+    """The options of the plugin."""
     batch: BatchSettings = Field(default_factory=BatchSettings)
+    """How many deliveries go together."""
     concurrency: Annotated[int, Field(ge=1, le=1000), NUMBER] = 4
+    """The most requests at once."""
     rate: Annotated[RateLimit, counted("10ms", "1d")] | None = None
+    """The most requests in a time. Default: no limit."""
     timeout: Annotated[Positive, between("100ms", "1h")] = written("30s")
+    """How long one attempt may take."""
     order: Literal["contact", "none"] = "contact"
+    """`contact` delivers the events of one contact in order. `none` keeps no order."""
     retry: RetrySettings = Field(default_factory=RetrySettings)
+    """How long and how often a failed delivery is tried again."""
     breaker: BreakerSettings = Field(default_factory=BreakerSettings)
+    """When the sink is parked after failures."""
     allow_private: list[Network] = Field(default=[])
+    """Private networks that this sink may call. Default: none."""
     blank: Blank | None = None
+    """What happens to a blank value: `keep` sends it, `omit` leaves its name out, `clear` sends
+    null. Default: `omit` for `salesforce` and `hubspot`, else `keep`."""
 
 
 class AlertRules(Model):
-    """What is told, and after how long; `never` for what is not."""
+    """What raises an alert, and after how long. `never` turns a rule off."""
 
     opt_out_undelivered: Noticed = written("10m")
+    """The age of an opt-out that a sink does not have yet."""
     backlog_age: Noticed = written("1h")
+    """The age of the oldest delivery that waits."""
     sink_paused: Noticed = written("5m")
+    """How long a sink is paused."""
     dead: TooMany = written("1/1h")
+    """The number of dead deliveries of one sink in a time."""
     quarantine: TooMany = written("20/1h")
+    """The number of callbacks that went to quarantine in a time."""
     keyword_silent: dict[str, Annotated[Positive, between("1s", "365d")]] = Field(default={})
+    """Keywords with the time after which their silence raises an alert, as in `{JOIN: 24h}`."""
 
 
 class AlertWebhook(Model):
-    """A receiver of alerts, which gets them signed as Standard Webhooks has it."""
+    """A webhook that gets the alerts, signed with Standard Webhooks."""
 
     url: HttpUrl = Field(repr=False)
+    """The address of the receiver."""
     secrets: list[SigningSecret] = Field(default=[])
+    """Signing secrets, `whsec_…`. List two while you change a secret."""
     allow_private: list[Network] = Field(default=[])
+    """Private networks that the webhook may be in."""
 
 
 class AlertEmail(Model):
-    """A mailbox for alerts, and the server that takes mail for it."""
+    """A mailbox that gets the alerts, and its mail server."""
 
     host: str = Field(min_length=1)
+    """The mail server."""
     port: Annotated[int, Field(ge=1, le=65535), NUMBER] = 587
+    """The port of the mail server."""
     security: Literal["starttls", "tls", "none"] = "starttls"
+    """How the connection is encrypted. `none` allows no password, except on this machine."""
     username: Login | None = None
+    """The user name for the mail server. It needs `password`."""
     password: Password | None = None
+    """The password for the mail server. It needs `username`."""
     sender: Mailbox = Field(alias="from")
+    """The sender's address."""
     to: list[Mailbox] = Field(min_length=1)
+    """The addresses that get the alerts."""
 
     @pydantic.model_validator(mode="after")
     def _no_password_in_clear(self) -> Self:
@@ -287,11 +344,14 @@ class AlertEmail(Model):
 
 
 class Tracing(Model):
-    """Where traces go, by OTLP over HTTP, and the share of events that have one."""
+    """Where traces go (OTLP over HTTP), and the share of events that are traced."""
 
     endpoint: HttpUrl = Field(repr=False)
+    """The address of an OTLP collector (HTTP), as in `http://127.0.0.1:4318/v1/traces`."""
     share: Annotated[float, Field(ge=0, le=1), NUMBER] = 1.0
+    """The share of events that are traced, from 0 to 1."""
     headers: dict[str, Password] = Field(default={})
+    """Headers for the collector, such as an API key."""
 
     @pydantic.model_validator(mode="after")
     def _in_confidence(self, info: pydantic.ValidationInfo) -> Self:
@@ -301,38 +361,59 @@ class Tracing(Model):
 
 
 class Alerts(Model):
-    """Who is told when something is wrong, of what, and how often again while it lasts."""
+    """Who gets alerts, what raises them, and how often they are sent again."""
 
     rules: AlertRules = Field(default_factory=AlertRules)
+    """What raises an alert, and after how long. `never` turns a rule off."""
     repeat: Annotated[Positive, between("1s", "365d")] = written("4h")
+    """How often an alert is sent again while its cause lasts."""
     webhook: AlertWebhook | None = None
+    """A webhook that gets the alerts."""
     email: AlertEmail | None = None
+    """A mailbox that gets the alerts."""
 
 
 class Retention(Model):
-    """How long events and callbacks are kept, from their receipt on.
+    """How long events and callbacks are kept after they arrive.
 
-    One that still has to be delivered somewhere stays for as long as that takes.
+    An event that still waits for a delivery stays until that has ended.
     """
 
     delivered: Kept = written("30d")
+    """How long events are kept that every sink has. `never` keeps them for good."""
     dead: Kept = written("180d")
+    """How long events with a dead delivery are kept."""
     quarantine: Kept = written("90d")
+    """How long callbacks stay in quarantine."""
     quarantine_size: Annotated[Size, sized("0B", "1TiB")] = written("256MiB")
+    """The most bytes in quarantine. Above it, the oldest callbacks are deleted."""
 
 
 class Settings(Model):
-    """The whole of relay.yaml."""
+    """All options of relay.yaml."""
 
     server: Server = Field(default_factory=Server)
+    """The public listener, which gets the callbacks."""
     admin: Admin = Field(default_factory=Admin)
+    """The private listener, for operators."""
     store: StorePlace = written(DEFAULT_STORE)
+    """The file with all events and deliveries."""
     store_fallback: FilePlace | None = None
+    """The file for callbacks while the store cannot be written. Default: the store's path with
+    `.spill`. Best on another disk."""
     store_reserve: Annotated[Size, sized("0B", "1TiB")] = written("64MiB")
+    """Disk space that callbacks never fill."""
     retention: Retention = Field(default_factory=Retention)
+    """How long events and callbacks are kept."""
     timezone: Timezone = written("UTC")
+    """The time zone of days in file names, of `date()` and of tables."""
     plugins: list[str] = Field(default=[DEFAULT_PLUGINS])
+    """Folders with your own plugins."""
     sources: dict[Name, SourceConfig] = Field(default={})
+    """The sources, by name. A source takes callbacks at `/callbacks/NAME`."""
     sinks: dict[Name, SinkSettings] = Field(default={})
+    """The sinks, by name. A sink gets events."""
     alerts: Alerts = Field(default_factory=Alerts)
+    """Who is alerted, and when."""
     tracing: Tracing | None = None
+    """OpenTelemetry traces. Needs the extra `otel`."""

@@ -1,9 +1,15 @@
 """The JSON Schema of relay.yaml, options of the plugins included, for editors and checks."""
 
+import ast
+import inspect
 import json
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pydantic
+from pydantic.json_schema import GenerateJsonSchema
+from pydantic_core import core_schema
 
 from relay.config.model import NAME, Settings
 from relay.config.plugins import RegisteredSink, Registry
@@ -14,6 +20,58 @@ TEXT_LIMITS = ("const", "enum", "format", "maxLength", "minLength", "pattern")
 KEPT_OUTSIDE = ("default", "description")
 
 
+class Described(GenerateJsonSchema):
+    """Takes the description of an option from the docstring below its field.
+
+    pydantic's own `use_attribute_docstrings` reads the source at every start; this reads it only
+    for a schema.
+    """
+
+    def model_schema(self, schema: core_schema.ModelSchema) -> dict[str, Any]:
+        found = super().model_schema(schema)
+        properties = found.get("properties", {})
+        for name, field in schema["cls"].model_fields.items():
+            described = properties.get(field.alias or name)
+            if described is not None and (text := _description(schema["cls"], name)):
+                described.setdefault("description", text)
+        return found
+
+
+def _description(model: type, name: str) -> str:
+    """The docstring below the field, in the class or in one that it inherits from."""
+    for each in model.__mro__:
+        if text := _docstrings(_source_of(each)).get((each.__qualname__, name)):
+            return text
+    return ""
+
+
+def _source_of(model: type) -> str:
+    try:
+        return inspect.getsourcefile(model) or ""
+    except (TypeError, OSError):  # a class that was made without a file
+        return ""
+
+
+@cache
+def _docstrings(path: str) -> dict[tuple[str, str], str]:
+    """The docstrings below annotated names in the classes of a file, by class and name."""
+    try:
+        module = ast.parse(Path(path).read_bytes())
+    except (OSError, SyntaxError, ValueError):
+        return {}
+    return {
+        (each.name, field.target.id): inspect.cleandoc(text.value.value).replace("\n", " ")
+        for each in module.body
+        if isinstance(each, ast.ClassDef)
+        for field, text in zip(each.body, each.body[1:], strict=False)
+        if isinstance(field, ast.AnnAssign)
+        and isinstance(field.target, ast.Name)
+        and isinstance(text, ast.Expr)
+        and isinstance(text.value, ast.Constant)
+        and isinstance(text.value.value, str)
+    }
+
+
 def text(registry: Registry) -> str:
     """The schema as `relay schema` prints it."""
     return json.dumps(document(registry), indent=2, ensure_ascii=False, sort_keys=True) + "\n"
@@ -21,11 +79,12 @@ def text(registry: Registry) -> str:
 
 def document(registry: Registry) -> dict[str, Any]:
     """The schema of everything that `relay.config.load` takes with these plugins."""
-    schema = Settings.model_json_schema()
+    schema = Settings.model_json_schema(schema_generator=Described)
     for section in ("sources", "sinks"):
         schema["properties"][section]["propertyNames"] = {"pattern": f"^{NAME.pattern}$"}
     sink = schema["$defs"]["SinkSettings"]
-    sink["properties"]["plugin"] = {"anyOf": [{"enum": sorted(registry.sinks)}, {"type": "string"}]}
+    names = [{"enum": sorted(registry.sinks)}, {"type": "string"}]
+    sink["properties"]["plugin"] |= {"anyOf": names}
     sink["allOf"] = [_options(each, schema["$defs"]) for _, each in sorted(registry.sinks.items())]
     schema = _with_placeholders(schema)
     schema["$defs"]["Placeholder"] = PLACEHOLDER
@@ -36,7 +95,9 @@ def _options(sink: RegisteredSink, definitions: dict[str, Any]) -> dict[str, Any
     """What holds for the options of the sinks that name this plugin."""
     place = f"#/$defs/{sink.name}."
     try:
-        options = sink.sink_class.Options.model_json_schema(ref_template=place + "{model}")
+        options = sink.sink_class.Options.model_json_schema(
+            ref_template=place + "{model}", schema_generator=Described
+        )
     except pydantic.errors.PydanticInvalidForJsonSchema:
         options = {"type": "object"}  # it has a type that JSON Schema cannot tell
     for name, definition in options.pop("$defs", {}).items():
