@@ -23,7 +23,7 @@ from relay.store import (
 from relay.store.sqlite import SqliteStore, purge
 from relay.store.sqlite import claim as claims
 from relay.store.sqlite.operator import discard
-from relay.store.sqlite.settle import DEATHS, put_back_all
+from relay.store.sqlite.settle import MOST_LONE_CRASHES, put_back_all
 from relay.store.sqlite.state import WriterState
 
 SECOND = 1_000_000
@@ -45,7 +45,7 @@ ACTIONS = {
     "revive": 1,
     "copy": 1,
     "release": 0.7,
-    "claim_suspect": 0.7,
+    "claim_after_crash": 0.7,
     "crash": 0.7,
     "restart": 0.5,
     "discard": 0.5,
@@ -78,8 +78,8 @@ class Delivery:
     """When it was told to wait until then."""
     attempts: int = 0
     landed: bool = False
-    suspect: bool = False
-    deaths: int = 0
+    in_flight_at_crash: bool = False
+    lone_crashes: int = 0
     again: bool = False
     """It is a last word that goes once more, behind what was older."""
 
@@ -226,10 +226,10 @@ class History:
         if heads:
             assert self.now() < due <= min(heads.values())
 
-    async def claim_suspect(self) -> None:
+    async def claim_after_crash(self) -> None:
         sink = self.random.choice(list(ORDERED))
-        for claim in await self.store.claim_suspects(sink, self.random.randint(1, 3)):
-            assert self.sinks[sink][claim.seq].suspect
+        for claim in await self.store.claim_after_crash(sink, self.random.randint(1, 3)):
+            assert self.sinks[sink][claim.seq].in_flight_at_crash
             self.check(claim)
             self.take(claim)
 
@@ -253,7 +253,7 @@ class History:
             ]
         )
         delivery = self.sinks[sink][seq]
-        delivery.suspect = False
+        delivery.in_flight_at_crash = False
         if state is None:
             self.put_back(delivery)
         elif state == State.WAITING:
@@ -306,7 +306,9 @@ class History:
     def renew(self, sink: str, seqs) -> None:
         for seq in seqs:
             before = self.sinks[sink].get(seq, Delivery())
-            self.sinks[sink][seq] = Delivery(landed=before.landed, suspect=before.suspect)
+            self.sinks[sink][seq] = Delivery(
+                landed=before.landed, in_flight_at_crash=before.in_flight_at_crash
+            )
 
     async def discard(self) -> None:
         """A few dead ones, or all that are dead or open."""
@@ -420,10 +422,10 @@ class History:
         await self.reopen()
         for flight in flights:
             self.put_back(flight)
-            flight.suspect = True
-            flight.deaths += len(flights) == 1
-            if flight.deaths == DEATHS:
-                flight.state, flight.suspect = State.DEAD, False
+            flight.in_flight_at_crash = True
+            flight.lone_crashes += len(flights) == 1
+            if flight.lone_crashes == MOST_LONE_CRASHES:
+                flight.state, flight.in_flight_at_crash = State.DEAD, False
 
     async def restart(self) -> None:
         flights = self.flights()
@@ -432,7 +434,7 @@ class History:
         await self.reopen()
         for flight in flights:
             self.put_back(flight)
-            flight.suspect = False
+            flight.in_flight_at_crash = False
 
     async def reopen(self) -> None:
         self.store = await SqliteStore.open(self.store.database.path, clock=self.clock)

@@ -449,12 +449,12 @@ async def test_what_was_in_flight_at_a_crash_comes_again_one_at_a_time(store, pa
     await store.claim("crm", 10)
     await crash(store)
     again = await SqliteStore.open(path, clock=clock)
-    (first,) = await again.claim_suspects("crm")
+    (first,) = await again.claim_after_crash("crm")
     assert (first.seq, first.attempt) == (1, 1)
     await again.settle([delivered(first)])
-    (second,) = await again.claim_suspects("crm")
+    (second,) = await again.claim_after_crash("crm")
     assert second.seq == 2
-    assert await again.claim_suspects("crm") == []
+    assert await again.claim_after_crash("crm") == []
     await again.close()
 
 
@@ -477,13 +477,13 @@ async def test_what_is_in_flight_at_a_clean_stop_is_put_back_without_suspicion(s
     await store.claim("crm", 10)
     await store.close()
     again = await SqliteStore.open(path, clock=clock)
-    assert await again.claim_suspects("crm") == []
+    assert await again.claim_after_crash("crm") == []
     claim = await claim_one(again)
     assert claim.attempt == 1
     await again.close()
 
 
-async def test_only_what_was_alone_in_flight_at_three_deaths_is_dead(store, path, clock):
+async def test_only_what_was_alone_in_flight_at_three_crashes_is_dead(store, path, clock):
     await store.add(arrival())
     await store.add(arrival())
     for _ in range(4):
@@ -492,7 +492,7 @@ async def test_only_what_was_alone_in_flight_at_three_deaths_is_dead(store, path
         store = await SqliteStore.open(path, clock=clock)
     assert (await store.sink_counts())["crm"].dead == 0
     for alone in (1, 2, 3):
-        (claim,) = await store.claim_suspects("crm", accused=True)
+        (claim,) = await store.claim_after_crash("crm", only_repeated=True)
         assert claim.seq == 1, alone
         await crash(store)
         store = await SqliteStore.open(path, clock=clock)

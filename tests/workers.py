@@ -96,7 +96,7 @@ async def running(store, clock, sink, *, grace: float = 1.0, **changes):
     """A worker at work, going on from what the store kept of it."""
     state = (await store.sink_states()).get("crm") or SinkState()
     worker = SinkWorker(sink_config(**changes), sink, store, clock, state)
-    await worker.deliver_accused()
+    await worker.deliver_after_repeated_crash()
 
     def wake(work):
         if "crm" in work:

@@ -148,10 +148,10 @@ class SinkManager:
         starting.add_done_callback(self._on_done)
 
     async def _start(self, workers: Sequence[SinkWorker]) -> None:
-        """Deliver what is suspected of having killed the process alone, then all the rest."""
+        """Deliver what was in flight at several crashes, one at a time; then all the rest."""
         await self.accounts.restore()
         for worker in workers:
-            await worker.deliver_accused()
+            await worker.deliver_after_repeated_crash()
         for worker in workers:
             worker.start()
             watch = asyncio.create_task(worker.failure())

@@ -37,8 +37,8 @@ class SendKind(Enum):
     ORDINARY = auto()
     URGENT = auto()
     """Opt-outs, and the older deliveries of their contacts."""
-    SUSPECT = auto()
-    """What was in flight when a process died. It is sent before any ordinary delivery."""
+    AFTER_CRASH = auto()
+    """What was in flight when a process crashed. It is sent before any ordinary delivery."""
     TRIAL = auto()
     """One delivery that shows whether a halted sink works again."""
     CONSENT = auto()

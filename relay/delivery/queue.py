@@ -42,7 +42,7 @@ class DeliveryQueue:
         self._work = asyncio.Event()
         self._urgent_work = asyncio.Event()
         self._urgent_work.set()
-        self._has_suspects = True
+        self._more_after_crash = True
         self._ready: asyncio.Queue[list[Claim]] = asyncio.Queue(config.concurrency)
         self.has_urgent = True
 
@@ -107,18 +107,18 @@ class DeliveryQueue:
         limit = min(self._batch.size, CLAIM)
         return await self._with_space(self._store.claim_consent, self._name, limit)
 
-    async def claim_suspects(self) -> list[Claim]:
-        """Claim a batch of what was in flight when a process died, until none is left."""
-        if not self._has_suspects:
+    async def claim_after_crash(self) -> list[Claim]:
+        """Claim a batch of what was in flight when a process crashed, until none is left."""
+        if not self._more_after_crash:
             return []
-        claims = await self._with_space(self._store.claim_suspects, self._name, self._batch.size)
-        self._has_suspects = bool(claims)
+        claims = await self._with_space(self._store.claim_after_crash, self._name, self._batch.size)
+        self._more_after_crash = bool(claims)
         return claims
 
-    async def claim_accused(self) -> list[Claim]:
-        """Claim one that was in flight at several deaths of the process."""
+    async def claim_after_repeated_crash(self) -> list[Claim]:
+        """Claim one that was in flight at several crashes."""
         with contextlib.suppress(StoreFull):  # the start does not wait: it is claimed later
-            return await self._store.claim_suspects(self._name, accused=True)
+            return await self._store.claim_after_crash(self._name, only_repeated=True)
         return []
 
     # settlements

@@ -118,20 +118,20 @@ class SinkWorker:
         with contextlib.suppress(Exception):  # nor here
             await self.sink.http.aclose()
 
-    async def deliver_accused(self) -> None:
-        """Send, one at a time, what was in flight at two or more deaths of the process.
+    async def deliver_after_repeated_crash(self) -> None:
+        """Send, one at a time, what was in flight at two crashes of the process or more.
 
         The other sinks wait for this. Opening can take long, so a sink is opened here only if it
         has such deliveries.
         """
-        while self._gate.may_send(SendKind.SUSPECT):
-            claims = await self._queue.claim_accused()
+        while self._gate.may_send(SendKind.AFTER_CRASH):
+            claims = await self._queue.claim_after_repeated_crash()
             if not claims:
                 return
             if not await self._prober.open():
                 await self._queue.put_back(claims)
                 return
-            await self.deliver(claims, SendKind.SUSPECT)
+            await self.deliver(claims, SendKind.AFTER_CRASH)
 
     # from outside
 
@@ -231,7 +231,7 @@ class SinkWorker:
         while True:
             await self._prober.until_running()
             self._gate.resume_clock()
-            await self._deliver_suspects()
+            await self._deliver_after_crash()
             if seconds := self._gate.quota_wait():
                 self._queue.notify_urgent()
                 await self._clock.sleep(min(seconds, LOOK_FOR_OPT_OUTS))
@@ -242,14 +242,15 @@ class SinkWorker:
             else:
                 await self._queue.prefetch(self._may_send_ordinary)
 
-    async def _deliver_suspects(self) -> None:
-        """Send what was in flight when a process died, before any ordinary delivery.
+    async def _deliver_after_crash(self) -> None:
+        """Send what was in flight when a process crashed, before any ordinary delivery.
 
         They are sent in batches: after a kill under load, single sends could use up a CRM's calls
-        of an hour. If the process dies again, `deliver_accused` sends those of this batch singly.
+        of an hour. If the process crashes again, `deliver_after_repeated_crash` sends those of this
+        batch singly.
         """
-        while self._may_send_ordinary() and (claims := await self._queue.claim_suspects()):
-            await self.deliver(claims, SendKind.SUSPECT)
+        while self._may_send_ordinary() and (claims := await self._queue.claim_after_crash()):
+            await self.deliver(claims, SendKind.AFTER_CRASH)
 
     def _may_send_ordinary(self) -> bool:
         return self._gate.may_send(SendKind.ORDINARY)

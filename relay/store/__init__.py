@@ -399,13 +399,13 @@ class Store(Protocol):
         """
         ...
 
-    async def claim_suspects(
-        self, sink: str, limit: int = 1, *, accused: bool = False
+    async def claim_after_crash(
+        self, sink: str, limit: int = 1, *, only_repeated: bool = False
     ) -> list[Claim]:
-        """Take up to `limit` deliveries that were in flight when a process died.
+        """Take up to `limit` deliveries that were in flight when a process crashed.
 
-        Those of which that is true at least twice are `accused`, and come first, one at a time;
-        the others are left out where only the accused are asked for.
+        Those that were in flight at two crashes or more come first, one at a time. With
+        `only_repeated` the others are left out.
         """
 
     async def retry_dead(self, sink: str, seqs: Sequence[int], *, replayed: bool = True) -> int:

@@ -50,7 +50,7 @@ ON_THE_WAY_HOME = {
 AT_A_MIGRATION = {
     "relay.store.sqlite.migrate.migrate": "the store is migrated",
     "relay.store.sqlite.backup.back_up_before": "it is copied before",
-    "relay.store.sqlite.settle.put_back_after_death": "what was in flight is put back",
+    "relay.store.sqlite.settle.put_back_after_crash": "what was in flight is put back",
 }
 SHORT = {
     ("relay.store.sqlite.ingest.add_all", "after"),

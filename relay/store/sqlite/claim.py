@@ -42,7 +42,8 @@ class Candidate(NamedTuple):
     attempts: int
     late: int
     replayed: int
-    strikes: int
+    crash_count: int
+    """How many crashes in a row it was in flight at."""
     failed_at: float | None
 
 
@@ -147,30 +148,30 @@ def adjust_to_clock(connection: apsw.Connection, writer: WriterState, now: int) 
     writer.last_time = now
 
 
-def claim_suspects(
+def claim_after_crash(
     connection: apsw.Connection,
     writer: WriterState,
     sink: str,
     limit: int = 1,
     *,
-    accused: bool = False,
+    only_repeated: bool = False,
 ) -> list[Claim]:
-    """Take deliveries that were in flight when a process died.
+    """Take deliveries that were in flight when a process crashed.
 
-    If any was in flight at two or more deaths, take one of these alone. Otherwise take up to
-    `limit` of the others; none with `accused`.
+    If any was in flight at two crashes or more, take one of these alone. Otherwise take up to
+    `limit` of the others; none with `only_repeated`.
     """
     sink_id = writer.sink(connection, sink)
-    suspects = _candidates(
+    crashed = _candidates(
         connection,
         "FROM deliveries INDEXED BY deliveries_suspect WHERE sink = ? AND state = 2"
         " AND strikes > 0 ORDER BY seq",
         (sink_id,),
     )
-    free = [row for row in suspects if row.contact not in writer.busy[sink_id]]
+    free = [row for row in crashed if row.contact not in writer.busy[sink_id]]
     first_of_contact = {row.contact: row for row in reversed(free)}
-    chosen = [row for row in free if row.strikes > 1][:1]
-    if not chosen and not accused:
+    chosen = [row for row in free if row.crash_count > 1][:1]
+    if not chosen and not only_repeated:
         chosen = [row for row in free if first_of_contact[row.contact] is row][:limit]
     events = _events(connection, chosen)
     chosen = chosen[: len(events)]

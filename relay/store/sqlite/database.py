@@ -117,7 +117,7 @@ class Database:
         connection = connect_writer(self.path, self._vfs)
         with connection:
             self.state.load(connection)
-            settle.put_back_after_death(connection, self.state)
+            settle.put_back_after_crash(connection, self.state)
             claim.adjust_to_clock(connection, self.state, self.state.now())
             self.state.write_counts(connection)
         return connection

@@ -18,8 +18,8 @@ ATTEMPTS_KEPT = 20
 may ask again and again to wait a second: all attempts would fill the disk."""
 LONGEST_WAIT = 25 * 3600 * 1_000_000
 """Microseconds. A retry that is due later than this is due at once: the clock has just jumped."""
-DEATHS = 3
-"""A delivery is DEAD after so many deaths of the process while it was alone in flight."""
+MOST_LONE_CRASHES = 3
+"""A delivery is DEAD after so many crashes of the process while it was alone in flight."""
 
 
 def settle(
@@ -227,22 +227,22 @@ def put_back_all(connection: apsw.Connection, writer: WriterState) -> None:
     )
 
 
-def put_back_after_death(connection: apsw.Connection, writer: WriterState) -> int:
-    """Put back what was in flight when the last process died; return how many there were.
+def put_back_after_crash(connection: apsw.Connection, writer: WriterState) -> int:
+    """Put back what was in flight when the last process crashed; return how many there were.
 
     It is called at each start, before anything is claimed. Any of these deliveries may have caused
-    the death, so each gets a strike; a settlement resets its strikes. Only one that was alone in
-    flight, over all sinks, gets a death counted. After DEATHS of these it is DEAD.
+    the crash, so each counts it in `strikes`; a settlement resets that. `deaths` counts the crashes
+    at which a delivery was alone in flight, over all sinks. After MOST_LONE_CRASHES it is DEAD.
     """
-    suspects = [
+    in_flight_at_crash = [
         (sink, seq, flight.contact)
         for sink, flying in writer.in_flight.items()
         for seq, flight in flying.items()
     ]
-    alone = len(suspects) == 1
-    for sink, seq, _ in suspects:
+    alone = len(in_flight_at_crash) == 1
+    for sink, seq, _ in in_flight_at_crash:
         writer.release(sink, seq)
-        deaths = rows.value(
+        lone_crashes = rows.value(
             connection,
             "UPDATE deliveries SET state = 2, due = 0, attempts = attempts - 1,"
             " strikes = strikes + 1, deaths = deaths + ?"
@@ -250,19 +250,19 @@ def put_back_after_death(connection: apsw.Connection, writer: WriterState) -> in
             (alone, sink, seq),
         )
         state = State.WAITING
-        if deaths >= DEATHS:
+        if lone_crashes >= MOST_LONE_CRASHES:
             state = State.DEAD
             connection.execute(
                 "UPDATE deliveries SET state = 5, settled = ?, error = ?, strikes = 0"
                 " WHERE sink = ? AND seq = ?",
                 (
                     writer.now(),
-                    f"the relay died {DEATHS} times while only this was in flight",
+                    f"the relay died {MOST_LONE_CRASHES} times while only this was in flight",
                     sink,
                     seq,
                 ),
             )
         writer.count(sink, State.IN_FLIGHT, state)
-    for sink, _, contact in suspects:
+    for sink, _, contact in in_flight_at_crash:
         unblock(connection, writer, sink, [contact])
-    return len(suspects)
+    return len(in_flight_at_crash)

@@ -232,7 +232,7 @@ class SqliteStore:
 
     claim = _writing(claims.claim)
     claim_consent = _writing(claims.claim_consent)
-    claim_suspects = _writing(claims.claim_suspects)
+    claim_after_crash = _writing(claims.claim_after_crash)
     settle = _writing(settlements.settle)
     retry_dead = _writing(operator.retry_dead)
     replay = _writing(operator.replay)
