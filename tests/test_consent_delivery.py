@@ -346,7 +346,7 @@ async def test_a_paused_sink_without_the_option_is_sent_no_word(store, clock, br
     template = "{{ 'Bill' | date('%m', '%d') }}" if broken else "Bill"
     changes = {"map": mapping(Name=template), "when": when("data.consent == 'opt_out'")}
     async with working(store, clock, sink, **changes) as worker:
-        await worker._prober.opened.wait()
+        await worker._prober.sink_opened.wait()
         await worker._gate.pause("there is no field Nmae")
         await store.add(arrival(7, consent="opt_out"))
         await eventually(lambda: not worker._gate.may_send(SendKind.CONSENT))

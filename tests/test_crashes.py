@@ -174,6 +174,6 @@ async def test_an_orderly_stop_begins_the_count_again(gate, saved):
 
 
 async def test_a_breaker_that_closes_does_not_begin_the_count_again(gate, saved):
-    await gate.open_breaker("refused")
-    await gate.open()
+    await gate.trip_breaker("refused")
+    await gate.resume()
     assert saved[-1].crashes == 1

@@ -42,7 +42,7 @@ async def test_all_pass_while_it_runs(gate):
 async def test_only_words_of_consent_pass_a_pause_until_one_fails(gate, clock):
     await gate.pause("the field Zip does not exist")
     assert passing(gate) == {SendKind.CONSENT}
-    gate.close_to_consent()
+    gate.suspend_consent()
     assert passing(gate) == set()
     await clock.advance(300)  # the probe is due
     assert passing(gate) == ALL
@@ -58,12 +58,12 @@ async def test_nothing_passes_a_park_or_an_operators_pause(gate, clock):
     await gate.pause("maintenance", by_operator=True)
     await clock.advance(10**6)
     assert passing(gate) == set()
-    await gate.open()
+    await gate.resume()
     assert passing(gate) == ALL
 
 
-async def test_no_opt_out_is_sent_beside_the_trial_of_an_open_breaker(gate, clock):
-    await gate.open_breaker("3 contacts failed in a row")
+async def test_no_opt_out_is_sent_beside_the_trial_of_an_trip_breaker(gate, clock):
+    await gate.trip_breaker("3 contacts failed in a row")
     assert passing(gate) == set()
     await clock.advance(sink_config().breaker.cooldown)
     assert passing(gate) == ALL - {SendKind.URGENT}

@@ -472,7 +472,9 @@ async def test_no_contact_is_stuck_behind_what_a_crash_put_back(store, path, clo
     await store.close()
 
 
-async def test_what_is_in_flight_at_a_clean_stop_is_put_back_without_suspicion(store, path, clock):
+async def test_what_is_in_flight_at_a_clean_stop_is_put_back_and_counts_no_crash(
+    store, path, clock
+):
     await store.add(arrival())
     await store.claim("crm", 10)
     await store.close()

@@ -25,7 +25,7 @@ class CircuitBreaker:
     _failed: set[int] = field(default_factory=set)
 
     def failure(self, contact: int) -> bool:
-        """Count a failure; True if the breaker opens."""
+        """Count a failure; True if that trips the breaker."""
         self._failed.add(contact)
         return len(self._failed) >= self.failures
 
@@ -69,7 +69,7 @@ class HaltKind(Enum):
 
     PAUSE = auto()
     PARK = auto()
-    OPEN_BREAKER = auto()
+    TRIP_BREAKER = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +129,7 @@ class HealthTracker:
         if not self._breaker.failure(contact):
             return None
         reason = f"{self._config.failures} contacts failed in a row, the last with: "
-        return Halt(HaltKind.OPEN_BREAKER, reason + outcome.reason, None)
+        return Halt(HaltKind.TRIP_BREAKER, reason + outcome.reason, None)
 
     def _reject(self, contact: int, seq: int, outcome: Reject) -> Halt | None:
         cause = MapFailed if isinstance(outcome, MapFailed) else outcome.status

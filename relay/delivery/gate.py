@@ -1,7 +1,7 @@
 """The gate of one sink: whether it may be sent to, kept in the store over restarts.
 
-A sink is running, paused or parked. Both a pause and a park halt it. A pause has a cause that
-somebody must mend, or an operator asked for it. A park follows a Retry-After or the open breaker.
+A sink is running, paused or parked. Both a pause and a park halt it. A pause has a cause that an
+operator must repair, or an operator asked for it. A park follows a Retry-After or the open breaker.
 
 When a pause is due, the prober makes a check or a trial, and ends the pause if that succeeds. When
 the breaker's park is due, it makes a trial. It ends any other park without one. Only `resume` ends
@@ -99,7 +99,7 @@ class SinkGate:
         self._active = Stopwatch(clock, state.active)
         self._begun = state.active
         self._changed = asyncio.Event()
-        self._closed_to_consent = False
+        self._consent_suspended = False
         # The time when all halts are over, by the monotonic clock.
         self._over_at = clock.monotonic() + planned(state)
 
@@ -108,7 +108,7 @@ class SinkGate:
     def may_send(self, kind: SendKind) -> bool:
         """Whether claims of this kind may be sent now. Only this decides it."""
         if kind is SendKind.CONSENT:
-            return self._open_to_consent()
+            return self._allows_consent()
         if self.remaining() > 0:
             return False
         match kind:
@@ -135,18 +135,18 @@ class SinkGate:
         """Whether ordinary deliveries are sent one at a time: each answer says how much is left."""
         return self._quota.tight
 
-    def _open_to_consent(self) -> bool:
+    def _allows_consent(self) -> bool:
         """Whether words of consent may be sent though the sink is paused.
 
         The cause of the pause may concern other fields or other records. After one word that fails,
         none is sent until the next probe.
         """
         halted_otherwise = self.paused_by_operator or self.parked or self.breaker_open
-        return self.paused and not halted_otherwise and not self._closed_to_consent
+        return self.paused and not halted_otherwise and not self._consent_suspended
 
-    def close_to_consent(self) -> None:
-        """Allow no word of consent until the next probe, after one has failed."""
-        self._closed_to_consent = True
+    def suspend_consent(self) -> None:
+        """Allow no word of consent until the next probe, as one has failed."""
+        self._consent_suspended = True
 
     # its state
 
@@ -213,8 +213,8 @@ class SinkGate:
                 await self.pause(halt.reason, after=halt.seconds)
             case HaltKind.PARK:
                 await self.park(halt.reason, halt.seconds or 0.0)
-            case HaltKind.OPEN_BREAKER:
-                await self.open_breaker(halt.reason)
+            case HaltKind.TRIP_BREAKER:
+                await self.trip_breaker(halt.reason)
 
     async def pause(
         self, reason: str, *, after: float | None = None, by_operator: bool = False
@@ -228,7 +228,7 @@ class SinkGate:
             self._log.log(logging.INFO if by_operator else logging.ERROR, "paused: %s", reason)
         elif self._state.paused == reason and seconds <= self.remaining() + MARGIN:
             return  # another record of the batch, with the same reason
-        self._closed_to_consent = False
+        self._consent_suspended = False
         self._state.paused = reason
         self._state.paused_by_operator = by_operator
         self._state.probe_at = self._after(seconds)
@@ -244,7 +244,7 @@ class SinkGate:
             self._state.parked_until = self._after(seconds)
             await self._halt(seconds)
 
-    async def open_breaker(self, reason: str) -> None:
+    async def trip_breaker(self, reason: str) -> None:
         """Park it for the breaker's cooldown. The next delivery is a trial."""
         if not self._state.breaker_open:
             self._state.breaker_open = True
@@ -257,7 +257,7 @@ class SinkGate:
         else:
             await self.park(f"still failing: {reason}", self._cooldown)
 
-    async def open(self) -> None:
+    async def resume(self) -> None:
         """End every halt of the sink: it is running again."""
         self._health.reset()
         self._state = SinkState(active=self._active.elapsed(), crashes=self._state.crashes)
@@ -320,8 +320,8 @@ def planned(state: SinkState) -> float:
 class Prober:
     """Opens a sink, and ends its pauses and parks when they are due.
 
-    `try_one` sends one delivery as a trial, and returns None where there is none to send. `opened`
-    is set once the sink is open, and never cleared.
+    `try_one` sends one delivery as a trial, and returns None where there is none to send.
+    `sink_opened` is set once the sink is opened, and never cleared.
     """
 
     def __init__(
@@ -338,29 +338,29 @@ class Prober:
         self._clock = clock
         self._send_trial = try_one
         self._failed_to_open = False
-        self.opened = asyncio.Event()
+        self.sink_opened = asyncio.Event()
 
     async def until_running(self) -> None:
-        """Return when the sink is open and not halted. Until then, probe it when due."""
+        """Return when the sink is opened and not halted. Until then, probe it when due."""
         while True:
             await self._gate.until_due()
-            if not self.opened.is_set():
-                await self.open()
+            if not self.sink_opened.is_set():
+                await self.open_sink()
             elif self._gate.paused:
                 await self._probe()
             elif self._gate.breaker_open:
                 await self._try_one()
             elif self._gate.parked:
-                await self._gate.open()
+                await self._gate.resume()
             else:
                 return
 
-    async def open(self) -> bool:
-        """Open the sink if it is not open; return whether it is.
+    async def open_sink(self) -> bool:
+        """Call the sink's `open`, unless that was done; return whether the sink is opened.
 
         One that cannot be opened is paused. Its next probe opens it again.
         """
-        if self.opened.is_set():
+        if self.sink_opened.is_set():
             return True
         try:
             work = plugin_calls.run(PluginCall(self._config.name, "open"), self._sink.open())
@@ -373,7 +373,7 @@ class Prober:
                 after = self._config.breaker.cooldown
             await self._gate.pause(f"it cannot be opened: {outcome.reason}", after=after)
             return False
-        self.opened.set()
+        self.sink_opened.set()
         if self._failed_to_open:
             await self._recovered()
         return True
@@ -406,4 +406,4 @@ class Prober:
     async def _recovered(self) -> None:
         """Deliver again, unless the operator has paused the sink in the meantime."""
         if not self._gate.paused_by_operator:
-            await self._gate.open()
+            await self._gate.resume()

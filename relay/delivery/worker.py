@@ -128,7 +128,7 @@ class SinkWorker:
             claims = await self._queue.claim_after_repeated_crash()
             if not claims:
                 return
-            if not await self._prober.open():
+            if not await self._prober.open_sink():
                 await self._queue.put_back(claims)
                 return
             await self.deliver(claims, SendKind.AFTER_CRASH)
@@ -145,7 +145,7 @@ class SinkWorker:
 
     async def resume(self) -> None:
         """End every halt of the sink."""
-        await self._gate.open()
+        await self._gate.resume()
 
     def status(self) -> SinkStatus:
         """The gate's status, with the last failed attempt."""
@@ -184,7 +184,7 @@ class SinkWorker:
         self._count(results, settlements)
         if kind is SendKind.CONSENT:
             if any(each.is_put_back and not each.consent for each in settlements):
-                self._gate.close_to_consent()
+                self._gate.suspend_consent()
         else:
             revive = await self._gate.observe(results, trial=kind is SendKind.TRIAL)
             await self._queue.revive(revive)
@@ -263,7 +263,7 @@ class SinkWorker:
 
     async def _send_urgent(self) -> None:
         """The task that sends only opt-outs, and the older deliveries of their contacts."""
-        await self._prober.opened.wait()
+        await self._prober.sink_opened.wait()
         while True:
             await self._queue.wait_for_urgent()
             if self._queue.has_urgent:
