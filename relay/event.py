@@ -85,6 +85,15 @@ class Event:
         """The text of a message. Another text under the same `dedup_key` is another event."""
         return content_of(self.data)
 
+    def attributes(self) -> dict[str, str | None]:
+        """The relay's attributes, which `to_dict` does not have."""
+        return {
+            "contact": self.contact,
+            "consent": self.consent,
+            "dedup_key": self.dedup_key,
+            "topic": self.topic,
+        }
+
     def to_dict(self) -> dict[str, Any]:
         """The event in the JSON format of CloudEvents; absent attributes are left out."""
         envelope: dict[str, Any] = {
@@ -133,7 +142,11 @@ class Event:
     def from_json(cls, text: bytes) -> Self:
         """Read what `to_json` or `to_stored_json` wrote. Raises ValueError for anything else."""
         envelope = orjson.loads(text)
-        private = envelope.get(PRIVATE, {})
+        return cls.from_dict(envelope, envelope.get(PRIVATE, {}))
+
+    @classmethod
+    def from_dict(cls, envelope: Mapping[str, Any], attributes: Mapping[str, Any]) -> Self:
+        """The event of such an envelope, with these of the relay's attributes."""
         return cls(
             id=envelope["id"],
             source=envelope["source"],
@@ -143,10 +156,10 @@ class Event:
             data=envelope["data"],
             test=envelope.get("test", False),
             traceparent=envelope.get("traceparent"),
-            contact=private.get("contact"),
-            consent=private.get("consent"),
-            dedup_key=private.get("dedup_key"),
-            topic=private.get("topic"),
+            contact=attributes.get("contact"),
+            consent=attributes.get("consent"),
+            dedup_key=attributes.get("dedup_key"),
+            topic=attributes.get("topic"),
         )
 
 

@@ -8,8 +8,8 @@ undone. The digits of every script count, and so do the marks that people put be
 
 import re
 import unicodedata
-from collections.abc import Collection, Iterable, Iterator
-from functools import cache
+from collections.abc import Callable, Collection, Iterable, Iterator
+from functools import cache, partial
 from itertools import takewhile
 from typing import Any
 
@@ -62,6 +62,14 @@ FOREIGN = re.compile(
 def mask(number: str) -> str:
     """`+12125551212` as `…1212`."""
     return "…" + number[-SHOWN:]
+
+
+def mask_contact(contact: str | None) -> str | None:
+    """A contact as people may see it: of a number the end, of an e-mail address the domain."""
+    if contact is None:
+        return None
+    name, at, domain = contact.rpartition("@")
+    return f"{name[:1]}…@{domain}" if at else mask(contact)
 
 
 def mask_all(text: str) -> str:
@@ -123,24 +131,37 @@ def _is_word(char: str) -> bool:
     return char.isalnum() or char == "_"
 
 
-def mask_in(value: Any, number: str) -> Any:
-    """`value`, and all that is in it, with this E.164 number masked however it is written."""
+def mask_in(value: Any, contact: str | None) -> Any:
+    """`value`, and all that is in it, with the contact masked; a number however it is written.
+
+    Of an event without a contact, whatever may be a number is masked.
+    """
+    if contact is None:
+        return _changed(value, mask_all)
+    shown = mask_contact(contact)
+    return _changed(value, partial(_spelt(contact).sub, lambda _: str(shown)))
+
+
+def _spelt(contact: str) -> re.Pattern[str]:
+    """Matches an E.164 number however it is written, and another contact in upper or lower case."""
+    if not E164.fullmatch(contact):
+        return re.compile(re.escape(contact), re.IGNORECASE)
     spellings = (
-        SEPARATORS.join(digits) for digits in (number[1:], phone.national(number) or number)
+        SEPARATORS.join(digits) for digits in (contact[1:], phone.national(contact) or contact)
     )
-    return _replaced(value, re.compile(rf"\+?(?:{'|'.join(spellings)})"), mask(number))
+    return re.compile(rf"\+?(?:{'|'.join(spellings)})")
 
 
-def _replaced(value: Any, pattern: re.Pattern[str], by: str) -> Any:
+def _changed(value: Any, change: Callable[[str], str]) -> Any:
     match value:
         case str():
-            return pattern.sub(by, value)
+            return change(value)
         case dict():
-            return {key: _replaced(item, pattern, by) for key, item in value.items()}
+            return {key: _changed(item, change) for key, item in value.items()}
         case list() | tuple():
-            return [_replaced(item, pattern, by) for item in value]
-        case int() if pattern.fullmatch(str(value)):
-            return by
+            return [_changed(item, change) for item in value]
+        case int() if (text := change(str(value))) != str(value):
+            return text
         case _:
             return value
 

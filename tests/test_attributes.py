@@ -1,19 +1,23 @@
 """Events of any source in the store: by their contact, which may be no number, or none at all."""
 
+import csv
 import itertools
 from contextlib import closing
 from shutil import copyfile
 
 import apsw
+import httpx
 import pytest
 from arrivals import NOW, claim_one, delivered, ids, waiting
 from olderstore import OLDER, make_filled
+from relaying import relaying
 from spills import failover_parts
 from uuid_utils import uuid7
 
+from relay.counters import IngressCounters
 from relay.event import OPT_IN, OPT_OUT, Event, RawCallback, timestamp
-from relay.redact import NumberMatcher
-from relay.store import EventFilter, NewEvent, PurgeCutoffs, Settlement, State
+from relay.redact import NumberMatcher, mask_contact, mask_in
+from relay.store import EventFilter, NewEvent, PurgeCutoffs, Receipt, Settlement, State
 from relay.store.sqlite import SqliteStore
 
 ANN, BEN = "ann@example.com", "ben@example.com"
@@ -284,3 +288,94 @@ def _sumotext(message_id: str, text: str, received: int) -> NewEvent:
 def _events(path) -> list[bytes]:
     with closing(apsw.Connection(str(path))) as connection:
         return [row[0] for row in connection.execute("SELECT event FROM events ORDER BY seq")]
+
+
+# what people see of them
+
+
+@pytest.fixture
+async def filled(tmp_path):
+    """The folder of a relay whose store has events of other vendors, for its sink `crm`."""
+    (tmp_path / "data").mkdir()
+    store = await SqliteStore.open(tmp_path / "data/relay.db")
+    data = {"message": "hello", "email": ANN}
+    await add(store, ANN, data=data, topic="news", consent=OPT_OUT)
+    claim = await claim_one(store)
+    await store.settle([Settlement("crm", claim.seq, State.DEAD, error=f"no {ANN}")])
+    await add(store, data={"message": {"text": "hello"}, "phone": "212-555-0142"})
+    await add(store, NUMBER, data={"label": 7})
+    await store.close()
+    return tmp_path
+
+
+async def test_the_commands_show_events_of_any_source(filled):
+    sink = {"plugin": "csv", "options": {"path": "out/events.csv"}}
+    async with relaying(filled, sink) as relay:
+        await relay.reached(delivered=2, dead=1)
+        await _look_at(relay)
+        made = await relay.command("dead", "replay", "--all")
+        assert "1 delivery on the way again" in made
+        await relay.reached(delivered=3, dead=0)
+        admin = relay._running.inner[0].address
+        async with httpx.AsyncClient(trust_env=False) as http:
+            metrics = await http.get(f"http://127.0.0.1:{admin[1]}/metrics")
+        assert 'relay_deliveries_total{outcome="delivered",sink="crm"} 3.0' in metrics.text
+        await relay.send(1)
+    assert len((filled / "out/events.csv").read_text().splitlines()) == 5
+    await _look_at(relay)
+    lines = (await relay.command("events", "tail")).splitlines()
+    assert [line.split("  ")[1:5] for line in lines[:3]] == [
+        ["submitted", "a…@example.com", "-", "hello"],
+        ["submitted", "-", "-", "-"],
+        ["submitted", "…0142", "-", "-"],
+    ]
+
+
+async def _look_at(relay):
+    """With the relay and without it."""
+    found = [
+        each
+        for each in await relay.asked("events", "list")
+        if each["type"] == "com.vendor.form.submitted"
+    ]
+    nobody = dict.fromkeys(("contact", "consent", "dedup_key", "topic"))
+    assert [each["attributes"] for each in found] == [
+        nobody | {"contact": NUMBER},
+        nobody,
+        nobody | {"contact": ANN, "consent": OPT_OUT, "topic": "news"},
+    ]
+    texts = [await relay.command("events", "list"), await relay.command("dead", "list")]
+    texts += [await relay.command("events", "show", each["id"]) for each in found]
+    texts.append(
+        await relay.command("replay", "--sink", "crm", "--since", "2020-01-01", "--dry-run")
+    )
+    assert "a…@example.com" in texts[0]
+    assert all(ANN not in text for text in (texts[0], *texts[2:]))
+    assert all("212-555-0142" not in text for text in texts)
+    assert [each["opted_out"] for each in [await _shown(relay, each) for each in found]] == [
+        *(False, False, True)
+    ]
+    (word, *_) = csv.DictReader((await relay.command("consent", "export")).splitlines())
+    assert (word["mobile"], word["word"]) == (ANN, OPT_OUT)
+
+
+async def _shown(relay, event):
+    return await relay.asked("events", "show", event["id"])
+
+
+def test_a_contact_is_masked_however_it_is_written():
+    record = {"a": f"<{ANN.upper()}>", "b": [f"{ANN}.uk", 2125551212], "c": "212-555-1212"}
+    assert mask_in(record, ANN) == {
+        "a": "<a…@example.com>",
+        "b": ["a…@example.com.uk", 2125551212],
+        "c": "212-555-1212",
+    }
+    assert mask_in(record, None) == record | {"b": [f"{ANN}.uk", "…1212"], "c": "…1212"}
+    assert [mask_contact(each) for each in (ANN, NUMBER, None)] == ["a…@example.com", "…0142", None]
+
+
+async def test_a_counter_has_the_kind_of_any_event():
+    counters = IngressCounters()
+    counters.acknowledged("forms", Receipt("1", "com.vendor.form.submitted"), 0.1)
+    (found,) = counters.callbacks.collect()
+    assert {sample.labels["kind"] for sample in found.samples} == {"submitted"}

@@ -38,7 +38,8 @@ def sink_view(status: SinkStatus, counts: SinkCounts) -> dict[str, Any]:
 
 
 def event_view(row: EventRow) -> dict[str, Any]:
-    return {"seq": row.seq, **row.event.to_dict()}
+    """The event, with the relay's attributes beside it."""
+    return {"seq": row.seq, **row.event.to_dict(), "attributes": row.event.attributes()}
 
 
 def delivery_view(row: DeliveryRow) -> dict[str, Any]:

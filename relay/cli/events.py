@@ -21,10 +21,10 @@ from relay.cli.output import (
     printable,
     progress,
 )
-from relay.cli.records import as_text, print_callback
+from relay.cli.records import as_text, event_of, print_callback
 from relay.config.loader import Config
-from relay.event import kind_of
-from relay.redact import mask, mask_all, mask_in
+from relay.event import Event, kind_of
+from relay.redact import mask_all, mask_contact, mask_in
 from relay.sources.sumotext import KINDS
 
 EVERY = 0.5
@@ -71,7 +71,7 @@ def events_list(
     if as_json:
         print_json(found)
     elif found:
-        print_table(HEADINGS, [event_row(event, config) for event in found])
+        print_table(HEADINGS, [event_row(event_of(each), config) for each in found])
     else:
         click.echo("No such events. `relay send web_form Name=Bill` makes one.")
 
@@ -86,14 +86,20 @@ def events_show(config: Config, as_json: bool, event_id: str) -> None:
     if as_json:
         print_json(found)
         return
+    event = event_of(found)
     print_pairs(
-        [(name, found.get(name)) for name in ("id", "type", "source")]
-        + [("subject", masked_subject(found)), ("test", found.get("test"))]
-        + [("time", local_time(found["time"], config.timezone))]
+        [
+            ("id", event.id),
+            ("type", event.type),
+            ("source", event.source),
+            ("subject", masked_subject(event)),
+            ("test", event.test or None),
+            ("time", local_time(event.time, config.timezone)),
+        ]
     )
-    click.echo(as_text(found["data"], found["data"]["mobile"]))
-    _print_deliveries(found["deliveries"], config, found["data"]["mobile"])
-    _print_attempts(found["attempts"], config, found["data"]["mobile"])
+    click.echo(as_text(event.data, event.contact))
+    _print_deliveries(found["deliveries"], config, event.contact)
+    _print_attempts(found["attempts"], config, event.contact)
     click.echo("As it came")
     print_callback(found["callback"])
 
@@ -126,38 +132,44 @@ def _print_lines(
 ) -> int:
     """Print the last `lines` of those found; return the seq of the newest."""
     rows = list(found)
-    for event in rows[-lines:] if lines else []:
+    for each in rows[-lines:] if lines else []:
         if as_json:
-            print_json_line(event)
+            print_json_line(each)
         else:
-            click.echo("  ".join(printable(str(cell or "-")) for cell in event_row(event, config)))
+            cells = event_row(event_of(each), config)
+            click.echo("  ".join(printable(str(cell or "-")) for cell in cells))
     return rows[-1]["seq"] if rows else after
 
 
-def masked_subject(event: dict[str, Any]) -> str | None:
+def masked_subject(event: Event) -> str | None:
     """Each part by itself, as the short code and a keyword of digits make no number together."""
-    subject: str | None = event.get("subject")
-    return subject and "/".join(map(mask_all, subject.split("/")))
+    return event.subject and "/".join(map(mask_all, event.subject.split("/")))
 
 
 HEADINGS = ("Received", "Kind", "Contact", "Subject", "Says", "Id")
 
 
-def event_row(event: dict[str, Any], config: Config) -> list[Any]:
+SAYING = ("message", "label", "reply")
+"""Names of an event's data that may have what the contact wrote, the first of them first."""
+
+
+def event_row(event: Event, config: Config) -> list[Any]:
     """An event as a table shows it."""
-    data = event["data"]
-    says = data["message"] or data["label"] or data["reply"] or ""
+    texts = (event.data.get(name) for name in SAYING)
+    says = next((text for text in texts if text and isinstance(text, str)), "")
     return [
-        local_time(event["time"], config.timezone),
-        kind_of(event["type"]) + (" (test)" if event.get("test") else ""),
-        mask(data["mobile"]),
+        local_time(event.time, config.timezone),
+        event.kind + (" (test)" if event.test else ""),
+        mask_contact(event.contact),
         masked_subject(event),
         mask_all(says)[:SAYS],
-        event["id"],
+        event.id,
     ]
 
 
-def _print_deliveries(deliveries: list[dict[str, Any]], config: Config, mobile: str) -> None:
+def _print_deliveries(
+    deliveries: list[dict[str, Any]], config: Config, contact: str | None
+) -> None:
     if not deliveries:
         click.echo("No sink was to get it; `relay preview --event ID` says what each would get.")
         return
@@ -170,20 +182,20 @@ def _print_deliveries(deliveries: list[dict[str, Any]], config: Config, mobile: 
                 each["attempts"],
                 local_time(each["due"], config.timezone),
                 local_time(each["settled"], config.timezone),
-                mask_in(each["error"], mobile) or _reference(each, mobile),
+                mask_in(each["error"], contact) or _reference(each, contact),
             ]
             for each in deliveries
         ],
     )
 
 
-def _reference(delivery: dict[str, Any], mobile: str) -> str:
+def _reference(delivery: dict[str, Any], contact: str | None) -> str:
     """What the sink calls the record, and what was left out of it."""
-    note = mask_in(delivery.get("note"), mobile)
+    note = mask_in(delivery.get("note"), contact)
     return "; ".join(filter(None, (delivery["reference"], note)))
 
 
-def _print_attempts(attempts: list[dict[str, Any]], config: Config, mobile: str) -> None:
+def _print_attempts(attempts: list[dict[str, Any]], config: Config, contact: str | None) -> None:
     if not attempts:
         return
     click.echo("Failed attempts")
@@ -196,8 +208,8 @@ def _print_attempts(attempts: list[dict[str, Any]], config: Config, mobile: str)
                 local_time(each["started"], config.timezone),
                 f"{each['duration']:.1f}",
                 each["status"],
-                mask_in(each["error"], mobile),
-                mask_in(each["answer"] or "", mobile),
+                mask_in(each["error"], contact),
+                mask_in(each["answer"] or "", contact),
             ]
             for each in attempts
         ],

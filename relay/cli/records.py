@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 
 from relay.cli.output import print_pairs, printable
+from relay.event import Event
 from relay.redact import mask_all, mask_in
 
 PAIR = re.compile(r'\[\n *("(?:[^"\\]|\\.)*"),\n *("(?:[^"\\]|\\.)*")\n *\]')
@@ -15,9 +16,14 @@ LONGEST = 2000
 """Characters of a callback's query or body that are shown."""
 
 
-def as_text(record: dict[str, Any], mobile: str) -> str:
-    """A record as indented JSON, a pair to a line, with the contact's number masked."""
-    text = orjson.dumps(mask_in(record, mobile), option=orjson.OPT_INDENT_2).decode()
+def event_of(found: Mapping[str, Any]) -> Event:
+    """The event in an answer of the relay. One of an earlier release gives no attributes."""
+    return Event.from_dict(found, found.get("attributes", {}))
+
+
+def as_text(record: Mapping[str, Any], contact: str | None) -> str:
+    """A record as indented JSON, a pair to a line, with the contact masked."""
+    text = orjson.dumps(mask_in(record, contact), option=orjson.OPT_INDENT_2).decode()
     return printable(PAIR.sub(r"[\1, \2]", text))
 
 
