@@ -20,7 +20,7 @@ from relay.delivery.manager import SinkManager
 from relay.monitoring.metrics import Readings
 from relay.redact import mask_all
 from relay.server.refusals import PROBLEM_TYPE, problem_body
-from relay.store import Store
+from relay.store.port import Store
 
 TRY_AGAIN = 5.0
 """Seconds between tries to open the store."""

@@ -12,7 +12,8 @@ from collections.abc import AsyncIterator
 
 from relay.clock import MICROSECONDS, Clock
 from relay.config.model import Retention
-from relay.store import PurgeCutoffs, Purged, Store, StoreError
+from relay.store import PurgeCutoffs, Purged, StoreError
+from relay.store.port import Store
 
 FIRST = 30.0
 """Seconds from the start to the first round."""

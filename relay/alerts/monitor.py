@@ -20,7 +20,8 @@ from relay.clock import MICROSECONDS, Clock
 from relay.config.model import Alerts
 from relay.monitoring.metrics import Readings
 from relay.redact import mask_all
-from relay.store import Store, StoreError
+from relay.store import StoreError
+from relay.store.port import Store
 
 LOOK_EVERY = 15.0
 """Seconds from one evaluation to the next."""

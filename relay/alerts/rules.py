@@ -10,7 +10,7 @@ from relay.delivery.gate import SinkStatus
 from relay.event import timestamp
 from relay.monitoring.metrics import Readings
 from relay.redact import mask_all
-from relay.store import Store
+from relay.store.port import Store
 
 HALTED = ("paused", "held")
 MAX_EVENTS = 20_000

@@ -18,7 +18,7 @@ from relay.config.status import ConfigStatus
 from relay.delivery.manager import Workers
 from relay.sources.router import Router
 from relay.spill import file
-from relay.store import Store
+from relay.store.port import Store
 
 
 class StatusEndpoint:

@@ -12,7 +12,8 @@ from starlette.responses import Response
 from relay.config.loader import SinkConfig
 from relay.fsutil import json_with_paths
 from relay.server.refusals import PROBLEM_TYPE, problem_body
-from relay.store import Store, StoreError, StoreFull
+from relay.store import StoreError, StoreFull
+from relay.store.port import Store
 
 Endpoint = Callable[[Request], Awaitable[Any]]
 """Returns what becomes the JSON of the answer."""

@@ -14,7 +14,8 @@ from relay.delivery.manager import Workers
 from relay.event import timestamp
 from relay.preview import preview
 from relay.sources.router import Router
-from relay.store import EventFilter, EventRow, State, Store
+from relay.store import EventFilter, EventRow, State
+from relay.store.port import Store
 from relay.templating.expressions import EvaluationError
 
 

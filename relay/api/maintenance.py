@@ -31,7 +31,8 @@ from relay.redact import NumberMatcher
 from relay.sink import Erased, Sink
 from relay.spill.file import Kept
 from relay.spill.queue import SpillQueue
-from relay.store import ConsentRecord, ContactRows, State, Store, StoreError
+from relay.store import ConsentRecord, ContactRows, State, StoreError
+from relay.store.port import Store
 
 MAX_JOBS = 10
 """Jobs that are remembered."""

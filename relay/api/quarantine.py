@@ -13,7 +13,8 @@ from relay.config.loader import Config
 from relay.event import InvalidCallback
 from relay.preview import preview_all
 from relay.sources.router import Router
-from relay.store import Quarantined, Store
+from relay.store import Quarantined
+from relay.store.port import Store
 
 FORBIDDEN = 403
 

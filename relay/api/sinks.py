@@ -14,7 +14,8 @@ from relay.config.plugins import PluginError
 from relay.delivery.classify import split_notices
 from relay.delivery.gate import SinkStatus
 from relay.delivery.manager import Workers, check_sink
-from relay.store import OPEN_STATES, SinkCounts, SinkState, State, Store
+from relay.store import OPEN_STATES, SinkCounts, SinkState, State
+from relay.store.port import Store
 
 
 class SinkEndpoints:

@@ -26,7 +26,8 @@ from typing import Any, NoReturn, TypeVar
 from relay.delivery import plugin_calls
 from relay.delivery.plugin_calls import POSITION, PluginCall, calling
 from relay.loop_lag import LAG, LOOKS, LagWatch
-from relay.store import SinkState, Store, StoreFull
+from relay.store import SinkState, StoreFull
+from relay.store.port import Store
 
 T = TypeVar("T")
 

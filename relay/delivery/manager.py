@@ -20,7 +20,8 @@ from relay.delivery.plugin_calls import PluginCall, inside, run_with_timeout
 from relay.delivery.worker import SinkWorker
 from relay.rate_limit import Limiter
 from relay.sink import Notice, Sink
-from relay.store import SinkState, Store
+from relay.store import SinkState
+from relay.store.port import Store
 from relay.tracing import Tracer
 
 log = logging.getLogger("relay")

@@ -10,7 +10,8 @@ from typing import ParamSpec, TypeVar
 
 from relay.clock import MICROSECONDS, Clock, wait_for_event
 from relay.config.loader import SinkConfig
-from relay.store import Claim, ClaimResult, Settlement, SinkState, State, Store, StoreFull
+from relay.store import Claim, ClaimResult, Settlement, SinkState, State, StoreFull
+from relay.store.port import Store
 
 CLAIM = 256
 """The most deliveries in one claim: callbacks wait for its transaction."""

@@ -25,7 +25,8 @@ from relay.delivery.safe_quota import SafeQuota
 from relay.delivery.sender import Sender
 from relay.outcome import Outcome, word_of
 from relay.sink import Sink
-from relay.store import Claim, Settlement, SinkState, Store
+from relay.store import Claim, Settlement, SinkState
+from relay.store.port import Store
 from relay.tracing import Tracer
 
 SAVE_ACTIVE_EVERY = 60.0

@@ -11,7 +11,8 @@ from relay.config.loader import Config, SinkConfig
 from relay.event import OPT_OUT, Event, InvalidCallback, RawCallback
 from relay.slices import Slices
 from relay.sources.sumotext import Normaliser
-from relay.store import EventRow, NewEvent, Quarantined, Receipt, Store
+from relay.store import EventRow, NewEvent, Quarantined, Receipt
+from relay.store.port import Store
 from relay.templating.expressions import EvaluationError
 
 

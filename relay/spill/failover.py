@@ -35,15 +35,8 @@ from relay.spill.disk import DISK_TIMEOUT, DiskGuard, SharedTimeout
 from relay.spill.file import Kept
 from relay.spill.queue import SpillQueue
 from relay.spill.records import Spilled
-from relay.store import (
-    UNAUTHORIZED,
-    UNAUTHORIZED_KEPT,
-    Receipt,
-    Store,
-    StoreError,
-    StoreFull,
-    StoreLocked,
-)
+from relay.store import UNAUTHORIZED, UNAUTHORIZED_KEPT, Receipt, StoreError, StoreFull, StoreLocked
+from relay.store.port import Store
 
 TRY_AGAIN = 1.0
 """Seconds between tries to replay the spill."""

@@ -1,23 +1,19 @@
-"""The store: what every engine (SQLite today, PostgreSQL later) promises to the rest.
+"""The store's values and errors. The port, which every engine implements, is in `port`.
 
-Times are microseconds since the epoch. A `seq` is the store's own order of receipt, and the
-only order that deliveries follow. All methods are coroutines and may raise `StoreFull` (nothing
-was stored, try again later) or `StoreBroken` (the fate of the last commit is not known: end the
-process).
+Times are microseconds since the epoch. A `seq` is the store's order of receipt, and the only order
+that deliveries follow.
 """
 
-from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any, NamedTuple, Protocol, Self
+from typing import NamedTuple, Self
 
 from relay.event import Event, RawCallback
-from relay.redact import NumberMatcher
 
 UNAUTHORIZED = 401
 UNAUTHORIZED_KEPT = 1_000
-"""The most callbacks with a wrong token in quarantine: anybody may send those."""
+"""The most callbacks with a wrong token in quarantine, as anyone may send those."""
 QUARANTINE_SIZE = 256 * 1024 * 1024
 """Bytes of quarantined callbacks, where relay.yaml names no other size."""
 
@@ -31,11 +27,11 @@ class StoreFull(StoreError):
 
 
 class StoreStalled(StoreError):
-    """It takes too long: nobody knows yet whether it is stored."""
+    """It takes too long: whether it is stored is not known yet."""
 
 
 class StoreBroken(StoreError):
-    """A commit failed on I/O, so nobody knows what is on disk: the process must end."""
+    """A commit failed on I/O, so what is on disk is not known: the process must end."""
 
 
 class StoreLocked(StoreError):
@@ -171,7 +167,7 @@ class Settlement:
     error: str | None = None
     attempt: Attempt | None = None
     consent: bool = False
-    """Whether the sink accepted the word of consent, though it did not take the whole."""
+    """Whether the sink accepted the word of consent, but not the rest of the record."""
 
     def __post_init__(self) -> None:
         if self.state not in TRANSITIONS[State.IN_FLIGHT]:
@@ -195,9 +191,9 @@ class SinkState:
     """Why it is paused; None when it is not."""
     paused_by_operator: bool = False
     halted_at: int = 0
-    """When it was paused or parked the last time."""
+    """When it was last paused or parked."""
     since: int = 0
-    """Since when it has been paused or parked, whatever for."""
+    """Since when it has been halted without a break, for any reasons."""
     probe_at: int = 0
     parked_until: int = 0
     """By the breaker or a Retry-After."""
@@ -207,7 +203,7 @@ class SinkState:
     crashes: int = 0
     """How often in a row the process ended inside its code."""
     held: str | None = None
-    """Why none of its code is run until an operator resumes it; None where it is run."""
+    """Why none of its code is run until an operator resumes it; None if it is run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,7 +295,7 @@ class PurgeCutoffs:
 
 @dataclass(frozen=True, slots=True)
 class Purged:
-    """A step of a purge. `seq` is where it stands."""
+    """A step of a purge, up to `seq`."""
 
     seq: int
     events: int = 0
@@ -319,7 +315,7 @@ class ContactRows:
 
 
 class Scrubbed(NamedTuple):
-    """In how many places a number still stands, in so many bytes as were searched."""
+    """In how many places a number is still found, and how many bytes were searched."""
 
     places: int
     searched: int
@@ -340,212 +336,3 @@ class ConsentRecord:
     test: bool
     received: int
     accepted: Mapping[str, int]
-
-
-Notify = Callable[[Mapping[str, bool]], None]
-"""Called on the event loop after a commit: sinks with new work, True where it is urgent."""
-
-
-class Store(Protocol):
-    """Who opens a store owns it until `close`."""
-
-    def subscribe(self, notify: Notify) -> None:
-        """Have `notify` called after each commit that made work for a sink."""
-
-    async def add(self, arrival: NewEvent) -> Receipt:
-        """Store an event and its deliveries; return when they are on disk."""
-
-    async def quarantine(
-        self, callback: RawCallback, status: int, reason: str, quarantine_id: str | None = None
-    ) -> str:
-        """Keep a callback that became no event; return its id, a new one unless it is given.
-
-        Of 401s 1,000 stay; the sender that has the most of them loses its oldest.
-        """
-
-    async def known(self, ids: Sequence[str]) -> set[str]:
-        """Which of these are the ids of events, or of callbacks in quarantine."""
-
-    async def spill_is_older(self) -> bool:
-        """Whether the spill may hold callbacks that came before some of the store's."""
-
-    async def note_spill_is_older(self, older: bool) -> None:
-        """Keep that for the next start."""
-
-    async def last_word(self, contact: str) -> str | None:
-        """`opt_out` or `opt_in`: what it said last, to any source; None if nothing."""
-        ...
-
-    async def opted_out(self, source: str, contact: str | None) -> bool:
-        """Whether the contact's last word is an opt-out."""
-
-    # deliveries
-    async def claim(
-        self, sink: str, limit: int, *, ordered: bool = True, urgent: bool | None = None
-    ) -> ClaimResult:
-        """Take due deliveries, no contact twice; count the attempt.
-
-        `urgent`: only opt-outs and what must land before them, or only the others; with None
-        both, the urgent ones first.
-        """
-
-    async def settle(self, settlements: Sequence[Settlement]) -> None:
-        """Write how claims ended; return when it is on disk."""
-
-    async def claim_consent(self, sink: str, limit: int) -> list[Claim]:
-        """Take up to `limit` open opt-outs that the sink has not accepted.
-
-        They overtake what is older of their contact, but never go beside it.
-        """
-        ...
-
-    async def claim_after_crash(
-        self, sink: str, limit: int = 1, *, only_repeated: bool = False
-    ) -> list[Claim]:
-        """Take up to `limit` deliveries that were in flight when a process crashed.
-
-        Those that were in flight at two crashes or more come first, one at a time. With
-        `only_repeated` the others are left out.
-        """
-
-    async def retry_dead(self, sink: str, seqs: Sequence[int], *, replayed: bool = True) -> int:
-        """Put dead deliveries back to pending, with fresh attempts; return how many.
-
-        `replayed` says that somebody asked for it.
-        """
-
-    async def sink_states(self) -> dict[str, SinkState]: ...
-
-    async def save_sink_state(self, sink: str, state: SinkState) -> None: ...
-
-    async def recall(self, account: str, name: str) -> str | None:
-        """What was kept last of an account under this name; None without it."""
-        ...
-
-    async def keep(self, account: str, name: str, value: str) -> None:
-        """Keep a secret, or other text, of an account; return when it is on disk."""
-
-    # what the commands need
-    async def event_count(self) -> int: ...
-
-    async def quarantine_count(self) -> int: ...
-
-    async def sink_counts(self) -> dict[str, SinkCounts]:
-        """Every sink that has deliveries, also those that have gone from relay.yaml."""
-
-    async def backlog_age(self) -> dict[str, BacklogAge]:
-        """Of each sink that has something to deliver. What was asked for again does not count."""
-
-    async def dead_since(self, *, since: int, until: int) -> dict[str, int]:
-        """How many of each sink's deliveries were given up in this time, and still are dead."""
-
-    async def keywords(self, *, after: int, limit: int) -> tuple[int, dict[str, int]]:
-        """When each keyword came last, of so many events newer than the seq `after`.
-
-        With the seq up to which that has looked.
-        """
-
-    async def quarantined_since(self, count: int) -> int | None:
-        """Since when the last `count` callbacks came to quarantine; None for fewer there."""
-
-    async def events(
-        self, where: EventFilter, *, before: int | None = None, limit: int = 50
-    ) -> list[EventRow]:
-        """The newest first, older than the seq `before`."""
-
-    async def events_after(
-        self, where: EventFilter, *, after: int, limit: int = 500
-    ) -> list[EventRow]:
-        """The oldest first, newer than the seq `after` (`tail`, `replay`)."""
-
-    async def later_consent(self, sink: str, seqs: Sequence[int]) -> list[EventRow]:
-        """The last words of these events' contacts that come later, and never went to the sink.
-
-        Without them, what goes there late would stay its contact's last word.
-        """
-
-    async def event(self, event_id: str) -> EventRow | None: ...
-
-    async def last_seq(self) -> int: ...
-
-    async def deliveries(
-        self,
-        states: Sequence[State],
-        *,
-        sink: str | None = None,
-        before: tuple[int, str] | None = None,
-        limit: int = 50,
-    ) -> list[DeliveryRow]:
-        """The newest first; those after the delivery with the seq and sink `before`."""
-
-    async def discard(self, sink: str, seqs: Sequence[int] | None) -> int:
-        """Give up dead deliveries; with None every dead and open one of the sink."""
-
-    async def replay(self, sink: str, seqs: Sequence[int]) -> int:
-        """Make or renew the deliveries of these events to the sink, marked as replayed."""
-
-    async def rename_sink(self, old: str, new: str) -> int:
-        """Give the open and dead deliveries of one sink to another; return how many.
-
-        Raises ValueError where the old one is not known.
-        """
-
-    async def quarantined(self, *, before: int | None = None, limit: int = 50) -> list[Quarantined]:
-        """The newest first, older than the seq `before`."""
-
-    async def quarantined_one(self, quarantine_id: str) -> Quarantined | None: ...
-
-    async def release(self, quarantine_id: str, arrival: NewEvent) -> Receipt | None:
-        """Store the arrival and drop the quarantined callback in one transaction.
-
-        None where that has gone meanwhile; nothing is stored then.
-        """
-
-    async def discard_quarantined(self, ids: Sequence[str] | None) -> int: ...
-
-    # upkeep
-    def purge(self, before: PurgeCutoffs, *, dry_run: bool = False) -> AsyncIterator[Purged]:
-        """Remove events whose deliveries have all ended, and callbacks from quarantine.
-
-        Each step is one short transaction; whoever asks for the next one may pause before.
-        """
-
-    async def last_purge(self) -> float | None:
-        """What the clock said at the last purge that went by itself, in seconds."""
-
-    async def note_purge(self, now: float) -> None: ...
-
-    async def find_contact(self, matcher: NumberMatcher) -> ContactRows:
-        """The events of a contact, from all sources."""
-
-    async def discard_open(self, contact: ContactRows) -> int:
-        """Give up the open deliveries of these events; return how many are being sent."""
-
-    async def delete_contact(self, contact: ContactRows, matcher: NumberMatcher) -> Counter[str]:
-        """Delete these events; black the number out, or delete callbacks, wherever else it is."""
-
-    async def scrub(self, matcher: NumberMatcher) -> Scrubbed:
-        """Rid the files of what was deleted, and look through them for the number."""
-
-    async def note_erasure(self, matcher: NumberMatcher, report: str) -> None:
-        """Keep that the number was erased: as a keyed hash."""
-
-    async def consent_log(self, *, after: int, limit: int = 500) -> list[ConsentRecord]:
-        """Every word of consent that was ever said, the oldest first, newer than the seq."""
-
-    async def close(self) -> None:
-        """Finish what was handed over, put back what is in flight, and let go of the file."""
-
-    async def reusable(self) -> int:
-        """Bytes that are free within its file, and need no more of the disk."""
-
-    async def flush(self) -> None:
-        """Return when all that was handed over before has had its turn."""
-
-    async def try_write(self) -> None:
-        """Return when something could be written. Raises StoreError."""
-
-    def alive(self) -> bool:
-        """Whether the store can still be written."""
-
-    def statistics(self) -> Mapping[str, Any]: ...

@@ -25,7 +25,8 @@ from stubs.vendor import serving
 
 from relay.cli import client
 from relay.cli.maintenance import _words as exported
-from relay.store import DeliveryRow, State, Store
+from relay.store import DeliveryRow, State
+from relay.store.port import Store
 
 CONTACT = 1
 NUMBER = "+12125550001"

@@ -21,13 +21,13 @@ from relay.store import (
     BacklogAge,
     ContactRows,
     NewEvent,
-    Notify,
     PurgeCutoffs,
     Purged,
     Receipt,
     Scrubbed,
     StoreError,
 )
+from relay.store.port import Notify
 from relay.store.sqlite import claim as claims
 from relay.store.sqlite import erase, ingest, notes, operator, queries, rows
 from relay.store.sqlite import purge as purges
