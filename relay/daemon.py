@@ -12,8 +12,8 @@ from typing import Any
 
 from relay.api.reload import Reload
 from relay.config import last_good
+from relay.config.last_good import ConfigStatus
 from relay.config.loader import Config
-from relay.config.status import ConfigStatus
 from relay.delivery import plugin_calls
 from relay.delivery.crashes import BlockedLoopWatch, CrashLog
 from relay.health import StoreBackoff

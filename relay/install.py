@@ -10,7 +10,7 @@ from enum import StrEnum
 from pathlib import Path
 
 import relay
-from relay.config.document import Reading
+from relay.config.document import Document
 from relay.config.model import Server
 from relay.install_image import Image
 from relay.units import HostPort
@@ -179,10 +179,10 @@ def _address(root: Path, environ: Mapping[str, str]) -> HostPort:
     """`server.listen` of the relay.yaml that is there, as systemd understands it."""
     listen = Server.model_fields["listen"].default
     if config := Image(root).real(CONFIG):
-        reading = Reading(config, environ, strict=False)
-        if reading.mistakes:
-            raise reading.error()
-        listen = reading.part("server", "listen") or listen
+        document = Document(config, environ, strict=False)
+        if document.issues:
+            raise document.error()
+        listen = document.part("server", "listen") or listen
     try:
         address = HostPort.parse(str(listen))
         host = "127.0.0.1" if address.host == "localhost" else address.host

@@ -19,9 +19,9 @@ from relay.api.maintenance import Maintenance
 from relay.api.reload import PATH as RELOAD
 from relay.api.reload import Reload
 from relay.clock import Clock, SystemClock
+from relay.config.last_good import ConfigStatus
 from relay.config.loader import Config
 from relay.config.model import Tracing
-from relay.config.status import ConfigStatus
 from relay.delivery.crashes import CrashLog
 from relay.delivery.manager import SinkManager
 from relay.health import TRY_AGAIN, Degraded, Health, Probes, StoreBackoff

@@ -9,7 +9,7 @@ import pytest
 from relay import daemon
 from relay.cli import main
 from relay.cli.run import run
-from relay.config import status
+from relay.config import last_good
 from relay.monitoring.metrics import FACTS
 from relay.state_directory import StateDirectory
 
@@ -37,7 +37,7 @@ def test_each_relay_command_is_one():
 
 def test_the_states_are_those_that_there_are():
     rows = re.findall(r"^\| `(\w+)` \|", SECTION, re.MULTILINE)
-    assert rows[1:] == [status.CURRENT, status.OUTDATED, status.LAST_VALID]
+    assert rows[1:] == [last_good.CURRENT, last_good.OUTDATED, last_good.LAST_VALID]
 
 
 def test_the_copy_has_the_name_that_it_says():

@@ -45,7 +45,7 @@ def folder(tmp_path):
 def test_placeholders(text, filled, folder):
     environ = {**ENVIRON, "CREDENTIALS_DIRECTORY": str(folder / "credentials")}
     result = fill({"key": [text]}, environ, folder)
-    assert not result.mistakes
+    assert not result.issues
     assert result.value == {"key": [filled]}
 
 
@@ -74,12 +74,12 @@ def test_placeholders(text, filled, folder):
 def test_what_cannot_be_filled_in_stays_with_a_mistake(text, message, folder):
     result = fill({"key": text}, ENVIRON, folder)
     assert result.value == {"key": text}
-    assert [(each.location, each.message) for each in result.mistakes] == [(("key",), message)]
+    assert [(each.location, each.message) for each in result.issues] == [(("key",), message)]
 
 
 def test_a_credential_that_was_not_given(folder):
     result = fill("${credential:hubspot}", {"CREDENTIALS_DIRECTORY": str(folder)}, folder)
-    assert result.mistakes[0].message.endswith("cannot be read: No such file or directory")
+    assert result.issues[0].message.endswith("cannot be read: No such file or directory")
 
 
 def test_a_credential_of_a_folder_is_called_after_the_unit_too(folder):

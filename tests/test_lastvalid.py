@@ -8,8 +8,8 @@ import pytest
 from click.testing import CliRunner
 
 from relay.cli import main
-from relay.config import kept_rules as kept_copy
 from relay.config import last_good
+from relay.config import last_good_file as kept_copy
 from relay.config.loader import ConfigError, load
 
 YAML = """
@@ -249,7 +249,7 @@ def test_a_new_rule_is_a_warning_in_a_file_that_the_relay_ran_with(tmp_path):
     path.write_text(CRM)
     with pytest.raises(ConfigError) as refused:
         load(path, {})
-    assert len(refused.value.problems) == 2
+    assert len(refused.value.issues) == 2
     keep_as_an_earlier_release_did(path)
     config = load(path, {})
     assert without_lines(config.warnings) == WARNINGS
@@ -265,7 +265,7 @@ def test_a_new_rule_refuses_a_file_that_has_changed(tmp_path):
     path.write_text(CRM + "# changed\n")
     with pytest.raises(ConfigError) as refused:
         load(path, {})
-    assert [str(each.line) for each in refused.value.problems] == ["5", "14"]
+    assert [str(each.line) for each in refused.value.issues] == ["5", "14"]
 
 
 def test_a_new_rule_is_no_reason_against_the_last_valid_configuration(tmp_path):

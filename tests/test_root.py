@@ -17,7 +17,7 @@ from rooted import FATAL, KINDS, NAMES, USER
 
 import relay
 from relay import ownership
-from relay.config import kept_rules
+from relay.config import last_good_file
 from relay.state_directory import StateDirectory
 
 pytestmark = rooted.needed
@@ -215,7 +215,7 @@ def plant_plugin(here):
     (plugins / "evil.py").write_text(EVIL.format(state=str(here.state), roots=str(here.roots)))
     right = here.yaml.read_text().replace("plugins: [plugins]", f"plugins: [{plugins}]")
     place = StateDirectory.around(here.store).last_good_config
-    place.write_bytes(kept_rules.content(here.yaml, right.encode()))
+    place.write_bytes(last_good_file.content(here.yaml, right.encode()))
     here.all_users()
     here.yaml.write_text(here.yaml.read_text() + "wrong: true\n")
 

@@ -58,10 +58,15 @@ while True:
 @pytest.fixture
 def quick(monkeypatch):
     # The built-in sinks are loaded, too, and that takes its time on a busy machine.
-    for name, value in {"IMPORT": QUICK, "MAKE": QUICK, "TELL": 0.2, "INSIST": 0.1}.items():
+    for name, value in {
+        "IMPORT": QUICK,
+        "MAKE": QUICK,
+        "LOG_INTERVAL": 0.2,
+        "ERROR_INTERVAL": 0.1,
+    }.items():
         monkeypatch.setattr(timelimit, name, value)
     # No other test of this process goes by what was too slow for this one.
-    monkeypatch.setattr(timelimit, "_over", {})
+    monkeypatch.setattr(timelimit, "_failed", {})
     for module in ("plugins", "loader"):
         found = sys.modules[f"relay.config.{module}"]
         for name in {"IMPORT", "MAKE"} & vars(found).keys():
@@ -125,7 +130,7 @@ def test_code_that_goes_on_after_errors_ends_the_process(plugin):
         "import sys, pathlib\n"
         "from relay.config import plugins, timelimit\n"
         f"plugins.IMPORT = {QUICK}\n"
-        "timelimit.TELL = timelimit.INSIST = 0.1\n"
+        "timelimit.LOG_INTERVAL = timelimit.ERROR_INTERVAL = 0.1\n"
         "plugins.load([pathlib.Path(sys.argv[1])])\n"
     )
     line = [sys.executable, "-c", code, str(path.parent / "plugins")]

@@ -16,7 +16,7 @@ from relaying import SETTINGS
 from stubs.receiver import Receiver, status
 
 from relay import service
-from relay.config import extras, loader
+from relay.config import crosschecks, loader
 from relay.tracing import TraceContext, receipt_context, valid
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -303,7 +303,7 @@ def test_the_extra_is_loaded_only_where_it_is_asked_for(root):
 
 
 def test_without_the_extra_the_mistake_says_what_to_install(tmp_path, monkeypatch):
-    monkeypatch.setattr(extras, "traces", lambda: False)
+    monkeypatch.setattr(crosschecks, "otel_installed", lambda: False)
     path = tmp_path / "relay.yaml"
     path.write_text("sinks: {}\ntracing: {endpoint: http://127.0.0.1:4318/v1/traces}\n")
     with pytest.raises(loader.ConfigError, match=r"yaml:2: tracing: needs the extra otel: pip"):

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from upgrades import CASES, STRONG, refusing, rule_sites
 
 from relay.cli import main
-from relay.config import kept_rules
+from relay.config import last_good_file
 from relay.config.loader import ConfigError
 from relay.preflight import vetted
 from relay.reexec import Inherited
@@ -52,7 +52,7 @@ def yesterdays(case, folder):
     case.prepare(path)
     (folder / "data").mkdir()
     copy = folder / "data/relay.db.valid.yaml"
-    copy.write_bytes(kept_rules.content(path, path.read_bytes()))
+    copy.write_bytes(last_good_file.content(path, path.read_bytes()))
     return path
 
 
@@ -109,7 +109,7 @@ def test_a_rule_without_a_case_is_noticed():
     """The control."""
     text = "class A:\n    def check(self, info):\n        new_rule(info, 'wrong')\n"
     assert list(refusing(text)) == ["A.check"]
-    text = "def check():\n    complain([Mistake((), 'wrong', refused_from=REFUSED_FROM)])\n"
+    text = "def check():\n    add_issues([Issue((), 'wrong', refused_from=REFUSED_FROM)])\n"
     assert list(refusing(text)) == ["check"]
 
 
@@ -188,7 +188,7 @@ def test_a_relay_with_many_of_them_runs_and_each_command_names_them(tmp_path):
     path.chmod(0o666)
     (tmp_path / "data").mkdir()
     copy = tmp_path / "data/relay.db.valid.yaml"
-    copy.write_bytes(kept_rules.content(path, path.read_bytes()))
+    copy.write_bytes(last_good_file.content(path, path.read_bytes()))
     with running(tmp_path) as (log, port):
         # Everybody can change the file; an ordinary user can change the relay's other files, too.
         told = MISTAKES + 1 + (os.geteuid() != 0)

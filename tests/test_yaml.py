@@ -53,7 +53,7 @@ from relay.config.yaml import MOST_NODES, parse
 )
 def test_scalars(scalar, value):
     document = parse(f"key: {scalar}".encode())
-    assert not document.mistakes
+    assert not document.issues
     assert document.value == {"key": value}
     assert type(document.value["key"]) is type(value)
 
@@ -104,7 +104,7 @@ def test_every_value_has_a_line():
     ],
 )
 def test_mistakes(text, line, message):
-    (mistake,) = parse(text).mistakes
+    (mistake,) = parse(text).issues
     assert mistake.line == line
     assert mistake.message.startswith(message)
 
@@ -120,7 +120,7 @@ def test_mistakes(text, line, message):
     ],
 )
 def test_what_mostly_is_behind_yamls_words_is_said(text, advice):
-    (mistake,) = parse(text).mistakes
+    (mistake,) = parse(text).issues
     assert mistake.message.endswith(advice)
 
 
@@ -129,22 +129,20 @@ def test_a_secret_is_not_named_for_what_it_begins_with(begin):
     """A generated one may well begin so, and what is wrong stands in the log."""
     text = f"tokens: [{begin.replace(' a', 'secret a')}secret{'>' * (begin == '!<')} a]"
     handle = "tokens: [!secret!x a]"
-    told = [
-        each.message for each in (*parse(text.encode()).mistakes, *parse(handle.encode()).mistakes)
-    ]
+    told = [each.message for each in (*parse(text.encode()).issues, *parse(handle.encode()).issues)]
     assert told
     assert not any("secret" in each for each in told)
 
 
 def test_all_mistakes_but_those_of_syntax_are_found_at_once():
-    assert len(parse(b"a: 1\na: 2\nb: !x y\nc: {d: 1, d: 2}").mistakes) == 3
+    assert len(parse(b"a: 1\na: 2\nb: !x y\nc: {d: 1, d: 2}").issues) == 3
 
 
 def test_a_bomb_of_aliases_is_a_mistake():
     """Nine lines that would be a thousand million items."""
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 9)]
-    mistakes = parse("\n".join(lines).encode()).mistakes
+    mistakes = parse("\n".join(lines).encode()).issues
     assert [mistake.message for mistake in mistakes] == ["its aliases make it too large"]
     assert MOST_NODES < 10**6
 

@@ -126,7 +126,7 @@ CASES = [
         BLANK,
     ),
     Case(
-        "relay/config/loader.py:_SinkReader._check_constants",
+        "relay/config/loader.py:_SinkChecker._check_constants",
         hubspot("token: pat-1", map="{note: ' '}"),
         BLANK,
     ),
@@ -215,7 +215,9 @@ CASES = [
         f"server: {{proxies: [10.0.0.0/8]}}\n{tokens('a-short-1')}",
         "no better than",
     ),
-    Case("relay/server/exposure.py:_doors", tokens("a-short-1"), "no better than", host="0.0.0.0"),
+    Case(
+        "relay/preflight.py:_source_issues", tokens("a-short-1"), "no better than", host="0.0.0.0"
+    ),
     Case(
         f"{CROSS}:check_listeners",
         f"server: {{listen: '[fe80::1%nosuch]:8080'}}\n{tokens()}",
@@ -253,7 +255,7 @@ CASES = [
         "allow_private",
     ),
     Case(
-        "relay/config/loader.py:_SinkReader.own_files",
+        "relay/config/loader.py:_SinkChecker.own_files",
         "sinks: {mine: {plugin: mine}}",
         "own_files fails: OSError",
         with_plugin,

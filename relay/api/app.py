@@ -13,8 +13,8 @@ from relay.api.events import DeliveryEndpoints, EventEndpoints
 from relay.api.maintenance import Maintenance
 from relay.api.quarantine import QuarantineEndpoints
 from relay.api.sinks import SinkEndpoints
+from relay.config.last_good import ConfigStatus
 from relay.config.loader import Config
-from relay.config.status import ConfigStatus
 from relay.delivery.manager import Workers
 from relay.sources.router import Router
 from relay.spill import file

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.routing import Route
 
 from relay.api.endpoints import endpoint
-from relay.config.status import ConfigStatus
+from relay.config.last_good import ConfigStatus
 
 PATH = "/api/v1/reload"
 

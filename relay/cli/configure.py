@@ -19,7 +19,7 @@ from relay.cli.options import WrongConfiguration
 from relay.cli.output import count, print_json, print_table, printable, progress
 from relay.clock import SystemClock
 from relay.config import last_good
-from relay.config.document import Reading
+from relay.config.document import Document
 from relay.config.loader import Config, ConfigError, SinkConfig, plugin_folders, registry_of
 from relay.config.schema import text
 from relay.delivery import crashes, manager
@@ -93,7 +93,7 @@ def _instead(path: Path, wrong: ConfigError) -> list[str]:
 
 def _elsewhere(wrong: ConfigError) -> list[str]:
     """Who does know what is unknown here, if that is all that is wrong."""
-    if all(each.message.startswith("${") for each in wrong.problems):
+    if all(each.message.startswith("${") for each in wrong.issues):
         return ["If the service knows it, `relay doctor` has the running relay check its sinks."]
     return []
 
@@ -203,10 +203,10 @@ def plugins_new(path: Path, name: str) -> None:
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
         raise click.UsageError("a plugin's name is lower-case letters, digits and _")
     # Only the folders are read: relay.yaml may already name the plugin that is to be begun.
-    reading = _read_plugins(path)
-    if there := registry_of(reading).sinks.get(name):
+    document = _read_plugins(path)
+    if there := registry_of(document).sinks.get(name):
         raise click.ClickException(f"there is a plugin {name} already: {there.origin}")
-    if not (folders := plugin_folders(reading)):
+    if not (folders := plugin_folders(document)):
         raise click.ClickException(f"{path} names no folder under `plugins:`; add one first")
     file = folders[-1] / f"{name}.py"
     if file.with_suffix("").exists():
@@ -221,15 +221,15 @@ def plugins_new(path: Path, name: str) -> None:
     click.echo(f"{file} is a plugin that works; `relay plugins list` names it.")
 
 
-def _read_plugins(path: Path) -> Reading:
+def _read_plugins(path: Path) -> Document:
     """relay.yaml, whatever is wrong with it, as long as it says which folders there are."""
     try:
-        reading = Reading(path, os.environ, strict=False)
+        document = Document(path, os.environ, strict=False)
     except ConfigError as error:
         raise options.WrongConfiguration(str(error)) from error
-    if reading.unfilled("plugins") or any(not each.location for each in reading.mistakes):
-        raise options.WrongConfiguration(str(Reading(path, os.environ, strict=True).error()))
-    return reading
+    if document.unfilled("plugins") or any(not each.location for each in document.issues):
+        raise options.WrongConfiguration(str(Document(path, os.environ, strict=True).error()))
+    return document
 
 
 LONGEST = 24 * 3600.0

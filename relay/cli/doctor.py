@@ -13,7 +13,7 @@ import click
 from relay.cli import client, local, options
 from relay.cli.client import ApiClient
 from relay.cli.output import count, print_json, printable, progress
-from relay.config.loader import Config, ConfigError, Problem, load
+from relay.config.loader import Config, ConfigError, LocatedIssue, load
 from relay.doctor import Finding, ok, problem, security, sinks, storage, warning
 from relay.sink import Notice
 
@@ -43,7 +43,7 @@ def doctor(path: Path, as_json: bool, offline: bool) -> None:
 
 
 def _examine(
-    raw: Config, config: Config, unfilled: list[Problem], offline: bool, alive: Any
+    raw: Config, config: Config, unfilled: list[LocatedIssue], offline: bool, alive: Any
 ) -> Iterator[Finding]:
     store, now = client.store_file(raw), time.time()
     status, service = _service(raw)
@@ -64,16 +64,16 @@ def _examine(
         yield from sinks.checked(config, unfilled, local.accounts_of(raw), ask, status)
 
 
-def _filled(raw: Config) -> tuple[Config, list[Problem]]:
+def _filled(raw: Config) -> tuple[Config, list[LocatedIssue]]:
     """The configuration as the service has it, or what this command cannot know of it."""
     try:
         return load(raw.path, os.environ), []
     except ConfigError as error:
-        return raw, error.problems
+        return raw, error.issues
 
 
 def _configuration(
-    raw: Config, unfilled: list[Problem], status: dict[str, Any] | None
+    raw: Config, unfilled: list[LocatedIssue], status: dict[str, Any] | None
 ) -> Iterator[Finding]:
     subject = "configuration"
     state = (status or {}).get("configuration", {}).get("state", "current")

@@ -18,13 +18,12 @@ from relay import daemon, ownership
 from relay.cli import client, options
 from relay.cli.output import count, printable
 from relay.config import last_good
+from relay.config.last_good import ConfigStatus
 from relay.config.loader import Config, ConfigError
-from relay.config.status import ConfigStatus
 from relay.monitoring import logs
 from relay.ownership import user_name
-from relay.preflight import unfit, vetted
+from relay.preflight import check_activated, unfit, vetted
 from relay.reexec import Inherited
-from relay.server.exposure import check_given
 from relay.server.sockets import Listeners
 from relay.state_directory import StateDirectory
 
@@ -109,7 +108,7 @@ async def _configuration(path: Path, listeners: Listeners) -> Config:
         return await vetted(path, listeners)
     except ConfigError as wrong:
         last = last_good.load(path, os.environ, wrong, fill=True)
-    last = check_given(last, listeners, os.environ)
+    last = check_activated(last, listeners, os.environ)
     return last_good.holding(last, await unfit(last))
 
 

@@ -1,5 +1,6 @@
-"""Cross-checks: what a value of relay.yaml comes to beside others, or on this machine."""
+"""Cross-checks: rules for several values of relay.yaml together, or for values on this machine."""
 
+import importlib.util
 import socket
 from collections.abc import Collection, Iterator, Mapping
 from ipaddress import IPv6Address, ip_address
@@ -8,8 +9,8 @@ from typing import Any
 
 import httpx
 
-from relay.config.document import Reading
-from relay.config.errors import Mistake
+from relay.config.document import Document
+from relay.config.errors import Issue
 from relay.config.model import POSTGRESQL, Admin, IPNetwork, Server, Settings
 from relay.fsutil import path_from_utf8
 from relay.secret import WEAK, bits
@@ -20,6 +21,7 @@ from relay.validation import REFUSED_FROM, Location
 UNGUARDED = "needs tokens or allow_from, as other machines can reach {}"
 NO_LOGIN = "should be reached by this machine alone, as 127.0.0.1:8081 is: it has no login yet"
 GUESSABLE = "is no better than {} bits, and other machines can reach {}: make a longer one"
+NO_TRACES = "needs the extra otel: pip install 'sumotext-relay[otel]'"
 ONE_PORT = "should have another port than admin.listen"
 NO_ZONE = "is link-local, and needs the network interface, as in [fe80::1%eth0]:8080"
 WITHOUT_ZONE = "there is no such network interface on this machine"
@@ -33,77 +35,91 @@ DEFAULTS = {
 EVERY = ("0.0.0.0", "::")  # noqa: S104  nothing is bound here
 
 
-def check_listeners(reading: Reading) -> None:
-    """Complain of addresses that cannot be listened on, and of doors that are open to others."""
-    public, admin = _listen(reading, "server"), _listen(reading, "admin")
+def check_listeners(document: Document) -> None:
+    """Check both listeners: their addresses, and access control where others reach them."""
+    public, admin = _listen(document, "server"), _listen(document, "admin")
     reached = str(public) if public and not public.loopback else None
-    if reading.part("server", "proxies"):
+    if document.part("server", "proxies"):
         reached = "the relay through a proxy"
     if reached:
-        for name in reading.names("sources"):
-            _check_tokens(reading, name, reached)
+        for name in document.names("sources"):
+            _check_tokens(document, name, reached)
     if admin and not admin.loopback:
-        reading.complain([Mistake(("admin", "listen"), NO_LOGIN)])
+        document.add_issues([Issue(("admin", "listen"), NO_LOGIN)])
     for listener, address in (("server", public), ("admin", admin)):
         if address and (flaw := _zone_flaw(address.host)):
-            reading.complain([_new((listener, "listen"), flaw)])
+            document.add_issues([_new((listener, "listen"), flaw)])
     if public and admin and _meet(public, admin):
-        reading.complain([_new(("server", "listen"), ONE_PORT)])
+        document.add_issues([_new(("server", "listen"), ONE_PORT)])
 
 
 def guessable(token: str, reached: object) -> str | None:
-    """Why a token is too weak for a listener that others reach; None where it is not."""
+    """Why a token is too weak for a listener that other machines reach; None if it is not."""
     return GUESSABLE.format(found, reached) if (found := bits(token)) < WEAK else None
 
 
 def check_files(
-    reading: Reading, settings: Settings, files: Mapping[str, Collection[Path]]
+    document: Document, settings: Settings, files: Mapping[str, Collection[Path]]
 ) -> None:
-    """Complain of sinks that write to a file of another one, or of the relay's own."""
-    taken = {path.resolve(): name for name, path in _own_files(reading, settings)}
+    """Check that no sink writes to a file of another sink or of the relay."""
+    taken = {path.resolve(): name for name, path in _own_files(document, settings)}
     for name, paths in files.items():
         for path in (each.resolve() for each in paths):
             if (other := taken.setdefault(path, f"sinks.{name}")) != f"sinks.{name}":
                 message = SHARED.format(path.name, other)
-                reading.complain([_new(("sinks", name, "options"), message)])
+                document.add_issues([_new(("sinks", name, "options"), message)])
                 break
 
 
 def check_addresses(
-    reading: Reading, location: Location, urls: Mapping[str, Any], private: Collection[IPNetwork]
+    document: Document, location: Location, urls: Mapping[str, Any], private: Collection[IPNetwork]
 ) -> None:
-    """Complain of URLs with an address that the guard will not let their owner dial."""
+    """Check that the SSRF guard lets URLs with an address be dialled."""
     for key, url in urls.items():
         if (host := _host(url)) and all(refusal(each, [*private]) for each in _addresses(host)):
-            reading.complain([_new((*location, key), PRIVATE.format(host))])
+            document.add_issues([_new((*location, key), PRIVATE.format(host))])
 
 
-def check_store(reading: Reading) -> None:
-    """Complain of a store that is a folder."""
-    store = reading.part("store")
-    if isinstance(store, str) and store and (reading.folder / path_from_utf8(store)).is_dir():
-        reading.complain([Mistake(("store",), "should be a file, and this is a folder")])
+def check_store(document: Document) -> None:
+    """Check that `store` is no folder."""
+    store = document.part("store")
+    if isinstance(store, str) and store and (document.folder / path_from_utf8(store)).is_dir():
+        document.add_issues([Issue(("store",), "should be a file, and this is a folder")])
 
 
-def _new(location: Location, message: str) -> Mistake:
-    return Mistake(location, message, refused_from=REFUSED_FROM)
+def check_tracing(document: Document) -> None:
+    """Check that tracing has the libraries that it needs."""
+    if document.part("tracing") is not None and not otel_installed():
+        document.add_issues([Issue(("tracing",), NO_TRACES)])
 
 
-def _check_tokens(reading: Reading, name: str, reached: str) -> None:
-    source = reading.part("sources", name)
+def otel_installed() -> bool:
+    """Whether the OpenTelemetry extra is installed."""
+    try:
+        return importlib.util.find_spec("opentelemetry.exporter.otlp.proto.http") is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def _new(location: Location, message: str) -> Issue:
+    return Issue(location, message, refused_from=REFUSED_FROM)
+
+
+def _check_tokens(document: Document, name: str, reached: str) -> None:
+    source = document.part("sources", name)
     tokens = source.get("tokens") if isinstance(source, dict) else None
     if not (tokens or (isinstance(source, dict) and source.get("allow_from"))):
-        reading.complain([Mistake(("sources", name), UNGUARDED.format(reached))])
+        document.add_issues([Issue(("sources", name), UNGUARDED.format(reached))])
     for index, token in enumerate(tokens if isinstance(tokens, list) else ()):
         place = ("sources", name, "tokens", index)
-        if not isinstance(token, str) or not token.strip() or reading.unfilled(*place):
+        if not isinstance(token, str) or not token.strip() or document.unfilled(*place):
             continue
         if flaw := guessable(token, reached):
-            reading.complain([_new(place, flaw)])
+            document.add_issues([_new(place, flaw)])
 
 
-def _listen(reading: Reading, listener: str) -> HostPort | None:
-    given = reading.part(listener, "listen")
+def _listen(document: Document, listener: str) -> HostPort | None:
+    given = document.part(listener, "listen")
     try:
         return HostPort.parse(DEFAULTS[listener] if given is None else given)
     except (AttributeError, ValueError):
@@ -127,7 +143,7 @@ def _zone_flaw(host: str) -> str | None:
 
 
 def _meet(public: HostPort, admin: HostPort) -> bool:
-    """Whether the two cannot be bound at once; admin is reached by this machine alone."""
+    """Whether both listeners would bind the same address. Admin is reached by this machine only."""
     if public.port != admin.port or not public.port:
         return False
     hosts = {_addresses(each.host)[0] for each in (public, admin)}
@@ -151,9 +167,9 @@ def _addresses(host: str) -> tuple[str, ...]:
     return THIS_MACHINE if host == "localhost" else (host,)
 
 
-def _own_files(reading: Reading, settings: Settings) -> Iterator[tuple[str, Path]]:
-    yield "relay.yaml", reading.origin
+def _own_files(document: Document, settings: Settings) -> Iterator[tuple[str, Path]]:
+    yield "relay.yaml", document.origin
     if not settings.store.startswith(POSTGRESQL):
-        yield "the store", reading.folder / path_from_utf8(settings.store)
+        yield "the store", document.folder / path_from_utf8(settings.store)
     if settings.store_fallback:
-        yield "store_fallback", reading.folder / path_from_utf8(settings.store_fallback)
+        yield "store_fallback", document.folder / path_from_utf8(settings.store_fallback)

@@ -1,4 +1,4 @@
-"""The reading of one relay.yaml: its values, and the mistakes found so far."""
+"""One relay.yaml as a document: its values, and the issues found so far."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -8,24 +8,24 @@ from typing import Any, TypeVar
 
 import pydantic
 
-from relay.config.errors import ConfigError, Mistake, Problem
+from relay.config.errors import ConfigError, Issue, LocatedIssue, issues_of
 from relay.config.interpolate import fill
-from relay.config.messages import worded
 from relay.config.yaml import parse
 from relay.validation import WITHOUT_NEW_RULES, Location, dotted
 
 ECHO = 4
-"""A message shows fewer characters than these of a value that was filled in."""
+"""A message shows fewer consecutive characters of an interpolated value."""
+
+M = TypeVar("M", bound=pydantic.BaseModel)
 
 
-Model = TypeVar("Model", bound=pydantic.BaseModel)
+class Document:
+    """The interpolated values of a file, with the issues found in them.
 
-
-class Reading:
-    """Gathers mistakes instead of raising, so that one wrong part hides no other.
-
-    `origin` is the relay.yaml that the file at `path` is read in place of. `known` says that the
-    relay has run with this content before: what only a new rule finds wrong is a warning then.
+    Issues are collected, not raised, so that one wrong part hides no other. `origin` is the
+    relay.yaml in place of which the file at `path` is read. `strict` makes an unfilled placeholder
+    an issue. `known`: the relay has run with this content before, so that an issue of a new rule
+    is a warning.
     """
 
     def __init__(
@@ -42,124 +42,124 @@ class Reading:
         self.folder = self.origin.absolute().parent
         self.strict = strict
         self.text = _content(path)
-        self._document = parse(self.text)
-        self._filled = fill(self._document.value, environ, self.folder)
-        self.mistakes: list[Mistake] = []
-        self.warnings: list[Mistake] = []
+        self._parsed = parse(self.text)
+        self._filled = fill(self._parsed.value, environ, self.folder)
+        self.issues: list[Issue] = []
+        self.warnings: list[Issue] = []
         self.known = known
-        for mistake in self._document.mistakes:
-            (self.warnings if known and mistake.refused_from else self.mistakes).append(mistake)
-        self.mistakes += self._filled.mistakes if strict else []
+        for issue in self._parsed.issues:
+            (self.warnings if known and issue.refused_from else self.issues).append(issue)
+        self.issues += self._filled.issues if strict else []
 
     @property
     def values(self) -> Any:
-        """What the file says, filled in; nothing is an empty mapping."""
+        """The interpolated values; an empty mapping for an empty file."""
         return {} if self._filled.value is None else self._filled.value
 
     def part(self, *location: str | int) -> Any:
-        """The value at the place; None where there is none."""
+        """The interpolated value at the location; None where there is none."""
         return _part(self.values, location)
 
     def names(self, section: str) -> list[str]:
-        """What the mapping of that name has entries for."""
+        """The keys of the mapping of that name."""
         value = self.part(section)
         return list(value) if isinstance(value, dict) else []
 
-    def validated(
+    def validate(
         self,
-        model: type[Model],
+        model: type[M],
         value: Any,
         location: Location = (),
         context: Mapping[str, Any] | None = None,
-    ) -> Model | None:
-        """The value as a model; None where it is wrong, which is then among the mistakes."""
+    ) -> M | None:
+        """The value as a model; None if it is wrong, with an issue for each reason."""
         try:
             return model.model_validate(value, context=context)
         except pydantic.ValidationError as error:
-            found = worded(error, model, value)
-        mistakes = [replace(each, location=(*location, *each.location)) for each in found]
-        if self.known and all(each.refused_from for each in mistakes):
-            self.complain(mistakes)
-            return self.validated(model, value, location, {**(context or {}), **WITHOUT_NEW_RULES})
-        if self.strict or not all(self._placeholders(each.location) for each in mistakes):
-            self.complain(mistakes)
+            found = issues_of(error, model, value)
+        issues = [replace(each, location=(*location, *each.location)) for each in found]
+        if self.known and all(each.refused_from for each in issues):
+            self.add_issues(issues)
+            return self.validate(model, value, location, {**(context or {}), **WITHOUT_NEW_RULES})
+        if self.strict or not all(self._placeholders(each.location) for each in issues):
+            self.add_issues(issues)
             return None
         return _without(model, value, [each.location for each in found], context)
 
-    def complain(self, mistakes: Iterable[Mistake]) -> None:
-        """Add mistakes; where a placeholder was not filled in, that alone is the mistake."""
-        for mistake in mistakes:
-            if placeholders := self._placeholders(mistake.location):
-                self.mistakes += [each for each in placeholders if each not in self.mistakes]
-            elif self.known and mistake.refused_from:
-                self.warnings.append(self._discreet(mistake))
+    def add_issues(self, issues: Iterable[Issue]) -> None:
+        """Add issues. At an unfilled placeholder, that placeholder is the only issue."""
+        for issue in issues:
+            if placeholders := self._placeholders(issue.location):
+                self.issues += [each for each in placeholders if each not in self.issues]
+            elif self.known and issue.refused_from:
+                self.warnings.append(self._redacted(issue))
             else:
-                self.mistakes.append(self._discreet(mistake))
+                self.issues.append(self._redacted(issue))
 
-    def leave_out(self, *location: str | int) -> None:
-        """Take a part away, with the mistakes in it."""
+    def drop(self, *location: str | int) -> None:
+        """Remove a part and the issues in it."""
         *above, last = location
         if isinstance(around := self.part(*above), dict):
             around.pop(last, None)
-        self.forgive(*location)
+        self.discard_issues(*location)
 
     def unfilled(self, *location: str | int) -> list[Location]:
-        """Where a placeholder in this part has nothing to be filled with."""
+        """The locations of placeholders without a value in this part."""
         return [each.location for each in self._placeholders(location)]
 
-    def put(self, value: Any, *location: str | int) -> None:
-        """Have another value in a place, and forgive what was wrong with the old one."""
+    def replace(self, value: Any, *location: str | int) -> None:
+        """Replace a value, and discard the issues of the old one."""
         *above, last = location
         around = self.values
         for key in above:
             around = around[key]
         around[last] = value
-        self.forgive(*location)
+        self.discard_issues(*location)
 
-    def described(self, *location: str | int) -> Any:
-        """What the file itself has at the place, not filled in."""
-        return _part(self._document.value, location)
+    def raw(self, *location: str | int) -> Any:
+        """The value in the file, not interpolated."""
+        return _part(self._parsed.value, location)
 
-    def forgive(self, *location: str | int) -> None:
-        """Take the mistakes away that were found in a part so far."""
-        for mistakes in (self.mistakes, self._filled.mistakes):
-            mistakes[:] = [each for each in mistakes if not _beneath(each.location, location)]
+    def discard_issues(self, *location: str | int) -> None:
+        """Discard the issues of a part."""
+        for issues in (self.issues, self._filled.issues):
+            issues[:] = [each for each in issues if not _beneath(each.location, location)]
 
     def error(self) -> ConfigError:
-        """All the mistakes, in the order of their lines; none that another rule finds, too."""
-        old = {(each.location, each.message) for each in self.mistakes if not each.refused_from}
+        """All issues in the order of their lines, each once."""
+        old = {(each.location, each.message) for each in self.issues if not each.refused_from}
         return ConfigError(
-            self.problems(
+            self.located(
                 each
-                for each in self.mistakes
+                for each in self.issues
                 if not each.refused_from or (each.location, each.message) not in old
             )
         )
 
-    def problems(self, mistakes: Iterable[Mistake]) -> list[Problem]:
-        """The mistakes at their lines, in the order of those."""
+    def located(self, issues: Iterable[Issue]) -> list[LocatedIssue]:
+        """The issues with their lines, in the order of those."""
         found = [
-            Problem(
+            LocatedIssue(
                 self.path,
-                each.line or self._document.line(each.location),
+                each.line or self._parsed.line(each.location),
                 dotted(each.location),
                 each.message,
                 each.refused_from,
             )
-            for each in mistakes
+            for each in issues
         ]
-        return sorted(found, key=lambda problem: problem.line or 0)
+        return sorted(found, key=lambda issue: issue.line or 0)
 
-    def _placeholders(self, location: Location) -> list[Mistake]:
-        """The placeholders that still stand at the place or beneath it."""
-        return [each for each in self._filled.mistakes if _beneath(each.location, location)]
+    def _placeholders(self, location: Location) -> list[Issue]:
+        """Issues of unfilled placeholders at the location or beneath it."""
+        return [each for each in self._filled.issues if _beneath(each.location, location)]
 
-    def _discreet(self, mistake: Mistake) -> Mistake:
+    def _redacted(self, issue: Issue) -> Issue:
         for place, secrets in self._filled.secrets.items():
-            if _beneath(place, mistake.location) and _echoes(mistake.message, secrets):
+            if _beneath(place, issue.location) and _echoes(issue.message, secrets):
                 message = "is not right; its value was filled in, so it is not shown here"
-                return replace(mistake, message=message)
-        return mistake
+                return replace(issue, message=message)
+        return issue
 
 
 def _part(value: Any, location: Location) -> Any:
@@ -173,7 +173,7 @@ def _content(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         message = f"cannot be read: {error.strerror}"
-        raise ConfigError([Problem(path, None, "", message)]) from None
+        raise ConfigError([LocatedIssue(path, None, "", message)]) from None
 
 
 def _beneath(place: Location, location: Location) -> bool:
@@ -190,10 +190,10 @@ def _echoes(message: str, secrets: Iterable[str]) -> bool:
 
 
 def _without(
-    model: type[Model], value: Any, places: Iterable[Location], context: Mapping[str, Any] | None
-) -> Model:
-    """The model without the values that only lack their filling in."""
-    # The last first, so that the numbers of the others in a list still hold.
+    model: type[M], value: Any, places: Iterable[Location], context: Mapping[str, Any] | None
+) -> M:
+    """The model without the values that have unfilled placeholders."""
+    # The last first: indexes before it in a list stay valid.
     for *parents, last in sorted(filter(None, set(places)), reverse=True):
         inner = value
         for part in parents:
@@ -202,4 +202,4 @@ def _without(
     try:
         return model.model_validate(value, context=context)
     except pydantic.ValidationError:
-        return model.model_construct(**value)  # a required option is among them
+        return model.model_construct(**value)  # a required value is among them

@@ -1,4 +1,4 @@
-"""Filling in `${…}` in the text values of relay.yaml, after it has been parsed.
+"""Interpolation of `${…}` in the text values of relay.yaml, after it has been parsed.
 
 `${NAME}` and `${NAME:-default}` come from the environment, `${file:PATH}` from a file and
 `${credential:NAME}` from systemd's credentials directory. `$${NAME}` stays `${NAME}`, and
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from relay.config.errors import Mistake
+from relay.config.errors import Issue
 from relay.fsutil import path_from_utf8
 from relay.validation import PLACEHOLDER, Location
 
@@ -25,26 +25,26 @@ FORMS = "${NAME}, ${NAME:-default}, ${file:PATH} or ${credential:NAME}"
 
 @dataclass(slots=True)
 class Filled:
-    """The values with their placeholders filled in.
+    """Interpolated values.
 
-    `secrets` are the filled-in texts by their places, which no message may show. Each mistake
-    is a placeholder that still stands in its place.
+    `secrets` are the texts filled in at each location, which no message may show. Each issue is a
+    placeholder without a value, which stays in the text.
     """
 
     value: Any = None
     secrets: dict[Location, list[str]] = field(default_factory=dict)
-    mistakes: list[Mistake] = field(default_factory=list)
+    issues: list[Issue] = field(default_factory=list)
 
 
 def fill(value: Any, environ: Mapping[str, str], folder: Path) -> Filled:
-    """Fill in every placeholder; what cannot be filled is left as it stands, with a mistake."""
+    """Fill in all placeholders. One without a value stays, with an issue."""
     result = Filled()
     result.value = _Filler(environ, folder, result).walk(value, ())
     return result
 
 
 class _Unset(Exception):
-    """A placeholder has nothing to be filled with; the message says why."""
+    """A placeholder without a value; the message is the reason."""
 
 
 class _Filler:
@@ -68,9 +68,9 @@ class _Filler:
         try:
             text = self._look_up(match["inner"])
         except _Unset as error:
-            self.result.mistakes.append(Mistake(location, f"{match[0]} {error}"))
+            self.result.issues.append(Issue(location, f"{match[0]} {error}"))
             return match[0]
-        if not match["inner"].endswith(f":-{text}"):  # a default stands in the file anyway
+        if not match["inner"].endswith(f":-{text}"):  # a default is in the file anyway
             self.result.secrets.setdefault(location, []).append(text)
         return text
 
@@ -103,7 +103,7 @@ class _Filler:
 
 
 def _content(path: Path) -> str:
-    """The file's text, without a BOM and the line break that editors leave at its end."""
+    """The file's text without a BOM and a final line break, which editors add."""
     try:
         return path.read_text("utf-8-sig").rstrip("\r\n")
     except OSError as error:

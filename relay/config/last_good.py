@@ -1,36 +1,38 @@
-"""The last valid configuration: what the relay last started with, kept beside the store.
+"""Last valid configuration, and the status of the one in use.
 
-A relay.yaml that somebody breaks is noticed at the next start, which may be that of the machine at
-night. Then callbacks go on being taken, and brought to the sinks that are as they were.
+An error in relay.yaml may only show at the next start, which may be a reboot at night. The relay
+then starts with the configuration of the last start: it takes callbacks, and delivers to the sinks
+that are unchanged.
 """
 
 import contextlib
 import logging
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from relay import fsutil, ownership
-from relay.config import kept_rules
-from relay.config.document import Reading
+from relay.config import last_good_file
+from relay.config.document import Document
 from relay.config.loader import Config, ConfigError, configured, registry_of
 from relay.config.plugins import Registry, plugin_name
 
 CHANGED = "its settings have changed in a relay.yaml that is wrong"
 MAKING = (("plugin",), ("options",), ("batch",))
-"""The parts of a sink that say how it is made."""
+"""The settings of a sink that its construction needs."""
 GONE = "it has gone from a relay.yaml that is wrong"
 
 log = logging.getLogger("relay")
 
 
 def keep(config: Config) -> None:
-    """Keep the configuration, its secrets unfilled; where that fails, the next start does it."""
+    """Save the text of relay.yaml, without interpolated secrets. A failure is only logged."""
     if config.problems or not isinstance(config.store, Path):
         return
     place = config.state.last_good_config
-    content = kept_rules.content(config.path, config.text)
+    content = last_good_file.content(config.path, config.text)
     try:
         if not place.exists() or fsutil.content(place) != content:
             with fsutil.replaced(place, 0o600) as file:
@@ -40,13 +42,13 @@ def keep(config: Config) -> None:
 
 
 def load(path: Path, environ: Mapping[str, str], wrong: ConfigError, *, fill: bool) -> Config:
-    """The last valid configuration in place of `path`, with which this is wrong.
+    """The last valid configuration in place of `path`, which has the error `wrong`.
 
-    Sinks are held back where they have changed since, or cannot be made any more. Root becomes the
-    owner of that file for good: it names the plugins that are run, and the service may write it.
-    Raises `wrong` where there is none.
+    Sinks are held if their settings have changed since, or if they cannot be made. Root gives up
+    its privileges for good to the owner of the copy: the copy names plugins that are run, and the
+    service may write it. Raises `wrong` if there is no copy.
     """
-    for place in kept_rules.places(path, environ):
+    for place in last_good_file.places(path, environ):
         ownership.give_up_root(place)
         with contextlib.suppress(ConfigError):
             return _salvaged(place, path, environ, wrong, fill=fill)
@@ -54,7 +56,7 @@ def load(path: Path, environ: Mapping[str, str], wrong: ConfigError, *, fill: bo
 
 
 def holding(config: Config, reasons: Mapping[str, str]) -> Config:
-    """The configuration with these sinks held as well."""
+    """The configuration with these sinks held too."""
     sinks = {
         name: replace(sink, held=reasons[name]) if name in reasons else sink
         for name, sink in config.sinks.items()
@@ -65,37 +67,37 @@ def holding(config: Config, reasons: Mapping[str, str]) -> Config:
 def _salvaged(
     place: Path, path: Path, environ: Mapping[str, str], wrong: ConfigError, *, fill: bool
 ) -> Config:
-    def reading() -> Reading:
-        read = Reading(place, environ, strict=fill, origin=path, known=True)
-        _close_doors(read)
+    def document() -> Document:
+        read = Document(place, environ, strict=fill, origin=path, known=True)
+        _close_sources(read)
         if read.unfilled("alerts"):
-            read.leave_out("alerts")
+            read.drop("alerts")
         return read
 
-    first, second = reading(), reading()
+    first, second = document(), document()
     registry = registry_of(first)
     unfit, unreadable = _unfit(first, registry)
     held = _changed(first, path, environ) | unfit
     for name in held:
-        second.leave_out("sinks", name, "options")
-        second.forgive("sinks", name)
-    for name in unreadable:  # nobody knows any more what it is to get
-        second.leave_out("sinks", name)
-    problems = [str(problem) for problem in wrong.problems]
+        second.drop("sinks", name, "options")
+        second.discard_issues("sinks", name)
+    for name in unreadable:  # what they should receive is not known
+        second.drop("sinks", name)
+    problems = [str(issue) for issue in wrong.issues]
     return configured(second, registry, held=held, problems=problems)
 
 
-def _close_doors(reading: Reading) -> None:
-    """A token that cannot be read any more lets nobody in; and callbacks with it are kept."""
-    for location in reading.unfilled("sources"):
-        if reading.strict and "tokens" in location:
-            reading.put(secrets.token_urlsafe(), *location)
+def _close_sources(document: Document) -> None:
+    """Replace unfilled tokens by random ones, so that the source admits no callback."""
+    for location in document.unfilled("sources"):
+        if document.strict and "tokens" in location:
+            document.replace(secrets.token_urlsafe(), *location)
 
 
-def _changed(last: Reading, path: Path, environ: Mapping[str, str]) -> dict[str, str]:
-    """The sinks that relay.yaml, as far as it can be read, describes otherwise than `last`."""
+def _changed(last: Document, path: Path, environ: Mapping[str, str]) -> dict[str, str]:
+    """The sinks with other settings in `last` than in relay.yaml, as far as that can be read."""
     try:
-        sinks = Reading(path, environ, strict=False).described("sinks")
+        sinks = Document(path, environ, strict=False).raw("sinks")
     except ConfigError:
         return {}
     if not isinstance(sinks, dict):
@@ -103,23 +105,86 @@ def _changed(last: Reading, path: Path, environ: Mapping[str, str]) -> dict[str,
     return {
         name: CHANGED if name in sinks else GONE
         for name in last.names("sinks")
-        if sinks.get(name) != last.described("sinks", name)
+        if sinks.get(name) != last.raw("sinks", name)
     }
 
 
-def _unfit(reading: Reading, registry: Registry) -> tuple[dict[str, str], set[str]]:
-    """The sinks that cannot be made today, with the reason: a plugin, a credential, a file.
+def _unfit(document: Document, registry: Registry) -> tuple[dict[str, str], set[str]]:
+    """The sinks that cannot be made, with the reason: a plugin, a credential, a file.
 
-    And those of which more is wrong than that.
+    Second, the sinks with an issue outside of the settings of their construction.
     """
     with contextlib.suppress(ConfigError):
-        configured(reading, registry)
-    of_sinks = [each for each in reading.mistakes if len(each.location) > 1]
+        configured(document, registry)
+    of_sinks = [each for each in document.issues if len(each.location) > 1]
     of_sinks = [each for each in of_sinks if each.location[0] == "sinks"]
     unfit = {str(each.location[1]): each.message for each in of_sinks}
     broken = {plugin_name(Path(error.path)): str(error) for error in registry.errors}
-    for name in reading.names("sinks"):
-        plugin = reading.part("sinks", name, "plugin")
+    for name in document.names("sinks"):
+        plugin = document.part("sinks", name, "plugin")
         if plugin in broken and plugin not in registry.sinks:
             unfit[name] = broken[plugin]
     return unfit, {str(each.location[1]) for each in of_sinks if each.location[2:3] not in MAKING}
+
+
+CURRENT = "current"
+OUTDATED = "outdated"
+LAST_VALID = "last_valid"
+
+
+class ConfigStatus:
+    """The configuration in use, and whether relay.yaml still has the same one.
+
+    `problems` are the issues of the current relay.yaml, while the relay runs with an earlier one.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.problems = list(config.problems)
+
+    def refuse(self, problems: Sequence[str]) -> None:
+        """Record that a reload was refused."""
+        self.problems = list(problems)
+
+    @property
+    def state(self) -> str:
+        if self.config.problems:
+            return LAST_VALID
+        return OUTDATED if self.problems or self._edited() else CURRENT
+
+    def view(self) -> dict[str, Any]:
+        """The values for `status`. Outdated without a problem: relay.yaml was edited."""
+        return {
+            "state": self.state,
+            "problems": self.problems,
+            "warnings": list(self.config.warnings),
+        }
+
+    def facts(self) -> dict[str, float]:
+        """The values for the metrics."""
+        return {"relay_configuration_valid": float(not self.problems)}
+
+    def notices(self) -> list[str]:
+        """The lines for the health endpoint."""
+        return [f"configuration: {problem}; {self._instead()}" for problem in self.problems]
+
+    def complaints(self) -> list[str]:
+        """The lines for the log: the problems, the configuration in use, the held sinks."""
+        if not self.problems:
+            return []
+        held = [
+            f"sink {name} is held, its deliveries are queued: {sink.held}"
+            for name, sink in self.config.sinks.items()
+            if sink.held is not None
+        ]
+        return [*self.problems, f"{self.config.path} is wrong: {self._instead()}", *held]
+
+    def _instead(self) -> str:
+        kind = "the last valid one" if self.config.problems else "what was read before"
+        return f"the relay goes on with {kind}"
+
+    def _edited(self) -> bool:
+        try:
+            return self.config.path.read_bytes() != self.config.text
+        except OSError:
+            return True

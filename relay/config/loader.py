@@ -1,4 +1,4 @@
-"""The configuration: relay.yaml read, filled in and checked, every mistake with its line."""
+"""Configuration loader: relay.yaml read, interpolated and checked, each issue with its line."""
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
@@ -9,9 +9,9 @@ from types import MappingProxyType
 from typing import Any, Literal, TypeVar, cast, get_args
 from zoneinfo import ZoneInfo
 
-from relay.config import crosschecks, extras, kept_rules
-from relay.config.document import Reading
-from relay.config.errors import ConfigError, Mistake, Problem
+from relay.config import crosschecks, last_good_file
+from relay.config.document import Document
+from relay.config.errors import ConfigError, Issue, LocatedIssue
 from relay.config.model import (
     DEFAULT_PLUGINS,
     POSTGRESQL,
@@ -54,12 +54,10 @@ from relay.templating.expressions import (
 from relay.units import Rate
 from relay.validation import REFUSED_FROM, Location
 
-__all__ = ["Config", "ConfigError", "Problem", "SinkConfig", "SourceConfig", "load"]
-
-NO_TRACES = "needs the extra otel: pip install 'sumotext-relay[otel]'"
+__all__ = ["Config", "ConfigError", "LocatedIssue", "SinkConfig", "SourceConfig", "load"]
 
 HELD = RegisteredSink("", Sink, "")
-"""Stands in where a sink is not to be made."""
+"""In place of the plugin of a held sink."""
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -67,7 +65,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """`size` deliveries at most go together; one waits `wait` seconds for others."""
+    """At most `size` deliveries are sent together. The first waits `wait` seconds for others."""
 
     size: int
     wait: float
@@ -75,7 +73,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class SinkConfig:
-    """A sink as relay.yaml describes it, ready to be made."""
+    """The checked settings of one sink."""
 
     name: str
     plugin: str
@@ -95,12 +93,12 @@ class SinkConfig:
     blank: Blank = "keep"
     drops_invalid: bool = False
     held: str | None = None
-    """Why it is only queued for; its class and its options are none then."""
+    """Why deliveries are only queued. The class and the options are empty then."""
     held_for_consent: bool = False
-    """Whether a held sink's options speak of consent."""
+    """Whether the options of a held sink have `consent`."""
 
     def takes_consent(self, event: Event) -> bool:
-        """Whether the sink writes the event's word of consent, whatever its `when` says."""
+        """Whether the sink writes the consent of this event, whatever `when` says."""
         if event.consent is None:
             return False
         if self.held is not None:
@@ -111,7 +109,7 @@ class SinkConfig:
             return True
 
     def record(self, event: Event, opted_out: bool) -> tuple[dict[str, Any], list[str]]:
-        """What `map` makes of the event, and what it left out of it. Raises EvaluationError."""
+        """The record by `map`, and the fields that were dropped. Raises EvaluationError."""
         if self.map is None:
             return event.to_dict(), []
         if not self.drops_invalid:
@@ -130,9 +128,9 @@ class SinkConfig:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """All that relay.yaml says, with absolute paths. `store` is a file or a postgresql:// URL.
+    """The checked settings of relay.yaml, with absolute paths.
 
-    `store_reserve` is in bytes; `plugins` are folders.
+    `store` is a file or a postgresql:// URL. `store_reserve` is in bytes. `plugins` are folders.
     """
 
     path: Path
@@ -154,77 +152,76 @@ class Config:
     text: bytes = field(repr=False)
     """The file as it was read."""
     problems: Sequence[str] = ()
-    """What is wrong with `path`, where this is the last valid configuration in its place."""
+    """What is wrong with `path`, if this is the last valid configuration in its place."""
     warnings: Sequence[str] = ()
-    """What a later release refuses, and this one only because the file has not changed does not."""
+    """What a later release refuses. This one accepts it as long as the file stays unchanged."""
 
 
 def load(path: Path, environ: Mapping[str, str], *, fill: bool = True) -> Config:
-    """Read relay.yaml. Raises one ConfigError for all that is wrong.
+    """Read relay.yaml. Raises one ConfigError with all issues.
 
-    With `fill=False` a placeholder that has nothing to be filled with is left as it stands. What
-    only a new rule finds wrong is a warning where the relay last started with the same file.
+    With `fill=False` a placeholder without a value stays in the text. An issue of a new rule is a
+    warning if the relay last started with the same file.
     """
-    reading = Reading(path, environ, strict=fill)
-    registry = registry_of(reading)
+    document = Document(path, environ, strict=fill)
+    registry = registry_of(document)
     try:
-        return configured(reading, registry)
+        return configured(document, registry)
     except ConfigError as error:
-        if not error.is_of_new_rules() or not kept_rules.has_run_with(path, environ):
+        if not error.is_of_new_rules() or not last_good_file.has_run_with(path, environ):
             raise
-    return configured(Reading(path, environ, strict=fill, known=True), registry)
+    return configured(Document(path, environ, strict=fill, known=True), registry)
 
 
-def judged(config: Config, problems: Sequence[Problem], environ: Mapping[str, str]) -> Config:
-    """The configuration, of which its surroundings make these problems.
+def judged(config: Config, issues: Sequence[LocatedIssue], environ: Mapping[str, str]) -> Config:
+    """The configuration with issues that were found after it was loaded.
 
-    Raises ConfigError for them, except where only new rules see one and the relay has run with the
-    same file before: then they are among its warnings.
+    Raises ConfigError. If all issues are of new rules and the relay last started with the same
+    file, they become warnings.
     """
-    if not problems:
+    if not issues:
         return config
-    error = ConfigError(problems)
-    known = bool(config.problems) or kept_rules.has_run_with(config.path, environ)
+    error = ConfigError(issues)
+    known = bool(config.problems) or last_good_file.has_run_with(config.path, environ)
     if not known or not error.is_of_new_rules():
         raise error
-    return replace(config, warnings=[*config.warnings, *(each.as_warning() for each in problems)])
+    return replace(config, warnings=[*config.warnings, *(each.as_warning() for each in issues)])
 
 
 def configured(
-    reading: Reading,
+    document: Document,
     registry: Registry,
     *,
     held: Mapping[str, str] = MappingProxyType({}),
     problems: Sequence[str] = (),
 ) -> Config:
-    """What a reading comes to. Raises ConfigError for all that is wrong.
+    """The configuration of a document. Raises ConfigError with all issues.
 
-    Of the sinks in `held`, with the reasons, neither the plugin nor the options are looked at.
+    `held` has the reasons of held sinks. Their plugin and options are not checked.
     """
-    context = {"folder": reading.folder, "strict": reading.strict}
-    settings = reading.validated(Settings, reading.values, context=context)
-    compiler = Compiler(_timezone(reading.part("timezone")))
-    crosschecks.check_listeners(reading)
-    crosschecks.check_store(reading)
-    if reading.part("tracing") is not None and not extras.traces():
-        reading.complain([Mistake(("tracing",), NO_TRACES)])
+    context = {"folder": document.folder, "strict": document.strict}
+    settings = document.validate(Settings, document.values, context=context)
+    compiler = Compiler(_timezone(document.part("timezone")))
+    crosschecks.check_listeners(document)
+    crosschecks.check_store(document)
+    crosschecks.check_tracing(document)
     sinks = {
-        name: _SinkReader(reading, name, compiler, registry, held.get(name))
-        for name in reading.names("sinks")
+        name: _SinkChecker(document, name, compiler, registry, held.get(name))
+        for name in document.names("sinks")
     }
     if settings is not None:
-        _check_together(reading, settings, sinks)
-    if settings is None or reading.mistakes:
-        raise reading.error()
+        _check_together(document, settings, sinks)
+    if settings is None or document.issues:
+        raise document.error()
     return Config(
-        path=reading.origin,
-        folder=reading.folder,
+        path=document.origin,
+        folder=document.folder,
         server=settings.server,
         admin=settings.admin,
-        store=_place(settings.store, reading.folder),
-        state=_state_directory(settings, reading.folder),
+        store=_place(settings.store, document.folder),
+        state=_state_directory(settings, document.folder),
         store_reserve=settings.store_reserve,
-        plugins=[reading.folder / path_from_utf8(each) for each in settings.plugins],
+        plugins=[document.folder / path_from_utf8(each) for each in settings.plugins],
         retention=settings.retention,
         timezone=settings.timezone,
         compiler=compiler,
@@ -233,24 +230,24 @@ def configured(
         alerts=settings.alerts,
         tracing=settings.tracing,
         registry=registry,
-        text=reading.text,
+        text=document.text,
         problems=problems,
-        warnings=[each.as_warning() for each in reading.problems(reading.warnings)],
+        warnings=[each.as_warning() for each in document.located(document.warnings)],
     )
 
 
-class _SinkReader:
-    """Checks what the model of all sinks cannot: the plugin, its options, the expressions."""
+class _SinkChecker:
+    """Checks of one sink beyond the model: its plugin, options and expressions."""
 
     def __init__(
         self,
-        reading: Reading,
+        document: Document,
         name: str,
         compiler: Compiler,
         registry: Registry,
         held: str | None,
     ) -> None:
-        self.reading = reading
+        self.document = document
         self.name = name
         self.compiler = compiler
         self.held = held
@@ -263,7 +260,7 @@ class _SinkReader:
         self.limit = self._limit()
 
     def config(self, settings: SinkSettings) -> SinkConfig:
-        """The sink, once nothing at all is wrong."""
+        """The checked settings, once the document has no issue."""
         assert self.registered is not None
         assert self.options is not None
         return SinkConfig(
@@ -289,68 +286,68 @@ class _SinkReader:
         )
 
     def _speaks_of_consent(self) -> bool:
-        return self.reading.described(*self._at("options", "consent")) is not None
+        return self.document.raw(*self._at("options", "consent")) is not None
 
     def _at(self, *rest: str | int) -> Location:
         return ("sinks", self.name, *rest)
 
-    def _complain(self, message: str, *rest: str | int) -> None:
-        self.reading.complain([Mistake(self._at(*rest), message)])
+    def _add_issue(self, message: str, *rest: str | int) -> None:
+        self.document.add_issues([Issue(self._at(*rest), message)])
 
     def _registered(self, registry: Registry) -> RegisteredSink | None:
-        plugin = self.reading.part(*self._at("plugin"))
+        plugin = self.document.part(*self._at("plugin"))
         if not isinstance(plugin, str):
             return None
         broken = {plugin_name(Path(error.path)) for error in registry.errors}
         if plugin not in registry.sinks and plugin not in broken:
             hint = suggestion(plugin, registry.sinks)
-            self._complain(f"there is no such plugin{hint}", "plugin")
+            self._add_issue(f"there is no such plugin{hint}", "plugin")
         return registry.sinks.get(plugin)
 
     def _options(self) -> Options | None:
-        options = self.reading.part(*self._at("options")) or {}
+        options = self.document.part(*self._at("options")) or {}
         if self.registered is None or not isinstance(options, dict):
             return None
         context = {
             "environment": self.compiler,
-            "folder": self.reading.folder,
+            "folder": self.document.folder,
             "blank": self.blank,
         }
         model = self.registered.sink_class.Options
         try:
             with self._limited("the check of the options"):
-                return self.reading.validated(model, options, self._at("options"), context)
+                return self.document.validate(model, options, self._at("options"), context)
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # noqa: BLE001  a plugin's validator can raise anything
-            self._complain(f"the plugin fails to check them: {_kind(error)}", "options")
+            self._add_issue(f"the plugin fails to check them: {_kind(error)}", "options")
             return None
 
     def _limited(self, what: str) -> contextlib.AbstractContextManager[None]:
-        """The plugin's code is not waited for without end."""
+        """A time limit for the plugin's code."""
         assert self.registered is not None
         file = source_file(self.registered.sink_class)
         return limited(f"{what} of the sink {self.name} ({file})", MAKE)
 
     def _blank(self) -> Blank:
-        """What becomes of blank values: as the sink says, else its plugin."""
-        asked: Any = self.reading.part(*self._at("blank"))
+        """What becomes of blank values: the setting of the sink, else that of its plugin."""
+        asked: Any = self.document.part(*self._at("blank"))
         if asked in get_args(Blank):
             return cast("Blank", asked)
         return self.registered.sink_class.blank if self.registered else "keep"
 
     def _check_constants(self) -> None:
-        """A blank constant can be meant for nothing where blank values are no values."""
-        values = self.reading.part(*self._at("map"))
+        """Refuse blank constants, which have no use unless blank values are kept."""
+        values = self.document.part(*self._at("map"))
         if self.blank != "keep" and isinstance(values, dict):
-            self.reading.complain(
-                Mistake(self._at("map", name), BLANK_CONSTANT, refused_from=REFUSED_FROM)
+            self.document.add_issues(
+                Issue(self._at("map", name), BLANK_CONSTANT, refused_from=REFUSED_FROM)
                 for name, value in values.items()
                 if is_blank(value)
             )
 
     def _compiled(self, key: str, kind: type[S], compiler: Callable[[S], T]) -> T | None:
-        value = self.reading.part(*self._at(key))
+        value = self.document.part(*self._at(key))
         if key == "when" and isinstance(value, bool):
             value = str(value).lower()
         if not isinstance(value, kind):
@@ -358,13 +355,13 @@ class _SinkReader:
         try:
             return compiler(value)
         except ExpressionError as error:
-            self.reading.complain(
-                Mistake(self._at(key, *location), message) for location, message in error.errors
+            self.document.add_issues(
+                Issue(self._at(key, *location), message) for location, message in error.errors
             )
             return None
 
-    def _asked(self, method: str, refused_from: str | None = None) -> Any:
-        """What a class method of the sink says of its options; None where it cannot be asked."""
+    def _call(self, method: str, refused_from: str | None = None) -> Any:
+        """The result of a class method of the sink for its options; None if it cannot be called."""
         if self.registered is None or self.options is None or self.held is not None:
             return None
         try:
@@ -372,22 +369,22 @@ class _SinkReader:
                 return getattr(self.registered.sink_class, method)(self.options)
         except KeyboardInterrupt:
             raise
-        except BaseException as error:  # noqa: BLE001  it is the plugin's
+        except BaseException as error:  # noqa: BLE001  a plugin may raise anything
             message = f"the plugin's {method} fails: {_kind(error)}"
-            self.reading.complain([Mistake(self._at("options"), message, None, refused_from)])
+            self.document.add_issues([Issue(self._at("options"), message, None, refused_from)])
             return None
 
     def own_files(self) -> list[Path]:
-        """The files that are to be the sink's alone."""
-        return [Path(each) for each in self._asked("own_files", REFUSED_FROM) or ()]
+        """The files that no other sink may write."""
+        return [Path(each) for each in self._call("own_files", REFUSED_FROM) or ()]
 
     def _limit(self) -> int:
-        """The most that the sink takes at once. Complains of a `batch.size` above it."""
-        if (limit := self._asked("batch_limit")) is None:
+        """The largest batch that the sink takes. `batch.size` may not be above it."""
+        if (limit := self._call("batch_limit")) is None:
             return 1
-        size = self.reading.part(*self._at("batch", "size"))
+        size = self.document.part(*self._at("batch", "size"))
         if isinstance(size, int) and size > limit:
-            self._complain(
+            self._add_issue(
                 f"should be at most {limit}, which is all that the sink takes at once",
                 "batch",
                 "size",
@@ -395,20 +392,22 @@ class _SinkReader:
         return cast("int", limit)
 
 
-def _check_together(reading: Reading, settings: Settings, sinks: Mapping[str, _SinkReader]) -> None:
-    """What one sink's options come to beside its other settings, and beside other sinks."""
+def _check_together(
+    document: Document, settings: Settings, sinks: Mapping[str, _SinkChecker]
+) -> None:
+    """Checks of options beside other settings and other sinks."""
     files = {name: sinks[name].own_files() for name, it in settings.sinks.items() if it.enabled}
-    crosschecks.check_files(reading, settings, files)
+    crosschecks.check_files(document, settings, files)
     for name, sink in settings.sinks.items():
         urls = dict(sinks[name].options or ())
-        crosschecks.check_addresses(reading, ("sinks", name, "options"), urls, sink.allow_private)
+        crosschecks.check_addresses(document, ("sinks", name, "options"), urls, sink.allow_private)
     if hook := settings.alerts.webhook:
         urls = {"url": hook.url}
-        crosschecks.check_addresses(reading, ("alerts", "webhook"), urls, hook.allow_private)
+        crosschecks.check_addresses(document, ("alerts", "webhook"), urls, hook.allow_private)
 
 
 def _kind(error: BaseException) -> str:
-    """What may be told of a plugin's error: its text may hold the values that it was given."""
+    """A plugin's error without its text, which may hold the values that it was given."""
     return str(error) if isinstance(error, TookTooLong) else type(error).__name__
 
 
@@ -429,24 +428,24 @@ def _state_directory(settings: Settings, folder: Path) -> StateDirectory:
     return StateDirectory.of(_place(settings.store, folder), folder, spill)
 
 
-def registry_of(reading: Reading) -> Registry:
-    """The plugins that can be used; those that do not load are among the reading's mistakes."""
-    given = reading.part("plugins")
+def registry_of(document: Document) -> Registry:
+    """The plugins that can be used. Those that do not load become issues of the document."""
+    given = document.part("plugins")
     for index, name in enumerate(given if isinstance(given, list) else ()):
         # The default one need not be there.
         if (
             isinstance(name, str)
             and name != DEFAULT_PLUGINS
-            and not (reading.folder / path_from_utf8(name)).is_dir()
+            and not (document.folder / path_from_utf8(name)).is_dir()
         ):
-            reading.complain([Mistake(("plugins", index), "there is no such folder")])
-    registry = load_plugins(plugin_folders(reading))
-    reading.complain(Mistake(("plugins",), str(error)) for error in registry.errors)
+            document.add_issues([Issue(("plugins", index), "there is no such folder")])
+    registry = load_plugins(plugin_folders(document))
+    document.add_issues(Issue(("plugins",), str(error)) for error in registry.errors)
     return registry
 
 
-def plugin_folders(reading: Reading) -> list[Path]:
-    """The folders under `plugins:`, be they there or not; else the default one."""
-    given = reading.part("plugins")
+def plugin_folders(document: Document) -> list[Path]:
+    """The folders of `plugins:`, whether they exist or not; else the default one."""
+    given = document.part("plugins")
     names = given if isinstance(given, list) else [DEFAULT_PLUGINS]
-    return [reading.folder / path_from_utf8(name) for name in names if isinstance(name, str)]
+    return [document.folder / path_from_utf8(name) for name in names if isinstance(name, str)]

@@ -1,8 +1,8 @@
-"""A time limit for what a plugin does when it is loaded and made: code that nothing can await.
+"""Time limit for the synchronous code of a plugin: its import, its options, its construction.
 
-An alarm interrupts the main thread, also where it sleeps or reads. What does not end is named in
-the log while it lasts, and once the time is over an error is raised in it. There, `os._exit` is an
-error as well: it would end each start, and leave no word of the reason.
+An alarm interrupts the main thread, also in a sleep or a read. Slow code is named in the log while
+it runs, and gets an error when the time is over. `os._exit` in it raises an error too: otherwise
+each start would end without a reason in the log.
 """
 
 import contextlib
@@ -19,32 +19,32 @@ IMPORT = 30.0
 """Seconds for the import of a plugin, with its registration."""
 MAKE = 10.0
 """Seconds for the `__init__` of a sink, or the check of its options: callbacks may wait for it."""
-TELL = 5.0
+LOG_INTERVAL = 5.0
 """Seconds between two lines in the log."""
-INSIST = 1.0
-"""Seconds between two errors raised in code that goes on after the first."""
-ERRORS = 5
-"""After so many, the process ends."""
+ERROR_INTERVAL = 1.0
+"""Seconds between two errors raised in code that continues after the first."""
+MAX_ERRORS = 5
+"""After this many errors the process ends."""
 WRONG_CONFIGURATION = 78
 
 log = logging.getLogger("relay")
-_over: dict[str, str] = {}
-"""What was once too slow is not waited for again in this process: a reload starts another."""
+_failed: dict[str, str] = {}
+"""Code that was once too slow is refused at once in this process. A reload starts a new one."""
 
 
 class TookTooLong(BaseException):
-    """It is no Exception, as plugins pass over those."""
+    """The time is over. A BaseException, as plugins may catch every Exception."""
 
 
 @contextlib.contextmanager
 def limited(what: str, seconds: float) -> Iterator[None]:
-    """Raise TookTooLong in the block after so long. `what` names it, each time in the same words.
+    """Raise TookTooLong in the block after `seconds`. `what` names the block, each time alike.
 
     Only the main thread can be interrupted; in others there is no limit. In it, `os._exit` raises
     SystemExit.
     """
-    if what in _over:
-        raise TookTooLong(_over[what])
+    if what in _failed:
+        raise TookTooLong(_failed[what])
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -53,7 +53,9 @@ def limited(what: str, seconds: float) -> Iterator[None]:
     handler = signal.signal(signal.SIGALRM, alarm.ring)
     leave = os._exit
     setattr(os, "_exit", alarm.leave)  # noqa: B010  mypy takes it for a mistake
-    left, every = signal.setitimer(signal.ITIMER_REAL, min(TELL, seconds), min(TELL, INSIST))
+    left, every = signal.setitimer(
+        signal.ITIMER_REAL, min(LOG_INTERVAL, seconds), min(LOG_INTERVAL, ERROR_INTERVAL)
+    )
     try:
         yield
     finally:
@@ -61,20 +63,20 @@ def limited(what: str, seconds: float) -> Iterator[None]:
         setattr(os, "_exit", leave)  # noqa: B010  the same
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, signal.SIG_DFL if handler is None else handler)
-        if left:  # somebody else's alarm, as that of a test
+        if left:  # an alarm of other code, such as a test's time limit
             signal.setitimer(
                 signal.ITIMER_REAL, max(left - (time.monotonic() - begun), 0.01), every
             )
 
 
 class _Alarm:
-    """Rings every second or so, in the main thread, between two of its steps."""
+    """The handler of SIGALRM. It runs in the main thread about every second."""
 
     def __init__(self, what: str, seconds: float) -> None:
         self._what = what
         self._seconds = seconds
         self._begun = time.monotonic()
-        self._told = self._begun
+        self._logged = self._begun
         self._errors = 0
         self.over = False
         self._process = os.getpid()
@@ -85,14 +87,14 @@ class _Alarm:
         if self.over:
             return
         if now - self._begun >= self._seconds:
-            self._insist(_place(frame))
-        elif now - self._told >= TELL - INSIST / 2:
-            self._told = now
+            self._raise(_place(frame))
+        elif now - self._logged >= LOG_INTERVAL - ERROR_INTERVAL / 2:
+            self._logged = now
             passed = now - self._begun
             log.warning("%s has taken %.0f s so far, now in %s", self._what, passed, _place(frame))
 
     def leave(self, status: int) -> NoReturn:
-        """In place of `os._exit`, which a plugin may have kept for later, or call in a fork."""
+        """Replaces `os._exit`. A plugin may keep a reference to it, or call it in a fork."""
         if self.over:
             os._exit(status)
         here = threading.current_thread() is threading.main_thread()
@@ -100,11 +102,11 @@ class _Alarm:
             self._leave(status)
         raise SystemExit(status)
 
-    def _insist(self, place: str) -> None:
+    def _raise(self, place: str) -> None:
         self._errors += 1
         message = f"no end within {self._seconds:g} s; it was in {place}"
-        _over[self._what] = message
-        if self._errors > ERRORS:
+        _failed[self._what] = message
+        if self._errors > MAX_ERRORS:
             log.critical(
                 "%s: %s, and goes on after an error; the process ends", self._what, message
             )

@@ -1,7 +1,7 @@
-"""Writers: who, besides root and an operator, can change what the relay runs.
+"""Write access to relay.yaml and the plugins: only root and the operators should have it.
 
-Code that an attacker has run in the service could otherwise stay there for good, and root's
-commands would run it, too: they load the plugins.
+Code that an attacker runs in the service could otherwise persist there, and root's commands would
+run it too, as they load the plugins.
 """
 
 import os
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from relay.config.errors import Problem
+from relay.config.errors import LocatedIssue
 from relay.config.loader import Config
 from relay.ownership import user_name
 from relay.validation import REFUSED_FROM
@@ -40,7 +40,7 @@ class User:
 
 @dataclass(frozen=True, slots=True)
 class Writable:
-    """A path, who can change what is there, and the command that ends this."""
+    """A path, the user with write access, and the command that takes it away."""
 
     path: Path
     writer: str
@@ -51,17 +51,19 @@ class Writable:
 
 
 def writable(config: Config, service: User) -> list[Writable]:
-    """Of relay.yaml, the plugins and their folders, what everybody or the service can change."""
+    """What everybody or the service can change: relay.yaml, the plugins, their folders."""
     paths = dict.fromkeys(path.resolve() for path in _parts(config) if path.exists())
     return [found for path in paths if (found := _judged(path, service))]
 
 
-def check_writers(config: Config, environ: Mapping[str, str]) -> list[Problem]:
-    """What may not be so under a service manager's system instance; elsewhere nothing."""
+def check_writers(config: Config, environ: Mapping[str, str]) -> list[LocatedIssue]:
+    """Issues under a service manager's system instance; elsewhere none."""
     if not is_system_service(environ):
         return []
     return [
-        Problem(each.path, None, "", f"{each.writer} can change it: {each.remedy}", REFUSED_FROM)
+        LocatedIssue(
+            each.path, None, "", f"{each.writer} can change it: {each.remedy}", REFUSED_FROM
+        )
         for each in writable(config, User.own())
     ]
 

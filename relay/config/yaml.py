@@ -1,6 +1,6 @@
 """relay.yaml as values, with the line of each, and the scalars of YAML 1.2's core schema.
 
-`NO` and `1:30` stay text, `0o17` is fifteen, and a key given twice is a mistake.
+`NO` and `1:30` stay text, `0o17` is fifteen, and a key given twice is an issue.
 """
 
 import re
@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from relay.config.errors import Mistake
+from relay.config.errors import MERGE, NO_MERGE, Issue
 from relay.validation import REFUSED_FROM, Location
 
 PLACEHOLDER = re.compile(r"\$\{(?!\{)[^{}\n]*\}")
@@ -27,11 +27,6 @@ NAMING = {
     "undefined tag handle": "what begins with ! is a tag, and this one unknown; text wants quotes",
 }
 """In place of YAML's own words where they name more than tokens: it may be a secret."""
-MERGE = "<<"
-NO_MERGE = (
-    "is no merge of mappings here: YAML 1.2 has none; write the keys out,"
-    " or give the whole mapping an alias: options: *name"
-)
 NO_COLON = "a colon is missing after the key, as in key: value; a space belongs behind it"
 TEMPLATE = "{{ … }} wants quotes around it"
 ADVICE = {
@@ -47,12 +42,12 @@ MOST_NODES = 100_000
 
 
 @dataclass(frozen=True, slots=True)
-class Document:
+class ParsedYaml:
     """A parsed file. Every key and list item has its line; mappings have text keys only."""
 
     value: Any = None
     lines: Mapping[Location, int] = field(default_factory=dict)
-    mistakes: list[Mistake] = field(default_factory=list)
+    issues: list[Issue] = field(default_factory=list)
 
     def line(self, location: Location) -> int:
         """The line of the value, or of the nearest thing around it that is in the file."""
@@ -61,20 +56,20 @@ class Document:
         return self.lines.get(location, 1)
 
 
-def parse(content: bytes) -> Document:
-    """Read one document. Never raises for what the file says: see `Document.mistakes`."""
+def parse(content: bytes) -> ParsedYaml:
+    """Read one document. Never raises for what the file says: see `Document.issues`."""
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        return Document(mistakes=[Mistake((), "is not UTF-8 text", line)])
+        return ParsedYaml(issues=[Issue((), "is not UTF-8 text", line)])
     text = PLACEHOLDER.sub(lambda match: match[0].translate(HIDDEN), text)
     try:
         return _Reader().read(yaml.compose(text, Loader=_Yaml12Loader))
     except yaml.YAMLError as error:
-        return Document(mistakes=[_syntax_mistake(error, text)])
+        return ParsedYaml(issues=[_syntax_issue(error, text)])
     except RecursionError:
-        return Document(mistakes=[Mistake((), "is nested too deeply", 1)])
+        return ParsedYaml(issues=[Issue((), "is nested too deeply", 1)])
 
 
 class _Yaml12Loader(yaml.SafeLoader):
@@ -94,27 +89,27 @@ for _kind, _pattern, _first in [
 
 
 class _Reader:
-    """Turns YAML's nodes into values, noting lines and mistakes on the way."""
+    """Turns YAML's nodes into values, noting lines and issues on the way."""
 
     def __init__(self) -> None:
         self.lines: dict[Location, int] = {}
-        self.mistakes: list[Mistake] = []
+        self.issues: list[Issue] = []
         self.open: list[yaml.Node] = []
         self.nodes = 0
 
-    def read(self, root: yaml.Node | None) -> Document:
+    def read(self, root: yaml.Node | None) -> ParsedYaml:
         value = None if root is None else self._value(root, ())
-        return Document(value, self.lines, self.mistakes)
+        return ParsedYaml(value, self.lines, self.issues)
 
     def _value(self, node: yaml.Node, location: Location) -> Any:
         self.lines.setdefault(location, node.start_mark.line + 1)
         self.nodes += 1
         if self.nodes == MOST_NODES:
-            self._mistake(node, location, "its aliases make it too large")
+            self._add_issue(node, location, "its aliases make it too large")
         if self.nodes >= MOST_NODES:
             return None
         if node in self.open:
-            return self._mistake(node, location, "is an alias of what it stands in")
+            return self._add_issue(node, location, "is an alias of what it stands in")
         if isinstance(node, yaml.ScalarNode):
             return self._scalar(node, location)
         self.open.append(node)
@@ -134,7 +129,7 @@ class _Reader:
         values: dict[str, Any] = {}
         for key_node, value_node in node.value:
             if not isinstance(key_node, yaml.ScalarNode):
-                self._mistake(key_node, location, f"a key should be text; {TEMPLATE}")
+                self._add_issue(key_node, location, f"a key should be text; {TEMPLATE}")
                 continue
             # The key's own text, so that `NO:` and `84700:` are the names that were written.
             key = key_node.value.translate(SHOWN)
@@ -142,12 +137,12 @@ class _Reader:
             line = key_node.start_mark.line + 1
             if key in values:
                 first = self.lines[here]
-                self.mistakes.append(Mistake(here, f"is given twice, first in line {first}", line))
+                self.issues.append(Issue(here, f"is given twice, first in line {first}", line))
                 continue
             self.lines[here] = line
             if key == MERGE and key_node.style is None:
                 # In a mapping of any keys, as `map` is, earlier releases took it for one.
-                self.mistakes.append(Mistake(here, NO_MERGE, line, REFUSED_FROM))
+                self.issues.append(Issue(here, NO_MERGE, line, REFUSED_FROM))
             values[key] = self._value(value_node, here)
         return values
 
@@ -164,14 +159,14 @@ class _Reader:
                 try:
                     return _integer(text) if kind == "int" else _float(text)
                 except ValueError:
-                    return self._mistake(node, location, "is not a number that can be read")
+                    return self._add_issue(node, location, "is not a number that can be read")
         return self._unknown_tag(node, location)
 
     def _unknown_tag(self, node: yaml.Node, location: Location) -> None:
-        self._mistake(node, location, UNKNOWN_TAG)
+        self._add_issue(node, location, UNKNOWN_TAG)
 
-    def _mistake(self, node: yaml.Node, location: Location, message: str) -> None:
-        self.mistakes.append(Mistake(location, message, node.start_mark.line + 1))
+    def _add_issue(self, node: yaml.Node, location: Location, message: str) -> None:
+        self.issues.append(Issue(location, message, node.start_mark.line + 1))
 
 
 def _integer(text: str) -> int:
@@ -182,7 +177,7 @@ def _float(text: str) -> float:
     return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
 
 
-def _syntax_mistake(error: yaml.YAMLError, text: str) -> Mistake:
+def _syntax_issue(error: yaml.YAMLError, text: str) -> Issue:
     if isinstance(error, yaml.MarkedYAMLError):
         mark = error.problem_mark or error.context_mark
         words = _discreet(", ".join(part for part in (error.context, error.problem) if part))
@@ -190,13 +185,11 @@ def _syntax_mistake(error: yaml.YAMLError, text: str) -> Mistake:
             mark, words = error.context_mark, "a quote begins here that does not end"
         line = mark.line if mark else 0
         if (keys_line := _without_colon(error, text.splitlines())) is not None:
-            return Mistake((), f"is not YAML: {NO_COLON}", keys_line + 1)
+            return Issue((), f"is not YAML: {NO_COLON}", keys_line + 1)
         advice = _advice(words, text.splitlines()[line:][:1])
-        return Mistake((), f"is not YAML: {words}{advice}", line + 1)
+        return Issue((), f"is not YAML: {words}{advice}", line + 1)
     position = getattr(error, "position", 0)
-    return Mistake(
-        (), "has a character that YAML does not allow", text.count("\n", 0, position) + 1
-    )
+    return Issue((), "has a character that YAML does not allow", text.count("\n", 0, position) + 1)
 
 
 def _without_colon(error: yaml.MarkedYAMLError, lines: list[str]) -> int | None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from relay.account import Accounts
-from relay.config.loader import Config, Problem
+from relay.config.loader import Config, LocatedIssue
 from relay.delivery import crashes, manager
 from relay.delivery.classify import split_notices
 from relay.doctor import Finding, ok, problem, warning
@@ -42,7 +42,7 @@ def _second(time: str) -> str:
 
 def checked(
     config: Config,
-    unfilled: Iterable[Problem],
+    unfilled: Iterable[LocatedIssue],
     accounts: Accounts,
     ask: Ask | None,
     status: Mapping[str, Any] | None = None,
@@ -68,7 +68,7 @@ def checked(
         yield warning(f"sink {name}", text, "start the relay, which knows it: it is asked then")
 
 
-def _missing(unfilled: Iterable[Problem]) -> dict[str, str]:
+def _missing(unfilled: Iterable[LocatedIssue]) -> dict[str, str]:
     """By their names, why this command does not know all the settings of some sinks."""
     places = [(each.path.split("."), each.message) for each in unfilled]
     return {place[1]: why for place, why in places if place[0] == "sinks" and len(place) > 1}

@@ -1,4 +1,4 @@
-"""The copy of relay.yaml that the relay last started with: where it lies, and what is in it."""
+"""The file of the last valid configuration: a copy of relay.yaml beside the store."""
 
 import contextlib
 import os
@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from relay import fsutil
-from relay.config.document import Reading
+from relay.config.document import Document
 from relay.config.errors import ConfigError
 from relay.config.model import POSTGRESQL
 from relay.fsutil import json_with_paths, path_from_utf8
@@ -19,7 +19,7 @@ BOM = b"\xef\xbb\xbf"
 
 
 def places(path: Path, environ: Mapping[str, str]) -> Iterator[Path]:
-    """The copies of this relay.yaml: where it says, else where a store may be."""
+    """The copies of this relay.yaml: beside its store, else in the state directories."""
     home = path.absolute().parent
     folders = [Path(each) for each in environ.get("STATE_DIRECTORY", "").split(":") if each]
     found = [
@@ -36,7 +36,7 @@ def places(path: Path, environ: Mapping[str, str]) -> Iterator[Path]:
 
 
 def content(path: Path, text: bytes) -> bytes:
-    """What the copy holds for a relay.yaml of this text."""
+    """The content of the copy for a relay.yaml of this text."""
     return _head(path) + text.removeprefix(BOM)
 
 
@@ -49,11 +49,11 @@ def has_run_with(path: Path, environ: Mapping[str, str]) -> bool:
 
 
 def _stores(path: Path, environ: Mapping[str, str]) -> Iterator[str]:
-    """The place of the store, where a file that may be wrong still tells it."""
+    """The value of `store`, if it can be found in a file that may be wrong."""
     with contextlib.suppress(ConfigError):
-        reading = Reading(path, environ, strict=False)
-        store = reading.part("store")
-        if store is None and (line := STORE.search(reading.text)):  # it is no YAML any more
+        document = Document(path, environ, strict=False)
+        store = document.part("store")
+        if store is None and (line := STORE.search(document.text)):  # the file is not YAML
             store = line[1].decode(errors="replace")
         if isinstance(store, str) and not store.startswith(POSTGRESQL):
             yield store
@@ -64,5 +64,5 @@ def _age(place: Path) -> float:
 
 
 def _head(path: Path) -> bytes:
-    """The first lines, which name the file that is meant, on one line whatever it is called."""
+    """The first lines, with the path of relay.yaml, encoded so that it takes one line."""
     return f"{HEAD}\n# {json_with_paths(os.fspath(path.absolute())).decode()}\n".encode()
