@@ -17,7 +17,7 @@ import pydantic
 from relay.caching import short_key
 from relay.event import OPT_OUT, Event
 from relay.outcome import NotDelivered, Outcome, Reject, Retry
-from relay.redact import mask_all, without
+from relay.redact import E164, mask_all, without
 from relay.sink import Delivery, Options
 from relay.templating.evaluation import EvaluationError
 from relay.templating.expressions import Condition, Template
@@ -40,6 +40,7 @@ __all__ = [
     "halves",
     "key_of_number",
     "listed",
+    "number_of",
     "read_json",
     "redacted",
     "without_consent",
@@ -56,6 +57,8 @@ MOST_CHOICES = 20
 """Choices of a field that a message names; some have a thousand."""
 LONGEST_MESSAGE = 300
 """Characters of an error message that are shown."""
+
+NO_NUMBER = "consent: the contact is no phone number, as in +12125551212, to find records by"
 
 T = TypeVar("T")
 Value = str | bool | int | float | None
@@ -349,6 +352,12 @@ class Consent(Options):
 # keys and consent of records that are there
 
 
+def number_of(event: Event) -> str:
+    """The contact's number in E.164; empty where the contact is no number, or there is none."""
+    contact = event.contact or ""
+    return contact if E164.fullmatch(contact) else ""
+
+
 def key_of_number(key: Template, mobile: str, country: str | None) -> str:
     """The key of whoever has this E.164 number; empty if it takes more than the number.
 
@@ -431,7 +440,13 @@ class ConsentWrite(Generic[R]):
 
     @property
     def mobile(self) -> str:
-        return str(self.delivery.event.data.get("mobile") or "")
+        return number_of(self.delivery.event)
+
+    def has_number(self) -> bool:
+        """Whether the contact has a number; else the outcome says that it has none."""
+        if not self.mobile:
+            self.outcome = Reject(NO_NUMBER)
+        return bool(self.mobile)
 
     def conclude(self) -> None:
         """Set the outcome: that of a record that was not written, where there is one.

@@ -98,7 +98,7 @@ from typing import Any
 
 import relay
 from relay import EvaluationError, Outcome, Progress, Slices, no_progress
-from relay.crm import distinct_groups, without_consent
+from relay.crm import distinct_groups, number_of, without_consent
 
 from .activities import Activity, TimelineEntry, make_activity
 from .backfill import Backfill
@@ -213,10 +213,9 @@ class HubSpot(relay.Sink):
         stale = delivery.stale and key != delivery.id  # with a record for each event, none is
         if stale and not self._activity:
             return BatchItem(delivery, outcome=relay.Delivered(STALE))
-        mobile = str(delivery.event.data.get("mobile") or "")
         values = without_consent(delivery.record, self.options.consent)
         values = cleared_only_where_allowed(values, self.options)
-        record = Record(delivery.id, key, properties(values), mobile)
+        record = Record(delivery.id, key, properties(values), number_of(delivery.event))
         return BatchItem(delivery, record, is_stale=stale)
 
     async def _write_consent(self, sent: Sequence[BatchItem]) -> dict[BatchItem, ConsentWrite]:

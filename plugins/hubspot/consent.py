@@ -79,6 +79,9 @@ class ConsentWriter:
 
     async def write(self, words: Sequence[ConsentWrite]) -> None:
         """Write each word to the contacts that are there; one that has none has no outcome."""
+        words = [each for each in words if each.has_number()]
+        if not words:
+            return
         try:
             found = await self._contacts(words)
         except (relay.Retry, relay.Pause) as failed:

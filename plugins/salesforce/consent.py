@@ -73,6 +73,9 @@ class ConsentWriter:
 
         Raises Retry or Pause where the records cannot be found.
         """
+        words = [each for each in words if each.has_number()]
+        if not words:
+            return
         found = await self._records(words)
         for each in words:
             records = found.get(each.mobile, {}).items()

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 import relay
 from relay import EvaluationError, Log, Template, e164, national
-from relay.crm import LruKeys
+from relay.crm import LruKeys, number_of
 
 from .client import Client
 from .options import Options
@@ -24,8 +24,12 @@ EVENT_ID = "00000000-0000-7000-8000-000000000000"
 
 
 def is_of_contact(key: Template, event: relay.Event) -> bool:
-    """Whether all events of the contact have the event's key; if not, each has its own record."""
-    data = {name: event.data.get(name) for name in ("mobile", "country")}
+    """Whether all events of the contact have the event's key; if not, each has its own record.
+
+    Of the data, they have in common the contact itself, under whatever name, and its country.
+    """
+    data = {name: value for name, value in event.data.items() if value == event.contact}
+    data["country"] = event.data.get("country")
     try:
         return key.render(_bare("", event.source, data)).strip() == key.render(event).strip()
     except EvaluationError:
@@ -326,7 +330,7 @@ class ContactFinder:
     def _keep_phones(self, row: Row) -> None:
         """Leave out the contact's number: the person has it, perhaps in another field."""
         for name in spelt(self._phones, row.fields):
-            if e164(str(row.fields[name]), self._country) == row.delivery.event.data.get("mobile"):
+            if e164(str(row.fields[name]), self._country) == number_of(row.delivery.event):
                 del row.fields[name]
 
     def _is_asked(self, row: Row) -> bool:
@@ -366,8 +370,8 @@ class ContactFinder:
     async def _match(self, rows: Sequence[Row]) -> None:
         numbers: dict[str, list[Row]] = {}
         for row in rows:
-            if mobile := row.delivery.event.data.get("mobile"):
-                numbers.setdefault(mobile, []).append(row)
+            if number := number_of(row.delivery.event):
+                numbers.setdefault(number, []).append(row)
         if not numbers:
             return
         found = await self._with_numbers(numbers)

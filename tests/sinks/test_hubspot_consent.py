@@ -400,3 +400,38 @@ async def test_a_word_waits_with_its_person_where_no_contact_can_be_made_for_it_
         (outcome,) = await sink.send_batch(sent)
     assert isinstance(outcome, relay.Delivered)
     assert opted_out(stub) == ["true"]
+
+
+def of_vendor(number, contact, **more):
+    """A delivery of another vendor's event, with an e-mail address in its data."""
+    made = with_word(number, **more)
+    event = dataclasses.replace(
+        made.event,
+        type="com.vendor.form.submitted",
+        data={"email": f"ann{number}@example.com"},
+        contact=contact,
+        consent="opt_out",
+    )
+    return dataclasses.replace(made, event=event)
+
+
+async def test_a_contact_that_is_no_number_has_no_word_and_keeps_none_from_others(stub):
+    stub.seed("contacts", {"lastname": "Doe", "mobilephone": NUMBER})
+    batch = [of_vendor(2, "ann2@example.com"), of_vendor(1, mobile(1))]
+    async with opened(stub.url, consent=CONSENT, key="{{ data.email }}") as sink:
+        email, number = await sink.send_batch(batch)
+    assert reason(email) == (
+        "consent: the contact is no phone number, as in +12125551212, to find records by"
+    )
+    assert isinstance(number, relay.Delivered)
+    assert "true" in opted_out(stub)
+
+
+async def test_an_event_without_a_word_needs_no_number(stub):
+    stub.seed("contacts", {"lastname": "Doe", "sms_key": "ann2@example.com"})
+    made = dataclasses.replace(of_vendor(2, "ann2@example.com"), last_word=None)
+    async with opened(stub.url, match=["key", "phone"], key="{{ data.email }}") as sink:
+        (outcome,) = await sink.send_batch([made])
+    assert isinstance(outcome, relay.Delivered)
+    (contact,) = stub.records("contacts")
+    assert contact["firstname"] == "Ann 2"

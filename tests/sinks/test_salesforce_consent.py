@@ -334,3 +334,40 @@ async def test_a_word_waits_with_its_person_where_no_record_can_be_made_for_it_a
         (outcome,) = await sink.send_batch([with_word(1)])
     assert isinstance(outcome, relay.Delivered)
     assert opted_out(stub) == [True]
+
+
+def of_vendor(number, contact, *, stale=False, last="opt_out"):
+    """A delivery of another vendor's event, with an e-mail address in its data."""
+    made = with_word(number, last, stale=stale)
+    event = dataclasses.replace(
+        made.event,
+        type="com.vendor.form.submitted",
+        data={"email": f"ann{number}@example.com"},
+        contact=contact,
+        consent="opt_out",
+    )
+    return dataclasses.replace(made, event=event)
+
+
+async def test_a_contact_that_is_no_number_has_no_word_and_keeps_none_from_others():
+    batch = [of_vendor(2, "ann2@example.com"), of_vendor(1, mobile(1))]
+    async with connected(consent=CONSENT, key="{{ data.email }}") as (stub, sink):
+        stub.seed("Contact", {"LastName": "Doe", "MobilePhone": NUMBER})
+        email, number = await sink.send_batch(batch)
+    assert reason(email) == (
+        "consent: the contact is no phone number, as in +12125551212, to find records by"
+    )
+    assert isinstance(number, relay.Delivered)
+    assert True in opted_out(stub)
+
+
+async def test_a_key_made_of_the_contact_is_of_all_its_events():
+    """Under whatever name the data has it: then what is stale is not written."""
+    stale = of_vendor(2, "ann2@example.com", stale=True, last=None)
+    async with connected(key="{{ data.email }}") as (stub, sink):
+        (outcome,) = await sink.send_batch([stale])
+        assert "stale" in outcome.reference
+        assert stub.records("Contact") == []
+        other = dataclasses.replace(stale.event, contact="another@example.com")
+        (outcome,) = await sink.send_batch([dataclasses.replace(stale, event=other)])
+        assert len(stub.records("Contact")) == 1
