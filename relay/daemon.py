@@ -10,7 +10,7 @@ import threading
 from types import FrameType
 from typing import Any
 
-from relay.api.reload import Reload
+from relay.api.app import Reload
 from relay.config import last_good
 from relay.config.last_good import ConfigStatus
 from relay.config.loader import Config

@@ -13,11 +13,10 @@ from typing import Any
 
 from starlette.types import Receive, Scope, Send
 
-from relay import api
 from relay.alerts.monitor import run_monitor
+from relay.api import RELOAD
+from relay.api.app import Reload, make_app
 from relay.api.maintenance import Maintenance
-from relay.api.reload import PATH as RELOAD
-from relay.api.reload import Reload
 from relay.clock import Clock, SystemClock
 from relay.config.last_good import ConfigStatus
 from relay.config.loader import Config
@@ -347,7 +346,7 @@ class Service:
             self._store_broke()
         self.status = Health(store, sink_manager, self._probes)
         maintenance = Maintenance(store, config, sink_manager, failover.erase, self._clock)
-        self._commands = api.app(
+        self._commands = make_app(
             router,
             store,
             config,

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import httpx
 import pytest
 
-from relay import api
+from relay.api.app import make_app
 from relay.cli import client, local
 from relay.config import loader
 from relay.delivery.gate import SinkStatus
@@ -68,7 +68,7 @@ async def relay(tmp_path, clock):
     workers = Workers(store)
 
     def client_of(settings):
-        app = api.app(Router(settings, store, clock), store, settings, workers)
+        app = make_app(Router(settings, store, clock), store, settings, workers)
         http = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://relay")
         return client.ApiClient(local.sender(http), live=False)
 
@@ -478,7 +478,7 @@ async def test_the_socket_is_the_owners_and_its_path_may_be_long(tmp_path, clock
     async with client.session(loaded) as session:
         assert not session.live
     store = await SqliteStore.open(loaded.store, clock=clock)
-    app = api.app(Router(loaded, store, clock), store, loaded, NoWorkers(store))
+    app = make_app(Router(loaded, store, clock), store, loaded, NoWorkers(store))
     for _ in range(2):  # the second time over what the first has left
         server = make_server(app, listen_control(StateDirectory.around(loaded.store)))
         await server.start()

@@ -70,13 +70,14 @@ def here(tmp_path):
 
 @pytest.fixture
 def running(here):
-    """Answers as a running relay does when it is asked for its status."""
+    """Answers as a running relay does when it is asked for its status, or for a list."""
     status = json.loads(json.dumps(STATUS))
+    answers = {"/api/v1/status": status, "/api/v1/sinks": []}
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
-            assert self.path == "/api/v1/status"
-            body = json.dumps(status).encode()
+            path = self.path.partition("?")[0]
+            body = json.dumps(answers.get(path, {"items": [], "next": None})).encode()
             self.send_response(200)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
@@ -110,7 +111,15 @@ def test_status_imports_little(here, running):
     modules, output = imported("status", cwd=here)
     assert output.startswith("3 events")
     assert not modules & HEAVY
-    assert not [each for each in modules if each.startswith(("relay.api", "relay.store"))]
+    assert not [each for each in modules if each.startswith(("relay.api.", "relay.store"))]
+
+
+@pytest.mark.parametrize("command", ["events", "dead", "quarantine", "sinks"])
+def test_a_list_imports_nothing_of_the_service(here, running, command):
+    modules, output = imported(command, "list", cwd=here)
+    assert output.startswith("No")
+    assert not modules & {"aiohttp", "prometheus_client", "starlette", "uvicorn", "uvloop"}
+    assert not [each for each in modules if each.startswith(("relay.api.", "relay.store."))]
 
 
 def test_a_quick_status_goes_by_the_same_settings(here, running):

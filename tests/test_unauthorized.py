@@ -14,7 +14,8 @@ from click.testing import CliRunner
 from listening import answers
 
 from relay import service
-from relay.api.unauthorized import Taken, TokenStatus, Unauthorized
+from relay.api import Taken, TokenStatus
+from relay.api.quarantine import Unauthorized
 from relay.cli import client, main
 from relay.config import last_good, loader
 from relay.config.loader import ConfigError

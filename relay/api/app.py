@@ -1,6 +1,9 @@
-"""The control API's application: its routes, and the status of the whole."""
+"""The control API's applications: the store's, with its routes, and the one of reloads."""
 
-from collections.abc import Callable
+import asyncio
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -8,6 +11,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.routing import Route
 
+from relay.api import RELOAD, ROOT
 from relay.api.endpoints import Endpoint, SinkLookup, endpoint
 from relay.api.events import DeliveryEndpoints, EventEndpoints
 from relay.api.maintenance import Maintenance
@@ -21,38 +25,30 @@ from relay.spill import file
 from relay.store.port import Store
 
 
+@dataclass(frozen=True, slots=True)
 class StatusEndpoint:
     """The endpoint of `relay status`."""
 
-    def __init__(
-        self,
-        sinks: SinkEndpoints,
-        store: Store,
-        config_status: ConfigStatus,
-        spilled: Callable[[], int],
-        unreadable: Callable[[], str],
-        refusal: Callable[[], str],
-    ) -> None:
-        self._sinks = sinks
-        self._store = store
-        self._config_status = config_status
-        self._spilled = spilled
-        self._unreadable = unreadable
-        self._refusal = refusal
+    sinks: SinkEndpoints
+    store: Store
+    config_status: ConfigStatus
+    spilled: Callable[[], int]
+    unreadable: Callable[[], str]
+    refusal: Callable[[], str]
 
     async def show(self, _: Request) -> dict[str, Any]:
         return {
-            "events": await self._store.event_count(),
-            "quarantine": await self._store.quarantine_count(),
-            "spill": self._spilled(),
-            "spill_trouble": self._unreadable(),
-            "refusal": self._refusal(),
-            "sinks": await self._sinks.views(),
-            "configuration": self._config_status.view(),
+            "events": await self.store.event_count(),
+            "quarantine": await self.store.quarantine_count(),
+            "spill": self.spilled(),
+            "spill_trouble": self.unreadable(),
+            "refusal": self.refusal(),
+            "sinks": await self.sinks.views(),
+            "configuration": self.config_status.view(),
         }
 
 
-def app(
+def make_app(
     router: Router,
     store: Store,
     config: Config,
@@ -64,10 +60,10 @@ def app(
     refusal: Callable[[], str] | None = None,
     unreadable: Callable[[], str] | None = None,
 ) -> Starlette:
-    """The API as an ASGI application; what is left out is as where no service runs.
+    """The API as an ASGI application. A parameter that is left out is as where no service runs.
 
-    `spilled` tells how many callbacks wait in the spill, `unreadable` why that is not known, and
-    `refusal` why callbacks are refused; these two are empty where all is well.
+    `spilled` counts the callbacks in the spill. `unreadable` is the reason why their number is not
+    known, `refusal` the reason why callbacks are refused; both are empty where all is well.
     """
     config_status = config_status or ConfigStatus(config)
     path = config.state.spill
@@ -109,7 +105,7 @@ def app(
     ]
     return Starlette(
         routes=[
-            Route(f"/api/v1{path}", endpoint(handler), methods=[method])
+            Route(f"{ROOT}{path}", endpoint(handler), methods=[method])
             for method, path, handler in table
         ]
     )
@@ -117,3 +113,50 @@ def app(
 
 def _nothing_refused() -> str:
     return ""
+
+
+class Reload:
+    """Requests to read relay.yaml again, by a signal or by `relay reload`.
+
+    `asked` is set while there is one. `image` names this image of the process: after a reload there
+    is another.
+    """
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.image = secrets.token_hex(8)
+        self._answers: list[asyncio.Future[list[str]]] = []
+        self._taken = False
+
+    async def problems(self) -> list[str]:
+        """Ask for a reload. Returns what is wrong with relay.yaml: nothing where it is taken."""
+        if self._taken:
+            return []
+        answer: asyncio.Future[list[str]] = asyncio.get_running_loop().create_future()
+        self._answers.append(answer)
+        self.asked.set()
+        return await answer
+
+    def answer(self, problems: Sequence[str]) -> None:
+        """Answer all requests."""
+        self._taken = not problems
+        for each in self._answers:
+            if not each.done():
+                each.set_result(list(problems))
+        self._answers.clear()
+
+    def app(self, config_status: ConfigStatus) -> Starlette:
+        """The endpoint of `relay reload`, which needs no store."""
+
+        async def ask(_: Request) -> dict[str, Any]:
+            return {"image": self.image, "problems": await self.problems()}
+
+        async def show(_: Request) -> dict[str, Any]:
+            return {"image": self.image, **config_status.view()}
+
+        return Starlette(
+            routes=[
+                Route(RELOAD, endpoint(ask), methods=["POST"]),
+                Route(RELOAD, endpoint(show), methods=["GET"]),
+            ]
+        )

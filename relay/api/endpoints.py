@@ -47,6 +47,12 @@ def endpoint(handler: Endpoint) -> Callable[[Request], Awaitable[Response]]:
     return answer
 
 
+class RequestBody(pydantic.BaseModel):
+    """The body or the query of a request. An unknown name in it is refused."""
+
+    model_config = pydantic.ConfigDict(extra="forbid")
+
+
 async def body_of(request: Request, model: type[B]) -> B:
     """What was asked in the body. Raises EndpointError."""
     return _checked(model, await request.body() or b"{}")

@@ -1,22 +1,78 @@
-"""Endpoints of events and of their deliveries: list, show, dead deliveries, replay."""
+"""Endpoints of events and of their deliveries: list, show, dead deliveries, replay; their JSON."""
 
 import asyncio
-from dataclasses import asdict
+import base64
+from dataclasses import asdict, replace
 from typing import Any
 
+import pydantic
 from starlette.requests import Request
 
-from relay.api.endpoints import SinkLookup, body_of, decode_cursor, make_page, or_404, query_of
-from relay.api.schemas import DeadQuery, DeliveriesBody, EventsQuery, ReplayBody
-from relay.api.serialise import callback_view, delivery_view, event_view
+from relay.api import CHUNK, PAGE
+from relay.api.endpoints import (
+    RequestBody,
+    SinkLookup,
+    body_of,
+    decode_cursor,
+    make_page,
+    or_404,
+    query_of,
+)
+from relay.callback.coding import as_utf8, charset_of, decode, unpacked
+from relay.callback.form import parameters
 from relay.config.loader import SinkConfig
 from relay.delivery.manager import Workers
-from relay.event import timestamp
+from relay.event import InvalidCallback, RawCallback, timestamp
 from relay.preview import preview
 from relay.sources.router import Router
-from relay.store import EventFilter, EventRow, State
+from relay.store import DeliveryRow, EventFilter, EventRow, State
 from relay.store.port import Store
 from relay.templating.expressions import EvaluationError
+
+
+class Where(RequestBody):
+    """A query for events. `since` and `until` are in microseconds; `until` itself is out."""
+
+    source: str | None = None
+    kind: str | None = None
+    keyword: str | None = None
+    since: int | None = None
+    until: int | None = None
+
+    def filter(self) -> EventFilter:
+        return EventFilter(self.source, self.kind, self.keyword, self.since, self.until)
+
+
+class EventsQuery(Where):
+    cursor: str | None = None
+    after: int | None = None
+    limit: int = pydantic.Field(default=50, ge=1, le=PAGE)
+
+
+class DeadQuery(RequestBody):
+    sink: str | None = None
+    cursor: str | None = None
+    limit: int = pydantic.Field(default=50, ge=1, le=PAGE)
+
+
+class DeliveriesBody(RequestBody):
+    sink: str
+    seqs: list[int] = pydantic.Field(max_length=CHUNK)
+
+
+class ReplayBody(Where):
+    """One chunk of a replay. `through` is the last seq when it began, so that it ends."""
+
+    sink: str
+    after: int = 0
+    through: int | None = None
+    limit: int = pydantic.Field(default=CHUNK, ge=1, le=CHUNK)
+    as_new: bool = False
+    dry_run: bool = False
+
+    def filter(self) -> EventFilter:
+        """Of copies the first ones go: theirs were for one sink, and are no news to it."""
+        return replace(super().filter(), copies=False)
 
 
 class EventEndpoints:
@@ -160,3 +216,57 @@ async def _wanted(
 
 async def _opted_out(store: Store, row: EventRow) -> bool:
     return await store.opted_out(row.source, row.event.contact)
+
+
+def event_view(row: EventRow) -> dict[str, Any]:
+    """The event, with the relay's attributes beside it."""
+    return {"seq": row.seq, **row.event.to_dict(), "attributes": row.event.attributes()}
+
+
+def delivery_view(row: DeliveryRow) -> dict[str, Any]:
+    """`note` says of one that was delivered what was left out."""
+    delivered = row.state == State.DELIVERED
+    return {
+        "sink": row.sink,
+        "seq": row.seq,
+        "id": row.event_id,
+        "type": row.type,
+        "received": timestamp(row.received),
+        "state": row.state.name.lower(),
+        "attempts": row.attempts,
+        "due": timestamp(row.due) if row.due else None,
+        "error": None if delivered else row.error,
+        "note": row.error if delivered else None,
+        "reference": row.reference,
+        "settled": timestamp(row.settled) if row.settled else None,
+    }
+
+
+def callback_view(callback: RawCallback) -> dict[str, Any]:
+    """A callback as it came: `raw` has its bytes in Base64; `query` and `body` are for people."""
+    try:
+        pairs = parameters(callback)
+    except InvalidCallback:
+        pairs = None
+    return {
+        "method": callback.method,
+        "query": decode(callback.query),
+        "content_type": callback.content_type,
+        "content_encoding": callback.encoding,
+        "body": _text(callback),
+        "parameters": pairs,
+        "raw": {"query": _base64(callback.query), "body": _base64(callback.body)},
+    }
+
+
+def _text(callback: RawCallback) -> str:
+    """The body unpacked, where it can be, and decoded."""
+    try:
+        body = unpacked(callback.body, callback.encoding) if callback.body else b""
+        return decode(as_utf8(body, callback.content_type), charset_of(callback.content_type))
+    except InvalidCallback:
+        return decode(callback.body)
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()

@@ -15,11 +15,13 @@ from functools import partial
 from typing import Any
 
 import orjson
+import pydantic
 from starlette.requests import Request
 
 from relay import retention
-from relay.api.endpoints import EndpointError, body_of, query_of
-from relay.api.schemas import EraseBody, KeepBody, PurgeBody, WordsQuery
+from relay.account import LARGEST
+from relay.api import PAGE
+from relay.api.endpoints import EndpointError, RequestBody, body_of, query_of
 from relay.callback import mentions
 from relay.clock import Clock, SystemClock
 from relay.config.loader import Config
@@ -44,6 +46,32 @@ EraseSpill = Callable[[Kept], Awaitable[int]]
 """Leaves in the spill what is to be kept; returns how many callbacks lost something."""
 
 log = logging.getLogger("relay")
+
+
+class PurgeBody(RequestBody):
+    """`older_than` in seconds; None is what relay.yaml says."""
+
+    older_than: float | None = pydantic.Field(default=None, ge=0)
+    dry_run: bool = False
+
+
+class EraseBody(RequestBody):
+    """A number in E.164."""
+
+    mobile: str = pydantic.Field(pattern=r"^\+[1-9][0-9]{6,14}$")
+
+
+class WordsQuery(RequestBody):
+    after: int = 0
+    limit: int = pydantic.Field(default=PAGE, ge=1, le=PAGE)
+
+
+class KeepBody(RequestBody):
+    """`account` is a digest, `value` perhaps a secret."""
+
+    account: str = pydantic.Field(pattern="^[0-9a-f]{32}$")
+    name: str = pydantic.Field(min_length=1, max_length=64)
+    value: str = pydantic.Field(max_length=LARGEST)
 
 
 class JobRefused(Exception):
@@ -303,7 +331,7 @@ class Maintenance:
     async def words(self, request: Request) -> list[dict[str, Any]]:
         query = query_of(request, WordsQuery)
         words = await self._store.consent_log(after=query.after, limit=query.limit)
-        return [_view(word) for word in words]
+        return [_consent_view(word) for word in words]
 
     async def keep(self, request: Request) -> dict[str, Any]:
         """Keep a value of an account that a command has used. No answer holds what is kept."""
@@ -336,7 +364,7 @@ class Maintenance:
             return await spill.erase(kept)
 
 
-def _view(word: ConsentRecord) -> dict[str, Any]:
+def _consent_view(word: ConsentRecord) -> dict[str, Any]:
     return {
         "seq": word.seq,
         "received": timestamp(word.received),

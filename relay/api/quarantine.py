@@ -1,22 +1,71 @@
-"""Endpoints of the quarantine: list, show, release, discard."""
+"""Endpoints of the quarantine: list, show, release, discard.
 
-from typing import Any
+Anyone can send a callback with a wrong token. It becomes an event only where a token that came with
+it is one of today's, or where a person has chosen this very callback.
+"""
 
+from collections.abc import Mapping
+from typing import Any, Self
+from uuid import UUID
+
+import pydantic
 from starlette.requests import Request
 
-from relay.api.endpoints import EndpointError, body_of, decode_cursor, make_page, or_404, query_of
-from relay.api.events import words_behind
-from relay.api.schemas import DiscardBody, QuarantineQuery, ReleaseBody
-from relay.api.serialise import callback_view, quarantined_view
-from relay.api.unauthorized import Taken, Unauthorized
+from relay.api import CHUNK, PAGE, Taken, TokenStatus
+from relay.api.endpoints import (
+    EndpointError,
+    RequestBody,
+    body_of,
+    decode_cursor,
+    make_page,
+    or_404,
+    query_of,
+)
+from relay.api.events import callback_view, words_behind
 from relay.config.loader import Config
-from relay.event import InvalidCallback
+from relay.config.model import SourceConfig
+from relay.event import InvalidCallback, timestamp
 from relay.preview import preview_all
+from relay.senders import within
+from relay.server.access import TokenSet, has_tokens
 from relay.sources.router import Router
-from relay.store import Quarantined
+from relay.store import UNAUTHORIZED, Quarantined
 from relay.store.port import Store
+from relay.validation import PLACEHOLDER
 
 FORBIDDEN = 403
+
+REASONS = {
+    TokenStatus.ELSEWHERE: "its token is valid now, but its address is not in allow_from",
+    TokenStatus.WRONG: "its token is none of today's",
+    TokenStatus.MISSING: "no token came with it",
+    TokenStatus.UNKNOWN: "it cannot be told whether its token is one of today's",
+}
+
+
+class QuarantineQuery(RequestBody):
+    cursor: str | None = None
+    limit: int = pydantic.Field(default=50, ge=1, le=PAGE)
+
+
+class ReleaseBody(RequestBody):
+    """`unauthorized`: which of those that came with a wrong token may be among them."""
+
+    ids: list[str] = pydantic.Field(max_length=CHUNK)
+    dry_run: bool = False
+    unauthorized: Taken = Taken.NONE
+
+    @pydantic.model_validator(mode="after")
+    def _one_choice_at_a_time(self) -> Self:
+        if self.unauthorized is Taken.CHOSEN and not self.dry_run and len(self.ids) != 1:
+            raise ValueError("a callback with a wrong token is chosen alone")
+        return self
+
+
+class DiscardBody(RequestBody):
+    """`ids` None is all of them."""
+
+    ids: list[UUID] | None = None
 
 
 class QuarantineEndpoints:
@@ -101,3 +150,58 @@ class QuarantineEndpoints:
 
 def _named(quarantine_id: str) -> str:
     return f"callback {quarantine_id} in quarantine"
+
+
+class Unauthorized:
+    """Judges by the tokens and the networks of today's configuration."""
+
+    def __init__(self, sources: Mapping[str, SourceConfig]) -> None:
+        self._sources = sources
+        self._tokens = {name: TokenSet(_filled(source)) for name, source in sources.items()}
+
+    def token(self, row: Quarantined) -> TokenStatus | None:
+        """What is known of its token; None where it did not come with a wrong one."""
+        kept, source = row.callback.token_digest, self._sources.get(row.source)
+        if row.status != UNAUTHORIZED:
+            return None
+        if kept is None or source is None:
+            return TokenStatus.UNKNOWN
+        if not has_tokens(kept):
+            return TokenStatus.MISSING
+        if self._tokens[row.source].accepts_digest(kept):
+            networks = source.allow_from
+            known = not networks or within(networks, row.callback.sender)
+            return TokenStatus.VALID if known else TokenStatus.ELSEWHERE
+        # While one of today's cannot be read, it may be that one.
+        return (
+            TokenStatus.WRONG if len(_filled(source)) == len(source.tokens) else TokenStatus.UNKNOWN
+        )
+
+    def objection(self, row: Quarantined, taken: Taken) -> str:
+        """Why a release that takes these may not take this one; empty where it may."""
+        token = self.token(row)
+        if token is None or taken is Taken.CHOSEN:
+            return ""
+        if taken is Taken.NONE:
+            return "it came with a wrong token (401)"
+        return "" if token is TokenStatus.VALID else REASONS[token]
+
+
+def quarantined_view(row: Quarantined, token: TokenStatus | None) -> dict[str, Any]:
+    """With what is known of a wrong `token` that it came with."""
+    return {
+        "seq": row.seq,
+        "id": row.id,
+        "received": timestamp(row.received),
+        "source": row.source,
+        "sender": row.callback.sender or None,
+        "status": row.status,
+        "reason": row.reason,
+        "token": token,
+    }
+
+
+def _filled(source: SourceConfig) -> list[str]:
+    """The tokens that could be read. A placeholder that was not filled in is no token."""
+    tokens = [token.get_secret_value() for token in source.tokens]
+    return [token for token in tokens if not PLACEHOLDER.search(token)]

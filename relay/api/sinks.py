@@ -1,21 +1,30 @@
 """Endpoints of sinks: state, pause, resume, check, and what a sink has left that is gone."""
 
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 from starlette.requests import Request
 
-from relay.api.endpoints import EndpointError, SinkLookup, body_of
+from relay.api import CHUNK
+from relay.api.endpoints import EndpointError, RequestBody, SinkLookup, body_of
 from relay.api.events import words_behind
-from relay.api.schemas import CHUNK, PauseBody, RenameBody
-from relay.api.serialise import sink_view, stored_state
 from relay.config.loader import SinkConfig
 from relay.config.plugins import PluginError
 from relay.delivery.classify import split_notices
-from relay.delivery.gate import SinkStatus
+from relay.delivery.gate import SinkStatus, stored_status
 from relay.delivery.manager import Workers, check_sink
+from relay.event import timestamp
 from relay.store import OPEN_STATES, SinkCounts, SinkState, State
 from relay.store.port import Store
+
+
+class PauseBody(RequestBody):
+    reason: str = "paused by hand"
+
+
+class RenameBody(RequestBody):
+    to: str
 
 
 class SinkEndpoints:
@@ -124,3 +133,27 @@ class SinkEndpoints:
             if name not in views and (count.pending or count.dead):
                 views[name] = sink_view(SinkStatus("orphaned"), count)
         return views
+
+
+def stored_state(sink: SinkConfig, state: SinkState, now: int) -> SinkStatus:
+    """The status of a sink by its stored state, as its worker would say it."""
+    if not sink.enabled:
+        return SinkStatus("disabled")
+    if sink.held is not None:
+        return SinkStatus("held", sink.held)
+    if state.held is not None:
+        return SinkStatus("held", state.held)
+    if state.paused is None and state.parked_until <= now:
+        return SinkStatus("running")
+    return stored_status(state)
+
+
+def sink_view(status: SinkStatus, counts: SinkCounts) -> dict[str, Any]:
+    """A sink as `status` shows it; `until` when it is tried again, where that is known."""
+    view = {name: value for name, value in asdict(status).items() if value is not None}
+    for name in {"since", "until"} & view.keys():
+        view[name] = timestamp(view[name])
+    if error := view.get("last_error"):
+        times = {name: timestamp(error[name]) for name in ("at", "since")}
+        view["last_error"] = error | times
+    return view | asdict(counts)

@@ -12,6 +12,7 @@ import httptools
 import orjson
 
 from relay import fsutil, ownership
+from relay.api import ROOT
 from relay.cli import load
 from relay.cli.output import progress
 from relay.ownership import user_name
@@ -20,7 +21,6 @@ from relay.state_directory import StateDirectory
 if TYPE_CHECKING:
     from relay.config.loader import Config
 
-ROOT = "/api/v1"
 ATTEMPTS = 150
 """How often to look for the service, or for a store that nobody holds: a reload takes seconds."""
 PAUSE = 0.1

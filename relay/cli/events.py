@@ -7,7 +7,7 @@ from typing import Any
 import click
 from rich.progress import Progress
 
-from relay.api.schemas import CHUNK
+from relay.api import CHUNK
 from relay.cli import HelpGroup, client, options
 from relay.cli.client import ApiClient
 from relay.cli.options import Resolve

@@ -6,8 +6,8 @@ from contextlib import asynccontextmanager, closing, suppress
 
 import httpx
 
-from relay import api
 from relay.account import Accounts
+from relay.api.app import make_app
 from relay.cli import client
 from relay.clock import SystemClock
 from relay.config.loader import Config
@@ -31,7 +31,7 @@ async def connection(config: Config) -> AsyncIterator[client.ApiClient | None]:
         yield None
         return
     try:
-        app = api.app(Router(config, store, clock), store, config, NoWorkers(store))
+        app = make_app(Router(config, store, clock), store, config, NoWorkers(store))
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://relay") as http:
             yield client.ApiClient(sender(http), live=False)

@@ -15,7 +15,7 @@ import click
 import orjson
 
 from relay import ownership, phone
-from relay.api.schemas import PAGE
+from relay.api import PAGE
 from relay.cli import HelpGroup, client, options
 from relay.cli.client import ApiClient, wait_for_job
 from relay.cli.output import count, print_json, printable, progress

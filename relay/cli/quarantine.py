@@ -8,8 +8,7 @@ from typing import Any
 
 import click
 
-from relay.api.schemas import CHUNK, PAGE
-from relay.api.unauthorized import Taken, TokenStatus
+from relay.api import CHUNK, PAGE, Taken, TokenStatus
 from relay.cli import HelpGroup, client, options
 from relay.cli.client import ApiClient
 from relay.cli.output import (

@@ -72,7 +72,7 @@ class Router:
     async def release(self, row: Quarantined) -> Receipt | None:
         """Take a quarantined callback in after all; None where it has gone meanwhile.
 
-        Whether it may be taken in, the caller has checked (relay.api.unauthorized). Raises
+        Whether it may be taken in, the caller has checked (relay.api.quarantine). Raises
         InvalidCallback where today's configuration does not help either.
         """
         return await self._store.release(row.id, await self.new_event(row.callback))
