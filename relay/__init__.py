@@ -10,17 +10,22 @@ if TYPE_CHECKING:
     from pluggy import HookimplMarker
 
     from relay.account import Account
+    from relay.caching import short_keys
+    from relay.callback.form import fold as fold_name
+    from relay.callback.form import parameters
     from relay.clock import Clock, SystemClock
     from relay.delivery.classify import outcome_of
     from relay.delivery.classify import parse_retry_after as retry_after
     from relay.delivery.http import reach, read_answer
-    from relay.event import OPT_IN, OPT_OUT, Event
+    from relay.event import OPT_IN, OPT_OUT, Event, InvalidCallback
+    from relay.event import RawCallback as Callback
     from relay.fsutil import make as make_folder
     from relay.fsutil import path_as_utf8, path_from_utf8
     from relay.fsutil import private as open_private
     from relay.fsutil import sync as sync_folder
     from relay.outcome import Delivered, NotDelivered, Outcome, Pause, Reject, Retry
     from relay.phone import Country, country, e164, national
+    from relay.phone import alpha_2 as country_code
     from relay.quota import Quota
     from relay.rate_limit import StrictLimiter
     from relay.redact import NumberMatcher, mask, mask_all
@@ -31,6 +36,7 @@ if TYPE_CHECKING:
     from relay.sink import Delivery, Erased, Log, Mistake, Notice, Options, Progress, Sink
     from relay.sink import in_silence as no_progress
     from relay.slices import Slices
+    from relay.source import Source
     from relay.suggest import nearest
     from relay.templating.evaluation import EvaluationError
     from relay.templating.expressions import RecordMap, Template
@@ -47,6 +53,7 @@ __all__ = [
     "OPT_OUT",
     "SECRET_HEADERS",
     "Account",
+    "Callback",
     "Clock",
     "Country",
     "Delivered",
@@ -55,6 +62,7 @@ __all__ = [
     "EvaluationError",
     "Event",
     "HttpUrl",
+    "InvalidCallback",
     "Key",
     "Log",
     "Login",
@@ -77,13 +85,16 @@ __all__ = [
     "Sink",
     "Size",
     "Slices",
+    "Source",
     "StrictLimiter",
     "SystemClock",
     "Template",
     "VendorUrl",
     "check_confidential",
     "country",
+    "country_code",
     "e164",
+    "fold_name",
     "hookimpl",
     "is_confidential",
     "make_folder",
@@ -94,11 +105,13 @@ __all__ = [
     "no_progress",
     "open_private",
     "outcome_of",
+    "parameters",
     "path_as_utf8",
     "path_from_utf8",
     "reach",
     "read_answer",
     "retry_after",
+    "short_keys",
     "signed_headers",
     "signing_key",
     "sized",
@@ -110,6 +123,7 @@ _HOMES = {
     "AS_KEY": "relay.secret:AS_KEY",
     "AS_PASSWORD": "relay.secret:AS_PASSWORD",
     "Account": "relay.account:Account",
+    "Callback": "relay.event:RawCallback",
     "Clock": "relay.clock:Clock",
     "Country": "relay.phone:Country",
     "Delivered": "relay.outcome:Delivered",
@@ -118,6 +132,7 @@ _HOMES = {
     "EvaluationError": "relay.templating.evaluation:EvaluationError",
     "Event": "relay.event:Event",
     "HttpUrl": "relay.urls:HttpUrl",
+    "InvalidCallback": "relay.event:InvalidCallback",
     "Key": "relay.secret:Key",
     "Log": "relay.sink:Log",
     "Login": "relay.secret:Login",
@@ -144,13 +159,16 @@ _HOMES = {
     "Sink": "relay.sink:Sink",
     "Size": "relay.units:Size",
     "Slices": "relay.slices:Slices",
+    "Source": "relay.source:Source",
     "StrictLimiter": "relay.rate_limit:StrictLimiter",
     "SystemClock": "relay.clock:SystemClock",
     "Template": "relay.templating.expressions:Template",
     "VendorUrl": "relay.urls:VendorUrl",
     "check_confidential": "relay.urls:check_confidential",
     "country": "relay.phone:country",
+    "country_code": "relay.phone:alpha_2",
     "e164": "relay.phone:e164",
+    "fold_name": "relay.callback.form:fold",
     "is_confidential": "relay.urls:is_confidential",
     "make_folder": "relay.fsutil:make",
     "mask": "relay.redact:mask",
@@ -160,11 +178,13 @@ _HOMES = {
     "no_progress": "relay.sink:in_silence",
     "open_private": "relay.fsutil:private",
     "outcome_of": "relay.delivery.classify:outcome_of",
+    "parameters": "relay.callback.form:parameters",
     "path_as_utf8": "relay.fsutil:path_as_utf8",
     "path_from_utf8": "relay.fsutil:path_from_utf8",
     "reach": "relay.delivery.http:reach",
     "read_answer": "relay.delivery.http:read_answer",
     "retry_after": "relay.delivery.classify:parse_retry_after",
+    "short_keys": "relay.caching:short_keys",
     "signed_headers": "relay.signing:signed_headers",
     "signing_key": "relay.signing:key_of",
     "sized": "relay.units:sized",

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 
 import orjson
+from sumotextsource import source_plugins
 
 from relay.clock import SystemClock
 from relay.config.loader import SourceConfig
@@ -43,8 +44,10 @@ class Answer:
 
 def config(sources=None, sinks=()):
     """What router and ingress need of a configuration."""
+    sources = sources or {"sumotext": SourceConfig()}
     return SimpleNamespace(
-        sources=sources or {"sumotext": SourceConfig()},
+        sources=sources,
+        source_plugins=source_plugins(sources),
         sinks={
             name: SimpleNamespace(name=name, enabled=True, when=None)
             if isinstance(name, str)

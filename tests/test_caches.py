@@ -3,25 +3,24 @@
 import ast
 import tracemalloc
 from functools import lru_cache
-from types import SimpleNamespace
 
 import pytest
 from hubspotsink import module as hubspot
 from salesforcesink import errors as salesforce
+from sumotextsource import source
 
 from relay.caching import LONGEST_KEY, short_key, short_keys
 from relay.crm import LruKeys
 from relay.event import RawCallback
 from relay.phone import national
 from relay.senders import client_key
-from relay.sources.sumotext import Normaliser
 
 CACHES = {
     "plugins/csv/writer.py": "by the sink's place; its files are bounded there",
     "relay/caching.py": "short keys; this is how the others get theirs",
     "relay/counters.py": "a source, a type and an outcome, which are ours",
     "relay/crm.py": "50,000 short keys",
-    "relay/sources/sumotext.py": "short keys",
+    "plugins/sumotext.py": "short keys",
     "relay/phone.py": "short keys; numbers of at most 64 characters; countries; six digits",
     "relay/delivery/http.py": "64 URLs, which httpx refuses above 64 KiB; time-outs; nothing",
     "relay/delivery/plugin_calls.py": "a sink and a method of it",
@@ -99,10 +98,10 @@ def country(text):
         b"",
         0,
     )
-    return READER.read(callback, lambda: "id")
+    return READER.parse(callback)
 
 
-READER = Normaliser(SimpleNamespace(country="US", kind="auto", rename={}))
+READER = source()
 
 
 def refused_by_salesforce(text):

@@ -10,13 +10,13 @@ import contextlib
 import gzip
 import re
 import unicodedata
-from types import SimpleNamespace
 
 import pytest
 from csvsink import rows_module
 from hubspotsink import module as hubspot
 from processortime import form_of_the_library, seconds
 from salesforcesink import errors as salesforce
+from sumotextsource import consent, source
 
 import relay
 from relay.delivery.classify import outcome_of
@@ -28,7 +28,6 @@ from relay.redact import NumberMatcher, mask_all, mask_in, without
 from relay.server.access import TrustedProxies, basic_password
 from relay.server.parsing import ChunkedRequestDecoder, normalise_head
 from relay.server.protocol import MAX_BODY, MAX_HEAD
-from relay.sources.sumotext import Normaliser, consent
 from relay.templating.environment import first_name, last_name
 
 pytestmark = pytest.mark.alone
@@ -42,7 +41,7 @@ RUNS = 5
 TRIES = 3
 """What grows with the square does so each time; a busy machine seldom seems to."""
 
-READER = Normaliser(SimpleNamespace(country="US", kind="auto", rename={}))
+READER = source()
 TRACES = NumberMatcher("+12125551212")
 FORM, JSON = "application/x-www-form-urlencoded", "application/json"
 MULTIPART = "multipart/form-data; boundary=b"
@@ -61,7 +60,7 @@ def read(query=b"", body=b"", content_type=FORM, encoding=""):
         "sumotext", "POST", START + query, content_type, body, 0, encoding=encoding
     )
     with contextlib.suppress(InvalidCallback):
-        READER.read(callback, lambda: "id").to_json()
+        READER.parse(callback).to_json()
 
 
 def chunks(body):

@@ -59,7 +59,7 @@ MODULES = {
         ),
         "version",
     ),
-    "plugin API": ("account", "crm", "quota", "sink"),
+    "plugin API": ("account", "crm", "quota", "sink", "source"),
     "config": ("preview",),
     "store": ("counters", "retention", "tracing"),
     "monitoring": ("health",),

@@ -10,6 +10,7 @@ from itertools import pairwise
 import orjson
 import pytest
 from listening import KINDS, QUERIES, config, listening
+from sumotextsource import Sumotext
 
 from relay.config.loader import SourceConfig
 from relay.server import ingress
@@ -491,7 +492,7 @@ async def test_an_unexpected_error_of_ours_keeps_the_callback(relay, monkeypatch
     def fails(*_):
         raise ZeroDivisionError("2125551212")
 
-    monkeypatch.setattr("relay.sources.sumotext.Normaliser.read", fails)
+    monkeypatch.setattr(Sumotext, "parse", fails)
     answer = await relay.ask(FIRST)
     assert answer.status == 422
     assert (await relay.store.quarantined_one(answer.json()["id"])).callback.query == QUERIES[0]

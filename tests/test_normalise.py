@@ -7,19 +7,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from listening import KINDS, QUERIES
+from sumotextsource import consent, module, understand
 
 from relay import phone
-from relay.config.loader import SourceConfig
 from relay.event import InvalidCallback, RawCallback
 from relay.phone import alpha_2
-from relay.sources.sumotext import MOST_SPELLINGS, consent, understand
 
 POLL = b"mobile=2125551212&reply=A&"
 
 
 def event(query: bytes, *, test: bool = False, **source):
     callback = RawCallback("sumotext", "GET", query, "", b"", 1_800_000_000_123_456, test)
-    return understand(callback, SourceConfig(**source), lambda: "id-1")
+    return understand(callback, **source)
 
 
 def data(query: bytes, **source):
@@ -364,7 +363,8 @@ def test_what_surrounds_a_stop_word_does_not_count(message):
 
 def test_a_number_in_too_many_spellings_is_not_understood():
     """Each costs a while; none is lost, as what is not understood is kept."""
-    spellings = [f"mobile={'.' * dots}2125551212&".encode() for dots in range(MOST_SPELLINGS + 1)]
+    most = module.MOST_SPELLINGS
+    spellings = [f"mobile={'.' * dots}2125551212&".encode() for dots in range(most + 1)]
     assert data(b"".join(spellings[1:]) + b"reply=A")["mobile"] == "+12125551212"
     with pytest.raises(InvalidCallback, match="more than 10 ways"):
         data(b"".join(spellings) + b"reply=A")

@@ -282,3 +282,85 @@ def test_an_installed_package_whose_module_is_gone(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     (error,) = load([]).errors
     assert str(error).startswith("relay_gone_package: ModuleNotFoundError: No module named")
+
+
+SOURCE = """
+import relay
+
+
+class Mine(relay.Source):
+    def parse(self, callback):
+        return self.event(callback, type="org.example.note", data={{}})
+
+
+@relay.hookimpl
+def register_sources(register):
+    register("{name}", Mine)
+"""
+
+
+def test_the_sumotext_source_is_there_without_any_folder(plugins_folder):
+    (source,) = load([]).sources.values()
+    assert (source.name, source.origin) == ("sumotext", str(plugins_folder / "sumotext.py"))
+
+
+def test_a_plugin_may_bring_a_sink_and_a_source_of_one_name(folder):
+    write(folder / "both.py", SINK.replace("{name}", "both") + SOURCE.format(name="both"))
+    registry = load([folder])
+    assert not registry.errors
+    assert "both" in registry.sinks
+    assert "both" in registry.sources
+
+
+def test_a_sink_in_a_file_named_sumotext_leaves_the_built_in_source_in_place(
+    folder, plugins_folder
+):
+    """Before the source was a plugin, such a file replaced nothing."""
+    write(folder / "sumotext.py", SINK, name="sumotext")
+    registry = load([folder])
+    assert not registry.errors
+    assert registry.sinks["sumotext"].origin == str(folder / "sumotext.py")
+    assert registry.sources["sumotext"].origin == str(plugins_folder / "sumotext.py")
+
+
+def test_a_source_in_a_file_named_sumotext_replaces_the_built_in_one(folder):
+    write(folder / "sumotext.py", SOURCE, name="sumotext")
+    registry = load([folder])
+    assert not registry.errors
+    assert registry.sources["sumotext"].origin == str(folder / "sumotext.py")
+
+
+def test_another_file_cannot_take_the_name_of_the_built_in_source(folder, plugins_folder):
+    write(folder / "other.py", SOURCE, name="sumotext")
+    (error,) = load([folder]).errors
+    first = plugins_folder / "sumotext.py"
+    assert error.message == f'the name "sumotext" is already registered by {first}'
+
+
+UNUSABLE_SOURCES = [
+    ("relay.Sink", "the second argument of register should be a class that is a relay.Source"),
+    ("relay.Source", "Source should override parse"),
+    ("source(x=1)", "Mine should override parse"),
+    ("source(parse=later)", "Mine.parse should be a plain def: nothing awaits it"),
+    ("source(parse=none)", "Mine.parse should be: def parse(self, callback)"),
+    ("source(parse=good, Options=dict)", "Mine.Options should be a class that is a relay.Options"),
+    ("source(parse=good, kinds='note')", "Mine.kinds should be a tuple of texts"),
+]
+
+
+@pytest.mark.parametrize(("call", "message"), UNUSABLE_SOURCES)
+def test_what_would_fail_at_the_first_callback_is_refused(folder, call, message):
+    text = f"""\
+import relay
+def good(self, callback): ...
+def none(self): ...
+async def later(self, callback): ...
+def source(**parts):
+    return type("Mine", (relay.Source,), parts)
+@relay.hookimpl
+def register_sources(register):
+    register("mine", {call})
+"""
+    write(folder / "a.py", text)
+    (error,) = load([folder]).errors
+    assert error.message.startswith(message)

@@ -28,12 +28,12 @@ from click.testing import CliRunner
 from commandtree import COMMANDS, GROUPS
 from standardwebhooks import Webhook
 from stubs.receiver import Receiver, status
+from sumotextsource import Sumotext
 
 import relay
 from relay import crm, service
 from relay.cli import main
 from relay.config import loader
-from relay.sources.sumotext import KINDS
 from relay.templating.environment import all_filters
 
 ROOT = Path(__file__).parent.parent
@@ -346,7 +346,7 @@ def test_every_answer_of_the_listener_is_in_the_table():
 
 
 def test_every_kind_and_every_link_is_there():
-    for kind in KINDS:
+    for kind in Sumotext.kinds:
         assert f"`com.sumotext.{kind}`" in README
     for target in re.findall(r"\]\(([^)]+)\)", README):
         if not target.startswith("https://"):

@@ -17,7 +17,7 @@ FAMILIES = {
         "check": ("relay.cli.configure", "Look for mistakes in relay.yaml."),
         "reload": ("relay.cli.run", "Have the running relay read relay.yaml again."),
         "setup": ("relay.cli.configure", "Make what a sink needs on its other side."),
-        "plugins": ("relay.cli.configure", "List the kinds of sinks, or begin one."),
+        "plugins": ("relay.cli.configure", "List what sinks and sources there are, or begin one."),
         "service": ("relay.cli.service", "Make the relay a service of systemd."),
         "schema": ("relay.cli.configure", "Print the JSON Schema of relay.yaml, for editors."),
     },

@@ -178,19 +178,31 @@ def plugins() -> None:
 def plugins_list(path: Path, as_json: bool) -> None:
     """List what can stand behind `plugin:` in relay.yaml, whatever else is wrong there."""
     registry = registry_of(_read_plugins(path))
-    found = [
+    found: list[dict[str, Any]] = [
         {
             "name": sink.name,
+            "type": "sink",
             "class": sink.sink_class.__name__,
             "max_batch": sink.sink_class.max_batch,
             "origin": sink.origin,
         }
         for sink in registry.sinks.values()
     ]
+    found += [
+        {
+            "name": source.name,
+            "type": "source",
+            "class": source.source_class.__name__,
+            "kinds": source.source_class.kinds,
+            "origin": source.origin,
+        }
+        for source in registry.sources.values()
+    ]
     if as_json:
         print_json(found)
     else:
-        print_table(("Plugin", "From"), [[each["name"], each["origin"]] for each in found])
+        rows = [[each["name"], each["type"], each["origin"]] for each in found]
+        print_table(("Plugin", "For", "From"), rows)
     if registry.errors:
         raise options.WrongConfiguration("\n".join(map(str, registry.errors)))
 

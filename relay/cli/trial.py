@@ -22,8 +22,7 @@ from relay.config.loader import Config
 from relay.event import OPT_OUT, Event, InvalidCallback, RawCallback
 from relay.fsutil import argument_text
 from relay.preview import Preview, preview_all
-from relay.sources.router import new_id
-from relay.sources.sumotext import understand
+from relay.sources.router import read_event
 from relay.validation import PLACEHOLDER
 
 # Kept for films and books: it is nobody's.
@@ -232,7 +231,7 @@ def _stored(config: Config, event_id: str) -> tuple[Event, bool]:
 
 def _understood(config: Config, callback: RawCallback) -> Event:
     try:
-        return understand(callback, config.sources[callback.source], new_id)
+        return read_event(config.source_plugins[callback.source], callback)
     except InvalidCallback as error:
         raise click.ClickException(f"it would go to quarantine: {error.reason}") from error
 

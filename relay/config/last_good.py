@@ -17,11 +17,14 @@ from relay import fsutil, ownership
 from relay.config import last_good_file
 from relay.config.document import Document
 from relay.config.loader import Config, ConfigError, configured, registry_of
-from relay.config.plugins import Registry, plugin_name
+from relay.config.model import DEFAULT_SOURCE
+from relay.config.plugins import Registry
 
 CHANGED = "its settings have changed in a relay.yaml that is wrong"
 MAKING = (("plugin",), ("options",), ("batch",))
 """The settings of a sink that its construction needs."""
+OF_THE_WHOLE = 2
+"""Parts of the location of an issue with a source as a whole."""
 GONE = "it has gone from a relay.yaml that is wrong"
 
 log = logging.getLogger("relay")
@@ -77,14 +80,18 @@ def _salvaged(
     first, second = document(), document()
     registry = registry_of(first)
     unfit, unreadable = _unfit(first, registry)
+    unfit_sources = _unfit_sources(first, registry)
     held = _changed(first, path, environ) | unfit
     for name in held:
         second.drop("sinks", name, "options")
         second.discard_issues("sinks", name)
     for name in unreadable:  # what they should receive is not known
         second.drop("sinks", name)
+    for name in unfit_sources:
+        second.drop("sources", name, "options")
+        second.discard_issues("sources", name)
     problems = [str(issue) for issue in wrong.issues]
-    return configured(second, registry, held=held, problems=problems)
+    return configured(second, registry, held=held, held_sources=unfit_sources, problems=problems)
 
 
 def _close_sources(document: Document) -> None:
@@ -119,12 +126,28 @@ def _unfit(document: Document, registry: Registry) -> tuple[dict[str, str], set[
     of_sinks = [each for each in document.issues if len(each.location) > 1]
     of_sinks = [each for each in of_sinks if each.location[0] == "sinks"]
     unfit = {str(each.location[1]): each.message for each in of_sinks}
-    broken = {plugin_name(Path(error.path)): str(error) for error in registry.errors}
+    broken = registry.broken()
     for name in document.names("sinks"):
         plugin = document.part("sinks", name, "plugin")
         if plugin in broken and plugin not in registry.sinks:
             unfit[name] = broken[plugin]
     return unfit, {str(each.location[1]) for each in of_sinks if each.location[2:3] not in MAKING}
+
+
+def _unfit_sources(document: Document, registry: Registry) -> dict[str, str]:
+    """The sources that cannot be made, with the reason. `_unfit` has looked for the issues."""
+    of_sources = [each for each in document.issues if each.location[:1] == ("sources",)]
+    unfit = {
+        str(each.location[1]): each.message
+        for each in of_sources
+        if len(each.location) == OF_THE_WHOLE or each.location[2:3] in MAKING
+    }
+    broken = registry.broken()
+    for name in document.names("sources"):
+        plugin = document.part("sources", name, "plugin") or DEFAULT_SOURCE
+        if plugin in broken and plugin not in registry.sources:
+            unfit[name] = broken[plugin]
+    return unfit
 
 
 CURRENT = "current"

@@ -31,16 +31,17 @@ from relay.config.model import (
 from relay.config.plugins import (
     RegisteredSink,
     Registry,
-    plugin_name,
     source_file,
 )
 from relay.config.plugins import (
     load as load_plugins,
 )
-from relay.config.timelimit import MAKE, TookTooLong, limited
+from relay.config.sources import SourceChecker, error_kind
+from relay.config.timelimit import MAKE, limited
 from relay.event import Event
 from relay.fsutil import path_from_utf8
 from relay.sink import Options, Sink
+from relay.source import Source
 from relay.state_directory import StateDirectory
 from relay.suggest import suggestion
 from relay.templating.evaluation import Blank, is_blank
@@ -145,6 +146,8 @@ class Config:
     timezone: ZoneInfo
     compiler: Compiler = field(repr=False)
     sources: dict[str, SourceConfig]
+    source_plugins: dict[str, Source] = field(repr=False)
+    """What reads the callbacks of each source; `sources` is what relay.yaml says of it."""
     sinks: dict[str, SinkConfig]
     alerts: Alerts
     tracing: Tracing | None
@@ -193,11 +196,13 @@ def configured(
     registry: Registry,
     *,
     held: Mapping[str, str] = MappingProxyType({}),
+    held_sources: Mapping[str, str] = MappingProxyType({}),
     problems: Sequence[str] = (),
 ) -> Config:
     """The configuration of a document. Raises ConfigError with all issues.
 
-    `held` has the reasons of held sinks. Their plugin and options are not checked.
+    `held` and `held_sources` have the reasons of held sinks and sources. Their plugin and options
+    are not checked.
     """
     context = {"folder": document.folder, "strict": document.strict}
     settings = document.validate(Settings, document.values, context=context)
@@ -208,6 +213,16 @@ def configured(
     sinks = {
         name: _SinkChecker(document, name, compiler, registry, held.get(name))
         for name in document.names("sinks")
+    }
+    sources = {
+        name: SourceChecker(
+            document,
+            name,
+            registry,
+            settings.sources[name] if settings is not None else None,
+            held_sources.get(name),
+        )
+        for name in document.names("sources")
     }
     if settings is not None:
         _check_together(document, settings, sinks)
@@ -226,6 +241,7 @@ def configured(
         timezone=settings.timezone,
         compiler=compiler,
         sources=settings.sources,
+        source_plugins={name: sources[name].source for name in settings.sources},
         sinks={name: sinks[name].config(each) for name, each in settings.sinks.items()},
         alerts=settings.alerts,
         tracing=settings.tracing,
@@ -298,8 +314,7 @@ class _SinkChecker:
         plugin = self.document.part(*self._at("plugin"))
         if not isinstance(plugin, str):
             return None
-        broken = {plugin_name(Path(error.path)) for error in registry.errors}
-        if plugin not in registry.sinks and plugin not in broken:
+        if plugin not in registry.sinks and plugin not in registry.broken():
             hint = suggestion(plugin, registry.sinks)
             self._add_issue(f"there is no such plugin{hint}", "plugin")
         return registry.sinks.get(plugin)
@@ -320,7 +335,7 @@ class _SinkChecker:
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # noqa: BLE001  a plugin's validator can raise anything
-            self._add_issue(f"the plugin fails to check them: {_kind(error)}", "options")
+            self._add_issue(f"the plugin fails to check them: {error_kind(error)}", "options")
             return None
 
     def _limited(self, what: str) -> contextlib.AbstractContextManager[None]:
@@ -370,7 +385,7 @@ class _SinkChecker:
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # noqa: BLE001  a plugin may raise anything
-            message = f"the plugin's {method} fails: {_kind(error)}"
+            message = f"the plugin's {method} fails: {error_kind(error)}"
             self.document.add_issues([Issue(self._at("options"), message, None, refused_from)])
             return None
 
@@ -404,11 +419,6 @@ def _check_together(
     if hook := settings.alerts.webhook:
         urls = {"url": hook.url}
         crosschecks.check_addresses(document, ("alerts", "webhook"), urls, hook.allow_private)
-
-
-def _kind(error: BaseException) -> str:
-    """A plugin's error without its text, which may hold the values that it was given."""
-    return str(error) if isinstance(error, TookTooLong) else type(error).__name__
 
 
 def _timezone(text: Any) -> ZoneInfo:

@@ -41,6 +41,10 @@ from relay.validation import text_type
 MAILBOX = re.compile(r"[^\s<>@,;]{1,64}@[^\s<>@,;]{1,255}")
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 DEFAULT_PLUGINS = "plugins"
+DEFAULT_SOURCE = "sumotext"
+"""The plugin of a source that names none. Its file has this name, too."""
+SUMOTEXT_OPTIONS = ("country", "kind", "rename")
+"""Those options of this plugin that stand beside `plugin:`."""
 POSTGRESQL = ("postgresql://", "postgres://")
 
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -201,8 +205,13 @@ class Limit(Model):
 
 
 class SourceConfig(Model):
-    """Somebody who sends callbacks to /callbacks/NAME."""
+    """Somebody who sends callbacks to /callbacks/NAME.
 
+    `country`, `kind` and `rename` are options of the plugin sumotext: they stand here for good.
+    """
+
+    plugin: str = DEFAULT_SOURCE
+    """The plugin that reads the callbacks."""
     country: Country = written("US")
     """The default country for numbers that are sent without one."""
     kind: Literal["auto", "web_form", "poll", "text_4_info", "message"] = "auto"
@@ -215,6 +224,8 @@ class SourceConfig(Model):
     """The most that this source may send."""
     rename: dict[str, str] = Field(default={})
     """Other names of parameters, as in `{city: label}`."""
+    options: dict[str, Any] = Field(default={})
+    """The options of another plugin than sumotext."""
 
 
 class BatchSettings(Model):

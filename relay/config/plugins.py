@@ -1,6 +1,6 @@
-"""Plugins: files, package folders and installed packages that register sinks.
+"""Plugins: files, package folders and installed packages that register sinks and sources.
 
-The built-in sinks come through the same door as a user's file. Nothing is kept between two
+The built-in ones come through the same door as a user's file. Nothing is kept between two
 loads: each makes its own `Registry`, and modules anew.
 """
 
@@ -10,7 +10,7 @@ import inspect
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -21,8 +21,10 @@ import pluggy
 from pydantic.errors import PydanticUndefinedAnnotation
 
 import relay
+from relay.config.model import DEFAULT_SOURCE
 from relay.config.timelimit import IMPORT, TookTooLong, limited
 from relay.sink import Options, Sink
+from relay.source import Source
 from relay.suggest import nearest
 
 PROJECT = "relay"
@@ -37,6 +39,8 @@ METHODS = {
     "erase": ("matcher", "ids"),
 }
 """What a sink may override, and what each is called with."""
+SOURCE_METHODS = {"parse": ("callback",)}
+"""The same of a source."""
 HOW_TO = "write: @relay.hookimpl, then def register_sinks(register), which calls register(…)"
 
 hookspec = pluggy.HookspecMarker(PROJECT)
@@ -48,6 +52,10 @@ class Hooks:
     @hookspec(historic=True)
     def register_sinks(self, register: Callable[[str, type[Sink]], None]) -> None:
         """Call `register(name, sink_class)` for each sink that the plugin brings."""
+
+    @hookspec(historic=True)
+    def register_sources(self, register: Callable[[str, type[Source]], None]) -> None:
+        """Call `register(name, source_class)` for each source that the plugin brings."""
 
 
 class PluginError(Exception):
@@ -69,16 +77,30 @@ class RegisteredSink:
     origin: str
 
 
+@dataclass(frozen=True, slots=True)
+class RegisteredSource:
+    """`origin` is as in RegisteredSink."""
+
+    name: str
+    source_class: type[Source]
+    origin: str
+
+
 @dataclass(slots=True)
 class Registry:
-    """The sinks that can be used, by the name for `plugin:`; and what did not load."""
+    """What can be used, by the name for `plugin:`; and what did not load."""
 
     sinks: dict[str, RegisteredSink] = field(default_factory=dict)
+    sources: dict[str, RegisteredSource] = field(default_factory=dict)
     errors: list[PluginError] = field(default_factory=list)
+
+    def broken(self) -> dict[str, str]:
+        """The plugins that did not load, by the names of their files, with the reason."""
+        return {plugin_name(Path(error.path)): str(error) for error in self.errors}
 
 
 def builtin_folder() -> Path:
-    """Where the built-in sinks lie: inside an installed wheel, or beside the package."""
+    """Where the built-in plugins lie: inside an installed wheel, or beside the package."""
     package = Path(relay.__file__).resolve().parent
     shipped = package / "builtin"
     return shipped if shipped.is_dir() else package.parent / "plugins"
@@ -94,6 +116,7 @@ def load(folders: Sequence[Path]) -> Registry:
         loader.load_file(path)
     for entry_point in sorted(entry_points(group=PROJECT)):
         loader.load_entry_point(entry_point)
+    loader.load_default_source()
     return loader.registry
 
 
@@ -141,7 +164,9 @@ class _PluginLoader:
         self.manager = pluggy.PluginManager(PROJECT)
         self.manager.add_hookspecs(Hooks)
         # Historic: every plugin that is registered from now on is called with this.
-        self.manager.hook.register_sinks.call_historic(kwargs={"register": self._register})
+        hook = self.manager.hook
+        hook.register_sinks.call_historic(kwargs={"register": self._register_sink})
+        hook.register_sources.call_historic(kwargs={"register": self._register_source})
         self.origin = ""
 
     def load_file(self, path: Path) -> None:
@@ -152,6 +177,16 @@ class _PluginLoader:
         spec = importlib.util.find_spec(entry_point.module.partition(".")[0])
         path = Path(spec.origin) if spec and spec.origin else None
         self._load(package, path, entry_point.load)
+
+    def load_default_source(self) -> None:
+        """Load the built-in file of the default source, unless something registers that name.
+
+        A user's file of the same name takes the built-in one's place; before the source was a
+        plugin, such a file took nobody's.
+        """
+        path = builtin_folder() / f"{DEFAULT_SOURCE}.py"
+        if DEFAULT_SOURCE not in self.registry.sources and not self.manager.has_plugin(str(path)):
+            self.load_file(path)
 
     def _load(self, origin: str, path: Path | None, import_plugin: Callable[[], Any]) -> None:
         self.origin = origin
@@ -167,16 +202,19 @@ class _PluginLoader:
         except BaseException as error:  # noqa: BLE001  a plugin can raise anything
             self.registry.errors.append(blame(error, origin, path))
 
-    def _register(self, name: str, sink_class: type[Sink]) -> None:
-        check_name(name)
+    def _register_sink(self, name: str, sink_class: type[Sink]) -> None:
+        check_name(name, self.registry.sinks)
         check_sink_class(sink_class)
-        if earlier := self.registry.sinks.get(name):
-            raise _NotASink(f'the name "{name}" is already registered by {earlier.origin}')
         self.registry.sinks[name] = RegisteredSink(name, sink_class, self.origin)
 
+    def _register_source(self, name: str, source_class: type[Source]) -> None:
+        check_name(name, self.registry.sources)
+        check_source_class(source_class)
+        self.registry.sources[name] = RegisteredSource(name, source_class, self.origin)
 
-class _NotASink(Exception):
-    """`register` was called with something that is not a sink; the message says why."""
+
+class _Unusable(Exception):
+    """`register` was called with something that cannot be used; the message says why."""
 
 
 def import_file(path: Path) -> ModuleType:
@@ -217,7 +255,7 @@ def check_hooks(manager: pluggy.PluginManager, plugin: Any, origin: str) -> None
         function = getattr(plugin, name)
         line = inspect.unwrap(function).__code__.co_firstlineno
         if not hasattr(Hooks, name):
-            match = nearest(name, ["register_sinks"])
+            match = nearest(name, ["register_sinks", "register_sources"])
             hint = f'; did you mean "{match}"?' if match else f"; {HOW_TO}"
             raise PluginError(origin, line, f'there is no hook "{name}"{hint}')
         if inspect.iscoroutinefunction(function):
@@ -226,45 +264,72 @@ def check_hooks(manager: pluggy.PluginManager, plugin: Any, origin: str) -> None
             raise PluginError(origin, line, f"{name} should have one parameter, named register")
 
 
-def check_name(name: Any) -> None:
+def check_name(name: Any, registered: Mapping[str, RegisteredSink | RegisteredSource]) -> None:
     if not isinstance(name, str) or not NAME.fullmatch(name):
-        raise _NotASink("the first argument of register should be a name of letters, digits, _, -")
+        raise _Unusable("the first argument of register should be a name of letters, digits, _, -")
+    if earlier := registered.get(name):
+        raise _Unusable(f'the name "{name}" is already registered by {earlier.origin}')
 
 
 def check_sink_class(sink_class: Any) -> None:
     """Refuse what would fail at the first delivery."""
     if not is_a(sink_class, Sink):
-        raise _NotASink("the second argument of register should be a class that is a relay.Sink")
+        raise _Unusable("the second argument of register should be a class that is a relay.Sink")
     name = sink_class.__name__
     own = [method for method in ("send", "send_batch") if overrides(sink_class, method)]
     if not own:
-        raise _NotASink(f"{name} should override send or send_batch")
+        raise _Unusable(f"{name} should override send or send_batch")
     for method, parameters in METHODS.items():
         if not inspect.iscoroutinefunction(getattr(sink_class, method)):
-            raise _NotASink(f"{name}.{method} should be an async def")
+            raise _Unusable(f"{name}.{method} should be an async def")
         if not _takes(sink_class, method, parameters):
             wanted = ", ".join(["self", *parameters])
-            raise _NotASink(f"{name}.{method} should be: async def {method}({wanted})")
-    if not is_a(sink_class.Options, Options):
-        raise _NotASink(f"{name}.Options should be a class that is a relay.Options")
-    try:
-        sink_class.Options.model_rebuild()
-    except PydanticUndefinedAnnotation as error:
-        raise _NotASink(
-            f'{name}.Options names the type "{error.name}", which is not there'
-        ) from None
+            raise _Unusable(f"{name}.{method} should be: async def {method}({wanted})")
+    _check_options(sink_class)
     most: Any = sink_class.max_batch
     if not isinstance(most, int) or most < 1:
-        raise _NotASink(f"{name}.max_batch should be a whole number from 1")
+        raise _Unusable(f"{name}.max_batch should be a whole number from 1")
     if most > 1 and "send_batch" not in own:
-        raise _NotASink(f"{name}.max_batch is above 1, so it should override send_batch")
+        raise _Unusable(f"{name}.max_batch is above 1, so it should override send_batch")
 
 
-def _takes(sink_class: type[Sink], method: str, parameters: tuple[str, ...]) -> bool:
+def check_source_class(source_class: Any) -> None:
+    """Refuse what would fail at the first callback."""
+    if not is_a(source_class, Source):
+        raise _Unusable("the second argument of register should be a class that is a relay.Source")
+    name = source_class.__name__
+    if source_class.parse is Source.parse:
+        raise _Unusable(f"{name} should override parse")
+    for method, parameters in SOURCE_METHODS.items():
+        function = getattr(source_class, method)
+        if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+            raise _Unusable(f"{name}.{method} should be a plain def: nothing awaits it")
+        if not _takes(source_class, method, parameters):
+            wanted = ", ".join(["self", *parameters])
+            raise _Unusable(f"{name}.{method} should be: def {method}({wanted})")
+    _check_options(source_class)
+    kinds: Any = source_class.kinds
+    if not isinstance(kinds, tuple) or not all(isinstance(kind, str) for kind in kinds):
+        raise _Unusable(f'{name}.kinds should be a tuple of texts, as in ("message",)')
+
+
+def _check_options(plugin_class: type[Sink | Source]) -> None:
+    name = plugin_class.__name__
+    if not is_a(plugin_class.Options, Options):
+        raise _Unusable(f"{name}.Options should be a class that is a relay.Options")
+    try:
+        plugin_class.Options.model_rebuild()
+    except PydanticUndefinedAnnotation as error:
+        raise _Unusable(
+            f'{name}.Options names the type "{error.name}", which is not there'
+        ) from None
+
+
+def _takes(plugin_class: type[Sink | Source], method: str, parameters: tuple[str, ...]) -> bool:
     """Whether the method can be called as the relay does: by place, and after `*` by name."""
     given = parameters[: parameters.index("*")] if "*" in parameters else parameters
     named = parameters[len(given) + 1 :]
-    bound = inspect.getattr_static(sink_class, method).__get__(object(), sink_class)
+    bound = inspect.getattr_static(plugin_class, method).__get__(object(), plugin_class)
     try:
         inspect.signature(bound).bind(*given, **dict.fromkeys(named))
     except TypeError:
@@ -280,9 +345,9 @@ def overrides(sink_class: type[Sink], method: str) -> bool:
     return getattr(sink_class, method) is not getattr(Sink, method)
 
 
-def source_file(sink_class: type[Sink]) -> str:
-    """The file of a sink's class, as far as it is known."""
-    name = sink_class.__module__
+def source_file(plugin_class: type[Sink | Source]) -> str:
+    """The file of a plugin's class, as far as it is known."""
+    name = plugin_class.__module__
     return getattr(sys.modules.get(name), "__file__", None) or name
 
 
@@ -299,7 +364,7 @@ def blame(error: BaseException, origin: str, path: Path | None) -> PluginError:
 
 
 def _told(error: BaseException) -> str:
-    if isinstance(error, _NotASink):
+    if isinstance(error, _Unusable):
         return str(error)
     if isinstance(error, SystemExit):
         return "ends the process when imported"

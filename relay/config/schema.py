@@ -11,8 +11,9 @@ import pydantic
 from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import core_schema
 
-from relay.config.model import NAME, Settings
-from relay.config.plugins import RegisteredSink, Registry
+from relay.config.model import DEFAULT_SOURCE, NAME, Settings
+from relay.config.plugins import Registry
+from relay.sink import Options
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 PLACEHOLDER = {"description": "${NAME} and the like", "type": "string", "pattern": r"\$\{"}
@@ -85,26 +86,43 @@ def document(registry: Registry) -> dict[str, Any]:
     sink = schema["$defs"]["SinkSettings"]
     names = [{"enum": sorted(registry.sinks)}, {"type": "string"}]
     sink["properties"]["plugin"] |= {"anyOf": names}
-    sink["allOf"] = [_options(each, schema["$defs"]) for _, each in sorted(registry.sinks.items())]
+    sink["allOf"] = [
+        _options(name, each.sink_class.Options, schema["$defs"])
+        for name, each in sorted(registry.sinks.items())
+    ]
+    source = schema["$defs"]["SourceConfig"]
+    source["properties"]["plugin"] |= {
+        "anyOf": [{"enum": sorted(registry.sources)}, {"type": "string"}]
+    }
+    source["allOf"] = [
+        _options(name, each.source_class.Options, schema["$defs"], "source.")
+        for name, each in sorted(registry.sources.items())
+        if name != DEFAULT_SOURCE
+    ]
+    if not source["allOf"]:  # an empty list is no schema
+        del source["allOf"]
     schema = _with_placeholders(schema)
     schema["$defs"]["Placeholder"] = PLACEHOLDER
     return {"$schema": DIALECT, **schema, "title": "relay.yaml"}
 
 
-def _options(sink: RegisteredSink, definitions: dict[str, Any]) -> dict[str, Any]:
-    """What holds for the options of the sinks that name this plugin."""
-    place = f"#/$defs/{sink.name}."
+def _options(
+    plugin: str, model: type[Options], definitions: dict[str, Any], prefix: str = ""
+) -> dict[str, Any]:
+    """What holds for the options of the sinks, or of the sources, that name this plugin."""
+    base = f"{prefix}{plugin}."
+    place = f"#/$defs/{base}"
     try:
-        options = sink.sink_class.Options.model_json_schema(
+        options = model.model_json_schema(
             ref_template=place + "{model}", schema_generator=Described
         )
     except pydantic.errors.PydanticInvalidForJsonSchema:
         options = {"type": "object"}  # it has a type that JSON Schema cannot tell
     for name, definition in options.pop("$defs", {}).items():
-        definitions[f"{sink.name}.{name}"] = definition
-    definitions[f"{sink.name}.options"] = options
+        definitions[base + name] = definition
+    definitions[f"{base}options"] = options
     return {
-        "if": {"properties": {"plugin": {"const": sink.name}}, "required": ["plugin"]},
+        "if": {"properties": {"plugin": {"const": plugin}}, "required": ["plugin"]},
         "then": {
             "properties": {"options": {"$ref": f"{place}options"}},
             "required": ["options"] if options.get("required") else [],

@@ -86,8 +86,10 @@ def _parts(config: Config) -> Iterator[Path]:
         yield home
     folders = [each.resolve() for each in config.plugins]
     yield from folders
-    for sink in config.registry.sinks.values():
-        origin = Path(sink.origin)
+    registry = config.registry
+    plugins = [each.origin for each in registry.sinks.values()]
+    for plugin in plugins + [each.origin for each in registry.sources.values()]:
+        origin = Path(plugin)
         if any(folder in origin.parents for folder in folders):
             yield origin
             yield origin.parent

@@ -1,36 +1,26 @@
 """The router: a callback becomes an event with one delivery for each sink that it matches."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
-
-import uuid_utils
 
 from relay.clock import Clock
 from relay.config.loader import Config, SinkConfig
 from relay.event import OPT_OUT, Event, InvalidCallback, RawCallback
 from relay.slices import Slices
-from relay.sources.sumotext import Normaliser
+from relay.source import Source, new_id
 from relay.store import EventRow, NewEvent, Quarantined, Receipt
 from relay.store.port import Store
 from relay.templating.expressions import EvaluationError
 
 
-def new_id() -> str:
-    """A UUIDv7: ordered by time, as the store likes its keys."""
-    return str(uuid_utils.uuid7())
-
-
 class Router:
     """The way in, for the ingress and for the commands that go it again."""
 
-    def __init__(
-        self, config: Config, store: Store, clock: Clock, new_id: Callable[[], str] = new_id
-    ) -> None:
+    def __init__(self, config: Config, store: Store, clock: Clock) -> None:
         self._store = store
         self._clock = clock
-        self._new_id = new_id
-        self._normalisers = {name: Normaliser(source) for name, source in config.sources.items()}
+        self._sources = config.source_plugins
         self._sinks = [sink for sink in config.sinks.values() if sink.enabled]
         conditions = [sink.when for sink in self._sinks if sink.when is not None]
         self.asks_consent = any(when.uses_opted_out for when in conditions)
@@ -57,17 +47,11 @@ class Router:
 
     def event(self, callback: RawCallback, event_id: str | None = None) -> Event:
         """The event that a callback makes; it may have its id already. Raises InvalidCallback."""
-        reader = self._normalisers.get(callback.source)
-        if reader is None:
+        source = self._sources.get(callback.source)
+        if source is None:
             raise InvalidCallback(f"no source {callback.source!r} in the configuration")
-        try:
-            return reader.read(callback, self._new_id if event_id is None else lambda: event_id)
-        except InvalidCallback:
-            raise
-        except Exception as error:  # noqa: BLE001
-            # Ours to mend, not the sender's: the callback stays, and can be released then.
-            # The error's text may quote the callback, so it is not passed on.
-            raise InvalidCallback(f"the relay failed to read it ({type(error).__name__})") from None
+        event = read_event(source, callback)
+        return event if event_id is None else replace(event, id=event_id)
 
     async def release(self, row: Quarantined) -> Receipt | None:
         """Take a quarantined callback in after all; None where it has gone meanwhile.
@@ -80,7 +64,7 @@ class Router:
     def copy(self, row: EventRow, sink: str) -> NewEvent:
         """An event once more under an id of its own, for one sink (`replay --as-new`)."""
         return NewEvent(
-            event=replace(row.event, id=self._new_id()),
+            event=replace(row.event, id=new_id()),
             callback=row.callback,
             source=row.source,
             kind=row.event.kind,
@@ -108,6 +92,18 @@ class Router:
             return event.consent == OPT_OUT
         source = event.source.removeprefix("/callbacks/")
         return await self._store.opted_out(source, event.contact)
+
+
+def read_event(source: Source, callback: RawCallback) -> Event:
+    """The event that the source makes of a callback. Raises InvalidCallback."""
+    try:
+        return source.parse(callback)
+    except InvalidCallback:
+        raise
+    except Exception as error:  # noqa: BLE001
+        # Ours to mend, not the sender's: the callback stays, and can be released then.
+        # The error's text may quote the callback, so it is not passed on.
+        raise InvalidCallback(f"the relay failed to read it ({type(error).__name__})") from None
 
 
 def _verdict(sink: SinkConfig, event: Event, opted_out: bool) -> bool | str:

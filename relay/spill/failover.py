@@ -30,7 +30,8 @@ from relay.config.loader import Config
 from relay.event import Event, InvalidCallback, RawCallback
 from relay.senders import client_key
 from relay.slices import Slices
-from relay.sources.router import Router, new_id
+from relay.source import new_id
+from relay.sources.router import Router
 from relay.spill.disk import DISK_TIMEOUT, DiskGuard, SharedTimeout
 from relay.spill.file import Kept
 from relay.spill.queue import SpillQueue

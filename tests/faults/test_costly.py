@@ -194,7 +194,7 @@ async def test_a_text_that_is_slow_to_normalise_holds_nobody_up(tmp_path, attack
 
 async def test_control_such_a_text_without_a_bound(tmp_path):
     """A third of it, which does not take a minute."""
-    bounds = without("relay.sources.sumotext.LONGEST_WORD")
+    bounds = without("plugins.sumotext.LONGEST_WORD")
     async with running(tmp_path, tokens=TOKENS, command=bounds) as relay:
         found = await beside(relay, marked(80_000), 2, SHORT)
     assert set(found.seen) == {200}

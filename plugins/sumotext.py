@@ -1,20 +1,33 @@
-"""Normalisation: a callback becomes an event, or is not understood.
+"""The Sumotext source: its callbacks become events, or are not understood.
+
+sources:
+  sumotext: {country: US}
 
 Consent: the words by which a contact opts out of messages, or in again.
 """
 
 import re
 import unicodedata
-from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, Literal
 
-from relay import phone
-from relay.caching import short_keys
-from relay.callback.form import Pairs, fold, parameters
-from relay.event import OPT_IN, OPT_OUT, TYPE_PREFIX, Event, InvalidCallback, RawCallback, timestamp
-from relay.phone import alpha_2
+import pydantic
+
+import relay
+from relay import (
+    OPT_IN,
+    OPT_OUT,
+    Callback,
+    Event,
+    InvalidCallback,
+    country_code,
+    e164,
+    fold_name,
+    parameters,
+)
+from relay import country as country_of
 
 KINDS = ("web_form", "poll", "text_4_info", "message")
+PREFIX = "com.sumotext."
 AUTO = "auto"
 
 # Names as they are compared: lower case, without spaces, `_` and `-`.
@@ -45,35 +58,29 @@ MOST_SPELLINGS = 10
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
-class Source(Protocol):
-    """What normalisation needs of a source's configuration."""
+class Options(relay.Options):
+    """`country` is that of numbers without one; `kind` is the kind of all, or auto."""
 
-    @property
-    def country(self) -> str: ...
-
-    @property
-    def kind(self) -> str: ...
-
-    @property
-    def rename(self) -> Mapping[str, str]: ...
+    country: relay.Country = "US"
+    kind: Literal["auto", "web_form", "poll", "text_4_info", "message"] = "auto"
+    rename: dict[str, str] = pydantic.Field(default={})
 
 
-def understand(callback: RawCallback, source: Source, new_id: Callable[[], str]) -> Event:
-    """The event that a callback makes. Raises InvalidCallback."""
-    return Normaliser(source).read(callback, new_id)
+class Sumotext(relay.Source):
+    """Reads what Sumotext sends: a query or a form of names that are spelled in many ways."""
 
+    Options = Options
+    kinds = KINDS
 
-class Normaliser:
-    """Reads the callbacks of one source."""
-
-    def __init__(self, source: Source) -> None:
-        self._kind = None if source.kind == AUTO else source.kind
-        self._country = alpha_2(source.country) or source.country
-        self._rename = {fold(name): new for name, new in source.rename.items()}
+    def __init__(self, name: str, options: Options, log: relay.Log) -> None:
+        super().__init__(name, options, log)
+        self._kind = None if options.kind == AUTO else options.kind
+        self._country = country_code(options.country) or options.country
+        self._rename = {fold_name(given): new for given, new in options.rename.items()}
         # Names repeat from callback to callback, so each is looked up once.
-        self._cached_place = short_keys(maxsize=1024)(self._place)
+        self._cached_place = relay.short_keys(maxsize=1024)(self._place)
 
-    def read(self, callback: RawCallback, new_id: Callable[[], str]) -> Event:
+    def parse(self, callback: Callback) -> Event:
         """The event that a callback makes. Raises InvalidCallback."""
         pairs = parameters(callback)
         found = self._sort(pairs)
@@ -82,19 +89,17 @@ class Normaliser:
         if kind == "poll" and "label" not in values and len(found.unknown) == 1:
             values["label"] = found.unknown[0]
         written = values.get("country")
-        country = alpha_2(written) if written else None
+        country = country_code(written) if written else None
         mobile = _mobile(found.mobiles, country or self._country)
         short_code, keyword = values.get("short_code"), values.get("keyword")
         message = values.get("message")
-        return Event(
-            id=new_id(),
-            source=f"/callbacks/{callback.source}",
-            type=TYPE_PREFIX + kind,
+        return self.event(
+            callback,
+            type=PREFIX + kind,
             subject=_subject(short_code, keyword),
-            time=timestamp(callback.received),
             data={
                 "mobile": mobile,
-                "country": country or phone.country(mobile, self._country),
+                "country": country or country_of(mobile, self._country),
                 "short_code": short_code,
                 "keyword": keyword,
                 "carrier": values.get("carrier"),
@@ -106,11 +111,9 @@ class Normaliser:
                 "fields": found.fields,
                 "parameters": [[name, value] for name, value in pairs],
             },
-            test=callback.test,
-            traceparent=callback.traceparent,
         )
 
-    def _sort(self, pairs: Pairs) -> "_Found":
+    def _sort(self, pairs: list[tuple[str, str]]) -> "_Found":
         """Tell the vendor's parameters from the client's own fields."""
         found = _Found()
         values, place = found.values, self._cached_place
@@ -133,8 +136,8 @@ class Normaliser:
 
     def _place(self, name: str) -> tuple[str, str | None, str]:
         """The folded name, the vendor's attribute if it is one of those, the field's name."""
-        field = self._rename.get(fold(name), name)
-        folded = fold(field)
+        field = self._rename.get(fold_name(name), name)
+        folded = fold_name(field)
         return folded, _ATTRIBUTES.get(folded), field
 
 
@@ -171,13 +174,13 @@ def _kind(names: set[str]) -> str:
 def _mobile(written: list[str], region: str) -> str:
     if not written:
         raise InvalidCallback("mobile is missing")
-    number = phone.e164(written[0], region)
+    number = e164(written[0], region)
     if number is None:
         raise InvalidCallback(f"mobile is no number that can exist in {region}")
     spellings = set(written)
     if len(spellings) > MOST_SPELLINGS:
         raise InvalidCallback(f"mobile is written in more than {MOST_SPELLINGS} ways")
-    if any(phone.e164(other, region) != number for other in spellings):
+    if any(e164(other, region) != number for other in spellings):
         raise InvalidCallback("mobile is there twice, and they differ")
     return number
 
@@ -214,3 +217,8 @@ def consent(message: str) -> str | None:
         return None
     word = _BESIDE_WORDS.sub("", unicodedata.normalize("NFKC", message))
     return _WORDS.get(word.casefold())
+
+
+@relay.hookimpl
+def register_sources(register: Any) -> None:
+    register("sumotext", Sumotext)
