@@ -15,9 +15,10 @@ from spills import PATIENCE, FailoverParts, Soon, Trouble, callback, failover_pa
 from relay.clock import SystemClock
 from relay.sources.router import Router
 from relay.spill.disk import DiskGuard
-from relay.spill.failover import CHUNK, FailoverStore, Replayer
+from relay.spill.failover import CHUNK, FailoverStore
 from relay.spill.queue import SpillQueue
 from relay.spill.records import Spilled
+from relay.spill.replayer import Replayer
 from relay.state_directory import StateDirectory
 from relay.store import EventFilter, State, StoreBroken, StoreError, StoreFull
 from relay.store.sqlite import SqliteStore

@@ -9,10 +9,11 @@ from spills import PATIENCE, Trouble, callback, failover_parts, passed_by, until
 
 from relay.api.maintenance import Erasure, JobRefused
 from relay.redact import NumberMatcher
-from relay.spill.failover import FailoverStore, Replayer
+from relay.spill.failover import FailoverStore
 from relay.spill.file import SpillFile
 from relay.spill.queue import SpillQueue
 from relay.spill.records import Spilled, encode
+from relay.spill.replayer import Replayer
 from relay.store import StoreFull
 
 START = 1_800_000_000_000_000

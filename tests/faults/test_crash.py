@@ -43,7 +43,7 @@ ON_THE_WAY_HOME = {
     "relay.spill.file.SpillFile.read": "some of it is read",
     f"{STORE}.known": "what the store has of it is known",
     "relay.store.sqlite.ingest.add_all": "some of it is written",
-    "relay.spill.failover.Replayer.replay": "some of it is stored",
+    "relay.spill.replayer.Replayer.replay": "some of it is stored",
     "relay.spill.queue.SpillQueue.remove": "the spill is removed",
     "relay.spill.file.SpillFile.remove": "its file is removed",
 }
