@@ -1,7 +1,7 @@
 """Ownership: root acts on the service's files as their owner.
 
-That user may write in the folder, and may be in the hands of an attacker: a link there, followed
-with root's rights, would have root overwrite, give away or show a file of its own.
+That user may write in the folder, and may be controlled by an attacker. If root followed a link
+there with its own rights, it could overwrite, give away or show one of root's files.
 """
 
 import contextlib
@@ -15,11 +15,11 @@ from typing import NamedTuple
 
 from relay.state_directory import StateDirectory, database_files
 
-LINKS = 40
-"""So many links are followed on the way to a file, as the system does."""
+MOST_LINKS = 40
+"""The most links that are followed on the way to a file; the system's limit is the same."""
 
-ASK = -1
-"""No user has this number: to set it changes nothing, and tells which one is set."""
+NO_USER = -1
+"""No user has this number. To set it changes nothing, and returns the number that is set."""
 
 
 class Owner(NamedTuple):
@@ -30,13 +30,13 @@ class Owner(NamedTuple):
 
 
 def owner_of(path: Path) -> Owner | None:
-    """Whose the file is, or the folder that it would be made in; None where it is root's.
+    """The owner of the file, or of the folder in which it would be made; None for root.
 
-    A user who may write in a folder can plant links there. So a link counts as what it is, unless
-    root made it in a folder of root's, and a file of root's that has another name, too, counts as
-    that of the folder's owner. A store is root's only with all that is opened along with it.
+    A user who may write in a folder can plant links there. So a link itself is judged, and not its
+    target, unless root made it in one of root's folders. One of root's files that has another name,
+    too, counts as the folder owner's. A store is root's only if all files opened with it are.
     """
-    found = _steps(path, LINKS)
+    found = _steps(path, MOST_LINKS)
     last = found[-1]
     others = [each for each in found if each.st_uid]
     if not others:
@@ -49,11 +49,11 @@ def owner_of(path: Path) -> Owner | None:
 
 def is_root() -> bool:
     """Whether this thread has root's rights over files."""
-    return os.geteuid() == 0 and bool(ctypes.CDLL(None).setfsuid(ASK) == 0)
+    return os.geteuid() == 0 and bool(ctypes.CDLL(None).setfsuid(NO_USER) == 0)
 
 
 def give_up_root(path: Path) -> None:
-    """Be the owner of what is at `path` from now on, for good; where that is root, stay."""
+    """Become the owner of what is at `path` for good, unless that is root."""
     if os.geteuid() == 0 and (owner := owner_of(path)):
         os.setgroups([])
         os.setresgid(owner.group, owner.group, owner.group)
@@ -61,9 +61,9 @@ def give_up_root(path: Path) -> None:
 
 
 def give_up_files(owner: Owner) -> None:
-    """Have the rights of that owner over all files, but go on as root else.
+    """Take that owner's rights over files, and keep root's other rights.
 
-    This holds for the calling thread and those that it starts, until another program is run.
+    This applies to the calling thread and the threads that it starts, until an exec.
     """
     system = ctypes.CDLL(None)
     os.setgroups([])
@@ -73,7 +73,7 @@ def give_up_files(owner: Owner) -> None:
 
 @contextlib.contextmanager
 def acting_for(path: Path) -> Iterator[None]:
-    """Act as the owner of what is at `path` in the block, and as root again behind it."""
+    """Act as the owner of what is at `path` during the block, and as root again after it."""
     if os.geteuid() != 0 or (owner := owner_of(path)) is None:
         yield
         return
@@ -90,7 +90,7 @@ def acting_for(path: Path) -> Iterator[None]:
 
 
 def _steps(path: Path, links: int) -> list[os.stat_result]:
-    """What stands on the way to a file and in its place, from the top, as far as it is there."""
+    """The status of each folder above a file, and of the file, as far as they exist."""
     found: list[os.stat_result] = []
     path = path.absolute()
     for each in (*reversed(path.parents), path):
@@ -108,7 +108,7 @@ def _steps(path: Path, links: int) -> list[os.stat_result]:
 
 
 def _is_roots(path: Path, status: os.stat_result) -> bool:
-    """Whether nobody else can have put it, or what is opened along with it, where it is."""
+    """Whether only root can have placed the file, and all files that are opened with it."""
     if stat.S_ISDIR(status.st_mode):
         return True
     opened = [StateDirectory.around(path).lock, *database_files(path)]
@@ -119,7 +119,7 @@ def _is_roots(path: Path, status: os.stat_result) -> bool:
 
 
 def _owner(status: os.stat_result) -> Owner:
-    """Never with the group of root, which a folder may have that root made for the user."""
+    """The owner; never with root's group, which a folder may have that root made for the user."""
     if status.st_gid:
         return Owner(status.st_uid, status.st_gid)
     try:
@@ -129,7 +129,7 @@ def _owner(status: os.stat_result) -> Owner:
 
 
 def user_name(number: int) -> str:
-    """A user as sudo and chown take it: in a container, not every number has a name."""
+    """The user's name, or `#` and the number: in a container, not every number has a name."""
     try:
         return pwd.getpwuid(number).pw_name
     except KeyError:

@@ -1,8 +1,8 @@
-"""Re-exec: the process goes on as a new image of itself, with its sockets and its lock.
+"""Re-exec: the process replaces its image by a new one, which inherits its sockets and its lock.
 
-That is how relay.yaml and the plugins are read again: there is one way to start, and no other to
-change while running. It is also how a store that broke is dropped, with all its open files and
-caches. The process keeps its number, so systemd sees no restart.
+A reload of relay.yaml and the plugins is a re-exec, so that nothing has to change while running. A
+store that broke is dropped by one, too, with all its open files and caches. The process keeps its
+number, so systemd sees no restart.
 """
 
 import os
@@ -18,7 +18,7 @@ from relay.health import StoreBackoff
 from relay.server.sockets import Listeners
 
 VARIABLE = "RELAY_KEPT"
-"""Tells the next image which descriptors are what."""
+"""The environment variable in which the next image finds the descriptors."""
 SIGNALS = (signal.SIGHUP, signal.SIGTERM, signal.SIGINT)
 
 
@@ -32,7 +32,7 @@ class Inherited:
 
     @classmethod
     def from_environ(cls, environ: MutableMapping[str, str]) -> Self:
-        """What this image was started with; no process that it starts hears of it."""
+        """What the image before passed on. The variable is removed: no child may inherit it."""
         text = environ.pop(VARIABLE, None)
         if text is None:
             return cls(Listeners.from_systemd(environ))
@@ -45,8 +45,7 @@ class Inherited:
     def reexec(self) -> NoReturn:
         """Become the next image. Raises OSError where the program has gone.
 
-        A signal that comes meanwhile waits until the new image listens to it: at the start of a
-        program it would end the process.
+        Signals are blocked until the new image handles them: before that, one would end it.
         """
         state = {
             "listeners": self.listeners.handles(),
@@ -58,7 +57,7 @@ class Inherited:
                 os.set_inheritable(descriptor, True)
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         for timer in (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL):
-            signal.setitimer(timer, 0)  # it would ring in the new image, and end it
+            signal.setitimer(timer, 0)  # it would end the new image
         sys.stdout.flush()
         sys.stderr.flush()
         arguments = [sys.executable, *sys.orig_argv[1:]]

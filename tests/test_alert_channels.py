@@ -23,7 +23,7 @@ from watching import NOW
 
 from relay import service
 from relay.alerts import notifiers
-from relay.alerts.monitor import LOOK_EVERY, AlertMonitor
+from relay.alerts.monitor import EVALUATE_EVERY, AlertMonitor
 from relay.alerts.notifiers import EmailNotifier, NotificationFailed, WebhookNotifier
 from relay.alerts.policy import MIN_GAP, Alert, Notification
 from relay.config import loader
@@ -318,17 +318,17 @@ class Watched:
 
     async def passes(self, seconds):
         """Time passes, look after look."""
-        for _ in range(int(seconds / LOOK_EVERY)):
+        for _ in range(int(seconds / EVALUATE_EVERY)):
             await asyncio.wait_for(self.looked.wait(), 20)
             self.looked.clear()
             await settle()  # until it sleeps
-            await self.clock.advance(LOOK_EVERY)
+            await self.clock.advance(EVALUATE_EVERY)
 
     async def hears(self):
         """The next note that the webhook gets, verified; the mailbox gets it too."""
         async with asyncio.timeout(20):
             while not (found := [each for each in self.receiver.requests if each.path == "/hook"]):
-                await self.passes(LOOK_EVERY)
+                await self.passes(EVALUATE_EVERY)
         self.receiver.requests.remove(found[0])
         told = Verifier(SECRET).verify(found[0].body, found[0].headers)["data"]
         await self.mails.next()

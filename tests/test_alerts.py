@@ -416,7 +416,7 @@ def test_a_state_file_that_makes_no_sense_is_a_new_one(place, kept, clock):
 
 async def test_a_disk_that_hangs_does_not_silence_the_alerts(place, clock, monkeypatch, caplog):
     """Neither while the store is read, nor while it is written down what was told."""
-    monkeypatch.setattr("relay.alerts.monitor.LOOK_WITHIN", 0.05)
+    monkeypatch.setattr("relay.alerts.monitor.DISK_TIMEOUT", 0.05)
     hangs, hung = threading.Event(), []
 
     def write(_, kept):

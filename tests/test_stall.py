@@ -291,7 +291,7 @@ async def test_a_spill_whose_removal_hangs_is_empty_afterwards(tmp_path, monkeyp
 
 
 async def test_a_spill_that_hangs_while_it_is_opened_counts_as_there(tmp_path, monkeypatch):
-    monkeypatch.setattr("relay.spill.queue.OPENS_WITHIN", BOUND)
+    monkeypatch.setattr("relay.spill.queue.OPEN_TIMEOUT", BOUND)
     spill = await SpillQueue.open(tmp_path / "relay.spill", BOUND)
     await spill.append(Spilled("00000001-0000-7000-8000-000000000000", callback(1)))
     await spill.close()

@@ -1,1 +1,1 @@
-"""Alerts: what is wrong, who is told of it, and when they are told again or that it is over."""
+"""Alerts: rules that find what is wrong, and the notifications of it."""

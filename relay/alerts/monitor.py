@@ -23,10 +23,10 @@ from relay.redact import mask_all
 from relay.store import StoreError
 from relay.store.port import Store
 
-LOOK_EVERY = 15.0
+EVALUATE_EVERY = 15.0
 """Seconds from one evaluation to the next."""
-LOOK_WITHIN = 30.0
-"""Seconds for which the store's disk is waited for: one that hangs must not silence the alerts."""
+DISK_TIMEOUT = 30.0
+"""The most seconds to wait for the store's disk: one that hangs must not silence the alerts."""
 TRY_AGAIN = (30.0, 60.0, 300.0, 900.0)
 """Seconds after which a channel that did not take a notification is tried again."""
 
@@ -36,15 +36,15 @@ Read = Callable[[], Awaitable[Readings]]
 
 
 class StateFile:
-    """One JSON object. Where it is lost, a channel is notified once more of what goes on."""
+    """A file with one JSON object. If it is lost, each channel is notified of all alerts again."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._written = b""
-        self._trouble: str | None = None
+        self._logged_error: str | None = None
 
     def read(self) -> dict[str, Any]:
-        """What was written last; nothing where that is not there or makes no sense."""
+        """What was written last; empty if there is no file, or if it makes no sense."""
         try:
             self._written = fsutil.content(self._path)
             state = orjson.loads(self._written)
@@ -61,11 +61,11 @@ class StateFile:
             with fsutil.replaced(self._path) as file:
                 file.write(text)
         except OSError as error:
-            if error.strerror != self._trouble:
+            if error.strerror != self._logged_error:
                 log.warning("what was told cannot be written down: %s", error.strerror)
-            self._trouble = error.strerror
+            self._logged_error = error.strerror
         else:
-            self._written, self._trouble = text, None
+            self._written, self._logged_error = text, None
 
 
 class ChannelNotifier:
@@ -148,7 +148,7 @@ class AlertMonitor:
                 await self.evaluate()
             except Exception as error:  # the alerts must outlive whatever else goes wrong
                 log.exception("a look at everything failed: %s", type(error).__name__)
-            await self._clock.sleep(LOOK_EVERY)
+            await self._clock.sleep(EVALUATE_EVERY)
 
     async def evaluate(self) -> None:
         """Find what is wrong, and notify each channel of what is news to it."""
@@ -162,7 +162,7 @@ class AlertMonitor:
     async def _conditions(self) -> tuple[list[AlertCondition], bool]:
         """What is wrong, and whether there may be more that could not be seen."""
         try:
-            snapshot = await asyncio.wait_for(self._snapshot(), LOOK_WITHIN)
+            snapshot = await asyncio.wait_for(self._snapshot(), DISK_TIMEOUT)
         except (StoreError, TimeoutError):
             return [UNREADABLE], True
         return conditions(snapshot, self._settings.rules), self._store is None
@@ -199,7 +199,7 @@ class AlertMonitor:
         if self._saving is None or self._saving.done():
             writing = asyncio.to_thread(self._file.write, state)
             self._saving = asyncio.create_task(writing)
-        await asyncio.wait({self._saving}, timeout=LOOK_WITHIN)
+        await asyncio.wait({self._saving}, timeout=DISK_TIMEOUT)
 
 
 def _state(kept: Any, name: str) -> ChannelState:

@@ -68,7 +68,7 @@ class Notification:
 
 @dataclass(slots=True)
 class ChannelState:
-    """The alerts that one channel knows of. Kept over restarts; read back with `from_dict`."""
+    """The alerts that one channel was notified of, or will be. Kept over restarts."""
 
     alerts: dict[str, Alert] = field(default_factory=dict)
     last_sent: float | None = None
@@ -144,7 +144,7 @@ class ChannelState:
         alert.last_seen, alert.text, alert.hold = now, condition.text, condition.hold
 
     def _limit_to(self, now: float) -> None:
-        """Have no time be after `now`: a clock that was set back must silence nothing."""
+        """Let no time be after `now`, so that a clock that was set back silences nothing."""
         if self.last_sent is not None and self.last_sent > now:
             self.last_sent = None
         for alert in self.alerts.values():

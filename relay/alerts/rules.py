@@ -154,7 +154,7 @@ def _since(microseconds: int | None) -> str:
 
 
 def _advice(sink: str, report: SinkStatus) -> str:
-    """What to do about a sink that does not deliver."""
+    """What an operator can do about a halted sink."""
     resume = f"`relay sinks resume {sink}`"
     if report.state == "held":
         return f"Mend its plugin, then say {resume}."

@@ -1,9 +1,8 @@
 """Disks that fill up or do not answer: reserved space, the ballast, and a shared time-out.
 
-Settlements, the purge and the commands have to write, too, and least of all may they stop when
-the disk fills up: new callbacks leave a reserve to them. A small disk keeps back a part of itself.
-Even to delete, SQLite has to write first: the ballast, a file beside the store, is given up for
-that when the disk is full.
+Settlements, the purge and the commands must be able to write when the disk fills up, so new
+callbacks leave a reserve to them. SQLite has to write even to delete. For that the ballast, a file
+beside the store, is removed when the disk is full.
 """
 
 import asyncio
@@ -20,14 +19,14 @@ from relay import fsutil
 from relay.state_directory import StateDirectory
 from relay.store import StoreError, StoreStalled
 
-PART = 16
-"""The reserve is never more than one part in so many of the disk."""
-SHARE = 4
-"""The spill may take all but one part in so many of the reserve; the ballast is as large."""
+RESERVE_DIVISOR = 16
+"""The reserve is at most the disk's size divided by this."""
+KEPT_DIVISOR = 4
+"""The spill leaves the reserve divided by this free. The ballast has the same size."""
 DISK_TIMEOUT = 2.5
 """Seconds that a callback waits for the store, and then for the spill."""
 LATE = 0.5
-"""Seconds by which a timer comes late where the whole process stood still, not the disk."""
+"""Seconds. A timer that is later than this shows that the process stood still, not the disk."""
 
 log = logging.getLogger("relay.reserve")
 ballast_log = logging.getLogger("relay.ballast")
@@ -80,7 +79,7 @@ class DiskSpace:
         return cls(found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize)
 
     def reserve(self, wanted: int) -> int:
-        return min(wanted, self.total // PART)
+        return min(wanted, self.total // RESERVE_DIVISOR)
 
 
 class DiskGuard:
@@ -104,13 +103,13 @@ class DiskGuard:
             keep = disk.reserve(self._wanted)
             self.store_low = disk.free < keep and disk.free + await reusable() < keep
         except (OSError, StoreError) as error:
-            log.debug("the disk cannot be looked at: %s", error)
+            log.debug("the disk cannot be checked: %s", error)
 
     def release_ballast(self) -> None:
         """Remove the ballast where the disk is full, so that the store can be opened."""
         with contextlib.suppress(OSError):
             disk = DiskSpace.of(self._store)
-            if disk.free < disk.reserve(self._wanted) // SHARE:
+            if disk.free < disk.reserve(self._wanted) // KEPT_DIVISOR:
                 self._ballast.release()
 
     def _check_disks(self) -> tuple[DiskSpace, bool]:
@@ -120,8 +119,8 @@ class DiskGuard:
         keep = disk.reserve(self._wanted)
         if disk.free > 2 * keep:
             with contextlib.suppress(OSError):  # the store's folder may be what is wrong
-                self._ballast.restore(keep // SHARE)
-        return disk, other.free < other.reserve(self._wanted) // SHARE
+                self._ballast.restore(keep // KEPT_DIVISOR)
+        return disk, other.free < other.reserve(self._wanted) // KEPT_DIVISOR
 
 
 class SharedTimeout:

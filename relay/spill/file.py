@@ -1,7 +1,7 @@
 """The spill file: a line for each callback, appended, synced, read in order, then removed.
 
 A line that is not whole was never acknowledged, and is cut off when the file is opened. A whole
-line that is no record is put aside into a file of its own, byte for byte. Where a line break is
+line that is no record is put aside into another file, byte for byte. Where a line break is
 damaged, the checksums show where the records end.
 """
 
@@ -91,8 +91,8 @@ class SpillFile:
         self._damaged = False
         """Whether a page could not be read: the file is to be kept, then."""
         self._failures = 0
-        self._missed = False
-        """Whether it was said that its name leads elsewhere."""
+        self._logged_missing = False
+        """Whether it was logged that the file was deleted or replaced."""
 
     def open(self) -> int:
         """Own the file if it is there, and cut off what is not whole; return how many bytes.
@@ -113,7 +113,7 @@ class SpillFile:
             self.unopened = self._is_there()
 
     def _is_there(self) -> bool:
-        """Whether something has the name; a link that leads nowhere may lead to a disk."""
+        """Whether the name exists. A broken link counts: its disk may not be mounted yet."""
         try:
             self.path.lstat()
         except (FileNotFoundError, NotADirectoryError):
@@ -125,7 +125,7 @@ class SpillFile:
         written = b"".join(lines)
         self._make_ready()
         self._append(written)
-        while not self._in_place():  # the next start would not find it
+        while not self._in_place():  # at the next start the lines would be lost
             self._make_ready()
             self._append(written)
         self.size += len(written)
@@ -146,12 +146,12 @@ class SpillFile:
         if self._descriptor is None:
             return
         if self._in_place():
-            self._missed = False
+            self._logged_missing = False
             self._measure_if_shorter()
             return
-        if not self._missed:
+        if not self._logged_missing:
             log.critical("%s was deleted or replaced while the relay had it open", self.path)
-        self._missed = True
+        self._logged_missing = True
         fsutil.make(self.path.parent)
         with fsutil.replaced(self.path) as file:
             file.writelines(each.content for each in self._from(0, skip=True))
@@ -220,9 +220,9 @@ class SpillFile:
         return True
 
     def _unlinked(self) -> bool:
-        """Whether the name is gone; where it cannot be removed, the file is emptied at least.
+        """Remove the name; return whether that was possible. If not, the file is emptied.
 
-        Else what has been purged or erased since would be stored once more.
+        Otherwise callbacks that have been purged or erased since would be stored again.
         """
         try:
             self.path.unlink(missing_ok=True)
@@ -236,7 +236,7 @@ class SpillFile:
     def erase(self, kept: Kept) -> int:
         """Write the file with what is to be kept; return how many callbacks lost something.
 
-        What cannot be read is shown as a callback whose body it is.
+        `kept` gets a line that is no record as the body of a callback.
         """
         if self.unopened:
             self.open()
@@ -264,7 +264,7 @@ class SpillFile:
         return self._descriptor
 
     def _make_ready(self) -> None:
-        """Have a named file with nothing in it that is not on disk for certain."""
+        """Open the file, with its name on disk, and cut off what is not on disk for certain."""
         self.restore_if_deleted()
         if self._descriptor is None:
             fsutil.make(self.path.parent)
@@ -275,7 +275,7 @@ class SpillFile:
             self._named = True
 
     def _in_place(self) -> bool:
-        """Whether the name leads to what is open."""
+        """Whether the name belongs to the open file."""
         try:
             return os.path.samestat(self.path.stat(), os.fstat(self._fd))
         except OSError:

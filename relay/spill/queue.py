@@ -1,7 +1,7 @@
-"""The queue in front of the spill file: it appends what waits together, on a thread of its own.
+"""The queue in front of the spill file: a thread appends all waiting records at once.
 
-All that comes while the disk is busy is written together, with one sync. A disk that does not
-answer is an error after a while.
+The records that come while the disk is busy are written together, with one sync. A disk that does
+not answer is an error after a time-out.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from relay.spill.file import Chunk, Kept, SpillFile
 from relay.spill.records import Spilled, encode
 from relay.store import StoreLocked
 
-OPENS_WITHIN = 5.0
+OPEN_TIMEOUT = 5.0
 """Seconds that opening the file may take: it may be a large one."""
 
 log = logging.getLogger("relay.spill")
@@ -75,7 +75,7 @@ class SpillQueue:
 
     async def _open(self) -> None:
         try:
-            torn = await _in_time(self._run(self._file.open), max(OPENS_WITHIN, self._timeout))
+            torn = await _in_time(self._run(self._file.open), max(OPEN_TIMEOUT, self._timeout))
         except OSError as error:
             self.trouble = str(error)
             raise
@@ -159,23 +159,23 @@ class SpillQueue:
         await self._in_time(asyncio.shield(removing))
 
     def _removed(self, removing: asyncio.Future[bool]) -> None:
-        """However late that is: the next record is the first of a new file."""
+        """Reset the position, even after a time-out: the next record is the first of a new file."""
         if not removing.cancelled() and removing.exception() is None and removing.result():
             self._position = self._passed = 0
 
     async def erase(self, kept: Kept) -> int:
         """Rewrite the file with what is to be kept; return how many callbacks lost something.
 
-        It is read from the start again. Call it while no chunk is being stored. Raises OSError.
+        The next read begins at the start. Call it while no chunk is being stored. Raises OSError.
         """
         number = await self._run(self._file.erase, kept)
         self._position = self._passed = 0
         return number
 
     async def close(self) -> None:
-        """Finish what was handed over, and close the file."""
+        """Finish the appends, and close the file."""
         with contextlib.suppress(OSError):
-            await _in_time(self._finish(), max(OPENS_WITHIN, self._timeout))
+            await _in_time(self._finish(), max(OPEN_TIMEOUT, self._timeout))
         self._thread.shutdown(wait=False)
 
     async def _finish(self) -> None:

@@ -32,7 +32,7 @@ LONGEST = 16 * 1024 * 1024
 
 
 class Spilled(NamedTuple):
-    """A callback in the spill, with the id that its sender was told.
+    """A callback in the spill, with the id that its sender got in the answer.
 
     With a `status` it goes to quarantine, for the `reason`; else it is an event. One that is `late`
     may be older than what its contact has said since: it was released from quarantine, or waited in
@@ -89,7 +89,7 @@ def split(line: bytes) -> list[bytes]:
 
 
 def _record(piece: bytes) -> bytes | None:
-    """The record at the beginning of a piece, as a line; behind it may stand a damaged byte."""
+    """The record at the beginning of a piece, as a line; a damaged byte may follow it."""
     text = piece.removesuffix(b"\n")
     for record in (text, text[:-1], text.rstrip(b"\0")):
         if decode(record) is not None:
@@ -102,7 +102,7 @@ def _ended(line: bytes) -> bytes:
 
 
 def _known(kind: type[NamedTuple], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Without what a later release may have written: the way back is by the spill, too."""
+    """The known fields only: a later release, before a downgrade, may have written others."""
     return {name: value for name, value in values.items() if name in kind._fields}
 
 

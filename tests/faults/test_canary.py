@@ -80,7 +80,7 @@ alerts:
   webhook: {{url: "{alerts}", allow_private: [127.0.0.0/8]}}
 """
 ALERTS = "/alerts"
-ALTERED = ("-m", "altered", "relay.alerts.monitor.LOOK_EVERY=3", "run", "--verbose")
+ALTERED = ("-m", "altered", "relay.alerts.monitor.EVALUATE_EVERY=3", "run", "--verbose")
 UNMASKED = ("-m", "unmasked", *ALTERED[2:])
 COMMANDS = (
     ("status",),
