@@ -25,12 +25,12 @@ OUTCOMES = {
 }
 WATCHED = ("quarantined", "unauthorized", "limited", "not_stored")
 
-ATTEMPTS = ("relay_delivery_attempts", "Attempts to deliver, by outcome.")
-ENDED = ("relay_deliveries", "Deliveries that ended, by how.")
+ATTEMPTS = ("relay_delivery_attempts", "Attempts of deliveries, by outcome.")
+ENDED = ("relay_deliveries", "Deliveries that ended, by outcome.")
 ATTEMPT_SECONDS = ("relay_delivery_attempt_seconds", "How long an attempt took.")
 DELIVERY_SECONDS = (
     "relay_delivery_seconds",
-    "From the receipt of a callback until its delivery.",
+    "Time from the receipt of a callback until its delivery.",
 )
 """Name and description of each metric of a sink."""
 
@@ -45,13 +45,13 @@ class IngressCounters:
     def __init__(self, sources: Iterable[str] = ()) -> None:
         self.callbacks = Counter(
             "relay_callbacks",
-            "Callbacks answered, by the kind of event where they became one.",
+            "Callbacks, by the answer and by the kind of the event.",
             ["source", "kind", "outcome"],
             registry=None,
         )
         self.seconds = Histogram(
             "relay_acknowledgement_seconds",
-            "From a whole request until its callback is on disk.",
+            "Time from a whole request until its callback is on disk.",
             ["source"],
             buckets=SECONDS,
             registry=None,

@@ -206,6 +206,7 @@ class Bisection(Generic[T]):
 
 
 def halves(part: Sequence[T]) -> list[Sequence[T]]:
+    """The two halves of a batch."""
     middle = len(part) // 2
     return [part[:middle], part[middle:]]
 

@@ -16,8 +16,9 @@ SPEC_VERSION = "1.0"
 CONTENT_TYPE = "application/json"
 TYPE_PREFIX = "com.sumotext."
 OPT_OUT = "opt_out"
+"""The value of `consent` where the contact asked for no more messages."""
 OPT_IN = "opt_in"
-"""The values of `consent`."""
+"""The value of `consent` where the contact asked for messages again."""
 
 PRIVATE = "_relay"
 """The member of an event's stored JSON with the attributes that `data` does not have."""
@@ -29,8 +30,8 @@ CONSENT_PATHS = (f"$.{PRIVATE}.consent", "$.data.consent")
 class Event:
     """A callback, normalised. The attributes before `contact` are those of CloudEvents 1.0.
 
-    `time` is the time of receipt as text, `2026-11-23T04:34:00.123456Z`; `data` is as
-    described in the README under "The event".
+    `time` is the time of receipt as text, `2026-11-23T04:34:00.123456Z`. `data` depends
+    on the source; docs/reference/event.md has that of Sumotext.
 
     The attributes from `contact` on are the relay's. The source sets them, and no sink gets them
     as part of the event. `contact` is whom the event is about, commonly a number in E.164: events

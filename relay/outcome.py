@@ -60,6 +60,7 @@ class Pause(NotDelivered):
 
 
 Outcome = Delivered | Retry | Reject | Pause
+"""What became of one delivery."""
 
 
 def word_of(outcome: Outcome) -> str:

@@ -162,3 +162,4 @@ def _parse_country(text: str) -> str:
 
 
 Country = Annotated[str, *text_type(_parse_country, "country", {})]
+"""An option that is a country, as in `US` or `USA`."""

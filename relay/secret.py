@@ -60,10 +60,17 @@ def _without(flaw: Callable[[str], str | None]) -> Any:
     return pydantic.AfterValidator(check)
 
 
-AS_KEY, AS_PASSWORD, AS_PEM = map(_without, (key_flaw, password_flaw, pem_flaw))
+AS_KEY = _without(key_flaw)
+"""Marks a type of option as a token or key: it has no spaces and no quotation marks."""
+AS_PASSWORD = _without(password_flaw)
+"""Marks a type of option as a password: it may have spaces inside."""
+AS_PEM = _without(pem_flaw)
 Key = Annotated[SecretStr, AS_KEY]
+"""An option that is a token or key. Logs never show it."""
 Password = Annotated[SecretStr, AS_PASSWORD]
+"""An option that is a password. Logs never show it."""
 PrivateKey = Annotated[SecretStr, AS_PEM]
+"""An option that is a private key in PEM form. Logs never show it."""
 Login = Annotated[str, AS_PASSWORD]
 """A user name, or the id of an app: no secret, and sent along with one."""
 

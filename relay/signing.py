@@ -31,6 +31,7 @@ def _signing_secret(secret: pydantic.SecretStr) -> pydantic.SecretStr:
 
 
 SigningSecret = Annotated[pydantic.SecretStr, pydantic.AfterValidator(_signing_secret)]
+"""An option that is a secret of Standard Webhooks, `whsec_…`."""
 
 
 def signature(keys: Sequence[bytes], message_id: str, timestamp: int, body: bytes) -> str:

@@ -78,6 +78,7 @@ class Erased:
 
 
 Log = logging.Logger | logging.LoggerAdapter[logging.Logger]
+"""A logger of a sink."""
 
 Progress = Callable[[int, int | None], None]
 """Told how many are done, and of how many, or None."""

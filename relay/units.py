@@ -102,6 +102,7 @@ def _parts(pattern: str, text: str, message: str) -> tuple[str, ...]:
 Term = Annotated[float, *text_type(term, "term", {"pattern": f"^({NEVER}|{DURATION})$"})]
 Duration = Annotated[float, *text_type(duration, "duration", {"pattern": f"^{DURATION}$"})]
 Size = Annotated[int, *text_type(size, "size", {"pattern": f"^{SIZE}$"})]
+"""An option that is a size, as in `64KiB`. Its value is in bytes."""
 Threshold = Annotated[
     Rate | None, *text_type(threshold, "rate", {"pattern": f"^({NEVER}|{RATE})$"})
 ]

@@ -32,6 +32,7 @@ def _http_url(text: str, info: pydantic.ValidationInfo) -> str:
 
 
 HttpUrl = Annotated[str, pydantic.AfterValidator(_http_url)]
+"""An option that is the address of a receiver, http or https."""
 
 
 def is_confidential(url: httpx.URL) -> bool:
@@ -58,3 +59,4 @@ def _vendor_url(text: str) -> str:
 
 
 VendorUrl = Annotated[str, pydantic.AfterValidator(_vendor_url)]
+"""An option that is the address of a vendor's API. It is https, or on this machine."""

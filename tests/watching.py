@@ -9,7 +9,7 @@ from relay.counters import SECONDS, IngressCounters, SinkCounters
 from relay.delivery.gate import QuotaUse, SinkStatus
 from relay.monitoring.metrics import FACTS, Readings
 from relay.store import BacklogAge, Receipt, SinkCounts
-from relay.store.sqlite.writer import COMMIT_SIZES
+from relay.store.sqlite.writer import COMMIT_SECONDS, COMMIT_SIZE, COMMIT_SIZES
 
 NOW = 1_800_000_000.0
 MICROSECONDS = 1_000_000
@@ -55,18 +55,8 @@ def readings(**changes) -> Readings:
             "commits": 2,
             "bytes": 4096,
             "wal_bytes": 512,
-            "commit_size": histogram(
-                "relay_store_commit_size",
-                "How many callbacks and other changes one commit wrote.",
-                COMMIT_SIZES,
-                *(1, 300),
-            ),
-            "commit_seconds": histogram(
-                "relay_store_commit_seconds",
-                "How long a commit took, each of which is one fsync.",
-                SECONDS,
-                *(0.002, 0.003),
-            ),
+            "commit_size": histogram(*COMMIT_SIZE, COMMIT_SIZES, 1, 300),
+            "commit_seconds": histogram(*COMMIT_SECONDS, SECONDS, 0.002, 0.003),
             "reused_ids": Counter({"sumotext": 3}),
         },
         quarantined=1,

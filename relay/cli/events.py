@@ -107,7 +107,15 @@ def events_show(config: Config, as_json: bool, event_id: str) -> None:
 @events.command()
 @options.config
 @options.as_json
-@click.option("--lines", "-n", type=click.IntRange(0, 1000), default=10, show_default=True)
+@click.option(
+    "--lines",
+    "-n",
+    type=click.IntRange(0, 1000),
+    default=10,
+    show_default=True,
+    metavar="NUMBER",
+    help="How many of the last events to show first.",
+)
 def tail(config: Config, as_json: bool, lines: int) -> None:
     """Show the last events, and each new one until stopped."""
     try:

@@ -64,8 +64,8 @@ class Readings:
 FACTS = {
     "relay_store_writable": "1 while the store can be written.",
     "relay_configuration_valid": "0 while relay.yaml is wrong and an older one is in use.",
-    "relay_connections": "Connections to the public listener.",
-    "relay_spill_records": "Callbacks in the spill file, to be taken into the store.",
+    "relay_connections": "Open connections to the public listener.",
+    "relay_spill_records": "Callbacks in the spill file, which the store does not have yet.",
     "relay_spill_readable": "0 while the spill file cannot be opened or read.",
 }
 
@@ -87,7 +87,7 @@ class _Once(Collector):
 
 
 def _families(readings: Readings) -> Iterator[Metric]:
-    yield InfoMetricFamily("relay_build", "Which release this is.", value={"version": version()})
+    yield InfoMetricFamily("relay_build", "The release of the relay.", value={"version": version()})
     yield from _ingress(readings)
     yield from _deliveries(readings)
     yield from _sinks(readings)
@@ -99,7 +99,9 @@ def _families(readings: Readings) -> Iterator[Metric]:
 def _ingress(readings: Readings) -> Iterator[Metric]:
     yield _collected(readings.answers.callbacks)
     refused = CounterMetricFamily(
-        "relay_refused_requests", "Requests refused before any source saw them.", labels=["status"]
+        "relay_refused_requests",
+        "Requests that were refused before they reached a source.",
+        labels=["status"],
     )
     for status, number in readings.refusals.items():
         refused.add_metric([str(status)], number)
@@ -125,11 +127,14 @@ def _deliveries(readings: Readings) -> Iterator[Metric]:
 
 def _sinks(readings: Readings) -> Iterator[Metric]:
     now = readings.at * MICROSECONDS
-    pending = _gauge("relay_sink_pending_deliveries", "Deliveries that are still to be made.")
-    dead = _gauge("relay_sink_dead_deliveries", "Deliveries that were given up, for a person.")
-    age = _gauge("relay_sink_oldest_pending_age_seconds", "Age of the oldest that waits; or 0.")
+    pending = _gauge("relay_sink_pending_deliveries", "Deliveries that are not made yet.")
+    dead = _gauge("relay_sink_dead_deliveries", "Deliveries that are dead: an operator has to act.")
+    age = _gauge(
+        "relay_sink_oldest_pending_age_seconds", "Age of the oldest pending delivery, or 0."
+    )
     opt_out_age = _gauge(
-        "relay_sink_oldest_opt_out_age_seconds", "Age of the oldest opt-out not delivered; or 0."
+        "relay_sink_oldest_opt_out_age_seconds",
+        "Age of the oldest opt-out that is not delivered, or 0.",
     )
     for sink, counts in readings.sinks.items():
         waits = readings.waits.get(sink, BacklogAge())
@@ -142,10 +147,10 @@ def _sinks(readings: Readings) -> Iterator[Metric]:
     states = GaugeMetricFamily(
         "relay_sink_state", "1 for the state that the sink is in.", labels=["sink", "state"]
     )
-    breakers = _gauge("relay_sink_breaker_open", "1 while too many failed in a row.")
+    breakers = _gauge("relay_sink_breaker_open", "1 while the sink is parked after failures.")
     quotas = _gauge(
         "relay_sink_quota_used_ratio",
-        "How much of the calls that the vendor allows in a day is used.",
+        "Used share of the calls that the vendor allows in a day.",
     )
     for sink, report in readings.states.items():
         for state in SINK_STATES:
@@ -161,7 +166,7 @@ def _store(readings: Readings) -> Iterator[Metric]:
     statistics = readings.statistics
     if not statistics:  # the store cannot be opened
         return
-    for name, what in (("bytes", "the store's file"), ("wal_bytes", "its write-ahead log")):
+    for name, what in (("bytes", "the store's file"), ("wal_bytes", "the store's write-ahead log")):
         yield GaugeMetricFamily(f"relay_store_{name}", f"Size of {what}.", value=statistics[name])
     yield GaugeMetricFamily(
         "relay_quarantined_callbacks", "Callbacks in quarantine.", value=readings.quarantined
@@ -174,7 +179,7 @@ def _store(readings: Readings) -> Iterator[Metric]:
 def _reused_ids(counts: Mapping[str, int]) -> Metric:
     family = CounterMetricFamily(
         "relay_reused_message_ids",
-        "Messages with the id of an earlier one, but another number or text.",
+        "Messages with the id of an earlier message, but another number or text.",
         labels=["source"],
     )
     for source, number in counts.items():

@@ -63,6 +63,8 @@ GROUP = 512
 """The most pieces of work in one transaction. It limits how long the first of them waits."""
 
 COMMIT_SIZES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0)
+COMMIT_SIZE = ("relay_store_commit_size", "How many callbacks and other changes one commit wrote.")
+COMMIT_SECONDS = ("relay_store_commit_seconds", "How long a commit took. Each commit is one fsync.")
 
 STOP = None
 
@@ -113,14 +115,12 @@ class WriterThread:
         self._thread = threading.Thread(target=self._main, name="store-writer", daemon=True)
         self._opened: asyncio.Future[None] = self._loop.create_future()
         self.commit_size = Histogram(
-            "relay_store_commit_size",
-            "How many callbacks and other changes one commit wrote.",
+            *COMMIT_SIZE,
             buckets=COMMIT_SIZES,
             registry=None,
         )
         self.commit_seconds = Histogram(
-            "relay_store_commit_seconds",
-            "How long a commit took, each of which is one fsync.",
+            *COMMIT_SECONDS,
             buckets=SECONDS,
             registry=None,
         )
