@@ -6,7 +6,7 @@ RELAY_CONFIG ?= relay.yaml
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: run test check format bench bench-quick faults faults-short soak stubs clean
+.PHONY: run test check format bench bench-quick faults faults-short soak stubs docs reference clean
 
 run: $(READY)
 	@exec $(BIN)/relay run --config "$(RELAY_CONFIG)"
@@ -29,15 +29,16 @@ faults-short: $(READY)
 	$(BIN)/pytest -rs -m "short and alone" tests/faults
 
 check: $(READY)
-	$(BIN)/ruff format --check .
-	$(BIN)/ruff check .
+	$(BIN)/ruff format --check . docs/*.py
+	$(BIN)/ruff check . docs/*.py
 	$(BIN)/mypy
 	MYPYPATH=. $(BIN)/mypy --explicit-package-bases plugins/csv plugins/hubspot plugins/salesforce \
 		plugins/webhook.py
+	MYPYPATH=.:tests $(BIN)/mypy --explicit-package-bases docs/generate.py docs/build.py
 
 format: $(READY)
-	$(BIN)/ruff format .
-	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format . docs/*.py
+	$(BIN)/ruff check --fix . docs/*.py
 
 # Measures, on a quiet machine with two cores; prints its figures. Ten minutes long, or two.
 bench: $(READY)
@@ -59,8 +60,23 @@ soak: $(READY)
 stubs: $(READY)
 	@exec env PYTHONPATH=tests $(BIN)/python -m stubs $(STUB_PORTS)
 
+# The documentation site, in build/site: its own packages, in .venv-docs, are installed once.
+DOCS_READY := .venv-docs/.ready
+
+docs: $(DOCS_READY)
+	.venv-docs/bin/python docs/build.py
+
+# The reference pages of docs/reference, from the code.
+reference: $(READY)
+	$(BIN)/python docs/generate.py
+
 clean:
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache
+	rm -rf build .cache .venv-docs .venv .mypy_cache .pytest_cache .ruff_cache
+
+$(DOCS_READY): docs/requirements.txt
+	$(PYTHON) -m venv --clear .venv-docs
+	.venv-docs/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
