@@ -1,7 +1,7 @@
 """Accounts: what the sinks of one account of a vendor share, and what of it outlives a restart.
 
 Limits are the account's, however many sinks call it: what is used of the quota, a rate limiter, a
-sign-in. They are found by a digest of the credentials, which never stand in the store as a key.
+sign-in. They are found by a digest of the credentials, which the store never has as a key.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""Caches whose keys are texts that senders write: as many as may be kept, and none that is long.
+"""Caches with keys that senders choose: bounded in number, and without long keys.
 
 A key lives as long as its entry. `lru_cache` alone bounds how many there are, and a thousand keys
 of 256 KiB each are a quarter of a gigabyte.
@@ -34,7 +34,7 @@ def short_keys(maxsize: int) -> Callable[[Callable[[str], T]], Callable[[str], T
 
 
 def short_key(text: str) -> str:
-    """The text where it is short; else its digest, for a map that must know long texts, too."""
+    """The text if it is short, else its digest: the key for a map that must have long texts too."""
     if len(text) <= LONGEST_KEY:
         return text
     return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()

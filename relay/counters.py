@@ -38,7 +38,7 @@ DELIVERY_SECONDS = (
 class IngressCounters:
     """Every answer to a callback, by source, kind of event and outcome.
 
-    A source that nobody configured counts as "", and so does the kind of what became no event.
+    A source that is not configured counts as "", and so does the kind of a callback without event.
     No registry holds them: the page of metrics is put together from what a service has.
     """
 
@@ -93,7 +93,7 @@ class SinkCounters:
     ) -> None:
         """Count an attempt, and the delivery where its state now is an end.
 
-        `since_receipt` is None for a replay, which somebody asked for long after the receipt.
+        `since_receipt` is None for a replay, as it may begin long after the receipt.
         """
         self.attempts.labels(word_of(outcome)).inc()
         self.attempt_seconds.observe(seconds)

@@ -73,8 +73,8 @@ class Action(StrEnum):
 
     `RETRY`: try it later. `REFRESH`: sign in again and repeat the request once. `SPLIT`: send the
     batch in parts. `OK`: the record is there already. `DEAD`: this record will never be accepted.
-    `PAUSE`: no record will be accepted until somebody acts. `FIX`: the sink may repair the record
-    by its options, and send it once more; else it is dead.
+    `PAUSE`: no record will be accepted until an operator acts. `FIX`: the sink may repair the
+    record by its options, and send it once more; else it is dead.
     """
 
     RETRY = "retry"
@@ -308,8 +308,8 @@ class ConsentValues(Options):
 class Consent(Options):
     """The fields that say whether a contact has opted out, and what they hold.
 
-    One `field` or several with the same values, or `fields` with values of their own. `when`
-    narrows the events whose word is written. `create` makes a record where none has the number.
+    One `field` or several with the same values, or `fields` with different values. `when`
+    narrows the events that are written. `create` makes a record where none has the number.
     """
 
     field: Field | list[Field] | None = None

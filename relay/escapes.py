@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 
 class Escape(NamedTuple):
-    """The byte that each token begins with, the tokens, and what one stands for."""
+    """The first byte of each token, the tokens, and the decoder of one."""
 
     mark: bytes
     token: re.Pattern[bytes]
@@ -26,13 +26,13 @@ class Unfolded:
     data: bytes
     starts: list[int] = field(default_factory=list)
     ends: list[int] = field(default_factory=list)
-    """Where in `data` that is what a token stands for."""
+    """The position in `data` of the decoded token."""
     firsts: list[int] = field(default_factory=list)
     lasts: list[int] = field(default_factory=list)
-    """Where the token itself stands in the bytes as they were."""
+    """The position of the token in the original bytes."""
 
     def source(self, place: int) -> tuple[int, int]:
-        """The bytes, as they were, that a byte of `data` stands for."""
+        """The range of original bytes that a byte of `data` comes from."""
         token = bisect_right(self.starts, place) - 1
         if token < 0:
             return place, place + 1

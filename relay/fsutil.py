@@ -58,7 +58,7 @@ def opened(folder: Path) -> Iterator[int]:
 def private(path: str, flags: int) -> int:
     """An opener for files that hold contacts' data, and for reading them again.
 
-    It opens plain files only, and waits for nobody, as a pipe would have it. In another user's
+    It opens plain files only, and never blocks, as it would on a pipe. In another user's
     folder root follows no link, and takes no file that has another name, too.
     """
     return _open(path, flags, 0o640)
@@ -92,9 +92,9 @@ def _open(path: str, flags: int, mode: int) -> int:
 
 
 def new(name: str, folder: int, mode: int) -> int:
-    """An empty file that is nobody else's, open to be read and written, in an open folder.
+    """A new, empty, private file in an open folder, opened for reading and writing.
 
-    What has that name is removed, and never opened: a kill may have left it, or somebody a link.
+    An entry of that name is removed, never opened: it may be left of a kill, or a planted link.
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     for _ in range(TRIES):
@@ -143,7 +143,7 @@ def path_as_utf8(path: str | os.PathLike[str]) -> str:
 
 
 def json_with_paths(value: Any) -> bytes:
-    """JSON of a value whose texts may hold paths. What is no UTF-8 in them is replaced."""
+    """JSON of a value with texts that may hold paths. Invalid UTF-8 in them is replaced."""
     try:
         return orjson.dumps(value)
     except orjson.JSONEncodeError:
@@ -152,5 +152,5 @@ def json_with_paths(value: Any) -> bytes:
 
 
 def argument_text(text: str) -> str:
-    """What somebody typed where the locale knows ASCII alone: a terminal's bytes are UTF-8 then."""
+    """Typed text where the locale is ASCII: the bytes of the terminal are decoded as UTF-8."""
     return text.encode(errors="surrogateescape").decode(errors="surrogateescape")

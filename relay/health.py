@@ -35,7 +35,7 @@ class Probes:
     """What can be asked of the relay whether or not it has a store.
 
     `answers` and `refusals` are the public listener's. `facts` gives what metrics.FACTS names,
-    `notices` sentences of what an operator should know, and `refusal` why callbacks are refused;
+    `notices` sentences for the operator, and `refusal` why callbacks are refused;
     that is empty while they are taken.
     """
 

@@ -1,4 +1,4 @@
-"""The installation: what makes the relay a service of systemd, and what of it is there already."""
+"""Installation as a systemd service: the files, folders and links, and their state."""
 
 import ipaddress
 import re
@@ -35,7 +35,7 @@ COMMAND = Path("/usr/local/bin/relay")
 TOKEN_BYTES = 24
 
 HIDDEN = tuple(map(Path, ("/root", "/home", "/run/user", "/tmp", "/var/tmp")))  # noqa: S108
-"""What the unit hides from the service."""
+"""Folders that the unit hides from the service."""
 
 OURS = "# Written by `relay service install`"
 USER_LINE = f'u relay - "Sumotext Relay" {DATA}\n'
@@ -53,8 +53,8 @@ class NotInstallable(Exception):
     """The relay cannot be installed this way; the message says what to do instead."""
 
 
-class Fate(StrEnum):
-    """What becomes of a piece."""
+class Change(StrEnum):
+    """What an installation does with an artifact."""
 
     MAKE = "make"
     CHANGE = "change"
@@ -65,7 +65,7 @@ class Fate(StrEnum):
 class Artifact:
     """A folder, a file with its text, or a link with its target.
 
-    What is `theirs` is the operator's once it is there, and stays as it is.
+    One that is `theirs` belongs to the operator: once it is there, it is not changed.
     """
 
     path: Path
@@ -75,15 +75,15 @@ class Artifact:
     target: Path | None = None
     theirs: bool = False
 
-    def fate(self, root: Path) -> Fate:
-        """What becomes of it under `root`."""
+    def change(self, root: Path) -> Change:
+        """What an installation under `root` does with it."""
         image = Image(root)
         if not image.has(self.path):
-            return Fate.MAKE
-        return Fate.KEEP if self.theirs or self._stands(image) else Fate.CHANGE
+            return Change.MAKE
+        return Change.KEEP if self.theirs or self._is_current(image) else Change.CHANGE
 
     def put(self, root: Path) -> None:
-        """Have it there, whole or not at all."""
+        """Create or replace it, atomically."""
         image = Image(root)
         if self.target:
             image.make_link(self.path, self.target)
@@ -92,7 +92,7 @@ class Artifact:
         else:
             image.write(self.path, self.text.encode(), self.mode)
 
-    def _stands(self, image: Image) -> bool:
+    def _is_current(self, image: Image) -> bool:
         if self.target:
             return image.link(self.path) == self.target
         if self.text is None:
@@ -101,7 +101,7 @@ class Artifact:
 
 
 def plan(root: Path, program: Path, environ: Mapping[str, str]) -> list[Artifact]:
-    """All that is wanted under `root` for `program` to be the service, in the order of its making.
+    """The artifacts of an installation of `program` under `root`, in the order of their creation.
 
     Raises NotInstallable or ConfigError where a relay.yaml there names no address that systemd
     can hold.
@@ -110,15 +110,15 @@ def plan(root: Path, program: Path, environ: Mapping[str, str]) -> list[Artifact
 
 
 def put(root: Path, artifacts: Iterable[Artifact]) -> set[Path]:
-    """Make and change what is to be made and changed; gives the paths of that."""
-    wanted = [piece for piece in artifacts if piece.fate(root) is not Fate.KEEP]
-    for piece in wanted:
-        piece.put(root)
-    return {piece.path for piece in wanted}
+    """Install the artifacts; return the paths that were created or changed."""
+    wanted = [artifact for artifact in artifacts if artifact.change(root) is not Change.KEEP]
+    for artifact in wanted:
+        artifact.put(root)
+    return {artifact.path for artifact in wanted}
 
 
 def removable(root: Path) -> list[Path]:
-    """What an installation has put there, but for settings, secrets and data."""
+    """The installed paths without settings, secrets and data."""
     image = Image(root)
     places = [path for path in (*UNIT_PATHS, *LINKS, USERS, MODES, COMMAND) if _ours(image, path)]
     return [path for path in places if image.has(path)]
@@ -131,7 +131,7 @@ def _settings(root: Path) -> list[Artifact]:
         Artifact(CREDENTIALS, "secrets, a file each", 0o700),
     ]
     config = Artifact(CONFIG, "the settings", 0o640, _template("relay.installed.yaml"), theirs=True)
-    if config.fate(root) is Fate.KEEP:
+    if config.change(root) is Change.KEEP:
         return [*folders, config]
     token = secrets.token_urlsafe(TOKEN_BYTES) + "\n"
     return [*folders, Artifact(TOKEN, "a new token", 0o600, token, theirs=True), config]
@@ -154,12 +154,12 @@ def _machinery(root: Path, program: Path, address: HostPort) -> list[Artifact]:
 
 
 def beneath(root: Path, path: Path) -> Path:
-    """Where something of the machine stands in its image."""
+    """The path in the image of a path of the machine."""
     return root / path.relative_to("/")
 
 
 def check_program(program: Path, needed: Iterable[Path]) -> None:
-    """Raise NotInstallable where the service would not see its own program, or what that needs."""
+    """Check that the service can read its program, and the paths that it needs."""
     for path in (program, *needed):
         if any(path.is_relative_to(folder) for folder in HIDDEN):
             raise NotInstallable(
@@ -176,7 +176,7 @@ def check_program(program: Path, needed: Iterable[Path]) -> None:
 
 
 def _address(root: Path, environ: Mapping[str, str]) -> HostPort:
-    """`server.listen` of the relay.yaml that is there, as systemd understands it."""
+    """`server.listen` of the installed relay.yaml, as systemd takes it."""
     listen = Server.model_fields["listen"].default
     if config := Image(root).real(CONFIG):
         document = Document(config, environ, strict=False)
@@ -205,20 +205,20 @@ exec {program} "$@"
 
 
 def _unit(path: Path, key: str, value: str) -> str:
-    """The unit that is shipped, with one line of it set."""
+    """The shipped unit with the value of one key replaced."""
     line = f"{key}={value}"
     return re.sub(rf"^{key}=.*$", lambda _: line, _template(path.name), flags=re.MULTILINE)
 
 
 def _template(name: str) -> str:
-    """A file of the folder config, which the wheel carries inside the package."""
+    """A file of the folder config, which the wheel has inside the package."""
     package = Path(relay.__file__).parent
     shipped = package / "installed"
     return ((shipped if shipped.is_dir() else package.parent / "config") / name).read_text()
 
 
 def _ours(image: Image, path: Path) -> bool:
-    """Whether we may write there: another program may have our command's name."""
+    """Whether an installation may write there: another program may have the command's name."""
     if path != COMMAND or not image.has(path):
         return True
     content, _ = image.file(path) or (b"", 0)

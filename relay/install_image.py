@@ -1,8 +1,8 @@
-"""The image: the tree of a machine that is not running, reached so that no link leads out of it.
+"""Image: the file tree of a machine that is not running, without links that lead out of it.
 
-As for a process that has the image as its root, an absolute link begins at its top, and `..` ends
-there. Each folder on the way is opened by its name in the one above: what changes meanwhile leads
-nowhere else.
+Paths resolve as for a process with the image as its root: an absolute link begins at its top, and
+`..` ends there. Each folder is opened by its name in the one above, so that a concurrent change
+cannot lead elsewhere.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from pathlib import Path
 from relay import fsutil
 
 LINKS = 40
-"""So many links are followed on the way to a file, as the system does."""
+"""The most links that are followed on a path, as in the kernel."""
 
 
 class Image:
@@ -26,7 +26,7 @@ class Image:
         self._root = root
 
     def has(self, path: Path) -> bool:
-        """Whether there is something of that name, and be it a link."""
+        """Whether the path exists; a link counts."""
         return self._status(path) is not None
 
     def is_folder(self, path: Path) -> bool:
@@ -35,7 +35,7 @@ class Image:
         return False
 
     def link(self, path: Path) -> Path | None:
-        """Where a link leads; None for what is none."""
+        """The target of a link; None if it is no link."""
         with self._missing(), self._reached(path) as (place, name):
             return None if (target := _link(place, name)) is None else Path(target)
         return None
@@ -53,14 +53,14 @@ class Image:
         return None
 
     def real(self, path: Path) -> Path | None:
-        """Where the file lies by now, as this machine names it; None where there is none."""
+        """The path of the file on this machine; None where there is none."""
         with self._missing(), self._reached(path, last=True) as (place, name):
             os.stat(name, dir_fd=place, follow_symlinks=False)
             return Path(f"/proc/self/fd/{place}").readlink() / name
         return None
 
     def write(self, path: Path, content: bytes, mode: int) -> None:
-        """Have the file there, as a whole or as it was."""
+        """Create or replace a file, atomically."""
         with (
             self._reached(path, make=True) as (place, name),
             fsutil.replaced_in(place, name, 0o600) as file,
@@ -85,7 +85,7 @@ class Image:
                 os.close(descriptor)
 
     def remove(self, path: Path) -> None:
-        """Take away a file, a link, or a folder with all that is in it."""
+        """Remove a file, a link, or a folder with its content."""
         with self._reached(path) as (place, name):
             if stat.S_ISDIR(os.stat(name, dir_fd=place, follow_symlinks=False).st_mode):
                 shutil.rmtree(name, dir_fd=place)
@@ -105,9 +105,9 @@ class Image:
     def _reached(
         self, path: Path, *, make: bool = False, last: bool = False
     ) -> Iterator[tuple[int, str]]:
-        """The folder of what is meant, open, and its name there; with `last` it is no link.
+        """The open folder of a path, and the name in it. With `last`, a final link is followed.
 
-        With `make`, folders that lack are made.
+        With `make`, missing folders are made.
         """
         left = list(reversed(path.parts[1:]))
         links = 0
@@ -146,7 +146,7 @@ def _opened(name: str, place: int | None = None) -> int:
 
 
 def _link(place: int, name: str) -> str | None:
-    """Where a link leads; None for what is none, or not there."""
+    """The target of a link; None if it is no link, or missing."""
     try:
         return os.readlink(name, dir_fd=place)
     except OSError:

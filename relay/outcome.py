@@ -53,7 +53,7 @@ class Reject(NotDelivered):
 
 
 class Pause(NotDelivered):
-    """Nothing will be taken until somebody acts: the sink pauses, and no attempt is spent.
+    """Nothing will be accepted until an operator acts: the sink pauses, and no attempt is counted.
 
     `after`: seconds until the first probe; five minutes where it is None.
     """

@@ -23,7 +23,7 @@ NO_USER = -1
 
 
 class Owner(NamedTuple):
-    """The user whose rights over files are taken, and a group of that user."""
+    """A user and one of its groups, which root takes for access to files."""
 
     user: int
     group: int

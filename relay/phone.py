@@ -26,7 +26,7 @@ def e164(number: str, region: str) -> str | None:
     if len(number) > _LONGEST:
         return None
     if number.startswith(" "):
-        # A `+` that nobody escaped arrives as a space.
+        # A `+` that was not escaped arrives as a space.
         international = _parse("+" + number[1:], region, valid=True)
         if international:
             return international
@@ -41,7 +41,7 @@ def is_plain_nanp(number: str) -> bool:
 def country(number: str, region: str) -> str | None:
     """The alpha-2 code of an E.164 number's own country.
 
-    Where the number does not tell, it is `region`, unless that has another calling code.
+    If the number does not have it, it is `region`, unless that has another calling code.
     """
     if number.startswith("+1") and is_plain_nanp(number[2:]):
         own = _nanp_country(number[2:8])
@@ -89,7 +89,7 @@ def _parse(number: str, region: str, *, valid: bool = False) -> str | None:
 
 @lru_cache(maxsize=16_384)
 def _nanp_country(prefix: str) -> str | None:
-    """The country of calling code 1 whose numbers begin with these six digits."""
+    """The country of calling code 1 for numbers that begin with these six digits."""
     return _known(PhoneNumber(_NANP, int(prefix) * 10_000 + 2222))
 
 
@@ -149,7 +149,7 @@ LONGEST_COUNTRY = 200
 
 @short_keys(maxsize=1024)
 def alpha_2(written: str) -> str | None:
-    """`US` for US, USA, u.s., United States; None for what is no country we know."""
+    """`US` for US, USA, u.s., United States; None for an unknown country."""
     if len(written) > LONGEST_COUNTRY:
         return None
     return _ALPHA_2.get("".join(letter for letter in written if letter.isalpha()).upper())

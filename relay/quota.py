@@ -19,7 +19,7 @@ MOST = 10**12
 
 
 class Burst(NamedTuple):
-    """So many of the calls of some seconds were used, as told; worth nothing after `until`."""
+    """The reported use of a limit over some seconds; void after `until`."""
 
     used: int
     most: int
@@ -44,12 +44,12 @@ class Usage:
     """share -> when those with that share may call again"""
     burst: Burst | None = None
     under_way: int = 0
-    """Calls of which no answer has told yet how many are left."""
+    """Calls without an answer that reported how many are left."""
     answered: asyncio.Event = field(default_factory=asyncio.Event)
     limiter: Limiter | None = None
 
     def to_keep(self, clock: Clock) -> dict[str, Any]:
-        """What a restart is to know, with the wall clock's times; empty while nothing is known."""
+        """The state to keep over a restart, in wall-clock times; empty without one."""
         begun = clock.now() - clock.monotonic()
         if self.used is None and self.exhausted_until <= clock.monotonic():
             return {}
@@ -89,7 +89,7 @@ class Usage:
 class Quota:
     """What the vendor lets us use: ordinary deliveries get `share` of it, opt-outs all of it.
 
-    A sink makes one in its `__init__`, awaits `acquire` before each call, and tells with `daily`,
+    A sink makes one in its `__init__`, awaits `acquire` before each call, and reports with `daily`,
     `burst` and `exhausted` what the answers say. Where they say nothing, `daily` (calls a day,
     then counted here, from nought at each start) and `burst` take their place. Those that an
     account gives out share their `usage`, which outlives a restart.
@@ -139,7 +139,7 @@ class Quota:
     async def call(self) -> AsyncIterator[None]:
         """`acquire` for a call that is made in the block, and counts for the burst until its end.
 
-        What the answer says is told in there, too.
+        Report the quota of the answer in the block, too.
         """
         await self.acquire()
         self._usage.under_way += 1
@@ -206,7 +206,7 @@ class Quota:
         return over - self._clock.monotonic()
 
     def _last_burst(self) -> Burst | None:
-        """The most that was told within its seconds."""
+        """The largest reported use within its seconds."""
         last = self._usage.burst
         return last if last and last.until > self._clock.monotonic() else None
 

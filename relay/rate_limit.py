@@ -97,7 +97,7 @@ class StrictLimiter:
 
 
 SENDERS = 4096
-"""The most senders whose use of a shared bucket is remembered."""
+"""The most senders in a shared bucket with a remembered use."""
 MEMORY = 600.0
 """Seconds in which a sender's use of a shared bucket fades to about a third."""
 

@@ -81,7 +81,7 @@ def mask_all(text: str) -> str:
 
 
 def mask_e164(text: str) -> str:
-    """The text with the numbers masked that stand in it as events have them; ids stay whole."""
+    """The text with its E.164 numbers masked; ids stay whole."""
     return E164.sub(lambda found: mask(found[0]), text)
 
 
@@ -216,7 +216,7 @@ def _any_of(endings: Collection[bytes]) -> bytes:
 MARKS = rb'[^0-9A-Za-z"&=]{0,16}+'
 BETWEEN = MARKS + rb"(?:[xX]" + MARKS + rb")?+"
 LEAST = 8
-"""Digits; shorter numbers are looked for only where no other digits stand around them."""
+"""Digits; shorter numbers are matched only where no other digits are around them."""
 BLACK = b"x"
 READINGS: tuple[Escape | None, ...] = (None, PERCENT, JSON)
 LONGEST_NUMBER = 4096
@@ -261,7 +261,7 @@ class NumberMatcher:
     def reads(self, text: str) -> bool:
         """Whether the relay would take the text, as the value of `mobile`, for the number.
 
-        Its reader knows more spellings than can be looked for: letters for digits, say.
+        Normalisation accepts more spellings than can be matched, such as letters for digits.
         """
         if not 0 < len(text) <= LONGEST_WRITTEN:
             return False
@@ -330,7 +330,7 @@ class NumberMatcher:
         return bytes(black)
 
     def _digits_in(self, plain: bytes) -> Iterator[int]:
-        """Where the digits of the number stand."""
+        """The positions of the digits of the number."""
         for found in self._spellings.finditer(plain):
             for place in range(*found.span()):
                 if plain[place : place + 1].isdigit():

@@ -43,7 +43,7 @@ def restore(source: apsw.Connection, store: Path, spill: Path, now: float) -> Re
 def _keep(lines: Iterable[bytes], spill: Path) -> int:
     """Put the lines before those of the spill, which came later; return how many there are.
 
-    Each callback stands there once, whatever a kill before has left.
+    Each callback is there once, also after a kill during an earlier restore.
     """
     fsutil.make(spill.parent)
     seen: set[str] = set()
@@ -60,7 +60,7 @@ def _keep(lines: Iterable[bytes], spill: Path) -> int:
 
 
 def _once(lines: Iterable[bytes], seen: set[str]) -> Iterator[bytes]:
-    """Those whose callbacks were not seen yet; and those that a person is to look at."""
+    """The records with new callbacks; and those that an operator must look at."""
     for line in lines:
         found = decode(line)
         if found is None or found.id not in seen:

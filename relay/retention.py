@@ -78,7 +78,7 @@ class ClockGuard:
         """`last` is what the wall clock said when an earlier process looked, if one did."""
         self._ahead = now - monotonic
         self._doubt_until = 0.0
-        # Nobody knows how long the machine was off; more than a month would be a lot to lose.
+        # How long the machine was off is unknown; more than a month would be a lot to lose.
         if last is not None and now - last > 30 * JUMP:
             self._doubt_until = monotonic + DOUBT
 

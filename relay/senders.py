@@ -1,4 +1,4 @@
-"""Senders: which addresses count as one, and whose callbacks give way where too many are kept."""
+"""Senders: addresses that count as one, and the sender that gives way when too much is kept."""
 
 from collections import deque
 from collections.abc import Iterable

@@ -45,7 +45,7 @@ def signature(keys: Sequence[bytes], message_id: str, timestamp: int, body: byte
 def signed_headers(
     keys: Sequence[bytes], message_id: str, timestamp: int, body: bytes
 ) -> list[tuple[str, str]]:
-    """The headers of one request; without keys they do not sign, but still tell repeats."""
+    """The headers of one request; without keys they are unsigned, but still identify repeats."""
     headers = [("webhook-id", message_id), ("webhook-timestamp", str(timestamp))]
     if keys:
         headers.append(("webhook-signature", signature(keys, message_id, timestamp, body)))

@@ -81,18 +81,18 @@ Log = logging.Logger | logging.LoggerAdapter[logging.Logger]
 """A logger of a sink."""
 
 Progress = Callable[[int, int | None], None]
-"""Told how many are done, and of how many, or None."""
+"""Called with how many are done, and of how many, or None."""
 
 
 def in_silence(done: int, total: int | None) -> None:
-    """Nobody looks on."""
+    """The default: progress is not shown."""
 
 
 class Sink:
     """The base of every sink. Override `send`, or `send_batch` with `max_batch`.
 
     `name` is the sink's name in relay.yaml; `options` an instance of the class's `Options`;
-    `http` a guarded client with time-outs, counted by `rate`; `log` a logger of its own;
+    `http` a guarded client with time-outs, counted by `rate`; `log` its own logger;
     `columns` the keys of the sink's `map` in their order, or None without one; `constants` those
     of its values that are the same for each event, by key. A sink whose vendor allows only so many
     calls sets a `quota`, for the last of them to be kept for opt-outs; `account` gives one that all
@@ -109,7 +109,7 @@ class Sink:
     quota: Quota | None = None
     constants: Mapping[str, Any] = MappingProxyType({})
     accounts: Accounts | None = None
-    """The relay sets both before it calls `__init__`, whose parameters may be the plugin's own."""
+    """The relay sets both before it calls `__init__`, which a plugin may override."""
     _warned = False
 
     def __init__(
@@ -136,7 +136,7 @@ class Sink:
         return self.accounts.of(*credentials)
 
     @classmethod
-    def batch_limit(cls, options: Any) -> int:  # noqa: ARG003  for those whose options matter
+    def batch_limit(cls, options: Any) -> int:  # noqa: ARG003  overrides may need the options
         """The most deliveries that `send_batch` takes with these options."""
         return cls.max_batch
 
@@ -147,7 +147,7 @@ class Sink:
 
     @classmethod
     def own_files(cls, options: Any) -> Collection[Path]:  # noqa: ARG003  for sinks that write some
-        """Absolute paths of files that no other sink may write to, as far as the options tell."""
+        """Absolute paths of files that no other sink may write to, as far as options name them."""
         return ()
 
     @classmethod
@@ -185,9 +185,9 @@ class Sink:
 
         Returns what was made, and what is left for a person to do, a line each. It may be asked
         for again at any time, and then makes only what is missing. `backfill` asks to also give
-        the records that are there already the key by which events find them; `progress` is told
+        the records that are there already the key by which events find them; `progress` is called
         how many are done, of how many where that is known. `create` names what is to be made
-        though it looks like a slip; it is given only where somebody asked for it. Raises what
+        though it looks like a slip; it is given only if the operator asked for it. Raises what
         `send` raises.
         """
         return ["nothing to set up"]
@@ -197,7 +197,7 @@ class Sink:
         matcher: NumberMatcher,  # noqa: ARG002  for those who keep something
         ids: Collection[str],  # noqa: ARG002  the same
     ) -> Erased | None:
-        """Remove what the sink keeps of a contact on this machine, in files of its own.
+        """Remove what the sink keeps of a contact on this machine, in its own files.
 
         `matcher` finds the number in bytes; `ids` are those of the contact's events. None says
         that it keeps nothing. It is asked while nothing of the contact is being delivered.
@@ -223,7 +223,7 @@ class Sink:
         except (Retry, Reject, Pause) as outcome:
             return [outcome]
         if isinstance(result, httpx.Response):
-            result.raise_for_status()  # nobody has looked at it yet
+            result.raise_for_status()  # the plugin has not checked it yet
         if result is False:
             return [Retry("send returned False")]
         if isinstance(result, Retry | Reject | Pause):  # returned in place of raised
@@ -235,10 +235,10 @@ class Sink:
         return [Delivered()]
 
     def _warn_once(self, kind: str) -> None:
-        """An answer that was decoded may hold an error that nobody looks at."""
+        """A decoded answer may hold an error that the plugin ignores."""
         if not self._warned:
             self._warned = True
-            # Not by `self.log`: a plugin with an `__init__` of its own need not have it.
+            # Not by `self.log`: a plugin that overrides `__init__` may not have it.
             _log.warning(
                 "sink %s: send returned %s, which counts as delivered; return relay.Delivered() or"
                 " nothing, and raise relay.Retry or relay.Reject for an answer that says so",

@@ -32,7 +32,7 @@ CLOSED_V4 = tuple(
     )
 )
 
-# The first that fits names it. What stands outside 2000::/3 is closed even without a name here.
+# The first that fits names it. What is outside 2000::/3 is closed even without a name here.
 CLOSED_V6 = tuple(
     (IPv6Network(network), kind)
     for network, kind in (

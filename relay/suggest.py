@@ -1,4 +1,4 @@
-"""The nearest known name, for messages about a name that is not known."""
+"""Suggestions: the nearest known name, for messages about an unknown name."""
 
 import difflib
 from collections.abc import Iterable
@@ -7,14 +7,14 @@ CUTOFF = 0.6
 
 
 def nearest(name: str, known: Iterable[str], cutoff: float = CUTOFF) -> str | None:
-    """The known name that `name` was probably meant to be; None where nothing is near."""
+    """The known name nearest to `name`; None if none is near."""
     by_folded = {folded(word): word for word in known}
     found = difflib.get_close_matches(folded(name), by_folded, n=1, cutoff=cutoff)
     return by_folded[found[0]] if found else None
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """`; did you mean "csv"?`, or what there is to choose from, as the end of a sentence."""
+    """The end of a sentence: `; did you mean "csv"?`, or else all known names."""
     words = sorted(known)
     if match := nearest(name, words):
         return f'; did you mean "{match}"?'
@@ -22,5 +22,5 @@ def suggestion(name: str, known: Iterable[str]) -> str:
 
 
 def folded(name: str) -> str:
-    """`Max-Batch` and `max_batch` are as near as can be."""
+    """The name with its case, hyphens and spaces folded, as `max_batch` for `Max-Batch`."""
     return name.casefold().replace("-", "_").replace(" ", "_")

@@ -29,7 +29,7 @@ class SystemdNotifier:
 
     @classmethod
     def of(cls, environ: Mapping[str, str]) -> Self:
-        """The one that the environment tells of."""
+        """The notifier for the socket that the environment names."""
         return cls(environ.get("NOTIFY_SOCKET", ""))
 
     def ready(self, status: str) -> None:
@@ -41,7 +41,7 @@ class SystemdNotifier:
         self._send(f"EXTEND_TIMEOUT_USEC={int(seconds * MICROSECONDS)}", _status(status))
 
     def reloading(self) -> None:
-        """The configuration is read anew; `ready` follows, from this process or its next image."""
+        """Report a reload. `ready` follows, from this process or its next image."""
         now = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
         self._send("RELOADING=1", f"MONOTONIC_USEC={now}", _status("reading the configuration"))
 

@@ -1,6 +1,6 @@
 """W3C trace context of events, and the interface of a tracer.
 
-A trace needs no place of its own in the store: its id is the event's id, so that a delivery after
+A trace needs no column in the store: its id is the event's id, so that a delivery after
 days and restarts is still of the same trace, and who has the one has the other. Only where a
 callback brought a `traceparent` is that kept with its event, and goes on.
 """

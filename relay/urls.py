@@ -36,7 +36,7 @@ HttpUrl = Annotated[str, pydantic.AfterValidator(_http_url)]
 
 
 def is_confidential(url: httpx.URL) -> bool:
-    """Whether nobody on the way can read what is sent there: TLS, or this very machine."""
+    """Whether what is sent there cannot be read on the way: TLS, or this machine."""
     return url.scheme == "https" or (url.scheme == "http" and HostPort(url.host, 0).loopback)
 
 

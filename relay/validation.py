@@ -1,6 +1,6 @@
-"""What the pydantic types of relay.yaml's values share: places, new rules, placeholders, text.
+"""Shared parts of the pydantic types of relay.yaml: locations, new rules, placeholders, text.
 
-A value is refused by an error of pydantic, of which relay.config.errors makes a sentence.
+A type refuses a value by an error of pydantic; relay.config.errors makes a sentence of it.
 """
 
 import re
@@ -12,10 +12,10 @@ from pydantic import ValidationInfo
 from pydantic_core import PydanticCustomError
 
 Location = tuple[str | int, ...]
-"""The way from the top of relay.yaml to a value: ("sinks", "crm", "batch", "size")."""
+"""The path from the top of relay.yaml to a value: ("sinks", "crm", "batch", "size")."""
 
 PLACEHOLDER = re.compile(r"(?P<escaped>\$)?\$\{(?!\{)(?P<inner>[^{}]*)\}")
-"""`${NAME}` and the like. One that stands in a value has not been filled in (`--no-fill`)."""
+"""`${NAME}` and the like. One in a checked value has not been filled in (`--no-fill`)."""
 
 NEW_RULE = "relay_new_rule"
 REFUSED_FROM = "0.3.0"
@@ -35,7 +35,7 @@ def dotted(location: Location) -> str:
 def new_rule(info: ValidationInfo[Any], message: str, refused_from: str = REFUSED_FROM) -> None:
     """Refuse a value, in a pydantic validator, by a rule that earlier releases did not have.
 
-    It returns where the relay has run with the same file before: the value then still counts.
+    It returns if the relay has run with the same file before: the value is then still valid.
     """
     if not (info.context or {}).get("without_new_rules"):
         raise PydanticCustomError(
@@ -44,7 +44,7 @@ def new_rule(info: ValidationInfo[Any], message: str, refused_from: str = REFUSE
 
 
 def text_type(parse: Callable[[str], Any], kind: str, json_schema: Mapping[str, Any]) -> Any:
-    """What makes `parse` a pydantic field type that is written as text."""
+    """The annotations of a pydantic type that `parse` reads from text."""
 
     def validate(value: Any) -> Any:
         try:

@@ -6,7 +6,7 @@ from functools import cache
 
 @cache
 def version() -> str:
-    """The installed version; "0" where it runs from a folder that nobody installed."""
+    """The installed version; "0" if it runs from a folder without installation."""
     try:
         return importlib.metadata.version("sumotext-relay")
     except importlib.metadata.PackageNotFoundError:

@@ -67,7 +67,7 @@ class Options(relay.Options):
 
 
 class Csv(relay.Sink):
-    """Writes in a thread of its own, one batch after the other."""
+    """Writes in a thread, one batch after the other."""
 
     Options = Options
     max_batch = 500

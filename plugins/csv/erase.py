@@ -15,7 +15,7 @@ from .rows import ATTRIBUTES, DATA
 
 UNFINISHED = ".erasing"
 LONGEST_RECORD = 1 << 20
-"""Bytes; what goes on for longer is a quote that nobody closed."""
+"""The most bytes of a row; a longer one has a quote that was not closed."""
 LABEL = r"(?:\.\d{4}-\d\d(?:-\d\d(?:T\d\d)?)?\.\d{4,})?"
 EXPRESSIONS = re.compile(r"\{\{.*?\}\}|\{%.*?%\}|\{#.*?#\}", re.DOTALL)
 # A possessive pattern: it keeps no way back for each character, so a long cell takes no time.
@@ -67,7 +67,7 @@ def _pattern(template: str) -> str:
 def clear(
     path: Path, matcher: relay.NumberMatcher, ids: Collection[bytes], cleared: Cleared
 ) -> None:
-    """Write the file anew without the contact's rows; one that need not change stays as it is.
+    """Rewrite the file without the contact's rows; one that need not change stays as it is.
 
     Raises OSError.
     """
@@ -111,7 +111,7 @@ def _without(
 def _is_contacts(
     record: bytes, matcher: relay.NumberMatcher, ids: Collection[bytes], *, default: bool
 ) -> bool:
-    """Whether a row is the contact's: where the columns do not tell, any cell may be its number."""
+    """Whether a row is the contact's: if no column is known to hold the number, any cell may."""
     if record.partition(b",")[0].strip(b'"\r\n') in ids:
         return True
     if not matcher.may_be_in(record):
@@ -129,7 +129,7 @@ def _cells(record: bytes) -> list[bytes]:
 def records(file: BinaryIO) -> Iterator[bytes]:
     """Record by record, line breaks within quotes included.
 
-    Where a quote is not closed, each line counts as one: somebody has edited the file.
+    Where a quote is not closed, each line counts as one: the file was edited.
     """
     held: list[bytes] = []
     quotes = size = 0

@@ -38,7 +38,7 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Append:
-    """An append that is announced: enough to tell afterwards how much of it is in the file.
+    """An announced append: enough to find out afterwards how much of it is in the file.
 
     `path` is relative to the journal's folder; `before` are the last bytes in front of `offset`.
     """
@@ -194,7 +194,7 @@ class CsvFile:
         os.fsync(self._fd)
 
     def cut(self, size: int) -> None:
-        """Drop what stands behind `size`, and return when that is on disk."""
+        """Drop what is behind `size`, and return when that is on disk."""
         os.ftruncate(self._fd, size)
         os.fsync(self._fd)
 

@@ -21,7 +21,7 @@ LONGEST_NAME = 200
 
 
 class FilePaths:
-    """Where rows go. `folder` is what stands before the template's first expression.
+    """Where rows go. `folder` is the part before the template's first expression.
 
     `journal` is the hidden file in it that belongs to this template's files.
     """
@@ -58,7 +58,7 @@ def fixed_end(template: str) -> str:
 
 
 def journal_name(template: str) -> str:
-    """A name that says whose it is, and is the same for the same template only."""
+    """A readable file name, unique for the template."""
     digest = hashlib.sha256(template.encode()).hexdigest()[:8]
     return f".{re.sub('[^A-Za-z0-9.]+', '_', template)[:40]}-{digest}.ledger"
 

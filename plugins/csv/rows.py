@@ -77,7 +77,7 @@ def _runs_at_start(text: str) -> bool:
 def _runs(found: re.Match[str], end: str = "") -> bool:
     """Whether a spreadsheet might run what begins with the sign.
 
-    `end` is what stands at both ends of the text, and begins a cell of its own.
+    `end` is at both ends of the text, and begins another cell.
     """
     text, before, sign = found.string, found[1], found.start(2)
     separators = SEPARATOR.findall(before) or ([end] if end and not found.start() else [])
@@ -89,7 +89,7 @@ def _runs(found: re.Match[str], end: str = "") -> bool:
     if number is None:
         return True
     behind = text[number.end() : number.end() + 1]
-    # One of a list of numbers: the same separator stands at both of its ends.
+    # One of a list of numbers: the same separator is at both of its ends.
     alone = {",": ", ", ";": "; ", "\r": "\r\n", "\n": "\r\n"}.get(behind, behind)
     return behind not in {"", end} and not set(alone).issuperset(before)
 

@@ -35,7 +35,7 @@ LONGEST = 400
 
 
 def outcome_of(error: BaseException, path: Path) -> relay.Retry | relay.Pause:
-    """Retry what may pass, and pause for what somebody must change."""
+    """Retry what may pass, and pause for what an operator must change."""
     where = shown(Path(getattr(error, "filename", None) or path))
     match error:
         case apsw.BusyError():
@@ -93,7 +93,7 @@ def unregister_sink(place: FilePaths) -> None:
 
 
 def claim_file(place: FilePaths, path: Path) -> bool:
-    """Whether a file is this one's to write to, from now on where it was nobody's."""
+    """Claim a file for this sink; False if another sink of this process has it."""
     file = path.resolve()
     key = hashlib.blake2b(os.fsencode(file), digest_size=KEY).digest()
     with _lock:
@@ -121,7 +121,7 @@ class CsvWriter:
 
     An append is announced in the journal, written, fsynced and then finished in the journal. A
     process that ends in between leaves an announcement, and the next one to open the archive
-    looks at what stands behind its offset.
+    looks at what is behind its offset.
     """
 
     def __init__(
@@ -298,7 +298,7 @@ class CsvWriter:
         return None
 
     def _lead(self, file: CsvFile) -> list[tuple[str, bytes]]:
-        """What must stand between the file as it is and the first new row."""
+        """The bytes between the end of the file and the first new row."""
         if not file.size:
             return [("", self._table.header)]
         if not file.context(file.size).endswith(b"\n"):
@@ -323,7 +323,7 @@ class CsvWriter:
             file.cut(append.offset)
             journal.take_back(append)
         except TROUBLE:
-            # Nobody knows what is on disk: the next opening looks.
+            # What is on disk is unknown: the next opening looks.
             self._close_journal()
 
     @contextmanager

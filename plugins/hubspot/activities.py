@@ -1,4 +1,4 @@
-"""Activities: what stands on a contact's timeline for each event.
+"""Activities: the entry of each event on a contact's timeline.
 
 Three kinds, of which the options name one: a custom event, a record of a custom object, which is
 written by a unique property that holds the event's id, or a communication, HubSpot's own log of

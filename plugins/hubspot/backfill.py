@@ -1,7 +1,7 @@
 """The backfill: gives people who are in HubSpot already the key by which events find them.
 
-All of them are read before the first is written, for a number that stands with several people is
-nobody's: they are told of, and none of them gets the key.
+All of them are read before the first is written. People who share a number are reported, and none
+of them gets the key.
 """
 
 import asyncio

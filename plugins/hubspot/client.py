@@ -221,7 +221,7 @@ class ApiResponse:
         return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
 
     def are_records(self) -> bool:
-        """Whether all results can be told apart, and have properties."""
+        """Whether all results are distinct, and have properties."""
         return all(
             each.get("id") and isinstance(each.get("properties"), dict)
             for each in self.list("results")
@@ -437,7 +437,7 @@ async def missing_scopes(client: Client, options: Options) -> list[str]:
         if error is None:
             continue
         if error.status is None:
-            break  # no answer: what is asked next tells why
+            break  # no answer: the next request shows why
         if error.scopes:
             found.setdefault(" or ".join(error.scopes), need.what)
     return [

@@ -1,6 +1,6 @@
 """Consent: the last word of a number, written alone to every contact that has the number.
 
-A contact has the number in its key, or in a phone property that HubSpot's search knows. One is
+A contact has the number in its key, or in a phone property that HubSpot's search finds. One is
 made only where there is none.
 """
 
@@ -129,7 +129,7 @@ class ConsentWriter:
             each.conclude()
 
     def _update(self, word: ConsentWrite, known: str) -> Record:
-        """For the contact with this id, by which results are told apart, too."""
+        """The update of the contact with this id, which identifies its result too."""
         return Record(f"consent-{known}", known, self._values(word), target=known, is_bound=True)
 
     def _make(self, word: ConsentWrite) -> None:

@@ -4,8 +4,8 @@ By key they are read, which is exact. Only who is new by key is looked for by ph
 search (which lags behind by some moments, so no search is asked twice for one person), and then
 by e-mail address. Whoever is found without a key gets it with the write that follows. Each written
 contact is added to the lists that the options choose for its event; who is in a list already stays
-there once (HubSpot's guide to lists). Where a list takes nobody, only the membership is left out:
-the contact is written by then, and the delivery says so.
+there once (HubSpot's guide to lists). Where a list takes no contact, only the membership is left
+out: the contact is written by then, and the delivery says so.
 """
 
 import re
@@ -241,7 +241,7 @@ class ContactFinder:
     # by phone
 
     async def _by_phone(self, records: Sequence[Record]) -> list[Record]:
-        """Returns the records for which nobody was found."""
+        """Set the targets that are found; return the records without one."""
         asked = [record for record in records if record.mobile]
         if not asked:
             return list(records)
@@ -253,7 +253,7 @@ class ContactFinder:
         return [record for record in records if record.target is None]
 
     def _choose(self, record: Record, candidates: dict[str, Result]) -> None:
-        """One that has no key: it is this person. Several, or another key: nobody can tell."""
+        """Take the only candidate if it has no key. Several, or another key, are ambiguous."""
         match list(candidates.values()):
             case [] | ():
                 return
@@ -284,7 +284,7 @@ class ContactFinder:
     # by e-mail address
 
     async def _by_email(self, records: Sequence[Record]) -> None:
-        """What people typed as theirs may be none, and keeps nobody from being written."""
+        """A typed address may be invalid, and must not keep a contact from being written."""
         asked = {record.properties.get(EMAIL, "").strip().lower(): record for record in records}
         asked = {email: record for email, record in asked.items() if ADDRESS.fullmatch(email)}
         if not asked:
@@ -345,7 +345,7 @@ class Lists:
     async def problems(self) -> list[str]:
         """What keeps contacts out of the lists that the options name, a line each.
 
-        Only what pauses the sink is a problem. To add nobody asks for the scopes alone.
+        Only what pauses the sink is a problem. Adding no contact shows the scopes alone.
         """
         if not self._templates:
             return []

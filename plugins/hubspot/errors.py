@@ -2,7 +2,7 @@
 
 HubSpot's own guide (API reference, Error handling) names the statuses; categories and codes are
 those of its answers. Codes of the relay's own are for answers that say nothing. Only `category`,
-`message` and `correlationId` are sure to be there; which property is wrong stands now in
+`message` and `correlationId` are always there; the wrong property is now in
 `errors`, now as JSON inside the message: both are read.
 """
 
@@ -145,7 +145,7 @@ RULES: tuple[Rule, ...] = (
 def of_oauth(rule: Rule, *, renewing: bool) -> Rule:
     """The rule where the sink signs in by OAuth: it has no key to put right.
 
-    `renewing` says that a new token was asked for, which has limits of its own.
+    `renewing`: the request was for a new token, which has separate limits.
     """
     if rule.advice == KEY_ADVICE:
         return replace(rule, advice=GRANT_ADVICE)
@@ -281,7 +281,7 @@ def each_refused(error: ApiError) -> relay.Pause:
 
 
 def parse_error(status: int | None, error: Any, after: float | None = None) -> ApiError:
-    """An error's body, or one of the `errors` of a 207 (which has no status of its own)."""
+    """An error's body, or one of the `errors` of a 207 (which has no separate status)."""
     body = _mapping(error)
     message = str(body.get("message") or body.get("error_description") or "")[:LONGEST_READ]
     begin, end = _embedded_at(message)
@@ -357,7 +357,7 @@ def _embedded(text: str) -> list[Mapping[str, Any]]:
 
 
 def _embedded_at(message: str) -> tuple[int, int]:
-    """From the first `[{` to the last `}]`. One expression for both tries each `[{` anew."""
+    """From the first `[{` to the last `}]`. One expression for both would try each `[{` again."""
     begins = LIST_BEGINS.search(message)
     ends = [found.end() for found in LIST_ENDS.finditer(message, begins.end() if begins else 0)]
     return (begins.start(), ends[-1]) if begins and ends else (0, 0)

@@ -1,4 +1,4 @@
-"""The options of a `hubspot` sink; what they do stands in the package's own docstring."""
+"""The options of a `hubspot` sink; the docstring of the package describes them."""
 
 import re
 from typing import Annotated, Any, Literal, Self
@@ -40,7 +40,7 @@ def _as_text(defaults: Any) -> Any:
 
 
 def _digits(value: Any) -> Any:
-    """An id may stand in relay.yaml as a number."""
+    """An id may be a number in relay.yaml."""
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
@@ -184,7 +184,7 @@ class Options(relay.Options):
     """Where opt-outs and opt-ins are written. Default: nowhere."""
 
     def account(self) -> tuple[str, ...]:
-        """Whose limits count: the sinks that have this alike share them, and a sign-in."""
+        """The account: sinks with the same one share its limits and a sign-in."""
         if self.oauth is None:
             assert self.token is not None
             return ("hubspot", self.base_url, self.token.get_secret_value())

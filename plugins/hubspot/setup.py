@@ -70,7 +70,7 @@ def of_activities(activity: ActivityOptions) -> list[ConfiguredValue]:
 
 
 def mistakes(there: Properties, values: Iterable[ConfiguredValue]) -> Iterator[relay.Mistake]:
-    """The values that their properties never take; a property that is missing is told elsewhere."""
+    """The values that their properties never take. Missing properties are reported elsewhere."""
     for place, name, value in values:
         if name in there and (why := unfit(there[name], text(value))):
             yield relay.Mistake(f"{place}: {why}")
@@ -231,7 +231,7 @@ class AccountCheck:
         self._lists = lists
 
     async def problems(self, constants: Mapping[str, Any] = NOTHING) -> list[str]:
-        """Empty when all is well. A refused key is one problem, and the only one told."""
+        """Empty when all is well. A refused key is the only problem reported."""
         found: list[str] = list(_mapped_consent(self._options, self._columns))
         found += await missing_scopes(self._client, self._options)
         for each in requirements(self._options, self._columns, constants):

@@ -160,7 +160,7 @@ class Repair:
         return bool(names)
 
     def _learn(self, name: str) -> None:
-        """Logged once; sent again every hour, as somebody may have made it."""
+        """Logged once; sent again every hour, as an operator may have made it."""
         if name not in self.unknown:
             self.log.warning("HubSpot has no property %s: it is left out (see check)", name)
         self.unknown[name] = self.monotonic()
@@ -173,7 +173,7 @@ class Repair:
         return True
 
     def _take(self, record: Record, field_error: FieldError, error: ApiError) -> bool:
-        """Whose the value is has to be looked at, unless ours is a record of its own already."""
+        """Look up the record with the value, unless ours is a separate record already."""
         is_free = record.target is None and not record.is_known
         if error.other_record and is_free and self.on_conflict == "adopt":
             record.taken = error
@@ -310,7 +310,7 @@ class Writer:
             } | ({"idProperty": id_property} if id_property else {})
             answer = await self._client.post(self._path("batch/read"), content)
             found += answer.list("results")
-            # A person can have several addresses; that of somebody else is found out when writing.
+            # A person can have several addresses; one of another person is refused when writing.
             expected = 0 if id_property == EMAIL else len(asked)
             if error := answer.error or unread(answer, expected):
                 return found, error
@@ -384,7 +384,7 @@ class Writer:
         self._accept(part, results)
         unsaid = [record for record in part if record.outcome is None]
         if not errors and not self._id_property and len(results) == len(part):
-            for record in unsaid:  # nothing tells them apart, and none is missing
+            for record in unsaid:  # they cannot be distinguished, and none is missing
                 record.outcome = relay.Delivered(note=record.note)
             return []
         nameless: list[ApiError] = []
@@ -417,7 +417,7 @@ class Writer:
             else:
                 strangers.append(result)
         unsaid = [record for record in part if record.outcome is None]
-        if len(unsaid) == len(strangers) == 1:  # there is nobody else that it could be
+        if len(unsaid) == len(strangers) == 1:  # it can be no other
             _deliver(unsaid[0], strangers[0])
 
     def _key(self, result: Mapping[str, Any]) -> str:
@@ -429,7 +429,7 @@ class Writer:
     # another record has it
 
     async def _adopt(self, records: Sequence[Record]) -> None:
-        """Write to the record that has the value already, unless that is somebody else's."""
+        """Write to the record that has the value already, unless it has another key."""
         if not records:
             return
         others = {record.taken.other_record for record in records if record.taken}

@@ -73,7 +73,7 @@ class Activities:
                 kind = PREFIXES.get(person[:3], self._kinds[-1])
                 each.activity.fields[self._activity.reference(kind)] = person
             elif isinstance(each.consent, relay.Delivered):
-                each.activity = None  # nobody has the number
+                each.activity = None  # no person has the number
             else:
                 each.activity.outcome = outcome_of(failed, 0.0)
 

@@ -21,7 +21,7 @@ NO_PHONES = "no keys are filled in: it has none of phone_fields"
 
 
 class Backfill:
-    """One run over the object `kind`, whose numbers are in `phones`.
+    """One run over the object `kind`, with its numbers in the fields `phones`.
 
     A later one goes on where it stopped: whoever has a key is not looked at.
     """

@@ -1,9 +1,9 @@
 """The client of one org: signs in, keeps the token, and sends requests with it.
 
 A token has no known end ("Session Settings" of the org, two hours by default, or whenever
-somebody revokes it), so it is used until an answer says 401, and then renewed once, however many
-requests of however many sinks with this login meet that 401 together. The errors of a sign-in are
-those of "OAuth 2.0 Client Credentials Flow" and "OAuth 2.0 JWT Bearer Flow", with the
+an administrator revokes it), so it is used until an answer says 401, and then renewed once, however
+many requests of however many sinks with this login meet that 401 together. The errors of a sign-in
+are those of "OAuth 2.0 Client Credentials Flow" and "OAuth 2.0 JWT Bearer Flow", with the
 descriptions that users have recorded; `invalid_grant` commonly comes without one.
 """
 
@@ -163,8 +163,8 @@ class Client:
     ) -> httpx.Response:
         """The answer, whatever it says but 401: then the token is renewed and it is asked again.
 
-        `path` stands behind /services/data/VERSION/, or begins with a `/` of its own. Raises
-        Pause or Retry when nobody can be signed in, and Pause when a new token is refused.
+        `path` follows /services/data/VERSION/, or begins with a `/` itself. Raises
+        Pause or Retry when the sign-in fails, and Pause when a new token is refused.
         """
         token = self._sign_in.token or await self._renewed(None)
         response = await self._ask(token, method, path, content, params, headers)
@@ -289,7 +289,7 @@ def _grant(options: Options) -> _Grant:
 
 
 def as_of_all(response: httpx.Response) -> relay.Retry | relay.Pause:
-    """A refusal that is about no record: whatever cannot be retried wants the operator."""
+    """A refusal that is about no record: what cannot be retried needs the operator."""
     outcome = outcome_of_errors(api_errors(response), RULES)
     if isinstance(outcome, relay.Retry | relay.Pause):
         return outcome

@@ -124,7 +124,7 @@ class ConsentWriter:
     async def _records(self, words: Sequence[ConsentWrite]) -> dict[str, dict[str, str]]:
         """The records to write for each number: their ids, with the object.
 
-        An empty id stands for a contact that a converted lead with the key has become, and that
+        An empty id means a contact that a converted lead with the key has become, and that
         is gone: a new one has to be made there, as the lead has the key for ever.
         """
         await self._fields.learn()

@@ -37,7 +37,7 @@ def is_of_contact(key: Template, event: relay.Event) -> bool:
 
 
 def example(key: Template) -> str:
-    """A key as long as they come; empty where that takes a real event to tell."""
+    """A key of the greatest length; empty if only a real event can give one."""
     data = {"mobile": "+491521234567890", "country": "DE"}
     try:
         return key.render(_bare(EVENT_ID, "/callbacks/sumotext", data)).strip()
@@ -256,7 +256,7 @@ def spellings(number: str) -> list[str]:
 
 
 def parts(items: Iterable[str], longest: int, joint: int = 3) -> Iterator[list[str]]:
-    """The items in groups, each with so many characters at the most when it stands in a URL."""
+    """The items in groups, each with at most so many characters in a URL."""
     group: list[str] = []
     size = 0
     for item in items:
@@ -378,7 +378,7 @@ class ContactFinder:
         keys: dict[str, str] = {}
         for number, people in found.items():
             for row in numbers.get(number, ()):
-                # Somebody with two numbers has the key of the one that came first.
+                # A person with two numbers has the key of the one that came first.
                 if all(keys.setdefault(known, row.key) == row.key for known in people):
                     self._take(row, list(people.values()))
 

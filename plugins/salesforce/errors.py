@@ -67,7 +67,7 @@ RULES = (
         Action.REFRESH, _statuses(401), _codes("INVALID_SESSION_ID", "INVALID_AUTH_HEADER"),
         advice="each new token is refused at once; see the session settings of the app's policy",
     ),
-    # The second: a record that waits for somebody's approval.
+    # The second: a record that waits for an approval.
     Rule(Action.RETRY, code=_codes("UNABLE_TO_LOCK_ROW", "ENTITY_IS_LOCKED")),
     Rule(Action.RETRY, code=TRIGGERED, text="UNABLE_TO_LOCK_ROW"),
     Rule(Action.RETRY, code=TRIGGERED, text="Record Currently Unavailable"),
@@ -203,7 +203,7 @@ GRAVITY = (
 
 @dataclass(frozen=True, slots=True)
 class ApiError:
-    """One error as Salesforce tells it.
+    """One error as Salesforce reports it.
 
     `status` is that of the answer, None for a record's own error in a collection; `matches` are
     the ids of the records that a duplicate rule found.

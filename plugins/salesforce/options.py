@@ -158,7 +158,7 @@ class ActivityOptions(RepairOptions):
 
 
 def is_task(name: Any) -> bool:
-    """Whether this is the name of the Task object. The case of a name tells nothing."""
+    """Whether this is the name of the Task object, in any case."""
     return isinstance(name, str) and name.casefold() == TASK.casefold()
 
 
@@ -224,7 +224,7 @@ class Options(RepairOptions):
         return (*app, self.client_secret.get_secret_value())
 
     def org(self) -> tuple[str, ...]:
-        """Whose calls are counted: My Domain's; else all that is known of it is who signs in."""
+        """The org that counts the calls: its My Domain, or the user of a shared login URL."""
         if self.jwt and httpx.URL(self.login_url).host in SHARED_LOGINS:
             return ("salesforce org", self.login_url, self.jwt.username)
         return ("salesforce org", self.login_url)

@@ -47,7 +47,7 @@ class Row:
         return self.outcome.reference if isinstance(self.outcome, relay.Delivered) else None
 
     def identity(self) -> str:
-        """Rows of the same one never go together. The case of an external id tells nothing."""
+        """Rows of the same one never go together. External ids do not differ by case."""
         return self.id or self.key.casefold()
 
 

@@ -50,7 +50,7 @@ class Unfit(NamedTuple):
 
 
 def unfit(field: Mapping[str, Any], constant: Any) -> Unfit | None:
-    """What is wrong with the constant for a field as `describe` tells it; None where nothing is."""
+    """What is wrong with the constant for a field by `describe`; None where nothing is."""
     value, kind = plain(constant), field["type"]
     if value is None:
         filled = not field["nillable"]
@@ -165,7 +165,7 @@ class SetupIssue:
 
 
 class ObjectDescription:
-    """An object as the org describes it. The case of a name tells nothing."""
+    """An object as the org describes it. Names do not differ by case."""
 
     def __init__(self, description: Mapping[str, Any]) -> None:
         self.name: str = description["name"]
@@ -347,7 +347,7 @@ def _of_members(table: ObjectDescription, persons: Sequence[str]) -> Iterator[Se
 async def _of_status(client: Client, campaign: Campaign) -> list[SetupIssue]:
     """A status that the campaign does not have: Salesforce writes another one in its place."""
     if campaign.status is None or "{" in campaign.id.text + campaign.status.text:
-        return []  # only an event tells which
+        return []  # it depends on the event
     asked = (
         "SELECT Label FROM CampaignMemberStatus WHERE CampaignId = "  # noqa: S608  quoted
         f"{literal(campaign.id.text)}"
@@ -439,7 +439,7 @@ def _of_defaults(
 def _of_constants(
     table: ObjectDescription, where: str, values: Mapping[str, Any]
 ) -> Iterator[SetupIssue]:
-    """The values that their fields do not take; fields that are missing are told elsewhere."""
+    """The values that their fields do not take. Missing fields are reported elsewhere."""
     for name, value in values.items():
         field = table.field(name)
         if field and (found := unfit(field, value)):
@@ -478,7 +478,7 @@ def _not_writable(table: ObjectDescription, where: str, name: str) -> SetupIssue
 
 
 def longest_key(key: Template) -> int:
-    """How long the keys get; 0 where that takes a real event to tell."""
+    """The greatest length of the keys; 0 if only a real event can give one."""
     return len(example(key))
 
 

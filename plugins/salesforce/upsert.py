@@ -48,7 +48,7 @@ CREATE_ONLY = ("TaskSubtype",)
 class Repair:
     """Repairs refused rows of one object, as far as the options allow.
 
-    With `forgets_ids`, a row whose record is gone gets a new one. `kept` are fields without which
+    With `forgets_ids`, a row of a deleted record gets a new one. `kept` are fields without which
     no record is to be written.
     """
 
@@ -171,7 +171,7 @@ def cut(text: str, length: int) -> str:
 
 
 def spelt(names: Iterable[str], known: Iterable[str]) -> list[str]:
-    """Those of the names that are known, as they are spelt there: case tells nothing."""
+    """The known ones of the names, in their known spelling: they do not differ by case."""
     folded = {name.casefold(): name for name in known}
     return [folded[name.casefold()] for name in names if name.casefold() in folded]
 
@@ -231,7 +231,7 @@ class Writer:
         self._most = MOST_ROWS
 
     async def write(self, rows: Sequence[Row]) -> None:
-        """Give each row its outcome; Delivered has the record's id. Raises nothing of its own."""
+        """Give each row its outcome; Delivered has the record's id. Raises nothing."""
         waiting = list(rows)
         while waiting:  # it ends: a row is mended once in each way
             for wave in distinct_groups(waiting, Row.identity):
@@ -250,7 +250,7 @@ class Writer:
             await slices.rest()
 
     def _lacks_match(self, row: Row) -> bool:
-        """Whether a duplicate rule found somebody, and the answer does not say whom."""
+        """Whether a duplicate rule found a record that the answer does not name."""
         return (
             self._repair is not None
             and self._repair.use_match
@@ -259,7 +259,7 @@ class Writer:
         )
 
     async def _write_alone(self, row: Row) -> None:
-        """Upsert it by a request of its own, the answer to which does say it.
+        """Upsert it by a separate request, with an answer that names the record.
 
         "Upsert a Record Using an External ID", REST guide; the body must not hold the key.
         """

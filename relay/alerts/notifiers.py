@@ -132,7 +132,7 @@ class EmailNotifier:
             mail = self._mail(notification)
             # To read the machine's authorities takes many milliseconds.
             trust = await asyncio.to_thread(ssl.create_default_context)
-            # Each mail has a connection of its own. Named, as the DNS would be asked for a name.
+            # Each mail has its own connection. Named, as the DNS would be asked for a name.
             server = aiosmtplib.SMTP(
                 hostname=settings.host,
                 port=settings.port,

@@ -62,10 +62,10 @@ def install(root: Path, dry_run: bool, yes: bool, program: Path | None) -> None:
     relay.service, and starts them. Run it again after moving the relay or changing server.listen:
     it changes what has to change, and leaves your settings alone.
     """
-    wanted = _pieces(root, program)
+    wanted = _plan(root, program)
     print_table(
         ["", "Path", "What it is"],
-        [[piece.fate(root), str(piece.path), piece.purpose] for piece in wanted],
+        [[artifact.change(root), str(artifact.path), artifact.purpose] for artifact in wanted],
     )
     if root == MACHINE:
         click.echo("Then the user relay is made, and the relay started.")
@@ -112,7 +112,7 @@ def uninstall(root: Path, dry_run: bool, yes: bool, purge: bool) -> None:
         _system("systemctl", "daemon-reload")
 
 
-def _pieces(root: Path, program: Path | None) -> list[Artifact]:
+def _plan(root: Path, program: Path | None) -> list[Artifact]:
     """What is to be there; a refusal where the service could not run."""
     try:
         needed = [] if program else [Path(sys.executable).resolve(), Path(relay.__file__).parent]

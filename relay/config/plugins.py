@@ -1,7 +1,7 @@
-"""Plugins: files, package folders and installed packages that register sinks and sources.
+"""Plugin loader: files, package folders and installed packages that register sinks and sources.
 
-The built-in ones come through the same door as a user's file. Nothing is kept between two
-loads: each makes its own `Registry`, and modules anew.
+The built-in ones are loaded like a user's file. Two loads share nothing: each makes its own
+`Registry`, and imports the modules again.
 """
 
 import hashlib
@@ -218,7 +218,7 @@ class _Unusable(Exception):
 
 
 def import_file(path: Path) -> ModuleType:
-    """Import a file under a name of its own, so that it can shadow nothing.
+    """Import a file under a unique name, so that it shadows no other module.
 
     The module is put into sys.modules, where dataclasses and relative imports look for it; its
     folder is not put on sys.path.
@@ -241,13 +241,13 @@ def import_file(path: Path) -> ModuleType:
 
 
 def forget(name: str) -> None:
-    """Take a module and what it imported of its own folder out of sys.modules."""
+    """Remove a module and its submodules from sys.modules."""
     for known in [key for key in sys.modules if key == name or key.startswith(f"{name}.")]:
         del sys.modules[known]
 
 
 def check_hooks(manager: pluggy.PluginManager, plugin: Any, origin: str) -> None:
-    """Refuse a plugin without hooks, or with an unknown one, which pluggy would not tell of."""
+    """Refuse a plugin without hooks, or with an unknown one, which pluggy would ignore."""
     hooks = [name for name in dir(plugin) if manager.parse_hookimpl_opts(plugin, name) is not None]
     if not hooks:
         raise PluginError(origin, None, f"has no hook; {HOW_TO}")

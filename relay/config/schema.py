@@ -117,7 +117,7 @@ def _options(
             ref_template=place + "{model}", schema_generator=Described
         )
     except pydantic.errors.PydanticInvalidForJsonSchema:
-        options = {"type": "object"}  # it has a type that JSON Schema cannot tell
+        options = {"type": "object"}  # it has a type that JSON Schema lacks
     for name, definition in options.pop("$defs", {}).items():
         definitions[base + name] = definition
     definitions[f"{base}options"] = options

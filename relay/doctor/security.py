@@ -135,7 +135,7 @@ def _writers(raw: Config) -> Iterator[Finding]:
 
 
 def _literal(raw: Config) -> Iterator[bool]:
-    """For each secret of the settings, whether it stands there itself."""
+    """For each secret, whether relay.yaml holds it in plain text."""
     options = [sink.options.model_dump() for sink in raw.sinks.values()]
     tokens = [source.tokens for source in raw.sources.values()]
     for secret in _secrets([options, tokens]):

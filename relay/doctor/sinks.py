@@ -1,6 +1,6 @@
 """Checks of the sinks: whether each delivers, and whether its other side would take what comes.
 
-Where this command does not know a sink's secrets, the running service is asked, which does.
+The running service is asked if this command cannot read a sink's secrets.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -47,7 +47,7 @@ def checked(
     ask: Ask | None,
     status: Mapping[str, Any] | None = None,
 ) -> Iterator[Finding]:
-    """What the sinks' own checks find. Without a service there is nobody to `ask`.
+    """The findings of the sinks' `check`. `ask` is None without a running service.
 
     The code of a sink that the service holds is not run here either.
     """
@@ -69,7 +69,7 @@ def checked(
 
 
 def _missing(unfilled: Iterable[LocatedIssue]) -> dict[str, str]:
-    """By their names, why this command does not know all the settings of some sinks."""
+    """The reasons by sink why this command cannot read all of its settings."""
     places = [(each.path.split("."), each.message) for each in unfilled]
     return {place[1]: why for place, why in places if place[0] == "sinks" and len(place) > 1}
 

@@ -24,7 +24,7 @@ from relay.store.sqlite.migrate import migrations
 from relay.units import size_text
 
 RECENT = 1000
-"""Events whose times are compared."""
+"""The number of events with compared times."""
 STEP = 60
 """Seconds by which a clock may be set right without anybody minding."""
 LARGE_LOG = 256 * 1024**2
@@ -188,7 +188,7 @@ def _room(config: Config, path: Path) -> Finding:
 
 
 def permissions(config: Config, store: Path) -> Iterator[Finding]:
-    """Whether the files are the service's own, and nobody else's to read."""
+    """Whether the files belong to the service, and no other user can read them."""
     if not store.exists():
         return
     owner = store.stat().st_uid

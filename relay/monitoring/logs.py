@@ -19,7 +19,7 @@ from relay.redact import mask_all, mask_e164
 # They log URLs, which may hold a contact's number or a token; uvicorn repeats what the relay says.
 TALKATIVE = ("aiohttp", "httpcore", "httpx", "urllib3", "uvicorn")
 OWN = re.compile(r"relay(\.(?!sinks\.).*)?")
-"""The loggers of the relay itself, whose lines hold sizes and counts but no words of others."""
+"""The loggers of the relay itself. Their lines hold sizes and counts, but no text of others."""
 PRIORITIES = {"DEBUG": 7, "INFO": 6, "WARNING": 4, "ERROR": 3, "CRITICAL": 2}
 """As syslog has them."""
 
@@ -36,7 +36,7 @@ def set_up(
     stream: TextIO | None = None,
     environ: Mapping[str, str] = os.environ,
 ) -> None:
-    """Send what is logged to `stream`, standard error unless told."""
+    """Log to `stream`, by default to the standard error."""
     stream = stream or sys.stderr
     handler = logging.StreamHandler(stream)
     handler.setFormatter(_formatter(stream, environ))
@@ -79,7 +79,7 @@ def _formatter(stream: TextIO, environ: Mapping[str, str]) -> logging.Formatter:
 
 
 def _is_journal(stream: TextIO, environ: Mapping[str, str]) -> bool:
-    """Whether systemd's journal reads the stream, as systemd tells those that it starts."""
+    """Whether systemd's journal reads the stream, by the variable that systemd sets."""
     try:
         status = os.fstat(stream.fileno())
     except OSError:
@@ -104,7 +104,7 @@ def _sayable(text: str) -> str:
 
 
 def _printable(text: str) -> str:
-    """The text without what would move a terminal's cursor, or begin a line that nobody logged."""
+    """The text without what would move a terminal's cursor, or begin a forged line."""
     return "".join(char if char.isprintable() else "�" for char in text)
 
 

@@ -43,7 +43,7 @@ class Readings:
     """One look at everything.
 
     `at` in seconds since the epoch; `refusals` by the status of what reached no source; `sinks`,
-    `waits`, `states` and `deliveries` by the sink's name; `breakers` are the sinks whose breaker
+    `waits`, `states` and `deliveries` by the sink's name; `breakers` are the sinks with a breaker
     is open; `statistics` as the store gives them; `facts` are single figures by their metric's
     name, as in FACTS.
     """
@@ -193,7 +193,7 @@ def _gauge(name: str, what: str) -> GaugeMetricFamily:
 
 
 def _collected(metric: Counter | Histogram) -> Metric:
-    """What has been counted, without the moment from which on, which nobody asks for."""
+    """The counters without the time of their creation, which is of no use here."""
     (family,) = metric.collect()
     family.samples = [each for each in family.samples if not each.name.endswith("_created")]
     return family

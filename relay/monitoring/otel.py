@@ -100,7 +100,7 @@ class OtlpExporter(SpanExporter):
             await self._post(message)
 
     async def _post(self, message: bytes) -> None:
-        """Send once. Raises Refused, or httpx.TransportError, whose text holds no URL."""
+        """Send once. Raises Refused, or httpx.TransportError, without a URL in its text."""
         request = self._client.build_request(
             "POST", self._url, headers=self._headers, content=message
         )
@@ -145,7 +145,7 @@ class OtelTracer:
         self._share = share
         self._exporter = exporter
         self._ids = _Ids()
-        # What is not to be seen is not begun: whether it is stands in the event's id.
+        # An event that is not sampled has no span: its id says whether it is sampled.
         self._provider = TracerProvider(
             sampler=ALWAYS_ON,
             resource=Resource.create(
@@ -160,7 +160,7 @@ class OtelTracer:
     def received(
         self, source: str, receipt: Receipt, traceparent: str | None, seconds: float
     ) -> None:
-        """As in Tracer. A repeat has a span of its own in the trace of the first."""
+        """As in Tracer. A repeat has its own span in the trace of the first."""
         place = receipt_context(receipt.id, traceparent, self._share)
         if not place.sampled:
             return
@@ -231,7 +231,7 @@ class _AttemptSpans:
         return _header(self._spans[0]) if len(self._spans) == 1 else None
 
     def end(self, outcomes: Sequence[Outcome]) -> None:
-        """As in Attempts. A reason may quote a record, so only its kind is told."""
+        """As in Attempts. A reason may quote a record, so only its kind is set."""
         for span, outcome in zip(self._spans, outcomes, strict=True):
             if span is None:
                 continue

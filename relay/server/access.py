@@ -1,7 +1,7 @@
 """Access to a source: networks, tokens and rate limits, and the client behind a trusted proxy.
 
 Of the tokens that came with a refused callback a digest is stored, which shows later whether one
-of them has become valid. Each callback has a key of its own, which is stored with the digest: the
+of them has become valid. Each callback has its own key, which is stored with the digest: the
 spill can hold it while there is no store, and equal tokens have different digests.
 """
 

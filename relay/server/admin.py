@@ -60,7 +60,7 @@ def app(health: Health, metrics: Metrics, names: Iterable[str] = ()) -> Starlett
 
 
 class HostGuard:
-    """Refuses requests whose `Host` is neither an address, `localhost`, nor one of `names`.
+    """Refuses requests with a `Host` that is neither an address, `localhost`, nor one of `names`.
 
     The paths in `unguarded` are answered under any name.
     """

@@ -93,7 +93,7 @@ class ConnectionLimiter:
 
     def _free_memory(self) -> None:
         target = self.max_memory * (1 - 1 / EVICTION_DIVISOR)
-        # A client that pipelines more than is answered counts as one whose deadline is used up.
+        # A client that pipelines more than is answered counts as one with a used-up deadline.
         costs = [(abs(each.elapsed_share()) * size, each) for each, size in self._memory_of.items()]
         for _, connection in sorted(costs, key=lambda cost: cost[0], reverse=True):
             if self.memory <= target:

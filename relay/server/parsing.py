@@ -13,7 +13,7 @@ FRAMING_SHARE = 4
 """Above FREE_FRAMING, one byte of framing for so many of content: chunks of 24 bytes and more."""
 
 _PLAIN_LINE = re.compile(rb"[A-Z]+ [!\"$-~]+ HTTP/1\.[01]\r\n")
-# What may not stand in a request target, and `#`, after which the parser would find no query.
+# What a request target may not have, and `#`, after which the parser would find no query.
 _UNSAFE = re.compile(rb"[^!\"$-~]")
 _UPGRADE = re.compile(rb"(?im)^upgrade(?=:)")
 _LATE_VERSION = re.compile(rb" HTTP/1\.[01]\r?\n")

@@ -40,7 +40,7 @@ MAX_BODY = 256 * 1024
 VERSIONS = ("1.0", "1.1")
 OVERLOADED = 503
 UNREAD = "relay.unread"
-"""In the scope of a request whose body was not read, because nothing would be done with it."""
+"""The key in the scope of a request with an unread body, which no answer needs."""
 ASGI = {"version": "3.0", "spec_version": "2.3"}
 HEADER_MEMORY = 200
 """Bytes of memory that a header takes, however short it is."""
@@ -473,7 +473,7 @@ class Protocol(HttpToolsProtocol):
         self._refuse(413, f"A chunked body has at most {most} between its chunks.")
 
     def _refuse_codings(self, codings: Sequence[bytes]) -> None:
-        """RFC 9112, 6.1 and 6.3: an unsupported coding, or a body whose end is unknown."""
+        """RFC 9112, 6.1 and 6.3: an unsupported coding, or a body without a known end."""
         if codings[-1] == b"chunked" and codings.count(b"chunked") == 1:
             self._refuse(501, "A body is sent as it is or chunked, in no other transfer coding.")
         else:

@@ -194,7 +194,7 @@ class Store(Protocol):
 
     # upkeep
     def purge(self, before: PurgeCutoffs, *, dry_run: bool = False) -> AsyncIterator[Purged]:
-        """Remove events whose deliveries have all ended, and callbacks from quarantine.
+        """Remove events with no open delivery, and callbacks from quarantine.
 
         Each step is one short transaction; the caller may pause before the next one.
         """

@@ -53,7 +53,7 @@ def date(timezone: tzinfo) -> Callable[..., str | None]:
 
     The formats are strptime's and strftime's, or `iso`. Of several to read, a list, the first
     that fits counts. A time that says its offset is moved to the time zone; one that does not is
-    taken as it stands. `%s` writes seconds since the epoch.
+    taken unchanged. `%s` writes seconds since the epoch.
     """
 
     def reformat(text: str, read: str | list[str], write: str) -> str:
@@ -202,7 +202,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         return expression
 
     def compile_tree(self, tree: nodes.Template) -> Root:
-        """What runs the tree; it wants a Scope."""
+        """The evaluator of the tree, which needs a Scope."""
         limits.instrument(tree)
         for concatenation in tree.find_all(nodes.Concat):
             concatenation.nodes = [_without_none(part) for part in concatenation.nodes]

@@ -25,7 +25,7 @@ of the record, or it becomes null, which clears the field on the other side."""
 
 
 class Variables(dict[str, Any]):
-    """What the names in templates stand for. All templates that get them share their steps."""
+    """The values of the names in templates. All templates with the same scope share its steps."""
 
     def __init__(self, values: dict[str, Any]) -> None:
         super().__init__(values)
@@ -162,7 +162,7 @@ NAMES = {
 }
 """What people call the types that Python's messages name."""
 TYPE = re.compile(rf"\b({'|'.join(NAMES)})\b")
-# The first one whose types have all been met.
+# The first one with no type that has not been met.
 CURES = (
     ({NULL}, "`|default('', true)` gives a value where there is none"),
     ({LIST}, "`|first` takes the first item of a list, `|join(', ')` makes a text of it"),

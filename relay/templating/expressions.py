@@ -58,7 +58,7 @@ class ExpressionError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Constant:
-    """A producer whose value stands in relay.yaml: a scalar, or a list of scalars."""
+    """A producer with a constant value of relay.yaml: a scalar, or a list of scalars."""
 
     value: Any
 
@@ -132,7 +132,7 @@ class RecordMap:
     def __get_pydantic_core_schema__(
         cls, source: Any, handler: pydantic.GetCoreSchemaHandler
     ) -> core_schema.CoreSchema:
-        # Value by value, so that each mistake is told at its own line.
+        # Value by value, so that each error has its own line.
         values = core_schema.with_info_plain_validator_function(_producer_field)
         made = core_schema.no_info_after_validator_function(
             lambda producers: cls(producers, uses_opted_out=False),
@@ -152,7 +152,7 @@ class RecordMap:
 class Template:
     """A text with `{{ … }}` in it. In a sink's options it is a pydantic field type.
 
-    `choices` are the texts that it can give, as far as they stand in it.
+    `choices` are the texts that it can give, as far as it contains them.
     """
 
     def __init__(

@@ -157,7 +157,7 @@ BY_ITEM = {
 }
 """Filters that look at each item of a sequence."""
 LISTED = {"join", "sum"}
-"""Of those, the ones whose items have to be known before."""
+"""Of those, the ones that need all items in advance."""
 AN_ITEM = 2
 A_FIELD = 3
 """Steps for an item that a filter looks at, and for a field of `format`."""

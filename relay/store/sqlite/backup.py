@@ -41,7 +41,7 @@ PRAGMAS = (
 )
 
 ROLLBACK, JOURNAL_MODE = b"\1\1", 18
-"""What stands in a database's file, and where, if it has no log."""
+"""The bytes of a database's header, and their position, if it has no log."""
 
 MAKING = ".{}.partial"
 """What a copy is called while it is made."""
@@ -52,7 +52,7 @@ RESERVE = 64 * 1024**2
 log = logging.getLogger("relay.store")
 
 Progress = Callable[[int, int], None]
-"""Told how many pages of how many are copied."""
+"""Called with how many pages of how many are copied."""
 
 Connect = Callable[[], contextlib.AbstractContextManager[apsw.Connection]]
 
@@ -212,7 +212,7 @@ def space_needed(source: apsw.Connection) -> int:
 
 @contextlib.contextmanager
 def copied(source: apsw.Connection, target: Path) -> Iterator[Partial]:
-    """A whole copy, on disk, under a name of its own; what the block does not name is removed.
+    """A complete copy on disk under a temporary name, removed unless the block renames it.
 
     Raises StoreError or OSError.
     """
@@ -301,7 +301,7 @@ def _put_spilled(lines: BinaryIO, copy: apsw.Connection, descriptor: int) -> Non
 
 @contextlib.contextmanager
 def _moment(source: apsw.Connection) -> Iterator[None]:
-    """Have all reads in the block see the store as it is now; else each commit begins it anew."""
+    """Have all reads in the block see one snapshot; otherwise each commit restarts the backup."""
     rows.every(source, "BEGIN")
     try:
         rows.every(source, "SELECT 1 FROM sqlite_schema")

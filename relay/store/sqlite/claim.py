@@ -217,7 +217,7 @@ def select(
 
     `heads` gives for each contact the seq of its oldest delivery that is held (waiting or blocked)
     or urgent. `passing` are the seqs of urgent deliveries that may overtake it. `busy` are the
-    contacts whose ordinary deliveries must wait for one in flight. `all_busy` are those whose
+    contacts with ordinary deliveries that must wait for one in flight. `all_busy` are those whose
     urgent deliveries must wait.
     """
     busy, all_busy = set(busy), set(all_busy)
@@ -455,7 +455,7 @@ def _next_due(connection: apsw.Connection, sink: int) -> int | None:
 def _opted_out(
     connection: apsw.Connection, writer: WriterState, chosen: Sequence[Candidate]
 ) -> dict[int, int]:
-    """The contacts whose last word is an opt-out, each with the seq of that event."""
+    """The contacts that are opted out, each with the seq of that event."""
     if not writer.any_consent:
         return {}
     found = rows.fetch(

@@ -167,7 +167,7 @@ async def scrub(database: Database, matcher: NumberMatcher) -> Scrubbed:
 def page(
     connection: apsw.Connection, contacts: Sequence[int], matcher: NumberMatcher, after: int
 ) -> tuple[int | None, list[Quote]]:
-    """Where the number stands in the next events of others, and the seq of the last of them."""
+    """The places of the number in the next events of others, and the seq of the last of them."""
     found = rows.every(
         connection,
         f"SELECT seq, event, {', '.join(INDEXED + RAW)} FROM events WHERE seq > ?"
@@ -194,7 +194,7 @@ def _in_event(matcher: NumberMatcher, row: Sequence[Any]) -> Quote | None:
     if matcher.blacked_in(message_id) != message_id:
         blacked["message_id"] = None  # two that were blacked out could be the same
     if content_of(event_is["data"]) != content_of(event_was["data"]):
-        blacked["text_hash"] = BLACKED  # the hash would tell the number to who tries them all
+        blacked["text_hash"] = BLACKED  # the hash would reveal the number to a brute-force search
     return Quote("events", {"seq": seq}, blacked)
 
 
@@ -216,7 +216,7 @@ def callbacks(
 
 
 def quotes(connection: apsw.Connection, matcher: NumberMatcher) -> list[Quote]:
-    """Where the number stands beside events and callbacks: in what receivers answered, say."""
+    """Places of the number outside of events and callbacks, such as the answers of receivers."""
 
     def within(value: Any) -> bool:
         return _within(matcher, value)
@@ -278,7 +278,7 @@ def empty_log(connection: apsw.Connection) -> None:
 
 
 def rewrite_file(connection: apsw.Connection) -> None:
-    """Write the file anew, with nothing but what is in use. Everything else waits for it."""
+    """Rewrite the file with only the pages in use (VACUUM). Everything else waits for it."""
     connection.execute("PRAGMA temp_store = FILE").fetchall()
     try:
         connection.execute("VACUUM").fetchall()

@@ -61,7 +61,7 @@ def harden(connection: apsw.Connection, path: Path) -> None:
     log = wal(path)
     if not log.exists() or not log.stat().st_size:
         return
-    connection.execute("BEGIN IMMEDIATE").fetchall()  # so that nobody else writes to the log
+    connection.execute("BEGIN IMMEDIATE").fetchall()  # so that no other process writes to the log
     try:
         with log.open("r+b", buffering=0) as file:
             at = 0
@@ -73,7 +73,7 @@ def harden(connection: apsw.Connection, path: Path) -> None:
 
 
 def migrate(connection: apsw.Connection, path: Path) -> None:
-    """Apply the numbered migrations that the file lacks, each in a transaction of its own.
+    """Apply the numbered migrations that the file lacks, each in its own transaction.
 
     A store that holds something is copied first. Raises StoreNewer where the file is ahead of
     this release, and StoreError where there is no room for the copy.
@@ -101,7 +101,7 @@ def migrate(connection: apsw.Connection, path: Path) -> None:
 
 
 def _close_to_others(path: Path) -> None:
-    """Have nobody but its owner read the store; whoever opens it to more later, may."""
+    """Make the store private to its owner, once: its mode may be changed later."""
     for file in (path, *wal_files(path)):
         with contextlib.suppress(FileNotFoundError):
             file.chmod(0o600)

@@ -68,7 +68,7 @@ def _renew(
     seqs: Sequence[int],
     replayed: bool,
 ) -> int:
-    """Begin the deliveries that are in the state `old` anew; return how many."""
+    """Restart the deliveries in the state `old`; return how many."""
     renewed = rows.every(
         connection,
         f"UPDATE deliveries SET {RENEW}, replayed = max(replayed, ?) WHERE sink = ?"

@@ -1,7 +1,7 @@
-"""The purge: events and quarantined callbacks whose term has passed go, a few at a time.
+"""Purge: removes events and quarantined callbacks after their retention, a few at a time.
 
 One sweep looks at the events from the oldest on. An event goes when none of its deliveries is
-open and its term is over. What later deliveries need to know of it stays:
+open and its term is over. What later deliveries need stays:
 
 - a contact's last word stays whole as long as anything older of the contact is left, be it a copy
   or in quarantine: if that lands anywhere, the last word may have to go once more;
@@ -146,7 +146,7 @@ def scan(connection: apsw.Connection, after: int, limit: int) -> list[EventState
 
 
 def is_end(found: Sequence[EventStates], limit: int, before: PurgeCutoffs) -> bool:
-    """Whether what follows is too young. What is dated in the future tells nothing of that."""
+    """Whether what follows is too young. A date in the future says nothing of that."""
     if len(found) < limit:
         return True
     youngest = max(before.delivered, before.dead)
@@ -171,9 +171,9 @@ def select_step(
     before: PurgeCutoffs,
     remaining: ContactFilter,
 ) -> PurgeStep:
-    """Which of these events go, as they stand now.
+    """The events to remove among these, in their present state.
 
-    They are in order, and `remaining` knows the contacts of all older ones that are left; it
+    They are in order, and `remaining` has the contacts of all older ones that are left; it
     learns of those that are left of these.
     """
     seqs = rows.array([each.seq for each in found if each.may_go(before)])

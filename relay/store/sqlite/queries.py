@@ -268,7 +268,7 @@ def _delivery(row: Sequence[Any]) -> DeliveryRow:
 LOOKED_AT = 20_000
 """So many rows are gone through in one look: it must end soon, and the next one goes on."""
 
-# What was asked for again, or goes once more behind another, has been waited for by nobody.
+# A replay, or one sent again behind another delivery, has no waiting time since the receipt.
 NEW = "replayed = 0 AND landed = 0"
 ROWS = (
     "deliveries INDEXED BY deliveries_pending WHERE sink = ?2 AND state = 0 AND urgent = 0",
@@ -354,7 +354,7 @@ def _first(connection: apsw.Connection, sink: int, source: str, terms: str) -> i
 
 
 def _dead_opt_outs(connection: apsw.Connection) -> dict[int, int]:
-    """Opt-outs that were given up have not arrived either, until somebody sees to them."""
+    """Dead opt-outs count as not arrived until an operator settles them."""
     found = rows.every(
         connection,
         "SELECT sink, min(seq) FROM (SELECT sink, seq, contact, landed FROM deliveries"

@@ -1,4 +1,4 @@
-"""The store's part of a restore: what a copy lacks of the store whose place it takes.
+"""The store's part of a restore: what a copy lacks of the store that it replaces.
 
 Consent outlives the events. What was purged or erased cannot be stored again from the spill, so
 its words of consent are written into the copy, and so are the values kept of accounts.
@@ -23,7 +23,7 @@ from relay.store.sqlite.connection import connect, connect_reader
 from relay.store.sqlite.state import LAST_SEQ
 
 # What was replayed as new is left out: it would be taken for an event of all sinks. What was
-# released after its contact had opted out stands before that, and is no later word of it.
+# released after its contact had opted out is older than that, and is not its latest consent.
 EVENTS_SINCE = (
     "SELECT id, source, method, query, content_type, body, received,"
     " ifnull(json_extract(event, '$.test'), 0), NULL, '', rank IS NOT NULL, {encoding}, '', NULL"
@@ -81,7 +81,7 @@ class Restored:
 
 
 def keep_present(store: Path, copy: Path, restored: Restored) -> None:
-    """Have the new store know what was said since in events that are gone, and of accounts.
+    """Carry over consent of events that were purged since the copy, and the notes of accounts.
 
     As far as that can be read. A refresh token of before may be worth nothing.
     """
@@ -134,7 +134,7 @@ def _beside(store: Path, copy: Path) -> Iterator[apsw.Connection]:
 
 
 def _later_columns(present: apsw.Connection) -> dict[str, str]:
-    """The columns that came with the third schema; what stands for them in an older store."""
+    """The columns of the third schema, with their values for an older store."""
     found = rows.every(present, "SELECT name FROM pragma_table_info('quarantine', 'main')")
     known = {name for (name,) in found}
     return {name: name if name in known else older for name, older in LATER_COLUMNS.items()}
@@ -225,7 +225,7 @@ def consent_since(present: apsw.Connection) -> ConsentSince:
 
 
 def write_consent(words: ConsentSince, copy: Path) -> None:
-    """Have them stand in the copy as if their events had come after its last one, and gone."""
+    """Add them to the copy as if their events had come after its last one, and were purged."""
     if not words.every:
         return
     with closing(connect(copy)) as connection:

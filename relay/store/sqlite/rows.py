@@ -3,7 +3,7 @@
 Each step of a statement lets go of Python's lock and has to win it back from a busy event loop,
 so rows come and go by the hundred: as one JSON array, or as one statement of many rows.
 
-Statements that look for deliveries in a state name the index: the planner knows nothing of how
+Statements that look for deliveries in a state name the index: the planner has no statistics of how
 few those are, and would go through all deliveries of the sink.
 """
 

@@ -1,4 +1,4 @@
-"""What the writer knows without asking the file, as the only one who changes it."""
+"""The state of the writer in memory. It is the only one that changes the file."""
 
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
@@ -29,7 +29,7 @@ class InFlight(NamedTuple):
 
 @dataclass(slots=True)
 class WriterState:
-    """A copy of small parts of the file; `load` makes it anew after a rollback."""
+    """A copy of small parts of the file; `load` reads it again after a rollback."""
 
     clock: Clock
     quarantine_size: int

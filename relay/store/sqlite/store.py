@@ -179,7 +179,7 @@ class SqliteStore:
         error = done.exception()
         if error is not None and type(error) is StoreError and len(batch) > 1:
             for each in batch:  # one bad arrival must not take the others with it
-                if not each[1].cancelled():  # nobody waits for it any more: it is in the spill
+                if not each[1].cancelled():  # its caller has given up: it is in the spill
                     self._submit([each])
             return
         for number, (arrival, receipt) in enumerate(batch):
