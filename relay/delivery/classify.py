@@ -26,7 +26,7 @@ LONGEST_WAIT = 24 * 3600.0
 LONGEST_DATE = 64
 """Characters of an HTTP date; its three forms have less than 40."""
 SECONDS = re.compile(r"[0-9]+(\.[0-9]+)?")
-# The boundary keeps it from trying each letter of a long word anew.
+# The boundary keeps it from trying each letter of a long word.
 URL = re.compile(r"((?:\b\w+:)?//)(?:[^\s/?#'\"]*@)?([^\s/?#'\"@]*)[^\s'\"]*")
 
 
@@ -62,7 +62,7 @@ def _optional_text(value: Any) -> str | None:
 
 
 def readable(value: Any) -> str:
-    """Any value as text that the store takes."""
+    """Any value as text that can be stored."""
     if isinstance(value, bytes):
         value = value[:ANSWER_KEPT].decode(errors="replace")
     if isinstance(value, BaseException):
@@ -127,7 +127,7 @@ def describe(error: BaseException) -> str:
 
 
 def _phrase(status: int) -> str:
-    """The standard's words: those of the answer could be anything."""
+    """The standard phrase of a status, as that of the answer could be anything."""
     try:
         return HTTPStatus(status).phrase
     except ValueError:

@@ -1,6 +1,6 @@
 """Crashes and blocking of the event loop by a plugin: logged, counted, ended.
 
-The crash log is a file beside the store that names the sink in whose code the process ended. It is
+The crash log is a file beside the store. It names the sink if the process ended in its code. It is
 written at that moment: by faulthandler at a fatal signal, by the watch thread while a plugin blocks
 the event loop, and where a plugin calls `os._exit`. A kill from outside leaves nothing in it. The
 next start reads the file, empties it, and counts the crash: the second in a row holds the sink. No
@@ -37,7 +37,7 @@ DEEPEST = 30
 """Frames of a stack that are written."""
 HELD_AFTER = 2
 """Crashes in a row that hold the sink."""
-LONG = 1.0
+CRASH_AFTER = 1.0
 """Seconds in one step of a plugin's code. A process that ends then has crashed in the plugin."""
 TOO_LONG = 15.0
 """Seconds in one step, after which the process ends itself: systemd's watchdog would, after 20."""
@@ -84,7 +84,7 @@ class CrashLog:
         self._file = file
         self.clear()
         faulthandler.enable(self._file)
-        self._watch_exits()
+        self._wrap_exit()
         if left:
             log.error("the previous process crashed: %s", _summary(left))
         return parse_crash(left)
@@ -96,7 +96,7 @@ class CrashLog:
                 self._file.write(f"{how} in {call}\n{self._stack()}".encode())
 
     def clear(self) -> None:
-        """Empty the file: nothing is wrong any more."""
+        """Empty the file: the process has not crashed."""
         if self._file is not None:
             with contextlib.suppress(OSError):
                 self._file.truncate(0)
@@ -111,8 +111,8 @@ class CrashLog:
             for each, line in frames
         )
 
-    def _watch_exits(self) -> None:
-        """`os._exit` ends a process without a trace, unless it leaves one itself."""
+    def _wrap_exit(self) -> None:
+        """Replace `os._exit`, which leaves no trace, by a function that writes the crash log."""
 
         def leave(status: int) -> NoReturn:
             if (call := self._call_here()) is not None:
@@ -194,8 +194,8 @@ class BlockedLoopWatch:
     """Ends the process when the event loop has been in one step of a plugin's code for too long.
 
     A second thread calls `look` every `pause` seconds, and `end` is called in that thread. The
-    calls are counted, not the seconds: a machine that was suspended, or that is so busy that
-    neither thread runs, has kept nobody waiting.
+    calls are counted, and not the seconds: while the machine is suspended, or so busy that neither
+    thread runs, the plugin does not block anything.
     """
 
     def __init__(
@@ -210,22 +210,23 @@ class BlockedLoopWatch:
         self._pause = pause
         self._end = end
         self._step = -1
-        self._looks = 0
+        self._checks = 0
         self._written = False
         self._stopped = False
 
     def look(self) -> None:
+        """Check whether the loop is still in the step of the last check."""
         step, call = POSITION.steps, POSITION.call
         if self._stopped:
             return
         if call is None or step != self._step:
             self._reset(step)
             return
-        self._looks += 1
-        passed = self._looks * self._pause
-        if passed >= LONG and not self._written:
+        self._checks += 1
+        passed = self._checks * self._pause
+        if passed >= CRASH_AFTER and not self._written:
             self._written = True
-            self._crash_log.write(call, f"no return for {LONG:g} s")
+            self._crash_log.write(call, f"no return for {CRASH_AFTER:g} s")
         if passed >= self._too_long:
             self._give_up(call)
 
@@ -236,7 +237,7 @@ class BlockedLoopWatch:
 
     def _reset(self, step: int) -> None:
         self._step = step
-        self._looks = 0
+        self._checks = 0
         if self._written:
             self._written = False
             self._crash_log.clear()

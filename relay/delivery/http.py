@@ -42,7 +42,7 @@ LARGEST_ANSWER = 8 * 1024 * 1024
 ANSWER_READ = 64 * 1024
 ANSWER_TIME = 5.0
 MOST_ADDRESSES = 8
-"""Of a name's addresses, those that are tried: aiohttp dials all, then all but one, and so on."""
+"""The most addresses of a name that are tried: aiohttp dials all, then all but one, and so on."""
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
 NO_FULL_ANSWER = "no full answer in time"
@@ -98,8 +98,8 @@ async def reach(client: httpx.AsyncClient, url: str) -> None:
 async def read_answer(response: httpx.Response, limit: int = ANSWER_READ) -> bytes:
     """The beginning of a streamed answer, and the response closed.
 
-    The status has been read before: that the rest comes slowly, is too long or breaks off changes
-    nothing. What has come within five seconds is returned, or within half of the time that is left.
+    The status has been read before, so a body that is slow, too long or broken off changes nothing.
+    What comes within five seconds is returned, or within half of the time that is left.
     """
     answer = bytearray()
     try:
@@ -116,7 +116,7 @@ async def read_answer(response: httpx.Response, limit: int = ANSWER_READ) -> byt
 
 
 def _break_cycle(response: httpx.Response) -> None:
-    """Break the cycle of a response and its stream: httpx leaves it to the garbage collector."""
+    """Break the cycle of a response and its stream, which httpx leaves to the garbage collector."""
     response.stream = httpx.ByteStream(b"")
 
 
@@ -165,7 +165,7 @@ class Transport(httpx.AsyncBaseTransport):
         )
 
     def _new_session(self) -> aiohttp.ClientSession:
-        """Made with the first request, as aiohttp wants a running loop."""
+        """A session; made with the first request, as aiohttp needs a running loop."""
         connector = responses.Connector(
             limit=CONNECTIONS,
             keepalive_timeout=KEEP_ALIVE,
@@ -179,12 +179,12 @@ class Transport(httpx.AsyncBaseTransport):
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
             read_bufsize=ANSWER_READ,
-            # httpx has said all headers; aiohttp adds none of its own.
+            # httpx has set all headers; aiohttp adds none.
             skip_auto_headers=("Accept", "Accept-Encoding", "Content-Type", "User-Agent"),
         )
 
     def _guarded_socket(self, info: aiohttp.AddrInfoType) -> socket.socket:
-        """The last word: this very address is dialled next, whatever led here."""
+        """A socket for this address, which is dialled next. Raises Pause for a closed one."""
         family, kind, protocol, _, address = info
         _refuse(str(address[0]), self._private)
         return socket.socket(family, kind, protocol)
@@ -255,35 +255,35 @@ class _GuardedResolver(aiohttp.abc.AbstractResolver):
 
 
 class _Answer(httpx.AsyncByteStream):
-    """An answer's body, unpacked. Raises httpx.ReadError at the end of one that is spoilt."""
+    """An answer's body, decoded. Raises httpx.ReadError at the end of a broken one."""
 
     def __init__(self, answer: aiohttp.ClientResponse) -> None:
         self._answer = answer
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        packed = unpacked = 0
-        unpacker = ContentDecoder(self._answer.headers.getall("Content-Encoding", ()))
+        encoded = decoded = 0
+        decoder = ContentDecoder(self._answer.headers.getall("Content-Encoding", ()))
         content = self._answer.content
         with _as_httpx_errors():
             async for part in content.iter_any():
-                packed += len(part)
-                for piece in unpacker.feed(part):
-                    unpacked += len(piece)
-                    if max(packed, unpacked) > LARGEST_ANSWER:
+                encoded += len(part)
+                for piece in decoder.feed(part):
+                    decoded += len(piece)
+                    if max(encoded, decoded) > LARGEST_ANSWER:
                         raise httpx.RemoteProtocolError("the answer is larger than 8 MiB")
                     yield piece
             if isinstance(content, responses.Payload) and content.flaw:
                 raise httpx.ReadError(f"the answer cannot be read: {content.flaw}")
-            unpacker.end()
+            decoder.end()
 
     async def aclose(self) -> None:
         self._answer.release()
 
 
 class _SinkResponse(httpx.Response):
-    """A response whose body may be spoilt. Only reading `content` raises the error."""
+    """A response whose body may be broken. Only reading `content` raises the error."""
 
-    _spoilt: tuple[type[httpx.TransportError], str] | None = None
+    _body_error: tuple[type[httpx.TransportError], str] | None = None
 
     async def read_all(self) -> None:
         """Read the body in nine tenths of the time that is left, so that the status decides."""
@@ -293,20 +293,20 @@ class _SinkResponse(httpx.Response):
                 await self.aread()
         except (httpx.TransportError, TimeoutError) as error:
             kind = type(error) if isinstance(error, httpx.TransportError) else httpx.ReadTimeout
-            self._spoilt = kind, str(error) or NO_FULL_ANSWER
+            self._body_error = kind, str(error) or NO_FULL_ANSWER
             await self.aclose()
 
     @property
     def content(self) -> bytes:
-        """As in httpx; raises what ended the body too soon."""
-        if self._spoilt is not None:
-            kind, text = self._spoilt
+        """As in httpx. Raises the error that ended the body too soon."""
+        if self._body_error is not None:
+            kind, text = self._body_error
             raise kind(text)
         return super().content
 
 
 class _NoCookies(httpx.Cookies):
-    """What a sink's server sets is not sent back; and httpx takes its time over each answer."""
+    """No cookie is kept: none is to be sent back, and httpx would take long over each answer."""
 
     def extract_cookies(self, response: httpx.Response) -> None:
         pass
@@ -353,7 +353,7 @@ def _describe(error: Exception) -> str:
 
 
 def _cause(error: OSError) -> str:
-    """The system's own words, without the address that asyncio puts before them."""
+    """The system's text, without the address that asyncio puts before it."""
     if error.errno is not None and error.errno > 0:
         return os.strerror(error.errno)
     return error.strerror or str(error)
@@ -381,7 +381,7 @@ def _yarl(url: str) -> yarl.URL:
 
 
 def _headers(request: httpx.Request) -> list[tuple[str, str]]:
-    """All but the one about framing, which is aiohttp's to say."""
+    """The headers without Transfer-Encoding, which aiohttp sets."""
     headers = [
         (name.decode(), value.decode())
         for name, value in request.headers.raw
@@ -412,7 +412,7 @@ def _client_timeout(total: float) -> aiohttp.ClientTimeout:
 
 
 def _answer_headers(answer: aiohttp.ClientResponse) -> list[tuple[bytes, bytes]]:
-    """The headers as they came, but of a decoded body, and of a redirect with the host alone."""
+    """The headers of the decoded body. The Location of a redirect is cut down to its host."""
     headers = list(answer.raw_headers)
     if "Content-Encoding" in answer.headers:
         gone = (b"content-encoding", b"content-length")

@@ -38,7 +38,7 @@ class BodyFraming(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """Headers stand in their order; names and values are as they came."""
+    """The head of a response. Headers are in their order; names and values are as they came."""
 
     version: tuple[int, int]
     status: int
@@ -50,7 +50,7 @@ class Head:
         return [member for each in found.lower().split(b",") if (member := each.strip())]
 
     def is_interim(self) -> bool:
-        """Whether the answer itself is still to come. 101 is never asked for, so it is an end."""
+        """Whether the answer itself is still to come. 101 is final: no request asks for it."""
         return self.status < 200 and self.status != 101
 
     def keeps_connection(self) -> bool:
@@ -82,7 +82,7 @@ def parse_head(text: bytes) -> Head:
 
 
 def body_of(head: Head, *, to_head: bool) -> tuple[BodyFraming, int]:
-    """How the body ends, and its length where that is known; `to_head` says that HEAD was asked."""
+    """How the body ends, and its length if that is known. `to_head`: the request was a HEAD."""
     if to_head or head.status < 200 or head.status in WITHOUT_BODY:
         return BodyFraming.NONE, 0
     codings = [each for each in head.values(b"transfer-encoding") if each != b"identity"]
@@ -121,7 +121,7 @@ LONGEST_LINE = 256
 MOST_TRAILERS = 64
 SMALL = 32
 MOST_SMALL = 4096
-"""So many chunks may hold less than SMALL bytes on average: each costs processor time."""
+"""The most chunks with less than SMALL bytes on average, as each costs processor time."""
 SIZE_LINE = re.compile(rb"[ \t]*([0-9A-Fa-f]{1,15})[ \t]*(?:;.*)?")
 
 
@@ -218,9 +218,9 @@ class ChunkedResponseDecoder:
 
 
 PIECE = 64 * 1024
-"""Bytes that are unpacked at a time, so that a small body cannot fill memory."""
+"""Bytes that are decoded at a time, so that a small body cannot fill memory."""
 MOST_MEMBERS = 64
-"""Of a gzip file, the parts that are packed one by one."""
+"""The most members of a gzip body."""
 GZIP = 16 + zlib.MAX_WBITS
 GZIP_MAGIC = b"\x1f"
 FORMATS = {"gzip": GZIP, "x-gzip": GZIP, "deflate": zlib.MAX_WBITS}

@@ -17,12 +17,12 @@ CLAIM = 256
 """The most deliveries in one claim: callbacks wait for its transaction."""
 TRY_AGAIN = 1.0
 """Seconds between tries of a store that is full."""
-LOOK_AGAIN = 0.1
-"""Seconds between looks at what is due, while opt-outs wait for those that are being sent."""
-LOOK_ANYWAY = 300.0
-"""The most seconds between looks: the clock that says what is due may jump."""
+URGENT_POLL = 0.1
+"""Seconds between two claims while opt-outs wait for those that are being sent."""
+LONGEST_POLL = 300.0
+"""The most seconds between two claims, as the clock may jump."""
 FILL_STEPS = 10
-"""How often a batch that waits to fill looks for more."""
+"""How often a batch claims more while it waits to fill."""
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -61,7 +61,7 @@ class DeliveryQueue:
         self._urgent_work.set()
 
     def gate_changed(self) -> None:
-        """What waits may perhaps be sent."""
+        """The gate has changed: notify the tasks that wait."""
         self._work.set()
         self._urgent_work.set()
 
@@ -75,7 +75,7 @@ class DeliveryQueue:
         if claimed.more:
             return
         # What is urgent is due, too, but not for the task that waits here: it must not spin on it.
-        soonest = LOOK_AGAIN if claimed.urgent else 0.0
+        soonest = URGENT_POLL if claimed.urgent else 0.0
         await wait_for_event(self._work, self._clock, max(soonest, self._until_due(claimed)))
 
     # claims
@@ -125,7 +125,7 @@ class DeliveryQueue:
     # settlements
 
     async def settle(self, settlements: Sequence[Settlement]) -> None:
-        """Write until it is written: a full disk must not send anything twice."""
+        """Write until it is written: with a full disk, nothing may be sent twice."""
         await self._with_space(self._store.settle, settlements)
         if any(each.state is State.WAITING for each in settlements):
             self.notify()  # there is perhaps a sooner time to wait for
@@ -136,7 +136,7 @@ class DeliveryQueue:
             await self.settle([Settlement.put_back(c.sink, c.seq, c.failed_at) for c in claims])
 
     async def revive(self, seqs: Sequence[int]) -> None:
-        """Let dead deliveries go again: they were not to blame."""
+        """Retry dead deliveries whose rejects the configuration caused."""
         if seqs:
             await self._with_space(self._store.retry_dead, self._name, seqs, replayed=False)
 
@@ -198,15 +198,15 @@ class DeliveryQueue:
         return claims
 
     def _until_due(self, claimed: ClaimResult) -> float:
-        """Seconds until the next delivery is due, or until a look is due anyway."""
+        """Seconds until the next delivery is due, at most LONGEST_POLL."""
         if claimed.due is None:
-            return LOOK_ANYWAY
-        return min(max(0.0, claimed.due / MICROSECONDS - self._clock.now()), LOOK_ANYWAY)
+            return LONGEST_POLL
+        return min(max(0.0, claimed.due / MICROSECONDS - self._clock.now()), LONGEST_POLL)
 
     async def _with_space(
         self, ask: Callable[P, Awaitable[T]], *arguments: P.args, **named: P.kwargs
     ) -> T:
-        """What the store answers as soon as its disk is not full."""
+        """Call the store, again and again while its disk is full."""
         while True:
             try:
                 return await ask(*arguments, **named)

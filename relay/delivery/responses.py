@@ -1,8 +1,8 @@
 """aiohttp's connections with a lenient parser of responses: a status that has been read decides.
 
 aiohttp's own parser raises for a stray byte before there is a response object, so that a 2xx is
-lost, and it takes interim answers without end. The parser here stands in its place. Whatever goes
-wrong behind the status line spoils the body alone, and ends the connection.
+lost, and it takes interim answers without end. The parser here replaces it. An error behind the
+status line makes only the body unreadable, and ends the connection.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ from relay.delivery.http_message import (
 log = logging.getLogger("relay.delivery")
 
 MOST_INTERIM = 8
-"""Interim answers (1xx) before the answer itself. None is asked for."""
+"""The most interim answers (1xx) before the answer itself. No request asks for any."""
 NO_END = "where it ends is unclear"
 BROKE_OFF = "it broke off"
 
@@ -53,10 +53,10 @@ class Payload(aiohttp.StreamReader):
 
 
 class Peer:
-    """What a connector has found about the other side of its connections."""
+    """The server at the other end of a connector's connections."""
 
     sends_strays = False
-    """It has sent more than its answers: the next answer would be taken for what is left of one."""
+    """Whether it has sent bytes after an answer: they would be taken for the next answer."""
 
 
 class Parser:
@@ -123,7 +123,7 @@ class Parser:
         """Nothing is left to do: `lost` has been called."""
 
     def pause_reading(self) -> None:
-        """What has come is taken. The transport brings no more."""
+        """No-op: the bytes that have come are parsed, and the transport reads no more."""
 
     def _read_head(self, data: bytes) -> tuple[Head | None, bytes]:
         """The head, and what follows it; interim answers are left out. Raises BadHead."""
@@ -185,7 +185,7 @@ class Parser:
             return
         payload.feed_data(body)
         if self._chunks.complete:
-            # The body is whole. Its trailers are not waited for.
+            # The body is whole. Nothing waits for its trailers.
             self._reusable = self._reusable and self._chunks.ended
             self._end(None, rest)
 
@@ -195,7 +195,7 @@ class Parser:
         self._connection.peer.sends_strays |= bool(rest)
         broken = flaw is not None or bool(rest)
         if broken or not self._reusable:
-            self._connection.force_close()  # before whoever waits for the end releases it
+            self._connection.force_close()  # before the reader of the body releases it
         if payload is not None:
             payload.flaw = flaw
             payload.feed_eof()
@@ -245,11 +245,11 @@ class PooledConnection(ResponseHandler):
         super().connection_lost(exc)
 
     def close(self) -> None:
-        """As in ResponseHandler, at once: who takes no more of a request would keep it for ever."""
+        """As in ResponseHandler, but at once: a server that reads no more would keep it open."""
         self.abort()
 
     def cut(self) -> None:
-        """End the connection at once: nothing that is still to come from it counts."""
+        """End the connection at once, and drop what is still to come from it."""
         self.force_close()
         if self.transport is not None:
             self.transport.abort()

@@ -13,13 +13,13 @@ T = TypeVar("T")
 
 NO_QUOTA = Quota()
 NUMBERS = {"used": int, "most": int, "share": (int, float), "until": int}
-"""What a status has, each of which may be None."""
+"""The fields of a status and their types; each may be None."""
 
 
 class SafeQuota:
     """The quota of one sink. A plugin may put anything into `quota`, at any time.
 
-    The worker reads it with each claim, and would end by an error.
+    The worker reads it with each claim, and an error would end the worker.
     """
 
     def __init__(self, name: str, sink: Sink, log: logging.Logger) -> None:

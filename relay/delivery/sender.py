@@ -21,13 +21,13 @@ from relay.templating.expressions import EvaluationError
 from relay.tracing import Tracer
 
 MOST_CAUSES = 50
-"""Errors, each with a cause, that are gone through: a plugin may make any number of them."""
+"""The most errors of a chain of causes that are visited: a plugin may make any number."""
 MORE = 1000
-"""So many outcomes too many are counted: a generator may give them without end."""
+"""The most surplus outcomes that are counted: a generator may yield them without end."""
 
 
 LastWord = Callable[[str], Awaitable[str | None]]
-"""What a contact said last, to any source: `opt_out`, `opt_in`, or None."""
+"""Returns a contact's last word, to any source: `opt_out`, `opt_in`, or None."""
 
 
 async def _no_word(_: str) -> str | None:
@@ -79,7 +79,7 @@ class Sender:
             deliveries = [replace(each, record=None, map_error=None) for each in deliveries]
         if sent:
             answers = await self._send_or_split(deliveries, context)
-            with inside(self._call):  # what the plugin has put into them may be code, too
+            with inside(self._call):  # sanitising may run code of the plugin
                 results = [sanitise(each) for each in answers]
             for claim, delivery, result in zip(sent, deliveries, results, strict=True):
                 outcomes[claim.seq] = await self._concluded(delivery, result)
@@ -131,7 +131,7 @@ class Sender:
         return replace(delivery, record=record, dropped=tuple(dropped))
 
     async def _concluded(self, delivery: Delivery, outcome: Outcome) -> Outcome:
-        """The outcome, with what the sink cannot know of a word of consent, or does not say."""
+        """The outcome, with what it means for a word of consent where the sink did not say so."""
         if delivery.dropped and isinstance(outcome, Delivered):
             left_out = f"without {'; '.join(delivery.dropped)}"
             outcome = replace(outcome, note="; ".join(filter(None, (left_out, outcome.note))))

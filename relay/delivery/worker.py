@@ -32,8 +32,8 @@ from relay.tracing import Tracer
 SAVE_ACTIVE_EVERY = 60.0
 LEAST_TO_CLOSE = 1.0
 """The least seconds that a sink has for its `close`, even if the grace is over."""
-LOOK_FOR_OPT_OUTS = 5.0
-"""Seconds between looks for opt-outs that are due, while the quota has room for those alone."""
+OPT_OUT_POLL = 5.0
+"""Seconds between two claims of opt-outs, while the quota has room for those alone."""
 
 
 class SinkWorker:
@@ -235,7 +235,7 @@ class SinkWorker:
             await self._deliver_after_crash()
             if seconds := self._gate.quota_wait():
                 self._queue.notify_urgent()
-                await self._clock.sleep(min(seconds, LOOK_FOR_OPT_OUTS))
+                await self._clock.sleep(min(seconds, OPT_OUT_POLL))
             elif self._gate.quota_tight:
                 claimed = await self._queue.claim_ordinary(1)
                 await self.deliver(claimed.claims, SendKind.ORDINARY)

@@ -46,7 +46,7 @@ def jumping() -> float:
 
 if __name__ == "__main__":
     time.time = jumping
-    queue.LOOK_ANYWAY = 1.0  # what helps where it jumps between a look and what is made of that
+    queue.LONGEST_POLL = 1.0  # for a clock that jumps between a claim and its wait
     if sys.argv[1] == "--credulous":
         del sys.argv[1]
         gate.planned = lambda _state: math.inf

@@ -400,7 +400,7 @@ async def test_three_kills_inside_a_plugin_hold_no_sink(tmp_path):
 
 @pytest.mark.faults
 async def test_if_every_step_counted_kills_would_hold_a_sink(tmp_path):
-    run = altered("relay.delivery.crashes.LONG=0.1")
+    run = altered("relay.delivery.crashes.CRASH_AFTER=0.1")
     assert "held" in await killed_while_sending(tmp_path, 10, run)
 
 
