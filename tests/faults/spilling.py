@@ -13,15 +13,15 @@ from stubs.receiver import Receiver
 
 from relay.store.sqlite import SqliteStore
 
-WITHOUT = [str(Path(__file__).parent / "unsheltered.py")]
+WITHOUT = [str(Path(__file__).parent / "unspilled.py")]
 
 
 @asynccontextmanager
-async def relaying(folder, elsewhere, *, sheltered=True, command=EAGER):
+async def relaying(folder, elsewhere, *, spilling=True, command=EAGER):
     """A relay whose spill is in a folder `elsewhere`, with what it delivers to and who sends."""
     folder.mkdir(exist_ok=True)
     async with Receiver() as receiver:
-        run = command if sheltered else WITHOUT
+        run = command if spilling else WITHOUT
         relay = Relay(folder, receiver.url, archive=False, command=run)
         relay.log = elsewhere / "relay.log"
         relay.spill = elsewhere / "relay.spill"

@@ -41,14 +41,14 @@ PAGE = 4096
 # a full disk, and a spill on another
 
 
-async def filled(tmp_path, *, sheltered):
+async def filled(tmp_path, *, spilling):
     """Fill the store's disk, and go on sending; what the senders saw, and the relay's end."""
     senders = Senders()
     with small_disk(tmp_path / "disk") as (folder, grow):
-        async with relaying(folder, tmp_path, sheltered=sheltered) as relay:
+        async with relaying(folder, tmp_path, spilling=spilling) as relay:
             await relay.start()
             statuses = await sends(relay, senders, range(600), padding=BIG)
-            if sheltered:
+            if spilling:
                 spilled = (await relay.status())["spill"]
                 assert spilled > 100
                 assert (await admin(relay, "/readyz")).json()["reasons"]
@@ -56,7 +56,7 @@ async def filled(tmp_path, *, sheltered):
                 assert f"{spilled} callbacks could not be stored so far" in shown.stdout
             grow()
             begun = time.monotonic()
-            if sheltered:
+            if spilling:
                 await home(relay)
                 assert time.monotonic() - begun < HEALS_WITHIN
             else:
@@ -67,13 +67,13 @@ async def filled(tmp_path, *, sheltered):
 
 
 async def test_on_a_full_disk_callbacks_go_to_the_spill_on_another(tmp_path):
-    statuses, acked = await filled(tmp_path, sheltered=True)
+    statuses, acked = await filled(tmp_path, spilling=True)
     print(f"\nfull disk: {len(statuses)} sent, {acked} acknowledged and found, none refused")
     assert set(statuses) == {200}
 
 
 async def test_control_on_a_full_disk_without_the_spill_callbacks_are_refused(tmp_path):
-    statuses, _ = await filled(tmp_path, sheltered=False)
+    statuses, _ = await filled(tmp_path, spilling=False)
     print(f"\ncontrol: {statuses.count(503)} of {len(statuses)} refused")
     assert statuses.count(503) > 20
 
@@ -81,7 +81,7 @@ async def test_control_on_a_full_disk_without_the_spill_callbacks_are_refused(tm
 # a disk that fails
 
 
-async def breaking(folder, when, *, sheltered=True):
+async def breaking(folder, when, *, spilling=True):
     """The store meets EIO under load, in each life of the process; what failed of the callbacks.
 
     A relay that ends is started again a second later, as by systemd, which holds no socket here.
@@ -89,7 +89,7 @@ async def breaking(folder, when, *, sheltered=True):
     tracing.needed()
     folder.mkdir()
     senders, failures, stop = Senders(), [], asyncio.Event()
-    async with relaying(folder / "relay", folder, sheltered=sheltered) as relay:
+    async with relaying(folder / "relay", folder, spilling=spilling) as relay:
         files = [relay.store, relay.store.with_name("relay.db-wal")]
         tracing.inject(relay, "fdatasync", "error=EIO", when, files)
         await relay.start()
@@ -97,19 +97,19 @@ async def breaking(folder, when, *, sheltered=True):
         crowd = press(relay, senders, failures, stop, rest=0.05)
         for times in range(1, BREAKS + 1):
             await until(lambda times=times: broke(relay) >= times)
-            if sheltered:
+            if spilling:
                 await until(lambda: file.count(relay.spill))  # else nobody needed it
             else:
                 assert await relay.ended() == 1, relay.last_words()
                 assert tracing.injected(relay), "the fault did not fire"
                 await asyncio.sleep(RESTART_SEC)
                 relay.spawn()
-        if sheltered:
+        if spilling:
             enough = len(senders.acked) + 50
             await until(lambda: len(senders.acked) > enough)
         stop.set()
         await asyncio.gather(*crowd)
-        if sheltered:
+        if spilling:
             assert tracing.injected(relay) >= BREAKS, "the fault did not fire"
             assert relay.process.pid == number
             assert await relay.stop() == 0, relay.last_words()
@@ -149,7 +149,7 @@ async def test_a_store_that_breaks_again_and_again_costs_no_callback(tmp_path, w
 
 async def test_control_without_the_spill_a_store_that_breaks_costs_callbacks(tmp_path):
     """In each of its lives: those in hand, and those that come before the next."""
-    failures = await breaking(tmp_path / "without", "30", sheltered=False)
+    failures = await breaking(tmp_path / "without", "30", spilling=False)
     assert 503 in failures
     assert any("refused" in str(each) for each in failures)
 
@@ -184,10 +184,10 @@ def make_slow(relay):
     return copy
 
 
-async def migrated(tmp_path, *, sheltered):
+async def migrated(tmp_path, *, spilling):
     """Start on an older store; whether callbacks were answered before it was new, what was told."""
     senders = Senders()
-    async with relaying(tmp_path / "relay", tmp_path, sheltered=sheltered) as relay:
+    async with relaying(tmp_path / "relay", tmp_path, spilling=spilling) as relay:
         copy = make_slow(relay)
         async with listening(tmp_path) as manager:
             relay.environment |= manager.environ
@@ -209,7 +209,7 @@ async def migrated(tmp_path, *, sheltered):
 
 
 async def test_while_a_store_gets_a_new_schema_callbacks_are_taken(tmp_path):
-    early, told = await migrated(tmp_path, sheltered=True)
+    early, told = await migrated(tmp_path, spilling=True)
     assert early
     assert told == (1, 0), "systemd is to wait, and is told when the store is there"
 
@@ -234,7 +234,7 @@ async def test_a_stop_waits_for_no_new_schema_and_loses_nothing(tmp_path):
 
 
 async def test_control_without_the_spill_they_wait_until_it_has_it(tmp_path):
-    early, _ = await migrated(tmp_path, sheltered=False)
+    early, _ = await migrated(tmp_path, spilling=False)
     assert not early
 
 
@@ -373,7 +373,7 @@ async def sends_until_home(relay, senders) -> list[int]:
 
 
 async def test_control_a_relay_without_rescue_ends(tmp_path):
-    async with relaying(tmp_path / "relay", tmp_path, sheltered=False) as relay:
+    async with relaying(tmp_path / "relay", tmp_path, spilling=False) as relay:
         await relay.start()
         assert await relay.stop() == 0
         corrupt(relay)
@@ -384,17 +384,17 @@ async def test_control_a_relay_without_rescue_ends(tmp_path):
 # a store that another program writes to for long
 
 
-async def locked(tmp_path, *, sheltered):
+async def locked(tmp_path, *, spilling):
     """Send while another program holds the lock; the statuses."""
     senders, statuses = Senders(), []
-    async with relaying(tmp_path / "relay", tmp_path, sheltered=sheltered) as relay:
+    async with relaying(tmp_path / "relay", tmp_path, spilling=spilling) as relay:
         await relay.start()
         other = apsw.Connection(str(relay.store))
         other.set_busy_timeout(10_000)
         other.execute("BEGIN IMMEDIATE").fetchall()
         statuses += await sends(relay, senders, range(1))  # it is waited for at first
         begun = time.monotonic()
-        statuses += await sends(relay, senders, range(1, 40 if sheltered else 2))
+        statuses += await sends(relay, senders, range(1, 40 if spilling else 2))
         took = time.monotonic() - begun
         other.close()
         while await sends(relay, senders, range(100, 101)) != [200]:
@@ -404,13 +404,13 @@ async def locked(tmp_path, *, sheltered):
 
 
 async def test_a_lock_that_another_program_holds_delays_the_first_callback_alone(tmp_path):
-    statuses, took = await locked(tmp_path, sheltered=True)
+    statuses, took = await locked(tmp_path, spilling=True)
     assert set(statuses) == {200}
     assert took < 4, "the others have waited for the lock, too"
 
 
 async def test_control_without_the_spill_a_lock_delays_and_refuses(tmp_path):
-    statuses, took = await locked(tmp_path, sheltered=False)
+    statuses, took = await locked(tmp_path, spilling=False)
     assert set(statuses) == {503}
     assert took < 4, "refused at once, as it is known to be locked"
 

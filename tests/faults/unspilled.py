@@ -1,4 +1,4 @@
-"""A relay that has no spill and no rescue, as a control.
+"""A relay that has no spill and no degraded state, as a control.
 
 What the store does not take is refused; without its store the relay does not start, or ends.
 """
