@@ -3,6 +3,7 @@
 import signal
 from pathlib import Path
 
+import builtins_once
 import leftovers
 import pytest
 import uvloop
@@ -23,6 +24,8 @@ for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
 
 # Relays, receivers and shells that a killed run would leave.
 leftovers.watch()
+
+builtins_once.keep()
 
 
 @pytest.fixture(scope="session")
