@@ -36,7 +36,7 @@ FAMILIES = {
         "dead": ("relay.cli.events", "Deliveries that were given up: look, try again."),
         "quarantine": ("relay.cli.quarantine", "Callbacks not understood: look, release."),
         "replay": ("relay.cli.events", "Deliver events again, or to a sink that is new."),
-        "sinks": ("relay.cli.status", "Pause, resume, rename, discard a sink."),
+        "sinks": ("relay.cli.sinks", "Pause, resume, rename, discard a sink."),
         "alerts": ("relay.cli.configure", "Try whether alerts reach you."),
     },
     "Keep": {

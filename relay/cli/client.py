@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, urlencode
 
 import click
-import httptools
 import orjson
 
-from relay import fsutil, ownership
+from relay import ownership
 from relay.api import ROOT
-from relay.cli import load
+from relay.cli import control, load
 from relay.cli.output import progress
-from relay.ownership import user_name
 from relay.state_directory import StateDirectory
 
 if TYPE_CHECKING:
@@ -25,9 +23,6 @@ ATTEMPTS = 150
 """How often to look for the service, or for a store that nobody holds: a reload takes seconds."""
 PAUSE = 0.1
 JOB_PAUSE = 0.1
-TIMEOUT = 90.0
-"""Seconds without a byte of the answer. A reload tries out the configuration for up to 60 s."""
-CHUNK = 64 * 1024
 
 T = TypeVar("T")
 
@@ -61,10 +56,7 @@ class ApiClient:
         return await self._answer("POST", path, orjson.dumps(body))
 
     async def _answer(self, method: str, path: str, body: bytes) -> Any:
-        status, content = await self._send(method, f"{ROOT}{path}", body)
-        if 200 <= status < 300:
-            return orjson.loads(content)
-        raise click.ClickException(_detail(status, content))
+        return control.decode(*await self._send(method, f"{ROOT}{path}", body))
 
 
 def ask(config: "Config", question: Callable[[ApiClient], Awaitable[T]]) -> T:
@@ -114,15 +106,6 @@ def store_file(config: "Config") -> Path:
     raise click.ClickException("the commands work on a store in a file, not yet on PostgreSQL")
 
 
-def served(state: StateDirectory) -> bool:
-    """Whether the service runs."""
-    try:
-        return state.is_served()
-    except PermissionError as error:
-        owner = user_name(fsutil.existing(state.store).stat().st_uid)
-        raise click.ClickException(f"the store belongs to {owner}: sudo -u {owner} …") from error
-
-
 async def wait_for_job(session: ApiClient, path: str, what: str, **body: Any) -> dict[str, Any]:
     """Start a job, show its progress until it ends, return its result."""
     number = (await session.post(path, **body))["job"]
@@ -145,7 +128,7 @@ async def wait_for_job(session: ApiClient, path: str, what: str, **body: Any) ->
 
 async def _reach(stack: contextlib.AsyncExitStack, config: "Config") -> ApiClient:
     for _ in range(ATTEMPTS):
-        if served(config.state):
+        if control.served(config.state):
             return service(config.state)
         connection = load("relay.cli.local").connection(config)
         client: ApiClient | None = await stack.enter_async_context(connection)
@@ -158,58 +141,28 @@ async def _reach(stack: contextlib.AsyncExitStack, config: "Config") -> ApiClien
     )
 
 
-class _ResponseReader:
-    """The answer to a request, as httptools reads it."""
-
-    def __init__(self) -> None:
-        self.body = b""
-        self.complete = False
-
-    def on_body(self, data: bytes) -> None:
-        self.body += data
-
-    def on_message_complete(self) -> None:
-        self.complete = True
-
-
 def _through_socket(state: StateDirectory) -> Send:
     """Send each request through a connection of its own to the control socket."""
 
     async def send(method: str, path: str, body: bytes) -> tuple[int, bytes]:
-        head = f"{method} {path} HTTP/1.1\r\nHost: relay\r\nConnection: close\r\n"
-        head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-        try:
+        with control.answers_expected():
             with state.control_address() as address:
                 reader, writer = await asyncio.open_unix_connection(address)
             with contextlib.closing(writer):
-                writer.write(head.encode() + body)
+                writer.write(control.encode(method, path, body))
                 return await _received(reader)
-        except (OSError, EOFError, httptools.HttpParserError) as error:
-            raise click.ClickException(
-                "the relay stopped before it answered; see `relay status` before you ask again"
-            ) from error
 
     return send
 
 
 async def _received(reader: asyncio.StreamReader) -> tuple[int, bytes]:
     """The status and the body of an answer. Raises EOFError where it ends too early."""
-    response = _ResponseReader()
-    parser = httptools.HttpResponseParser(response)
+    response = control.ResponseReader()
     while not response.complete:
-        if not (data := await asyncio.wait_for(reader.read(CHUNK), TIMEOUT)):
-            raise EOFError
-        parser.feed_data(data)
-    return parser.get_status_code(), response.body
+        response.feed(await asyncio.wait_for(reader.read(control.CHUNK), control.TIMEOUT))
+    return response.status, response.body
 
 
 def _text(value: Any) -> str:
     """A value of a query, as JSON writes truth."""
     return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _detail(status: int, content: bytes) -> str:
-    try:
-        return str(orjson.loads(content)["detail"])
-    except (ValueError, KeyError, TypeError):
-        return f"the relay answered {status}"

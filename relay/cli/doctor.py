@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from relay.cli import client, local, options
+from relay.cli import client, control, local, options
 from relay.cli.client import ApiClient
 from relay.cli.output import count, print_json, printable, progress
 from relay.config.loader import Config, ConfigError, LocatedIssue, load
@@ -101,7 +101,7 @@ def _configuration(
 def _service(raw: Config) -> tuple[dict[str, Any] | None, Finding]:
     """What the running service says of itself; no other way to the store would change nothing."""
     subject = "service"
-    if not raw.state.folder.is_dir() or not client.served(raw.state):
+    if not raw.state.folder.is_dir() or not control.served(raw.state):
         return None, warning(subject, "the relay is not running", "start it: relay run")
     try:
         status = client.ask(raw, lambda session: session.get("/status"))

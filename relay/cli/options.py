@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from relay.cli import load
-from relay.clock import MICROSECONDS
 
 if TYPE_CHECKING:
     from relay.config.loader import Config
@@ -117,8 +116,8 @@ def parse_time(text: str) -> Resolve:
         ago: float = load("relay.units").duration(text)
     except ValueError:
         written = _date(text)
-        return lambda zone, _: _microseconds(written, zone)
-    return lambda _, now: int(max(now - ago, 0.0) * MICROSECONDS)
+        return lambda zone, _: _microseconds(_aware(written, zone).timestamp())
+    return lambda _, now: _microseconds(max(now - ago, 0.0))
 
 
 def _date(text: str) -> datetime:
@@ -130,9 +129,12 @@ def _date(text: str) -> datetime:
         ) from None
 
 
-def _microseconds(written: datetime, zone: tzinfo) -> int:
-    aware = written if written.tzinfo else written.replace(tzinfo=zone)
-    return int(aware.timestamp() * MICROSECONDS)
+def _aware(written: datetime, zone: tzinfo) -> datetime:
+    return written if written.tzinfo else written.replace(tzinfo=zone)
+
+
+def _microseconds(seconds: float) -> int:
+    return int(seconds * load("relay.clock").MICROSECONDS)
 
 
 config_path: Option[Any] = _option("path")

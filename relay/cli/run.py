@@ -15,7 +15,7 @@ import uvloop
 
 import relay
 from relay import daemon, ownership
-from relay.cli import client, options
+from relay.cli import client, control, options
 from relay.cli.output import count, printable
 from relay.config import last_good
 from relay.config.last_good import ConfigStatus
@@ -143,7 +143,7 @@ def reload(path: Path) -> None:
     config = options.usable_config(path, warn=False)
     client.become_owner(client.store_file(config))
     state = config.state
-    if not state.folder.is_dir() or not client.served(state):
+    if not state.folder.is_dir() or not control.served(state):
         raise click.ClickException("the relay is not running; `relay run` starts it")
     before = asyncio.run(_asked(state))
     if before["problems"]:
@@ -166,7 +166,7 @@ async def _asked(state: StateDirectory) -> dict[str, Any]:
 async def _next_image(state: StateDirectory, before: str) -> dict[str, Any]:
     """What the image of the process that follows says. Raises ClickException where none does."""
     for _ in range(RELOAD_ATTEMPTS):
-        if client.served(state):
+        if control.served(state):
             with contextlib.suppress(click.ClickException):  # the image before ends
                 answer: dict[str, Any] = await client.service(state).get("/reload")
                 if answer["image"] != before:

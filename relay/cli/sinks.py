@@ -1,0 +1,79 @@
+"""`relay sinks`: the sinks, and what an operator does to one."""
+
+import click
+
+from relay.cli import HelpGroup, client, options
+from relay.cli.output import count, print_json, print_table, reason_of
+from relay.config.loader import Config
+
+sink_name = click.argument("name", shell_complete=options.sink_names)
+
+
+@click.group(cls=HelpGroup)
+def sinks() -> None:
+    """Look at the sinks; pause, resume, rename, discard."""
+
+
+@sinks.command("list")
+@options.config
+@options.as_json
+def sinks_list(config: Config, as_json: bool) -> None:
+    """List the sinks."""
+    found = client.ask(config, lambda session: session.get("/sinks"))
+    if as_json:
+        print_json(found)
+    elif found:
+        columns = ("name", "plugin", "state", "pending", "delivered", "dead", "reason")
+        shown = [{**sink, "reason": reason_of(sink, config.timezone)} for sink in found]
+        print_table(
+            [column.capitalize() for column in columns],
+            [[sink.get(column) for column in columns] for sink in shown],
+        )
+    else:
+        click.echo(
+            "No sinks. Add one under `sinks:` in relay.yaml; `relay plugins list` has kinds."
+        )
+
+
+@sinks.command("pause")
+@sink_name
+@options.config
+@click.option("--reason", help="Shown by `relay status`.")
+def sinks_pause(config: Config, name: str, reason: str | None) -> None:
+    """Deliver nothing to a sink until it is resumed; its deliveries queue up."""
+    body = {"reason": reason} if reason else {}
+    client.ask(config, lambda session: session.post(f"/sinks/{client.part(name)}/pause", **body))
+    click.echo(f"{name} is paused; `relay sinks resume {name}` lets it go on.")
+
+
+@sinks.command("resume")
+@sink_name
+@options.config
+def sinks_resume(config: Config, name: str) -> None:
+    """Deliver to a sink again, at once, whatever had stopped it."""
+    client.ask(config, lambda session: session.post(f"/sinks/{client.part(name)}/resume"))
+    click.echo(f"{name} goes on.")
+
+
+@sinks.command("rename")
+@click.argument("old", shell_complete=options.sink_names)
+@click.argument("new", shell_complete=options.sink_names)
+@options.config
+def sinks_rename(config: Config, old: str, new: str) -> None:
+    """Give the deliveries of a sink that has gone from relay.yaml to another name."""
+    answer = client.ask(
+        config, lambda session: session.post(f"/sinks/{client.part(old)}/rename", to=new)
+    )
+    click.echo(f"{count(answer['renamed'], 'delivery')} of {old} belong to {new} now.")
+
+
+@sinks.command("discard")
+@sink_name
+@options.config
+@options.yes
+def sinks_discard(config: Config, name: str, yes: bool) -> None:
+    """Give up what is left of a sink that has gone from relay.yaml; the events stay."""
+    if not yes:
+        click.confirm(f"Give up all deliveries of {name} for good?", abort=True, err=True)
+    answer = client.ask(config, lambda session: session.post(f"/sinks/{client.part(name)}/discard"))
+    click.echo(f"{count(answer['discarded'], 'delivery')} of {name} discarded.")
