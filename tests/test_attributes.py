@@ -346,10 +346,12 @@ async def _look_at(relay):
     ]
     texts = [await relay.command("events", "list"), await relay.command("dead", "list")]
     texts += [await relay.command("events", "show", each["id"]) for each in found]
+    texts += [await relay.command("preview", "--event", each["id"]) for each in found]
     texts.append(
         await relay.command("replay", "--sink", "crm", "--since", "2020-01-01", "--dry-run")
     )
     assert "a…@example.com" in texts[0]
+    assert texts[-2].startswith("com.vendor.form.submitted, keyword news\n")
     assert all(ANN not in text for text in (texts[0], *texts[2:]))
     assert all("212-555-0142" not in text for text in texts)
     assert [each["opted_out"] for each in [await _shown(relay, each) for each in found]] == [

@@ -134,13 +134,12 @@ class QuarantineEndpoints:
 
     async def _would(self, row: Quarantined) -> dict[str, Any]:
         event = self._router.event(row.callback)
-        mobile = event.data["mobile"]
-        opted_out = await self._store.opted_out(row.source, mobile)
+        opted_out = await self._store.opted_out(row.source, event.contact)
         sinks = preview_all(self._sinks.values(), event, opted_out)
         return {
             "id": row.id,
             "type": event.type,
-            "mobile": mobile,
+            "mobile": event.contact,
             "sinks": [each.to_dict() for each in sinks],
         }
 

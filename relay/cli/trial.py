@@ -11,13 +11,12 @@ from urllib.parse import quote, urlencode, urlsplit
 
 import click
 import httpx
-import orjson
 
 from relay.callback.form import fold
 from relay.cli import client, options
 from relay.cli.client import ApiClient
 from relay.cli.output import print_json, print_table, printable
-from relay.cli.records import as_text
+from relay.cli.records import as_text, event_of
 from relay.config.loader import Config
 from relay.event import OPT_OUT, Event, InvalidCallback, RawCallback
 from relay.fsutil import argument_text
@@ -216,7 +215,7 @@ def preview(
         event, opted_out = _stored(config, event_id)
     else:
         event = _understood(config, _callback(config, str(what), pairs, source))
-        opted_out = event.data["consent"] == OPT_OUT
+        opted_out = event.consent == OPT_OUT
     previews = preview_all(config.sinks.values(), event, opted_out)
     if as_json:
         print_json({"event": event.to_dict(), "sinks": [each.to_dict() for each in previews]})
@@ -226,7 +225,7 @@ def preview(
 
 def _stored(config: Config, event_id: str) -> tuple[Event, bool]:
     found = client.ask(config, lambda session: session.get(f"/events/{client.part(event_id)}"))
-    return Event.from_json(orjson.dumps(found)), found["opted_out"]
+    return event_of(found), found["opted_out"]
 
 
 def _understood(config: Config, callback: RawCallback) -> Event:
@@ -265,11 +264,11 @@ def _callback(
 
 
 def _show(event: Event, previews: list[Preview]) -> None:
-    click.echo(f"{event.type}, keyword {event.data['keyword'] or '-'}")
+    click.echo(f"{event.type}, keyword {event.topic or '-'}")
     for each in previews:
         click.echo(f"\n{each.sink}: {printable(each.verdict)}")
         if each.record is not None:
-            click.echo(as_text(each.record, event.data["mobile"]))
+            click.echo(as_text(each.record, event.contact))
 
 
 POLL = 0.1
