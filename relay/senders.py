@@ -2,15 +2,13 @@
 
 from collections import deque
 from collections.abc import Iterable
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv6Address, IPv6Network, ip_address
 
 from relay.caching import short_keys
-
-Address = IPv4Address | IPv6Address
-Network = IPv4Network | IPv6Network
+from relay.units import IPAddress, IPNetwork
 
 
-def parsed(host: str) -> Address | None:
+def parsed(host: str) -> IPAddress | None:
     """The address; the IPv4 one where that is written as an IPv6 one."""
     try:
         address = ip_address(host)
@@ -19,7 +17,7 @@ def parsed(host: str) -> Address | None:
     return getattr(address, "ipv4_mapped", None) or address
 
 
-def within(networks: Iterable[Network], host: str) -> bool:
+def within(networks: Iterable[IPNetwork], host: str) -> bool:
     """Whether the address is in one of the networks."""
     address = parsed(host)
     return address is not None and any(address in network for network in networks)

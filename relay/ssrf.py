@@ -7,8 +7,7 @@ network public (6to4, NAT64, SRv6), and what it says changes with Python's versi
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
-Address = IPv4Address | IPv6Address
-Network = IPv4Network | IPv6Network
+from relay.units import IPAddress, IPNetwork
 
 CLOSED_V4 = tuple(
     (IPv4Network(network), kind)
@@ -60,7 +59,7 @@ GLOBAL_V6 = IPv6Network("2000::/3")
 NAT64 = IPv6Network("64:ff9b::/96")
 
 
-def refusal(address: str, private: Sequence[Network] = ()) -> str | None:
+def refusal(address: str, private: Sequence[IPNetwork] = ()) -> str | None:
     """Why it may not be dialled, in words for the operator; None where it may."""
     try:
         parsed = ip_address(address)
@@ -75,7 +74,7 @@ def refusal(address: str, private: Sequence[Network] = ()) -> str | None:
     return f"refused: {address} is {kind} address; its network is not in allow_private"
 
 
-def embedded(address: Address) -> IPv4Address | None:
+def embedded(address: IPAddress) -> IPv4Address | None:
     """The IPv4 address that is dialled in truth, where this one is mapped or translated."""
     if isinstance(address, IPv4Address):
         return None
@@ -84,7 +83,7 @@ def embedded(address: Address) -> IPv4Address | None:
     return address.ipv4_mapped
 
 
-def closed(address: Address) -> str | None:
+def closed(address: IPAddress) -> str | None:
     """The kind of the closed network that holds it ("a private"); None for a public address."""
     if isinstance(address, IPv4Address):
         return next((kind for network, kind in CLOSED_V4 if address in network), None)

@@ -1,4 +1,4 @@
-"""Durations, sizes, rates and host:port as relay.yaml writes them, and bounds for them.
+"""Units: durations, sizes, rates and host:port as relay.yaml writes them, and bounds for them.
 
 `250ms`, `64KiB`, `100/10s`, `10MiB/s`, `127.0.0.1:8080`. Beyond a bound a number is taken for a
 slip and refused by a new rule. Bounds are metadata of pydantic types:
@@ -14,6 +14,9 @@ from typing import Annotated, Any, Self
 import pydantic
 
 from relay.validation import new_rule, text_type
+
+IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 NEVER = "never"
 SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}

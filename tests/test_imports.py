@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from collections import Counter
 from graphlib import TopologicalSorter
 
 import pytest
@@ -74,6 +75,20 @@ DOOR = "relay"
 """The package itself: what plugins use, from whichever layer, imported when it is first used."""
 
 
+ROLES = {
+    "Options": "a plugin's options",
+    "ConsentWrite": "one consent to write, of relay.crm and of each CRM sink",
+    **dict.fromkeys(
+        (
+            *("ActivityOptions", "ApiError", "Backfill", "BatchItem", "Client"),
+            *("ConsentWriter", "ContactFinder", "Repair", "Writer"),
+        ),
+        "the part of a CRM sink with that role",
+    ),
+}
+"""The class names that several plugins use, each for one role."""
+
+
 def modules(root):
     """Each module's dotted name with its syntax tree."""
     for path in sorted((root / "relay").rglob("*.py")):
@@ -115,6 +130,18 @@ def test_no_relative_imports(trees):
     for name, tree in trees.items():
         for node in ast.walk(tree):
             assert not (isinstance(node, ast.ImportFrom) and node.level), f"{name}:{node.lineno}"
+
+
+def test_a_class_name_has_one_meaning(root, trees):
+    """Privacy makes no other name: a _Client beside a Client would be a second meaning."""
+    plugins = [ast.parse(path.read_text()) for path in sorted((root / "plugins").rglob("*.py"))]
+    names = Counter(
+        node.name.lstrip("_")
+        for tree in (*trees.values(), *plugins)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef)
+    )
+    assert {name for name, count in names.items() if count > 1} == {*ROLES}
 
 
 def test_imports_have_no_cycle(trees):

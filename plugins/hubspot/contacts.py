@@ -54,7 +54,7 @@ PHONES = {
     "phone": "hs_searchable_calculated_phone_number",
     "mobilephone": "hs_searchable_calculated_mobile_number",
 }
-Result = dict[str, Any]
+SearchResult = dict[str, Any]
 
 
 class PhoneSearch:
@@ -68,9 +68,9 @@ class PhoneSearch:
 
     async def find(
         self, mobiles: Collection[str], properties: Sequence[str] = ()
-    ) -> Mapping[str, dict[str, Result]]:
+    ) -> Mapping[str, dict[str, SearchResult]]:
         """All that have one of the numbers: by number, and by id. Raises Retry or Pause."""
-        found: dict[str, dict[str, Result]] = defaultdict(dict)
+        found: dict[str, dict[str, SearchResult]] = defaultdict(dict)
         numbers = sorted({national(mobile) or mobile for mobile in mobiles})
         for content in questions(numbers, list(dict.fromkeys([*properties, *PHONES]))):
             await self._read(content, frozenset(mobiles), found)
@@ -80,7 +80,7 @@ class PhoneSearch:
         self,
         content: dict[str, Any],
         mobiles: frozenset[str],
-        found: dict[str, dict[str, Result]],
+        found: dict[str, dict[str, SearchResult]],
     ) -> None:
         """All the pages of one question."""
         pages = Pages(MOST_PAGES)
@@ -101,7 +101,7 @@ class PhoneSearch:
             pages.turn(after, len(results))
             content["after"] = after
 
-    def numbers(self, result: Result) -> set[str]:
+    def numbers(self, result: SearchResult) -> set[str]:
         """Its numbers in E.164: what the search compares has no country."""
         numbers = (e164(value(result, name), self._country) for name in PHONES)
         return {number for number in numbers if number}
@@ -231,7 +231,7 @@ class ContactFinder:
                     self._learn(record, result)
         return [record for those in by_key.values() for record in those]
 
-    def _learn(self, record: Record, result: Result) -> None:
+    def _learn(self, record: Record, result: SearchResult) -> None:
         self._known.add(record.key, str(result["id"]))
         record.is_known = True
         if record.mobile in self._by_number.numbers(result):
@@ -252,7 +252,7 @@ class ContactFinder:
             self._choose(record, found[record.mobile])
         return [record for record in records if record.target is None]
 
-    def _choose(self, record: Record, candidates: dict[str, Result]) -> None:
+    def _choose(self, record: Record, candidates: dict[str, SearchResult]) -> None:
         """Take the only candidate if it has no key. Several, or another key, are ambiguous."""
         match list(candidates.values()):
             case [] | ():
@@ -269,11 +269,13 @@ class ContactFinder:
                     mask(record.mobile),
                 )
 
-    def _take(self, record: Record, result: Result) -> None:
+    def _take(self, record: Record, result: SearchResult) -> None:
         record.target = str(result["id"])
         keep_filled(record, result, self._options.only_if_empty)
 
-    async def _search(self, records: Sequence[Record]) -> Mapping[str, dict[str, Result]] | None:
+    async def _search(
+        self, records: Sequence[Record]
+    ) -> Mapping[str, dict[str, SearchResult]] | None:
         """The contacts by number, and by id; None where it failed and the records are ended."""
         try:
             return await self._by_number.find({each.mobile for each in records}, self._wanted)

@@ -257,11 +257,11 @@ class Client:
         raise relay.Pause("sign-in: instance_url does not begin with https://; correct login_url")
 
 
-class _Grant(Protocol):
+class _GrantForm(Protocol):
     def __call__(self) -> dict[str, str]: ...
 
 
-def _grant(options: Options) -> _Grant:
+def _grant(options: Options) -> _GrantForm:
     """What a sign-in posts ("OAuth 2.0 Client Credentials Flow", "… JWT Bearer Flow")."""
     secret, bearer = options.client_secret, options.jwt
     if bearer is None:

@@ -87,7 +87,7 @@ def _problem(status: int, detail: str) -> Response:
     return Response(problem_body(status, detail), status, media_type=PROBLEM_TYPE.decode())
 
 
-Position = tuple[int, str]
+PageStart = tuple[int, str]
 """Where a page ends: the seq of its last row, and the sink where a seq has rows of several."""
 
 
@@ -95,7 +95,7 @@ def make_page(
     rows: Sequence[R],
     limit: int,
     view: Callable[[R], dict[str, Any]],
-    position: Callable[[R], Position],
+    position: Callable[[R], PageStart],
 ) -> dict[str, Any]:
     """`{"items": [...], "next": cursor or None}`; `limit` is the number of rows asked for."""
     last = rows[-1] if rows and len(rows) == limit else None
@@ -105,12 +105,12 @@ def make_page(
     }
 
 
-def encode_cursor(position: Position) -> str:
+def encode_cursor(position: PageStart) -> str:
     """The cursor of a position."""
     return base64.urlsafe_b64encode(orjson.dumps(position)).decode().rstrip("=")
 
 
-def decode_cursor(cursor: str | None) -> Position | None:
+def decode_cursor(cursor: str | None) -> PageStart | None:
     """The position of a cursor, None for the first page. Raises EndpointError for other text."""
     if cursor is None:
         return None

@@ -99,7 +99,7 @@ class Job:
         }
 
 
-Work = Callable[[Job], Awaitable[dict[str, Any]]]
+JobWork = Callable[[Job], Awaitable[dict[str, Any]]]
 
 
 class Jobs:
@@ -110,7 +110,7 @@ class Jobs:
         self._turn = asyncio.Lock()
         self._last = 0
 
-    def start(self, work: Work) -> int:
+    def start(self, work: JobWork) -> int:
         """Begin it, or have it wait for its turn; return its number."""
         self._last += 1
         job = self._jobs[self._last] = Job()
@@ -121,7 +121,7 @@ class Jobs:
     def find(self, number: int) -> Job | None:
         return self._jobs.get(number)
 
-    async def _run(self, job: Job, work: Work) -> None:
+    async def _run(self, job: Job, work: JobWork) -> None:
         async with self._turn:
             try:
                 job.result = await work(job)

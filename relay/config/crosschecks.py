@@ -11,11 +11,11 @@ import httpx
 
 from relay.config.document import Document
 from relay.config.errors import Issue
-from relay.config.model import POSTGRESQL, Admin, IPNetwork, Server, Settings
+from relay.config.model import POSTGRESQL, Admin, Server, Settings
 from relay.fsutil import path_from_utf8
 from relay.secret import WEAK, bits
 from relay.ssrf import refusal
-from relay.units import HostPort
+from relay.units import HostPort, IPNetwork
 from relay.validation import REFUSED_FROM, Location
 
 UNGUARDED = "needs tokens or allow_from, as other machines can reach {}"

@@ -18,7 +18,6 @@ from relay.config.model import (
     Admin,
     Alerts,
     BreakerSettings,
-    IPNetwork,
     Retention,
     RetrySettings,
     Server,
@@ -52,7 +51,7 @@ from relay.templating.expressions import (
     ExpressionError,
     RecordMap,
 )
-from relay.units import Rate
+from relay.units import IPNetwork, Rate
 from relay.validation import REFUSED_FROM, Location
 
 __all__ = ["Config", "ConfigError", "LocatedIssue", "SinkConfig", "SourceConfig", "load"]

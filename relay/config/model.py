@@ -25,6 +25,7 @@ from relay.units import (
     ByteRate,
     Duration,
     HostPort,
+    IPNetwork,
     Listen,
     RateLimit,
     Size,
@@ -46,8 +47,6 @@ DEFAULT_SOURCE = "sumotext"
 SUMOTEXT_OPTIONS = ("country", "kind", "rename")
 """Those options of this plugin that stand beside `plugin:`."""
 POSTGRESQL = ("postgresql://", "postgres://")
-
-IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 def _network(text: str) -> IPNetwork:
@@ -107,9 +106,9 @@ def _truth_is_text(value: Any) -> Any:
 
 
 Name = Annotated[str, pydantic.AfterValidator(_name)]
-Network = Annotated[IPNetwork, *text_type(_network, "network", {})]
+NetworkText = Annotated[IPNetwork, *text_type(_network, "network", {})]
 Timezone = Annotated[zoneinfo.ZoneInfo, *text_type(parse_timezone, "timezone", {})]
-Token = Annotated[SecretStr, *text_type(_token, "token", {"minLength": 1}), AS_KEY]
+SourceToken = Annotated[SecretStr, *text_type(_token, "token", {"minLength": 1}), AS_KEY]
 StorePlace = Annotated[str, *text_type(_store, "store", {"minLength": 1})]
 FilePlace = Annotated[str, Field(min_length=1)]
 File = Annotated[Path, pydantic.BeforeValidator(_file, json_schema_input_type=str)]
@@ -117,11 +116,11 @@ Expression = Annotated[
     str, pydantic.BeforeValidator(_truth_is_text, json_schema_input_type=str | bool)
 ]
 Positive = Annotated[Duration, Field(gt=0)]
-Pause = Annotated[Positive, between("10ms", "7d")]
+RestTime = Annotated[Positive, between("10ms", "7d")]
 """How long a sink rests, or waits before a retry."""
-Kept = Annotated[Term, between("1m", "36500d")]
-Noticed = Annotated[Term, between("1s", "365d")]
-TooMany = Annotated[Threshold, counted("1s", "365d")]
+RetentionTime = Annotated[Term, between("1m", "36500d")]
+AlertDelay = Annotated[Term, between("1s", "365d")]
+AlertThreshold = Annotated[Threshold, counted("1s", "365d")]
 Whole = Annotated[int, Field(ge=1), NUMBER]
 HostName = Annotated[
     str,
@@ -180,7 +179,7 @@ class Server(Model):
     """The address and port for callbacks."""
     tls: Tls | None = None
     """The certificate for https. Without it, the listener speaks plain HTTP."""
-    proxies: list[Network] = Field(default=[])
+    proxies: list[NetworkText] = Field(default=[])
     """Networks of your reverse proxies. Only their `X-Forwarded-For` header is used."""
     connections: Connections = Field(default_factory=Connections)
     """Limits for connections to this listener."""
@@ -216,9 +215,9 @@ class SourceConfig(Model):
     """The default country for numbers that are sent without one."""
     kind: Literal["auto", "web_form", "poll", "text_4_info", "message"] = "auto"
     """The kind of every callback to this source. `auto` finds it from the parameters."""
-    tokens: list[Token] = Field(default=[])
+    tokens: list[SourceToken] = Field(default=[])
     """Secrets. A callback needs one of them. List two while you change a token."""
-    allow_from: list[Network] = Field(default=[])
+    allow_from: list[NetworkText] = Field(default=[])
     """Networks. A callback must come from one of them."""
     limit: Limit = Field(default_factory=Limit)
     """The most that this source may send."""
@@ -240,9 +239,9 @@ class BatchSettings(Model):
 class RetrySettings(Model):
     """How long and how often a failed delivery is tried again."""
 
-    initial: Pause = written("5s")
+    initial: RestTime = written("5s")
     """The longest wait before the first retry. Each later wait may be twice as long."""
-    max: Pause = written("6h")
+    max: RestTime = written("6h")
     """The longest wait between two attempts."""
     attempts: Annotated[Whole, at_most(10_000)] = 14
     """The least number of attempts before a delivery is dead. `window` must be over as well."""
@@ -261,7 +260,7 @@ class BreakerSettings(Model):
 
     failures: Annotated[Whole, at_most(10_000)] = 10
     """The number of failures in a row that parks the sink. Each contact counts once."""
-    cooldown: Pause = written("60s")
+    cooldown: RestTime = written("60s")
     """How long the sink stays parked before one delivery is tried."""
 
 
@@ -292,7 +291,7 @@ class SinkSettings(Model):
     """How long and how often a failed delivery is tried again."""
     breaker: BreakerSettings = Field(default_factory=BreakerSettings)
     """When the sink is parked after failures."""
-    allow_private: list[Network] = Field(default=[])
+    allow_private: list[NetworkText] = Field(default=[])
     """Private networks that this sink may call. Default: none."""
     blank: Blank | None = None
     """What happens to a blank value: `keep` sends it, `omit` leaves its name out, `clear` sends
@@ -302,15 +301,15 @@ class SinkSettings(Model):
 class AlertRules(Model):
     """What raises an alert, and after how long. `never` turns a rule off."""
 
-    opt_out_undelivered: Noticed = written("10m")
+    opt_out_undelivered: AlertDelay = written("10m")
     """The age of an opt-out that a sink does not have yet."""
-    backlog_age: Noticed = written("1h")
+    backlog_age: AlertDelay = written("1h")
     """The age of the oldest delivery that waits."""
-    sink_paused: Noticed = written("5m")
+    sink_paused: AlertDelay = written("5m")
     """How long a sink is paused."""
-    dead: TooMany = written("1/1h")
+    dead: AlertThreshold = written("1/1h")
     """The number of dead deliveries of one sink in a time."""
-    quarantine: TooMany = written("20/1h")
+    quarantine: AlertThreshold = written("20/1h")
     """The number of callbacks that went to quarantine in a time."""
     keyword_silent: dict[str, Annotated[Positive, between("1s", "365d")]] = Field(default={})
     """Keywords with the time after which their silence raises an alert, as in `{JOIN: 24h}`."""
@@ -323,7 +322,7 @@ class AlertWebhook(Model):
     """The address of the receiver."""
     secrets: list[SigningSecret] = Field(default=[])
     """Signing secrets, `whsec_…`. List two while you change a secret."""
-    allow_private: list[Network] = Field(default=[])
+    allow_private: list[NetworkText] = Field(default=[])
     """Private networks that the webhook may be in."""
 
 
@@ -390,11 +389,11 @@ class Retention(Model):
     An event that still waits for a delivery stays until that has ended.
     """
 
-    delivered: Kept = written("30d")
+    delivered: RetentionTime = written("30d")
     """How long events are kept that every sink has. `never` keeps them for good."""
-    dead: Kept = written("180d")
+    dead: RetentionTime = written("180d")
     """How long events with a dead delivery are kept."""
-    quarantine: Kept = written("90d")
+    quarantine: RetentionTime = written("90d")
     """How long callbacks stay in quarantine."""
     quarantine_size: Annotated[Size, sized("0B", "1TiB")] = written("256MiB")
     """The most bytes in quarantine. Above it, the oldest callbacks are deleted."""

@@ -28,7 +28,8 @@ from relay.delivery.http_message import BadCoding, ContentDecoder
 from relay.outcome import Pause
 from relay.rate_limit import Limiter
 from relay.send_context import current, time_left
-from relay.ssrf import Network, refusal
+from relay.ssrf import refusal
+from relay.units import IPNetwork
 from relay.version import version
 
 CONNECTIONS = 100
@@ -65,7 +66,7 @@ ERRORS: tuple[tuple[type[Exception], type[httpx.TransportError], str | None], ..
 def client(
     *,
     timeout: float,
-    allow_private: Sequence[Network] = (),
+    allow_private: Sequence[IPNetwork] = (),
     limiter: Limiter | None = None,
     resolver: aiohttp.abc.AbstractResolver | None = None,
     now: Callable[[], float] = time.monotonic,
@@ -130,7 +131,7 @@ class Transport(httpx.AsyncBaseTransport):
     def __init__(
         self,
         timeout: float,
-        allow_private: Sequence[Network],
+        allow_private: Sequence[IPNetwork],
         limiter: Limiter | None,
         resolver: aiohttp.abc.AbstractResolver | None,
         now: Callable[[], float],
@@ -238,7 +239,9 @@ class _GuardedResolver(aiohttp.abc.AbstractResolver):
     at once, would lose the reason.
     """
 
-    def __init__(self, resolver: aiohttp.abc.AbstractResolver, private: Sequence[Network]) -> None:
+    def __init__(
+        self, resolver: aiohttp.abc.AbstractResolver, private: Sequence[IPNetwork]
+    ) -> None:
         self._resolver = resolver
         self._private = private
 
@@ -359,7 +362,7 @@ def _cause(error: OSError) -> str:
     return error.strerror or str(error)
 
 
-def _refuse(address: str, private: Sequence[Network]) -> None:
+def _refuse(address: str, private: Sequence[IPNetwork]) -> None:
     """Raise Pause for a closed address: only the operator can change that.
 
     It is no OSError, which aiohttp would wrap or take for a reason to try the next address.

@@ -33,8 +33,8 @@ MOST_INTERIM = 8
 NO_END = "where it ends is unclear"
 BROKE_OFF = "it broke off"
 
-Message = tuple[RawResponseMessage, aiohttp.StreamReader]
-Fed = tuple[tuple[Message, ...], bool, bytes]
+ParsedMessage = tuple[RawResponseMessage, aiohttp.StreamReader]
+Fed = tuple[tuple[ParsedMessage, ...], bool, bytes]
 """What aiohttp's parser returns: messages, whether the protocol changes, and what is left over."""
 
 
@@ -83,7 +83,7 @@ class Parser:
 
         aiohttp takes whatever this raises for a fault of the other side, and logs nothing.
         """
-        messages: tuple[Message, ...] = ()
+        messages: tuple[ParsedMessage, ...] = ()
         try:
             if self._body is None and not self._over:
                 messages, data = self._feed_head(data)
@@ -94,7 +94,7 @@ class Parser:
             self._break_off(f"the relay failed with {kind}")
         return messages, False, b""
 
-    def _feed_head(self, data: bytes) -> tuple[tuple[Message, ...], bytes]:
+    def _feed_head(self, data: bytes) -> tuple[tuple[ParsedMessage, ...], bytes]:
         """The response, and what follows its head."""
         try:
             head, rest = self._read_head(data)
@@ -142,7 +142,7 @@ class Parser:
                 raise BadHead(f"more than {MOST_INTERIM} interim answers (1xx) precede it")
         return None, b""
 
-    def _begin(self, head: Head) -> Message:
+    def _begin(self, head: Head) -> ParsedMessage:
         self._head = bytearray()
         self._body, self._left = http_message.body_of(head, to_head=self._to_head)
         self._reusable = (

@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterable, Sequence
 from relay.caching import short_keys
 from relay.config.model import SourceConfig
 from relay.rate_limit import SharedTokenBucket, TokenBucket
-from relay.senders import Network, client_key, parsed, within
-from relay.units import Rate
+from relay.senders import client_key, parsed, within
+from relay.units import IPNetwork, Rate
 
 UNAUTHENTICATED_RATE = Rate(1000, 60.0)
 """The limit of senders with a wrong token or address. It is apart from the source's limit, so that
@@ -33,7 +33,7 @@ LONGEST_ENTRY = 64
 
 Headers = Iterable[tuple[bytes, bytes]]
 
-Peer = tuple[str, int] | None
+ClientAddress = tuple[str, int] | None
 """The sender's address: of the socket, or of the client behind a trusted proxy."""
 
 
@@ -49,7 +49,7 @@ class SourceGuard:
         self._bytes = TokenBucket(source.limit.bytes, now)
         self._unauthenticated = SharedTokenBucket(UNAUTHENTICATED_RATE, now)
 
-    def allows(self, peer: Peer) -> bool:
+    def allows(self, peer: ClientAddress) -> bool:
         """Whether the sender is in one of the networks."""
         return not self._networks or (peer is not None and within(self._networks, peer[0]))
 
@@ -57,7 +57,7 @@ class SourceGuard:
         """Seconds until a callback of that size is within the limits; 0.0 takes it."""
         return self._requests.take() or self._bytes.take(size)
 
-    def unauthenticated_delay(self, peer: Peer) -> float:
+    def unauthenticated_delay(self, peer: ClientAddress) -> float:
         """The same for a sender with a wrong token or address."""
         return self._unauthenticated.take(client_key(peer[0]) if peer else "")
 
@@ -124,7 +124,7 @@ def _hash(token: bytes) -> bytes:
 class TrustedProxies:
     """The networks of `server.proxies`. Without any, no header is read."""
 
-    def __init__(self, networks: Sequence[Network] = ()) -> None:
+    def __init__(self, networks: Sequence[IPNetwork] = ()) -> None:
         self._networks = networks
         self.trusts = short_keys(maxsize=1024)(self._trusts)
 

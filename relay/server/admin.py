@@ -27,11 +27,11 @@ UNGUARDED_PATHS = ("/healthz", "/readyz", "/metrics")
 
 MISDIRECTED = 421
 
-Health = Callable[[], Awaitable[dict[str, Any]]]
+HealthReader = Callable[[], Awaitable[dict[str, Any]]]
 Metrics = Callable[[], Awaitable[bytes]]
 
 
-def app(health: Health, metrics: Metrics, names: Iterable[str] = ()) -> Starlette:
+def app(health: HealthReader, metrics: Metrics, names: Iterable[str] = ()) -> Starlette:
     """The application.
 
     `health` gives `ready` (bool), `reasons` (list of text) and `sinks`; `metrics` gives the page

@@ -11,7 +11,7 @@ import uvicorn
 
 from relay.config.loader import Config
 from relay.server import admin
-from relay.server.admin import Health, Metrics
+from relay.server.admin import HealthReader, Metrics
 from relay.server.connections import LOOP_TURN, ConnectionLimiter, limiter_for, open_file_limit
 from relay.server.ingress import Ingress
 from relay.server.protocol import Protocol, ServerState
@@ -134,7 +134,7 @@ def make_server(
 
 
 def make_servers(
-    config: Config, listeners: Listeners, ingress: Ingress, health: Health, metrics: Metrics
+    config: Config, listeners: Listeners, ingress: Ingress, health: HealthReader, metrics: Metrics
 ) -> tuple[list[HttpServer], list[HttpServer]]:
     """The servers of the public and of the admin listener. Raises OSError."""
     tls = config.server.tls

@@ -51,7 +51,7 @@ RESERVE = 64 * 1024**2
 
 log = logging.getLogger("relay.store")
 
-Progress = Callable[[int, int], None]
+PageProgress = Callable[[int, int], None]
 """Called with how many pages of how many are copied."""
 
 Connect = Callable[[], contextlib.AbstractContextManager[apsw.Connection]]
@@ -140,7 +140,7 @@ class Partial:
 
 
 def back_up(
-    source: apsw.Connection, target: Path, spill: Path, progress: Progress = lambda *_: None
+    source: apsw.Connection, target: Path, spill: Path, progress: PageProgress = lambda *_: None
 ) -> None:
     """Copy the store and its spill, as they are at this moment, to a new file.
 
@@ -168,7 +168,7 @@ def new_copy(target: Path) -> Iterator[Partial]:
 
 
 def fill(
-    copy: Partial, source: apsw.Connection, spill: Path, progress: Progress = lambda *_: None
+    copy: Partial, source: apsw.Connection, spill: Path, progress: PageProgress = lambda *_: None
 ) -> None:
     """Copy the store and its spill, checked and on disk, by the copy's descriptor alone."""
     # The spill is opened first: what comes home after that is in the open file still.
@@ -246,7 +246,7 @@ def _copy(
     source: apsw.Connection,
     copy: Partial,
     connected: Connect,
-    progress: Progress,
+    progress: PageProgress,
     lines: BinaryIO,
 ) -> None:
     """Copy it whole, checked, on disk."""
@@ -266,7 +266,7 @@ def _copy(
 
 
 def _copy_pages(
-    source: apsw.Connection, copy: apsw.Connection, descriptor: int, progress: Progress
+    source: apsw.Connection, copy: apsw.Connection, descriptor: int, progress: PageProgress
 ) -> None:
     _configure(copy)
     with _moment(source), copy.backup("main", source, "main") as backup:

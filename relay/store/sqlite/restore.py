@@ -63,7 +63,7 @@ NEW_SINK = "INSERT OR IGNORE INTO sinks (name, cursor) VALUES (?, ?)"
 HEARD = "INSERT OR IGNORE INTO words_accepted SELECT ?, id, ? FROM sinks WHERE name = ?"
 
 
-Row = tuple[Any, ...]
+SqlRow = tuple[Any, ...]
 
 
 @dataclass(slots=True)
@@ -204,9 +204,9 @@ class ConsentSince(NamedTuple):
     Each row begins with the event's seq.
     """
 
-    every: list[Row]
-    last: list[Row]
-    accepted: list[Row]
+    every: list[SqlRow]
+    last: list[SqlRow]
+    accepted: list[SqlRow]
 
 
 def consent_since(present: apsw.Connection) -> ConsentSince:
@@ -257,11 +257,11 @@ def _write_rows(connection: apsw.Connection, words: ConsentSince) -> None:
     )
 
 
-def _of(seqs: Container[int], found: Iterable[Row]) -> list[Row]:
+def _of(seqs: Container[int], found: Iterable[SqlRow]) -> list[SqlRow]:
     return [row for row in found if row[0] in seqs]
 
 
-def _renumbered(found: Iterable[Row], given: Mapping[int, int]) -> Iterable[Row]:
+def _renumbered(found: Iterable[SqlRow], given: Mapping[int, int]) -> Iterable[SqlRow]:
     return ((given[seq], *rest) for seq, *rest in found)
 
 

@@ -40,10 +40,10 @@ from relay.store.sqlite.state import WriterState
 
 P = ParamSpec("P")
 T = TypeVar("T")
-Method = Callable[Concatenate["SqliteStore", P], Coroutine[Any, Any, T]]
+StoreMethod = Callable[Concatenate["SqliteStore", P], Coroutine[Any, Any, T]]
 
 
-def _reading(run: Callable[Concatenate[apsw.Connection, P], T]) -> "Method[P, T]":
+def _reading(run: Callable[Concatenate[apsw.Connection, P], T]) -> "StoreMethod[P, T]":
     """A method that runs the function on a reader's thread."""
 
     @wraps(run)
@@ -53,7 +53,7 @@ def _reading(run: Callable[Concatenate[apsw.Connection, P], T]) -> "Method[P, T]
     return method
 
 
-def _writing(run: Callable[Concatenate[apsw.Connection, WriterState, P], T]) -> "Method[P, T]":
+def _writing(run: Callable[Concatenate[apsw.Connection, WriterState, P], T]) -> "StoreMethod[P, T]":
     """A method that runs the function in a transaction; it returns once that is on disk."""
 
     @wraps(run)
