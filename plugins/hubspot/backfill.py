@@ -61,6 +61,8 @@ class Backfill:
         pages = Pages(MOST_PAGES)
         while True:
             answer = await self._patiently(self._client.get, path, **asked)
+            if not isinstance(answer.body.get("results"), list) or not answer.are_records():
+                raise Retry(f"{path}: answered without records")
             results = answer.list("results")
             for result in results:
                 self._note(result)

@@ -104,8 +104,9 @@ def unfit(known: Mapping[str, Any], value: str) -> str | None:
 
 def _no_option(known: Mapping[str, Any], value: str) -> str | None:
     """A checkbox takes several, joined by `;`. Some properties have their options elsewhere."""
-    told: Iterable[Any] = known.get("options") or []
-    options = [str(each.get("value")) for each in told if isinstance(each, Mapping)]
+    described = known.get("options")
+    choices = described if isinstance(described, list) else []
+    options = [str(each.get("value")) for each in choices if isinstance(each, Mapping)]
     if not options or known.get("externalOptions"):
         return None
     many = known.get("fieldType") == "checkbox"
@@ -257,10 +258,13 @@ class AccountCheck:
 
     async def properties(self, kind: str) -> Properties:
         """A kind's properties by name. Raises Retry, Reject or Pause."""
-        answer = await self._client.get(self._client.paths.properties(kind))
+        path = self._client.paths.properties(kind)
+        answer = await self._client.get(path)
         if answer.error:
             raise _raised(answer.error)
-        return {str(each.get("name")): each for each in answer.list("results")}
+        if not (found := answer.list("results")):  # each kind has some
+            raise relay.Retry(f"{path}: answered without properties")
+        return {str(each.get("name")): each for each in found}
 
     def _missing(self, asked: Requirements, there: Properties) -> Iterator[str]:
         if asked.id_property:
@@ -311,7 +315,11 @@ class AccountCheck:
         answer = await self._client.get(path)
         if answer.error:
             return [_raised(answer.error).reason]
-        types = {each.get("typeId"): each.get("category") for each in answer.list("results")}
+        types = {
+            number: each.get("category")
+            for each in answer.list("results")
+            if isinstance(number := each.get("typeId"), int)
+        }
         if types.get(wanted_object.association) == wanted_object.category:
             return []
         known = ", ".join(f"{number} ({category})" for number, category in types.items())

@@ -84,17 +84,17 @@ class Backfill:
             f"SELECT Id, {', '.join(self._phones)} FROM {self._kind}"  # noqa: S608  names only
             f" WHERE {self._options.external_id} = null AND ({numbered}){converted} ORDER BY Id"
         )
-        page = await self._client.get("query", q=query)
-        self._total = page["totalSize"]
+        page = await self._client.page("query", q=query)
+        self._total = page.total
         self._progress(0, self._total)
         pages = Pages(MOST_PAGES)
         while True:
-            for record in page["records"]:
+            for record in page.rows:
                 yield StoredRecord(record)
-            if page["done"]:
+            if page.following is None:
                 return
-            pages.turn(page["nextRecordsUrl"], len(page["records"]))
-            page = await self._client.get(page["nextRecordsUrl"])
+            pages.turn(page.following, len(page.rows))
+            page = await self._client.page(page.following)
 
     def _keys(self, record: StoredRecord) -> list[str]:
         """The key of the first field that has a number."""

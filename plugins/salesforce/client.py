@@ -12,7 +12,7 @@ import re
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import httpx
 import jwt
@@ -114,6 +114,14 @@ class AccessToken:
         return "AccessToken(…)"
 
 
+class Page(NamedTuple):
+    """A page of a query, the rows of all its pages, and the path of the next page."""
+
+    rows: list[dict[str, Any]]
+    total: int
+    following: str | None
+
+
 class SignIn:
     """The token of one login, which its sinks share."""
 
@@ -187,18 +195,22 @@ class Client:
 
     async def records(self, path: str, name: str, **params: str) -> list[dict[str, Any]]:
         """The list of this name in what `get` gives. Raises Retry also where there is none."""
-        body = await self.get(path, **params)
-        found = body.get(name) if isinstance(body, dict) else None
-        if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
-            raise relay.Retry(f"{path}: answered without {name}")
-        return found
+        return _records(path, name, await self.get(path, **params))
 
     async def rows(self, path: str, name: str, **params: str) -> list[dict[str, Any]]:
         """As `records`, each with its id. Raises Retry also where one has none."""
-        found = await self.records(path, name, **params)
-        if not all(isinstance(each.get("Id"), str) for each in found):
-            raise relay.Retry(f"{path}: answered a record without its id")
-        return found
+        return _rows(path, name, await self.get(path, **params))
+
+    async def page(self, path: str, **params: str) -> Page:
+        """One page of a query. Raises Retry also where it is none."""
+        body = await self.get(path, **params)
+        rows = _rows(path, "records", body)
+        total = body.get("totalSize")
+        following = body.get("nextRecordsUrl")
+        is_last = body.get("done") is True
+        if not isinstance(total, int) or not (is_last or isinstance(following, str)):
+            raise relay.Retry(f"{path}: answered without totalSize or nextRecordsUrl")
+        return Page(rows, total, None if is_last else following)
 
     async def _ask(
         self,
@@ -286,6 +298,20 @@ def _grant(options: Options) -> _GrantForm:
         return {"grant_type": JWT_BEARER, "assertion": signed}
 
     return assertion
+
+
+def _records(path: str, name: str, body: Any) -> list[dict[str, Any]]:
+    found = body.get(name) if isinstance(body, dict) else None
+    if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
+        raise relay.Retry(f"{path}: answered without {name}")
+    return found
+
+
+def _rows(path: str, name: str, body: Any) -> list[dict[str, Any]]:
+    found = _records(path, name, body)
+    if not all(isinstance(each.get("Id"), str) for each in found):
+        raise relay.Retry(f"{path}: answered a record without its id")
+    return found
 
 
 def as_of_all(response: httpx.Response) -> relay.Retry | relay.Pause:

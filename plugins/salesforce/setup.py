@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
+from itertools import chain
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -142,6 +143,18 @@ RIGHTS = {"queryable": "Read", "createable": "Create", "updateable": "Edit"}
 """What `describe` says of the user's rights to an object, and what Salesforce calls them."""
 
 
+OBJECT = {"name": str, "fields": list}
+FIELD = {
+    **dict.fromkeys(("name", "type"), str),
+    "length": int,
+    **dict.fromkeys(("nillable", "defaultedOnCreate", "createable", "updateable"), bool),
+    **dict.fromkeys(("externalId", "unique", "restrictedPicklist"), bool),
+    **dict.fromkeys(("picklistValues", "referenceTo"), list),
+}
+CHOICE = {"value": str, "active": bool}
+"""What `describe` says of each object, of each of its fields, and of each value of a picklist."""
+
+
 @dataclass(frozen=True, slots=True)
 class SetupIssue:
     """Something that the org lacks or has otherwise, and how a person corrects it.
@@ -175,7 +188,7 @@ class ObjectDescription:
         self._relations = {
             field["relationshipName"].casefold(): field
             for field in fields
-            if field.get("relationshipName")
+            if isinstance(field.get("relationshipName"), str)
         }
 
     def denied(self) -> list[str]:
@@ -244,12 +257,16 @@ async def setup_issues(
 async def _described(
     client: Client, where: str, name: str, found: list[SetupIssue]
 ) -> ObjectDescription | None:
+    path = f"sobjects/{name}/describe"
     try:
-        table = ObjectDescription(await client.get(f"sobjects/{name}/describe"))
+        description = await client.get(path)
     except relay.Pause as refused:
         if refused.status != 404:
             raise
     else:
+        if missing := _lacks(description):
+            raise relay.Retry(f"{path}: answered without {missing}")
+        table = ObjectDescription(description)
         if denied := table.denied():
             granted = GRANT.format(object=name, what=", ".join(denied))
             grant = EDIT_TASKS if name == TASK else granted
@@ -260,6 +277,27 @@ async def _described(
     grant = GRANT.format(object=name, what="Read, Create, Edit, and Read on what it points to")
     made = f"{CLICK} > Create > Custom Object, if it is not there, and " if "__" in name else ""
     found.append(SetupIssue(what, made + grant))
+    return None
+
+
+def _lacks(description: Any) -> str | None:
+    """What is missing in the answer to a describe, or has another type; None where all is there."""
+    if missing := _first_missing([description], OBJECT):
+        return missing
+    fields = description["fields"]
+    if missing := _first_missing(fields, FIELD):
+        return f"{missing} of a field"
+    values = chain.from_iterable(field["picklistValues"] for field in fields)
+    if missing := _first_missing(values, CHOICE):
+        return f"{missing} of a value of a picklist"
+    return None
+
+
+def _first_missing(objects: Iterable[Any], types: Mapping[str, type]) -> str | None:
+    for each in objects:
+        for name, kind in types.items():
+            if not isinstance(each, dict) or not isinstance(each.get(name), kind):
+                return name
     return None
 
 
@@ -464,7 +502,7 @@ def _of_lookup(
     table: ObjectDescription, lookup: Mapping[str, Any], to: str
 ) -> Iterator[SetupIssue]:
     name = lookup["name"]
-    if to.casefold() not in (each.casefold() for each in lookup["referenceTo"]):
+    if to.casefold() not in (str(each).casefold() for each in lookup["referenceTo"]):
         what = f"activity.contact: {table.name}.{name} does not point to {to}"
         yield SetupIssue(what, "name the relationship of a lookup that does")
     elif not (lookup["createable"] and lookup["updateable"]):

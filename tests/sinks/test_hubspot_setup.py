@@ -1,9 +1,11 @@
 """What the hubspot sink finds wrong with an account, and what it makes there."""
 
+import logging
 import tracemalloc
 
+import httpx
 import pytest
-from hubspotsink import MAP, delivery, key, kinds, mobile, module, opened, options
+from hubspotsink import MAP, HubSpot, delivery, key, kinds, mobile, module, opened, options
 from stubs.hubspot import HubSpotStub
 from stubs.hubspot_schema import Field
 from stubs.vendor import serving
@@ -392,3 +394,44 @@ async def test_people_who_are_given_keys_are_found_by_their_events(stub):
     async with opened(stub.url) as sink:
         await sink.send_batch([delivery(number) for number in range(3)])
     assert len(stub.records("contacts")) == 3
+
+
+# answers that HubSpot should not give
+
+
+def answering(listed, **values):
+    """A sink whose account gives this answer to each GET."""
+
+    def handle(request):
+        return httpx.Response(200, json=listed if request.method == "GET" else {})
+
+    http = httpx.AsyncClient(transport=httpx.MockTransport(handle))
+    return HubSpot("crm", options(**values), http, logging.getLogger("relay.sinks.crm"), ("city",))
+
+
+@pytest.mark.parametrize("odd", [{}, {"results": 7}, {"results": []}, {"results": ["city"]}])
+async def test_a_list_of_properties_of_another_form_is_what_check_says(odd):
+    """It is not said that every property is missing, and setup makes none."""
+    sink = answering(odd)
+    (told,) = await sink.check()
+    assert told.endswith("/contacts: answered without properties")
+    with pytest.raises(relay.Retry, match="answered without"):
+        await sink.setup()
+
+
+async def test_what_describes_a_property_oddly_is_left_out():
+    described = {"name": "city", "type": "enumeration", "options": 7, "typeId": [1]}
+    key_property = {"name": "sms_key", "type": "string", "hasUniqueValue": True}
+    sink = answering({"results": [described, key_property]}, activity=OBJECT)
+    sink.constants = {"city": "Tampa"}
+    assert any("does not tie" in line for line in await sink.check())
+
+
+@pytest.mark.parametrize(
+    "odd", [{}, {"results": 7}, {"results": [{"properties": {"phone": mobile(1)}}]}]
+)
+async def test_a_page_of_another_form_ends_the_backfill_with_a_reason(odd):
+    sink = answering(odd)
+    fill = module("backfill").Backfill(sink._client, sink._writer, sink.options)
+    with pytest.raises(relay.Retry, match="answered without records"):
+        await fill.run(lambda _done, _total: None)

@@ -3,19 +3,25 @@
 import sys
 from dataclasses import replace
 
+import httpx
+import orjson
 import pytest
 import yaml
 from salesforcesink import (
     ACTIVITY,
+    LOG,
     Salesforce,
     connected,
     data_calls,
     delivery,
     key,
+    options,
     options_module,
     package,
 )
 from stubs.salesforce import SalesforceStub
+
+import relay
 
 NO_LAST_NAME = ("FirstName", "MobilePhone")
 FULL = {
@@ -236,8 +242,66 @@ def test_what_the_plugin_says_of_its_options_can_be_copied():
     Salesforce.Options.model_validate(documented())
 
 
-@pytest.mark.parametrize("model", ["Options", "Activity"])
+@pytest.mark.parametrize("model", ["Options", "ActivityOptions"])
 def test_the_plugin_names_every_option(model):
     shown = documented() if model == "Options" else documented()["activity"]
     others = {"jwt", "objects", "contact"}  # of another way to sign in, to look, to point
     assert {*getattr(options_module, model).model_fields} - {*shown} <= others
+
+
+# answers that Salesforce should not give
+
+
+def answering(described, page=None):
+    """A sink whose org gives these answers to a describe and to a query."""
+
+    def handle(request):
+        path = request.url.path
+        content = page if "/query" in path else described
+        if "/oauth2/" in path:
+            content = {"access_token": "t", "token_type": "Bearer"}
+        return httpx.Response(200, content=orjson.dumps(content))
+
+    http = httpx.AsyncClient(transport=httpx.MockTransport(handle))
+    return Salesforce("crm", options("https://acme.example"), http, LOG, ("LastName",))
+
+
+async def description():
+    async with connected() as (_, sink):
+        return await sink._client.get("sobjects/Contact/describe")
+
+
+@pytest.mark.parametrize(
+    "name", ["name", "type", "length", "nillable", "createable", "unique", "picklistValues"]
+)
+async def test_a_field_described_in_part_is_what_check_says(name):
+    described = await description()
+    del described["fields"][3][name]
+    sink = answering(described)
+    assert await sink.check() == [f"sobjects/Contact/describe: answered without {name} of a field"]
+    with pytest.raises(relay.Retry, match="answered without"):
+        await sink.setup()
+
+
+@pytest.mark.parametrize("odd", [[], {}, 7, {"name": "Contact"}, {"name": "Contact", "fields": 1}])
+async def test_a_describe_of_another_form_is_what_check_says(odd):
+    (told,) = await answering(odd).check()
+    assert told.startswith("sobjects/Contact/describe: answered without ")
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        [],
+        {},
+        {"totalSize": 1, "done": True},
+        {"totalSize": 1, "done": True, "records": [{}]},
+        {"done": True, "records": []},
+        {"totalSize": 1, "done": False, "records": []},
+        {"totalSize": 1, "records": [], "nextRecordsUrl": None},
+    ],
+)
+async def test_a_page_of_another_form_ends_the_backfill_with_a_reason(page):
+    sink = answering(await description(), page)
+    with pytest.raises(relay.Retry, match="answered"):
+        await sink.setup(backfill=True)
