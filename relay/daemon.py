@@ -105,37 +105,43 @@ class Daemon:
         config = self._config_status.config
         async with started(
             config,
-            kept=self._inherited,
+            inherited=self._inherited,
             config_status=self._config_status,
             crash_log=self._crash_log,
             reload=self._reload,
         ) as service:
-            self._service = service
-            reminder = asyncio.create_task(self._repeat_config_errors())
-            for warning in config.warnings:
-                log.warning("%s", warning)
-            await asyncio.to_thread(last_good.keep, config)
-            self._watchdog.require(service.pulse)
-            self._address_text = f"callbacks are taken on {_url(config, service)}"
-            log.info("%s", self._address_text)
-            start_report = asyncio.create_task(self._report_start(service))
-            reexec = await self._wait_for_end(service)
-            self._blocked_loop.stop()
-            self._limit_stop()
-            start_report.cancel()
-            if reexec:
-                self._inherited.lock = service.prepare_reexec()
-            else:
-                self._notifier.stopping()
-            log.info("starting anew" if reexec else "stopping")
-            self._watchdog.require(None)
-            reminder.cancel()
+            reexec = await self._run_service(service)
         lag.stop()
         self._ended_well.set()
         if reexec and not self._stop.is_set() and not self._terminal_gone():
             return True
         log.info("stopped; nothing is lost")
         return False
+
+    async def _run_service(self, service: Service) -> bool:
+        """Keep and report the configuration; return at the end whether a re-exec is to follow."""
+        self._service = service
+        config = self._config_status.config
+        repeat_errors = asyncio.create_task(self._repeat_config_errors())
+        for warning in config.warnings:
+            log.warning("%s", warning)
+        await asyncio.to_thread(last_good.keep, config)
+        self._watchdog.require(service.pulse)
+        self._address_text = f"callbacks are taken on {_url(config, service)}"
+        log.info("%s", self._address_text)
+        start_report = asyncio.create_task(self._report_start(service))
+        reexec = await self._wait_for_end(service)
+        self._blocked_loop.stop()
+        self._limit_stop()
+        start_report.cancel()
+        if reexec:
+            self._inherited.lock = service.prepare_reexec()
+        else:
+            self._notifier.stopping()
+        log.info("starting anew" if reexec else "stopping")
+        self._watchdog.require(None)
+        repeat_errors.cancel()
+        return reexec
 
     # the end of the process while a plugin blocks the event loop
 

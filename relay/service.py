@@ -11,6 +11,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from starlette.applications import Starlette
 from starlette.types import Receive, Scope, Send
 
 from relay.alerts.monitor import run_monitor
@@ -176,9 +177,9 @@ class Service:
             self._config, inherited.listeners, self.callbacks, self.health, self.metrics
         )
         servers = self.servers
-        held = None if inherited.broke else _locked(self._path, inherited.lock)
+        kept_lock = None if inherited.broke else _locked(self._path, inherited.lock)
         inherited.listeners.listen()
-        self._main = asyncio.create_task(self._run(held, inherited.broke))
+        self._main = asyncio.create_task(self._run(kept_lock, inherited.broke))
         await _first(asyncio.shield(self._main), self.opened(), asyncio.sleep(OPEN_WITHIN))
         if self.state is ServiceState.OPENING:
             log.warning(
@@ -264,11 +265,11 @@ class Service:
 
     # with its store
 
-    async def _run(self, held: int | None, broke: StoreBackoff | None) -> None:
+    async def _run(self, kept_lock: int | None, backoff: StoreBackoff | None) -> None:
         """Open the store, and use it until cancelled."""
         alerts = asyncio.create_task(self._alert_without_store())
         try:
-            store, sink_manager = await self._open_store_with_retry(held, broke)
+            store, sink_manager = await self._open_store_with_retry(kept_lock, backoff)
             try:
                 await _end(alerts)
                 await self._run_with_store(store, sink_manager)
@@ -286,47 +287,49 @@ class Service:
     async def _alert_without_store(self) -> None:
         """Run the alerts without a store, if it cannot be opened or takes long."""
         await _first(self.opened(), asyncio.sleep(ALERT_AFTER))
-        async with self._watching(None):
+        async with self._run_alerts(None):
             await asyncio.Event().wait()
 
     async def _open_store_with_retry(
-        self, held: int | None, broke: StoreBackoff | None
+        self, kept_lock: int | None, backoff: StoreBackoff | None
     ) -> tuple[SqliteStore, SinkManager]:
         """The store and its sinks, as soon as it can be opened."""
-        if broke is not None:
-            self._store_unavailable(f"{self._path}: {broke.reason}")
-            await self._clock.sleep(broke.pause)
+        if backoff is not None:
+            self._store_unavailable(f"{self._path}: {backoff.reason}")
+            await self._clock.sleep(backoff.pause)
         while True:
             try:
-                return await self._open_store(held)
+                return await self._open_store(kept_lock)
             except (StoreError, OSError) as error:
                 self._store_unavailable(str(error))
-            held = None
+            kept_lock = None
             await self._clock.sleep(TRY_AGAIN)
 
-    async def _open_store(self, held: int | None) -> tuple[SqliteStore, SinkManager]:
+    async def _open_store(self, kept_lock: int | None) -> tuple[SqliteStore, SinkManager]:
+        """Open the store, and make its sinks. Raises StoreError or OSError."""
         opening = asyncio.ensure_future(
             SqliteStore.open(
                 self._path,
                 clock=self._clock,
                 on_broken=self._store_broke,
-                kept_lock=held,
+                kept_lock=kept_lock,
                 quarantine_size=self._config.retention.quarantine_size,
             )
         )
-        # A stop does not wait for a migration: the process ends, which that bears.
+        # A stop does not wait for a migration: it may be cut short by the end of the process.
         store = await asyncio.shield(opening)
         try:
-            await _name_orphans(self._config, store)
-            crash = None
-            if self._crash_log is not None:
-                crash = await asyncio.to_thread(self._crash_log.begin, self._state.crash_log)
-            return store, await SinkManager.make(
-                self._config, store, self._clock, self._tracer, crash
-            )
+            await _log_orphans(self._config, store)
+            return store, await self._make_sinks(store)
         except BaseException:
             await store.close()
             raise
+
+    async def _make_sinks(self, store: SqliteStore) -> SinkManager:
+        crash = None
+        if self._crash_log is not None:
+            crash = await asyncio.to_thread(self._crash_log.begin, self._state.crash_log)
+        return await SinkManager.make(self._config, store, self._clock, self._tracer, crash)
 
     def _store_unavailable(self, trouble: str) -> None:
         if not self._degraded.error:
@@ -336,8 +339,7 @@ class Service:
 
     async def _run_with_store(self, store: SqliteStore, sink_manager: SinkManager) -> None:
         """Deliver, answer commands, purge."""
-        config, failover = self._config, self._failover
-        router = Router(config, store, self._clock)
+        router = Router(self._config, store, self._clock)
         if self._degraded.error:
             log.warning("the store can be opened again")
             await self._listen_for_commands()
@@ -345,30 +347,37 @@ class Service:
         if self._has_broken or not store.alive():  # since it was first opened
             self._store_broke()
         self.status = Health(store, sink_manager, self._probes)
-        maintenance = Maintenance(store, config, sink_manager, failover.erase, self._clock)
-        self._commands = make_app(
-            router,
-            store,
-            config,
-            sink_manager,
-            self._config_status,
-            spilled=failover.records,
-            maintenance=maintenance,
-            refusal=failover.refusal,
-            unreadable=failover.unreadable,
-        )
+        self._commands = self._make_commands(router, store, sink_manager)
         sink_manager.start(store)
         self._used_since = self._clock.monotonic()
-        self._delivering.set()  # before the spill is looked at: its disk may hang
-        await failover.attach_store(router, store)
-        async with self._watching(store), run_retention(store, config.retention, self._clock):
+        self._delivering.set()  # before the spill is read: its disk may hang
+        await self._failover.attach_store(router, store)
+        retention = run_retention(store, self._config.retention, self._clock)
+        async with self._run_alerts(store), retention:
             self._enter(ServiceState.RUNNING)
             while True:
                 await asyncio.sleep(CHECK_FILES_EVERY)
                 with contextlib.suppress(StoreError):
                     await store.flush()
 
-    def _watching(self, store: SqliteStore | None) -> contextlib.AbstractAsyncContextManager[Any]:
+    def _make_commands(
+        self, router: Router, store: SqliteStore, sink_manager: SinkManager
+    ) -> Starlette:
+        """The API of the commands."""
+        failover = self._failover
+        return make_app(
+            router,
+            store,
+            self._config,
+            sink_manager,
+            self._config_status,
+            spilled=failover.records,
+            maintenance=Maintenance(store, self._config, sink_manager, failover.erase, self._clock),
+            refusal=failover.refusal,
+            unreadable=failover.unreadable,
+        )
+
+    def _run_alerts(self, store: SqliteStore | None) -> contextlib.AbstractAsyncContextManager[Any]:
         return run_monitor(
             self._config.alerts, self.readings, store, self._state.alerts, self._clock
         )
@@ -394,19 +403,19 @@ async def started(
     config: Config,
     *,
     clock: Clock | None = None,
-    kept: Inherited | None = None,
+    inherited: Inherited | None = None,
     config_status: ConfigStatus | None = None,
     crash_log: CrashLog | None = None,
     reload: Reload | None = None,
 ) -> AsyncIterator[Service]:
     """A relay that takes callbacks and delivers them; a stop loses nothing.
 
-    `kept` is what the image before passed on; it stays open where another image follows. While the
-    store cannot be opened, callbacks are spilled. Raises StoreLocked where another
+    `inherited` is what the image before passed on; it stays open if another image follows. While
+    the store cannot be opened, callbacks are spilled. Raises StoreLocked where another
     relay has it, or OSError where this one cannot listen.
     """
     clock = clock or SystemClock()
-    kept = kept or Inherited(Listeners())
+    inherited = inherited or Inherited(Listeners())
     await asyncio.to_thread(DiskGuard(config.state, config.store_reserve).release_ballast)
     tracer = _make_tracer(config.tracing)
     try:
@@ -414,10 +423,10 @@ async def started(
             config_status = config_status or ConfigStatus(config)
             service = Service(config_status, failover, tracer, clock, crash_log, reload)
             try:
-                await service.start(kept)
+                await service.start(inherited)
                 yield service
             finally:
-                await service.stop(kept.listeners)
+                await service.stop(inherited.listeners)
     finally:
         if tracer is not None:
             await tracer.close()
@@ -444,7 +453,7 @@ def _locked(path: Path, kept: int | None) -> int | None:
 
 
 async def _first(*parts: Awaitable[object]) -> None:
-    """Return, or raise, as the first of them does."""
+    """Wait for the first of the parts to end; cancel the others. Raises what it raises."""
     tasks = [asyncio.ensure_future(part) for part in parts]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -462,7 +471,7 @@ async def _end(task: asyncio.Task[None] | None) -> None:
         await asyncio.wait({task})
 
 
-async def _name_orphans(config: Config, store: SqliteStore) -> None:
+async def _log_orphans(config: Config, store: SqliteStore) -> None:
     for name, counts in (await store.sink_counts()).items():
         if name not in config.sinks and counts.pending:
             log.warning(

@@ -242,8 +242,11 @@ async def test_a_store_that_breaks_before_it_is_used_ends_the_process_all_the_sa
 
 
 async def test_a_store_that_broke_is_let_alone_for_a_while(config, soon):
-    kept = Inherited(Listeners(), broke=StoreBackoff("EIO", 0.2))
-    async with started(config, kept=kept) as running, httpx.AsyncClient(trust_env=False) as http:
+    inherited = Inherited(Listeners(), broke=StoreBackoff("EIO", 0.2))
+    async with (
+        started(config, inherited=inherited) as running,
+        httpx.AsyncClient(trust_env=False) as http,
+    ):
         assert "EIO; callbacks are taken" in running.status.health()["reasons"][0]
         acknowledged = await sent(http, running)
         assert [event.id for event in await stored(running, 3)] == acknowledged

@@ -68,7 +68,7 @@ async def answer(path, host):
         port = given.activated[PUBLIC][0].getsockname()[1]
         config = await vetted(path, given)
         async with (
-            started(config, kept=Inherited(given)),
+            started(config, inherited=Inherited(given)),
             httpx.AsyncClient(trust_env=False) as http,
         ):
             response = await http.get(f"http://127.0.0.1:{port}{CALLBACK}")
