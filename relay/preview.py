@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
-from relay.config.loader import SinkConfig
+from relay.config.sinks import SinkConfig
 from relay.event import Event
 from relay.templating.expressions import EvaluationError
 

@@ -23,8 +23,8 @@ from workers import (
 )
 
 from relay.clock import SystemClock
-from relay.config.loader import Batch
 from relay.config.model import BreakerSettings, RetrySettings
+from relay.config.sinks import Batch
 from relay.delivery.breaker import FailureLog, LastError
 from relay.delivery.gate import QuotaUse, SinkStatus
 from relay.outcome import Delivered, Pause, Reject, Retry

@@ -126,7 +126,7 @@ CASES = [
         BLANK,
     ),
     Case(
-        "relay/config/loader.py:_SinkChecker._check_constants",
+        "relay/config/sinks.py:SinkChecker._check_constants",
         hubspot("token: pat-1", map="{note: ' '}"),
         BLANK,
     ),
@@ -255,7 +255,7 @@ CASES = [
         "allow_private",
     ),
     Case(
-        "relay/config/loader.py:_SinkChecker.own_files",
+        "relay/config/sinks.py:SinkChecker.own_files",
         "sinks: {mine: {plugin: mine}}",
         "own_files fails: OSError",
         with_plugin,

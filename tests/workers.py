@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import httpx
 
-from relay.config.loader import Batch, SinkConfig
 from relay.config.model import BreakerSettings, RetrySettings
+from relay.config.sinks import Batch, SinkConfig
 from relay.delivery.worker import SinkWorker
 from relay.sink import Sink
 from relay.store import SinkState, State

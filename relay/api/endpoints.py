@@ -9,7 +9,7 @@ import pydantic
 from starlette.requests import Request
 from starlette.responses import Response
 
-from relay.config.loader import SinkConfig
+from relay.config.sinks import SinkConfig
 from relay.fsutil import json_with_paths
 from relay.server.refusals import PROBLEM_TYPE, problem_body
 from relay.store import StoreError, StoreFull

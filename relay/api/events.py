@@ -20,7 +20,7 @@ from relay.api.endpoints import (
 )
 from relay.callback.coding import as_utf8, charset_of, decode, unpacked
 from relay.callback.form import parameters
-from relay.config.loader import SinkConfig
+from relay.config.sinks import SinkConfig
 from relay.delivery.manager import Workers
 from relay.event import InvalidCallback, RawCallback, timestamp
 from relay.preview import preview

@@ -9,8 +9,8 @@ from starlette.requests import Request
 from relay.api import CHUNK
 from relay.api.endpoints import EndpointError, RequestBody, SinkLookup, body_of
 from relay.api.events import words_behind
-from relay.config.loader import SinkConfig
 from relay.config.plugins import PluginError
+from relay.config.sinks import SinkConfig
 from relay.delivery.classify import split_notices
 from relay.delivery.gate import SinkStatus, stored_status
 from relay.delivery.manager import Workers, check_sink

@@ -20,8 +20,9 @@ from relay.cli.output import count, print_json, print_table, printable, progress
 from relay.clock import SystemClock
 from relay.config import last_good
 from relay.config.document import Document
-from relay.config.loader import Config, ConfigError, SinkConfig, plugin_folders, registry_of
+from relay.config.loader import Config, ConfigError, plugin_folders, registry_of
 from relay.config.schema import text
+from relay.config.sinks import SinkConfig
 from relay.delivery import crashes, manager
 from relay.delivery.classify import lines, outcome_of, readable, split_notices
 from relay.delivery.manager import make_sink

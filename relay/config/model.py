@@ -1,7 +1,6 @@
-"""The settings: what relay.yaml may say, as pydantic models.
+"""Settings of relay.yaml as pydantic models: the keys, their types and their defaults.
 
-Here stand the keys, their types and their defaults, which the loader and the JSON Schema read.
-Defaults are written as relay.yaml would write them.
+The loader and the JSON Schema use them. Defaults are written as relay.yaml would write them.
 """
 
 import ipaddress

@@ -8,7 +8,7 @@ from relay.config.document import Document
 from relay.config.errors import Issue
 from relay.config.model import DEFAULT_SOURCE, SUMOTEXT_OPTIONS, SourceConfig
 from relay.config.plugins import RegisteredSource, Registry, source_file
-from relay.config.timelimit import MAKE, TookTooLong, limited
+from relay.config.timelimit import MAKE, error_kind, limited
 from relay.event import Event, InvalidCallback, RawCallback
 from relay.sink import Options
 from relay.source import Source
@@ -19,21 +19,21 @@ UNDER = "is an option of the plugin sumotext; those of {} stand under `options`"
 
 
 class HeldSource(Source):
-    """In the place of a source that cannot be made. It makes no events."""
+    """In place of a source that cannot be made. It makes no events."""
 
     def __init__(self, name: str, reason: str) -> None:
         super().__init__(name, Options(), logging.getLogger(f"relay.sources.{name}"))
         self.reason = reason
 
-    def parse(self, callback: RawCallback) -> Event:  # noqa: ARG002  all are the same to it
+    def parse(self, callback: RawCallback) -> Event:  # noqa: ARG002  none is parsed
         raise InvalidCallback(self.reason)
 
 
 class SourceChecker:
-    """Checks what the model of all sources cannot: the plugin and its options.
+    """Checks of one source beyond the model: its plugin and options.
 
-    `settings` is what the model made of the source; None where something in relay.yaml is wrong.
-    With a reason in `held`, neither the plugin nor the options are looked at.
+    `settings` are the values of the model; None if relay.yaml has an issue. With a reason in
+    `held`, the plugin and the options are not checked.
     """
 
     def __init__(
@@ -117,8 +117,3 @@ class SourceChecker:
 
     def _what(self, step: str, registered: RegisteredSource) -> str:
         return f"{step} of the source {self._name} ({source_file(registered.source_class)})"
-
-
-def error_kind(error: BaseException) -> str:
-    """What may be told of a plugin's error: its text may hold the values that it was given."""
-    return str(error) if isinstance(error, TookTooLong) else type(error).__name__

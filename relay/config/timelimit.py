@@ -69,6 +69,11 @@ def limited(what: str, seconds: float) -> Iterator[None]:
             )
 
 
+def error_kind(error: BaseException) -> str:
+    """A plugin's error without its text, which may hold the values that it was given."""
+    return str(error) if isinstance(error, TookTooLong) else type(error).__name__
+
+
 class _Alarm:
     """The handler of SIGALRM. It runs in the main thread about every second."""
 

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from relay.clock import MICROSECONDS, Clock, Stopwatch, wait_for_event
-from relay.config.loader import SinkConfig
+from relay.config.sinks import SinkConfig
 from relay.delivery import plugin_calls
 from relay.delivery.breaker import Halt, HaltKind, HealthTracker, LastError
 from relay.delivery.classify import LONGEST_WAIT, lines, outcome_of

@@ -8,8 +8,9 @@ from typing import Any, Protocol
 
 from relay.account import Accounts
 from relay.clock import Clock, SystemClock, cancel_all
-from relay.config.loader import Config, SinkConfig
+from relay.config.loader import Config
 from relay.config.plugins import PluginError, source_file
+from relay.config.sinks import SinkConfig
 from relay.config.timelimit import MAKE, TookTooLong, limited
 from relay.counters import SinkCounters
 from relay.delivery import crashes, http, plugin_calls

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import ParamSpec, TypeVar
 
 from relay.clock import MICROSECONDS, Clock, wait_for_event
-from relay.config.loader import SinkConfig
+from relay.config.sinks import SinkConfig
 from relay.store import Claim, ClaimResult, Settlement, SinkState, State, StoreFull
 from relay.store.port import Store
 

@@ -6,7 +6,7 @@ from itertools import islice
 from typing import Any
 
 from relay.clock import Clock
-from relay.config.loader import SinkConfig
+from relay.config.sinks import SinkConfig
 from relay.delivery import plugin_calls
 from relay.delivery.classify import outcome_of, sanitise
 from relay.delivery.plugin_calls import PluginCall, inside, run_with_timeout

@@ -13,7 +13,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from relay.clock import Clock, cancel_all
-from relay.config.loader import SinkConfig
+from relay.config.sinks import SinkConfig
 from relay.counters import SinkCounters
 from relay.delivery import plugin_calls
 from relay.delivery.breaker import FailureLog

@@ -5,7 +5,8 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from relay.clock import Clock
-from relay.config.loader import Config, SinkConfig
+from relay.config.loader import Config
+from relay.config.sinks import SinkConfig
 from relay.event import OPT_OUT, Event, InvalidCallback, RawCallback
 from relay.slices import Slices
 from relay.source import Source, new_id

@@ -16,7 +16,7 @@ from stubs.vendor import serving
 from workers import reached, running
 
 from relay.clock import SystemClock
-from relay.config.loader import Batch
+from relay.config.sinks import Batch
 from relay.store.sqlite import SqliteStore
 from relay.templating.expressions import Compiler
 
