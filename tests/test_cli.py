@@ -285,8 +285,8 @@ def test_status_has_the_shape_that_programs_rely_on(here):
         "spill_trouble": "",
         "refusal": "",
         "sinks": {
-            "archive": {"state": "running", "pending": 2, "delivered": 0, "dead": 0},
-            "crm": {"state": "running", "pending": 1, "delivered": 0, "dead": 0},
+            "archive": {"state": "not running", "pending": 2, "delivered": 0, "dead": 0},
+            "crm": {"state": "not running", "pending": 1, "delivered": 0, "dead": 0},
         },
         "configuration": {"state": "current", "problems": [], "warnings": []},
     }
@@ -463,8 +463,10 @@ def test_sinks_are_paused_and_resumed(here):
     text = relay("status").stdout
     assert "house move" in text
     assert "relay sinks resume" in text
-    relay("sinks", "resume", "crm")
-    assert "paused" not in relay("sinks", "list").stdout
+    assert relay("sinks", "resume", "crm").stdout.startswith("crm goes on when the relay runs")
+    listed = relay("sinks", "list").stdout
+    assert "paused" not in listed
+    assert listed.count("not running") == 2
     assert "known: archive, crm" in relay("sinks", "pause", "cmr", status=1).stderr
 
 
@@ -805,8 +807,10 @@ def test_the_commands_work_beside_a_running_service(here):
         assert "1 event on the way" in done.stdout, done.stderr
         crm = json.loads(command("status", "--json").stdout)["sinks"]["crm"]
         assert (crm["state"], crm["pending"]) == ("paused", 1)
-        assert command("sinks", "resume", "crm").returncode == 0
+        assert command("sinks", "resume", "crm").stdout == "crm goes on.\n"
         wait_for(lambda: delivered("crm") == 2)
+        (here / "relay.yaml").write_text((here / "relay.yaml").read_text() + "# mended\n")
+        assert "has changed since: `relay reload`" in command("sinks", "resume", "crm").stdout
         process.send_signal(signal.SIGTERM)
         assert process.wait(15) == 0
     log_text = (here / "relay.log").read_text()

@@ -119,8 +119,8 @@ async def test_status_counts_events_quarantine_and_each_sink(relay):
         "spill_trouble": "",
         "refusal": "",
         "sinks": {
-            "archive": {"state": "running", "pending": 0, "delivered": 2, "dead": 0},
-            "crm": {"state": "running", "pending": 0, "delivered": 0, "dead": 1},
+            "archive": {"state": "not running", "pending": 0, "delivered": 2, "dead": 0},
+            "crm": {"state": "not running", "pending": 0, "delivered": 0, "dead": 1},
             "off": {"state": "disabled", "pending": 0, "delivered": 0, "dead": 0},
         },
         "configuration": {"state": "current", "problems": [], "warnings": []},
@@ -133,7 +133,7 @@ async def test_a_pause_is_written_down_and_shown_until_it_is_resumed(relay):
     assert (crm["state"], crm["reason"]) == ("paused", "the CRM moves house")
     assert (await relay.store.sink_states())["crm"].paused_by_operator
     await relay.ask.post("/sinks/crm/resume")
-    assert (await relay.ask.get("/status"))["sinks"]["crm"]["state"] == "running"
+    assert (await relay.ask.get("/status"))["sinks"]["crm"]["state"] == "not running"
 
 
 async def test_a_live_worker_knows_better_than_what_is_written_down(relay):

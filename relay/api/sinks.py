@@ -56,7 +56,8 @@ class SinkEndpoints:
             await self._workers.resume(sink.name)
         except PluginError as error:
             raise EndpointError(
-                409, f"the sink {sink.name} is held: {error.message}; restart when it is mended"
+                409,
+                f"the sink {sink.name} is held: {error.message}; `relay reload` when it is mended",
             ) from error
         return {"resumed": sink.name}
 
@@ -136,7 +137,7 @@ class SinkEndpoints:
 
 
 def stored_state(sink: SinkConfig, state: SinkState, now: int) -> SinkStatus:
-    """The status of a sink by its stored state, as its worker would say it."""
+    """The status of a sink without a worker: no relay runs, or the sink is disabled or held."""
     if not sink.enabled:
         return SinkStatus("disabled")
     if sink.held is not None:
@@ -144,7 +145,7 @@ def stored_state(sink: SinkConfig, state: SinkState, now: int) -> SinkStatus:
     if state.held is not None:
         return SinkStatus("held", state.held)
     if state.paused is None and state.parked_until <= now:
-        return SinkStatus("running")
+        return SinkStatus("not running")
     return stored_status(state)
 
 

@@ -1,9 +1,13 @@
 """`relay sinks`: the sinks, and what an operator does to one."""
 
+from typing import Any
+
 import click
 
 from relay.cli import HelpGroup, client, options
+from relay.cli.client import ApiClient
 from relay.cli.output import count, print_json, print_table, reason_of
+from relay.cli.status import outdated_lines
 from relay.config.loader import Config
 
 sink_name = click.argument("name", shell_complete=options.sink_names)
@@ -51,8 +55,19 @@ def sinks_pause(config: Config, name: str, reason: str | None) -> None:
 @options.config
 def sinks_resume(config: Config, name: str) -> None:
     """Deliver to a sink again, at once, whatever had stopped it."""
-    client.ask(config, lambda session: session.post(f"/sinks/{client.part(name)}/resume"))
+    found = client.ask(config, lambda session: _resumed(session, name))
+    if found is None:
+        click.echo(f"{name} goes on when the relay runs: `relay run` starts it.")
+        return
     click.echo(f"{name} goes on.")
+    for line in outdated_lines(found["configuration"], config.path):
+        click.echo(line)
+
+
+async def _resumed(session: ApiClient, name: str) -> dict[str, Any] | None:
+    """The status of the running relay, which may go by an older relay.yaml; None without one."""
+    await session.post(f"/sinks/{client.part(name)}/resume")
+    return await session.get("/status") if session.live else None
 
 
 @sinks.command("rename")

@@ -60,7 +60,7 @@ def _show(config: "Config | Known", found: dict[str, Any], *, live: bool, as_jso
         spilled = count(found["spill"], "callback")
         wait = "waits" if found["spill"] == 1 else "wait"
         click.echo(f"{spilled} could not be stored so far, and {wait} in {config.state.spill}.")
-    for line in _configuration(found["configuration"], config.path):
+    for line in outdated_lines(found["configuration"], config.path):
         click.echo(line)
     for each in found["configuration"].get("warnings", ()):
         click.echo(f"Warning: {printable(each)}")
@@ -108,7 +108,7 @@ def print_sinks(sinks: list[dict[str, Any]], zone: tzinfo) -> None:
     )
 
 
-def _configuration(found: dict[str, Any], path: Path) -> list[str]:
+def outdated_lines(found: dict[str, Any], path: Path) -> list[str]:
     """What is to be said where relay.yaml is not what the relay goes by."""
     match found:
         case {"state": "current"}:

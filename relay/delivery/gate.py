@@ -54,7 +54,7 @@ class QuotaUse:
 class SinkStatus:
     """What `relay status` shows of a sink. Times are in microseconds since the epoch."""
 
-    state: Literal["running", "paused", "parked", "held", "disabled", "orphaned"]
+    state: Literal["running", "not running", "paused", "parked", "held", "disabled", "orphaned"]
     reason: str | None = None
     """Why not all deliveries go. A running sink has one while its quota is short."""
     since: int | None = None
