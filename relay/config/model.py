@@ -44,7 +44,7 @@ DEFAULT_PLUGINS = "plugins"
 DEFAULT_SOURCE = "sumotext"
 """The plugin of a source that names none. Its file has this name, too."""
 SUMOTEXT_OPTIONS = ("country", "kind", "rename")
-"""Those options of this plugin that stand beside `plugin:`."""
+"""The options of this plugin that are beside `plugin:`, not under `options:`."""
 POSTGRESQL = ("postgresql://", "postgres://")
 
 

@@ -71,7 +71,7 @@ class SourceChecker:
         return known.get(plugin)
 
     def _check_places(self, registered: RegisteredSource) -> None:
-        """Add issues for options that stand where those of another plugin do."""
+        """Add issues for options in the place for those of another plugin."""
         given, options = self._part(), self._part("options")
         for name in SUMOTEXT_OPTIONS:
             if registered.name != DEFAULT_SOURCE and isinstance(given, dict) and name in given:
@@ -98,7 +98,7 @@ class SourceChecker:
             return None
 
     def _flat(self, registered: RegisteredSource) -> Mapping[str, Any]:
-        """The options that stand beside `plugin`, as far as the plugin has them."""
+        """The options beside `plugin`, as far as the plugin has them."""
         known = registered.source_class.Options.model_fields
         settings = self._settings
         names = known.keys() & SUMOTEXT_OPTIONS if settings else ()

@@ -1,4 +1,4 @@
-"""Vetting tries relay.yaml out in another process, whatever the plugins do there."""
+"""Preflight: relay.yaml is tried in a child process, whatever the plugins do there."""
 
 import socket
 import subprocess

@@ -8,8 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from relay.cli import main
-from relay.config import last_good
-from relay.config import last_good_file as kept_copy
+from relay.config import last_good, last_good_file
 from relay.config.loader import ConfigError, load
 
 YAML = """
@@ -237,7 +236,7 @@ def keep_as_an_earlier_release_did(path):
     """Make the copy that a release without the rule had kept."""
     (path.parent / "data").mkdir(exist_ok=True)
     place = path.parent / "data" / "relay.db.valid.yaml"
-    place.write_bytes(kept_copy.content(path, path.read_bytes()))
+    place.write_bytes(last_good_file.content(path, path.read_bytes()))
 
 
 def without_lines(warnings):
