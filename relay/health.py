@@ -65,7 +65,7 @@ class Health:
             waits=await self._store.backlog_age(),
             states=self._sink_manager.states(),
             breakers=self._sink_manager.open_breakers(),
-            deliveries=self._sink_manager.tallies(),
+            deliveries=self._sink_manager.counters(),
             statistics=self._store.statistics(),
             quarantined=await self._store.quarantine_count(),
             facts={

@@ -9,7 +9,7 @@ from relay import health
 from relay.config.loader import load
 from relay.monitoring.metrics import FACTS
 from relay.spill import failover
-from relay.spill.disk import PART, SHARE
+from relay.spill.disk import KEPT_DIVISOR, RESERVE_DIVISOR
 from relay.spill.file import SpillFile
 
 TEXT = (Path(__file__).parent.parent / "docs/operations.md").read_text()
@@ -30,14 +30,14 @@ def test_the_places_and_figures_are_those_of_the_code(tmp_path):
     config = load(path, {})
     assert len(BLOCKS) == 2
     assert f"store_reserve: {config.store_reserve // 2**20}MiB" in SECTION
-    assert f"{config.store_reserve // SHARE // 2**20} MiB, lies in" in SECTION
-    assert (PART, SHARE) == (16, 4)
+    assert f"{config.store_reserve // KEPT_DIVISOR // 2**20} MiB, lies in" in SECTION
+    assert (RESERVE_DIVISOR, KEPT_DIVISOR) == (16, 4)
     assert "a sixteenth of itself" in SECTION
     assert "stops at a quarter" in SECTION
     spill = SpillFile(config.state.spill)
     for file in (spill.path, config.state.ballast):
         assert f"`{file.relative_to(tmp_path)}`" in SECTION
-    assert f"`{spill.aside.name}`" in SECTION
+    assert f"`{spill.rejected.name}`" in SECTION
     assert (health.TRY_AGAIN, failover.TRY_AGAIN, failover.UNAUTHORIZED_KEPT) == (5, 1, 1000)
     assert "every five seconds" in SECTION
     assert "tried every second" in SECTION

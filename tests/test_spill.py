@@ -162,7 +162,7 @@ def test_a_bad_record_in_the_middle_is_kept_aside_once(path):
     file = SpillFile(path)
     for _ in range(2):
         file.put_aside([lines[1]])
-    assert file.aside.read_bytes() == lines[1]
+    assert file.rejected.read_bytes() == lines[1]
 
 
 def test_a_second_process_is_refused(path):
@@ -355,7 +355,7 @@ def test_erasing_takes_out_what_matches_and_no_byte_of_it_stays(path):
     for left in path.parent.iterdir():
         assert b"2125550003" not in left.read_bytes()
         assert b"2125550007" not in left.read_bytes()
-    assert b"2125550004" in file.aside.read_bytes()
+    assert b"2125550004" in file.rejected.read_bytes()
 
 
 def test_erasing_without_a_file_erases_nothing(path):

@@ -31,7 +31,7 @@ from relay.delivery.plugin_calls import PluginCall
 from relay.event import timestamp
 from relay.redact import NumberMatcher
 from relay.sink import Erased, Sink
-from relay.spill.file import Kept
+from relay.spill.file import Redact
 from relay.spill.queue import SpillQueue
 from relay.store import ConsentRecord, ContactRows, State, StoreError
 from relay.store.port import Store
@@ -42,7 +42,7 @@ SENDING_TIMEOUT = 60.0
 """Seconds that an erasure waits for the contact's deliveries that are being sent."""
 LOOK_AGAIN = 0.1
 
-EraseSpill = Callable[[Kept], Awaitable[int]]
+EraseSpill = Callable[[Redact], Awaitable[int]]
 """Leaves in the spill what is to be kept; returns how many callbacks lost something."""
 
 log = logging.getLogger("relay")
@@ -356,12 +356,12 @@ class Maintenance:
             await throttle.rest()
         return total
 
-    async def _erase_spill(self, kept: Kept) -> int:
+    async def _erase_spill(self, redact: Redact) -> int:
         """Where no service runs, the spill is this process's to change."""
         spill = await SpillQueue.open(self._config.state.spill)
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(spill.close)
-            return await spill.erase(kept)
+            return await spill.erase(redact)
 
 
 def _consent_view(word: ConsentRecord) -> dict[str, Any]:

@@ -114,7 +114,7 @@ class SinkManager:
         """Make a worker for each enabled sink, with the state that the store kept.
 
         One that cannot be made now, though it could be when it was tried out, is held; so is one
-        inside whose code the process has ended too often.
+        that has crashed the process too often.
         """
         manager = cls(config, store, clock, tracer)
         enabled = [name for name, sink in config.sinks.items() if sink.enabled]
@@ -226,7 +226,7 @@ class SinkManager:
         held = {name: SinkStatus("held", why) for name, why in self._held.items()}
         return {name: worker.status() for name, worker in self._workers.items()} | held
 
-    def tallies(self) -> dict[str, SinkCounters]:
+    def counters(self) -> dict[str, SinkCounters]:
         return {name: worker.counters for name, worker in self._workers.items()}
 
     def open_breakers(self) -> frozenset[str]:

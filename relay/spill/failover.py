@@ -23,7 +23,7 @@ from relay.senders import client_key
 from relay.source import new_id
 from relay.sources.router import Router
 from relay.spill.disk import DISK_TIMEOUT, DiskGuard, SharedTimeout
-from relay.spill.file import Kept
+from relay.spill.file import Redact
 from relay.spill.queue import SpillQueue
 from relay.spill.records import Spilled
 from relay.spill.replayer import Replayer
@@ -198,10 +198,10 @@ class FailoverStore:
         await self._append(Spilled(quarantine_id, callback, status, reason))
         return quarantine_id
 
-    async def erase(self, kept: Kept) -> int:
+    async def erase(self, redact: Redact) -> int:
         """As in SpillQueue. Raises OSError."""
         async with self._replaying:
-            return await self._spill.erase(kept)
+            return await self._spill.erase(redact)
 
     # to the spill
 

@@ -29,8 +29,8 @@ TRIES = 3
 
 log = logging.getLogger("relay.spill")
 
-Kept = Callable[[RawCallback], RawCallback | None]
-"""Returns what is to be kept of a callback; None for nothing."""
+Redact = Callable[[RawCallback], RawCallback | None]
+"""Returns what an erasure keeps of a callback; None for nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Chunk:
 
 
 def count(path: Path) -> int:
-    """How many lines a spill file has, whoever owns it; 0 where there is none."""
+    """How many lines a spill file has; 0 if there is none. It need not be this process's."""
     try:
         with fsutil.reading(path) as file:
             return sum(line.endswith(b"\n") for line in file)
@@ -81,7 +81,7 @@ class SpillFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.aside = rejected_lines(path)
+        self.rejected = rejected_lines(path)
         self.size = 0
         self.lines = 0
         self.unopened = False
@@ -194,13 +194,13 @@ class SpillFile:
 
     def put_aside(self, lines: Sequence[bytes]) -> None:
         """Keep lines that are no records; once, however often they are read."""
-        with open(self.aside, "a+b", opener=fsutil.private) as file:
+        with open(self.rejected, "a+b", opener=fsutil.private) as file:
             file.seek(0)
             there = set(file)
             file.writelines(line for line in lines if line not in there)
             file.flush()
             os.fsync(file.fileno())
-        fsutil.sync(self.aside.parent)
+        fsutil.sync(self.rejected.parent)
 
     def remove(self, end: int) -> bool:
         """Remove the file unless there is something behind `end`.
@@ -233,18 +233,18 @@ class SpillFile:
             return False
         return True
 
-    def erase(self, kept: Kept) -> int:
+    def erase(self, redact: Redact) -> int:
         """Write the file with what is to be kept; return how many callbacks lost something.
 
-        `kept` gets a line that is no record as the body of a callback.
+        `redact` gets a line that is no record as the body of a callback.
         """
         if self.unopened:
             self.open()
         self.restore_if_deleted()
-        erased = _rewrite(self.aside, kept) if self.aside.exists() else 0
+        erased = _rewrite(self.rejected, redact) if self.rejected.exists() else 0
         if self._descriptor is None:
             return erased
-        gone = _rewrite(self.path, kept)
+        gone = _rewrite(self.path, redact)
         if gone:
             self.close()
             self._own()
@@ -268,7 +268,7 @@ class SpillFile:
         self.restore_if_deleted()
         if self._descriptor is None:
             fsutil.make(self.path.parent)
-            self._own(skip=True)  # to go on behind what cannot be read, it need not be read
+            self._own(skip=True)  # to append, nothing has to be read
         self._cut()
         if not self._named:
             fsutil.sync(self.path.parent)
@@ -382,21 +382,21 @@ class SpillFile:
         return read_lines(self._fd, start, self.size, skip=skip)
 
 
-def _rewrite(path: Path, kept: Kept) -> int:
+def _rewrite(path: Path, redact: Redact) -> int:
     """Write a file with what is to be kept; return how many lines are not as they were."""
     changed = 0
     with fsutil.reading(path) as old, fsutil.replaced(path) as file:
         for line in itertools.chain.from_iterable(map(split, old)):
-            new = _kept_line(line, kept)
+            new = _redacted(line, redact)
             changed += new != line
             file.write(new)
     return changed
 
 
-def _kept_line(line: bytes, kept: Kept) -> bytes:
+def _redacted(line: bytes, redact: Redact) -> bytes:
     record = decode(line)
     callback = record.callback if record else _unread(line)
-    left = kept(callback)
+    left = redact(callback)
     if left == callback:
         return line
     return encode(record._replace(callback=left)) if record and left else b""

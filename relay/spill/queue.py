@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar, TypeVarTuple
 
 from relay.spill.disk import DISK_TIMEOUT
-from relay.spill.file import Chunk, Kept, SpillFile
+from relay.spill.file import Chunk, Redact, SpillFile
 from relay.spill.records import Spilled, encode
 from relay.store import StoreLocked
 
@@ -150,7 +150,7 @@ class SpillQueue:
     async def put_aside(self, *lines: bytes) -> None:
         """Append lines that are no records to a file of their own, for a person. Raises OSError."""
         await self._in_time(self._run(self._file.put_aside, lines))
-        log.error("%d records are wrong, and kept in %s", len(lines), self._file.aside)
+        log.error("%d records are wrong, and kept in %s", len(lines), self._file.rejected)
 
     async def remove(self) -> None:
         """Remove the file, unless it holds more than was read. Raises OSError."""
@@ -163,12 +163,12 @@ class SpillQueue:
         if not removing.cancelled() and removing.exception() is None and removing.result():
             self._position = self._passed = 0
 
-    async def erase(self, kept: Kept) -> int:
+    async def erase(self, redact: Redact) -> int:
         """Rewrite the file with what is to be kept; return how many callbacks lost something.
 
         The next read begins at the start. Call it while no chunk is being stored. Raises OSError.
         """
-        number = await self._run(self._file.erase, kept)
+        number = await self._run(self._file.erase, redact)
         self._position = self._passed = 0
         return number
 
