@@ -15,18 +15,19 @@ run: $(READY)
 test faults faults-short: export PYTHONDONTWRITEBYTECODE :=
 
 # As many processes as there are cores, at most four. Tests that measure time run after the others,
-# in one process. -rs says which tests were skipped and why.
+# in one process, which reads the files of such tests only. -rs says which tests were skipped and why.
 PARALLEL := -n auto --maxprocesses 4 --dist worksteal -rs
 TESTS := not faults and not bench and not browser
+WITH_ALONE := grep -rl --include='test_*.py' mark.alone
 
 test: $(READY)
 	$(BIN)/pytest $(PARALLEL) -m "$(TESTS) and not short and not alone"
-	$(BIN)/pytest -rs -m "$(TESTS) and not short and alone"
+	$(BIN)/pytest -rs -m "$(TESTS) and not short and alone" $$($(WITH_ALONE) tests)
 
 # The fault tests with a few rounds each.
 faults-short: $(READY)
 	$(BIN)/pytest $(PARALLEL) -m "short and not alone" tests/faults
-	$(BIN)/pytest -rs -m "short and alone" tests/faults
+	$(BIN)/pytest -rs -m "short and alone" $$($(WITH_ALONE) tests/faults)
 
 check: $(READY)
 	$(BIN)/ruff format --check . docs/*.py

@@ -50,6 +50,15 @@ def pytest_asyncio_loop_factories():
     return {"uvloop": uvloop.new_event_loop}
 
 
+def pytest_collection_modifyitems(items):
+    """The Makefile finds tests that run alone by a word in their file: elsewhere none would run."""
+    for path in {item.path for item in items if item.get_closest_marker("alone")}:
+        if "mark.alone" not in path.read_text():
+            raise pytest.UsageError(
+                f"{path}: write pytest.mark.alone here, or make runs none of it"
+            )
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport():
     """Reports between the processes of pytest-xdist are UTF-8: no half of a pair may be in one."""

@@ -52,7 +52,7 @@ def url(server, path: str) -> str:
 
 
 async def test_the_admin_listener_tells_of_health_and_metrics(config):
-    async with started(config) as service, httpx.AsyncClient(trust_env=False) as http:
+    async with started(config) as service, httpx.AsyncClient(trust_env=False, verify=False) as http:
         public, admin, _ = service.servers
         assert (await http.get(url(public, CALLBACK))).status_code == 200
         assert (await http.get(url(public, "/callbacks/sumotext?x=1"))).status_code == 422
@@ -144,7 +144,7 @@ async def stored(running, number):
 
 async def test_callbacks_are_taken_while_the_store_is_being_opened(config, monkeypatch, soon):
     gate = Gate(monkeypatch)
-    async with started(config) as running, httpx.AsyncClient(trust_env=False) as http:
+    async with started(config) as running, httpx.AsyncClient(trust_env=False, verify=False) as http:
         acknowledged = await sent(http, running)
         assert running.state is ServiceState.OPENING
         answer = await http.get(url(running.inner[0], "/readyz"))
@@ -164,7 +164,7 @@ async def test_callbacks_are_taken_while_the_store_is_being_opened(config, monke
 
 
 async def test_a_store_that_opens_soon_needs_no_spill(config):
-    async with started(config) as running, httpx.AsyncClient(trust_env=False) as http:
+    async with started(config) as running, httpx.AsyncClient(trust_env=False, verify=False) as http:
         assert running.state is ServiceState.RUNNING
         await sent(http, running)
         assert not config.state.spill.exists()
@@ -195,7 +195,7 @@ async def test_a_store_that_opens_and_cannot_be_read_is_tried_again(config, monk
         return await real(*arguments)
 
     monkeypatch.setattr(SinkManager, "make", make)
-    async with started(config) as running, httpx.AsyncClient(trust_env=False) as http:
+    async with started(config) as running, httpx.AsyncClient(trust_env=False, verify=False) as http:
         await running.opened()
         assert running.status.health()["store"] == {"state": "unopened"}
         acknowledged = await sent(http, running)
@@ -245,7 +245,7 @@ async def test_a_store_that_broke_is_let_alone_for_a_while(config, soon):
     inherited = Inherited(Listeners(), broke=StoreBackoff("EIO", 0.2))
     async with (
         started(config, inherited=inherited) as running,
-        httpx.AsyncClient(trust_env=False) as http,
+        httpx.AsyncClient(trust_env=False, verify=False) as http,
     ):
         assert "EIO; callbacks are taken" in running.status.health()["reasons"][0]
         acknowledged = await sent(http, running)
@@ -259,7 +259,7 @@ async def test_what_comes_without_a_store_keeps_its_trace(config, monkeypatch, s
     config.path.write_text(text)
     async with (
         started(load(config.path, {})) as running,
-        httpx.AsyncClient(trust_env=False) as http,
+        httpx.AsyncClient(trust_env=False, verify=False) as http,
     ):
         await sent(http, running, 1, {"traceparent": TRACEPARENT})
         gate.open.set()
@@ -362,7 +362,7 @@ async def test_a_sink_that_is_slow_to_open_holds_up_no_other(config, tmp_path):
     config.path.write_text(YAML.replace("sinks:", "sinks:\n  aaa: {plugin: slow}"))
     async with (
         started(load(config.path, {})) as service,
-        httpx.AsyncClient(trust_env=False) as http,
+        httpx.AsyncClient(trust_env=False, verify=False) as http,
     ):
         await http.get(url(service.servers[0], CALLBACK))
         async with asyncio.timeout(5):

@@ -126,7 +126,7 @@ async def traced(folder, collector, tracing=None, **sink):
     async with (
         service.started(loader.load(path, {})) as running,
         httpx.AsyncClient(
-            trust_env=False, base_url=f"http://127.0.0.1:{running.address[1]}"
+            trust_env=False, verify=False, base_url=f"http://127.0.0.1:{running.address[1]}"
         ) as http,
     ):
         yield running, http

@@ -26,7 +26,9 @@ async def api(stub: HubSpotStub):
     bearer = {"authorization": f"Bearer {TOKEN}"}
     async with (
         serving(stub.app) as url,
-        httpx.AsyncClient(base_url=url, headers=bearer, timeout=5, trust_env=False) as client,
+        httpx.AsyncClient(
+            base_url=url, headers=bearer, timeout=5, trust_env=False, verify=False
+        ) as client,
     ):
         yield client
 
@@ -255,15 +257,15 @@ async def test_errors_may_be_shared_nameless_and_without_codes(api, stub):
     assert "objectWriteTraceId" not in told.json()["results"][0]
 
 
-@pytest.mark.parametrize("code", ROWS)
-async def test_every_row_can_be_ordered(api, stub, code):
-    stub.fault_row(code, id="2")
-    told = await upsert(api, row("1", "a"), row("2", "b"))
-    assert told.status_code == 207
-    (error,) = told.json()["errors"]
-    assert error["context"]["objectWriteTraceId"] == ["b"]
-    assert stub.fired == {code: 1}
-    assert (await upsert(api, row("2", "b"))).status_code == 200
+async def test_every_row_can_be_ordered(api, stub):
+    for code in ROWS:
+        stub.fault_row(code, id="2")
+        told = await upsert(api, row("1", "a"), row("2", "b"))
+        assert told.status_code == 207, code
+        (error,) = told.json()["errors"]
+        assert error["context"]["objectWriteTraceId"] == ["b"], code
+        assert stub.fired[code] == 1
+        assert (await upsert(api, row("2", "b"))).status_code == 200, code
 
 
 @pytest.mark.parametrize(("code", "kept"), [("SILENT", 0), ("SILENT_AFTER_COMMIT", 1)])
@@ -279,10 +281,6 @@ async def test_an_unknown_fault_is_a_mistake_of_the_test(stub):
         stub.fault_row("NOPE")
     with pytest.raises(ValueError, match="throttle"):
         stub.fault("nope")
-
-
-def test_fields_can_be_made_by_hand():
-    assert Field(unique=True).told("x")["hasUniqueValue"]
 
 
 # Who may call, and how often.
@@ -490,20 +488,22 @@ async def test_a_fault_answers_and_writes_nothing(api, stub, name, status, words
     assert (await upsert(api, row("1", "t"))).status_code == 200
 
 
-@pytest.mark.parametrize("name", [name for name in REFUSALS if name not in GRANTS])
-async def test_every_refusal_by_name_is_one_in_the_usual_envelope(api, stub, name):
-    stub.fault(name)
-    told = await upsert(api, row("1", "t"))
-    assert told.status_code >= 400
-    assert told.json().keys() >= {"status", "message", "correlationId"}
+async def test_every_refusal_by_name_is_one_in_the_usual_envelope(api, stub):
+    for name in REFUSALS.keys() - GRANTS.keys():
+        stub.fault(name)
+        told = await upsert(api, row("1", "t"))
+        assert told.status_code >= 400, name
+        assert told.json().keys() >= {"status", "message", "correlationId"}, name
+        assert stub.fired[name] == 1
     assert stub.records("contacts") == []
 
 
-@pytest.mark.parametrize("name", GRANTS)
-async def test_every_refusal_of_a_grant_is_had_at_the_token_endpoint(api, stub, name):
-    stub.fault(name)
-    assert (await refresh(api)).status_code in {400, 429}
-    assert (await refresh(api)).status_code == 200
+async def test_every_refusal_of_a_grant_is_had_at_the_token_endpoint(api, stub):
+    stub.rotate = False
+    for name in GRANTS:
+        stub.fault(name)
+        assert (await refresh(api)).status_code in {400, 429}, name
+        assert (await refresh(api)).status_code == 200, name
 
 
 async def test_a_migration_says_for_how_long(api, stub):
@@ -1104,9 +1104,6 @@ async def test_members_are_written_with_both_scopes(api, stub):
 
 
 @pytest.mark.parametrize(
-    "junk", [[], "x", True, 1, {"inputs": {}}, {"inputs": []}, {"inputs": [1]}]
-)
-@pytest.mark.parametrize(
     "path",
     [
         UPSERT,
@@ -1117,9 +1114,10 @@ async def test_members_are_written_with_both_scopes(api, stub):
         PROPERTIES + "/batch/create",
     ],
 )
-async def test_junk_is_refused_in_the_usual_envelope(api, path, junk):
-    refused = await api.post(path, json=junk)
-    assert (refused.status_code, refused.json()["category"]) == (400, "VALIDATION_ERROR")
+async def test_junk_is_refused_in_the_usual_envelope(api, path):
+    for junk in ([], "x", True, 1, {"inputs": {}}, {"inputs": []}, {"inputs": [1]}):
+        refused = await api.post(path, json=junk)
+        assert (refused.status_code, refused.json()["category"]) == (400, "VALIDATION_ERROR"), junk
 
 
 async def test_media_type_method_and_json_are_checked(api):
@@ -1127,10 +1125,3 @@ async def test_media_type_method_and_json_are_checked(api):
     put = await api.put(UPSERT, json={})
     broken = await api.post(UPSERT, content=b"{", headers={"content-type": "application/json"})
     assert [form.status_code, put.status_code, broken.status_code] == [415, 405, 400]
-
-
-async def test_a_hundred_thousand_contacts_are_no_burden(api, stub):
-    for number in range(100_000):
-        stub.seed("contacts", {"sms_key": str(number)})
-    told = await upsert(api, *[row(str(99_950 + number)) for number in range(100)])
-    assert sum(each["new"] for each in told.json()["results"]) == 50
