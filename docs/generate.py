@@ -122,8 +122,8 @@ def relay_yaml(document: Mapping[str, Any]) -> Iterator[str]:
 def plugin_options(document: Mapping[str, Any]) -> Iterator[str]:
     """The options of each built-in plugin, with those of its groups below."""
     for name, group in sorted(document["$defs"].items()):
-        plugin, _, rest = name.partition(".")
-        if rest == "options":
+        if name.endswith(".options"):
+            plugin = name.removesuffix(".options")
             yield from option_tables(document, group, plugin, plugin)
 
 

@@ -59,11 +59,14 @@ _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 class Options(relay.Options):
-    """`country` is that of numbers without one; `kind` is the kind of all, or auto."""
+    """The options of a `sumotext` source."""
 
     country: relay.Country = "US"
+    """The default country for numbers that are sent without one."""
     kind: Literal["auto", "web_form", "poll", "text_4_info", "message"] = "auto"
+    """The kind of every callback to this source. `auto` finds it from the parameters."""
     rename: dict[str, str] = pydantic.Field(default={})
+    """Other names of parameters, as in `{city: label}`."""
 
 
 class Sumotext(relay.Source):

@@ -168,6 +168,13 @@ NUMBER = pydantic.BeforeValidator(_refuse_boolean)
 """`true` would count as 1."""
 
 
+@dataclass(frozen=True, slots=True)
+class Bounds(pydantic.AfterValidator):
+    """A check of bounds, with the sentence that describes them."""
+
+    description: str
+
+
 def at_most(most: int) -> Any:
     """Metadata of a whole number."""
 
@@ -176,7 +183,7 @@ def at_most(most: int) -> Any:
             new_rule(info, f"should be at most {most}")
         return value
 
-    return pydantic.AfterValidator(check)
+    return Bounds(check, f"At most {most:,}.")
 
 
 def between(least: str, most: str) -> Any:
@@ -188,7 +195,7 @@ def between(least: str, most: str) -> Any:
             new_rule(info, f"should be between {least} and {most}")
         return value
 
-    return pydantic.AfterValidator(check)
+    return Bounds(check, f"From {least} to {most}.")
 
 
 def sized(least: str, most: str) -> Any:
@@ -200,7 +207,7 @@ def sized(least: str, most: str) -> Any:
             new_rule(info, f"should be between {size_text(smallest)} and {size_text(largest)}")
         return value
 
-    return pydantic.AfterValidator(check)
+    return Bounds(check, f"From {least} to {most}.")
 
 
 def counted(least: str, most: str) -> Any:
@@ -212,4 +219,4 @@ def counted(least: str, most: str) -> Any:
             new_rule(info, f"should be so many in a time between {least} and {most}")
         return value
 
-    return pydantic.AfterValidator(check)
+    return Bounds(check, f"Counted over {least} to {most}.")

@@ -203,9 +203,9 @@ class Limit(Model):
 
 
 class SourceConfig(Model):
-    """Somebody who sends callbacks to /callbacks/NAME.
+    """A place that callbacks come in at: `/callbacks/NAME`.
 
-    `country`, `kind` and `rename` are options of the plugin sumotext: they stand here for good.
+    `country`, `kind` and `rename` are options of the plugin `sumotext`.
     """
 
     plugin: str = DEFAULT_SOURCE

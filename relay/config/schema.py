@@ -3,9 +3,11 @@
 import ast
 import inspect
 import json
+import typing
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pydantic
 from pydantic.json_schema import GenerateJsonSchema
@@ -14,6 +16,7 @@ from pydantic_core import core_schema
 from relay.config.model import DEFAULT_SOURCE, NAME, Settings
 from relay.config.plugins import Registry
 from relay.sink import Options
+from relay.units import Bounds
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 PLACEHOLDER = {"description": "${NAME} and the like", "type": "string", "pattern": r"\$\{"}
@@ -33,9 +36,19 @@ class Described(GenerateJsonSchema):
         properties = found.get("properties", {})
         for name, field in schema["cls"].model_fields.items():
             described = properties.get(field.alias or name)
-            if described is not None and (text := _description(schema["cls"], name)):
-                described.setdefault("description", text)
+            text = " ".join([_description(schema["cls"], name), *_bounds(field.annotation, field)])
+            if described is not None and text.strip():
+                described.setdefault("description", text.strip())
         return found
+
+
+def _bounds(annotation: Any, field: Any = None) -> Iterator[str]:
+    """The sentences that describe the bounds of a type."""
+    metadata = field.metadata if field else getattr(annotation, "__metadata__", ())
+    yield from (each.description for each in metadata if isinstance(each, Bounds))
+    for inner in typing.get_args(annotation):
+        if typing.get_origin(inner) is Annotated:
+            yield from _bounds(inner)
 
 
 def _description(model: type, name: str) -> str:
