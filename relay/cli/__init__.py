@@ -15,10 +15,10 @@ FAMILIES = {
     "Set up": {
         "run": ("relay.cli.run", "Take callbacks and deliver them, until stopped."),
         "check": ("relay.cli.configure", "Look for mistakes in relay.yaml."),
-        "reload": ("relay.cli.run", "Have the running relay read relay.yaml again."),
-        "setup": ("relay.cli.configure", "Make what a sink needs on its other side."),
-        "plugins": ("relay.cli.configure", "List what sinks and sources there are, or begin one."),
-        "service": ("relay.cli.service", "Make the relay a service of systemd."),
+        "reload": ("relay.cli.run", "Make the running relay read relay.yaml again."),
+        "setup": ("relay.cli.configure", "Create what a sink needs in the system behind it."),
+        "plugins": ("relay.cli.configure", "List the plugins, or create one."),
+        "service": ("relay.cli.service", "Install the relay as a systemd service."),
         "schema": ("relay.cli.configure", "Print the JSON Schema of relay.yaml, for editors."),
     },
     "Try": {
@@ -27,23 +27,23 @@ FAMILIES = {
         "test": ("relay.cli.trial", "Send a test callback, and follow it to each sink."),
     },
     "Look": {
-        "status": ("relay.cli.status", "How many events there are, how each sink stands."),
-        "events": ("relay.cli.events", "What has come in."),
-        "doctor": ("relay.cli.doctor", "What is wrong, or soon will be, and what to do."),
-        "consent": ("relay.cli.maintenance", "Who opted out or in, and who was told."),
+        "status": ("relay.cli.status", "Show the number of events and the state of each sink."),
+        "events": ("relay.cli.events", "List and show the events."),
+        "doctor": ("relay.cli.doctor", "Find what is wrong, or soon will be, and say what to do."),
+        "consent": ("relay.cli.maintenance", "Export opt-outs and opt-ins."),
     },
     "Act": {
-        "dead": ("relay.cli.events", "Deliveries that were given up: look, try again."),
-        "quarantine": ("relay.cli.quarantine", "Callbacks not understood: look, release."),
+        "dead": ("relay.cli.events", "List, replay or discard dead deliveries."),
+        "quarantine": ("relay.cli.quarantine", "List, release or discard callbacks in quarantine."),
         "replay": ("relay.cli.events", "Deliver events again, or to a sink that is new."),
         "sinks": ("relay.cli.sinks", "Pause, resume, rename, discard a sink."),
-        "alerts": ("relay.cli.configure", "Try whether alerts reach you."),
+        "alerts": ("relay.cli.configure", "Send a test alert."),
     },
     "Keep": {
         "backup": ("relay.cli.maintenance", "Copy the store while the relay runs."),
-        "restore": ("relay.cli.maintenance", "Put such a copy back."),
-        "purge": ("relay.cli.maintenance", "Delete what is older than its term."),
-        "erase": ("relay.cli.maintenance", "Forget a contact."),
+        "restore": ("relay.cli.maintenance", "Put a copy back."),
+        "purge": ("relay.cli.maintenance", "Delete old events and callbacks."),
+        "erase": ("relay.cli.maintenance", "Erase a contact."),
     },
 }
 """Each command with its module, where it is a function of the same name, and its short help."""

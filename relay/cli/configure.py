@@ -34,9 +34,9 @@ from relay.server.tls import Certificate, missing_chain
 
 @click.command()
 @options.config_path
-@click.option("--online", is_flag=True, help="Also ask each sink's other side.")
+@click.option("--online", is_flag=True, help="Also ask the system behind each sink.")
 def check(path: Path, online: bool) -> None:
-    """Look for mistakes in relay.yaml; with --online also for sinks that would fail."""
+    """Look for mistakes in relay.yaml. With --online, also look for sinks that would fail."""
     try:
         config = asyncio.run(vetted(path, Listeners()))
     except ConfigError as error:
@@ -170,14 +170,14 @@ def register_sinks(register):
 
 @click.group(cls=HelpGroup)
 def plugins() -> None:
-    """Look at the plugins, or begin one."""
+    """List the plugins, or create one."""
 
 
 @plugins.command("list")
 @options.config_path
 @options.as_json
 def plugins_list(path: Path, as_json: bool) -> None:
-    """List what can stand behind `plugin:` in relay.yaml, whatever else is wrong there."""
+    """List the plugins that relay.yaml can name, even if relay.yaml has mistakes."""
     registry = registry_of(_read_plugins(path))
     found: list[dict[str, Any]] = [
         {
@@ -212,7 +212,7 @@ def plugins_list(path: Path, as_json: bool) -> None:
 @click.argument("name")
 @options.config_path
 def plugins_new(path: Path, name: str) -> None:
-    """Begin a plugin: a file that works, to be changed."""
+    """Create a plugin: a working file for you to change."""
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
         raise click.UsageError("a plugin's name is lower-case letters, digits and _")
     # Only the folders are read: relay.yaml may already name the plugin that is to be begun.
@@ -255,19 +255,19 @@ LONGEST = 24 * 3600.0
 @click.option(
     "--backfill-keys",
     is_flag=True,
-    help="Also give the people who are there already the key by which events find them.",
+    help="Also write the key to the records that exist already.",
 )
 @click.option(
     "--create",
     multiple=True,
     metavar="FIELD",
-    help="Make this field though its name is much like another's. May be given several times.",
+    help="Create this field although its name is much like another. May be given several times.",
 )
 def setup(config: Config, name: str, backfill_keys: bool, create: tuple[str, ...]) -> None:
-    """Make what a sink needs on its other side, such as the fields that it fills.
+    """Create what a sink needs in the system behind it, such as the fields that it fills.
 
-    It says what it made, and what is left for you to do there. Run it again whenever you like: it
-    makes only what is missing.
+    It says what it created, and what is left for you to do there. Run it as often as you like: it
+    creates only what is missing.
     """
     if isinstance(config.store, Path):
         client.become_owner(config.store)
@@ -315,7 +315,7 @@ def alerts() -> None:
 @alerts.command("test")
 @options.filled_config
 def alerts_test(config: Config) -> None:
-    """Send a note to the webhook and the mailbox of `alerts`, as an alert would."""
+    """Send a test alert to the webhook and the mailbox of `alerts`."""
     if not asyncio.run(_notify_all(config)):
         raise click.exceptions.Exit(1)
 

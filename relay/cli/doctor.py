@@ -23,11 +23,11 @@ MARKS = {"ok": "ok", "warning": "WARNING", "problem": "PROBLEM"}
 @click.command()
 @options.config_path
 @options.as_json
-@click.option("--offline", is_flag=True, help="Do not ask the sinks' other sides.")
+@click.option("--offline", is_flag=True, help="Do not ask the systems behind the sinks.")
 def doctor(path: Path, as_json: bool, offline: bool) -> None:
-    """Look for what is wrong, or soon will be, and say what to do about it.
+    """Find what is wrong, or soon will be, and say what to do about it.
 
-    It changes nothing. The exit status is 1 where there is a problem; a warning is none.
+    It changes nothing. The exit status is 1 if there is a problem. A warning is not a problem.
     """
     raw = options.usable_config(path)
     filled = _filled(raw)  # while this is still root, whose alone the secrets may be

@@ -48,7 +48,7 @@ def _where(command: Any) -> Any:
 
 @click.group(cls=HelpGroup)
 def events() -> None:
-    """Look at the events."""
+    """List and show the events."""
 
 
 @events.command("list")
@@ -226,7 +226,7 @@ def _print_attempts(attempts: list[dict[str, Any]], config: Config, contact: str
 
 @click.group(cls=HelpGroup)
 def dead() -> None:
-    """Look at deliveries that were given up, and try them again."""
+    """List, replay or discard dead deliveries."""
 
 
 @dead.command("list")
@@ -263,7 +263,7 @@ def dead_list(config: Config, as_json: bool, limit: int, sink: str | None) -> No
 def _which(command: Any) -> Any:
     for option in (
         click.option("--sink", shell_complete=options.sink_names, help="Only of this sink."),
-        click.option("--all", "all_", is_flag=True, help="All that are dead."),
+        click.option("--all", "all_", is_flag=True, help="All dead deliveries."),
         click.argument("events", nargs=-1, metavar="[EVENT]…"),
     ):
         command = option(command)
@@ -274,7 +274,7 @@ def _which(command: Any) -> Any:
 @options.config
 @_which
 def dead_replay(config: Config, events: tuple[str, ...], all_: bool, sink: str | None) -> None:
-    """Deliver again, with fresh attempts, what each sink's `when` still lets through."""
+    """Try dead deliveries again, if the sink's `when` still matches."""
     _check_choice(events, all_=all_)
 
     async def question(session: ApiClient) -> dict[str, int]:
@@ -305,7 +305,7 @@ def dead_replay(config: Config, events: tuple[str, ...], all_: bool, sink: str |
 def dead_discard(
     config: Config, yes: bool, events: tuple[str, ...], all_: bool, sink: str | None
 ) -> None:
-    """Give up dead deliveries for good; their events stay."""
+    """Discard dead deliveries. Their events stay."""
     _check_choice(events, all_=all_)
     if not yes:
         click.confirm("Give them up for good?", abort=True, err=True)
@@ -360,7 +360,9 @@ async def _chunks(
     help="The sink to deliver to.",
 )
 @_where
-@click.option("--as-new", is_flag=True, help="Under new ids: the sink takes them for new events.")
+@click.option(
+    "--as-new", is_flag=True, help="Use new ids, so that the sink takes them for new events."
+)
 @click.option("--dry-run", is_flag=True, help="Show what the sink would get; change nothing.")
 def replay(
     config: Config,
@@ -372,7 +374,7 @@ def replay(
     dry_run: bool,
     **where: Any,
 ) -> None:
-    """Deliver events again to a sink, by its `when` and `map` of today.
+    """Deliver events again to a sink, by its present `when` and `map`.
 
     Events that are older than the sink count too. The ids stay the same unless --as-new, so
     that a sink which has an event already does not take it twice. What --as-new made before is

@@ -32,7 +32,7 @@ from relay.units import duration, size_text
 @options.config
 @options.as_json
 def backup(config: Config, file: Path, as_json: bool) -> None:
-    """Copy the store to FILE, as it is at this moment; the relay may go on meanwhile.
+    """Copy the store to FILE, as it is at this moment. The relay may run meanwhile.
 
     Callbacks that wait in the spill are in the copy, too. It is checked, and on disk, before it
     has its name. A file that is there already is not overwritten.
@@ -123,9 +123,9 @@ def _duration(text: str) -> float:
     "--older-than",
     type=_duration,
     metavar="DURATION",
-    help="Whatever was received longer ago, 7d say; not the terms of relay.yaml.",
+    help="Delete what is older than this, as in 7d, instead of the terms of relay.yaml.",
 )
-@click.option("--dry-run", is_flag=True, help="Only say how many would go.")
+@click.option("--dry-run", is_flag=True, help="Only say how many would be deleted.")
 def purge(
     config: Config, as_json: bool, yes: bool, older_than: float | None, dry_run: bool
 ) -> None:
@@ -243,9 +243,14 @@ def consent() -> None:
 
 @consent.command()
 @options.config
-@click.option("--json", "as_json", is_flag=True, help="One array; else CSV, a line for each sink.")
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print one JSON array. Default: CSV with a line for each sink.",
+)
 def export(config: Config, as_json: bool) -> None:
-    """Write every opt-out and opt-in: when it was received, when each sink first accepted it.
+    """Print every opt-out and opt-in, when it was received, and when each sink accepted it.
 
     `mobile` is the number as long as its event is kept; `contact` is a keyed hash, which stays
     the same for good.

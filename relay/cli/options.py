@@ -106,7 +106,7 @@ def _option(name: str, callback: Callable[..., Any] | None = None) -> Option[F]:
         show_default=True,
         show_envvar=True,
         callback=callback,
-        help="The configuration.",
+        help="The configuration file.",
     )
 
 
@@ -150,21 +150,24 @@ limit: Option[Any] = click.option(
     default=50,
     show_default=True,
     metavar="NUMBER",
-    help="The most to list.",
+    help="The most rows to list.",
 )
-yes: Option[Any] = click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+yes: Option[Any] = click.option("--yes", "-y", is_flag=True, help="Do not ask for confirmation.")
 since: Option[Any] = click.option(
-    "--since", type=parse_time, metavar="TIME", help="A time, or how long ago: 2h, 3d."
+    "--since",
+    type=parse_time,
+    metavar="TIME",
+    help="From this time on: a time, or how long ago, as in 2h or 3d.",
 )
 until: Option[Any] = click.option(
-    "--until", type=parse_time, metavar="TIME", help="The same; that moment is out."
+    "--until", type=parse_time, metavar="TIME", help="Before this time, written as for --since."
 )
 sink_names = _names("sinks")
 """For `shell_complete` of an argument or option that names a sink."""
 source: Option[Any] = click.option(
     "--source",
     shell_complete=_names("sources"),
-    help="The source; the first of relay.yaml unless told.",
+    help="The source. Default: the first in relay.yaml.",
 )
 source_names = _names("sources")
 

@@ -41,7 +41,7 @@ UNPROVEN = {
 
 @click.group(cls=HelpGroup)
 def quarantine() -> None:
-    """Look at callbacks that became no event, and release them after a fix."""
+    """List, release or discard callbacks in quarantine."""
 
 
 @quarantine.command("list")
@@ -102,9 +102,11 @@ def quarantine_show(config: Config, as_json: bool, quarantine_id: str) -> None:
 @options.config
 @options.as_json
 @options.yes
-@click.option("--all", "all_", is_flag=True, help="All but those with a wrong token.")
+@click.option("--all", "all_", is_flag=True, help="All callbacks except those with a wrong token.")
 @click.option(
-    "--token-now-valid", is_flag=True, help="Those with a wrong token that is valid by now."
+    "--token-now-valid",
+    is_flag=True,
+    help="Callbacks with a token that was wrong and is valid now.",
 )
 @click.option("--dry-run", is_flag=True, help="Show what each sink would get; change nothing.")
 def quarantine_release(
@@ -116,7 +118,7 @@ def quarantine_release(
     token_now_valid: bool,
     dry_run: bool,
 ) -> None:
-    """Take callbacks in after all, by the configuration of today; the oldest first.
+    """Make events of callbacks in quarantine, by the present configuration. The oldest go first.
 
     Anyone can send a callback with a wrong token (401). Such a one is taken in where its token is
     valid by now, or where you name it and confirm that.
@@ -152,7 +154,7 @@ def quarantine_release(
 @options.yes
 @click.option("--all", "all_", is_flag=True, help="All of them.")
 def quarantine_discard(config: Config, yes: bool, ids: tuple[str, ...], all_: bool) -> None:
-    """Throw callbacks away for good."""
+    """Delete callbacks from quarantine."""
     if bool(ids) == all_:
         raise click.UsageError("name callbacks, or say --all")
     if not yes:

@@ -135,7 +135,7 @@ PAUSE = 0.1
 @click.command()
 @options.config_path
 def reload(path: Path) -> None:
-    """Have the running relay read relay.yaml and the plugins again. No callback is refused.
+    """Make the running relay read relay.yaml and the plugins again. No callback is refused.
 
     It returns when the relay runs with them. Where something is wrong, the relay goes on as before,
     and the exit status is 78.

@@ -36,7 +36,7 @@ root_option = click.option(
     type=click.Path(exists=True, file_okay=False, path_type=Path, resolve_path=True),
     default=MACHINE,
     metavar="DIR",
-    help="The image of a machine, in place of this one; nothing is started.",
+    help="Use the image of a machine in DIR instead of this one. Nothing is started.",
 )
 dry_run_option = click.option("--dry-run", is_flag=True, help="Only show what would be done.")
 
@@ -53,10 +53,10 @@ def service() -> None:
 @click.option(
     "--program",
     type=click.Path(path_type=Path),
-    help="The relay that the image has; else the one that is running this.",
+    help="The program in the image. Default: this program.",
 )
 def install(root: Path, dry_run: bool, yes: bool, program: Path | None) -> None:
-    """Have systemd run the relay: shows what it will do, and asks.
+    """Install the relay as a systemd service. It shows what it will do, and asks.
 
     Makes a user, /etc/relay with a relay.yaml and a token, and the units relay.socket and
     relay.service, and starts them. Run it again after moving the relay or changing server.listen:
@@ -84,9 +84,9 @@ def install(root: Path, dry_run: bool, yes: bool, program: Path | None) -> None:
 @root_option
 @dry_run_option
 @options.yes
-@click.option("--purge", is_flag=True, help="Also the settings, the secrets and all events.")
+@click.option("--purge", is_flag=True, help="Also remove the settings, the secrets and all events.")
 def uninstall(root: Path, dry_run: bool, yes: bool, purge: bool) -> None:
-    """Stop the service and take it away; settings and events stay, unless --purge."""
+    """Stop the service and remove it. Settings and events stay, unless --purge."""
     found = removable(root)
     image = Image(root)
     kept = [path for path in (CONFIG.parent, DATA) if image.has(path)]

@@ -15,7 +15,7 @@ sink_name = click.argument("name", shell_complete=options.sink_names)
 
 @click.group(cls=HelpGroup)
 def sinks() -> None:
-    """Look at the sinks; pause, resume, rename, discard."""
+    """List, pause, resume, rename or discard sinks."""
 
 
 @sinks.command("list")
@@ -44,7 +44,7 @@ def sinks_list(config: Config, as_json: bool) -> None:
 @options.config
 @click.option("--reason", help="Shown by `relay status`.")
 def sinks_pause(config: Config, name: str, reason: str | None) -> None:
-    """Deliver nothing to a sink until it is resumed; its deliveries queue up."""
+    """Stop deliveries to a sink until it is resumed. Its deliveries wait."""
     body = {"reason": reason} if reason else {}
     client.ask(config, lambda session: session.post(f"/sinks/{client.part(name)}/pause", **body))
     click.echo(f"{name} is paused; `relay sinks resume {name}` lets it go on.")
@@ -54,7 +54,7 @@ def sinks_pause(config: Config, name: str, reason: str | None) -> None:
 @sink_name
 @options.config
 def sinks_resume(config: Config, name: str) -> None:
-    """Deliver to a sink again, at once, whatever had stopped it."""
+    """Deliver to a sink again at once, whatever stopped it."""
     found = client.ask(config, lambda session: _resumed(session, name))
     if found is None:
         click.echo(f"{name} goes on when the relay runs: `relay run` starts it.")
@@ -75,7 +75,7 @@ async def _resumed(session: ApiClient, name: str) -> dict[str, Any] | None:
 @click.argument("new", shell_complete=options.sink_names)
 @options.config
 def sinks_rename(config: Config, old: str, new: str) -> None:
-    """Give the deliveries of a sink that has gone from relay.yaml to another name."""
+    """Move the deliveries of a sink that relay.yaml no longer has to another sink."""
     answer = client.ask(
         config, lambda session: session.post(f"/sinks/{client.part(old)}/rename", to=new)
     )
@@ -87,7 +87,7 @@ def sinks_rename(config: Config, old: str, new: str) -> None:
 @options.config
 @options.yes
 def sinks_discard(config: Config, name: str, yes: bool) -> None:
-    """Give up what is left of a sink that has gone from relay.yaml; the events stay."""
+    """Discard the deliveries of a sink that relay.yaml no longer has. The events stay."""
     if not yes:
         click.confirm(f"Give up all deliveries of {name} for good?", abort=True, err=True)
     answer = client.ask(config, lambda session: session.post(f"/sinks/{client.part(name)}/discard"))

@@ -108,8 +108,8 @@ ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  dialled, not bou
 @options.config
 @options.as_json
 @options.source
-@click.option("--post", is_flag=True, help="As a form, not as a query.")
-@click.option("--real", is_flag=True, help="Not marked as a test: CRM sinks take it too.")
+@click.option("--post", is_flag=True, help="Send a form (POST) instead of a query.")
+@click.option("--real", is_flag=True, help="Do not mark it as a test, so that CRM sinks send it.")
 def send(
     kind: str,
     pairs: tuple[tuple[str, str], ...],
@@ -207,7 +207,7 @@ def preview(
 ) -> None:
     """Show what each sink would get of a callback or an event, and send nothing.
 
-    By relay.yaml as it is now, also while the relay still runs with an older one.
+    It uses relay.yaml as it is now, even while the relay runs with an older one.
     """
     if (what is None) == (event_id is None):
         raise click.UsageError("give one of: a kind, a callback's URL, --event ID")
@@ -295,9 +295,9 @@ def test(
 ) -> None:
     """Send a test callback to the running relay, and follow it to each sink.
 
-    It is an example's, of nobody's number, and marked as a test: CRM sinks take note of it and
-    send nothing, unless their test_events says so. The exit status is 1 unless each sink that
-    wants it has it.
+    The callback is an example with a number of nobody, marked as a test. CRM sinks send nothing for
+    it, unless their `test_events` says so. The exit status is 1 unless every sink that gets it has
+    it.
     """
     source = options.source_name(config, source)
     headers = token_header(config, source) | {"X-Relay-Test": "true"}
