@@ -4,8 +4,8 @@ import asyncio
 import contextlib
 import re
 import time
-from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 
 import pytest
 from listening import QUERIES, answers
@@ -22,6 +22,12 @@ AT_ONCE = 15
 token pass, and then 1000 a minute: where the flood has taken all, so many pass together only after
 0.84 s in which the flood took none."""
 ROUNDS = 5
+GOOD = 69
+"""Callbacks with the right token in a period. The longest wait of one period of two is above the
+99th percentile: the median over the periods shows that, and no standstill of the machine in a few
+of them."""
+MOST_PERIODS = 11
+"""Where the flood seems to hold them up, so many periods decide."""
 UNSHARED = ("-m", "unshared", "run")
 
 
@@ -44,23 +50,36 @@ async def ask(port: int, token: str, sender: str, number: int = 1) -> list[int]:
         writer.transport.abort()
 
 
-async def flood(port: int, senders: list[str], found: list[int]) -> None:
-    """Wrong tokens for ever, from each of the senders in turn."""
-    turn = 0
-    start = time.monotonic()
-    while True:
-        found += await ask(port, "guess", senders[turn % len(senders)], round(RATE * BURST))
-        turn += 1
-        await asyncio.sleep(max(0.0, start + turn * BURST - time.monotonic()))
+@contextlib.asynccontextmanager
+async def flooding(port: int, senders: list[str], found: list[int]):
+    """Wrong tokens while the block runs, from each of the senders in turn."""
+    over = asyncio.Event()
+
+    async def flood() -> None:
+        turn = 0
+        start = time.monotonic()
+        while not over.is_set():
+            found.extend(
+                await ask(port, "guess", senders[turn % len(senders)], round(RATE * BURST))
+            )
+            turn += 1
+            await asyncio.sleep(max(0.0, start + turn * BURST - time.monotonic()))
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(flood())
+        yield
+        over.set()
 
 
-async def good(port: int, waits: list[float]) -> None:
-    """Callbacks with the right token for ever; how long each waits for its answer."""
-    while True:
+async def longest_wait(port: int) -> float:
+    """The longest that any of some callbacks with the right token waits for its answer."""
+    waits = []
+    for _ in range(GOOD):
         start = time.monotonic()
         assert await ask(port, "right-token", "127.0.0.1") == [200]
         waits.append(time.monotonic() - start)
         await asyncio.sleep(0.02)
+    return max(waits)
 
 
 def memory(relay: Relay) -> float:
@@ -75,6 +94,7 @@ class Outcome:
         self.flood: list[int] = []
         self.calm: list[float] = []
         self.waits: list[float] = []
+        """The longest of each period, without the flood and beside it."""
         self.early: list[int] = []
         self.late: list[int] = []
         self.kept: list[str] = []
@@ -86,9 +106,9 @@ class Outcome:
         """How many of the flood were."""
         return self.flood.count(429)
 
-
-def p99(waits: list[float]) -> float:
-    return sorted(waits)[int(len(waits) * 0.99)]
+    def good_are_served(self) -> bool:
+        """Whether they wait below 100 ms; on a slow machine, four times as long as without."""
+        return median(self.waits) < max(0.1, 4 * median(self.calm))
 
 
 async def under_flood(
@@ -96,52 +116,47 @@ async def under_flood(
 ) -> Outcome:
     """One callback of the vendor's before a flood, and some in each round at its end.
 
-    The flood lasts for so many seconds, and on a slow machine until it has sent enough. Each round
-    begins when the relay has just refused one of the flood. The last one is the first in which it
-    refuses the vendor.
+    The flood comes and goes, so that each wait beside it has one without it to compare. It lasts
+    for so many seconds in all, and on a slow machine until it has sent enough. Each round begins
+    when the relay has just refused one of the flood. The last one is the first in which it refuses
+    the vendor.
     """
     relay = Relay(folder, archive=False, command=command)
     text = relay.config.read_text().replace("{limit:", "{tokens: [right-token], limit:")
     relay.config.write_text(text)
     outcome = Outcome()
+    begun = time.monotonic()
     await relay.start()
     try:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(1):
-                await good(relay.port, outcome.calm)
         before = memory(relay)
         outcome.early = await ask(relay.port, "right-tokne", VENDOR)
-        start = time.monotonic()
-        tasks = [
-            asyncio.create_task(flood(relay.port, senders, outcome.flood)),
-            asyncio.create_task(good(relay.port, outcome.waits)),
-        ]
-
-        async def go_on(until: Callable[[], bool]) -> None:
-            while not until():
-                await asyncio.wait(tasks, timeout=POLL, return_when=asyncio.FIRST_COMPLETED)
-                assert not any(task.done() for task in tasks)
-
-        await go_on(lambda: time.monotonic() >= start + seconds)
-        await go_on(lambda: len(outcome.flood) >= 0.6 * RATE * seconds)
-        for _ in range(rounds):
-            refused = outcome.refused()
-            await go_on(lambda refused=refused: outcome.refused() > refused)
-            outcome.late += await ask(relay.port, "right-tokne", VENDOR, AT_ONCE)
-            if 429 in outcome.late:
-                break
-        # A sender that is refused is served on, too, as the good one is.
-        sent = len(outcome.flood)
-        await go_on(lambda: len(outcome.flood) >= sent + RATE * 0.5)
+        lasted = 0.0
+        while (
+            lasted < seconds
+            or len(outcome.flood) < 0.6 * RATE * seconds
+            or (not outcome.good_are_served() and len(outcome.waits) < MOST_PERIODS)
+        ):
+            outcome.calm.append(await longest_wait(relay.port))
+            start = time.monotonic()
+            async with flooding(relay.port, senders, outcome.flood):
+                outcome.waits.append(await longest_wait(relay.port))
+            lasted += time.monotonic() - start
+        async with flooding(relay.port, senders, outcome.flood):
+            for _ in range(rounds):
+                refused = outcome.refused()
+                while outcome.refused() == refused:
+                    await asyncio.sleep(POLL)
+                outcome.late += await ask(relay.port, "right-tokne", VENDOR, AT_ONCE)
+                if 429 in outcome.late:
+                    break
+            # A sender that is refused is served on, too, as the good one is.
+            await longest_wait(relay.port)
         outcome.grown = memory(relay) - before
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        outcome.seconds = time.monotonic() - start
         async with relay.control() as control:
             rows = (await control.get("/quarantine", params={"limit": 1000})).json()["items"]
             outcome.kept = [row.get("sender") for row in rows]
         assert await relay.stop() == 0
+        outcome.seconds = time.monotonic() - begun
         outcome.lines = relay.log.read_text().count("refused with")
     finally:
         relay.close()
@@ -150,8 +165,8 @@ async def under_flood(
         f" {outcome.flood.count(401)} answered 401;"
         f" {outcome.late.count(401)} of {len(outcome.late)} late ones of the vendor's, too;"
         f" {outcome.kept.count(VENDOR)} of the vendor's kept;"
-        f" good ones: {len(outcome.waits)}, p99 {p99(outcome.waits) * 1e3:.0f} ms"
-        f" (before {p99(outcome.calm) * 1e3:.0f} ms);"
+        f" good ones wait {milliseconds(outcome.waits)} ms"
+        f" ({milliseconds(outcome.calm)} without the flood);"
         f" memory {outcome.grown:+.1f} MiB; {outcome.lines} lines"
     )
     assert set(outcome.flood) == {401, 429}
@@ -160,11 +175,14 @@ async def under_flood(
     return outcome
 
 
+def milliseconds(waits: list[float]) -> str:
+    return " ".join(f"{1e3 * wait:.0f}" for wait in waits)
+
+
 def unharmed(outcome: Outcome, rounds: int = ROUNDS) -> None:
     assert outcome.late == [401] * AT_ONCE * rounds
     assert outcome.kept.count(VENDOR) == 1 + len(outcome.late)
-    # On a quiet machine it is below 100 ms; on another, see what it was before.
-    assert p99(outcome.waits) < max(0.1, 4 * p99(outcome.calm))
+    assert outcome.good_are_served()
     assert outcome.grown < 100
     # One for the first of a kind and one a minute: the 401s, the 429s, and those left at the end.
     assert outcome.lines <= 4 + 2 * (outcome.seconds // 60)
@@ -182,7 +200,7 @@ async def test_control_without_shares_it_drives_out_all(tmp_path):
 
 
 @pytest.mark.faults
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize(("addresses", "rounds"), [(1, ROUNDS), (50, 1)])
 async def test_neither_does_a_longer_one_from_many_addresses(tmp_path, addresses, rounds):
     """Beside 50 others, the vendor's share of what is kept is 19."""
