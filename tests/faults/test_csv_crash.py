@@ -131,8 +131,11 @@ asyncio.run(main(sys.argv[1], int(sys.argv[2])))
 """
 
 
-def kill_under_load(folder, root, start):
-    """Let a child write for a while, kill it, and return the last number it acknowledged."""
+def kill_under_load(folder, root, start, *, first):
+    """Let a child write for a while, kill it, and return the last number it acknowledged.
+
+    With `first` it has acknowledged something by then, however slow the disk is.
+    """
     child = subprocess.Popen(
         [sys.executable, "-c", LOAD, str(folder), str(start)],
         stdout=subprocess.PIPE,
@@ -141,17 +144,19 @@ def kill_under_load(folder, root, start):
     )
     with child:
         assert child.stdout.readline() == "open\n"
+        heard = child.stdout.readline() if first else ""
         time.sleep(random.uniform(0.001, 0.1))
         child.kill()
-        acknowledged = [int(line) for line in child.stdout.read().split("\n")[:-1]]
+        heard += child.stdout.read()
+        acknowledged = [int(line) for line in heard.split("\n")[:-1]]
     assert child.returncode == -9
     return max(acknowledged, default=start - 1)
 
 
 async def kill_in_a_loop(folder, root, cycles):
     last = -1
-    for _ in range(cycles):
-        last = kill_under_load(folder, root, max(last - 30, 0))
+    for cycle in range(cycles):
+        last = kill_under_load(folder, root, max(last - 30, 0), first=cycle % 2)
     archive = sink(folder, path="out/{{ data.keyword }}.csv", rotate={"size": "64KiB"})
     assert all(delivered(await archive.send_batch(csvsink.deliveries(last + 1000, keyword="a"))))
     await archive.close()
