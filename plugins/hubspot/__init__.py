@@ -262,7 +262,7 @@ class HubSpot(relay.Sink):
             record.outcome = record.outcome or end
 
     async def _log_events(self, timeline: Activity, sent: Sequence["BatchItem"]) -> None:
-        """What stands on the timelines of contacts that are written."""
+        """Write the timeline entries of the contacts that were written."""
         entries = [(each, TimelineEntry(each.delivery, each.contact or "")) for each in sent]
         await timeline.write([entry for _, entry in entries])
         for each, entry in entries:

@@ -165,7 +165,7 @@ class Salesforce(relay.Sink):
             found = await self._issues()
         except (httpx.HTTPError, NotDelivered) as error:
             return [*missing, outcome_of(error, 0.0).reason]
-        return [*missing, *(issue.told() for issue in found)]
+        return [*missing, *(issue.line() for issue in found)]
 
     async def _issues(self) -> list[SetupIssue]:
         return await setup_issues(self._client, self.options, self.columns, self.constants)

@@ -170,8 +170,8 @@ class SetupIssue:
     def __str__(self) -> str:
         return f"{self.what}; {self.remedy}"
 
-    def told(self) -> str:
-        """As `check` returns it."""
+    def line(self) -> str:
+        """The issue as `check` returns it."""
         if self.blocks:
             return str(self)
         return relay.Notice(str(self)) if self.is_notice else relay.Mistake(str(self))

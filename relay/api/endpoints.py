@@ -16,14 +16,14 @@ from relay.store import StoreError, StoreFull
 from relay.store.port import Store
 
 Endpoint = Callable[[Request], Awaitable[Any]]
-"""Returns what becomes the JSON of the answer."""
+"""Returns the value of the JSON response."""
 B = TypeVar("B", bound=pydantic.BaseModel)
 T = TypeVar("T")
 R = TypeVar("R")
 
 
 class EndpointError(Exception):
-    """A request that is refused. The text says why, to the person who asked."""
+    """A refused request. The text is the reason, for the operator."""
 
     def __init__(self, status: int, detail: str) -> None:
         super().__init__(detail)
@@ -31,7 +31,7 @@ class EndpointError(Exception):
 
 
 def endpoint(handler: Endpoint) -> Callable[[Request], Awaitable[Response]]:
-    """An ASGI endpoint: the handler's value as a JSON response, its errors as problems."""
+    """An ASGI endpoint: the handler's value as a JSON response, its errors as problem details."""
 
     async def answer(request: Request) -> Response:
         try:
@@ -54,17 +54,17 @@ class RequestBody(pydantic.BaseModel):
 
 
 async def body_of(request: Request, model: type[B]) -> B:
-    """What was asked in the body. Raises EndpointError."""
+    """The validated body. Raises EndpointError."""
     return _checked(model, await request.body() or b"{}")
 
 
 def query_of(request: Request, model: type[B]) -> B:
-    """What was asked in the query. Raises EndpointError."""
+    """The validated query. Raises EndpointError."""
     return _checked(model, orjson.dumps(dict(request.query_params)))
 
 
 async def or_404(reading: Awaitable[T | None], what: str) -> T:
-    """What is read; refused where it is not there, or its id is none at all."""
+    """The value that is read. Raises EndpointError where there is none, or the id is malformed."""
     try:
         value = await reading
     except ValueError:
@@ -125,7 +125,7 @@ def decode_cursor(cursor: str | None) -> PageStart | None:
 
 
 class SinkLookup:
-    """Sinks by name. `sinks` are those of relay.yaml; the store also knows those that have gone."""
+    """Sinks by name: those of relay.yaml (`sinks`), and removed ones that the store still lists."""
 
     def __init__(self, sinks: Mapping[str, SinkConfig], store: Store) -> None:
         self.sinks = sinks
@@ -139,7 +139,7 @@ class SinkLookup:
         raise EndpointError(404, f"no sink {name} in relay.yaml (known: {known})")
 
     def enabled(self, name: str) -> SinkConfig:
-        """One that delivers. Raises EndpointError where it does not."""
+        """An enabled sink. Raises EndpointError for one that is disabled, held or unknown."""
         sink = self.sink(name)
         if not sink.enabled:
             raise EndpointError(409, f"the sink {name} is disabled; enable it in relay.yaml first")
@@ -148,6 +148,6 @@ class SinkLookup:
         return sink
 
     async def check_remembered(self, name: str) -> None:
-        """Raises EndpointError where no such sink ever had anything to deliver."""
+        """Raises EndpointError where the store has no delivery of such a sink."""
         if name not in await self._store.sink_counts():
             raise EndpointError(404, f"no sink {name} ever had a delivery")

@@ -61,7 +61,7 @@ class DeliveriesBody(RequestBody):
 
 
 class ReplayBody(Where):
-    """One chunk of a replay. `through` is the last seq when it began, so that it ends."""
+    """One chunk of a replay. `through` is the last seq at its start, so that the replay ends."""
 
     sink: str
     after: int = 0
@@ -71,7 +71,7 @@ class ReplayBody(Where):
     dry_run: bool = False
 
     def filter(self) -> EventFilter:
-        """Of copies the first ones go: theirs were for one sink, and are no news to it."""
+        """Without copies, as each was made for one sink, which has it."""
         return replace(super().filter(), copies=False)
 
 
@@ -82,7 +82,7 @@ class EventEndpoints:
         self._store = store
 
     async def page(self, request: Request) -> dict[str, Any]:
-        """The newest first; with `after` the oldest first."""
+        """A page of events, the newest first; with `after` the oldest first."""
         query = query_of(request, EventsQuery)
         if query.after is None:
             last = decode_cursor(query.cursor)
@@ -133,7 +133,7 @@ class DeliveryEndpoints:
         return make_page(rows, query.limit, delivery_view, lambda row: (row.seq, row.sink))
 
     async def replay_dead(self, request: Request) -> dict[str, Any]:
-        """Those that the sink's `when` still lets through go again; the others stay dead."""
+        """Retry the deliveries that the sink's `when` still lets through. The others stay dead."""
         body = await body_of(request, DeliveriesBody)
         sink = self._lookup.sink(body.sink)
         rows = [row for seq in body.seqs if (row := await self._row_at(seq))]
@@ -192,9 +192,10 @@ class DeliveryEndpoints:
 
 
 async def words_behind(store: Store, sink: SinkConfig, seqs: list[int]) -> list[EventRow]:
-    """What the contacts of these events have said since, where the sink has never had it.
+    """Later opt-outs and opt-ins of these events' contacts that the sink has never had.
 
-    It is new, or was off. An opt-in of the past would make them subscribers again there.
+    A sink that is new, or was disabled, lacks them. An opt-in of the past without the opt-out that
+    followed would make the contact a subscriber again there.
     """
     words = await store.later_consent(sink.name, seqs)
     return (await _wanted(store, sink, [row for row in words if row.seq not in seqs]))[0]
@@ -203,7 +204,7 @@ async def words_behind(store: Store, sink: SinkConfig, seqs: list[int]) -> list[
 async def _wanted(
     store: Store, sink: SinkConfig, rows: list[EventRow]
 ) -> tuple[list[EventRow], list[dict[str, str]]]:
-    """The events that the sink gets by its settings of today; and where its `when` fails."""
+    """The events that the sink gets by its present settings, and the errors of its `when`."""
     wanted, errors = [], []
     for row in rows:
         try:
@@ -224,7 +225,7 @@ def event_view(row: EventRow) -> dict[str, Any]:
 
 
 def delivery_view(row: DeliveryRow) -> dict[str, Any]:
-    """`note` says of one that was delivered what was left out."""
+    """A delivery. `note` is what was left out of one that was delivered."""
     delivered = row.state == State.DELIVERED
     return {
         "sink": row.sink,
@@ -243,7 +244,7 @@ def delivery_view(row: DeliveryRow) -> dict[str, Any]:
 
 
 def callback_view(callback: RawCallback) -> dict[str, Any]:
-    """A callback as it came: `raw` has its bytes in Base64; `query` and `body` are for people."""
+    """A callback as it was received: `raw` in Base64; `query` and `body` decoded for people."""
     try:
         pairs = parameters(callback)
     except InvalidCallback:

@@ -1,8 +1,8 @@
 """Maintenance: purges, erasures and the consent log, as jobs that a command waits for.
 
 An erasure deletes all that this machine keeps of a contact, in an order that may be cut short. The
-files of the sinks go first, as the store knows which of their rows are the contact's; the store
-itself follows. Done twice, it finds nothing more.
+files of the sinks go first, because the store lists which of their rows are the contact's; the
+store follows. A second erasure finds nothing more.
 """
 
 import asyncio
@@ -37,7 +37,7 @@ from relay.store import ConsentRecord, ContactRows, State, StoreError
 from relay.store.port import Store
 
 MAX_JOBS = 10
-"""Jobs that are remembered."""
+"""Jobs whose result is kept."""
 SENDING_TIMEOUT = 60.0
 """Seconds that an erasure waits for the contact's deliveries that are being sent."""
 LOOK_AGAIN = 0.1
@@ -49,14 +49,14 @@ log = logging.getLogger("relay")
 
 
 class PurgeBody(RequestBody):
-    """`older_than` in seconds; None is what relay.yaml says."""
+    """The body of a purge. `older_than` is in seconds; None is the retention of relay.yaml."""
 
     older_than: float | None = pydantic.Field(default=None, ge=0)
     dry_run: bool = False
 
 
 class EraseBody(RequestBody):
-    """A number in E.164."""
+    """The body of an erasure. `mobile` is a number in E.164."""
 
     mobile: str = pydantic.Field(pattern=r"^\+[1-9][0-9]{6,14}$")
 
@@ -67,7 +67,7 @@ class WordsQuery(RequestBody):
 
 
 class KeepBody(RequestBody):
-    """`account` is a digest, `value` perhaps a secret."""
+    """A value of an account. `account` is a digest; `value` may be a secret."""
 
     account: str = pydantic.Field(pattern="^[0-9a-f]{32}$")
     name: str = pydantic.Field(min_length=1, max_length=64)
@@ -75,7 +75,7 @@ class KeepBody(RequestBody):
 
 
 class JobRefused(Exception):
-    """A job that cannot be done yet. The text says what to do first, and holds no number."""
+    """A job that cannot run yet. The text says what to do first, and contains no phone number."""
 
 
 @dataclass(slots=True)
@@ -103,7 +103,7 @@ JobWork = Callable[[Job], Awaitable[dict[str, Any]]]
 
 
 class Jobs:
-    """The last few jobs by their number; one runs at a time."""
+    """The last jobs, by number. One runs at a time."""
 
     def __init__(self) -> None:
         self._jobs: dict[int, Job] = {}
@@ -111,7 +111,7 @@ class Jobs:
         self._last = 0
 
     def start(self, work: JobWork) -> int:
-        """Begin it, or have it wait for its turn; return its number."""
+        """Queue a job. Returns its number."""
         self._last += 1
         job = self._jobs[self._last] = Job()
         job.task = asyncio.create_task(self._run(job, work))
@@ -137,7 +137,7 @@ class Jobs:
 
 @dataclass(slots=True)
 class Report:
-    """How many were found in each place; what is `left` is for a person to see to."""
+    """The result of an erasure: how many were found where, and what is left to an operator."""
 
     found: Counter[str] = field(default_factory=Counter)
     sinks: dict[str, dict[str, int]] = field(default_factory=dict)
@@ -188,7 +188,11 @@ class Erasure:
         return report.view()
 
     def _refuse_held(self) -> None:
-        """Only the store knows which records in a sink's files are the contact's; it goes last."""
+        """Raises JobRefused for a held sink that has files.
+
+        Its files cannot be searched, and the store, which lists the contact's records in them, is
+        erased last.
+        """
         for name, live in self._workers.states().items():
             sink = self._config.sinks[name]
             unknown = sink.held is not None  # its plugin may not even load
@@ -199,7 +203,7 @@ class Erasure:
                 )
 
     async def _halt(self, rows: ContactRows) -> None:
-        """Give up what is open, and let end what is being sent."""
+        """Discard the open deliveries, and wait for those that are being sent."""
         end = self._clock.monotonic() + SENDING_TIMEOUT
         while flying := await self._store.discard_open(rows):
             if self._clock.monotonic() > end:
@@ -244,7 +248,7 @@ class Erasure:
                 await plugin_calls.run(PluginCall(name, "close"), sink.close())
 
     def _unreachable(self) -> list[str]:
-        """Copies of the store that lie beside it, and those that lie elsewhere."""
+        """Copies that an erasure does not reach: beside the store, and elsewhere."""
         state = self._config.state
         return [
             *(
@@ -269,7 +273,7 @@ async def _erased(
 
 
 def _refuse_waiting(waiting: Sequence[tuple[str, State, str]]) -> None:
-    """An opt-out must arrive before it is forgotten: else its receiver goes on sending."""
+    """Raises JobRefused while an opt-out has not arrived: its receiver would go on sending."""
     for sink, state, event_id in waiting:
         if state == State.DEAD:
             raise JobRefused(
@@ -334,7 +338,7 @@ class Maintenance:
         return [_consent_view(word) for word in words]
 
     async def keep(self, request: Request) -> dict[str, Any]:
-        """Keep a value of an account that a command has used. No answer holds what is kept."""
+        """Save a value of an account for a command. No response contains the saved values."""
         body = await body_of(request, KeepBody)
         await self._store.keep(body.account, body.name, body.value)
         return {"kept": body.name}
@@ -357,7 +361,7 @@ class Maintenance:
         return total
 
     async def _erase_spill(self, redact: Redact) -> int:
-        """Where no service runs, the spill is this process's to change."""
+        """Erase from the spill in this process, where no service runs."""
         spill = await SpillQueue.open(self._config.state.spill)
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(spill.close)

@@ -49,7 +49,7 @@ class QuarantineQuery(RequestBody):
 
 
 class ReleaseBody(RequestBody):
-    """`unauthorized`: which of those that came with a wrong token may be among them."""
+    """The body of a release. `unauthorized`: which callbacks with a wrong token it may take."""
 
     ids: list[str] = pydantic.Field(max_length=CHUNK)
     dry_run: bool = False
@@ -63,7 +63,7 @@ class ReleaseBody(RequestBody):
 
 
 class DiscardBody(RequestBody):
-    """`ids` None is all of them."""
+    """The body of a discard. `ids` None is all callbacks."""
 
     ids: list[UUID] | None = None
 
@@ -152,14 +152,14 @@ def _named(quarantine_id: str) -> str:
 
 
 class Unauthorized:
-    """Judges by the tokens and the networks of today's configuration."""
+    """Judges callbacks with a wrong token by the present configuration's tokens and networks."""
 
     def __init__(self, sources: Mapping[str, SourceConfig]) -> None:
         self._sources = sources
         self._tokens = {name: TokenSet(_filled(source)) for name, source in sources.items()}
 
     def token(self, row: Quarantined) -> TokenStatus | None:
-        """What is known of its token; None where it did not come with a wrong one."""
+        """The status of its token; None where it did not have a wrong one."""
         kept, source = row.callback.token_digest, self._sources.get(row.source)
         if row.status != UNAUTHORIZED:
             return None
@@ -177,7 +177,7 @@ class Unauthorized:
         )
 
     def objection(self, row: Quarantined, taken: Taken) -> str:
-        """Why a release that takes these may not take this one; empty where it may."""
+        """Why a release of this kind may not take the callback; empty where it may."""
         token = self.token(row)
         if token is None or taken is Taken.CHOSEN:
             return ""
@@ -187,7 +187,7 @@ class Unauthorized:
 
 
 def quarantined_view(row: Quarantined, token: TokenStatus | None) -> dict[str, Any]:
-    """With what is known of a wrong `token` that it came with."""
+    """A callback in quarantine. `token` is the status of a wrong token."""
     return {
         "seq": row.seq,
         "id": row.id,

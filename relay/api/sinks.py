@@ -88,7 +88,7 @@ class SinkEndpoints:
         return {"renamed": renamed}
 
     async def _left(self, name: str) -> list[int]:
-        """The events of what is open or dead."""
+        """The seqs of its open and dead deliveries."""
         seqs: list[int] = []
         states = [*OPEN_STATES, State.DEAD]
         while rows := await self._store.deliveries(
@@ -116,12 +116,12 @@ class SinkEndpoints:
         return sink
 
     def _held(self, name: str) -> str | None:
-        """Why the running service runs none of the sink's code."""
+        """The reason why the sink is held by the running service; None where it is not."""
         live = self._workers.states().get(name)
         return live.reason if live and live.state == "held" else None
 
     async def views(self) -> dict[str, dict[str, Any]]:
-        """Every sink of relay.yaml, then those that have gone and left something behind."""
+        """The sinks of relay.yaml, then the removed ones that have pending or dead deliveries."""
         counts = await self._store.sink_counts()
         states = await self._store.sink_states()
         live = self._workers.states()

@@ -106,7 +106,7 @@ class Commands(click.Group):
 
 
 class HelpGroup(click.Group):
-    """A group such as `relay dead`, whose help has each command's first sentence whole."""
+    """A group such as `relay dead`. Its help has the first sentence of each command uncut."""
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         members = [(name, self.commands[name]) for name in self.list_commands(ctx)]
@@ -115,7 +115,7 @@ class HelpGroup(click.Group):
 
 
 def _expected() -> tuple[type[Exception], ...]:
-    """OSError, and those of `EXPECTED` whose module is loaded: no other can have been raised."""
+    """OSError, and those of `EXPECTED` in loaded modules: no other can have been raised."""
     found = [(sys.modules[module], name) for module, name in EXPECTED if module in sys.modules]
     return (OSError, *(getattr(module, name) for module, name in found))
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from relay.config.loader import Config
 
 ATTEMPTS = 150
-"""How often to look for the service, or for a store that nobody holds: a reload takes seconds."""
+"""Attempts to reach the service, or to lock the store: a reload takes seconds."""
 PAUSE = 0.1
 JOB_PAUSE = 0.1
 
@@ -31,7 +31,7 @@ Send = Callable[[str, str, bytes], Coroutine[Any, Any, tuple[int, bytes]]]
 
 
 class ApiClient:
-    """Asks the API. `live` says that the running relay answers, and not this process itself."""
+    """A client of the API. `live`: the running relay answers, not this process."""
 
     def __init__(self, send: Send, *, live: bool) -> None:
         self._send = send
@@ -83,7 +83,7 @@ def service(state: StateDirectory) -> ApiClient:
 
 
 def part(text: str) -> str:
-    """What somebody typed, as one part of a path. Raises ClickException for what names nothing."""
+    """An argument as one segment of a path. Raises ClickException for one that cannot be a name."""
     if not text or "/" in text:
         raise click.ClickException(f"{text!r} is neither a name nor an id")
     return quote(text, safe="")
@@ -142,7 +142,7 @@ async def _reach(stack: contextlib.AsyncExitStack, config: "Config") -> ApiClien
 
 
 def _through_socket(state: StateDirectory) -> Send:
-    """Send each request through a connection of its own to the control socket."""
+    """Sends each request through a new connection to the control socket."""
 
     async def send(method: str, path: str, body: bytes) -> tuple[int, bytes]:
         with control.answers_expected():

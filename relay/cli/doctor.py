@@ -30,7 +30,7 @@ def doctor(path: Path, as_json: bool, offline: bool) -> None:
     It changes nothing. The exit status is 1 if there is a problem. A warning is not a problem.
     """
     raw = options.usable_config(path)
-    filled = _filled(raw)  # while this is still root, whose alone the secrets may be
+    filled = _filled(raw)  # while this is still root: only root may be able to read the secrets
     client.become_owner(client.store_file(raw))
     with progress(None, "looking") as bar:
         found = list(_examine(raw, *filled, offline, lambda: bar.advance(bar.task_ids[0])))

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 # What is read by a program or kept in a file is not broken to the width of a terminal.
 WIDE = 240
 # Where a table is too wide, its last column may be broken into lines if it is one of these, and has
-# so much room. What else does not fit stands beneath the row.
+# so much room. What else does not fit is printed below the row.
 TEXTS = frozenset({"Answer", "Error", "Error or reference", "Reason", "Says", "Value"})
 ROOM = 24
 GAP = 3

@@ -169,7 +169,7 @@ def quarantine_discard(config: Config, yes: bool, ids: tuple[str, ...], all_: bo
 
 
 def _confirmed(config: Config, ids: Iterable[str], *, yes: bool) -> set[str]:
-    """Those whose token is not valid. Ask for each of them whether it is to be taken in."""
+    """The callbacks without a valid token. Each of them is confirmed by the operator."""
 
     async def question(session: ApiClient) -> list[dict[str, Any]]:
         found = []
@@ -201,7 +201,7 @@ def _origin(each: dict[str, Any], config: Config) -> str:
 async def _oldest_first(
     session: ApiClient, all_: bool, token_now_valid: bool
 ) -> tuple[list[str], int]:
-    """The ids of those that are wanted, and how many are left for their tokens.
+    """The ids to release, and how many are left for their tokens.
 
     In the order in which they came, so that a contact's callbacks are released in theirs.
     """
@@ -221,7 +221,7 @@ async def _oldest_first(
 async def _released(
     session: ApiClient, wanted: list[str], chosen: set[str], taken: Taken, dry_run: bool
 ) -> dict[str, list[dict[str, Any]]]:
-    """What became of the wanted ones. Each of the chosen ones is asked for alone."""
+    """The result of each release. Each of the chosen ones is a request by itself."""
     total: dict[str, list[dict[str, Any]]] = {"released": [], "failed": []}
     with progress(len(wanted), "releasing") as bar:
         for alone, group in groupby(wanted, key=chosen.__contains__):

@@ -149,7 +149,7 @@ def reload(path: Path) -> None:
     if before["problems"]:
         _refuse(config.path, before["problems"], "the relay goes on with what was read before")
     after = asyncio.run(_next_image(state, before["image"]))
-    if after["problems"]:  # somebody broke it meanwhile
+    if after["problems"]:  # it was edited meanwhile
         _refuse(config.path, after["problems"], "the last valid configuration is used instead")
     warnings = after["warnings"]
     said = f", with {count(len(warnings), 'warning')}" if warnings else ""
