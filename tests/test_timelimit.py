@@ -67,7 +67,7 @@ def quick(monkeypatch):
         monkeypatch.setattr(timelimit, name, value)
     # No other test of this process goes by what was too slow for this one.
     monkeypatch.setattr(timelimit, "_failed", {})
-    for module in ("plugins", "loader"):
+    for module in ("plugins", "sinks", "sources"):
         found = sys.modules[f"relay.config.{module}"]
         for name in {"IMPORT", "MAKE"} & vars(found).keys():
             monkeypatch.setattr(found, name, QUICK)
