@@ -20,6 +20,9 @@ OPT_OUT = "opt_out"
 OPT_IN = "opt_in"
 """The value of `consent` where the contact asked for messages again."""
 
+ATTRIBUTES = ("contact", "consent", "dedup_key", "topic")
+"""The relay's attributes of an event."""
+
 PRIVATE = "_relay"
 """The member of an event's stored JSON with the attributes that `data` does not have."""
 CONSENT_PATHS = (f"$.{PRIVATE}.consent", "$.data.consent")
@@ -64,10 +67,10 @@ class Event:
             found = self.data.get
             if self.contact is None:
                 _set(self, "contact", found("mobile"))
-            if self.consent is None:
-                _set(self, "consent", found("consent"))
-            if self.dedup_key is None:
-                _set(self, "dedup_key", found("message_id"))
+            if self.consent is None and (word := found("consent")) is not None:
+                _set(self, "consent", word)
+            if self.dedup_key is None and (key := found("message_id")) is not None:
+                _set(self, "dedup_key", key)
             if self.topic is None:
                 _set(self, "topic", found("keyword"))
         if self.consent is not None:
@@ -88,12 +91,7 @@ class Event:
 
     def attributes(self) -> dict[str, str | None]:
         """The relay's attributes, which `to_dict` does not have."""
-        return {
-            "contact": self.contact,
-            "consent": self.consent,
-            "dedup_key": self.dedup_key,
-            "topic": self.topic,
-        }
+        return {name: getattr(self, name) for name in ATTRIBUTES}
 
     def to_dict(self) -> dict[str, Any]:
         """The event in the JSON format of CloudEvents; absent attributes are left out."""
@@ -127,17 +125,16 @@ class Event:
 
     def _private(self) -> dict[str, str]:
         """The attributes that __post_init__ would not find."""
-        found = self.data.get if self.type.startswith(TYPE_PREFIX) else _nothing
-        private = {}
-        if self.contact is not None and self.contact != found("mobile"):
-            private["contact"] = self.contact
-        if self.consent is not None and self.consent != found("consent"):
-            private["consent"] = self.consent
-        if self.dedup_key is not None and self.dedup_key != found("message_id"):
-            private["dedup_key"] = self.dedup_key
-        if self.topic is not None and self.topic != found("keyword"):
-            private["topic"] = self.topic
-        return private
+        if self.type.startswith(TYPE_PREFIX):
+            found = self.data.get
+            if (
+                self.topic == found("keyword")
+                and self.contact == found("mobile")
+                and self.dedup_key == found("message_id")
+                and self.consent == found("consent")
+            ):
+                return {}
+        return {name: value for name, value in self.attributes().items() if value is not None}
 
     @classmethod
     def from_json(cls, text: bytes) -> Self:
@@ -149,26 +146,19 @@ class Event:
     def from_dict(cls, envelope: Mapping[str, Any], attributes: Mapping[str, Any]) -> Self:
         """The event of such an envelope, with these of the relay's attributes."""
         return cls(
-            id=envelope["id"],
-            source=envelope["source"],
-            type=envelope["type"],
-            subject=envelope.get("subject"),
-            time=envelope["time"],
-            data=envelope["data"],
-            test=envelope.get("test", False),
-            traceparent=envelope.get("traceparent"),
-            contact=attributes.get("contact"),
-            consent=attributes.get("consent"),
-            dedup_key=attributes.get("dedup_key"),
-            topic=attributes.get("topic"),
+            envelope["id"],
+            envelope["source"],
+            envelope["type"],
+            envelope.get("subject"),
+            envelope["time"],
+            envelope["data"],
+            envelope.get("test", False),
+            envelope.get("traceparent"),
+            **{name: attributes.get(name) for name in ATTRIBUTES} if attributes else {},
         )
 
 
 _set = object.__setattr__  # the class is frozen
-
-
-def _nothing(_: str) -> None:
-    return None
 
 
 def kind_of(event_type: str) -> str:

@@ -46,7 +46,7 @@ EXCEPTIONS = {
     ("relay/cli/maintenance.py", COLUMN): ("mobile",),
     ("relay/cli/quarantine.py", API): ("mobile",),
     ("relay/cli/trial.py", "callbacks of Sumotext as samples"): ("keyword", "mobile"),
-    ("relay/config/loader.py", OPTION): ("consent",),
+    ("relay/config/sinks.py", OPTION): ("consent",),
     ("relay/delivery/classify.py", OPTION): ("consent",),
     ("relay/store/sqlite/erase.py", COLUMN): ("keyword", "message_id"),
     ("relay/store/sqlite/schema/0002-upkeep.sql", "of a release with no other vendor"): (
