@@ -23,6 +23,8 @@ PUT_OFF = """
 SELECT EXISTS (SELECT 1 FROM deliveries WHERE state = 2)
 AND ? = EXISTS (SELECT 1 FROM sinks WHERE state ->> 'parked' IS NOT NULL)
 """
+FEW = 20
+"""Callbacks after each jump: more than were on their way when it came."""
 LONG_ENOUGH = 5.0
 """Seconds in which it would go, if it went at all."""
 FAILS, PARKS = status(503), status(429, {"retry-after": "1"})
@@ -42,9 +44,13 @@ async def jumped(folder, jumps, *, kills=0.0, seed=0):
                 for jump in jumps:
                     await asyncio.sleep(chance.uniform(0.5, 1.0))
                     clock.jump(jump)
+                    before = len(senders.acked)
                     if chance.random() < kills:
                         relay.kill()
                         await relay.start()
+                    async with asyncio.timeout(PATIENCE):
+                        while len(senders.acked) <= before + FEW:
+                            await asyncio.sleep(POLL)
                 await asyncio.sleep(0.5)
             receiver.otherwise = status(200)
             begun = time.monotonic()
@@ -60,7 +66,7 @@ async def jumped(folder, jumps, *, kills=0.0, seed=0):
         f" acknowledged, {verdict.found} stored, {verdict.lost()} lost, the rest delivered"
         f" within {took:.1f} s"
     )
-    assert len(senders.acked) > 20 * len(jumps)
+    assert len(senders.acked) > FEW * len(jumps)
     return times, verdict
 
 
@@ -108,8 +114,8 @@ async def test_many_jumps_of_the_clock_lose_and_halt_nothing(tmp_path):
 
 async def held_in_the_future(
     folder, answer, *, restart, ahead=10 * YEAR, command=JUMPY, patience=PATIENCE
-) -> None:
-    """A delivery has to wait, at a time that is far ahead; it goes when it is now again."""
+) -> bool:
+    """A delivery has to wait, at a time that is far ahead; whether it goes when it is now again."""
     clock = WallClock(folder)
     clock.jump(ahead)
     async with Receiver() as receiver:
@@ -126,9 +132,12 @@ async def held_in_the_future(
             receiver.otherwise = status(200)
             if restart:
                 await relay.start()
-            await relay.delivered(patience)
+            with contextlib.suppress(TimeoutError):
+                await relay.delivered(patience)
+                return True
         finally:
             relay.close()
+    return False
 
 
 async def put_off(relay, *, parked) -> None:
@@ -145,7 +154,7 @@ async def put_off(relay, *, parked) -> None:
 async def test_what_waits_for_the_future_goes_when_the_clock_is_back(
     tmp_path, answer, restart, ahead
 ):
-    await held_in_the_future(tmp_path, answer, restart=restart, ahead=ahead)
+    assert await held_in_the_future(tmp_path, answer, restart=restart, ahead=ahead)
 
 
 @pytest.mark.parametrize("ahead", [pytest.param(10 * YEAR, marks=pytest.mark.faults), 3 * HOUR])
@@ -153,7 +162,6 @@ async def test_what_waits_for_the_future_goes_when_the_clock_is_back(
 async def test_what_waits_for_the_future_waits_for_it_without_the_protection(
     tmp_path, answer, ahead
 ):
-    with pytest.raises(TimeoutError):
-        await held_in_the_future(
-            tmp_path, answer, restart=True, ahead=ahead, command=CREDULOUS, patience=LONG_ENOUGH
-        )
+    assert not await held_in_the_future(
+        tmp_path, answer, restart=True, ahead=ahead, command=CREDULOUS, patience=LONG_ENOUGH
+    )
