@@ -74,6 +74,10 @@ class Relay:
         told = {name: getattr(counts, name) for name in ("pending", "delivered", "dead")}
         return told | found.states["crm"].to_dict()
 
+    async def event(self, event_id):
+        """The event in the store, with its deliveries."""
+        return await self._running._store.event(event_id)
+
     async def reached(self, **expected):
         """Wait until the sink's counts and state are these."""
         async with asyncio.timeout(PATIENCE):

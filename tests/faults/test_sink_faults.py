@@ -15,8 +15,13 @@ import sinkproxy
 from relaying import relaying
 from sinkproxy import SinkProxy, lies, passes, redirects, says
 from stubs.receiver import Receiver
+from workers import eventually
+
+from relay.store import State
 
 EVENTS = 8
+CONCURRENCY = 4
+"""By default."""
 TIMEOUT = 0.4
 
 NEVER_ARRIVE = {
@@ -193,10 +198,9 @@ async def test_control_without_a_time_limit_a_hung_receiver_holds_its_events(tmp
     async with relaying(tmp_path, sink) as relay:
         proxy.fault = sinkproxy.hang
         await relay.send_many(range(EVENTS))
-        await proxy.has_struck(1)
-        struck = proxy.struck
+        await proxy.has_struck(CONCURRENCY)
         await asyncio.sleep(3 * TIMEOUT)
-        assert proxy.struck == struck
+        assert proxy.struck == CONCURRENCY
         proxy.fault = passes
 
 
@@ -211,18 +215,25 @@ def busy(value: str):
     )
 
 
-async def tried_again(clock, relay, proxy, value: str, seconds: float) -> bool:
-    """Whether the delivery is tried again within so many seconds of the relay's clock."""
+async def put_off(clock, relay, proxy, value: str, seconds: float) -> None:
+    """The delivery has to wait; then so many seconds of the relay's clock pass."""
     proxy.fault = busy(value)
-    await relay.send(1)
-    await proxy.has_struck(1)
-    await relay.reached(pending=1)
+    event = await relay.send(1)
+
+    async def settled() -> bool:
+        (delivery,) = (await relay.event(event)).deliveries
+        return delivery.state is State.WAITING and delivery.attempts == 1
+
+    await eventually(settled)
     proxy.heal()
     passed = 0.0
     while passed < seconds:
         await clock.advance(min(1.0, seconds - passed))
         passed += 1.0
         await asyncio.sleep(0.02)
+
+
+async def delivered_soon(relay) -> bool:
     await asyncio.sleep(0.1)
     return (await relay.status())["delivered"] == 1
 
@@ -237,7 +248,8 @@ async def timed(tmp_path, proxy, clock):
 
 @pytest.mark.parametrize("value", ["30", " 30 ", "30.0", "Fri, 15 Jan 2027 08:00:30 GMT"])
 async def test_retry_after_is_obeyed(clock, timed, proxy, value):
-    assert not await tried_again(clock, timed, proxy, value, 28)
+    await put_off(clock, timed, proxy, value, 28)
+    assert not await delivered_soon(timed)
     await clock.advance(5)
     await timed.reached(delivered=1)
 
@@ -248,11 +260,13 @@ async def test_retry_after_is_obeyed(clock, timed, proxy, value):
 )
 async def test_what_is_no_retry_after_is_not(clock, timed, proxy, value):
     """The sink's own back-off holds, which here is below a second."""
-    assert await tried_again(clock, timed, proxy, value, 2)
+    await put_off(clock, timed, proxy, value, 2)
+    await timed.reached(delivered=1)
 
 
 @pytest.mark.parametrize("value", ["9" * 300, "31536000", "Fri, 31 Dec 9999 23:59:59 GMT"])
 async def test_nobody_makes_a_sink_wait_longer_than_a_day(clock, timed, proxy, value):
-    assert not await tried_again(clock, timed, proxy, value, 60)
+    await put_off(clock, timed, proxy, value, 60)
+    assert not await delivered_soon(timed)
     await clock.advance(86_400)
     await timed.reached(delivered=1)
