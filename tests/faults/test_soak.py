@@ -4,9 +4,19 @@ import pytest
 from soak import HOUR, MOST, a_sink_in_trouble, a_stop, report, slopes, soak_for
 
 
+@pytest.mark.timeout(180)
 async def test_a_short_soak_loses_nothing(tmp_path):
     faults = {a_sink_in_trouble: 2, a_stop: 1}
-    soak = await soak_for(tmp_path, 8.0, seed=1, first=(), faults=faults, rest=0.5)
+    soak = await soak_for(
+        tmp_path,
+        8.0,
+        seed=1,
+        first=(),
+        faults=faults,
+        rest=0.5,
+        most_wait=60.0,
+        enough=lambda soak: soak.fired.total() > 2 and len(soak.senders.acked) > 400,
+    )
     report(soak, 8.0)
     assert soak.fired.total() > 2
     assert len(soak.senders.acked) > 400
