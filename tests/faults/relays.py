@@ -29,7 +29,8 @@ from relay.state_directory import StateDirectory
 from relay.store.sqlite import SqliteStore
 
 ROOT = Path(__file__).parents[2]
-PATIENCE = 30.0
+PATIENCE = 60.0
+"""Seconds after which something hangs, on a busy machine, too."""
 POLL = 0.02
 DURING_START = 0.15
 """The share of lives that end before the relay takes callbacks."""

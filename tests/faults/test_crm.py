@@ -82,7 +82,7 @@ async def command(storm, *arguments):
 async def test_after_a_storm_each_contact_and_event_is_there_once(tmp_path, vendor):
     vendor = vendor(share=0.2, slow=0.02, seed=1)
     async with storming(tmp_path, vendor, settings={"batch": {"size": 10}}, seed=1) as storm:
-        await storm.rage(events=600, contacts=150, kills=2, patience=50)
+        await storm.rage(events=600, contacts=150, kills=2, patience=100)
         verdict = await storm.verdict()
     print(verdict)
     verdict.sound()
@@ -95,7 +95,7 @@ async def test_after_a_storm_each_custom_event_is_there_once(tmp_path):
     vendor.stub.fault("drop_after_commit", on="/events/")
     vendor.stub.fault("empty", on="/events/")
     async with storming(tmp_path, vendor, settings={"batch": {"size": 10}}, seed=3) as storm:
-        await storm.rage(events=300, contacts=75, kills=1, revoke=False, patience=50)
+        await storm.rage(events=300, contacts=75, kills=1, revoke=False, patience=100)
         verdict = await storm.verdict()
     print(verdict)
     verdict.sound()
@@ -109,7 +109,7 @@ async def test_after_a_storm_each_communication_is_there_once_and_each_contact_i
     for where in ("communications/", "communications/contacts/", "/memberships/"):
         vendor.stub.fault("drop_after_commit", on=where)
     async with storming(tmp_path, vendor, settings={"batch": {"size": 10}}, seed=4) as storm:
-        await storm.rage(events=200, contacts=50, kills=2, revoke=False, patience=50)
+        await storm.rage(events=200, contacts=50, kills=2, revoke=False, patience=100)
         verdict = await storm.verdict()
     print(verdict)
     verdict.sound()
@@ -123,7 +123,7 @@ async def test_without_a_property_for_it_a_storm_doubles_communications(tmp_path
     vendor = HubSpotLog(share=0.12, seed=4, unique=False)
     vendor.stub.fault("drop_after_commit", on="communications/batch/create")
     async with storming(tmp_path, vendor, settings={"batch": {"size": 10}}, seed=4) as storm:
-        await storm.rage(events=200, contacts=50, kills=2, revoke=False, patience=50)
+        await storm.rage(events=200, contacts=50, kills=2, revoke=False, patience=100)
         verdict = await storm.verdict()
     print(verdict)
     assert verdict.faults.pop("activities twice")
@@ -148,7 +148,7 @@ async def test_in_a_long_storm_blank_misspelt_and_shared_values_cost_nobody_thei
     assert vendor.fired.keys() >= vendor.kinds()
 
 
-async def weather_people(folder, vendor, seed, events, contacts, *, kills, size=10, patience=50):
+async def weather_people(folder, vendor, seed, events, contacts, *, kills, size=10, patience=100):
     """Each person once with the last good values, each word of consent right everywhere."""
     sink = typed(vendor)
     sink["settings"] |= {"batch": {"size": size}}
@@ -169,7 +169,7 @@ async def test_where_blanks_clear_the_oracle_of_values_sees_it(tmp_path, vendor)
     sink = typed(vendor)
     sink["settings"] |= {"batch": {"size": 10}, "blank": "clear"}
     async with storming(tmp_path, vendor, seed=5, kind=PeopleStorm, **sink) as storm:
-        await storm.rage(events=100, contacts=25, revoke=False, patience=50)
+        await storm.rage(events=100, contacts=25, revoke=False, patience=100)
         verdict = await storm.verdict()
     assert verdict.faults["values wrong"], verdict
 
@@ -182,7 +182,7 @@ async def test_in_a_storm_people_who_were_there_keep_their_record(tmp_path, vend
         vendor.seed(f"(212) 555-{contact:04}")
     settings = {"batch": {"size": 10}}
     async with storming(tmp_path, vendor, settings=settings, match=["key", "phone"]) as storm:
-        await storm.rage(events=240, contacts=60, kills=1, revoke=False, patience=50)
+        await storm.rage(events=240, contacts=60, kills=1, revoke=False, patience=100)
         verdict = await storm.verdict()
     print(verdict)
     verdict.sound()
@@ -266,7 +266,7 @@ async def test_a_key_that_changes_with_each_attempt_leaves_doubles(tmp_path, ven
     values = {name: value for name, value in vendor.map().items() if name.lower() != "email"}
     settings = {"batch": {"size": 10}, "map": values}
     async with storming(tmp_path, vendor, settings=settings, key=key) as storm:
-        await storm.rage(events=200, contacts=50, kills=1, revoke=False, patience=50)
+        await storm.rage(events=200, contacts=50, kills=1, revoke=False, patience=100)
         verdict = await storm.verdict()
     people = Counter(person.number for person in vendor.people())
     assert [number for number, times in people.items() if times > 1], verdict
@@ -278,7 +278,7 @@ async def test_without_an_order_contacts_end_up_stale(tmp_path, vendor):
     vendor = vendor(share=0.0, slow=0.5, seed=1)
     settings = {"batch": {"size": 10}, "order": "none"}
     async with storming(tmp_path, vendor, settings=settings, seed=1) as storm:
-        await storm.rage(events=300, contacts=30, revoke=False, patience=50)
+        await storm.rage(events=300, contacts=30, revoke=False, patience=100)
         verdict = await storm.verdict()
     assert verdict.faults["contacts stale"], verdict
 
