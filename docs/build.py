@@ -22,7 +22,7 @@ def stage() -> None:
     for page in docs.rglob("*.md"):
         target = PAGES / page.relative_to(docs)
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(without_outside(page.read_text(), page.parent, docs))
+        target.write_text(with_bars(without_outside(page.read_text(), page.parent, docs)))
 
 
 def without_outside(text: str, folder: Path, docs: Path) -> str:
@@ -34,6 +34,11 @@ def without_outside(text: str, folder: Path, docs: Path) -> str:
         return link[0] if is_inside else link[1]
 
     return re.sub(r"\[([^\]]+)\]\(([^)\s]+)\)", replace, text)
+
+
+def with_bars(text: str) -> str:
+    """The page with plain bars in the code of tables: zensical shows the backslash before one."""
+    return re.sub(r"`[^`\n]*`", lambda code: code[0].replace(r"\|", "|"), text)
 
 
 def finish() -> None:

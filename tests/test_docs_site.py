@@ -187,6 +187,7 @@ def test_the_site_is_built_strictly_and_loads_nothing_from_outside(tmp_path):
         found.feed(page.read_text())
         assert not [each for each in found.loaded if "//" in each], page
         assert {each for each in found.linked if "//" in each} <= written, page
+        assert r"\|" not in page.read_text(), page
     for style in site.rglob("*.css"):
         assert not re.findall(r"(?:url\(|@import)\s*[\"']?(?:https?:)?//", style.read_text()), style
     index = (site / "llms.txt").read_text()

@@ -31,7 +31,7 @@ from stubs.receiver import Receiver, status
 from sumotextsource import Sumotext
 
 import relay
-from relay import crm, service
+from relay import service
 from relay.cli import main
 from relay.config import loader
 from relay.templating.environment import all_filters
@@ -271,12 +271,9 @@ def test_an_installed_plugin_is_named_as_the_loader_looks_for_it():
     assert tomllib.loads(text) == {"project": {"entry-points": {"relay": {"ntfy": "relay_ntfy"}}}}
 
 
-def test_every_name_of_the_plugin_api_is_described():
+def test_what_a_plugin_gets_is_described():
+    """tests/test_docs_site.py holds that the reference has every exported name."""
     table = section("Writing a plugin")
-    for name in relay.__all__:
-        assert re.search(rf"^\| (?:`[^`|]+`, )*`relay\.{name}[`(]", table, re.MULTILINE), name
-    for name in crm.__all__:
-        assert re.search(rf"^\| (?:`[^`|]+`, )*`crm\.{name}[`(]", table, re.MULTILINE), name
     for fields in (relay.Delivery, relay.Event):
         for each in dataclasses.fields(fields):
             assert f"`{each.name}`" in table, each.name
