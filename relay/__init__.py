@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from relay.account import Account
     from relay.caching import short_keys
     from relay.callback.form import fold as fold_name
+    from relay.callback.form import json_value as json_of
     from relay.callback.form import parameters
+    from relay.callback.form import readable_body as body_of
     from relay.clock import Clock, SystemClock
     from relay.delivery.classify import outcome_of
     from relay.delivery.classify import parse_retry_after as retry_after
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
     from relay.sink import Delivery, Erased, Log, Mistake, Notice, Options, Progress, Sink
     from relay.sink import in_silence as no_progress
     from relay.slices import Slices
-    from relay.source import Source
+    from relay.source import Accepted, Answer, Invalid, Outgoing, Request, Source, Unauthorized
     from relay.suggest import nearest
     from relay.templating.evaluation import EvaluationError
     from relay.templating.expressions import RecordMap, Template
@@ -52,7 +54,9 @@ __all__ = [
     "OPT_IN",
     "OPT_OUT",
     "SECRET_HEADERS",
+    "Accepted",
     "Account",
+    "Answer",
     "Callback",
     "Clock",
     "Country",
@@ -62,6 +66,7 @@ __all__ = [
     "EvaluationError",
     "Event",
     "HttpUrl",
+    "Invalid",
     "InvalidCallback",
     "Key",
     "Log",
@@ -72,6 +77,7 @@ __all__ = [
     "NumberMatcher",
     "Options",
     "Outcome",
+    "Outgoing",
     "Password",
     "Pause",
     "PrivateKey",
@@ -80,6 +86,7 @@ __all__ = [
     "Rate",
     "RecordMap",
     "Reject",
+    "Request",
     "Retry",
     "SigningSecret",
     "Sink",
@@ -89,7 +96,9 @@ __all__ = [
     "StrictLimiter",
     "SystemClock",
     "Template",
+    "Unauthorized",
     "VendorUrl",
+    "body_of",
     "check_confidential",
     "country",
     "country_code",
@@ -97,6 +106,7 @@ __all__ = [
     "fold_name",
     "hookimpl",
     "is_confidential",
+    "json_of",
     "make_folder",
     "mask",
     "mask_all",
@@ -122,7 +132,9 @@ __all__ = [
 _HOMES = {
     "AS_KEY": "relay.secret:AS_KEY",
     "AS_PASSWORD": "relay.secret:AS_PASSWORD",
+    "Accepted": "relay.source:Accepted",
     "Account": "relay.account:Account",
+    "Answer": "relay.source:Answer",
     "Callback": "relay.event:RawCallback",
     "Clock": "relay.clock:Clock",
     "Country": "relay.phone:Country",
@@ -132,6 +144,7 @@ _HOMES = {
     "EvaluationError": "relay.templating.evaluation:EvaluationError",
     "Event": "relay.event:Event",
     "HttpUrl": "relay.urls:HttpUrl",
+    "Invalid": "relay.source:Invalid",
     "InvalidCallback": "relay.event:InvalidCallback",
     "Key": "relay.secret:Key",
     "Log": "relay.sink:Log",
@@ -145,6 +158,7 @@ _HOMES = {
     "OPT_OUT": "relay.event:OPT_OUT",
     "Options": "relay.sink:Options",
     "Outcome": "relay.outcome:Outcome",
+    "Outgoing": "relay.source:Outgoing",
     "Password": "relay.secret:Password",
     "Pause": "relay.outcome:Pause",
     "PrivateKey": "relay.secret:PrivateKey",
@@ -153,6 +167,7 @@ _HOMES = {
     "Rate": "relay.units:Rate",
     "RecordMap": "relay.templating.expressions:RecordMap",
     "Reject": "relay.outcome:Reject",
+    "Request": "relay.source:Request",
     "Retry": "relay.outcome:Retry",
     "SECRET_HEADERS": "relay.urls:SECRET_HEADERS",
     "SigningSecret": "relay.signing:SigningSecret",
@@ -163,13 +178,16 @@ _HOMES = {
     "StrictLimiter": "relay.rate_limit:StrictLimiter",
     "SystemClock": "relay.clock:SystemClock",
     "Template": "relay.templating.expressions:Template",
+    "Unauthorized": "relay.source:Unauthorized",
     "VendorUrl": "relay.urls:VendorUrl",
+    "body_of": "relay.callback.form:readable_body",
     "check_confidential": "relay.urls:check_confidential",
     "country": "relay.phone:country",
     "country_code": "relay.phone:alpha_2",
     "e164": "relay.phone:e164",
     "fold_name": "relay.callback.form:fold",
     "is_confidential": "relay.urls:is_confidential",
+    "json_of": "relay.callback.form:json_value",
     "make_folder": "relay.fsutil:make",
     "mask": "relay.redact:mask",
     "mask_all": "relay.redact:mask_all",

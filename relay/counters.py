@@ -71,6 +71,10 @@ class IngressCounters:
         self._count_of(source, kind, outcome).inc()
         self._seconds_of(source).observe(seconds)
 
+    def answered(self, source: str) -> None:
+        """The source gave an answer of its own, and nothing was to be stored."""
+        self._count_of(source, "", "answered").inc()
+
     def refused(self, source: str, status: int) -> None:
         self._count_of(source, "", OUTCOMES.get(status, str(status))).inc()
 

@@ -1,6 +1,7 @@
 """The source: what a plugin writes to read the callbacks of one sender."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import uuid_utils
@@ -14,13 +15,77 @@ def new_id() -> str:
     return str(uuid_utils.uuid7())
 
 
+class Unauthorized(Exception):
+    """Raised by `verify`: the request is not from the sender. `reason` holds no secret."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Request:
+    """A request as it arrived, with all that a signature may be over.
+
+    `url` is the URL as the sender called it: from `public_url` of the source, else from the
+    listener, or a trusted proxy's X-Forwarded-Proto, and the Host header. `headers` has names in
+    lower case; the values of a header that came several times are joined by commas. `body` is not
+    unpacked. `sender` is the address, `now` the time of receipt in seconds.
+    """
+
+    method: str
+    url: str
+    headers: Mapping[str, str]
+    query: bytes
+    body: bytes
+    sender: str
+    now: float
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the sender is answered. A status from 200 to 599."""
+
+    body: bytes | str = b""
+    status: int = 200
+    content_type: str = "text/plain; charset=utf-8"
+    headers: Sequence[tuple[str, str]] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A part of a request that is stored as an event; `repeated`: it was stored before."""
+
+    id: str
+    type: str
+    repeated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Invalid:
+    """A part of a request that is kept in quarantine, under the id."""
+
+    id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A request for `relay send` to make, as the sender would."""
+
+    query: str = ""
+    body: bytes = b""
+    content_type: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
 class Source:
-    """The base of every source. Override `parse`.
+    """The base of every source. Override `parse`, and what else the sender needs.
 
     `name` is the source's name in relay.yaml; `options` an instance of the class's `Options`; `log`
     the source's own logger. The relay makes one instance for each source of relay.yaml. Each method
     is a plain `def` that is called on the event loop: it does no I/O, and takes a few milliseconds
-    at most.
+    at most. A callback is never lost for an error in one of them.
     """
 
     Options: ClassVar[type[Options]] = Options
@@ -32,9 +97,45 @@ class Source:
         self.options = options
         self.log = log
 
+    def verify(self, request: Request) -> Answer | None:  # noqa: ARG002  for those who verify
+        """Check that the request is the sender's. Raises Unauthorized.
+
+        An answer that is returned is given at once, and nothing is stored: for a vendor who asks
+        whether anybody is there. Called after `allow_from` and `tokens` were checked.
+        """
+        return None
+
+    def split(self, callback: RawCallback) -> Sequence[bytes]:
+        """The bodies of a request that brings several events: one callback is made of each.
+
+        A body that is such a part already is its only part. Raises InvalidCallback.
+        """
+        return [callback.body]
+
     def parse(self, callback: RawCallback) -> Event:
         """The event that a callback makes: see `event`. Raises InvalidCallback."""
         raise NotImplementedError(f"{type(self).__name__} does not override parse")
+
+    def answer(self, results: Sequence[Accepted | Invalid]) -> Answer | None:  # noqa: ARG002
+        """The answer when every part is on disk, in their order; None for the relay's own."""
+        return None
+
+    def refusal(self, status: int, detail: str) -> Answer | None:  # noqa: ARG002
+        """The body of a refusal; None for the relay's own. Status and Retry-After stay."""
+        return None
+
+    def sample(
+        self,
+        kind: str,
+        number: str,
+        values: Sequence[tuple[str, str]],
+        url: str,
+    ) -> Outgoing:
+        """A request of this kind, about the number, as the sender would make it to this URL.
+
+        `values` are those that the user gave, as they stand on the command line.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no samples")
 
     def event(
         self,

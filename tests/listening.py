@@ -11,6 +11,7 @@ from sumotextsource import source_plugins
 
 from relay.clock import SystemClock
 from relay.config.loader import SourceConfig
+from relay.event import InvalidCallback
 from relay.server import ingress
 from relay.server.http_server import HttpServer, make_server
 from relay.server.protocol import Protocol
@@ -66,6 +67,15 @@ class Straight(Router):
 
     async def receive(self, callback):
         return await self._store.add(await self.new_event(callback))
+
+    async def receive_all(self, callbacks):
+        return [await self._received(each) for each in callbacks]
+
+    async def _received(self, callback):
+        try:
+            return await self.receive(callback)
+        except InvalidCallback as error:
+            return error.reason
 
 
 class Listening:

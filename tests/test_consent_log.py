@@ -45,7 +45,7 @@ async def test_a_copy_says_nothing_again_and_what_is_released_does(tmp_path, clo
     stop = arrival(1, consent="opt_out")
     await store.add(stop)
     await store.add(arrival(1, consent="opt_out", copy_of=stop.event.id))
-    await store.release(kept, early)
+    await store.release(kept, [early])
     words = await store.consent_log(after=0)
     assert [(word.word, word.received) for word in words] == [("opt_out", NOW), ("opt_in", NOW - 5)]
     assert await store.opted_out("sumotext", mobile(1))

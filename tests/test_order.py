@@ -129,7 +129,7 @@ class History:
         await self.add()
         if self.random.random() < 0.3:
             await self.purge()
-        await self.store.release(kept, new)
+        await self.store.release(kept, [new])
         self.quarantined.pop()
         last = self.last_word(contact)
         weighs = self.opted_out(contact) or (last and consent)

@@ -215,7 +215,7 @@ async def test_an_opt_in_released_since_does_not_undo_the_opt_out_that_came_afte
         await store.add(await router.new_event(stop))
         if copied == "after the opt-out":
             back_up(loaded)
-        await store.release(quarantined, await router.new_event(start))
+        await store.release(quarantined, [await router.new_event(start)])
         assert await store.opted_out("sumotext", "+12125550001")
         await store.close()
         restored(tmp_path / "copy.db", loaded.store, loaded.state.spill, NOW)

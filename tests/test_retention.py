@@ -110,7 +110,7 @@ async def test_the_last_word_stays_while_an_older_callback_may_be_released(store
     stop = (await land(store, arrival(1, consent="opt_out"))).event.id
     before = PurgeCutoffs(NOW + 1, NOW + 1, 0, NOW + 1)
     assert await purge(store, before) == (0, 0)
-    await store.release(kept, older)
+    await store.release(kept, [older])
     await store.settle([delivered(await claim_one(store))])
     again = await claim_one(store)
     assert again.event.id == stop

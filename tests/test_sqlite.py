@@ -345,7 +345,7 @@ async def test_an_opt_out_released_after_a_later_opt_in_does_not_undo_it(store):
     kept = await store.quarantine(stop.callback, 422, "no kind")
     await store.add(join)
     await store.settle([delivered(await claim_one(store))])
-    await store.release(kept, stop)
+    await store.release(kept, [stop])
     assert not await store.opted_out("sumotext", join.event.data["mobile"])
     late = await claim_one(store)
     assert late.event.id == stop.event.id
@@ -360,7 +360,7 @@ async def test_what_is_released_without_a_word_needs_no_opt_in_after_it(store):
     kept = await store.quarantine(form.callback, 422, "no kind")
     await store.add(join)
     await store.settle([delivered(await claim_one(store))])
-    await store.release(kept, form)
+    await store.release(kept, [form])
     await store.settle([delivered(await claim_one(store))])
     assert await ids(store) == []
 
@@ -712,10 +712,10 @@ async def test_an_event_keeps_the_encoding_of_its_body(store):
 async def test_release_turns_a_quarantined_callback_into_an_event(store):
     new = arrival()
     kept = await store.quarantine(new.callback, 422, "no kind")
-    receipt = await store.release(kept, new)
+    (receipt,) = await store.release(kept, [new])
     assert receipt.id == new.event.id
     assert (await store.quarantine_count(), await store.event_count()) == (0, 1)
-    assert await store.release(kept, arrival()) is None
+    assert await store.release(kept, [arrival()]) is None
     assert await store.event_count() == 1
 
 
@@ -725,7 +725,7 @@ async def test_an_opt_in_released_after_a_later_opt_out_does_not_undo_it(store):
     kept = await store.quarantine(join.callback, 422, "no kind")
     await store.add(stop)
     await store.settle([delivered(await claim_one(store))])
-    await store.release(kept, join)
+    await store.release(kept, [join])
     assert await store.opted_out("sumotext", join.event.data["mobile"])
     late = await claim_one(store)
     assert late.event.id == join.event.id
@@ -738,7 +738,7 @@ async def test_an_opt_in_released_after_an_earlier_opt_out_is_the_last_word(stor
     join = arrival(7, consent="opt_in", received=NOW + SECOND)
     kept = await store.quarantine(join.callback, 422, "no kind")
     await store.add(stop)
-    await store.release(kept, join)
+    await store.release(kept, [join])
     assert not await store.opted_out("sumotext", join.event.data["mobile"])
 
 

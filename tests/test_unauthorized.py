@@ -15,7 +15,7 @@ from listening import answers
 
 from relay import service
 from relay.api import Taken, TokenStatus
-from relay.api.quarantine import Unauthorized
+from relay.api.quarantine import ReleasePolicy
 from relay.cli import client, main
 from relay.config import last_good, loader
 from relay.config.loader import ConfigError
@@ -412,7 +412,7 @@ def row(status=401, source="sumotext", **more):
 
 def judged(settings, **more):
     """What is known of its token, and whether it is released for that."""
-    unauthorized = Unauthorized({"sumotext": SourceConfig(**settings)})
+    unauthorized = ReleasePolicy({"sumotext": SourceConfig(**settings)})
     found = row(**more)
     return unauthorized.token(found), not unauthorized.objection(found, Taken.TOKEN_NOW_VALID)
 

@@ -28,6 +28,8 @@ class TokenStatus(StrEnum):
     WRONG = "wrong"
     MISSING = "missing"
     UNKNOWN = "unknown"
+    UNVERIFIED = "unverified"
+    """The source verifies callbacks by more than a token, which cannot be done any more."""
 
 
 class Taken(StrEnum):

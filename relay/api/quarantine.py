@@ -4,7 +4,7 @@ Anyone can send a callback with a wrong token. It becomes an event only where a 
 it is one of today's, or where a person has chosen this very callback.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Self
 from uuid import UUID
 
@@ -40,6 +40,7 @@ REASONS = {
     TokenStatus.WRONG: "its token is none of today's",
     TokenStatus.MISSING: "no token came with it",
     TokenStatus.UNKNOWN: "it cannot be told whether its token is one of today's",
+    TokenStatus.UNVERIFIED: "the source cannot verify it any more",
 }
 
 
@@ -73,7 +74,8 @@ class QuarantineEndpoints:
 
     def __init__(self, config: Config, store: Store, router: Router) -> None:
         self._sinks = config.sinks
-        self._unauthorized = Unauthorized(config.sources)
+        verified = [name for name, each in router.sources.items() if each.verifies]
+        self._unauthorized = ReleasePolicy(config.sources, verified)
         self._store = store
         self._router = router
 
@@ -95,7 +97,7 @@ class QuarantineEndpoints:
         for each in body.ids:
             try:
                 row = await self._permitted(each, body.unauthorized)
-                released.append(await (self._would if body.dry_run else self._release)(row))
+                released += await (self._would if body.dry_run else self._release)(row)
             except InvalidCallback as error:
                 failed.append({"id": each, "reason": error.reason})
             except EndpointError as error:
@@ -117,10 +119,12 @@ class QuarantineEndpoints:
     def _view(self, row: Quarantined) -> dict[str, Any]:
         return quarantined_view(row, self._unauthorized.token(row))
 
-    async def _release(self, row: Quarantined) -> dict[str, Any]:
-        receipt = await or_404(self._router.release(row), _named(row.id))
-        await self._follow(receipt.id)
-        return {"id": row.id, "event": receipt.id, "type": receipt.type}
+    async def _release(self, row: Quarantined) -> list[dict[str, Any]]:
+        """What became of it: an object for each event."""
+        receipts = await or_404(self._router.release(row), _named(row.id))
+        for receipt in receipts:
+            await self._follow(receipt.id)
+        return [{"id": row.id, "event": each.id, "type": each.type} for each in receipts]
 
     async def _follow(self, event_id: str) -> None:
         """Have what the contact has said since go to sinks that have never had it."""
@@ -132,16 +136,24 @@ class QuarantineEndpoints:
             words = await words_behind(self._store, sink, [delivery.seq])
             await self._store.replay(sink.name, [row.seq for row in words])
 
-    async def _would(self, row: Quarantined) -> dict[str, Any]:
-        event = self._router.event(row.callback)
-        opted_out = await self._store.opted_out(row.source, event.contact)
-        sinks = preview_all(self._sinks.values(), event, opted_out)
-        return {
-            "id": row.id,
-            "type": event.type,
-            "mobile": event.contact,
-            "sinks": [each.to_dict() for each in sinks],
-        }
+    async def _would(self, row: Quarantined) -> list[dict[str, Any]]:
+        """What would become of it: an object for each event."""
+        events, invalid = self._router.events(row.callback)
+        if not events:
+            raise InvalidCallback(invalid[0][1])
+        found = []
+        for _, event in events:
+            opted_out = await self._store.opted_out(row.source, event.contact)
+            sinks = preview_all(self._sinks.values(), event, opted_out)
+            found.append(
+                {
+                    "id": row.id,
+                    "type": event.type,
+                    "mobile": event.contact,
+                    "sinks": [each.to_dict() for each in sinks],
+                }
+            )
+        return found
 
     async def _row(self, quarantine_id: str) -> Quarantined:
         return await or_404(self._store.quarantined_one(quarantine_id), _named(quarantine_id))
@@ -151,11 +163,15 @@ def _named(quarantine_id: str) -> str:
     return f"callback {quarantine_id} in quarantine"
 
 
-class Unauthorized:
-    """Judges callbacks with a wrong token by the present configuration's tokens and networks."""
+class ReleasePolicy:
+    """Judges callbacks with a wrong token by the present configuration's tokens and networks.
 
-    def __init__(self, sources: Mapping[str, SourceConfig]) -> None:
+    The sources in `verified` check by themselves who sends.
+    """
+
+    def __init__(self, sources: Mapping[str, SourceConfig], verified: Collection[str] = ()) -> None:
         self._sources = sources
+        self._verified = verified
         self._tokens = {name: TokenSet(_filled(source)) for name, source in sources.items()}
 
     def token(self, row: Quarantined) -> TokenStatus | None:
@@ -163,6 +179,8 @@ class Unauthorized:
         kept, source = row.callback.token_digest, self._sources.get(row.source)
         if row.status != UNAUTHORIZED:
             return None
+        if row.source in self._verified:
+            return TokenStatus.UNVERIFIED
         if kept is None or source is None:
             return TokenStatus.UNKNOWN
         if not has_tokens(kept):

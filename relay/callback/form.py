@@ -70,6 +70,24 @@ def parameters(callback: RawCallback) -> Pairs:
     return found
 
 
+def readable_body(callback: RawCallback) -> bytes:
+    """The body unpacked and in UTF-8. Raises InvalidCallback."""
+    if not callback.body:
+        return b""
+    return as_utf8(unpacked(callback.body, callback.encoding), callback.content_type)
+
+
+def json_value(callback: RawCallback) -> Any:
+    """What a JSON body says, as Python has it. Raises InvalidCallback."""
+    text = decode(readable_body(callback), charset_of(callback.content_type))
+    if text.count("[") + text.count("{") > MAX_CONTAINERS:
+        raise InvalidCallback(f"more than {MAX_CONTAINERS} objects and lists in the JSON body")
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        raise BrokenBody("the body is not valid JSON") from None
+
+
 def _check_count(count: int) -> None:
     if count > MAX_PARAMETERS:
         raise InvalidCallback(f"more than {MAX_PARAMETERS} parameters")

@@ -30,11 +30,13 @@ TOKENS = {
     TokenStatus.ELSEWHERE: "the token is valid now, the address is not in allow_from",
     TokenStatus.WRONG: "the token is wrong",
     TokenStatus.MISSING: "the token is missing",
+    TokenStatus.UNVERIFIED: "it was not authentic",
 }
 UNPROVEN = {
     TokenStatus.ELSEWHERE: "that address is not in allow_from",
     TokenStatus.WRONG: "its token is not valid",
     TokenStatus.MISSING: "it has no token",
+    TokenStatus.UNVERIFIED: "the source cannot verify it any more",
     TokenStatus.UNKNOWN: "whether its token is valid cannot be told",
 }
 
@@ -252,7 +254,8 @@ def _print_released(
     for each in failed:
         click.echo(f"{each['id']} stays: {each['reason']}", err=True)
     would = "would be released" if dry_run else "released"
-    click.echo(f"{count(len(released), 'callback')} {would}, {len(failed)} not.")
+    number = len({each["id"] for each in released})
+    click.echo(f"{count(number, 'callback')} {would}, {len(failed)} not.")
     if failed:
         click.echo(
             "`relay quarantine show ID` shows what came, `relay quarantine discard ID` deletes it.",

@@ -21,7 +21,7 @@ from relay.config.loader import Config
 from relay.event import OPT_OUT, Event, InvalidCallback, RawCallback
 from relay.fsutil import argument_text
 from relay.preview import Preview, preview_all
-from relay.sources.router import read_event
+from relay.sources.calls import SourceCalls
 from relay.validation import PLACEHOLDER
 
 # Kept for films and books: it is nobody's.
@@ -230,7 +230,7 @@ def _stored(config: Config, event_id: str) -> tuple[Event, bool]:
 
 def _understood(config: Config, callback: RawCallback) -> Event:
     try:
-        return read_event(config.source_plugins[callback.source], callback)
+        return SourceCalls(config.source_plugins[callback.source]).event(callback)
     except InvalidCallback as error:
         raise click.ClickException(f"it would go to quarantine: {error.reason}") from error
 

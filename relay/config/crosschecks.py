@@ -35,7 +35,7 @@ DEFAULTS = {
 EVERY = ("0.0.0.0", "::")  # noqa: S104  nothing is bound here
 
 
-def check_listeners(document: Document) -> None:
+def check_listeners(document: Document, verified: Collection[str] = ()) -> None:
     """Check both listeners: their addresses, and access control where others reach them."""
     public, admin = _listen(document, "server"), _listen(document, "admin")
     reached = str(public) if public and not public.loopback else None
@@ -43,7 +43,7 @@ def check_listeners(document: Document) -> None:
         reached = "the relay through a proxy"
     if reached:
         for name in document.names("sources"):
-            _check_tokens(document, name, reached)
+            _check_tokens(document, name, reached, verified=name in verified)
     if admin and not admin.loopback:
         document.add_issues([Issue(("admin", "listen"), NO_LOGIN)])
     for listener, address in (("server", public), ("admin", admin)):
@@ -105,10 +105,10 @@ def _new(location: Location, message: str) -> Issue:
     return Issue(location, message, refused_from=REFUSED_FROM)
 
 
-def _check_tokens(document: Document, name: str, reached: str) -> None:
+def _check_tokens(document: Document, name: str, reached: str, *, verified: bool) -> None:
     source = document.part("sources", name)
     tokens = source.get("tokens") if isinstance(source, dict) else None
-    if not (tokens or (isinstance(source, dict) and source.get("allow_from"))):
+    if not (verified or tokens or (isinstance(source, dict) and source.get("allow_from"))):
         document.add_issues([Issue(("sources", name), UNGUARDED.format(reached))])
     for index, token in enumerate(tokens if isinstance(tokens, list) else ()):
         place = ("sources", name, "tokens", index)

@@ -114,13 +114,6 @@ def configured(
     context = {"folder": document.folder, "strict": document.strict}
     settings = document.validate(Settings, document.values, context=context)
     compiler = Compiler(_timezone(document.part("timezone")))
-    crosschecks.check_listeners(document)
-    crosschecks.check_store(document)
-    crosschecks.check_tracing(document)
-    sinks = {
-        name: SinkChecker(document, name, compiler, registry, held.get(name))
-        for name in document.names("sinks")
-    }
     sources = {
         name: SourceChecker(
             document,
@@ -130,6 +123,14 @@ def configured(
             held_sources.get(name),
         )
         for name in document.names("sources")
+    }
+    verified = [name for name, each in sources.items() if each.verifies]
+    crosschecks.check_listeners(document, verified)
+    crosschecks.check_store(document)
+    crosschecks.check_tracing(document)
+    sinks = {
+        name: SinkChecker(document, name, compiler, registry, held.get(name))
+        for name in document.names("sinks")
     }
     if settings is not None:
         _check_together(document, settings, sinks)

@@ -220,6 +220,8 @@ class SourceConfig(Model):
     """Networks. A callback must come from one of them."""
     limit: Limit = Field(default_factory=Limit)
     """The most that this source may send."""
+    public_url: HttpUrl | None = None
+    """The URL that the sender calls, where a proxy changes it: a signature may be over it."""
     rename: dict[str, str] = Field(default={})
     """Other names of parameters, as in `{city: label}`."""
     options: dict[str, Any] = Field(default={})

@@ -39,7 +39,14 @@ METHODS = {
     "erase": ("matcher", "ids"),
 }
 """What a sink may override, and what each is called with."""
-SOURCE_METHODS = {"parse": ("callback",)}
+SOURCE_METHODS = {
+    "verify": ("request",),
+    "split": ("callback",),
+    "parse": ("callback",),
+    "answer": ("results",),
+    "refusal": ("status", "detail"),
+    "sample": ("kind", "number", "values", "url"),
+}
 """The same of a source."""
 HOW_TO = "write: @relay.hookimpl, then def register_sinks(register), which calls register(…)"
 

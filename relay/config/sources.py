@@ -11,7 +11,7 @@ from relay.config.plugins import RegisteredSource, Registry, source_file
 from relay.config.timelimit import MAKE, error_kind, limited
 from relay.event import Event, InvalidCallback, RawCallback
 from relay.sink import Options
-from relay.source import Source
+from relay.source import Answer, Request, Source
 from relay.suggest import suggestion
 
 BESIDE = "stands beside `plugin`, not under `options`"
@@ -19,13 +19,16 @@ UNDER = "is an option of the plugin sumotext; those of {} stand under `options`"
 
 
 class HeldSource(Source):
-    """In place of a source that cannot be made. It makes no events."""
+    """In place of a source that cannot be made: its callbacks are refused with 503."""
 
     def __init__(self, name: str, reason: str) -> None:
         super().__init__(name, Options(), logging.getLogger(f"relay.sources.{name}"))
         self.reason = reason
 
-    def parse(self, callback: RawCallback) -> Event:  # noqa: ARG002  none is parsed
+    def verify(self, request: Request) -> Answer | None:  # noqa: ARG002  all are the same to it
+        raise RuntimeError(self.reason)
+
+    def parse(self, callback: RawCallback) -> Event:  # noqa: ARG002  all are the same to it
         raise InvalidCallback(self.reason)
 
 
@@ -49,7 +52,10 @@ class SourceChecker:
         self._settings = settings
         self._registry = registry
         self.source: Source = HeldSource(name, held or "its plugin cannot be used")
+        self.verifies = held is not None
+        """Whether it checks by itself who sends: then others may reach it without a token."""
         if held is None and (registered := self._registered()):
+            self.verifies = registered.source_class.verify is not Source.verify
             self._check_places(registered)
             options = self._options(registered)
             if options is not None and settings is not None:

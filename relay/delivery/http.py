@@ -160,7 +160,7 @@ class Transport(httpx.AsyncBaseTransport):
         return _SinkResponse(
             answer.status,
             headers=_answer_headers(answer),
-            stream=_Answer(answer),
+            stream=_ResponseStream(answer),
             request=request,
             extensions={"http_version": b"HTTP/1.1"},
         )
@@ -257,7 +257,7 @@ class _GuardedResolver(aiohttp.abc.AbstractResolver):
         await self._resolver.close()
 
 
-class _Answer(httpx.AsyncByteStream):
+class _ResponseStream(httpx.AsyncByteStream):
     """An answer's body, decoded. Raises httpx.ReadError at the end of a broken one."""
 
     def __init__(self, answer: aiohttp.ClientResponse) -> None:

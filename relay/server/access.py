@@ -28,6 +28,7 @@ DIGEST_SIZE = 16
 """Bytes of each digest; they follow the key."""
 
 FORWARDED = b"x-forwarded-for"
+FORWARDED_SCHEME = b"x-forwarded-proto"
 LONGEST_ENTRY = 64
 """Bytes of an entry that may be an address: a scope of any length may follow an IPv6 one."""
 
@@ -40,10 +41,12 @@ ClientAddress = tuple[str, int] | None
 class SourceGuard:
     """Networks, tokens and rate limits of one source. `now` is a monotonic clock in seconds."""
 
-    def __init__(self, source: SourceConfig, now: Callable[[], float]) -> None:
+    def __init__(
+        self, source: SourceConfig, now: Callable[[], float], *, verifies: bool = False
+    ) -> None:
         self.tokens = TokenSet(token.get_secret_value() for token in source.tokens)
         self._networks = source.allow_from
-        self.open = not self.tokens and not self._networks
+        self.open = not self.tokens and not self._networks and not verifies
         """Anybody may send."""
         self._requests = TokenBucket(source.limit.rate, now)
         self._bytes = TokenBucket(source.limit.bytes, now)
@@ -131,6 +134,11 @@ class TrustedProxies:
     def _trusts(self, host: str) -> bool:
         """Whether this address is a proxy's."""
         return within(self._networks, host)
+
+    def scheme(self, headers: Headers) -> str | None:
+        """The scheme that a trusted proxy was called by; None where it does not say."""
+        found = [value.strip().lower() for name, value in headers if name == FORWARDED_SCHEME]
+        return found[0].decode() if found in ([b"http"], [b"https"]) else None
 
     def client(self, proxy: str, headers: Headers) -> str | None:
         """The client of a request that came from a trusted proxy; None where it is unknown.

@@ -11,6 +11,8 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 from relay.server.refusals import RefusalLog, send_problem
 
 SERVER_ERROR = 500
+BODILESS = (204, 304)
+"""Statuses of responses that have no body, and no length of one."""
 SERVER_ERROR_DETAIL = "The relay failed to answer."
 
 Headers = list[tuple[bytes, bytes]]
@@ -121,7 +123,7 @@ class RequestCycle:
                 self.keep_alive = False
                 continue
             lines.append(b"%s: %s\r\n" % (name, value))
-        if not has_length:
+        if not has_length and self._start["status"] not in BODILESS:
             self._chunked = more
             lines.append(
                 b"transfer-encoding: chunked\r\n" if more else b"content-length: %d\r\n" % len(body)

@@ -6,8 +6,9 @@ The answer 200 is sent only after `Acceptor.receive` has returned: the callback 
 import asyncio
 import logging
 import math
+import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import monotonic, perf_counter
 from typing import Any, Protocol
 from urllib.parse import unquote
@@ -26,9 +27,12 @@ from relay.counters import IngressCounters
 from relay.event import InvalidCallback, RawCallback
 from relay.server.access import SourceGuard, basic_password, digest_tokens
 from relay.server.admin import HEALTH_METHODS
-from relay.server.cycle import SERVER_ERROR
+from relay.server.cycle import BODILESS, SERVER_ERROR
 from relay.server.protocol import MAX_BODY, UNREAD
 from relay.server.refusals import PROBLEM_TYPE, Headers, RefusalLog, problem_body, send_problem
+from relay.source import Accepted, Answer, Invalid, Unauthorized
+from relay.source import Request as Verifiable
+from relay.sources.calls import SourceCalls, SourceFailed
 from relay.store import Receipt, StoreError
 from relay.tracing import Tracer, valid
 
@@ -55,9 +59,11 @@ NO_PARAMETERS = "no parameters"
 """The kind of the refusal of a request without parameters. Nothing of it is stored."""
 
 _TOO_LARGE = f"not kept: above {MAX_UNAUTHORIZED // 1024} KiB"
-_JSON = (b"content-type", b"application/json")
+JSON_TYPE = "application/json"
+MICROSECONDS = 1_000_000
 _CHALLENGE: Headers = [(b"www-authenticate", b'Basic realm="relay", charset="UTF-8"')]
 _RETRY_LATER: Headers = [(b"retry-after", b"5")]
+_AFTER_SOURCE = re.compile(r"^/[^/]*/[^/&]*")
 _ALLOW: Headers = [(b"allow", b"GET, POST")]
 
 
@@ -73,6 +79,9 @@ class Acceptor(Protocol):
 
     async def receive(self, callback: RawCallback) -> Receipt:
         """Store the event of a callback. Raises InvalidCallback where it makes none."""
+
+    async def receive_all(self, callbacks: Sequence[RawCallback]) -> list[Receipt | str]:
+        """Store the events of a request's parts. A part that makes none has its reason."""
 
     async def quarantine(self, callback: RawCallback, status: int, reason: str) -> str:
         """Store a callback that became no event. Returns its id."""
@@ -159,6 +168,7 @@ class CallbackRefused(Exception):
         *,
         kind: str,
         last: object = "",
+        error: Exception | None = None,
         **members: Any,
     ) -> None:
         super().__init__(detail)
@@ -167,7 +177,9 @@ class CallbackRefused(Exception):
         self.headers = headers
         self.kind = kind
         self.last = last
+        self.error = error
         self.members = members
+        self.count = 1
 
 
 class ClientDisconnected(Exception):
@@ -190,8 +202,11 @@ class CallbackEndpoint:
         self._acceptor = acceptor
         self._tracer = tracer
         self._large = asyncio.Lock()
+        self._calls = {name: SourceCalls(each) for name, each in config.source_plugins.items()}
+        self._public_urls = {name: source.public_url for name, source in config.sources.items()}
         self._guards = {
-            name: SourceGuard(source, monotonic) for name, source in config.sources.items()
+            name: SourceGuard(source, monotonic, verifies=self._calls[name].verifies)
+            for name, source in config.sources.items()
         }
         self.answers = IngressCounters(config.sources)
         self.refusal_log = RefusalLog(log)
@@ -201,26 +216,41 @@ class CallbackEndpoint:
         target = self._parse_target(scope)
         name = target.source
         try:
-            receipt = await self._accept(target, scope, receive)
+            answer = await self._accept(target, scope, receive, begun)
         except CallbackRefused as refusal:
             self._record_refusal(name if name in self._guards else "", refusal)
-            await send_problem(
-                send,
-                refusal.status,
-                refusal.detail,
-                headers=refusal.headers,
-                members=refusal.members,
-            )
+            await self._send_refusal(send, name, refusal)
         except ClientDisconnected:
             pass
         else:
-            if log.isEnabledFor(logging.DEBUG):
-                log.debug("source %s: %s %s", name, receipt.type, receipt.id)
-            self._record_receipt(name, receipt, scope, perf_counter() - begun)
-            body = orjson.dumps({"id": receipt.id, "type": receipt.type})
-            length = (b"content-length", b"%d" % len(body))
-            await send({"type": "http.response.start", "status": 200, "headers": [_JSON, length]})
-            await send({"type": "http.response.body", "body": body})
+            await _send(send, answer)
+
+    async def _send_refusal(self, send: Send, name: str, refusal: CallbackRefused) -> None:
+        """Answer with problem details, or with the source's own words."""
+        calls = self._calls.get(name)
+        own = None
+        if calls is not None:
+            try:
+                own = calls.refusal(refusal.status, refusal.detail)
+            except SourceFailed as error:
+                self._log_failure(name, error)
+        if own is not None:
+            await _send(send, replace(own, status=refusal.status), refusal.headers)
+            return
+        await send_problem(
+            send,
+            refusal.status,
+            refusal.detail,
+            headers=refusal.headers,
+            members=refusal.members,
+        )
+
+    def _log_failure(self, name: str, failure: SourceFailed) -> None:
+        """Log an error of a plugin that changes nothing but the answer."""
+        kind = f"the plugin's own answer: {failure}"
+        self.refusal_log.record(
+            SERVER_ERROR, kind, source=name, level=logging.ERROR, error=_frames(failure)
+        )
 
     def body_limit(self, scope: Scope) -> int:
         """Bytes of the body that are used: zero for a request that is refused, not quarantined."""
@@ -245,21 +275,32 @@ class CallbackEndpoint:
         return CallbackTarget(source, token, query)
 
     def _record_refusal(self, source: str, refusal: CallbackRefused) -> None:
-        self.answers.refused(source, refusal.status)
+        for _ in range(refusal.count):
+            self.answers.refused(source, refusal.status)
         # From 500 on the cause is the relay, not the sender.
         level = logging.WARNING if refusal.status < SERVER_ERROR else logging.ERROR
         self.refusal_log.record(
-            refusal.status, refusal.kind, source=source, last=refusal.last, level=level
+            refusal.status,
+            refusal.kind,
+            source=source,
+            last=refusal.last,
+            level=level,
+            error=refusal.error,
         )
 
     def _record_receipt(self, name: str, receipt: Receipt, scope: Scope, seconds: float) -> None:
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug("source %s: %s %s", name, receipt.type, receipt.id)
         self.answers.acknowledged(name, receipt, seconds)
         if self._tracer is not None:
             self._tracer.received(name, receipt, _traceparent(scope), seconds)
 
-    async def _accept(self, target: CallbackTarget, scope: Scope, receive: Receive) -> Receipt:
-        """Store the callback, or raise CallbackRefused."""
-        guard = self._guards.get(target.source)
+    async def _accept(
+        self, target: CallbackTarget, scope: Scope, receive: Receive, begun: float
+    ) -> Answer:
+        """Store what the request brings, or raise CallbackRefused. Returns the answer."""
+        name = target.source
+        guard = self._guards.get(name)
         if guard is None:
             raise CallbackRefused(404, "There is no such source.", kind="there is no such source")
         if scope["method"] not in METHODS:
@@ -267,27 +308,99 @@ class CallbackEndpoint:
                 405, "Callbacks are GET or POST.", _ALLOW, kind="neither GET nor POST"
             )
         callback = await self._read_callback(target, scope, receive)
+        calls = self._calls[name]
         try:
             if guard.open:
                 _refuse_other_sites(scope)
             else:
                 await self._authenticate(guard, callback, scope, target.token)
-            if _is_empty(callback):
+            answer = None
+            if calls.verifies:
+                answer = await self._verify(guard, callback, scope)
+            elif _is_empty(callback):
                 raise CallbackRefused(422, "The request has no parameters.", kind=NO_PARAMETERS)
             size = _size(callback)
             if wait := guard.delay(size):
                 raise _too_many(wait, "above its limit")
+            if answer is not None:
+                self.answers.answered(name)
+                return answer
             if size > LARGE:
                 await self._wait_for_turn()
-            try:
-                return await self._acceptor.receive(callback)
-            except InvalidCallback as error:
-                stored = callback._replace(sender=_sender(scope))
-                raise await self._quarantine_invalid(stored, error.reason) from None
+            return await self._store(calls, callback, scope, begun)
         except StoreError as error:
             detail = "Nothing can be stored at the moment."
             raise CallbackRefused(
                 503, detail, _RETRY_LATER, kind="nothing can be stored", last=error
+            ) from None
+
+    async def _store(
+        self, calls: SourceCalls, callback: RawCallback, scope: Scope, begun: float
+    ) -> Answer:
+        """Store a request as its events, or in quarantine. Returns the answer, or raises it."""
+        parts = [callback]
+        found: list[Receipt | str]
+        try:
+            parts = calls.parts(callback)
+            if len(parts) == 1:
+                found = [await self._acceptor.receive(parts[0])]
+            else:
+                found = await self._acceptor.receive_all(parts)
+        except InvalidCallback as error:
+            found = [error.reason]
+        results: list[Accepted | Invalid] = []
+        for part, each in zip(parts, found, strict=True):
+            if isinstance(each, str):
+                stored = part._replace(sender=_sender(scope))
+                results.append(Invalid(await self._acceptor.quarantine(stored, 422, each), each))
+            else:
+                self._record_receipt(callback.source, each, scope, perf_counter() - begun)
+                results.append(Accepted(each.id, each.type, each.repeated))
+        return self._answer(calls, callback.source, results)
+
+    def _answer(
+        self, calls: SourceCalls, name: str, results: Sequence[Accepted | Invalid]
+    ) -> Answer:
+        """The source's own answer to these results, else the relay's. Raises CallbackRefused."""
+        own = None
+        try:
+            own = calls.answer(results)
+        except SourceFailed as error:
+            self._log_failure(name, error)
+        refusals = [_not_understood(each) for each in results if isinstance(each, Invalid)]
+        if own is None and len(refusals) == len(results):
+            raise _none_understood(refusals)
+        for refusal in refusals:
+            self._record_refusal(name, refusal)
+        return own or Answer(orjson.dumps(_summary(results)), content_type=JSON_TYPE)
+
+    async def _verify(
+        self, guard: SourceGuard, callback: RawCallback, scope: Scope
+    ) -> Answer | None:
+        """Have the source check who sends. Raises CallbackRefused."""
+        name = callback.source
+        try:
+            return self._calls[name].verify(_request(callback, scope, self._public_urls[name]))
+        except Unauthorized as error:
+            if wait := guard.unauthenticated_delay(scope["client"]):
+                raise _too_many(wait, "too many that are not authentic") from None
+            stored = callback._replace(sender=_sender(scope))
+            kept = await self._quarantine_unauthorized(stored, error.reason)
+            raise CallbackRefused(
+                401,
+                "The callback is not authentic.",
+                _CHALLENGE,
+                kind="it is not authentic",
+                last=f"{error.reason}; {kept}" if kept else error.reason,
+            ) from None
+        except SourceFailed as error:
+            raise CallbackRefused(
+                503,
+                "The relay cannot verify the callback at the moment.",
+                _RETRY_LATER,
+                kind="the plugin failed to verify it",
+                last=error,
+                error=_frames(error),
             ) from None
 
     async def _wait_for_turn(self) -> None:
@@ -344,10 +457,12 @@ class CallbackEndpoint:
             "The token is wrong or missing.",
             _CHALLENGE,
             kind="the token is wrong or missing",
-            last=_TOO_LARGE if unread else await self._quarantine_unauthorized(stored),
+            last=_TOO_LARGE
+            if unread
+            else await self._quarantine_unauthorized(stored, "the token is wrong or missing"),
         )
 
-    async def _quarantine_unauthorized(self, callback: RawCallback) -> str:
+    async def _quarantine_unauthorized(self, callback: RawCallback, reason: str) -> str:
         """Store a callback with a wrong token: a mistyped token is a common mistake at first.
 
         Returns why it is not stored; empty if it is stored.
@@ -357,20 +472,90 @@ class CallbackEndpoint:
         if len(callback.query) + len(callback.body) > MAX_UNAUTHORIZED:
             return _TOO_LARGE
         try:
-            await self._acceptor.quarantine(callback, 401, "the token is wrong or missing")
+            await self._acceptor.quarantine(callback, 401, reason)
         except StoreError as error:
             return f"not kept: {error}"
         return ""
 
-    async def _quarantine_invalid(self, callback: RawCallback, reason: str) -> CallbackRefused:
-        quarantine_id = await self._acceptor.quarantine(callback, 422, reason)
-        return CallbackRefused(
-            422,
-            f"Not understood: {reason}.",
-            kind="not understood",
-            last=f"{reason}, kept as {quarantine_id}",
-            id=quarantine_id,
-        )
+
+def _not_understood(invalid: Invalid) -> CallbackRefused:
+    return CallbackRefused(
+        422,
+        f"Not understood: {invalid.reason}.",
+        kind="not understood",
+        last=f"{invalid.reason}, kept as {invalid.id}",
+        id=invalid.id,
+    )
+
+
+def _none_understood(refusals: Sequence[CallbackRefused]) -> CallbackRefused:
+    """The refusal of a request of which no part makes an event."""
+    first, *others = refusals
+    if others:
+        first.detail = f"None of {len(refusals)} is understood."
+        first.members = {"items": [_member(each) for each in refusals]}
+        first.count = len(refusals)
+    return first
+
+
+def _member(refusal: CallbackRefused) -> dict[str, Any]:
+    return {"error": refusal.detail, "id": refusal.members["id"]}
+
+
+def _summary(results: Sequence[Accepted | Invalid]) -> dict[str, Any]:
+    """The answer where something is stored: about one event, or about each part."""
+    items = [
+        {"id": each.id, "type": each.type}
+        if isinstance(each, Accepted)
+        else _member(_not_understood(each))
+        for each in results
+    ]
+    return items[0] if len(items) == 1 else {"items": items}
+
+
+async def _send(send: Send, answer: Answer, headers: Headers = ()) -> None:
+    lines = [*headers]
+    lines += [(name.encode("latin-1"), value.encode("latin-1")) for name, value in answer.headers]
+    body = b"" if answer.status in BODILESS else answer.body
+    assert isinstance(body, bytes)
+    if answer.status not in BODILESS:
+        lines.append((b"content-type", answer.content_type.encode("latin-1")))
+        lines.append((b"content-length", b"%d" % len(body)))
+    await send({"type": "http.response.start", "status": answer.status, "headers": lines})
+    await send({"type": "http.response.body", "body": body})
+
+
+def _frames(failure: SourceFailed) -> Exception:
+    """The error of a plugin, for its frames."""
+    error = failure.error
+    return error if isinstance(error, Exception) else failure
+
+
+def _request(callback: RawCallback, scope: Scope, public_url: str | None) -> Verifiable:
+    """What the source verifies."""
+    headers: dict[str, str] = {}
+    for raw_name, raw in scope["headers"]:
+        name, value = raw_name.decode("latin-1"), raw.decode("latin-1")
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    return Verifiable(
+        method=callback.method,
+        url=_public_url(scope, headers.get("host", ""), public_url),
+        headers=headers,
+        query=callback.query,
+        body=callback.body,
+        sender=_sender(scope),
+        now=callback.received / MICROSECONDS,
+    )
+
+
+def _public_url(scope: Scope, host: str, public_url: str | None) -> str:
+    """The URL as the sender called it; `public_url` stands for the part up to the source's name."""
+    path, query = scope["raw_path"].decode("latin-1"), scope["query_string"].decode("latin-1")
+    base = f"{scope['scheme']}://{host}{path}"
+    if public_url is not None:
+        rest = _AFTER_SOURCE.sub("", path, count=1)
+        base = public_url.rstrip("/") + rest
+    return f"{base}?{query}" if query else base
 
 
 def _too_many(wait: float, kind: str) -> CallbackRefused:

@@ -311,7 +311,7 @@ class Protocol(HttpToolsProtocol):
             "http_version": version,
             "server": self.server,
             "client": self._forwarded_client() if self._proxy else self.client,
-            "scheme": self.scheme or "http",
+            "scheme": self._forwarded_scheme() or self.scheme or "http",
             "method": self.parser.get_method().decode("ascii"),
             "root_path": "",
             "path": unquote(path) if "%" in path else path,
@@ -341,6 +341,11 @@ class Protocol(HttpToolsProtocol):
                 self._answer_unread()
             else:
                 self._send_100_continue()
+
+    def _forwarded_scheme(self) -> str | None:
+        """The scheme that the client used, where a trusted proxy says it."""
+        proxies = self.server_state.limiter.proxies
+        return proxies.scheme(self.headers) if self._proxy else None
 
     def _forwarded_client(self) -> tuple[str, int] | None:
         """The client behind the trusted proxy; None where it is unknown."""

@@ -9,7 +9,8 @@ from relay.config.loader import Config
 from relay.config.sinks import SinkConfig
 from relay.event import OPT_OUT, Event, InvalidCallback, RawCallback
 from relay.slices import Slices
-from relay.source import Source, new_id
+from relay.source import new_id
+from relay.sources.calls import SourceCalls
 from relay.store import EventRow, NewEvent, Quarantined, Receipt
 from relay.store.port import Store
 from relay.templating.expressions import EvaluationError
@@ -21,7 +22,7 @@ class Router:
     def __init__(self, config: Config, store: Store, clock: Clock) -> None:
         self._store = store
         self._clock = clock
-        self._sources = config.source_plugins
+        self.sources = {name: SourceCalls(source) for name, source in config.source_plugins.items()}
         self._sinks = [sink for sink in config.sinks.values() if sink.enabled]
         conditions = [sink.when for sink in self._sinks if sink.when is not None]
         self.asks_consent = any(when.uses_opted_out for when in conditions)
@@ -48,19 +49,42 @@ class Router:
 
     def event(self, callback: RawCallback, event_id: str | None = None) -> Event:
         """The event that a callback makes; it may have its id already. Raises InvalidCallback."""
-        source = self._sources.get(callback.source)
-        if source is None:
-            raise InvalidCallback(f"no source {callback.source!r} in the configuration")
-        event = read_event(source, callback)
-        return event if event_id is None else replace(event, id=event_id)
+        return self._source(callback).event(callback, event_id)
 
-    async def release(self, row: Quarantined) -> Receipt | None:
+    async def release(self, row: Quarantined) -> list[Receipt] | None:
         """Take a quarantined callback in after all; None where it has gone meanwhile.
 
-        Whether it may be taken in, the caller has checked (relay.api.quarantine). Raises
-        InvalidCallback where today's configuration does not help either.
+        One that is a whole request may make several events. What of it is still not understood
+        stays in quarantine. Whether it may be taken in, the caller has checked
+        (relay.api.unauthorized). Raises InvalidCallback where today's configuration does not help
+        either.
         """
-        return await self._store.release(row.id, await self.new_event(row.callback))
+        events, invalid = self.events(row.callback)
+        if not events:
+            raise InvalidCallback(invalid[0][1])
+        arrivals = [await self.new_event(callback, event) for callback, event in events]
+        return await self._store.release(row.id, arrivals, invalid)
+
+    def events(
+        self, callback: RawCallback
+    ) -> tuple[list[tuple[RawCallback, Event]], list[tuple[RawCallback, str]]]:
+        """The events of a whole request with their callbacks; what makes none, with the reason.
+
+        Raises InvalidCallback where it cannot be split.
+        """
+        events, invalid = [], []
+        for part in self._source(callback).parts(callback):
+            try:
+                events.append((part, self.event(part)))
+            except InvalidCallback as error:
+                invalid.append((part, error.reason))
+        return events, invalid
+
+    def _source(self, callback: RawCallback) -> SourceCalls:
+        source = self.sources.get(callback.source)
+        if source is None:
+            raise InvalidCallback(f"no source {callback.source!r} in the configuration")
+        return source
 
     def copy(self, row: EventRow, sink: str) -> NewEvent:
         """An event once more under an id of its own, for one sink (`replay --as-new`)."""
@@ -93,18 +117,6 @@ class Router:
             return event.consent == OPT_OUT
         source = event.source.removeprefix("/callbacks/")
         return await self._store.opted_out(source, event.contact)
-
-
-def read_event(source: Source, callback: RawCallback) -> Event:
-    """The event that the source makes of a callback. Raises InvalidCallback."""
-    try:
-        return source.parse(callback)
-    except InvalidCallback:
-        raise
-    except Exception as error:  # noqa: BLE001
-        # Ours to mend, not the sender's: the callback stays, and can be released then.
-        # The error's text may quote the callback, so it is not passed on.
-        raise InvalidCallback(f"the relay failed to read it ({type(error).__name__})") from None
 
 
 def _verdict(sink: SinkConfig, event: Event, opted_out: bool) -> bool | str:

@@ -13,20 +13,22 @@ import asyncio
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
+from itertools import zip_longest
 from typing import cast
 
 from relay.clock import Clock
 from relay.config.loader import Config
-from relay.event import RawCallback
+from relay.event import Event, InvalidCallback, RawCallback
 from relay.senders import client_key
+from relay.slices import Slices
 from relay.source import new_id
 from relay.sources.router import Router
 from relay.spill.disk import DISK_TIMEOUT, DiskGuard, SharedTimeout
 from relay.spill.file import Redact
 from relay.spill.queue import SpillQueue
 from relay.spill.records import Spilled
-from relay.spill.replayer import Replayer
+from relay.spill.replayer import Replayer, ReplayItem, rounds
 from relay.store import UNAUTHORIZED, UNAUTHORIZED_KEPT, Receipt, StoreError, StoreFull, StoreLocked
 from relay.store.port import Store
 
@@ -184,6 +186,55 @@ class FailoverStore:
             self._switch_to_spill(error)
         await self._append(Spilled(event.id, callback))
         return Receipt(event.id, event.type)
+
+    async def receive_all(self, callbacks: Sequence[RawCallback]) -> list[Receipt | str]:
+        """As `receive`, for the parts of one request. A part that makes no event has its reason.
+
+        Raises StoreError where not all of them are on disk.
+        """
+        found: list[tuple[Spilled, Event] | str] = []
+        slices = Slices()
+        for callback in callbacks:
+            try:
+                event = self._router.event(callback)
+                found.append((Spilled(event.id, callback), event))
+            except InvalidCallback as error:
+                found.append(error.reason)
+            await slices.rest()
+        receipts: dict[str, Receipt] = {}
+        valid: list[ReplayItem] = [each for each in found if not isinstance(each, str)]
+        for together in rounds(valid) if self._router.asks_consent else [valid]:
+            receipts |= await self._receive_round(together)
+        return [each if isinstance(each, str) else receipts[each[0].id] for each in found]
+
+    async def _receive_round(self, items: Sequence[ReplayItem]) -> dict[str, Receipt]:
+        """Store or spill the items; return the receipt of each by its id."""
+        results: list[Receipt | BaseException] = []
+        try:
+            async with self._timeout.bounded():
+                if self._store_in_use or await self._uses_store():
+                    results = await self._add_all(items)
+        except StoreError as error:
+            self._switch_to_spill(error)
+            results = []
+        receipts, left = {}, []
+        for (spilled, event), result in zip_longest(items, results):
+            assert event is not None
+            if isinstance(result, StoreError):
+                self._switch_to_spill(result)
+            elif isinstance(result, BaseException):
+                raise result
+            left += [spilled] if not isinstance(result, Receipt) else []
+            own = Receipt(event.id, event.type)
+            receipts[spilled.id] = result if isinstance(result, Receipt) else own
+        await asyncio.gather(*map(self._append, left))
+        return receipts
+
+    async def _add_all(self, items: Sequence[ReplayItem]) -> list[Receipt | BaseException]:
+        assert self._store is not None
+        arrivals = [await self._router.new_event(each.callback, event) for each, event in items]
+        adding = map(self._store.add, arrivals)
+        return await asyncio.gather(*adding, return_exceptions=True)
 
     async def quarantine(self, callback: RawCallback, status: int, reason: str) -> str:
         """Store or spill a callback that became no event; return its id. Raises StoreError."""

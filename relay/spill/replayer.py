@@ -45,7 +45,7 @@ class Replayer:
         for each in _once(chunk.records, known):
             items.append(self._item(each))
             await slices.rest()
-        for together in _rounds(items) if self._router.asks_consent else [items]:
+        for together in rounds(items) if self._router.asks_consent else [items]:
             await self._store_round(together)
         if chunk.bad:
             await self._spill.put_aside(*chunk.bad)
@@ -96,7 +96,7 @@ def _not_understood(spilled: Spilled, reason: str) -> Spilled:
     return spilled._replace(status=NOT_UNDERSTOOD, reason=reason)
 
 
-def _rounds(items: Iterable[ReplayItem]) -> Iterator[list[ReplayItem]]:
+def rounds(items: Iterable[ReplayItem]) -> Iterator[list[ReplayItem]]:
     """Groups of the items, in their order, with each contact at most once in a group.
 
     A `when` may ask for the contact's consent, so the earlier items must be stored by then.

@@ -184,10 +184,16 @@ class Store(Protocol):
 
     async def quarantined_one(self, quarantine_id: str) -> Quarantined | None: ...
 
-    async def release(self, quarantine_id: str, arrival: NewEvent) -> Receipt | None:
-        """Store the arrival and drop the quarantined callback in one transaction.
+    async def release(
+        self,
+        quarantine_id: str,
+        arrivals: Sequence[NewEvent],
+        invalid: Sequence[tuple[RawCallback, str]] = (),
+    ) -> list[Receipt] | None:
+        """Store the arrivals and drop the quarantined callback in one transaction.
 
-        None where that has gone meanwhile; nothing is stored then.
+        Parts of it that are still not understood are put into quarantine, each with its reason.
+        None where the callback has gone meanwhile; nothing is stored then.
         """
 
     async def discard_quarantined(self, ids: Sequence[str] | None) -> int: ...

@@ -20,6 +20,7 @@ COLUMNS = (
 )
 
 
+NOT_UNDERSTOOD = 422
 ROW = 300
 """Bytes that a row takes beside the callback's own, about."""
 SIZE = f"{ROW} + length(query) + length(body)"
@@ -118,13 +119,18 @@ def _make_room(connection: apsw.Connection) -> None:
 
 
 def release(
-    connection: apsw.Connection, writer: WriterState, quarantine_id: str, arrival: NewEvent
-) -> Receipt | None:
+    connection: apsw.Connection,
+    writer: WriterState,
+    quarantine_id: str,
+    arrivals: Sequence[NewEvent],
+    invalid: Sequence[tuple[RawCallback, str]] = (),
+) -> list[Receipt] | None:
     """Store what became of the callback, and let go of it; None where it has gone already."""
     if not discard(connection, writer, [quarantine_id]):
         return None
-    (receipt,) = add_all(connection, writer, [arrival._replace(late=True)])
-    return receipt
+    for callback, reason in invalid:
+        quarantine(connection, writer, callback, NOT_UNDERSTOOD, reason)
+    return add_all(connection, writer, [each._replace(late=True) for each in arrivals])
 
 
 def discard(connection: apsw.Connection, _: WriterState, ids: Sequence[str] | None) -> int:

@@ -14,6 +14,7 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 import apsw
 
 from relay.clock import Clock, SystemClock
+from relay.event import RawCallback
 from relay.redact import NumberMatcher
 from relay.state_directory import wal
 from relay.store import (
@@ -205,12 +206,17 @@ class SqliteStore:
     quarantined_since = _reading(quarantines.since)
     discard_quarantined = _writing(quarantines.discard)
 
-    async def release(self, quarantine_id: str, arrival: NewEvent) -> Receipt | None:
+    async def release(
+        self,
+        quarantine_id: str,
+        arrivals: Sequence[NewEvent],
+        invalid: Sequence[tuple[RawCallback, str]] = (),
+    ) -> list[Receipt] | None:
         """As in Store."""
-        receipt = await self.database.write(quarantines.release, quarantine_id, arrival)
-        if receipt is not None:
+        receipts = await self.database.write(quarantines.release, quarantine_id, arrivals, invalid)
+        for arrival, receipt in zip(arrivals, receipts or (), strict=False):
             self._reused_ids.note(arrival.source, receipt)
-        return receipt
+        return receipts
 
     # consent
 

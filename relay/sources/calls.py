@@ -1,0 +1,175 @@
+"""Calls of a source's methods. Whatever they raise or return, no callback is lost."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import orjson
+
+from relay.event import OPT_IN, OPT_OUT, Event, InvalidCallback, RawCallback, timestamp
+from relay.redact import mask_all
+from relay.source import Accepted, Answer, Invalid, Request, Source, Unauthorized, new_id
+
+MOST_PARTS = 1_000
+MOST_BYTES = 512 * 1024
+"""Bytes of all parts together: twice what a body may have."""
+LARGEST_EVENT = 4 * 1024 * 1024
+"""Bytes of an event's data as JSON."""
+LONGEST_REASON = 300
+"""Characters of what a plugin says is wrong."""
+STATUSES = range(200, 600)
+
+_TOKEN = re.compile(r"[!#-'*+\-.0-9A-Z^-z|~]+")
+_VALUE = re.compile(r"[\t -~\x80-\xff]*")
+_UUID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}")
+_FRAMING = {"connection", "content-length", "content-type", "transfer-encoding"}
+
+
+class SourceFailed(Exception):
+    """A method of a plugin raised, or returned what it may not. The text quotes no callback."""
+
+    def __init__(self, method: str, error: BaseException) -> None:
+        super().__init__(f"{method} failed ({type(error).__name__})")
+        self.method = method
+        self.error = error
+
+
+class SourceCalls:
+    """The methods of one source, as the relay calls them."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        overridden = type(source)
+        self.verifies = verifies(overridden)
+        self._splits = overridden.split is not Source.split
+        self._answers = overridden.answer is not Source.answer
+        self._refuses = overridden.refusal is not Source.refusal
+
+    def verify(self, request: Request) -> Answer | None:
+        """As in Source. Raises Unauthorized or SourceFailed."""
+        try:
+            found = self._source.verify(request)
+            return None if found is None else checked_answer(found)
+        except Unauthorized as error:
+            raise Unauthorized(_discreet(error.reason)) from None
+        except BaseException as error:  # noqa: BLE001  a plugin can raise anything
+            raise SourceFailed("verify", error) from None
+
+    def parts(self, callback: RawCallback) -> list[RawCallback]:
+        """The callbacks that a request brings, commonly one. Raises InvalidCallback."""
+        if not self._splits:
+            return [callback]
+        try:
+            bodies = _checked_bodies(self._source.split(callback))
+        except InvalidCallback as error:
+            raise InvalidCallback(_discreet(error.reason)) from None
+        except BaseException as error:  # noqa: BLE001  a plugin can raise anything
+            reason = f"the relay failed to split it ({type(error).__name__})"
+            raise InvalidCallback(reason) from None
+        return [
+            callback if body == callback.body else callback._replace(body=body, encoding="")
+            for body in bodies
+        ]
+
+    def event(self, callback: RawCallback, event_id: str | None = None) -> Event:
+        """The event of a callback; it may have its id already. Raises InvalidCallback."""
+        try:
+            event = _checked_event(self._source.parse(callback), callback)
+        except InvalidCallback as error:
+            raise InvalidCallback(_discreet(error.reason)) from None
+        except BaseException as error:  # noqa: BLE001  a plugin can raise anything
+            # Ours to mend, not the sender's: the callback stays, and can be released then.
+            # The error's text may quote the callback, so it is not passed on.
+            reason = f"the relay failed to read it ({type(error).__name__})"
+            raise InvalidCallback(reason) from None
+        return event if event_id is None else replace(event, id=event_id)
+
+    def answer(self, results: Sequence[Accepted | Invalid]) -> Answer | None:
+        """The source's own answer, if it has one. Raises SourceFailed."""
+        if not self._answers:
+            return None
+        try:
+            found = self._source.answer(results)
+            return None if found is None else checked_answer(found)
+        except BaseException as error:  # noqa: BLE001  a plugin can raise anything
+            raise SourceFailed("answer", error) from None
+
+    def refusal(self, status: int, detail: str) -> Answer | None:
+        """The source's own words for a refusal, if it has some. Raises SourceFailed."""
+        if not self._refuses:
+            return None
+        try:
+            found = self._source.refusal(status, detail)
+            return None if found is None else checked_answer(found)
+        except BaseException as error:  # noqa: BLE001  a plugin can raise anything
+            raise SourceFailed("refusal", error) from None
+
+
+def verifies(source_class: type[Source]) -> bool:
+    """Whether the source checks by itself who sends."""
+    return source_class.verify is not Source.verify
+
+
+def checked_answer(answer: Answer) -> Answer:
+    """The answer, with a body of bytes. Raises TypeError or ValueError."""
+    if not isinstance(answer, Answer):
+        raise TypeError("no relay.Answer")
+    if type(answer.status) is not int or answer.status not in STATUSES:
+        raise ValueError("no status")
+    body = answer.body.encode() if isinstance(answer.body, str) else answer.body
+    headers = list(answer.headers)
+    if type(body) is not bytes or not _VALUE.fullmatch(answer.content_type):
+        raise ValueError("no body")
+    for name, value in headers:
+        if not _TOKEN.fullmatch(name) or not _VALUE.fullmatch(value) or name.lower() in _FRAMING:
+            raise ValueError("no header")
+    return replace(answer, body=body, headers=headers)
+
+
+def _discreet(reason: str) -> str:
+    """A plugin's words for the log, without what may be a number."""
+    return mask_all(str(reason)[:LONGEST_REASON])
+
+
+def _checked_bodies(bodies: Any) -> Sequence[bytes]:
+    if not isinstance(bodies, Sequence) or isinstance(bodies, bytes | str):
+        raise TypeError("no sequence of bytes")
+    if not bodies:
+        raise InvalidCallback("there is no event in it")
+    if len(bodies) > MOST_PARTS:
+        raise InvalidCallback(f"more than {MOST_PARTS} events in one request")
+    size = 0
+    for body in bodies:
+        if type(body) is not bytes:
+            raise TypeError("no bytes")
+        size += len(body)
+        if size > MOST_BYTES:
+            raise InvalidCallback(f"its events have more than {MOST_BYTES // 1024} KiB together")
+    return bodies
+
+
+def _checked_event(event: Event, callback: RawCallback) -> Event:
+    """The event, where it can be stored. What the relay gives is put right, if it is not so."""
+    if type(event) is not Event:
+        raise TypeError("no relay.Event")
+    given = (event.subject, event.contact, event.consent, event.dedup_key, event.topic)
+    for text in given:
+        if text is not None and type(text) is not str:
+            raise TypeError("no text")
+    if type(event.type) is not str or event.consent not in (None, OPT_OUT, OPT_IN):
+        raise ValueError("no type or consent")
+    if len(orjson.dumps((event.type, given, event.data))) > LARGEST_EVENT:
+        raise InvalidCallback(f"its event has more than {LARGEST_EVENT} bytes")
+    time, source = timestamp(callback.received), f"/callbacks/{callback.source}"
+    rightly = (event.time, event.source, event.test) == (time, source, callback.test)
+    if rightly and _UUID.fullmatch(event.id):
+        return event
+    return replace(
+        event,
+        id=new_id(),
+        source=source,
+        time=time,
+        test=callback.test,
+        traceparent=callback.traceparent,
+    )

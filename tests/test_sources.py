@@ -1,0 +1,343 @@
+"""A source of another vendor, as a user writes it, through a running relay."""
+
+import asyncio
+import hashlib
+import hmac
+import json
+import logging
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from relay import Accepted, Answer, Invalid, InvalidCallback, Source, Unauthorized, service
+from relay.cli import main
+from relay.config import loader
+from relay.config.loader import ConfigError
+from relay.event import RawCallback
+from relay.sources.calls import MOST_BYTES, MOST_PARTS, SourceCalls, SourceFailed
+
+MADEUP = Path(__file__).parent / "madeup"
+OLD, NEW = "an-old-secret", "a-new-secret"
+ALICE, BOB = "+12125550101", "+12125550102"
+
+
+def message(number, text, message_id):
+    return {"id": message_id, "from": number, "text": text}
+
+
+THREE = [
+    message(ALICE, "JOIN us", "m1"),
+    message("nobody", "JOIN", "m2"),
+    message(BOB, "STOP", "m3"),
+]
+
+
+class Relay:
+    """A relay with the source texter, its sender and its commands."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.path = folder / "relay.yaml"
+        self.url = ""
+        self.configure()
+
+    def configure(self, **source):
+        settings = {
+            "server": {"listen": "127.0.0.1:0"},
+            "admin": {"listen": "127.0.0.1:0"},
+            "plugins": [str(MADEUP)],
+            "sources": {"texter": {"plugin": "texter", "options": {"secrets": [NEW]}, **source}},
+            "sinks": {"archive": {"plugin": "csv", "options": {"path": "events.csv"}}},
+        }
+        self.path.write_text(yaml.safe_dump(settings))
+
+    @asynccontextmanager
+    async def running(self):
+        async with service.started(loader.load(self.path, {})) as running:
+            await running.opened()
+            self.url = f"http://127.0.0.1:{running.address[1]}/callbacks/texter"
+            yield running
+
+    async def send(self, content, secret=NEW, method="POST"):
+        body = json.dumps(content).encode()
+        signature = hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
+        async with httpx.AsyncClient() as http:
+            headers = {"X-Texter-Signature": signature, "Content-Type": "application/json"}
+            return await http.request(method, self.url, content=body, headers=headers)
+
+    async def command(self, *words, number=None, code=0):
+        words = [*words, "--config", str(self.path)]
+        result = await asyncio.to_thread(CliRunner().invoke, main, words, input=number)
+        assert result.exit_code == code, result.output
+        return result.stdout
+
+    async def listed(self, *words):
+        return json.loads(await self.command(*words, "--json"))
+
+
+@pytest.fixture
+def relay(tmp_path):
+    return Relay(tmp_path)
+
+
+async def test_three_events_in_one_request_of_which_one_is_bad(relay):
+    async with relay.running():
+        answer = await relay.send(THREE)
+        assert (answer.status_code, answer.text) == (202, "kept unclear kept")
+        events = await relay.listed("events", "list")
+        assert [each["type"] for each in events] == ["com.texter.message"] * 2
+        assert {each["data"]["sender"] for each in events} == {ALICE, BOB}
+        (kept,) = await relay.listed("quarantine", "list")
+        assert kept["reason"] == "`from` is no number"
+        shown = await relay.listed("quarantine", "show", kept["id"])
+        assert json.loads(shown["callback"]["body"]) == THREE[1]
+
+        again = await relay.send(THREE)
+        assert again.text == "again unclear again"
+        assert len(await relay.listed("events", "list")) == 2
+
+
+async def test_a_repeat_after_a_restart_is_known(relay):
+    async with relay.running():
+        await relay.send(THREE[:1])
+    async with relay.running():
+        assert (await relay.send(THREE[:1])).text == "again"
+        assert (await relay.send(THREE[2:])).text == "kept"
+        consents = await relay.command("consent", "export")
+        assert "opt_out" in consents
+
+
+async def test_a_wrong_signature_is_refused_in_the_words_of_the_source(relay):
+    async with relay.running():
+        answer = await relay.send(THREE, secret=OLD)
+        assert answer.status_code == 401
+        assert answer.headers["content-type"] == "text/xml"
+        assert answer.text == "<error>The callback is not authentic.</error>"
+        assert await relay.listed("events", "list") == []
+        (kept,) = await relay.listed("quarantine", "list")
+        assert (kept["status"], kept["token"]) == (401, "unverified")
+        assert kept["reason"] == "the signature is wrong or missing"
+
+
+async def test_what_was_not_authentic_is_released_by_a_person_alone(relay):
+    async with relay.running():
+        await relay.send(THREE, secret=OLD)
+        (kept,) = await relay.listed("quarantine", "list")
+        for words in (["--all"], ["--token-now-valid"]):
+            await relay.command("quarantine", "release", *words)
+            assert await relay.listed("events", "list") == []
+        await relay.command("quarantine", "release", kept["id"], "--yes")
+        events = await relay.listed("events", "list")
+        assert {each["data"]["sender"] for each in events} == {ALICE, BOB}
+        (left,) = await relay.listed("quarantine", "list")
+        assert (left["status"], left["reason"]) == (422, "`from` is no number")
+
+
+async def test_a_handshake_stores_nothing(relay):
+    async with relay.running():
+        answer = await relay.send([], method="GET")
+        assert (answer.status_code, answer.text) == (200, "Texter may come")
+        assert await relay.listed("quarantine", "list") == []
+
+
+async def test_a_contact_is_erased_wherever_the_source_wrote_it(relay):
+    async with relay.running():
+        await relay.send([*THREE, message(ALICE, "", "m4")])
+        await relay.command("erase", "--yes", number=ALICE)
+        (left,) = await relay.listed("events", "list")
+        assert left["data"]["sender"] == BOB
+        assert len(await relay.listed("quarantine", "list")) == 1
+
+
+def test_a_source_that_verifies_may_be_reached_by_others(relay):
+    text = relay.path.read_text()
+    relay.path.write_text(text.replace("listen: 127.0.0.1:0\nsinks", "listen: 0.0.0.0:0\nsinks"))
+    assert loader.load(relay.path, {}).sources["texter"].tokens == []
+
+
+@pytest.mark.parametrize(
+    ("source", "place"),
+    [
+        ({"country": "US"}, "sources.texter.country"),
+        ({"options": {"secrets": []}}, "sources.texter.options.secrets"),
+        ({"options": {"secrets": [""]}}, "sources.texter.options.secrets[0]"),
+        ({"options": {"secrets": ["x"], "secret": "x"}}, "sources.texter.options.secret"),
+        ({"plugin": "textr"}, "sources.texter.plugin"),
+        ({"plugin": "sumotext", "options": {"country": "US"}}, "sources.texter.options.country"),
+    ],
+)
+def test_what_is_wrong_is_named_with_its_place(relay, source, place):
+    relay.configure(**source)
+    with pytest.raises(ConfigError) as wrong:
+        loader.load(relay.path, {})
+    (issue,) = wrong.value.issues
+    assert issue.path == place
+    assert issue.line
+
+
+# a plugin's mistakes
+
+CALLBACK = RawCallback("mine", "POST", b"", "application/json", b"{}", 1_800_000_000_000_000)
+
+
+def calls(**methods):
+    made = type("Mine", (Source,), methods)("mine", None, logging.getLogger("test"))
+    return SourceCalls(made)
+
+
+def raising(*_, **__):
+    raise SystemExit(ALICE)
+
+
+@pytest.mark.parametrize(
+    "bodies", [None, b"{}", "{}", 5, [1], ["a"], [b"a", None], iter([b"a"]), {b"a": 1}]
+)
+def test_a_split_into_no_bodies_quarantines_the_whole(bodies):
+    with pytest.raises(InvalidCallback, match="failed to split it"):
+        calls(split=lambda *_: bodies).parts(CALLBACK)
+
+
+@pytest.mark.parametrize(
+    "bodies", [[], [b"a"] * (MOST_PARTS + 1), [b"a" * MOST_BYTES, b"a"], [b"a"] * 10_000]
+)
+def test_a_split_into_none_or_too_much_quarantines_the_whole(bodies):
+    with pytest.raises(InvalidCallback):
+        calls(split=lambda *_: bodies).parts(CALLBACK)
+
+
+def test_a_part_that_is_the_body_stays_as_it_came():
+    packed = CALLBACK._replace(encoding="gzip")
+    assert calls(split=lambda _, callback: [callback.body]).parts(packed) == [packed]
+    (part,) = calls(split=lambda *_: [b"x"]).parts(packed)
+    assert (part.body, part.encoding) == (b"x", "")
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        None,
+        {"type": "a.b"},
+        {"data": {"x": {1, 2}}},
+        {"data": {"x": "\ud800"}},
+        {"contact": 5},
+        {"consent": "maybe"},
+        {"dedup_key": b"x"},
+        {"data": {"x": "a" * 5_000_000}},
+    ],
+)
+def test_what_is_no_event_that_can_be_stored_is_invalid(event):
+    def parse(self, callback):
+        if event is None or "type" in event:
+            return event
+        return self.event(callback, **{"type": "com.mine.note", "data": {}, **event})
+
+    with pytest.raises(InvalidCallback):
+        calls(parse=parse).event(CALLBACK)
+
+
+def test_whatever_a_method_raises_is_contained():
+    mine = calls(verify=raising, split=raising, parse=raising, answer=raising, refusal=raising)
+    for call, error in (
+        (lambda: mine.verify(None), SourceFailed),
+        (lambda: mine.parts(CALLBACK), InvalidCallback),
+        (lambda: mine.event(CALLBACK), InvalidCallback),
+        (lambda: mine.answer([Accepted("1", "a")]), SourceFailed),
+        (lambda: mine.refusal(503, "x"), SourceFailed),
+    ):
+        with pytest.raises(error) as raised:
+            call()
+        assert ALICE not in str(raised.value)
+
+
+def test_the_words_of_a_plugin_hold_no_number():
+    def verify(self, request):
+        raise Unauthorized(f"{ALICE} is unknown")
+
+    def parse(self, callback):
+        raise InvalidCallback(f"{ALICE} is unknown")
+
+    for call, error in (
+        (lambda: calls(verify=verify).verify(None), Unauthorized),
+        (lambda: calls(parse=parse).event(CALLBACK), InvalidCallback),
+    ):
+        with pytest.raises(error) as raised:
+            call()
+        assert ALICE not in raised.value.reason
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        True,
+        False,
+        "text",
+        Answer(status=100),
+        Answer(status="200"),
+        Answer(body=5),
+        Answer(headers=[("X", "a\r\nb")]),
+        Answer(headers=[("Content-Length", "5")]),
+        Answer(content_type="a\nb"),
+    ],
+)
+def test_an_answer_that_cannot_be_given_is_none(answer):
+    mine = calls(verify=lambda *_: answer, answer=lambda *_: answer, refusal=lambda *_: answer)
+    for call in (lambda: mine.verify(None), lambda: mine.answer([]), lambda: mine.refusal(401, "")):
+        with pytest.raises(SourceFailed):
+            call()
+
+
+FAILING = """
+import relay
+
+class Failing(relay.Source):
+    def {method}(self, *given):
+        raise BaseException("+12125550101")
+{parse}
+
+@relay.hookimpl
+def register_sources(register):
+    register("failing", Failing)
+"""
+PARSE = """
+    def parse(self, callback):
+        return self.event(callback, type="com.failing.note", data={})
+"""
+
+
+@pytest.mark.parametrize(
+    ("method", "status", "events", "quarantined"),
+    [
+        ("verify", 503, 0, 0),
+        ("split", 422, 0, 1),
+        ("parse", 422, 0, 1),
+        ("answer", 200, 1, 0),
+        ("refusal", 200, 1, 0),
+    ],
+)
+async def test_an_error_in_a_method_loses_no_callback(
+    tmp_path, caplog, method, status, events, quarantined
+):
+    plugins = tmp_path / "plugins"
+    plugins.mkdir()
+    parse = "" if method == "parse" else PARSE
+    (plugins / "failing.py").write_text(
+        FAILING.replace("{method}", method).replace("{parse}", parse)
+    )
+    relay = Relay(tmp_path)
+    settings = yaml.safe_load(relay.path.read_text())
+    settings |= {"plugins": ["plugins"], "sources": {"texter": {"plugin": "failing"}}}
+    relay.path.write_text(yaml.safe_dump(settings))
+    async with relay.running():
+        answer = await relay.send(THREE)
+        assert answer.status_code == status
+        assert len(await relay.listed("events", "list")) == events
+        assert len(await relay.listed("quarantine", "list")) == quarantined
+    assert ALICE not in caplog.text
+
+
+def test_a_result_says_what_became_of_a_part():
+    assert Invalid("1", "why").reason == "why"
