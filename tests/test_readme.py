@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import hmac
 import inspect
 import itertools
 import json
@@ -264,6 +265,31 @@ def test_the_example_plugin_is_found_by_the_commands_beside_it(folder, monkeypat
         result = CliRunner().invoke(main, line.split()[1:], catch_exceptions=False)
         assert result.exit_code == 0
     assert "ntfy" in result.stdout
+
+
+async def test_the_example_source_verifies_and_splits(tmp_path):
+    (tmp_path / "plugins").mkdir()
+    example = next(block for block in blocks("python") if "register_sources" in block)
+    (tmp_path / "plugins/texts.py").write_text(example)
+    config = tmp_path / "relay.yaml"
+    config.write_text(
+        "server: {listen: '127.0.0.1:0'}\nadmin: {listen: '127.0.0.1:0'}\n"
+        "sources: {texts: {plugin: texts, options: {secret: ${TEXTS_SECRET}}}}\n"
+    )
+    body = (
+        orjson.dumps([{"id": each, "from": f"212555010{each}", "text": "JOIN"} for each in (1, 2)])
+        .replace(b'"id":1', b'"id":"1"')
+        .replace(b'"id":2', b'"id":"2"')
+    )
+    signature = hmac.new(b"a-secret-of-texts", body, "sha256").hexdigest()
+    loaded = loader.load(config, {"TEXTS_SECRET": "a-secret-of-texts"})
+    async with service.started(loaded) as running, httpx.AsyncClient() as http:
+        await running.opened()
+        url = f"http://127.0.0.1:{running.address[1]}/callbacks/texts"
+        wrong = await http.post(url, content=body, headers={"X-Signature": "no"})
+        right = await http.post(url, content=body, headers={"X-Signature": signature})
+    assert wrong.status_code == 401
+    assert [each["type"] for each in right.json()["items"]] == ["com.texts.message"] * 2
 
 
 def test_an_installed_plugin_is_named_as_the_loader_looks_for_it():
