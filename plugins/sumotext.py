@@ -7,8 +7,11 @@ Consent: the words by which a contact opts out of messages, or in again.
 """
 
 import re
+import secrets
 import unicodedata
+from collections.abc import Sequence
 from typing import Any, Literal
+from urllib.parse import quote, urlencode
 
 import pydantic
 
@@ -56,6 +59,16 @@ _TELLING = (
 MOST_SPELLINGS = 10
 """Ways in which one callback may write its number: each is parsed, which takes a while."""
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+
+_COMMON = {"shortcode": "84700", "key": "SOMEKEY", "mobile": ""}
+SAMPLES = {
+    "web_form": {"country": "USA", **_COMMON, "carrierId": "VERIZONUS"},
+    "poll": {"carrier": "VERIZONUS", **_COMMON, "key": "FB1", "reply": "A", "label": "Tampa"},
+    "text_4_info": {"lead": "keyword", "mobile": "", "msg": "ServerMsg"},
+    "message": {"carrier": "VERIZONUS", "smsid": "", **_COMMON, "msg": "have a nice day"},
+}
+"""The parameters of a callback of each kind."""
 
 
 class Options(relay.Options):
@@ -115,6 +128,21 @@ class Sumotext(relay.Source):
                 "parameters": [[name, value] for name, value in pairs],
             },
         )
+
+    def sample(
+        self,
+        kind: str,
+        number: str,
+        values: Sequence[tuple[str, str]],
+        url: str,  # noqa: ARG002  nothing is signed
+    ) -> relay.Outgoing:
+        """The sample's parameters, replaced and added to by `values`."""
+        given = {fold_name(name) for name, _ in values}
+        sample = SAMPLES[kind] | {"mobile": number}
+        if kind == "message":
+            sample["smsid"] = secrets.token_hex(7)
+        pairs = [each for each in sample.items() if fold_name(each[0]) not in given]
+        return relay.Outgoing(query=urlencode([*pairs, *values], quote_via=quote))
 
     def _sort(self, pairs: list[tuple[str, str]]) -> "_Found":
         """Tell the vendor's parameters from the client's own fields."""

@@ -5,6 +5,7 @@ import hashlib
 import hmac
 import json
 import logging
+import socket
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -73,7 +74,7 @@ class Relay:
         words = [*words, "--config", str(self.path)]
         result = await asyncio.to_thread(CliRunner().invoke, main, words, input=number)
         assert result.exit_code == code, result.output
-        return result.stdout
+        return result.stdout if not code else result.output
 
     async def listed(self, *words):
         return json.loads(await self.command(*words, "--json"))
@@ -341,3 +342,32 @@ async def test_an_error_in_a_method_loses_no_callback(
 
 def test_a_result_says_what_became_of_a_part():
     assert Invalid("1", "why").reason == "why"
+
+
+# relay send, preview
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+async def test_send_acts_as_the_vendor(relay):
+    text = relay.path.read_text()
+    port = free_port()
+    relay.path.write_text(
+        text.replace("server:\n  listen: 127.0.0.1:0", f"server:\n  listen: 127.0.0.1:{port}")
+    )
+    async with relay.running():
+        said = await relay.command("send", "message", "text=VIP list", number=ALICE)
+        assert said == "Answered with 202: kept\n"
+        (event,) = await relay.listed("events", "list")
+        assert (event["test"], event["data"]["words"]) == (True, "VIP list")
+        assert "own words" in await relay.command("test", code=1)
+    await relay.command("send", "poll", number=ALICE, code=2)
+
+
+async def test_preview_shows_what_a_sink_would_get(relay):
+    found = await relay.listed("preview", "message", "text=STOP")
+    assert found["event"]["data"]["words"] == "STOP"

@@ -26,7 +26,6 @@ from relay.config.loader import Config
 from relay.event import Event, kind_of
 from relay.redact import mask_all, mask_contact, mask_in
 
-KINDS = ("web_form", "poll", "text_4_info", "message")
 EVERY = 0.5
 SAYS = 40
 
@@ -35,7 +34,7 @@ def _where(command: Any) -> Any:
     """The options that say which events."""
     for option in (
         click.option("--keyword", help="Only of this keyword."),
-        click.option("--kind", type=click.Choice(KINDS), help="Only of this kind."),
+        click.option("--kind", shell_complete=options.kinds, help="Only of this kind."),
         click.option(
             "--source", shell_complete=options.source_names, help="Only from this source."
         ),
@@ -65,6 +64,7 @@ def events_list(
     **where: Any,
 ) -> None:
     """List events, the newest first."""
+    options.check_kind(config, where["kind"])
     where |= options.moments(config, since, until)
     page = client.ask(config, lambda session: session.get("/events", limit=limit, **where))
     found = page["items"]
@@ -383,6 +383,7 @@ def replay(
     if since is None and until is None:
         raise click.UsageError("say which events, with --since or --until (--since 2h)")
     asked = {"sink": sink, "as_new": as_new, "dry_run": dry_run}
+    options.check_kind(config, where["kind"])
     asked |= where | options.moments(config, since, until)
 
     async def question(session: ApiClient) -> dict[str, int]:

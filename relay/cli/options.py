@@ -86,6 +86,15 @@ def _names(section: str) -> Callable[..., list[str]]:
     return complete
 
 
+SUMOTEXT_KINDS = ("web_form", "poll", "text_4_info", "message")
+
+
+def kinds(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
+    """For the completion of the shell: the kinds of Sumotext, which need no plugin loaded."""
+    del ctx
+    return [each for each in SUMOTEXT_KINDS if each.startswith(incomplete)]
+
+
 def _config(*, fill: bool) -> Option[F]:
     def read(ctx: click.Context, _: click.Parameter, path: Path) -> "Config | Path":
         if ctx.resilient_parsing:  # the shell asks how a word may go on
@@ -170,6 +179,14 @@ source: Option[Any] = click.option(
     help="The source. Default: the first in relay.yaml.",
 )
 source_names = _names("sources")
+
+
+def check_kind(config: "Config", kind: str | None) -> None:
+    """Refuse a kind that no source has. A plugin's source need not name its kinds."""
+    named = [each.source_class.kinds for each in config.registry.sources.values()]
+    known = sorted({each for kinds in named for each in kinds})
+    if kind is not None and kind not in known and all(named):
+        raise click.UsageError(f"no source has the kind {kind!r} (known: {', '.join(known)})")
 
 
 def source_name(config: "Config", wanted: str | None) -> str:

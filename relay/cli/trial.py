@@ -1,13 +1,12 @@
 """Commands that try out a callback: send, preview and test, and the samples that they take."""
 
 import asyncio
-import secrets
 import select
 import sys
 import time
 from collections.abc import Sequence
 from typing import Any
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import urlsplit
 
 import click
 import httpx
@@ -21,6 +20,7 @@ from relay.config.loader import Config
 from relay.event import OPT_OUT, Event, InvalidCallback, RawCallback
 from relay.fsutil import argument_text
 from relay.preview import Preview, preview_all
+from relay.source import Outgoing, Source
 from relay.sources.calls import SourceCalls
 from relay.validation import PLACEHOLDER
 
@@ -28,15 +28,7 @@ from relay.validation import PLACEHOLDER
 EXAMPLE = "2125550123"
 PATIENCE = 2.0
 
-COMMON = {"shortcode": "84700", "key": "SOMEKEY", "mobile": ""}
-SAMPLES = {
-    "web_form": {"country": "USA", **COMMON, "carrierId": "VERIZONUS"},
-    "poll": {"carrier": "VERIZONUS", **COMMON, "key": "FB1", "reply": "A", "label": "Tampa"},
-    "text_4_info": {"lead": "keyword", "mobile": "", "msg": "ServerMsg"},
-    "message": {"carrier": "VERIZONUS", "smsid": "", **COMMON, "msg": "have a nice day"},
-}
-
-Pairs = list[tuple[str, str]]
+Pairs = Sequence[tuple[str, str]]
 
 
 def pair(text: str) -> tuple[str, str]:
@@ -52,18 +44,21 @@ def pair(text: str) -> tuple[str, str]:
     return name, value
 
 
-def callback_of(kind: str, pairs: Sequence[tuple[str, str]], number: str) -> Pairs:
-    """The parameters of a callback of this kind: the sample's, replaced and added to by `pairs`."""
-    given = {fold(name) for name, _ in pairs}
-    sample = SAMPLES[kind] | {"mobile": number}
-    if kind == "message":
-        sample["smsid"] = secrets.token_hex(7)
-    return [each for each in sample.items() if fold(each[0]) not in given] + list(pairs)
-
-
-def encoded(pairs: Pairs) -> str:
-    """The parameters as a query string."""
-    return urlencode(pairs, quote_via=quote)
+def sample(config: Config, source: str, kind: str, pairs: Pairs, number: str) -> Outgoing:
+    """A request of this kind, as the source's sender would make it."""
+    made = config.source_plugins[source]
+    if not made.kinds:
+        raise click.UsageError(f"the plugin of the source {source} has no samples")
+    if kind not in made.kinds:
+        known = ", ".join(made.kinds)
+        raise click.UsageError(f"{kind!r} is no kind of the source {source} (known: {known})")
+    try:
+        return made.sample(kind, number, pairs, _url(config, source))
+    except NotImplementedError as error:
+        raise click.ClickException(f"the source {source}: {error}") from error
+    except Exception as error:  # it is the plugin's, whatever it is
+        name = type(error).__name__
+        raise click.ClickException(f"the plugin of {source} makes no sample: {name}") from error
 
 
 def contact_number(*, needed: bool) -> str:
@@ -97,13 +92,14 @@ def _readable() -> bool:
         return True
 
 
+CALLBACKS = "/callbacks/"
 SEND_TIMEOUT = 30.0
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  dialled, not bound
 
 
 @click.command()
-@click.argument("kind", type=click.Choice(list(SAMPLES)))
+@click.argument("kind", shell_complete=options.kinds)
 @click.argument("pairs", nargs=-1, type=pair, metavar="[NAME=VALUE]…")
 @options.config
 @options.as_json
@@ -129,42 +125,64 @@ def send(
     if not real:
         headers["X-Relay-Test"] = "true"
     number = contact_number(needed=real)
-    answer = post_or_get(config, source, headers, callback_of(kind, pairs, number), post=post)
+    outgoing = sample(config, source, kind, pairs, number)
+    answer = post_or_get(config, source, headers, outgoing, post=post)
     if as_json:
         print_json(answer)
-    else:
+    elif "id" in answer:
         click.echo(f"Stored as {answer['type']}, event {answer['id']}.")
+    else:
+        click.echo(f"Answered with {answer['status']}: {printable(answer['body'])}")
 
 
 def post_or_get(
-    config: Config,
-    source: str,
-    headers: dict[str, str],
-    pairs: Pairs,
-    *,
-    post: bool = False,
-) -> dict[str, str]:
-    """Send a callback; what the relay answers. Raises ClickException unless it took it."""
+    config: Config, source: str, headers: dict[str, str], outgoing: Outgoing, *, post: bool = False
+) -> dict[str, Any]:
+    """Send a request; what the relay answers. Raises ClickException unless it took it.
+
+    Where the source answers in words of its own, `status` and `body` are those.
+    """
     url = _url(config, source)
+    query, body = outgoing.query, outgoing.body
+    headers = headers | dict(outgoing.headers)
+    if post and not body:
+        query, body, headers = "", query.encode(), headers | FORM
+    elif outgoing.content_type:
+        headers["Content-Type"] = outgoing.content_type
     # The certificate names the public host and not this address; nothing leaves the machine.
     with httpx.Client(verify=False, trust_env=False, timeout=SEND_TIMEOUT, headers=headers) as http:  # noqa: S501
         try:
-            if post:
-                response = http.post(url, content=encoded(pairs), headers=FORM)
-            else:
-                response = http.get(f"{url}?{encoded(pairs)}")
+            method = "POST" if body else "GET"
+            response = http.request(method, f"{url}?{query}" if query else url, content=body)
         except httpx.TransportError as error:
             listen = config.server.listen
             raise click.ClickException(
                 f"nothing answers at {listen}: is the relay running? (relay run)"
             ) from error
+    return _read_answer(config, response)
+
+
+def _read_answer(config: Config, response: httpx.Response) -> dict[str, Any]:
     try:
         answer = response.json()
     except ValueError:
-        raise click.ClickException(f"what answers at {config.server.listen} is no relay") from None
+        answer = None
+    if not isinstance(answer, dict):
+        if not config.source_plugins or not _answers_itself(config, response):
+            raise click.ClickException(f"what answers at {config.server.listen} is no relay")
+        answer = {"detail": response.text, "body": response.text, "status": response.status_code}
     if not response.is_success:
-        raise click.ClickException(f"refused with {response.status_code}: {answer['detail']}")
+        raise click.ClickException(
+            f"refused with {response.status_code}: {answer.get('detail', response.text)}"
+        )
     return dict(answer)
+
+
+def _answers_itself(config: Config, response: httpx.Response) -> bool:
+    """Whether the source may answer in words of its own."""
+    source = response.request.url.path.removeprefix(CALLBACKS).partition("/")[0]
+    made = type(config.source_plugins[source])
+    return made.answer is not Source.answer or made.refusal is not Source.refusal
 
 
 def _url(config: Config, source: str) -> str:
@@ -185,9 +203,6 @@ def token_header(config: Config, source: str) -> dict[str, str]:
             f"the token {unset[0]} is not known here: set it for this command as for the relay"
         )
     return {}
-
-
-CALLBACKS = "/callbacks/"
 
 
 @click.command()
@@ -230,7 +245,8 @@ def _stored(config: Config, event_id: str) -> tuple[Event, bool]:
 
 def _understood(config: Config, callback: RawCallback) -> Event:
     try:
-        return SourceCalls(config.source_plugins[callback.source]).event(callback)
+        calls = SourceCalls(config.source_plugins[callback.source])
+        return calls.event(calls.parts(callback)[0])
     except InvalidCallback as error:
         raise click.ClickException(f"it would go to quarantine: {error.reason}") from error
 
@@ -238,8 +254,11 @@ def _understood(config: Config, callback: RawCallback) -> Event:
 def _callback(
     config: Config, what: str, pairs: tuple[tuple[str, str], ...], source: str | None
 ) -> RawCallback:
-    if what in SAMPLES:
-        query = encoded(callback_of(what, pairs, EXAMPLE))
+    named = options.source_name(config, source)
+    outgoing = Outgoing()
+    if what in config.source_plugins[named].kinds:
+        outgoing = sample(config, named, what, pairs, EXAMPLE)
+        query = outgoing.query
     elif "?" in what and not pairs:
         try:
             url = urlsplit(what)
@@ -250,14 +269,15 @@ def _callback(
             source = url.path.removeprefix(CALLBACKS).partition("/")[0]
     else:
         raise click.UsageError(
-            f"{what!r} is neither a URL with a query nor one of: {', '.join(SAMPLES)}"
+            f"{what!r} is neither a URL with a query nor one of:"
+            f" {', '.join(config.source_plugins[named].kinds)}"
         )
     return RawCallback(
         source=options.source_name(config, source),
-        method="GET",
+        method="POST" if outgoing.body else "GET",
         query=query.encode(),
-        content_type="",
-        body=b"",
+        content_type=outgoing.content_type,
+        body=outgoing.body,
         received=time.time_ns() // 1_000,
         test=True,
     )
@@ -277,7 +297,7 @@ HALTED = ("paused", "parked", "held")
 
 
 @click.command()
-@click.argument("kind", type=click.Choice(list(SAMPLES)), default="web_form")
+@click.argument("kind", required=False, shell_complete=options.kinds)
 @click.argument("pairs", nargs=-1, type=pair, metavar="[NAME=VALUE]…")
 @options.filled_config
 @options.as_json
@@ -286,7 +306,7 @@ HALTED = ("paused", "parked", "held")
     "--wait", type=float, default=30.0, show_default=True, help="Seconds to wait for the sinks."
 )
 def test(
-    kind: str,
+    kind: str | None,
     pairs: tuple[tuple[str, str], ...],
     config: Config,
     as_json: bool,
@@ -301,8 +321,14 @@ def test(
     """
     source = options.source_name(config, source)
     headers = token_header(config, source) | {"X-Relay-Test": "true"}
-    callback = callback_of(kind, pairs, EXAMPLE)
-    event = post_or_get(config, source, headers, callback)["id"]
+    kind = kind or next(iter(config.source_plugins[source].kinds), "")
+    answer = post_or_get(config, source, headers, sample(config, source, kind, pairs, EXAMPLE))
+    if "id" not in answer:
+        raise click.ClickException(
+            f"the source {source} answers in its own words, so the event cannot be followed;"
+            " `relay events tail` shows it"
+        )
+    event = str(answer["id"])
     sinks = client.ask(config, lambda session: _followed(session, config, event, wait))
     if as_json:
         print_json({"id": event, "sinks": sinks})
