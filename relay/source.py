@@ -92,6 +92,9 @@ class Source:
     kinds: ClassVar[tuple[str, ...]] = ()
     """The kinds of its events: the part of `type` after the last dot."""
 
+    made: Event | None = None
+    """The event that `event` made last."""
+
     def __init__(self, name: str, options: Any, log: Log) -> None:
         self.name = name
         self.options = options
@@ -154,7 +157,7 @@ class Source:
         `contact` is who it is about, as a number in E.164; `consent` is OPT_OUT, OPT_IN or None;
         `dedup_key` is the sender's own id, by which a repeat is known; `topic` is the keyword.
         """
-        return Event(
+        self.made = Event(
             id=new_id(),
             source=f"/callbacks/{callback.source}",
             type=type,
@@ -168,3 +171,4 @@ class Source:
             dedup_key=dedup_key,
             topic=topic,
         )
+        return self.made

@@ -22,7 +22,6 @@ STATUSES = range(200, 600)
 
 _TOKEN = re.compile(r"[!#-'*+\-.0-9A-Z^-z|~]+")
 _VALUE = re.compile(r"[\t -~\x80-\xff]*")
-_UUID = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}")
 _FRAMING = {"connection", "content-length", "content-type", "transfer-encoding"}
 
 
@@ -75,7 +74,9 @@ class SourceCalls:
     def event(self, callback: RawCallback, event_id: str | None = None) -> Event:
         """The event of a callback; it may have its id already. Raises InvalidCallback."""
         try:
-            event = _checked_event(self._source.parse(callback), callback)
+            event = _checked_event(self._source.parse(callback))
+            if event is not self._source.made:
+                event = _with_origin(event, callback)
         except InvalidCallback as error:
             raise InvalidCallback(_discreet(error.reason)) from None
         except BaseException as error:  # noqa: BLE001  a plugin can raise anything
@@ -149,8 +150,8 @@ def _checked_bodies(bodies: Any) -> Sequence[bytes]:
     return bodies
 
 
-def _checked_event(event: Event, callback: RawCallback) -> Event:
-    """The event, where it can be stored. What the relay gives is put right, if it is not so."""
+def _checked_event(event: Event) -> Event:
+    """The event, where it can be stored."""
     if type(event) is not Event:
         raise TypeError("no relay.Event")
     given = (event.subject, event.contact, event.consent, event.dedup_key, event.topic)
@@ -161,15 +162,16 @@ def _checked_event(event: Event, callback: RawCallback) -> Event:
         raise ValueError("no type or consent")
     if len(orjson.dumps((event.type, given, event.data))) > LARGEST_EVENT:
         raise InvalidCallback(f"its event has more than {LARGEST_EVENT} bytes")
-    time, source = timestamp(callback.received), f"/callbacks/{callback.source}"
-    rightly = (event.time, event.source, event.test) == (time, source, callback.test)
-    if rightly and _UUID.fullmatch(event.id):
-        return event
+    return event
+
+
+def _with_origin(event: Event, callback: RawCallback) -> Event:
+    """An event that a plugin made without `event`, with what the relay gives."""
     return replace(
         event,
         id=new_id(),
-        source=source,
-        time=time,
+        source=f"/callbacks/{callback.source}",
+        time=timestamp(callback.received),
         test=callback.test,
         traceparent=callback.traceparent,
     )
