@@ -41,7 +41,9 @@ HOUR = "time.sleep(3600)"
 PLACES = {"top": 25, "init": 9}
 PATIENCE = 30.0
 WHERE = pytest.mark.parametrize("where", ["top", pytest.param("init", marks=pytest.mark.faults)])
-LIMITS = ("relay.config.plugins.IMPORT=2", "relay.delivery.manager.MAKE=2")
+LIMIT = 5
+"""Seconds: more than a busy machine needs to import the plugins that are well."""
+LIMITS = (f"relay.config.plugins.IMPORT={LIMIT}", f"relay.delivery.manager.MAKE={LIMIT}")
 NO_LIMITS = ("relay.config.plugins.IMPORT=3600", "relay.delivery.manager.MAKE=3600")
 
 
@@ -80,7 +82,7 @@ async def test_a_start_ends_with_the_plugins_place(tmp_path, where):
             relay.spawn()
             assert await relay.ended() == 78
             told = relay.log.read_text()
-            assert f"no end within 2 s; it was in {path}:{PLACES[where]}" in told
+            assert f"no end within {LIMIT} s; it was in {path}:{PLACES[where]}" in told
 
 
 @WHERE
@@ -120,17 +122,17 @@ async def test_check_names_the_place(tmp_path, where):
         with relay_with(tmp_path, receiver, [], **{where: HOUR}) as (relay, path):
             checked = await asyncio.to_thread(check, relay, *LIMITS)
     assert checked.returncode == 78
-    assert f"no end within 2 s; it was in {path}:{PLACES[where]}" in checked.stderr
+    assert f"no end within {LIMIT} s; it was in {path}:{PLACES[where]}" in checked.stderr
 
 
 async def test_check_ends_where_a_sinks_own_check_blocks(tmp_path):
     async with Receiver() as receiver:
         with relay_with(tmp_path, receiver, [], check=HOUR) as (relay, path):
-            limit = "relay.delivery.crashes.COMMAND_LIMIT=2"
+            limit = f"relay.delivery.crashes.COMMAND_LIMIT={LIMIT}"
             checked = await asyncio.to_thread(check, relay, limit, online=True)
     assert checked.returncode == 1
     assert f"has stood still for 1 s in {path}:16 check" in checked.stderr
-    assert "no return for 2 s in sink slow: check" in checked.stderr
+    assert f"no return for {LIMIT} s in sink slow: check" in checked.stderr
 
 
 def check(relay, *values, online=False):
