@@ -372,7 +372,9 @@ class Service:
             sink_manager,
             self._config_status,
             spilled=failover.records,
-            maintenance=Maintenance(store, self._config, sink_manager, failover.erase, self._clock),
+            maintenance=Maintenance(
+                router, store, self._config, sink_manager, failover.erase, self._clock
+            ),
             refusal=failover.refusal,
             unreadable=failover.unreadable,
         )

@@ -116,7 +116,10 @@ class Source:
         return [callback.body]
 
     def parse(self, callback: RawCallback) -> Event:
-        """The event that a callback makes: see `event`. Raises InvalidCallback."""
+        """The event that a callback makes: see `event`. Raises InvalidCallback.
+
+        An erasure calls it from a thread.
+        """
         raise NotImplementedError(f"{type(self).__name__} does not override parse")
 
     def answer(self, results: Sequence[Accepted | Invalid]) -> Answer | None:  # noqa: ARG002

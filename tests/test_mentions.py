@@ -14,7 +14,7 @@ from test_number_matcher import ENCODINGS, as_it_is, json_escapes, percent, perc
 from relay import phone
 from relay.callback import mentions
 from relay.callback.form import parameters
-from relay.event import InvalidCallback
+from relay.event import Event, InvalidCallback
 from relay.redact import NumberMatcher
 
 US = NumberMatcher("+12125550142")
@@ -110,7 +110,7 @@ def test_a_packed_body_is_kept_unpacked(packing):
 def test_a_packed_body_without_the_number_is_kept_as_it_is():
     callback = packed_call("gzip", "call 212-555-0199")
     assert mentions.blacked(US, callback) is callback
-    assert mentions.kept(US, callback) is callback
+    assert mentions.kept(US, callback, event_of=no_event) is callback
 
 
 def test_a_packed_body_that_is_cut_short_is_searched_as_far_as_it_goes():
@@ -164,18 +164,40 @@ def test_nothing_is_kept_of_what_cannot_be_read_either():
 )
 def test_of_another_contact_all_but_the_number_is_kept(query, stays):
     callback = mentions.callback_of(query, "", b"", "")
-    kept = mentions.kept(US, callback)
+    kept = mentions.kept(US, callback, event_of=no_event)
     if stays:
         assert parameters(kept) == [("mobile", "2125550177"), ("msg", "call xxxxxxxxxx")]
     else:
         assert kept is None
 
 
+def no_event(callback):
+    raise InvalidCallback("the kind is missing")
+
+
+@pytest.mark.parametrize(
+    ("contact", "stays"),
+    [("+12125550142", False), ("+12125550177", True), ("mary@example.com", True), (None, True)],
+)
+def test_of_another_vendors_callback_the_event_says_whose_it_is(contact, stays):
+    """Its parameters have other names than Sumotext's."""
+
+    def event_of(callback):
+        data = json.loads(callback.body)
+        return Event("1", "/callbacks/x", "com.x.text", None, "", data, contact=contact)
+
+    body = b'{"from": "mary", "text": "call 2125550142"}'
+    callback = mentions.callback_of(b"", "application/json", body, "")
+    kept = mentions.kept(US, callback, event_of=event_of)
+    blacked = callback._replace(body=body.replace(b"2125550142", b"xxxxxxxxxx"))
+    assert kept == (blacked if stays else None)
+
+
 def test_a_callback_without_the_number_stays():
     callback = mentions.callback_of(b"a=%D9%A2", FORM, b"mobile=2125550143&a=%u0662", "")
     assert not mentions.within(US, callback)
     assert mentions.blacked(US, callback) is callback
-    assert mentions.kept(US, callback) is callback
+    assert mentions.kept(US, callback, event_of=no_event) is callback
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,7 @@ def make_app(
     path = config.state.spill
     spilled = spilled or partial(file.count_if_readable, path)
     unreadable = unreadable or partial(file.unreadable, path)
-    maintenance = maintenance or Maintenance(store, config, workers)
+    maintenance = maintenance or Maintenance(router, store, config, workers)
 
     lookup = SinkLookup(config.sinks, store)
     sinks = SinkEndpoints(lookup, store, workers, router.now)

@@ -31,6 +31,7 @@ from relay.delivery.plugin_calls import PluginCall
 from relay.event import timestamp
 from relay.redact import NumberMatcher
 from relay.sink import Erased, Sink
+from relay.sources.router import Router
 from relay.spill.file import Redact
 from relay.spill.queue import SpillQueue
 from relay.store import ConsentRecord, ContactRows, State, StoreError
@@ -160,8 +161,15 @@ class Erasure:
     """Erases contacts: from the files of the sinks, then from the spill and the store."""
 
     def __init__(
-        self, store: Store, config: Config, workers: Workers, clock: Clock, erase_spill: EraseSpill
+        self,
+        router: Router,
+        store: Store,
+        config: Config,
+        workers: Workers,
+        clock: Clock,
+        erase_spill: EraseSpill,
     ) -> None:
+        self._router = router
         self._store = store
         self._config = config
         self._workers = workers
@@ -214,7 +222,9 @@ class Erasure:
 
     async def _erase_from_spill(self, matcher: NumberMatcher) -> int:
         try:
-            return await self._erase_spill(partial(mentions.kept, matcher))
+            return await self._erase_spill(
+                partial(mentions.kept, matcher, event_of=self._router.event)
+            )
         except OSError as error:
             raise JobRefused(
                 f"the spill cannot be read ({error.strerror}), so the number may be in it:"
@@ -293,6 +303,7 @@ class Maintenance:
 
     def __init__(
         self,
+        router: Router,
         store: Store,
         config: Config,
         workers: Workers,
@@ -303,7 +314,7 @@ class Maintenance:
         self._config = config
         self._clock = clock or SystemClock()
         self._erasure = Erasure(
-            store, config, workers, self._clock, erase_spill or self._erase_spill
+            router, store, config, workers, self._clock, erase_spill or self._erase_spill
         )
         self._jobs = Jobs()
 

@@ -1,12 +1,12 @@
 """Mentions of a contact's number in callbacks as they arrived, whatever they are encoded in."""
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from urllib.parse import urlencode
 
 from relay.callback.coding import MAX_UNPACKED, BrokenBody, as_utf8, unpacked
 from relay.callback.form import Pairs, fold, parameters
-from relay.event import InvalidCallback, RawCallback
+from relay.event import Event, InvalidCallback, RawCallback
 from relay.redact import NumberMatcher
 
 HEADERS = (zlib.MAX_WBITS | 32, -zlib.MAX_WBITS)
@@ -53,12 +53,23 @@ def blacked(matcher: NumberMatcher, callback: RawCallback) -> RawCallback:
     return _emptied(callback) if within(matcher, written) else written
 
 
-def kept(matcher: NumberMatcher, callback: RawCallback) -> RawCallback | None:
-    """What may be kept of it: None where it is the contact's, or of nobody who could be named."""
+def kept(
+    matcher: NumberMatcher, callback: RawCallback, event_of: Callable[[RawCallback], Event]
+) -> RawCallback | None:
+    """What may be kept of it: None where it is the contact's, or of nobody who could be named.
+
+    `event_of` makes the event of the callback, or raises InvalidCallback.
+    """
     if not within(matcher, callback):
         return callback
-    mobiles = [value for name, value in _pairs(callback) if fold(name) == "mobile" and value]
-    if not mobiles or any(matcher.reads(each) or _has(matcher, each) for each in mobiles):
+    try:
+        contact = event_of(callback).contact
+        written = [contact] if contact else []
+    except InvalidCallback:
+        written = [value for name, value in _pairs(callback) if fold(name) == "mobile" and value]
+        if not written:
+            return None
+    if any(matcher.reads(each) or _has(matcher, each) for each in written):
         return None
     return blacked(matcher, callback)
 
