@@ -26,9 +26,9 @@ from stubs.receiver import (
     garbage,
     hang,
     redirect,
-    slow,
     status,
 )
+from workers import eventually
 
 import relay.delivery.http
 from relay.delivery.classify import outcome_of
@@ -137,7 +137,11 @@ async def test_connections_are_used_again(client, receiver):
 
 
 async def test_many_at_once(client, receiver):
-    receiver.otherwise = slow(0.2)
+    async def answer(scope, send):
+        await eventually(lambda: receiver.most_at_once == 16)
+        await status(200)(scope, send)
+
+    receiver.otherwise = answer
     await asyncio.gather(*[client.post(receiver.url) for _ in range(16)])
     assert receiver.most_at_once == 16
 
@@ -148,6 +152,7 @@ async def test_every_request_passes_the_limiter(receiver, clock):
         timeout=5, allow_private=LOOPBACK, limiter=limiter
     ) as client:
         requests = [asyncio.create_task(client.post(receiver.url)) for _ in range(3)]
+        await eventually(lambda: len(receiver.requests) == 2 and clock.sleeping)
         await asyncio.wait(requests, timeout=0.3)
         assert len(receiver.requests) == 2
         await clock.advance(10)
@@ -217,9 +222,10 @@ async def test_location_of_something_created_stays(client, receiver):
 async def test_a_bad_answer_is_tried_again(receiver, answer, kind):
     """Each within the time of the whole request; no text holds the URL."""
     receiver.then(answer)
-    async with relay.delivery.http.client(timeout=0.5, allow_private=LOOPBACK) as client:
+    longest = 2 if kind is httpx.ReadTimeout else 30
+    async with relay.delivery.http.client(timeout=30, allow_private=LOOPBACK) as client:
         begin = time.monotonic()
-        error, outcome = await failure(client, f"{receiver.url}?token=s3cret")
+        error, outcome = await failure(client, f"{receiver.url}?token=s3cret", timeout=longest)
         assert time.monotonic() - begin < 10
         assert type(error) is kind
         assert type(outcome) is Retry
@@ -238,14 +244,15 @@ async def test_a_bad_answer_is_tried_again(receiver, answer, kind):
 )
 async def test_a_bad_body_is_an_error_where_it_is_looked_at(receiver, answer, kind):
     receiver.then(answer(200), answer(400))
-    async with relay.delivery.http.client(timeout=0.5, allow_private=LOOPBACK) as client:
+    longest = 2 if kind is httpx.ReadTimeout else 30
+    async with relay.delivery.http.client(timeout=30, allow_private=LOOPBACK) as client:
         begin = time.monotonic()
-        delivered = await client.post(receiver.url)
+        delivered = await client.post(receiver.url, timeout=longest)
         delivered.raise_for_status()
         with pytest.raises(kind) as caught:
             delivered.json()
         assert type(outcome_of(caught.value, time.time())) is Retry
-        _, outcome = await failure(client, receiver.url)
+        _, outcome = await failure(client, receiver.url, timeout=longest)
         assert (type(outcome), outcome.status, outcome.answer) == (Reject, 400, None)
         assert time.monotonic() - begin < 10
         assert (await client.post(receiver.url)).status_code == 200
@@ -276,12 +283,12 @@ async def test_a_name_without_address_is_tried_again():
 
 async def test_a_request_can_shorten_the_time_but_not_lengthen_it(receiver):
     receiver.otherwise = hang
-    async with relay.delivery.http.client(timeout=0.4, allow_private=LOOPBACK) as client:
-        for asked, longest in ((60, 1.5), (0.1, 0.35)):
+    for given, asked in ((2, 60), (60, 2)):
+        async with relay.delivery.http.client(timeout=given, allow_private=LOOPBACK) as client:
             begin = time.monotonic()
             with pytest.raises(httpx.ReadTimeout):
                 await client.post(receiver.url, timeout=asked)
-            assert time.monotonic() - begin < longest
+            assert time.monotonic() - begin < 20
 
 
 async def test_an_answer_may_come_packed(client, receiver):

@@ -201,15 +201,15 @@ async def test_a_body_may_end_with_its_connection(client):
         assert (await client.post(server.url)).json() == {"a": 1}
 
 
-@pytest.mark.parametrize("timeout", [0.3, 2])
+@pytest.mark.parametrize("timeout", [2, 60])
 async def test_a_body_that_drips_on_is_given_up_in_time(timeout):
     async with (
         RawServer(OK + b"Content-Length: 100000\r\n\r\n", forever=b"x", pause=0.02) as server,
-        relay.delivery.http.client(timeout=0.5, allow_private=LOOPBACK) as client,
+        relay.delivery.http.client(timeout=62 - timeout, allow_private=LOOPBACK) as client,
     ):
         begun = time.monotonic()
         answer = await client.post(server.url, timeout=timeout)
-        assert time.monotonic() - begun < 5
+        assert time.monotonic() - begun < 20
         answer.raise_for_status()
         with pytest.raises(httpx.ReadTimeout):
             answer.json()

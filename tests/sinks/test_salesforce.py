@@ -228,7 +228,7 @@ async def test_what_befalls_a_request_befalls_each_of_its_deliveries(fault, outc
 
 
 async def test_an_answer_that_does_not_come_is_waited_for_no_longer_than_told():
-    async with connected(timeout=0.3) as (stub, sink):
+    async with connected(timeout=2) as (stub, sink):
         stub.fault("hang")
         outcomes = await sink.send_batch(deliveries(1, 2))
         assert [type(each) for each in outcomes] == [relay.Retry] * 2
