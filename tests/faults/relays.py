@@ -18,7 +18,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import httpx
@@ -66,6 +66,18 @@ HOOK = """  hook:
     retry: {{initial: 50ms, max: 1s}}
     breaker: {{cooldown: 1s}}
 """
+
+
+async def within(seconds: float, happened: Callable[[], bool]) -> bool:
+    """Wait for it for so many seconds; whether it happened.
+
+    The seconds are counted in polls: where the machine stands still, none passes.
+    """
+    for _ in range(round(seconds / POLL)):
+        if happened():
+            return True
+        await asyncio.sleep(POLL)
+    return happened()
 
 
 class Relay:

@@ -8,7 +8,7 @@ import time
 import httpx
 import pytest
 from oracle import Senders, in_receiver
-from relays import POLL, Relay, Sender, command
+from relays import POLL, Relay, Sender, command, within
 from stubs.receiver import Receiver
 
 BAD = """
@@ -50,8 +50,8 @@ SEARCH = "re.match('(a+)+$', 'a' * 60 + 'b')"
 PATIENCE = 30.0
 QUICK = 2
 """Seconds after which a standstill is ended, where the test is not to take long."""
-BUSY = "pathlib.Path('sending').touch(); time.sleep(0.9)"
-"""A send that blocks, but never for a second."""
+BUSY = "pathlib.Path('sending').touch(); time.sleep(0.7)"
+"""A send that blocks, but never for a second, on a busy machine either."""
 
 
 def altered(*values):
@@ -83,7 +83,7 @@ def relay_with(folder, receiver, run, **does):
 async def state(relay):
     """What status says of the bad sink; nothing while the relay does not answer."""
     with contextlib.suppress(OSError, httpx.HTTPError):  # it is starting, or gone
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(5):
             return (await relay.status())["sinks"]["bad"]
     return {"state": None}
 
@@ -157,12 +157,24 @@ async def all_delivered(relay, senders):
 # a plugin that blocks
 
 
+@contextlib.asynccontextmanager
+async def beside(folder):
+    """A relay without such a plugin, which shows how long answers take on this machine just now."""
+    relay = Relay(folder)
+    try:
+        await relay.start()
+        yield relay
+        assert await relay.stop() == 0
+    finally:
+        relay.close()
+
+
 async def blocked(folder, where, run, patience, code=HOUR, after=1.0):
     """A plugin blocks for an hour; how a good client fares, until the sink is held and after."""
-    async with Receiver() as receiver:
+    async with Receiver() as receiver, beside(folder / "beside") as reference:
         with relay_with(folder, receiver, run, **{where: code}) as relay:
             relay.spawn()
-            async with good_client(relay) as client:
+            async with good_client(relay) as client, good_client(reference) as other:
                 found = await held(relay, patience)
                 answered = len(client.times)
                 await asyncio.sleep(after)
@@ -174,7 +186,8 @@ async def blocked(folder, where, run, patience, code=HOUR, after=1.0):
             assert found["pending"] > 0
             assert f"last in {where} (no return for " in found["reason"]
             assert "relay sinks resume bad" in found["reason"]
-            assert client.report() < 0.25  # 0.1 s on a machine that does nothing else
+            # 0.1 s on a machine that does nothing else
+            assert client.report() < max(0.25, 4 * other.report())
             assert await relay.stop() == 0
 
 
@@ -380,7 +393,7 @@ async def killed_while_sending(folder, kills, run):
                     assert await sender.send(f"kill-{kill}", kill) == 200
                     while not sending.exists():
                         await asyncio.sleep(POLL)
-                await asyncio.sleep(0.7)
+                await asyncio.sleep(0.45)
                 relay.kill()
     return states
 
@@ -421,10 +434,7 @@ async def stopped(folder, run, seconds, **does):
                 await relay.delivered()
             relay.process.send_signal(signal.SIGTERM)
             begun = time.monotonic()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(seconds):
-                    while relay.process.poll() is None:
-                        await asyncio.sleep(POLL)
+            if await within(seconds, lambda: relay.process.poll() is not None):
                 print(f"\nstopped in {time.monotonic() - begun:.1f} s")
             status, log = relay.process.poll(), relay.log.read_text()
             if status is not None:
