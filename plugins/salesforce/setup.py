@@ -127,7 +127,7 @@ def _no_text(field: Mapping[str, Any], value: Any) -> Unfit | None:
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 CLICK = "Setup > Object Manager"
-ACTIVITY = "ActivityOptions"
+ACTIVITY = "Activity"
 """Where the fields of Task are made, for Event as well."""
 CLOSING = frozenset({(TASK, "Status")})
 """Picklists that take any text, and leave the record open by one that they do not have."""
