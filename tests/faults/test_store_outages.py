@@ -20,7 +20,7 @@ from manager import listening
 from olderstore import make_older
 from oracle import Senders
 from pressing import press
-from relays import PATIENCE, POLL, command
+from relays import PATIENCE, POLL, command, within
 from spilling import admin, home, in_order, relaying, sends, verified
 
 from relay.spill import file
@@ -32,9 +32,11 @@ OPENS_WITHIN = 15.0
 HEALS_WITHIN = 5.0
 BREAKS = 2
 RESTART_SEC = 1.0
-SLOW = 4_000_000
-"""Microseconds that each sync of a copy takes: longer than callbacks wait for the store."""
+SLOW = 10_000_000
+"""Microseconds that a sync of a copy takes: far longer than callbacks wait for the store."""
 BIG = 20_000
+FEW = 2
+"""Of forty callbacks, those that a busy machine holds up."""
 PAGE = 4096
 
 
@@ -55,10 +57,8 @@ async def filled(tmp_path, *, spilling):
                 shown = await asyncio.to_thread(command, relay, "status")
                 assert f"{spilled} callbacks could not be stored so far" in shown.stdout
             grow()
-            begun = time.monotonic()
             if spilling:
-                await home(relay)
-                assert time.monotonic() - begun < HEALS_WITHIN
+                assert await within(HEALS_WITHIN, lambda: not relay.spill.exists())
             else:
                 while 503 in await sends(relay, senders, range(1000, 1001)):
                     await asyncio.sleep(POLL)
@@ -180,7 +180,7 @@ def make_slow(relay):
     make_older(relay.store)
     copy = StateDirectory.around(relay.store).before_schema(2)
     partial = copy.with_name(f".{copy.name}.partial")
-    tracing.inject(relay, "fdatasync", f"delay_enter={SLOW}", "1+", [partial])
+    tracing.inject(relay, "fdatasync", f"delay_enter={SLOW}", "1", [partial])
     return copy
 
 
@@ -193,9 +193,10 @@ async def migrated(tmp_path, *, spilling):
             relay.environment |= manager.environ
             relay.spawn()
             await until(lambda: takes_connections(relay))
-            statuses = await sends(relay, senders, range(20))
+            statuses = await sends(relay, senders, range(1))  # while the copy is made
             answered_early = not copy.exists()
             told = manager.count("EXTEND_TIMEOUT_USEC"), manager.count("READY")
+            statuses += await sends(relay, senders, range(1, 20))
             await manager.hear("READY", 1)
             assert copy.exists()
             statuses += await sends(relay, senders, range(20, 40))
@@ -385,17 +386,17 @@ async def test_control_a_relay_without_rescue_ends(tmp_path):
 
 
 async def locked(tmp_path, *, spilling):
-    """Send while another program holds the lock; the statuses."""
-    senders, statuses = Senders(), []
+    """Send while another program holds the lock; the statuses, and how long each took."""
+    senders, statuses, took = Senders(), [], []
     async with relaying(tmp_path / "relay", tmp_path, spilling=spilling) as relay:
         await relay.start()
         other = apsw.Connection(str(relay.store))
         other.set_busy_timeout(10_000)
         other.execute("BEGIN IMMEDIATE").fetchall()
-        statuses += await sends(relay, senders, range(1))  # it is waited for at first
-        begun = time.monotonic()
-        statuses += await sends(relay, senders, range(1, 40 if spilling else 2))
-        took = time.monotonic() - begun
+        for number in range(40):
+            begun = time.monotonic()
+            statuses += await sends(relay, senders, [number])
+            took.append(time.monotonic() - begun)
         other.close()
         while await sends(relay, senders, range(100, 101)) != [200]:
             await asyncio.sleep(POLL)
@@ -406,13 +407,20 @@ async def locked(tmp_path, *, spilling):
 async def test_a_lock_that_another_program_holds_delays_the_first_callback_alone(tmp_path):
     statuses, took = await locked(tmp_path, spilling=True)
     assert set(statuses) == {200}
-    assert took < 4, "the others have waited for the lock, too"
+    assert waited(took) <= FEW, "the others have waited for the lock, too"
 
 
 async def test_control_without_the_spill_a_lock_delays_and_refuses(tmp_path):
     statuses, took = await locked(tmp_path, spilling=False)
     assert set(statuses) == {503}
-    assert took < 4, "refused at once, as it is known to be locked"
+    assert waited(took) <= FEW, "refused at once, as it is known to be locked"
+
+
+def waited(took) -> int:
+    """How many of the others took half as long as the first, which waited for the lock."""
+    first, *others = took
+    print(f"\nthe first took {first:.1f} s, the others {max(others):.2f} s at most")
+    return sum(each > first / 2 for each in others)
 
 
 # a kill on the way home
