@@ -16,6 +16,7 @@ from crmvendors import SLOW, HubSpot, HubSpotEvents, HubSpotLog, Salesforce
 from listening import QUERIES, answers
 from workers import eventually
 
+STORMS = 4
 each_vendor = pytest.mark.parametrize("vendor", [Salesforce, HubSpot], ids=lambda each: each.name)
 
 
@@ -275,11 +276,15 @@ async def test_a_key_that_changes_with_each_attempt_leaves_doubles(tmp_path, ven
 @each_vendor
 async def test_without_an_order_contacts_end_up_stale(tmp_path, vendor):
     """The control: of two writes that are under way together, the older one may land last."""
-    vendor = vendor(share=0.0, slow=0.5, seed=1)
     settings = {"batch": {"size": 10}, "order": "none"}
-    async with storming(tmp_path, vendor, settings=settings, seed=1) as storm:
-        await storm.rage(events=300, contacts=30, revoke=False, patience=100)
-        verdict = await storm.verdict()
+    for seed in range(1, STORMS + 1):  # in one storm by chance no last write may be overtaken
+        made = vendor(share=0.0, slow=0.5, seed=seed)
+        folder = tmp_path / f"{seed}"
+        async with storming(folder, made, settings=settings, seed=seed) as storm:
+            await storm.rage(events=300, contacts=30, revoke=False, patience=100)
+            verdict = await storm.verdict()
+        if verdict.faults["contacts stale"]:
+            break
     assert verdict.faults["contacts stale"], verdict
 
 
