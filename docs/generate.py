@@ -224,7 +224,7 @@ def default_of(node: Mapping[str, Any]) -> str:
 
 def commands() -> dict[str, click.Command]:
     """Every command that does something, by its words: `dead replay`."""
-    context = click.Context(main)
+    context = top_context()
     found: dict[str, click.Command] = {}
     for name in main.list_commands(context):
         command = main.get_command(context, name)
@@ -236,12 +236,20 @@ def commands() -> dict[str, click.Command]:
     return found
 
 
+def top_context() -> click.Context:
+    """The context of `relay` itself, as its commands get it."""
+    return click.Context(main, info_name="relay", **main.context_settings)
+
+
 def cli(texts: Mapping[str, str]) -> Iterator[str]:
     """A section for each command: usage, arguments, options, what it prints."""
     found = commands()
     checked("commands", found, texts)
     for name, command in found.items():
-        context = click.Context(command, info_name=f"relay {name}", resilient_parsing=True)
+        # click keeps a command's help option as its first context made it: the parent gives `-h`.
+        context = click.Context(
+            command, parent=top_context(), info_name=f"relay {name}", resilient_parsing=True
+        )
         usage = " ".join(command.collect_usage_pieces(context))
         yield from (f"## relay {name}", "", "```text", f"relay {name} {usage}".strip(), "```", "")
         yield from (paragraphs(command.help), "")
