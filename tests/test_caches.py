@@ -18,6 +18,7 @@ from relay.senders import client_key
 CACHES = {
     "plugins/csv/writer.py": "by the sink's place; its files are bounded there",
     "relay/caching.py": "short keys; this is how the others get theirs",
+    "relay/config/schema.py": "a file of an `Options` class, which is ours or a plugin's",
     "relay/counters.py": "a source, a type and an outcome, which are ours",
     "relay/crm.py": "50,000 short keys",
     "plugins/sumotext.py": "short keys",
