@@ -13,7 +13,7 @@ from relay.spill.disk import DiskGuard
 from relay.spill.failover import FailoverStore
 from relay.spill.queue import SpillQueue
 from relay.state_directory import StateDirectory
-from relay.store import EventFilter
+from relay.store import EventFilter, StoreFull
 from relay.store.sqlite import SqliteStore
 
 PATIENCE = 10.0
@@ -85,11 +85,15 @@ async def failover_parts(
 
 
 class Trouble:
-    """A store that raises `error` for what would be written, while it has one."""
+    """A store that raises `error` for what would be written, while it has one.
+
+    With a number in `takes`, it takes so many more writes and has a full disk then.
+    """
 
     def __init__(self, store, error: Exception | None = None) -> None:
         self._store = store
         self.error = error
+        self.takes: int | None = None
         self.tries = 0
 
     def __getattr__(self, name):
@@ -99,6 +103,10 @@ class Trouble:
         self.tries += 1
         if self.error:
             raise self.error
+        if self.takes is not None:
+            self.takes -= 1
+            if self.takes < 0:
+                raise StoreFull("the disk is full")
 
     async def add(self, arrival):
         self._fail()

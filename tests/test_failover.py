@@ -25,6 +25,17 @@ from relay.store.sqlite import SqliteStore
 from relay.templating.expressions import Compiler
 
 FULL = StoreFull("the disk is full")
+THREE = [callback(1, smsid="m1"), nonsense(), callback(2, smsid="m3")]
+"""A request of which one part makes no event."""
+
+
+class WithConsent:
+    """A sink that gets no events of contacts that have opted out."""
+
+    name = "crm"
+    enabled = True
+    when = Compiler(ZoneInfo("UTC")).condition("not opted_out")
+    gets = when.matches
 
 
 def troubled(error=FULL):
@@ -315,17 +326,72 @@ async def test_a_bad_record_is_put_aside_and_the_others_come_home(tmp_path, capl
     assert [r.levelno for r in caplog.records if "are wrong" in r.message] == [logging.ERROR]
 
 
+async def test_the_parts_of_a_request_are_spilled_and_come_home(tmp_path):
+    wrap, made = troubled()
+    async with failover_parts(tmp_path, wrap=wrap) as parts:
+        first, reason, last = await parts.failover.receive_all(THREE)
+        assert isinstance(reason, str)
+        assert parts.failover.records() == 2
+        again = await parts.failover.receive_all(THREE)
+        assert {again[0].id, again[2].id}.isdisjoint({first.id, last.id})
+        made[0].error = None
+        await parts.home()
+        assert await parts.stored() == [first.id, last.id]
+        known = await parts.failover.receive_all(THREE)
+        assert [known[0], known[2]] == [each._replace(repeated=True) for each in (first, last)]
+
+
+@pytest.mark.parametrize("taken", [0, 1, 2])
+async def test_of_the_parts_of_a_request_those_are_spilled_that_the_store_did_not_take(
+    tmp_path, taken
+):
+    wrap, made = troubled(None)
+    async with failover_parts(tmp_path, wrap=wrap) as parts:
+        made[0].takes = taken
+        found = await parts.failover.receive_all([callback(each) for each in range(3)])
+        assert parts.failover.records() == 3 - taken
+        assert await parts.store.event_count() == taken
+        made[0].takes = None
+        await parts.home()
+        assert sorted(await parts.stored()) == sorted(each.id for each in found)
+
+
+async def test_the_parts_of_a_request_are_refused_where_not_all_can_be_kept(tmp_path, monkeypatch):
+    def fails(*_):
+        raise OSError(28, "No space left on device")
+
+    wrap, made = troubled(None)
+    async with failover_parts(tmp_path, wrap=wrap) as parts:
+        made[0].takes = 1
+        monkeypatch.setattr("relay.spill.file.os.pwrite", fails)
+        with pytest.raises(StoreFull, match="the spill cannot be written"):
+            await parts.failover.receive_all(THREE)
+        monkeypatch.undo()
+        made[0].takes = None
+        await parts.home()
+        again = await parts.failover.receive_all(THREE)
+        assert [again[0].repeated, again[2].repeated] == [True, False]
+        assert await parts.stored() == [again[0].id, again[2].id]
+
+
+@pytest.mark.parametrize("error", [None, FULL])
+async def test_the_words_of_a_contact_in_one_request_count_in_their_order(tmp_path, error):
+    wrap, made = troubled(error)
+    async with failover_parts(tmp_path, wrap=wrap, sinks=[WithConsent]) as parts:
+        sent = [callback(1, "STOP"), callback(1), callback(2)]
+        _, after, other = await parts.failover.receive_all(sent)
+        made[0].error = None
+        await parts.home()
+        rows = await parts.store.deliveries(list(State))
+    assert other.id in {row.event_id for row in rows}
+    assert after.id not in {row.event_id for row in rows}
+
+
 async def test_the_words_of_a_contact_count_in_their_order(tmp_path):
     """An event behind an opt-out sees it, though both come home in one go."""
 
-    class Crm:
-        name = "crm"
-        enabled = True
-        when = Compiler(ZoneInfo("UTC")).condition("not opted_out")
-        gets = when.matches
-
     wrap, made = troubled()
-    async with failover_parts(tmp_path, wrap=wrap, sinks=[Crm]) as parts:
+    async with failover_parts(tmp_path, wrap=wrap, sinks=[WithConsent]) as parts:
         await parts.send(1, "STOP")
         after = await parts.send(1)
         other = await parts.send(2)
