@@ -16,7 +16,7 @@ from click.testing import CliRunner
 
 from relay import Accepted, Answer, Invalid, InvalidCallback, Source, Unauthorized, service
 from relay.cli import main
-from relay.config import loader
+from relay.config import last_good, loader
 from relay.config.loader import ConfigError
 from relay.event import RawCallback
 from relay.sources.calls import MOST_BYTES, MOST_PARTS, SourceCalls, SourceFailed
@@ -46,19 +46,19 @@ class Relay:
         self.url = ""
         self.configure()
 
-    def configure(self, **source):
+    def configure(self, *, listen="127.0.0.1:0", plugins=str(MADEUP), **source):
         settings = {
-            "server": {"listen": "127.0.0.1:0"},
+            "server": {"listen": listen},
             "admin": {"listen": "127.0.0.1:0"},
-            "plugins": [str(MADEUP)],
+            "plugins": [plugins],
             "sources": {"texter": {"plugin": "texter", "options": {"secrets": [NEW]}, **source}},
             "sinks": {"archive": {"plugin": "csv", "options": {"path": "events.csv"}}},
         }
         self.path.write_text(yaml.safe_dump(settings))
 
     @asynccontextmanager
-    async def running(self):
-        async with service.started(loader.load(self.path, {})) as running:
+    async def running(self, config=None):
+        async with service.started(config or loader.load(self.path, {})) as running:
             await running.opened()
             self.url = f"http://127.0.0.1:{running.address[1]}/callbacks/texter"
             yield running
@@ -155,9 +155,83 @@ async def test_a_contact_is_erased_wherever_the_source_wrote_it(relay):
 
 
 def test_a_source_that_verifies_may_be_reached_by_others(relay):
-    text = relay.path.read_text()
-    relay.path.write_text(text.replace("listen: 127.0.0.1:0\nsinks", "listen: 0.0.0.0:0\nsinks"))
-    assert loader.load(relay.path, {}).sources["texter"].tokens == []
+    relay.configure(listen="0.0.0.0:0")
+    config = loader.load(relay.path, {})
+    assert not config.server.listen.loopback
+    assert config.sources["texter"].tokens == []
+
+
+UNVERIFIED = """
+import relay
+
+class Unverified(relay.Source):
+    def parse(self, callback):
+        return self.event(callback, type="com.unverified.note", data={})
+
+@relay.hookimpl
+def register_sources(register):
+    register("unverified", Unverified)
+"""
+
+
+@pytest.mark.parametrize(
+    ("listen", "guard", "refused"),
+    [
+        ("0.0.0.0:0", {}, True),
+        ("0.0.0.0:0", {"tokens": ["5dXl0kq2vVJwR8uXnZt1cA"]}, False),
+        ("0.0.0.0:0", {"allow_from": ["203.0.113.0/24"]}, False),
+        ("127.0.0.1:0", {}, False),
+    ],
+)
+def test_a_source_without_verify_needs_another_guard_for_that(relay, listen, guard, refused):
+    (relay.folder / "plugins").mkdir()
+    (relay.folder / "plugins" / "unverified.py").write_text(UNVERIFIED)
+    relay.configure(listen=listen, plugins="plugins", plugin="unverified", options={}, **guard)
+    if not refused:
+        assert loader.load(relay.path, {}).sources["texter"].plugin == "unverified"
+        return
+    with pytest.raises(ConfigError) as wrong:
+        loader.load(relay.path, {})
+    (issue,) = wrong.value.issues
+    assert issue.path == "sources.texter"
+    assert "needs tokens or allow_from" in issue.message
+
+
+def without_secret(relay):
+    (relay.folder / "secret").unlink()
+
+
+def with_a_broken_plugin(relay):
+    (relay.folder / "plugins" / "texter.py").write_text("import nothing_of_that_name")
+
+
+@pytest.mark.parametrize(
+    ("breaks", "why"),
+    [(without_secret, "secret"), (with_a_broken_plugin, "nothing_of_that_name")],
+)
+async def test_a_held_source_answers_503_until_it_can_be_made(relay, caplog, breaks, why):
+    for folder in ("plugins", "data"):
+        (relay.folder / folder).mkdir()
+    (relay.folder / "plugins" / "texter.py").write_text((MADEUP / "texter.py").read_text())
+    (relay.folder / "secret").write_text(NEW)
+    relay.configure(plugins="plugins", options={"secrets": ["${file:secret}"]})
+    right = loader.load(relay.path, {})
+    last_good.keep(right)
+    breaks(relay)
+    with pytest.raises(ConfigError) as wrong:
+        loader.load(relay.path, {})
+    held = last_good.load(relay.path, {}, wrong.value, fill=True)
+    async with relay.running(held):
+        for secret in (NEW, OLD):
+            answer = await relay.send(THREE, secret=secret)
+            assert answer.status_code == 503
+            assert int(answer.headers["retry-after"]) > 0
+        assert await relay.listed("events", "list") == []
+        assert await relay.listed("quarantine", "list") == []
+    assert why in caplog.text
+    assert NEW not in caplog.text
+    async with relay.running(right):
+        assert (await relay.send(THREE)).text == "kept unclear kept"
 
 
 @pytest.mark.parametrize(
