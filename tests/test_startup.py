@@ -238,6 +238,34 @@ def test_other_shells_complete(program, shell, line, words):
     assert not errors
 
 
+@pytest.mark.parametrize(
+    ("sources", "kinds"),
+    [
+        ("{}", ["web_form", "poll", "text_4_info", "message"]),
+        ("{a: {plugin: sumotext}}", ["web_form", "poll", "text_4_info", "message"]),
+        ("{a: {plugin: mine}}", ["note", "reply"]),
+        (
+            "{a: {plugin: mine}, b: {}}",
+            ["web_form", "poll", "text_4_info", "message", "note", "reply"],
+        ),
+        ("{a: {plugin: [x]}}", ["note", "reply"]),
+    ],
+)
+def test_the_kinds_of_a_plugin_are_completed_and_it_is_not_run(program, sources, kinds):
+    folder = program.parent.parent
+    (folder / "relay.yaml").write_text(f"plugins: [mine]\nsources: {sources}\n")
+    (folder / "mine").mkdir()
+    (folder / "mine" / "mine.py").write_text(
+        'class Mine:\n    kinds = ("note", "reply", 5)\nraise SystemExit\n'
+    )
+    (folder / "mine" / "no_python.py").write_text("kinds = (")
+    (folder / "mine" / "made.py").write_text("class Made:\n    kinds = made()\n")
+    (folder / "mine" / "number.py").write_text("kinds = 5\n")
+    output, errors = completed(program, "zsh", "relay send ")
+    assert output.splitlines()[1::3] == kinds
+    assert not errors
+
+
 @pytest.mark.parametrize("text", [None, "sinks: [", "sinks: [x]", "sinks: x", "- sinks"])
 def test_completion_says_nothing_of_a_wrong_file(program, text):
     path = program.parent.parent / "relay.yaml"

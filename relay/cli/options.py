@@ -1,5 +1,7 @@
 """Options that many commands share: relay.yaml, times, names of sinks and sources."""
 
+import ast
+import contextlib
 import os
 import time
 from collections.abc import Callable
@@ -86,13 +88,35 @@ def _names(section: str) -> Callable[..., list[str]]:
     return complete
 
 
+SUMOTEXT = "sumotext"
 SUMOTEXT_KINDS = ("web_form", "poll", "text_4_info", "message")
 
 
 def kinds(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
-    """For the completion of the shell: the kinds of Sumotext, which need no plugin loaded."""
-    del ctx
-    return [each for each in SUMOTEXT_KINDS if each.startswith(incomplete)]
+    """For the completion of the shell: the kinds of the sources of relay.yaml. No plugin is run."""
+    path = Path(ctx.params.get("config") or "relay.yaml")
+    written = outline(path)
+    sources, folders = written.get("sources"), written.get("plugins", ["plugins"])
+    given = list(sources.values()) if isinstance(sources, dict) else []
+    plugins = [
+        each.get("plugin", SUMOTEXT) if isinstance(each, dict) else SUMOTEXT for each in given
+    ]
+    found = list(SUMOTEXT_KINDS) if SUMOTEXT in plugins or not plugins else []
+    if any(each != SUMOTEXT for each in plugins) and isinstance(folders, list):
+        for folder in folders:
+            found += _kinds_in(path.parent / str(folder))
+    return [each for each in dict.fromkeys(found) if each.startswith(incomplete)]
+
+
+def _kinds_in(folder: Path) -> list[str]:
+    """What the classes of the plugins in a folder have as `kinds = ("message",)`."""
+    found: list[str] = []
+    for file in sorted([*folder.glob("[!_.]*.py"), *folder.glob("[!_.]*/__init__.py")]):
+        with contextlib.suppress(OSError, SyntaxError, TypeError, ValueError, RecursionError):
+            for each in ast.walk(ast.parse(file.read_bytes())):
+                if isinstance(each, ast.Assign) and ast.unparse(each.targets[0]) == "kinds":
+                    found += (kind for kind in ast.literal_eval(each.value) if type(kind) is str)
+    return found
 
 
 def _config(*, fill: bool) -> Option[F]:
