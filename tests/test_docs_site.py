@@ -1,7 +1,9 @@
 """The documentation: pages as the code has them, links, and a strict build of the site."""
 
 import importlib.util
+import itertools
 import re
+import shlex
 import shutil
 import subprocess
 import tomllib
@@ -12,13 +14,15 @@ from urllib.parse import unquote
 
 import click
 import pytest
-from commandtree import COMMANDS
+import yaml
+from commandtree import COMMANDS, GROUPS
 from prometheus_client.parser import text_string_to_metric_families
+from test_readme import merged
 from watching import readings
 
 import relay
 from relay import crm
-from relay.config import plugins, schema
+from relay.config import loader, plugins, schema
 from relay.counters import OUTCOMES
 from relay.monitoring.metrics import exposition
 
@@ -130,6 +134,82 @@ def test_every_link_leads_somewhere(path):
         assert target.exists(), target
         if anchor and target.suffix == ".md":
             assert anchor in set(anchors(target)), f"{target}#{anchor}"
+
+
+# what the pages show
+
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+SECRET = "pW3kq0v9Zr2Lx7TnB5yHc8Md"
+CERTIFICATES = ("cert.pem", "key.pem", "tls/fullchain.pem", "tls/privkey.pem")
+SHOWN = [path for path in PAGES if path.name != "README.md"]  # test_readme.py has that one
+
+
+def blocks(path, language):
+    return [text for each, text in BLOCK.findall(path.read_text()) if each == language]
+
+
+def each_block(language):
+    return [
+        pytest.param(path, text, id=f"{path.relative_to(ROOT)}-{number}")
+        for path in SHOWN
+        for number, text in enumerate(blocks(path, language), 1)
+    ]
+
+
+def is_configuration(text):
+    """Whether a block is a part of relay.yaml, from its top."""
+    options = schema.document(plugins.load([]))["properties"]
+    return set(yaml.safe_load(text)) <= set(options)
+
+
+@pytest.mark.parametrize(("path", "text"), each_block("yaml"))
+def test_each_part_of_relay_yaml_loads(path, text, tmp_path):
+    if not is_configuration(text):
+        pytest.skip("it is for another program")
+    for name in CERTIFICATES:
+        provide(tmp_path / name, "a file")
+    for name in re.findall(r"\$\{credential:([\w-]+)\}", text):
+        provide(tmp_path / "credentials" / name, SECRET)
+    for code in blocks(path, "python"):
+        for name in re.findall(r'register\("(\w+)"', code):
+            provide(tmp_path / "plugins" / f"{name}.py", code)
+    environ = dict.fromkeys(re.findall(r"\$\{(\w+)\}", text), SECRET)
+    environ["CREDENTIALS_DIRECTORY"] = str(tmp_path / "credentials")
+    base = yaml.safe_load((ROOT / "relay.yaml").read_text())
+    base["sources"]["sumotext"]["tokens"] = [SECRET]
+    settings = merged(base, yaml.safe_load(text))
+    (tmp_path / "relay.yaml").write_text(yaml.safe_dump(settings))
+    assert loader.load(tmp_path / "relay.yaml", environ)
+
+
+def provide(path, text):
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+
+
+def relay_commands(text):
+    """The words after `relay` of each command line in a block for the shell."""
+    for line in text.splitlines():
+        lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
+        lexer.whitespace_split = True
+        words = list(lexer)
+        for number, word in enumerate(words):
+            before = words[number - 1] if number else ""
+            if Path(word).name == "relay" and set(before) <= set("|&;") | set("sudo"):
+                yield list(
+                    itertools.takewhile(
+                        lambda each: not set(each) & set("|&;<>"), words[number + 1 :]
+                    )
+                )
+
+
+@pytest.mark.parametrize(("path", "text"), each_block("sh"))
+def test_each_command_line_of_the_pages_is_one(path, text):
+    for words in relay_commands(text):
+        command, rest = COMMANDS[words[0]], words[1:]
+        if words[0] in GROUPS:
+            command, rest = command.commands[rest[0]], rest[1:]
+        command.make_parser(click.Context(command)).parse_args(rest)
 
 
 # the site
