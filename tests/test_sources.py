@@ -302,11 +302,20 @@ def test_a_part_that_is_the_body_stays_as_it_came():
         {"consent": "maybe"},
         {"dedup_key": b"x"},
         {"data": {"x": "a" * 5_000_000}},
+        {"data": ["x"]},
+        {"data": "text"},
+        {"data": {1: "x"}},
+        {"contact": "\ud800"},
+        {"type": ""},
+        {"type": "com.mine.a note"},
+        {"type": "com.mine\n.note"},
+        {"type": "com.mine." + "a" * 300},
+        {"subject": "a\r\nb"},
     ],
 )
 def test_what_is_no_event_that_can_be_stored_is_invalid(event):
     def parse(self, callback):
-        if event is None or "type" in event:
+        if event is None or event == {"type": "a.b"}:
             return event
         return self.event(callback, **{"type": "com.mine.note", "data": {}, **event})
 
@@ -342,6 +351,66 @@ def test_the_words_of_a_plugin_hold_no_number():
         with pytest.raises(error) as raised:
             call()
         assert ALICE not in raised.value.reason
+
+
+class Terse(InvalidCallback):
+    def __init__(self):
+        pass
+
+
+class Rude(Unauthorized):
+    def __init__(self):
+        pass
+
+    @property
+    def reason(self):
+        raise SystemExit
+
+
+@pytest.mark.parametrize(
+    ("raised", "reason"),
+    [
+        (InvalidCallback("kind \ud800\n unknown"), "kind    unknown"),
+        (Unauthorized("no \ud800"), "no"),
+        (InvalidCallback(""), "InvalidCallback"),
+        (InvalidCallback(5), "5"),
+        (Terse(), "Terse"),
+        (Rude(), "Rude"),
+    ],
+)
+def test_the_words_of_a_plugin_can_be_stored(raised, reason):
+    def method(self, given):
+        raise raised
+
+    mine = calls(verify=method, split=method, parse=method)
+    invalid = isinstance(raised, InvalidCallback)
+    for call in (mine.parts, mine.event) if invalid else (mine.verify,):
+        with pytest.raises((InvalidCallback, Unauthorized)) as found:
+            call(CALLBACK)
+        assert found.value.reason == reason
+
+
+def test_an_event_that_a_plugin_keeps_gets_an_id_for_each_callback():
+    def parse(self, callback):
+        self.kept = getattr(self, "kept", None) or self.event(callback, type="a.b", data={})
+        return self.kept
+
+    mine = calls(parse=parse)
+    later = CALLBACK._replace(received=CALLBACK.received + 1)
+    first, second = mine.event(CALLBACK), mine.event(later)
+    assert first.id != second.id
+    assert first.time != second.time
+
+
+def test_an_empty_attribute_is_none():
+    names = ("subject", "contact", "dedup_key", "topic")
+    empty = dict.fromkeys(names, "")
+
+    def parse(self, callback):
+        return self.event(callback, type="a.b", data={}, consent="opt_out", **empty)
+
+    event = calls(parse=parse).event(CALLBACK)
+    assert [getattr(event, name) for name in (*names, "consent")] == [None] * 5
 
 
 @pytest.mark.parametrize(

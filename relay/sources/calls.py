@@ -18,10 +18,13 @@ LARGEST_EVENT = 4 * 1024 * 1024
 """Bytes of an event's data as JSON."""
 LONGEST_REASON = 300
 """Characters of what a plugin says is wrong."""
+LONGEST_TYPE = 255
+"""Characters of an event's type."""
 STATUSES = range(200, 600)
 
 _TOKEN = re.compile(r"[!#-'*+\-.0-9A-Z^-z|~]+")
 _VALUE = re.compile(r"[\t -~\x80-\xff]*")
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _FRAMING = {"connection", "content-length", "content-type", "transfer-encoding"}
 
 
@@ -51,7 +54,7 @@ class SourceCalls:
             found = self._source.verify(request)
             return None if found is None else checked_answer(found)
         except Unauthorized as error:
-            raise Unauthorized(_discreet(error.reason)) from None
+            raise Unauthorized(_discreet(error)) from None
         except BaseException as error:  # noqa: BLE001  a plugin can raise anything
             raise SourceFailed("verify", error) from None
 
@@ -62,7 +65,7 @@ class SourceCalls:
         try:
             bodies = _checked_bodies(self._source.split(callback))
         except InvalidCallback as error:
-            raise InvalidCallback(_discreet(error.reason)) from None
+            raise InvalidCallback(_discreet(error)) from None
         except BaseException as error:  # noqa: BLE001  a plugin can raise anything
             reason = f"the relay failed to split it ({type(error).__name__})"
             raise InvalidCallback(reason) from None
@@ -73,12 +76,14 @@ class SourceCalls:
 
     def event(self, callback: RawCallback, event_id: str | None = None) -> Event:
         """The event of a callback; it may have its id already. Raises InvalidCallback."""
+        source = self._source
+        source.made = None  # an event that the plugin kept from an earlier call needs its own id
         try:
-            event = _checked_event(self._source.parse(callback))
-            if event is not self._source.made:
+            event = _checked_event(source.parse(callback))
+            if event is not source.made:
                 event = _with_origin(event, callback)
         except InvalidCallback as error:
-            raise InvalidCallback(_discreet(error.reason)) from None
+            raise InvalidCallback(_discreet(error)) from None
         except BaseException as error:  # noqa: BLE001  a plugin can raise anything
             # Ours to mend, not the sender's: the callback stays, and can be released then.
             # The error's text may quote the callback, so it is not passed on.
@@ -128,9 +133,15 @@ def checked_answer(answer: Answer) -> Answer:
     return replace(answer, body=body, headers=headers)
 
 
-def _discreet(reason: str) -> str:
-    """A plugin's words for the log, without what may be a number."""
-    return mask_all(str(reason)[:LONGEST_REASON])
+def _discreet(error: InvalidCallback | Unauthorized) -> str:
+    """A plugin's words for the log, as printable text without what may be a number."""
+    try:
+        words = str(getattr(error, "reason", "") or error)[:LONGEST_REASON]
+        # A lone surrogate, as JSON may bring, can be neither stored nor answered.
+        printable = "".join(each if each.isprintable() else " " for each in words)
+    except BaseException:  # noqa: BLE001  a plugin's subclass can raise anything
+        printable = ""
+    return mask_all(printable.strip() or type(error).__name__)
 
 
 def _checked_bodies(bodies: Any) -> Sequence[bytes]:
@@ -158,11 +169,32 @@ def _checked_event(event: Event) -> Event:
     for text in given:
         if text is not None and type(text) is not str:
             raise TypeError("no text")
-    if type(event.type) is not str or event.consent not in (None, OPT_OUT, OPT_IN):
-        raise ValueError("no type or consent")
+    if not _is_type(event.type) or event.consent not in (None, OPT_OUT, OPT_IN):
+        raise InvalidCallback("its event has no valid type or consent")
+    if not isinstance(event.data, dict):
+        raise InvalidCallback("the data of its event is no dict")
+    if event.subject and not event.subject.isprintable() and _CONTROLS.search(event.subject):
+        raise InvalidCallback("the subject of its event has control characters")
     if len(orjson.dumps((event.type, given, event.data))) > LARGEST_EVENT:
         raise InvalidCallback(f"its event has more than {LARGEST_EVENT} bytes")
-    return event
+    return _without_empty(event) if "" in given else event
+
+
+def _is_type(text: Any) -> bool:
+    """Whether CloudEvents, a log and a label of a metric can have it as a type."""
+    fits = type(text) is str and 0 < len(text) <= LONGEST_TYPE
+    return fits and text.isprintable() and " " not in text
+
+
+def _without_empty(event: Event) -> Event:
+    """The event with None for attributes that are empty: two without an id are no repeat."""
+    return replace(
+        event,
+        subject=event.subject or None,
+        contact=event.contact or None,
+        dedup_key=event.dedup_key or None,
+        topic=event.topic or None,
+    )
 
 
 def _with_origin(event: Event, callback: RawCallback) -> Event:
