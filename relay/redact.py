@@ -134,12 +134,14 @@ def _is_word(char: str) -> bool:
 def mask_in(value: Any, contact: str | None) -> Any:
     """`value`, and all that is in it, with the contact masked; a number however it is written.
 
-    Of an event without a contact, whatever may be a number is masked.
+    Of an event without a contact that is a number, whatever may be a number is masked.
     """
     if contact is None:
         return _changed(value, mask_all)
-    shown = mask_contact(contact)
-    return _changed(value, partial(_spelt(contact).sub, lambda _: str(shown)))
+    masked = partial(_spelt(contact).sub, lambda _: str(mask_contact(contact)))
+    if E164.fullmatch(contact):
+        return _changed(value, masked)
+    return _changed(value, lambda text: mask_all(masked(text)))
 
 
 def _spelt(contact: str) -> re.Pattern[str]:

@@ -369,8 +369,12 @@ def test_a_contact_is_masked_however_it_is_written():
     record = {"a": f"<{ANN.upper()}>", "b": [f"{ANN}.uk", 2125551212], "c": "212-555-1212"}
     assert mask_in(record, ANN) == {
         "a": "<a…@example.com>",
-        "b": ["a…@example.com.uk", 2125551212],
-        "c": "212-555-1212",
+        "b": ["a…@example.com.uk", "…1212"],
+        "c": "…1212",
+    }
+    assert mask_in({"phone": NUMBER, "id": "user-77"}, "user-77") == {
+        "phone": "…0142",
+        "id": "…r-77",
     }
     assert mask_in(record, None) == record | {"b": [f"{ANN}.uk", "…1212"], "c": "…1212"}
     assert [mask_contact(each) for each in (ANN, NUMBER, None)] == ["a…@example.com", "…0142", None]

@@ -112,7 +112,9 @@ NO_NUMBERS = (
 
 
 @pytest.mark.parametrize("number", SPELLINGS)
-@pytest.mark.parametrize("logger", ["relay.sinks.crm", "relay_plugin_0123_ntfy", "asyncio", ""])
+@pytest.mark.parametrize(
+    "logger", ["relay.sinks.crm", "relay.sources.texter", "relay_plugin_0123_ntfy", "asyncio", ""]
+)
 def test_a_number_that_others_log_shows_its_last_digits_only(stream, logger, number):
     logging.getLogger(logger).error("sent %s", number)
     message = orjson.loads(stream.getvalue())["message"]

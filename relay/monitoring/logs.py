@@ -18,7 +18,7 @@ from relay.redact import mask_all, mask_e164
 
 # They log URLs, which may hold a contact's number or a token; uvicorn repeats what the relay says.
 TALKATIVE = ("aiohttp", "httpcore", "httpx", "urllib3", "uvicorn")
-OWN = re.compile(r"relay(\.(?!sinks\.).*)?")
+OWN = re.compile(r"relay(\.(?!sinks\.|sources\.).*)?")
 """The loggers of the relay itself. Their lines hold sizes and counts, but no text of others."""
 PRIORITIES = {"DEBUG": 7, "INFO": 6, "WARNING": 4, "ERROR": 3, "CRITICAL": 2}
 """As syslog has them."""
