@@ -22,7 +22,6 @@ from relay.delivery.manager import make_sink
 from relay.fsutil import json_with_paths
 from relay.server.sockets import ADMIN, PUBLIC, Listeners, bind_tcp
 from relay.server.tls import Certificate
-from relay.sources.calls import verifies
 from relay.units import HostPort
 from relay.validation import REFUSED_FROM, dotted
 
@@ -163,8 +162,8 @@ def check_activated(config: Config, listeners: Listeners, environ: Mapping[str, 
 def _source_issues(config: Config, address: HostPort) -> Iterator[LocatedIssue]:
     for name, source in config.sources.items():
         place = ("sources", name)
-        verified = verifies(type(config.source_plugins[name]))
-        if not (source.tokens or source.allow_from or verified):
+        authenticates = config.source_plugins[name].authenticates
+        if not (source.tokens or source.allow_from or authenticates):
             yield LocatedIssue(config.path, None, dotted(place), UNGUARDED.format(address))
         for index, token in enumerate(source.tokens):
             if flaw := guessable(token.get_secret_value(), address):

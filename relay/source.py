@@ -91,6 +91,12 @@ class Source:
     Options: ClassVar[type[Options]] = Options
     kinds: ClassVar[tuple[str, ...]] = ()
     """The kinds of its events: the part of `type` after the last dot."""
+    authenticates: bool = False
+    """Whether `verify` raises Unauthorized for every request that is not the sender's.
+
+    Then the source may be reached by others without `tokens` or `allow_from`. `__init__` may set
+    it, where that depends on the options.
+    """
 
     made: Event | None = None
     """The event that `event` made last."""

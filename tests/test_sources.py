@@ -14,12 +14,23 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from relay import Accepted, Answer, Invalid, InvalidCallback, Source, Unauthorized, service
+from relay import (
+    Accepted,
+    Answer,
+    Invalid,
+    InvalidCallback,
+    Source,
+    Unauthorized,
+    preflight,
+    service,
+)
 from relay.cli import main
 from relay.config import last_good, loader
 from relay.config.loader import ConfigError
+from relay.doctor import security
 from relay.event import RawCallback
 from relay.sources.calls import MOST_BYTES, MOST_PARTS, SourceCalls, SourceFailed
+from relay.units import HostPort
 
 MADEUP = Path(__file__).parent / "madeup"
 OLD, NEW = "an-old-secret", "a-new-secret"
@@ -165,12 +176,22 @@ UNVERIFIED = """
 import relay
 
 class Unverified(relay.Source):
+    def verify(self, request):
+        return relay.Answer("pong") if request.query == b"ping" else None
+
     def parse(self, callback):
         return self.event(callback, type="com.unverified.note", data={})
 
 @relay.hookimpl
 def register_sources(register):
     register("unverified", Unverified)
+"""
+
+
+INIT = """def __init__(self, *given):
+        super().__init__(*given)
+        self.authenticates = ANSWER
+
 """
 
 
@@ -183,7 +204,9 @@ def register_sources(register):
         ("127.0.0.1:0", {}, False),
     ],
 )
-def test_a_source_without_verify_needs_another_guard_for_that(relay, listen, guard, refused):
+def test_a_source_that_does_not_authenticate_needs_another_guard_for_that(
+    relay, listen, guard, refused
+):
     (relay.folder / "plugins").mkdir()
     (relay.folder / "plugins" / "unverified.py").write_text(UNVERIFIED)
     relay.configure(listen=listen, plugins="plugins", plugin="unverified", options={}, **guard)
@@ -195,6 +218,20 @@ def test_a_source_without_verify_needs_another_guard_for_that(relay, listen, gua
     (issue,) = wrong.value.issues
     assert issue.path == "sources.texter"
     assert "needs tokens or allow_from" in issue.message
+
+
+@pytest.mark.parametrize("authenticates", [True, False])
+def test_a_source_may_authenticate_by_its_options(relay, authenticates):
+    (relay.folder / "plugins").mkdir()
+    made = UNVERIFIED.replace("def parse", INIT + "    def parse").replace(
+        "ANSWER", str(authenticates)
+    )
+    (relay.folder / "plugins" / "unverified.py").write_text(made)
+    relay.configure(listen="127.0.0.1:0", plugins="plugins", plugin="unverified", options={})
+    config = loader.load(relay.path, {})
+    guarded = not list(preflight._source_issues(config, HostPort("0.0.0.0", 80)))
+    assert guarded is authenticates
+    assert (list(security.sources(config)) == []) is authenticates
 
 
 def without_secret(relay):

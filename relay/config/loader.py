@@ -124,8 +124,8 @@ def configured(
         )
         for name in document.names("sources")
     }
-    verified = [name for name, each in sources.items() if each.verifies]
-    crosschecks.check_listeners(document, verified)
+    authenticated = [name for name, each in sources.items() if each.authenticates]
+    crosschecks.check_listeners(document, authenticated)
     crosschecks.check_store(document)
     crosschecks.check_tracing(document)
     sinks = {

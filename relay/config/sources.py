@@ -21,6 +21,8 @@ UNDER = "is an option of the plugin sumotext; those of {} stand under `options`"
 class HeldSource(Source):
     """In place of a source that cannot be made: its callbacks are refused with 503."""
 
+    authenticates = True
+
     def __init__(self, name: str, reason: str) -> None:
         super().__init__(name, Options(), logging.getLogger(f"relay.sources.{name}"))
         self.reason = reason
@@ -52,10 +54,10 @@ class SourceChecker:
         self._settings = settings
         self._registry = registry
         self.source: Source = HeldSource(name, held or "its plugin cannot be used")
-        self.verifies = held is not None
+        self.authenticates = held is not None
         """Whether it checks by itself who sends: then others may reach it without a token."""
         if held is None and (registered := self._registered()):
-            self.verifies = registered.source_class.verify is not Source.verify
+            self.authenticates = bool(registered.source_class.authenticates)
             self._check_places(registered)
             options = self._options(registered)
             if options is not None and settings is not None:
@@ -114,7 +116,9 @@ class SourceChecker:
         log = logging.getLogger(f"relay.sources.{self._name}")
         try:
             with limited(self._what("__init__", registered), MAKE):
-                self.source = registered.source_class(self._name, options, log)
+                source = registered.source_class(self._name, options, log)
+                self.authenticates = bool(source.authenticates)
+                self.source = source
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # noqa: BLE001  it is the plugin's

@@ -14,7 +14,6 @@ from relay.config.loader import Config
 from relay.doctor import Finding, ok, problem, warning
 from relay.secret import WEAK, bits
 from relay.server.tls import Certificate, missing_chain
-from relay.sources.calls import verifies
 from relay.validation import PLACEHOLDER
 
 STRONG = 120
@@ -30,8 +29,8 @@ def sources(config: Config) -> Iterator[Finding]:
     """Whether strangers can send callbacks."""
     for name, source in config.sources.items():
         subject = f"source {name}"
-        verified = verifies(type(config.source_plugins[name]))
-        if not (source.tokens or source.allow_from or verified):
+        authenticates = config.source_plugins[name].authenticates
+        if not (source.tokens or source.allow_from or authenticates):
             yield warning(
                 subject,
                 f"it takes callbacks from everybody who reaches {config.server.listen}",

@@ -42,11 +42,11 @@ class SourceGuard:
     """Networks, tokens and rate limits of one source. `now` is a monotonic clock in seconds."""
 
     def __init__(
-        self, source: SourceConfig, now: Callable[[], float], *, verifies: bool = False
+        self, source: SourceConfig, now: Callable[[], float], *, authenticates: bool = False
     ) -> None:
         self.tokens = TokenSet(token.get_secret_value() for token in source.tokens)
         self._networks = source.allow_from
-        self.open = not self.tokens and not self._networks and not verifies
+        self.open = not self.tokens and not self._networks and not authenticates
         """Anybody may send."""
         self._requests = TokenBucket(source.limit.rate, now)
         self._bytes = TokenBucket(source.limit.bytes, now)

@@ -205,7 +205,9 @@ class CallbackEndpoint:
         self._calls = {name: SourceCalls(each) for name, each in config.source_plugins.items()}
         self._public_urls = {name: source.public_url for name, source in config.sources.items()}
         self._guards = {
-            name: SourceGuard(source, monotonic, verifies=self._calls[name].verifies)
+            name: SourceGuard(
+                source, monotonic, authenticates=config.source_plugins[name].authenticates
+            )
             for name, source in config.sources.items()
         }
         self.answers = IngressCounters(config.sources)

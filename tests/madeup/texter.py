@@ -21,6 +21,7 @@ class Options(relay.Options):
 class Texter(relay.Source):
     Options = Options
     kinds = ("message",)
+    authenticates = True
 
     def verify(self, request):
         given = request.headers.get("x-texter-signature", "")
