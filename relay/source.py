@@ -42,7 +42,7 @@ class Request:
     now: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Answer:
     """What the sender is answered. A status from 200 to 599."""
 
@@ -61,7 +61,7 @@ class Accepted:
     repeated: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Invalid:
     """A part of a request that is kept in quarantine, under the id."""
 
@@ -69,7 +69,7 @@ class Invalid:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Outgoing:
     """A request for `relay send` to make, as the sender would."""
 

@@ -19,6 +19,7 @@ from relay import (
     Answer,
     Invalid,
     InvalidCallback,
+    Outgoing,
     Source,
     Unauthorized,
     preflight,
@@ -518,6 +519,15 @@ async def test_an_error_in_a_method_loses_no_callback(
         assert len(await relay.listed("events", "list")) == events
         assert len(await relay.listed("quarantine", "list")) == quarantined
     assert ALICE not in caplog.text
+
+
+def test_a_repr_shows_nothing_of_a_callback():
+    for made in (
+        Outgoing(f"from={ALICE}", ALICE.encode(), headers={"X-Signature": ALICE}),
+        Answer(ALICE, headers=[("X-Number", ALICE)]),
+        Invalid("1", ALICE),
+    ):
+        assert ALICE not in repr(made)
 
 
 def test_a_result_says_what_became_of_a_part():
