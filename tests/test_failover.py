@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import itertools
 import logging
+import time
 from contextlib import asynccontextmanager
 from zoneinfo import ZoneInfo
 
@@ -385,6 +386,69 @@ async def test_the_words_of_a_contact_in_one_request_count_in_their_order(tmp_pa
         rows = await parts.store.deliveries(list(State))
     assert other.id in {row.event_id for row in rows}
     assert after.id not in {row.event_id for row in rows}
+
+
+class Batches:
+    """Put between failover and store: how often a batch of events began."""
+
+    def __init__(self, store) -> None:
+        self._store = store
+        self._under_way = 0
+        self.begun = 0
+
+    def __getattr__(self, name):
+        return getattr(self._store, name)
+
+    async def add(self, arrival):
+        self.begun += not self._under_way
+        self._under_way += 1
+        try:
+            return await self._store.add(arrival)
+        finally:
+            self._under_way -= 1
+
+
+@pytest.mark.parametrize("words", [["hello"], ["START", "hello"]])
+async def test_many_parts_of_one_contact_are_few_batches(tmp_path, words):
+    made = []
+
+    def wrap(store):
+        made.append(Batches(store))
+        return made[0]
+
+    async with failover_parts(tmp_path, wrap=wrap, sinks=[WithConsent]) as parts:
+        sent = [callback(1, word) for word in words * (400 // len(words))]
+        receipts = await parts.failover.receive_all(sent)
+        assert await parts.stored() == [each.id for each in receipts]
+        assert made[0].begun <= 12
+
+
+async def test_an_opt_in_that_is_a_repeat_lets_nothing_through(tmp_path):
+    async with failover_parts(tmp_path, sinks=[WithConsent]) as parts:
+        opt_in = callback(1, "START", smsid="m1")
+        await parts.failover.receive(opt_in)
+        await parts.send(1, "STOP")
+        _, after = await parts.failover.receive_all([opt_in, callback(1)])
+        rows = await parts.store.deliveries(list(State))
+        assert after.id not in {row.event_id for row in rows}
+        _, after = await parts.failover.receive_all([callback(1, "START"), callback(1)])
+        rows = await parts.store.deliveries(list(State))
+        assert after.id in {row.event_id for row in rows}
+
+
+async def test_parts_that_take_long_to_make_are_no_disk_that_hangs(tmp_path):
+    class Slow(WithConsent):
+        name = "slow"
+
+        @staticmethod
+        def gets(*_):
+            time.sleep(0.05)
+            return True
+
+    async with failover_parts(tmp_path, sinks=[Slow()], timeout=1.5) as parts:
+        await parts.failover.receive_all([callback(each) for each in range(40)])
+        assert parts.failover.records() == 0
+        assert await parts.store.event_count() == 40
 
 
 async def test_the_words_of_a_contact_count_in_their_order(tmp_path):

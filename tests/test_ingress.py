@@ -5,13 +5,16 @@ import base64
 import gzip
 import logging
 import zlib
+from contextlib import asynccontextmanager
 from itertools import pairwise
+from types import SimpleNamespace
 
 import orjson
 import pytest
-from listening import KINDS, QUERIES, config, listening
+from listening import KINDS, QUERIES, config, listening, serving
 from sumotextsource import Sumotext
 
+from relay import Source
 from relay.config.loader import SourceConfig
 from relay.server import ingress
 from relay.server.access import TokenSet
@@ -509,3 +512,51 @@ async def test_no_log_line_holds_a_number_or_a_query(relay, caplog):
     assert "source sumotext: com.sumotext.web_form" in ours
     for secret in ("555121", "84700", "Tampa", "Bill"):
         assert secret not in ours
+
+
+# several parts
+
+
+class Several(Source):
+    """Each letter of the body is a part, of which none makes an event."""
+
+    def split(self, callback):
+        return [callback.body[place : place + 1] for place in range(len(callback.body))]
+
+
+class Keeping:
+    """An acceptor that takes all and counts how often a batch began."""
+
+    def __init__(self) -> None:
+        self.under_way = self.begun = 0
+
+    def now(self):
+        return 1_800_000_000_000_000
+
+    async def receive_all(self, callbacks):
+        return ["no event"] * len(callbacks)
+
+    async def quarantine(self, *_):
+        self.begun += not self.under_way
+        self.under_way += 1
+        await asyncio.sleep(0)
+        self.under_way -= 1
+        return "1"
+
+
+@asynccontextmanager
+async def several(acceptor, **settings):
+    made = SimpleNamespace(
+        sources={"mine": SourceConfig(**settings)},
+        source_plugins={"mine": Several("mine", None, logging.getLogger("test"))},
+    )
+    async with serving(ingress.app(acceptor, made)) as running:
+        yield running
+
+
+async def test_the_bad_parts_of_a_request_go_to_quarantine_together():
+    acceptor = Keeping()
+    async with several(acceptor) as relay:
+        answer = await relay.ask(b"/callbacks/mine", method=b"POST", body=b"x" * 600)
+    assert (answer.status, len(answer.json()["items"])) == (422, 600)
+    assert acceptor.begun <= 3

@@ -150,6 +150,23 @@ async def test_what_was_not_authentic_is_released_by_a_person_alone(relay):
         assert (left["status"], left["reason"]) == (422, "`from` is no number")
 
 
+async def test_a_release_heeds_an_opt_out_in_the_same_request(relay):
+    settings = yaml.safe_load(relay.path.read_text())
+    options = {"path": "asking.csv"}
+    settings["sinks"]["asking"] = {"plugin": "csv", "when": "not opted_out", "options": options}
+    relay.path.write_text(yaml.safe_dump(settings))
+    async with relay.running():
+        await relay.send([message(BOB, "STOP", "m1"), message(BOB, "hello", "m2")], secret=OLD)
+        (kept,) = await relay.listed("quarantine", "list")
+        would = await relay.listed("quarantine", "release", kept["id"], "--dry-run")
+        sinks = [{each["sink"]: each for each in part["sinks"]} for part in would["released"]]
+        assert [part["asking"]["matches"] for part in sinks] == [False, False]
+        await relay.command("quarantine", "release", kept["id"], "--yes")
+        (hello,) = await relay.listed("events", "list", "--keyword", "hello")
+        shown = await relay.listed("events", "show", hello["id"])
+        assert [each["sink"] for each in shown["deliveries"]] == ["archive"]
+
+
 async def test_a_handshake_stores_nothing(relay):
     async with relay.running():
         answer = await relay.send([], method="GET")

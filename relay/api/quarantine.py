@@ -28,7 +28,8 @@ from relay.event import InvalidCallback, timestamp
 from relay.preview import preview_all
 from relay.senders import within
 from relay.server.access import TokenSet, has_tokens
-from relay.sources.router import Router
+from relay.slices import Slices
+from relay.sources.router import Router, Words
 from relay.store import UNAUTHORIZED, Quarantined
 from relay.store.port import Store
 from relay.validation import PLACEHOLDER
@@ -138,12 +139,12 @@ class QuarantineEndpoints:
 
     async def _would(self, row: Quarantined) -> list[dict[str, Any]]:
         """What would become of it: an object for each event."""
-        events, invalid = self._router.events(row.callback)
+        events, invalid = await self._router.events(row.callback)
         if not events:
             raise InvalidCallback(invalid[0][1])
-        found = []
+        found, words, slices = [], Words(), Slices()
         for _, event in events:
-            opted_out = await self._store.opted_out(row.source, event.contact)
+            opted_out = await self._router.opted_out(event, words)
             sinks = preview_all(self._sinks.values(), event, opted_out)
             found.append(
                 {
@@ -153,6 +154,7 @@ class QuarantineEndpoints:
                     "sinks": [each.to_dict() for each in sinks],
                 }
             )
+            await slices.rest()
         return found
 
     async def _row(self, quarantine_id: str) -> Quarantined:

@@ -7,7 +7,7 @@ import asyncio
 import logging
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from time import monotonic, perf_counter
 from typing import Any, Protocol
@@ -50,6 +50,9 @@ LARGE_GAP = 0.01
 """The least seconds between two large callbacks: small ones are processed in between."""
 LARGE = 16 * 1024
 """A callback of more bytes is large: two of these are not processed directly after each other."""
+
+TOGETHER = 250
+"""The most parts of a request that are put in quarantine at a time."""
 
 MAX_UNAUTHORIZED = 16 * 1024
 """The most bytes of a callback with a wrong token that is stored. No callback of Sumotext is
@@ -350,15 +353,31 @@ class CallbackEndpoint:
                 found = await self._acceptor.receive_all(parts)
         except InvalidCallback as error:
             found = [error.reason]
+        ids = await self._quarantine_invalid(parts, found, _sender(scope))
         results: list[Accepted | Invalid] = []
-        for part, each in zip(parts, found, strict=True):
+        for each in found:
             if isinstance(each, str):
-                stored = part._replace(sender=_sender(scope))
-                results.append(Invalid(await self._acceptor.quarantine(stored, 422, each), each))
+                results.append(Invalid(next(ids), each))
             else:
                 self._record_receipt(callback.source, each, scope, perf_counter() - begun)
                 results.append(Accepted(each.id, each.type, each.repeated))
         return self._answer(calls, callback.source, results)
+
+    async def _quarantine_invalid(
+        self, parts: Sequence[RawCallback], found: Sequence[Receipt | str], sender: str
+    ) -> Iterator[str]:
+        """Store the parts that have a reason, many in one commit. Returns their ids."""
+        invalid = [
+            (part._replace(sender=sender), each)
+            for part, each in zip(parts, found, strict=True)
+            if isinstance(each, str)
+        ]
+        ids: list[str] = []
+        for start in range(0, len(invalid), TOGETHER):
+            together = invalid[start : start + TOGETHER]
+            writing = (self._acceptor.quarantine(part, 422, reason) for part, reason in together)
+            ids += await asyncio.gather(*writing)
+        return iter(ids)
 
     def _answer(
         self, calls: SourceCalls, name: str, results: Sequence[Accepted | Invalid]

@@ -15,6 +15,9 @@ from relay.store import EventRow, NewEvent, Quarantined, Receipt
 from relay.store.port import Store
 from relay.templating.expressions import EvaluationError
 
+Words = dict[tuple[str, str], str]
+"""The last word of consent of each source and contact in one request."""
+
 
 class Router:
     """The way in, for the ingress and for the commands that go it again."""
@@ -33,9 +36,12 @@ class Router:
         """The time of receipt, in microseconds since the epoch."""
         return int(self._clock.now() * 1_000_000)
 
-    async def new_event(self, callback: RawCallback, event: Event | None = None) -> NewEvent:
+    async def new_event(
+        self, callback: RawCallback, event: Event | None = None, words: Words | None = None
+    ) -> NewEvent:
         """What would be stored of a callback, which may be an `event` by now.
 
+        `words` are those of the events before it that are not stored yet; its own is added.
         Raises InvalidCallback.
         """
         event = event or self.event(callback)
@@ -44,7 +50,7 @@ class Router:
             callback=callback,
             source=callback.source,
             kind=event.kind,
-            deliveries=self._all if self._all_get_all else await self._deliveries(event),
+            deliveries=self._all if self._all_get_all else await self._deliveries(event, words),
         )
 
     def event(self, callback: RawCallback, event_id: str | None = None) -> Event:
@@ -59,13 +65,18 @@ class Router:
         (relay.api.unauthorized). Raises InvalidCallback where today's configuration does not help
         either.
         """
-        events, invalid = self.events(row.callback)
+        events, invalid = await self.events(row.callback)
         if not events:
             raise InvalidCallback(invalid[0][1])
-        arrivals = [await self.new_event(callback, event) for callback, event in events]
+        arrivals: list[NewEvent] = []
+        words: Words = {}
+        slices = Slices()
+        for callback, event in events:
+            arrivals.append(await self.new_event(callback, event, words))
+            await slices.rest()
         return await self._store.release(row.id, arrivals, invalid)
 
-    def events(
+    async def events(
         self, callback: RawCallback
     ) -> tuple[list[tuple[RawCallback, Event]], list[tuple[RawCallback, str]]]:
         """The events of a whole request with their callbacks; what makes none, with the reason.
@@ -73,11 +84,13 @@ class Router:
         Raises InvalidCallback where it cannot be split.
         """
         events, invalid = [], []
+        slices = Slices()
         for part in self._source(callback).parts(callback):
             try:
                 events.append((part, self.event(part)))
             except InvalidCallback as error:
                 invalid.append((part, error.reason))
+            await slices.rest()
         return events, invalid
 
     def _source(self, callback: RawCallback) -> SourceCalls:
@@ -97,8 +110,8 @@ class Router:
             copy_of=row.event.id,
         )
 
-    async def _deliveries(self, event: Event) -> Mapping[str, str | None]:
-        opted_out = await self._opted_out(event)
+    async def _deliveries(self, event: Event, words: Words | None) -> Mapping[str, str | None]:
+        opted_out = self.asks_consent and await self.opted_out(event, words)
         verdicts, slices = {}, Slices()
         for sink in self._sinks:
             verdicts[sink.name] = _verdict(sink, event, opted_out)
@@ -109,13 +122,19 @@ class Router:
             if verdict is not False
         }
 
-    async def _opted_out(self, event: Event) -> bool:
-        """The contact's last word, which may be this very event."""
-        if not self.asks_consent:
-            return False
+    async def opted_out(self, event: Event, words: Words | None = None) -> bool:
+        """The contact's last word, which may be this very event, or an opt-out in `words`.
+
+        An opt-in in `words` may be a repeat that is older than an opt-out, so the store is asked.
+        """
+        source = event.source.removeprefix("/callbacks/")
+        if words is not None and event.contact is not None:
+            if event.consent is not None:
+                words[source, event.contact] = event.consent
+            elif words.get((source, event.contact)) == OPT_OUT:
+                return True
         if event.consent is not None:
             return event.consent == OPT_OUT
-        source = event.source.removeprefix("/callbacks/")
         return await self._store.opted_out(source, event.contact)
 
 

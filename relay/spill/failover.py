@@ -23,13 +23,21 @@ from relay.event import Event, InvalidCallback, RawCallback
 from relay.senders import client_key
 from relay.slices import Slices
 from relay.source import new_id
-from relay.sources.router import Router
+from relay.sources.router import Router, Words
 from relay.spill.disk import DISK_TIMEOUT, DiskGuard, SharedTimeout
 from relay.spill.file import Redact
 from relay.spill.queue import SpillQueue
 from relay.spill.records import Spilled
 from relay.spill.replayer import Replayer, ReplayItem, rounds
-from relay.store import UNAUTHORIZED, UNAUTHORIZED_KEPT, Receipt, StoreError, StoreFull, StoreLocked
+from relay.store import (
+    UNAUTHORIZED,
+    UNAUTHORIZED_KEPT,
+    NewEvent,
+    Receipt,
+    StoreError,
+    StoreFull,
+    StoreLocked,
+)
 from relay.store.port import Store
 
 TRY_AGAIN = 1.0
@@ -38,6 +46,8 @@ LONGEST_PAUSE = 8.0
 """The most seconds between tries to read a spill that cannot be read; the first are sooner."""
 CHUNK = 128
 """The most lines of the spill that are replayed at a time."""
+TOGETHER = 250
+"""The most parts of a request that are stored at a time."""
 ALMOST_FULL = "its disk is almost full"
 
 log = logging.getLogger("relay.shelter")
@@ -203,17 +213,43 @@ class FailoverStore:
             await slices.rest()
         receipts: dict[str, Receipt] = {}
         valid: list[ReplayItem] = [each for each in found if not isinstance(each, str)]
-        for together in rounds(valid) if self._router.asks_consent else [valid]:
-            receipts |= await self._receive_round(together)
+        words: Words = {}
+        for together in rounds(valid, TOGETHER):
+            arrivals = await self._arrivals(together, words, slices)
+            receipts |= await self._receive_round(together, arrivals)
         return [each if isinstance(each, str) else receipts[each[0].id] for each in found]
 
-    async def _receive_round(self, items: Sequence[ReplayItem]) -> dict[str, Receipt]:
+    async def _arrivals(
+        self, items: Sequence[ReplayItem], words: Words, slices: Slices
+    ) -> list[NewEvent]:
+        """What the store gets of the items; nothing where they are to be spilled.
+
+        Each has the time-out to itself: making many is work, and no disk that hangs.
+        """
+        arrivals = []
+        try:
+            for spilled, event in items:
+                async with self._timeout.bounded():
+                    if not (self._store_in_use or await self._uses_store()):
+                        return []
+                    arrivals.append(await self._router.new_event(spilled.callback, event, words))
+                await slices.rest()
+        except StoreError as error:
+            self._switch_to_spill(error)
+            return []
+        return arrivals
+
+    async def _receive_round(
+        self, items: Sequence[ReplayItem], arrivals: Sequence[NewEvent]
+    ) -> dict[str, Receipt]:
         """Store or spill the items; return the receipt of each by its id."""
         results: list[Receipt | BaseException] = []
         try:
             async with self._timeout.bounded():
-                if self._store_in_use or await self._uses_store():
-                    results = await self._add_all(items)
+                if arrivals and (self._store_in_use or await self._uses_store()):
+                    assert self._store is not None
+                    adding = map(self._store.add, arrivals)
+                    results = await asyncio.gather(*adding, return_exceptions=True)
         except StoreError as error:
             self._switch_to_spill(error)
             results = []
@@ -229,12 +265,6 @@ class FailoverStore:
             receipts[spilled.id] = result if isinstance(result, Receipt) else own
         await asyncio.gather(*map(self._append, left))
         return receipts
-
-    async def _add_all(self, items: Sequence[ReplayItem]) -> list[Receipt | BaseException]:
-        assert self._store is not None
-        arrivals = [await self._router.new_event(each.callback, event) for each, event in items]
-        adding = map(self._store.add, arrivals)
-        return await asyncio.gather(*adding, return_exceptions=True)
 
     async def quarantine(self, callback: RawCallback, status: int, reason: str) -> str:
         """Store or spill a callback that became no event; return its id. Raises StoreError."""

@@ -4,9 +4,9 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from functools import partial
 
-from relay.event import Event, InvalidCallback
+from relay.event import OPT_IN, Event, InvalidCallback
 from relay.slices import Slices
-from relay.sources.router import Router
+from relay.sources.router import Router, Words
 from relay.spill.queue import SpillQueue
 from relay.spill.records import Spilled
 from relay.store import StoreError
@@ -14,6 +14,9 @@ from relay.store.port import Store
 
 NOT_UNDERSTOOD = 422
 """The status of a record that is no event by today's configuration."""
+
+MOST_ROUNDS = 8
+"""The most groups that the opt-ins of one request make of it."""
 
 ReplayItem = tuple[Spilled, Event | None]
 """A record and its event; a record without an event goes to quarantine."""
@@ -45,8 +48,9 @@ class Replayer:
         for each in _once(chunk.records, known):
             items.append(self._item(each))
             await slices.rest()
-        for together in rounds(items) if self._router.asks_consent else [items]:
-            await self._store_round(together)
+        words: Words = {}
+        for together in rounds(items, limit, most=limit):
+            await self._store_round(together, words)
         if chunk.bad:
             await self._spill.put_aside(*chunk.bad)
         self._spill.advance(chunk)
@@ -60,13 +64,13 @@ class Replayer:
         except InvalidCallback as error:  # valid by an earlier configuration
             return _not_understood(spilled, error.reason), None
 
-    async def _store_round(self, items: Sequence[ReplayItem]) -> None:
+    async def _store_round(self, items: Sequence[ReplayItem], words: Words) -> None:
         writes: list[Callable[[], Awaitable[object]]] = []
         for spilled, event in items:
             if event is None:
                 writes.append(partial(self._quarantine, spilled))
             else:
-                arrival = await self._router.new_event(spilled.callback, event)
+                arrival = await self._router.new_event(spilled.callback, event, words)
                 writes.append(partial(self._store.add, arrival._replace(late=spilled.late)))
         results = await asyncio.gather(*(write() for write in writes), return_exceptions=True)
         for (spilled, _), result in zip(items, results, strict=True):
@@ -96,19 +100,27 @@ def _not_understood(spilled: Spilled, reason: str) -> Spilled:
     return spilled._replace(status=NOT_UNDERSTOOD, reason=reason)
 
 
-def rounds(items: Iterable[ReplayItem]) -> Iterator[list[ReplayItem]]:
-    """Groups of the items, in their order, with each contact at most once in a group.
+def rounds(
+    items: Iterable[ReplayItem], size: int, *, most: int = MOST_ROUNDS
+) -> Iterator[list[ReplayItem]]:
+    """Groups of up to `size` of the items, in their order, each of which is stored together.
 
-    A `when` may ask for the contact's consent, so the earlier items must be stored by then.
+    A `when` may ask for the contact's consent. An opt-out counts for what follows in its group; an
+    opt-in that may be a repeat counts when it is stored, so what follows begins another group.
+    After `most` groups it no longer does.
     """
     taken: list[ReplayItem] = []
-    contacts: set[tuple[str, str]] = set()
+    opted_in: set[tuple[str, str]] = set()
+    number = 1
     for spilled, event in items:
-        contact = spilled.callback.source, (event and event.contact) or spilled.id
-        if contact in contacts:
+        source, contact = spilled.callback.source, (event and event.contact) or ""
+        asks = (source, contact) in opted_in and number < most
+        if len(taken) == size or asks:
             yield taken
-            taken, contacts = [], set()
+            taken, opted_in = [], set()
+            number += 1
         taken.append((spilled, event))
-        contacts.add(contact)
+        if event is not None and event.consent == OPT_IN:
+            opted_in.add((source, contact))
     if taken:
         yield taken
