@@ -560,3 +560,23 @@ async def test_the_bad_parts_of_a_request_go_to_quarantine_together():
         answer = await relay.ask(b"/callbacks/mine", method=b"POST", body=b"x" * 600)
     assert (answer.status, len(answer.json()["items"])) == (422, 600)
     assert acceptor.begun <= 3
+
+
+async def test_each_part_counts_against_the_rate():
+    acceptor = Keeping()
+    async with several(acceptor, limit={"rate": "10/1h"}) as relay:
+        statuses = [
+            (await relay.ask(b"/callbacks/mine", method=b"POST", body=b"x" * number)).status
+            for number in (4, 4, 4, 2, 1)
+        ]
+    assert statuses == [422, 422, 429, 422, 429]
+
+
+async def test_a_request_with_more_parts_than_the_rate_is_taken_once():
+    acceptor = Keeping()
+    async with several(acceptor, limit={"rate": "10/1h"}) as relay:
+        statuses = [
+            (await relay.ask(b"/callbacks/mine", method=b"POST", body=b"x" * 30)).status
+            for _ in range(2)
+        ]
+    assert statuses == [422, 429]

@@ -339,6 +339,13 @@ def test_a_split_into_none_or_too_much_quarantines_the_whole(bodies):
         calls(split=lambda *_: bodies).parts(CALLBACK)
 
 
+def test_each_part_counts_with_the_query_that_it_repeats():
+    mine = calls(split=lambda *_: [b"a"] * 100)
+    assert len(mine.parts(CALLBACK._replace(query=b"x" * 5_000))) == 100
+    with pytest.raises(InvalidCallback, match="512 KiB"):
+        mine.parts(CALLBACK._replace(query=b"x" * 5_500))
+
+
 def test_a_part_that_is_the_body_stays_as_it_came():
     packed = CALLBACK._replace(encoding="gzip")
     assert calls(split=lambda _, callback: [callback.body]).parts(packed) == [packed]

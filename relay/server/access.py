@@ -60,6 +60,11 @@ class SourceGuard:
         """Seconds until a callback of that size is within the limits; 0.0 takes it."""
         return self._requests.take() or self._bytes.take(size)
 
+    def parts_delay(self, number: int) -> float:
+        """The same for the events of a request, which was taken as one so far."""
+        self._requests.take(-1.0)
+        return self._requests.take(number)
+
     def unauthenticated_delay(self, peer: ClientAddress) -> float:
         """The same for a sender with a wrong token or address."""
         return self._unauthenticated.take(client_key(peer[0]) if peer else "")

@@ -332,7 +332,7 @@ class CallbackEndpoint:
                 return answer
             if size > LARGE:
                 await self._wait_for_turn()
-            return await self._store(calls, callback, scope, begun)
+            return await self._store(guard, callback, scope, begun)
         except StoreError as error:
             detail = "Nothing can be stored at the moment."
             raise CallbackRefused(
@@ -340,15 +340,18 @@ class CallbackEndpoint:
             ) from None
 
     async def _store(
-        self, calls: SourceCalls, callback: RawCallback, scope: Scope, begun: float
+        self, guard: SourceGuard, callback: RawCallback, scope: Scope, begun: float
     ) -> Answer:
         """Store a request as its events, or in quarantine. Returns the answer, or raises it."""
+        calls = self._calls[callback.source]
         parts = [callback]
         found: list[Receipt | str]
         try:
             parts = calls.parts(callback)
             if len(parts) == 1:
                 found = [await self._acceptor.receive(parts[0])]
+            elif wait := guard.parts_delay(len(parts)):
+                raise _too_many(wait, "above its limit")
             else:
                 found = await self._acceptor.receive_all(parts)
         except InvalidCallback as error:

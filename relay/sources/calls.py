@@ -13,7 +13,7 @@ from relay.source import Accepted, Answer, Invalid, Request, Source, Unauthorize
 
 MOST_PARTS = 1_000
 MOST_BYTES = 512 * 1024
-"""Bytes of all parts together: twice what a body may have."""
+"""Bytes of all parts together, each with the query: twice what a body may have."""
 LARGEST_EVENT = 4 * 1024 * 1024
 """Bytes of an event's data as JSON."""
 LONGEST_REASON = 300
@@ -63,7 +63,8 @@ class SourceCalls:
         if not self._splits:
             return [callback]
         try:
-            bodies = _checked_bodies(self._source.split(callback))
+            repeated = len(callback.query) + len(callback.content_type)
+            bodies = _checked_bodies(self._source.split(callback), repeated)
         except InvalidCallback as error:
             raise InvalidCallback(_discreet(error)) from None
         except BaseException as error:  # noqa: BLE001  a plugin can raise anything
@@ -144,20 +145,21 @@ def _discreet(error: InvalidCallback | Unauthorized) -> str:
     return mask_all(printable.strip() or type(error).__name__)
 
 
-def _checked_bodies(bodies: Any) -> Sequence[bytes]:
+def _checked_bodies(bodies: Any, repeated: int) -> Sequence[bytes]:
+    """The bodies, where all parts can be stored. Each has `repeated` bytes of the request."""
     if not isinstance(bodies, Sequence) or isinstance(bodies, bytes | str):
         raise TypeError("no sequence of bytes")
     if not bodies:
         raise InvalidCallback("there is no event in it")
     if len(bodies) > MOST_PARTS:
         raise InvalidCallback(f"more than {MOST_PARTS} events in one request")
-    size = 0
+    size = repeated * (len(bodies) - 1)
     for body in bodies:
         if type(body) is not bytes:
             raise TypeError("no bytes")
         size += len(body)
-        if size > MOST_BYTES:
-            raise InvalidCallback(f"its events have more than {MOST_BYTES // 1024} KiB together")
+    if size > MOST_BYTES:
+        raise InvalidCallback(f"its events have more than {MOST_BYTES // 1024} KiB together")
     return bodies
 
 
