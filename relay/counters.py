@@ -1,6 +1,6 @@
 """Counters and histograms that the ingress and the sinks' workers fill, and the metrics show."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Mapping
 from functools import cache
 
 from prometheus_client import Counter, Histogram
@@ -23,6 +23,8 @@ OUTCOMES = {
     429: "limited",
     503: "not_stored",
 }
+OTHER = "other"
+"""The kind of events whose source does not name it in `kinds`."""
 WATCHED = ("quarantined", "unauthorized", "limited", "not_stored")
 
 ATTEMPTS = ("relay_delivery_attempts", "Attempts of deliveries, by outcome.")
@@ -38,11 +40,12 @@ DELIVERY_SECONDS = (
 class IngressCounters:
     """Every answer to a callback, by source, kind of event and outcome.
 
+    `kinds` has the kinds of each source. Another kind counts as "other": a vendor may make up any.
     A source that is not configured counts as "", and so does the kind of a callback without event.
     No registry holds them: the page of metrics is put together from what a service has.
     """
 
-    def __init__(self, sources: Iterable[str] = ()) -> None:
+    def __init__(self, kinds: Mapping[str, Collection[str]]) -> None:
         self.callbacks = Counter(
             "relay_callbacks",
             "Callbacks, by the answer and by the kind of the event.",
@@ -60,7 +63,8 @@ class IngressCounters:
         self._count_of = cache(self.callbacks.labels)
         self._seconds_of = cache(self.seconds.labels)
         # From nought on: of a counter that begins with its first event Prometheus sees no increase.
-        for source in sources:
+        self._kinds = kinds
+        for source in kinds:
             for outcome in WATCHED:
                 self._count_of(source, "", outcome)
 
@@ -68,6 +72,8 @@ class IngressCounters:
         """It is on disk, and was after so many seconds."""
         outcome = "repeated" if receipt.repeated else "accepted"
         kind = kind_of(receipt.type)
+        if kind not in self._kinds[source]:
+            kind = OTHER
         self._count_of(source, kind, outcome).inc()
         self._seconds_of(source).observe(seconds)
 

@@ -380,8 +380,10 @@ def test_a_contact_is_masked_however_it_is_written():
     assert [mask_contact(each) for each in (ANN, NUMBER, None)] == ["a…@example.com", "…0142", None]
 
 
-async def test_a_counter_has_the_kind_of_any_event():
-    counters = IngressCounters()
-    counters.acknowledged("forms", Receipt("1", "com.vendor.form.submitted"), 0.1)
+async def test_a_counter_has_the_kinds_that_the_source_names_and_no_others():
+    counters = IngressCounters({"forms": ("submitted",)})
+    for kind in ("submitted", *(f"made-up-{number}" for number in range(9))):
+        counters.acknowledged("forms", Receipt("1", f"com.vendor.form.{kind}"), 0.1)
     (found,) = counters.callbacks.collect()
-    assert {sample.labels["kind"] for sample in found.samples} == {"submitted"}
+    kinds = {sample.labels["kind"] for sample in found.samples}
+    assert kinds == {"submitted", "other", ""}

@@ -29,7 +29,7 @@ def histogram(name, what, bounds, *values) -> Histogram:
 
 def readings(**changes) -> Readings:
     """Every metric has a sample in these, unless what is changed takes it away."""
-    answers = IngressCounters()
+    answers = IngressCounters({"sumotext": ("poll",)})
     answers.acknowledged("sumotext", Receipt("an-id", "com.sumotext.poll"), 0.004)
     answers.acknowledged("sumotext", Receipt("an-id", "com.sumotext.poll", repeated=True), 0.02)
     answers.refused("sumotext", 422)

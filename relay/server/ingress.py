@@ -213,7 +213,9 @@ class CallbackEndpoint:
             )
             for name, source in config.sources.items()
         }
-        self.answers = IngressCounters(config.sources)
+        self.answers = IngressCounters(
+            {name: config.source_plugins[name].kinds for name in config.sources}
+        )
         self.refusal_log = RefusalLog(log)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
