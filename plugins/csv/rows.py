@@ -153,7 +153,7 @@ class RowFormat:
             record = delivery.record or {}
             return [delivery.id, *map(record.get, self._columns)]
         event = delivery.event
-        return [*attributes(event), *map(event.data.get, DATA)]
+        return [*attributes(event), *map(_data_of(event).get, DATA)]
 
     def _cell(self, value: Any) -> str | None:
         if value is None:
@@ -168,6 +168,26 @@ class RowFormat:
 
     def _encoded(self, cells: list[str | None]) -> bytes:
         return _encoded(_quoted(cells) if self._defused else _plain(cells))
+
+
+def _data_of(event: relay.Event) -> dict[str, Any]:
+    """The event's `data` under the names of the columns.
+
+    Another vendor's data may have none of them. Its attributes take the place of those that they
+    are to the relay, and the rest stands in `fields`. `parameters` repeats what the others say.
+    """
+    data = {
+        "mobile": event.contact,
+        "keyword": event.topic,
+        "message_id": event.dedup_key,
+        "consent": event.consent,
+        **event.data,
+    }
+    known = {*DATA, "parameters"} if "fields" in data else DATA
+    rest = {name: value for name, value in data.items() if name not in known}
+    if rest:
+        data["fields"] = {**rest, "fields": data["fields"]} if "fields" in data else rest
+    return data
 
 
 def _quoted(cells: Iterable[str | None]) -> str:

@@ -3,12 +3,14 @@
 import asyncio
 import contextlib
 import csv
+import json
 import os
 import stat
 import string
 import subprocess
 import sys
 import tracemalloc
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -95,6 +97,32 @@ async def test_columns_follow_the_map_behind_the_id(opened, tmp_path):
         [event_id(1), "1", "Ann"],
         [event_id(2), "", ""],
     ]
+
+
+async def test_without_a_map_nothing_of_another_vendors_event_is_lost(opened, tmp_path):
+    archive = await opened(tmp_path)
+    of_vendor = {
+        "type": "com.vendor.message",
+        "contact": "+12125550101",
+        "consent": relay.OPT_OUT,
+        "dedup_key": "m1",
+        "topic": "STOP",
+    }
+    all_data = (
+        {"words": "STOP", "parameters": [1]},
+        {"words": "STOP", "fields": {"a": 1}, "message": "Hi", "consent": "no"},
+    )
+    for number, data in enumerate(all_data):
+        made = replace(delivery(number).event, data=data, **of_vendor)
+        await archive.send_batch([relay.Delivery(made.id, made, None)])
+    names, first, second = read(tmp_path / "out/events.csv")
+    one, two = (dict(zip(names, row, strict=True)) for row in (first, second))
+    for row in (one, two):
+        assert (row["mobile"], row["keyword"], row["message_id"]) == ("+12125550101", "STOP", "m1")
+    assert (one["consent"], one["message"]) == (relay.OPT_OUT, "")
+    assert (two["consent"], two["message"]) == ("no", "Hi")
+    assert json.loads(one["fields"]) == {"words": "STOP", "parameters": [1]}
+    assert json.loads(two["fields"]) == {"words": "STOP", "fields": {"a": 1}}
 
 
 async def test_a_mapped_id_does_not_hide_the_events_own(opened, tmp_path):
