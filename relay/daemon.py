@@ -287,7 +287,9 @@ def _url(config: Config, service: Service) -> str:
     scheme = "https" if config.server.tls else "http"
     host, port = service.address[:2]
     host = f"[{host}]" if ":" in host else host
-    return f"{scheme}://{host}:{port}/callbacks/{next(iter(config.sources), '…')}"
+    held = last_good.held_sources(config)
+    source = next((name for name in config.sources if name not in held), "…")
+    return f"{scheme}://{host}:{port}/callbacks/{source}"
 
 
 def has_terminal() -> bool:

@@ -8,6 +8,7 @@ import logging
 import socket
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -22,11 +23,13 @@ from relay import (
     Outgoing,
     Source,
     Unauthorized,
+    daemon,
     preflight,
     service,
 )
 from relay.cli import main
 from relay.config import last_good, loader
+from relay.config.last_good import ConfigStatus
 from relay.config.loader import ConfigError
 from relay.doctor import security
 from relay.event import RawCallback
@@ -283,6 +286,13 @@ async def test_a_held_source_answers_503_until_it_can_be_made(relay, caplog, bre
             assert int(answer.headers["retry-after"]) > 0
         assert await relay.listed("events", "list") == []
         assert await relay.listed("quarantine", "list") == []
+        status = ConfigStatus(held)
+        assert why in status.complaints()[-1]
+        assert "source texter is held, its callbacks are refused: " in status.complaints()[-1]
+        assert "source texter: held: " in status.notices()[-1]
+        assert "The source texter is held" in await relay.command("status")
+        address = SimpleNamespace(address=("127.0.0.1", 80))
+        assert daemon._url(held, address) == "http://127.0.0.1:80/callbacks/…"
     assert why in caplog.text
     assert NEW not in caplog.text
     async with relay.running(right):

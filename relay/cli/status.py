@@ -64,6 +64,8 @@ def _show(config: "Config | Known", found: dict[str, Any], *, live: bool, as_jso
         click.echo(line)
     for each in found["configuration"].get("warnings", ()):
         click.echo(f"Warning: {printable(each)}")
+    for name, reason in found["configuration"].get("held_sources", {}).items():
+        click.echo(f"The source {name} is held, its callbacks are refused: {printable(reason)}.")
     print_sinks([{"name": name, **sink} for name, sink in found["sinks"].items()], config.timezone)
     for line in _hints(found):
         click.echo(line)

@@ -19,6 +19,8 @@ from relay.config.document import Document
 from relay.config.loader import Config, ConfigError, configured, registry_of
 from relay.config.model import DEFAULT_SOURCE
 from relay.config.plugins import Registry
+from relay.config.sources import HeldSource
+from relay.redact import mask_all
 
 CHANGED = "its settings have changed in a relay.yaml that is wrong"
 MAKING = (("plugin",), ("options",), ("batch",))
@@ -150,6 +152,12 @@ def _unfit_sources(document: Document, registry: Registry) -> dict[str, str]:
     return unfit
 
 
+def held_sources(config: Config) -> dict[str, str]:
+    """The sources whose callbacks are refused, with the reason."""
+    made = config.source_plugins.items()
+    return {name: source.reason for name, source in made if isinstance(source, HeldSource)}
+
+
 CURRENT = "current"
 OUTDATED = "outdated"
 LAST_VALID = "last_valid"
@@ -177,10 +185,12 @@ class ConfigStatus:
 
     def view(self) -> dict[str, Any]:
         """The values for `status`. Outdated without a problem: relay.yaml was edited."""
+        held = held_sources(self.config)
         return {
             "state": self.state,
             "problems": self.problems,
             "warnings": list(self.config.warnings),
+            **({"held_sources": held} if held else {}),
         }
 
     def facts(self) -> dict[str, float]:
@@ -189,16 +199,22 @@ class ConfigStatus:
 
     def notices(self) -> list[str]:
         """The lines for the health endpoint."""
-        return [f"configuration: {problem}; {self._instead()}" for problem in self.problems]
+        wrong = [f"configuration: {problem}; {self._instead()}" for problem in self.problems]
+        held = held_sources(self.config)
+        return [*wrong, *(f"source {name}: held: {mask_all(why)}" for name, why in held.items())]
 
     def complaints(self) -> list[str]:
-        """The lines for the log: the problems, the configuration in use, the held sinks."""
+        """The lines for the log: the problems, the configuration in use, what is held."""
         if not self.problems:
             return []
         held = [
             f"sink {name} is held, its deliveries are queued: {sink.held}"
             for name, sink in self.config.sinks.items()
             if sink.held is not None
+        ]
+        held += [
+            f"source {name} is held, its callbacks are refused: {reason}"
+            for name, reason in held_sources(self.config).items()
         ]
         return [*self.problems, f"{self.config.path} is wrong: {self._instead()}", *held]
 
