@@ -592,6 +592,60 @@ async def test_send_acts_as_the_vendor(relay):
     await relay.command("send", "poll", number=ALICE, code=2)
 
 
+SAMPLED = """
+import relay
+
+class Sampled(relay.Source):
+    kinds = ("note",)
+
+    def verify(self, request):
+        if request.headers["x-url"] != request.url:
+            raise relay.Unauthorized("another URL is signed")
+
+    def split(self, callback):
+        return callback.body.split(b";")
+
+    def parse(self, callback):
+        if callback.body == b"bad":
+            raise relay.InvalidCallback("it is bad")
+        return self.event(callback, type="com.sampled.note", data={"labels": 1})
+
+    def answer(self, results):
+        return ANSWER
+
+    def sample(self, kind, number, values, url):
+        return relay.Outgoing(body=BODY, headers={"X-Url": url})
+
+@relay.hookimpl
+def register_sources(register):
+    register("sampled", Sampled)
+"""
+
+
+@pytest.mark.parametrize(
+    ("answer", "body", "said", "followed"),
+    [
+        ("None", "a", "Stored as com.sampled.note, event ", "Stored as event "),
+        ("None", "a;bad", "Not understood: in quarantine as ", "several events"),
+        ("relay.Answer('{\"ok\": true}')", "a", 'Answered with 200: {"ok": true}', "own words"),
+        ("relay.Answer('{\"id\": 7}')", "a", 'Answered with 200: {"id": 7}', "own words"),
+        ("relay.Answer('[1]')", "a", "Answered with 200: [1]", "own words"),
+    ],
+)
+@pytest.mark.parametrize("public_url", [None, "https://texts.example/hook/"])
+async def test_send_and_test_show_any_answer(relay, answer, body, said, followed, public_url):
+    (relay.folder / "plugins").mkdir()
+    made = SAMPLED.replace("ANSWER", answer).replace("BODY", repr(body.encode()))
+    (relay.folder / "plugins" / "sampled.py").write_text(made)
+    more = {"public_url": public_url} if public_url else {}
+    listen = f"127.0.0.1:{free_port()}"
+    relay.configure(listen=listen, plugins="plugins", plugin="sampled", options={}, **more)
+    async with relay.running():
+        assert said in await relay.command("send", "note", number=ALICE)
+        code = 0 if followed.startswith("Stored") else 1
+        assert followed in await relay.command("test", code=code)
+
+
 async def test_preview_shows_what_a_sink_would_get(relay):
     found = await relay.listed("preview", "message", "text=STOP")
     assert found["event"]["data"]["words"] == "STOP"

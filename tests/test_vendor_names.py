@@ -45,7 +45,7 @@ EXCEPTIONS = {
     ("relay/cli/events.py", API): ("mobile",),
     ("relay/cli/maintenance.py", COLUMN): ("mobile",),
     ("relay/cli/quarantine.py", API): ("mobile",),
-    ("relay/cli/trial.py", "callbacks of Sumotext as samples"): ("keyword", "mobile"),
+    ("relay/cli/trial.py", OPTION): ("mobile",),
     ("relay/config/sinks.py", OPTION): ("consent",),
     ("relay/delivery/classify.py", OPTION): ("consent",),
     ("relay/store/sqlite/erase.py", COLUMN): ("keyword", "message_id"),

@@ -53,7 +53,7 @@ def sample(config: Config, source: str, kind: str, pairs: Pairs, number: str) ->
         known = ", ".join(made.kinds)
         raise click.UsageError(f"{kind!r} is no kind of the source {source} (known: {known})")
     try:
-        return made.sample(kind, number, pairs, _url(config, source))
+        return made.sample(kind, number, pairs, _signed_url(config, source))
     except NotImplementedError as error:
         raise click.ClickException(f"the source {source}: {error}") from error
     except Exception as error:  # it is the plugin's, whatever it is
@@ -129,10 +129,20 @@ def send(
     answer = post_or_get(config, source, headers, outgoing, post=post)
     if as_json:
         print_json(answer)
-    elif "id" in answer:
-        click.echo(f"Stored as {answer['type']}, event {answer['id']}.")
     else:
-        click.echo(f"Answered with {answer['status']}: {printable(answer['body'])}")
+        for line in _said(answer):
+            click.echo(line)
+
+
+def _said(answer: dict[str, Any]) -> list[str]:
+    match answer:
+        case {"items": items}:
+            return [line for each in items for line in _said(each)]
+        case {"id": event, "type": type_}:
+            return [f"Stored as {printable(type_)}, event {event}."]
+        case {"id": callback, "error": _}:
+            return [f"Not understood: in quarantine as {callback}."]
+    return [f"Answered with {answer['status']}: {printable(answer['body'])}"]
 
 
 def post_or_get(
@@ -140,7 +150,7 @@ def post_or_get(
 ) -> dict[str, Any]:
     """Send a request; what the relay answers. Raises ClickException unless it took it.
 
-    Where the source answers in words of its own, `status` and `body` are those.
+    Where the source answers in words of its own, `status` and `body` alone are those.
     """
     url = _url(config, source)
     query, body = outgoing.query, outgoing.body
@@ -167,7 +177,7 @@ def _read_answer(config: Config, response: httpx.Response) -> dict[str, Any]:
         answer = response.json()
     except ValueError:
         answer = None
-    if not isinstance(answer, dict):
+    if not isinstance(answer, dict) or (response.is_success and not _is_relays_own(answer)):
         if not config.source_plugins or not _answers_itself(config, response):
             raise click.ClickException(f"what answers at {config.server.listen} is no relay")
         answer = {"detail": response.text, "body": response.text, "status": response.status_code}
@@ -178,11 +188,28 @@ def _read_answer(config: Config, response: httpx.Response) -> dict[str, Any]:
     return dict(answer)
 
 
+def _is_relays_own(answer: dict[str, Any]) -> bool:
+    """Whether it is about one event, or about each of several parts."""
+    match answer:
+        case {"id": str(), "type": str(), **rest}:
+            return not rest
+        case {"items": [*items], **rest}:
+            members = ({"id", "type"}, {"id", "error"})
+            return not rest and all(
+                isinstance(each, dict) and set(each) in members for each in items
+            )
+    return False
+
+
 def _answers_itself(config: Config, response: httpx.Response) -> bool:
     """Whether the source may answer in words of its own."""
     source = response.request.url.path.removeprefix(CALLBACKS).partition("/")[0]
     made = type(config.source_plugins[source])
-    return made.answer is not Source.answer or made.refusal is not Source.refusal
+    return (
+        made.answer is not Source.answer
+        or made.refusal is not Source.refusal
+        or made.verify is not Source.verify
+    )
 
 
 def _url(config: Config, source: str) -> str:
@@ -190,6 +217,12 @@ def _url(config: Config, source: str) -> str:
     host = ANYWHERE.get(listen.host, listen.host)
     host = f"[{host}]" if ":" in host else host
     return f"http{'s' if config.server.tls else ''}://{host}:{listen.port}/callbacks/{source}"
+
+
+def _signed_url(config: Config, source: str) -> str:
+    """The URL that the source verifies."""
+    public_url = config.sources[source].public_url
+    return _url(config, source) if public_url is None else public_url.rstrip("/")
 
 
 def token_header(config: Config, source: str) -> dict[str, str]:
@@ -323,6 +356,11 @@ def test(
     headers = token_header(config, source) | {"X-Relay-Test": "true"}
     kind = kind or next(iter(config.source_plugins[source].kinds), "")
     answer = post_or_get(config, source, headers, sample(config, source, kind, pairs, EXAMPLE))
+    if "items" in answer:
+        raise click.ClickException(
+            "the sample makes several events, and one alone can be followed;"
+            " `relay events tail` shows them"
+        )
     if "id" not in answer:
         raise click.ClickException(
             f"the source {source} answers in its own words, so the event cannot be followed;"
