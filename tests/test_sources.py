@@ -629,6 +629,7 @@ def register_sources(register):
         ("None", "a;bad", "Not understood: in quarantine as ", "several events"),
         ("relay.Answer('{\"ok\": true}')", "a", 'Answered with 200: {"ok": true}', "own words"),
         ("relay.Answer('{\"id\": 7}')", "a", 'Answered with 200: {"id": 7}', "own words"),
+        ("relay.Answer('{\"items\": [5]}')", "a", "Answered with 200: ", "own words"),
         ("relay.Answer('[1]')", "a", "Answered with 200: [1]", "own words"),
     ],
 )
@@ -644,6 +645,21 @@ async def test_send_and_test_show_any_answer(relay, answer, body, said, followed
         assert said in await relay.command("send", "note", number=ALICE)
         code = 0 if followed.startswith("Stored") else 1
         assert followed in await relay.command("test", code=code)
+
+
+@pytest.mark.parametrize(("plugin", "right"), [("sampled", True), ("sumotext", False)])
+def test_a_template_may_use_the_names_of_another_vendors_data(relay, plugin, right):
+    (relay.folder / "plugins").mkdir()
+    (relay.folder / "plugins" / "sampled.py").write_text(SAMPLED)
+    relay.configure(plugins="plugins", plugin=plugin, options={})
+    settings = yaml.safe_load(relay.path.read_text())
+    settings["sinks"]["archive"] |= {"when": "data.labels == 1"}
+    relay.path.write_text(yaml.safe_dump(settings))
+    if right:
+        assert loader.load(relay.path, {})
+        return
+    with pytest.raises(ConfigError, match=r'did you mean "data\.label"'):
+        loader.load(relay.path, {})
 
 
 async def test_preview_shows_what_a_sink_would_get(relay):

@@ -12,6 +12,7 @@ from relay.config.document import Document
 from relay.config.errors import ConfigError, Issue, LocatedIssue
 from relay.config.model import (
     DEFAULT_PLUGINS,
+    DEFAULT_SOURCE,
     POSTGRESQL,
     Admin,
     Alerts,
@@ -113,7 +114,9 @@ def configured(
     """
     context = {"folder": document.folder, "strict": document.strict}
     settings = document.validate(Settings, document.values, context=context)
-    compiler = Compiler(_timezone(document.part("timezone")))
+    plugins = {document.part("sources", name, "plugin") for name in document.names("sources")}
+    other_data = not plugins <= {None, DEFAULT_SOURCE}
+    compiler = Compiler(_timezone(document.part("timezone")), other_data=other_data)
     sources = {
         name: SourceChecker(
             document,

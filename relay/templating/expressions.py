@@ -184,10 +184,14 @@ class Template:
 
 
 class Compiler:
-    """Compiles expressions and templates, with their dates in one time zone."""
+    """Compiles expressions and templates, with their dates in one time zone.
 
-    def __init__(self, timezone: tzinfo = UTC) -> None:
+    With `other_data`, an event's `data` may have other names than Sumotext's.
+    """
+
+    def __init__(self, timezone: tzinfo = UTC, *, other_data: bool = False) -> None:
         self.timezone = timezone
+        self._other_data = other_data
         self._sandbox = Sandbox(timezone)
 
     def condition(self, text: str) -> Condition:
@@ -241,7 +245,7 @@ class Compiler:
 
     def _compile(self, tree: nodes.Template) -> Compiled:
         try:
-            names = check(tree, self._sandbox)
+            names = check(tree, self._sandbox, other_data=self._other_data)
             return Compiled(self._sandbox.compile_tree(tree), "opted_out" in names)
         except LintError as error:
             raise ExpressionError(str(error)) from None

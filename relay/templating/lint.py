@@ -34,8 +34,11 @@ class LintError(Exception):
     """The message says what there is none of, and what was probably meant."""
 
 
-def check(tree: nodes.Template, sandbox: Sandbox) -> set[str]:
-    """Raise LintError for what cannot be meant. Returns the variables that the tree uses."""
+def check(tree: nodes.Template, sandbox: Sandbox, *, other_data: bool = False) -> set[str]:
+    """Raise LintError for what cannot be meant. Returns the variables that the tree uses.
+
+    With `other_data`, the names in `data` are not checked: they may be another vendor's.
+    """
     tree.set_environment(sandbox)
     for kind, tag in UNAVAILABLE.items():
         if tree.find(kind):
@@ -44,7 +47,7 @@ def check(tree: nodes.Template, sandbox: Sandbox) -> set[str]:
         check_name("filter", used.name, sandbox.filters)
     for tested in tree.find_all(nodes.Test):
         check_name("test", tested.name, sandbox.tests)
-    for attribute in tree.find_all(nodes.Getattr):
+    for attribute in () if other_data else tree.find_all(nodes.Getattr):
         check_attribute(attribute)
     names = find_undeclared_variables(tree)
     for name in sorted(names - set(VARIABLES)):
