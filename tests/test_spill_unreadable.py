@@ -200,7 +200,7 @@ async def test_erasing_does_not_say_that_nothing_is_in_it(tmp_path):
     leave(tmp_path, said(1, "hello"))
     harm = Harm(tmp_path)
     async with failover_parts(tmp_path) as parts:
-        erasure = Erasure(parts.store, None, None, None, parts.failover.erase)
+        erasure = Erasure(parts.store, None, None, None, None, parts.failover.erase)
         with pytest.raises(JobRefused, match="the spill cannot be read"):
             await erasure._erase_from_spill(NumberMatcher(CONTACT))
         harm.mend()
