@@ -243,7 +243,8 @@ class Relay:
         assert integrity(self.store) == "ok"
         store = await SqliteStore.open(self.store)
         try:
-            assert await unfinished(store) == []
+            left = await unfinished(store)
+            assert not left, left[:5]
             stored = await in_store(store)
         finally:
             await store.close()
@@ -365,11 +366,21 @@ async def _sends(
             await asyncio.sleep(chance.uniform(0, 2 * pause))
 
 
+_CHANCE = random.SystemRandom()
+_GIVEN: set[int] = set()
+
+
 def free_port() -> int:
-    """A port that nobody listens on now; below those that the system gives to clients."""
+    """A port that nobody listens on now; below those that the system gives to clients.
+
+    No port is given twice. Hypothesis seeds `random`: two processes would take the same ports.
+    """
     for _ in range(100):
-        port = random.randrange(20000, 32000)
+        port = _CHANCE.randrange(20000, 32000)
+        if port in _GIVEN:
+            continue
         with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            _GIVEN.add(port)
             return port
     raise AssertionError("no free port")
 

@@ -143,7 +143,14 @@ async def test_power_cuts_lose_a_spill_that_was_not_synced(tmp_path):
     assert (await cut_in_a_loop(tmp_path, 3, seed=1, command=command, spilled=True)).lost()
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("place", ["store", "archive"])
 async def test_power_cuts_lose_events_that_were_not_synced(tmp_path, place):
-    verdict = await cut_in_a_loop(tmp_path, 5, seed=1, command=["-m", "unsynced", place])
-    assert verdict.missing[place]
+    """On a busy machine, few events reach the archive before a cut: then it takes more cuts."""
+    command = ["-m", "unsynced", place]
+    for seed in range(1, 1 + MOST):
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        if (await cut_in_a_loop(folder, 5, seed=seed, command=command)).missing[place]:
+            return
+    pytest.fail(f"{MOST} rounds of cuts lost nothing")

@@ -11,6 +11,8 @@ from oracle import Senders, in_receiver
 from relays import POLL, Relay, Sender, command, within
 from stubs.receiver import Receiver
 
+from relay.state_directory import StateDirectory
+
 BAD = """
 import asyncio
 import ctypes
@@ -47,7 +49,7 @@ pytestmark = pytest.mark.timeout(180)  # some have three lives or more
 HOUR = "time.sleep(3600)"
 SEARCH = "re.match('(a+)+$', 'a' * 60 + 'b')"
 """It takes longer than that, and no other thread runs meanwhile but for signals."""
-PATIENCE = 30.0
+PATIENCE = 60.0
 QUICK = 2
 """Seconds after which a standstill is ended, where the test is not to take long."""
 BUSY = "pathlib.Path('sending').touch(); time.sleep(0.7)"
@@ -243,10 +245,14 @@ async def test_a_kill_while_a_plugin_blocks_counts_as_well(tmp_path):
     """As systemd's watchdog does it, or somebody who has waited long enough."""
     async with Receiver() as receiver:
         with relay_with(tmp_path, receiver, limited(3600), open=HOUR) as relay:
+            crash_log = StateDirectory.around(relay.store).crash_log
             for life, number in enumerate((signal.SIGABRT, signal.SIGKILL), start=1):
                 relay.spawn()
                 async with asyncio.timeout(PATIENCE):
                     while relay.log.read_text().count("has stood still") < life:
+                        await asyncio.sleep(POLL)
+                    # The crash log is written up to a quarter of a second after that line.
+                    while "no return" not in crash_log.read_text():
                         await asyncio.sleep(POLL)
                 relay.process.send_signal(number)
                 assert await relay.ended() == -number
