@@ -345,6 +345,7 @@ UNUSABLE_SOURCES = [
     ("source(parse=none)", "Mine.parse should be: def parse(self, callback)"),
     ("source(parse=good, Options=dict)", "Mine.Options should be a class that is a relay.Options"),
     ("source(parse=good, kinds='note')", "Mine.kinds should be a tuple of texts"),
+    ("source(parse=good, authenticates=True)", "Mine should override verify, as authenticates is"),
 ]
 
 

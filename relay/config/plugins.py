@@ -307,6 +307,8 @@ def check_source_class(source_class: Any) -> None:
     name = source_class.__name__
     if source_class.parse is Source.parse:
         raise _Unusable(f"{name} should override parse")
+    if source_class.authenticates and source_class.verify is Source.verify:
+        raise _Unusable(f"{name} should override verify, as authenticates is True")
     for method, parameters in SOURCE_METHODS.items():
         function = getattr(source_class, method)
         if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):

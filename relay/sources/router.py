@@ -62,7 +62,7 @@ class Router:
 
         One that is a whole request may make several events. What of it is still not understood
         stays in quarantine. Whether it may be taken in, the caller has checked
-        (relay.api.unauthorized). Raises InvalidCallback where today's configuration does not help
+        (relay.api.quarantine). Raises InvalidCallback where today's configuration does not help
         either.
         """
         events, invalid = await self.events(row.callback)
