@@ -34,7 +34,7 @@ check: $(READY)
 	$(BIN)/ruff check . docs/*.py
 	$(BIN)/mypy
 	MYPYPATH=. $(BIN)/mypy --explicit-package-bases plugins/csv plugins/hubspot plugins/salesforce \
-		plugins/webhook.py
+		plugins/sumotext.py plugins/webhook.py
 	MYPYPATH=.:tests $(BIN)/mypy --explicit-package-bases docs/generate.py docs/build.py
 
 format: $(READY)

@@ -71,7 +71,7 @@ SAMPLES = {
 """The parameters of a callback of each kind."""
 
 
-class Options(relay.Options):
+class SumotextOptions(relay.Options):
     """The options of a `sumotext` source."""
 
     country: relay.Country = "US"
@@ -85,10 +85,10 @@ class Options(relay.Options):
 class Sumotext(relay.Source):
     """Reads what Sumotext sends: a query or a form of names that are spelled in many ways."""
 
-    Options = Options
+    Options = SumotextOptions
     kinds = KINDS
 
-    def __init__(self, name: str, options: Options, log: relay.Log) -> None:
+    def __init__(self, name: str, options: SumotextOptions, log: relay.Log) -> None:
         super().__init__(name, options, log)
         self._kind = None if options.kind == AUTO else options.kind
         self._country = country_code(options.country) or options.country
