@@ -33,6 +33,20 @@ def mend(relay, disk) -> None:
     disk.keep()
 
 
+async def replay_given_up(relay) -> None:
+    """Replay what was alone in flight at three crashes, as an operator would.
+
+    Such a delivery is dead (docs/delivery-states.md). In hundreds of cuts that happens by chance.
+    """
+    await relay.start()
+    async with relay.control() as control:
+        dead = (await control.get("/dead")).raise_for_status().json()["items"]
+        for each in dead:
+            assert "while only this was in flight" in each["error"]
+            body = {"sink": each["sink"], "seqs": [each["seq"]]}
+            (await control.post("/dead/replay", json=body)).raise_for_status()
+
+
 async def cut_in_a_loop(folder, cuts, *, seed=0, command=RUN, spilled=False):
     """The power goes so often, under load; the oracle's word.
 
@@ -63,6 +77,7 @@ async def cut_in_a_loop(folder, cuts, *, seed=0, command=RUN, spilled=False):
                         disk.heal()
                 if spilled:
                     mend(relay, disk)
+                await replay_given_up(relay)
                 await relay.finish(senders, patience=30 + cuts)
             finally:
                 relay.close()
