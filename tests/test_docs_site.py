@@ -6,6 +6,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import textwrap
 import tomllib
 from collections import Counter
 from html.parser import HTMLParser
@@ -31,7 +32,7 @@ DOCS = ROOT / "docs"
 SITE_PYTHON = ROOT / ".venv-docs" / "bin" / "python"
 PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md")])
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
-FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+FENCED = re.compile(r"^ *```.*?^ *```$", re.MULTILINE | re.DOTALL)
 HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 
 
@@ -138,14 +139,15 @@ def test_every_link_leads_somewhere(path):
 
 # what the pages show
 
-BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^ *```(\w+)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 SECRET = "pW3kq0v9Zr2Lx7TnB5yHc8Md"
 CERTIFICATES = ("cert.pem", "key.pem", "tls/fullchain.pem", "tls/privkey.pem")
 SHOWN = [path for path in PAGES if path.name != "README.md"]  # test_readme.py has that one
 
 
 def blocks(path, language):
-    return [text for each, text in BLOCK.findall(path.read_text()) if each == language]
+    found = BLOCK.findall(path.read_text())
+    return [textwrap.dedent(text) for each, text in found if each == language]
 
 
 def each_block(language):
